@@ -1,0 +1,152 @@
+"""The event: its identity, its promoted columns and the frame that carries it.
+
+A frame is a DuckDB relation, lazy and streamed, so that an hour of any size is worked through per column in bounded
+memory. Frames are sorted by ``(event_time, row_uid)`` from ``raw_events`` on, and every step keeps that order.
+
+``event`` is the only truth: the whole event as JSON text on one line, its numbers written with the digits they came
+with. Transforms change that text alone; `with_columns` then recomputes every other column from it.
+"""
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import duckdb
+
+Frame: TypeAlias = duckdb.DuckDBPyRelation
+
+LINEAGE = ("row_uid", "event_time", "file_id", "file_offset", "landed_at")
+"""Where a row came from: given by landing, the same at every stage.
+
+row_uid: VARCHAR, 32 hexadecimal digits, see `ROW_UID`. event_time, landed_at: TIMESTAMPTZ, microseconds, UTC.
+file_id: VARCHAR. file_offset: BIGINT, byte offset in the decompressed file.
+"""
+
+PROMOTED = (
+    "event_id",
+    "event_type",
+    "event_level",
+    "source_name",
+    "master_type",
+    "worker_type",
+    "worker_id",
+    "trace_id",
+    "session_id",
+    "status",
+    "error",
+    "duration_ms",
+    "cost_usd",
+)
+"""Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
+
+ROW_UID = "left(sha256(file_id || ':' || file_offset || ':' || line), 32)"
+"""A row's identity is where it came from: SQL over file_id, file_offset and the raw line.
+
+Never the event's own id: real files use one id for several events, and true duplicates are events too. 128 bits of
+SHA-256: for 10¹² rows the chance of one collision is about 10⁻¹⁵.
+"""
+
+LEVELS = (
+    "trace",
+    "debug",
+    "info",
+    "success",
+    "notice",
+    "warn",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "fatal",
+    "emergency",
+)
+"""Words that make a ``status`` a level."""
+
+_FIELDS = """id event_id _id type event_type level severity source master_type master worker_type worker worker_id
+trace_id session_id status error error_message duration_ms duration cost_usd cost"""
+
+_STRUCTURE = ", ".join(
+    [
+        *(f'"{field}": "VARCHAR"' for field in _FIELDS.split()),
+        '"_source": {"name": "VARCHAR"}',
+        '"cost_estimate": {"total_cost_usd": "VARCHAR"}',
+    ]
+)
+
+
+def quote(text: str) -> str:
+    """``text`` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(expression: str, values: Iterable[str]) -> str:
+    """SQL: is the value of ``expression`` one of these? False where it is NULL.
+
+    Not IN, and not list_contains: DuckDB 2.0 makes a hash join of them, and with several threads a join loses the order
+    of the rows.
+    """
+    return f"(list_position([{', '.join(map(quote, values))}], {expression}) IS NOT NULL)"
+
+
+_LEVEL = f"coalesce(j.level, j.severity, CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END)"
+
+_COLUMNS = {
+    "event_id": "coalesce(j.id, j.event_id, j._id)",
+    "event_type": "coalesce(j.type, j.event_type)",
+    "event_level": f"regexp_replace(lower({_LEVEL}), '^warn$', 'warning')",
+    "source_name": "coalesce(j._source.name, j.source)",
+    "master_type": "coalesce(j.master_type, j.master)",
+    "worker_type": "coalesce(j.worker_type, j.worker)",
+    "worker_id": "j.worker_id",
+    "trace_id": "j.trace_id",
+    "session_id": "j.session_id",
+    "status": "j.status",
+    # false, 0, "" and null are "no error", as in the original
+    "error": "coalesce(nullif(nullif(nullif(j.error, ''), 'false'), '0'), nullif(j.error_message, ''))",
+    "duration_ms": "try_cast(coalesce(j.duration_ms, j.duration) AS BIGINT)",
+    "cost_usd": "try_cast(coalesce(j.cost_usd, j.cost_estimate.total_cost_usd, j.cost) AS DECIMAL(28, 12))",
+}
+
+
+def with_columns(frame: Frame, *carried: str) -> Frame:
+    """Recompute the promoted columns from ``event``.
+
+    Args:
+        frame: a frame with the lineage columns and ``event``.
+        carried: further columns to pass through, for example ``"weight"``.
+
+    Returns:
+        lineage, promoted, carried, then ``event``; same rows, same order.
+    """
+    parsed = frame.project(f"*, json_transform(event, '{{{_STRUCTURE}}}') AS j")
+    columns = [f"{expression} AS {name}" for name, expression in _COLUMNS.items()]
+    return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
+
+
+def append_fields(event: str, fields: str) -> str:
+    """SQL for an event with more top-level fields.
+
+    Args:
+        event: SQL expression of the event's text, an object from its first character to its last.
+        fields: SQL expression of ``,"key":value`` pairs, each with its comma in front; empty for none.
+    """
+    return (
+        f"CASE WHEN {fields} = '' THEN {event} WHEN regexp_full_match({event}, '\\{{\\s*\\}}') "
+        f"THEN concat('{{', {fields}[2:], '}}') ELSE concat(left({event}, -1), {fields}, '}}') END"
+    )
+
+
+CONTENT_HASH = """printf('%016x', (coalesce(sum(
+    (md5_number(row_uid || event) & 18446744073709551615::UHUGEINT)::HUGEINT), 0) % 18446744073709551616)::UBIGINT)"""
+"""SQL aggregate: what an hour holds, whatever the order of its rows.
+
+The sum modulo 2⁶⁴ of the first eight bytes of md5(row_uid ‖ event), little-endian: equal for equal multisets, and cheap
+to check anywhere.
+"""
+
+
+def count_by(frame: Frame, expression: str) -> dict[str, int]:
+    """Rows of ``frame`` by the value of an SQL expression, NULLs left out, largest first."""
+    # A filter on NULL would be pushed down, and the expression computed twice.
+    counts = frame.aggregate(f"{expression} AS value, count(*) AS n").order("n DESC, value")
+    rows: list[Any] = counts.fetchall()
+    return {str(value): int(n) for value, n in rows if value is not None}

@@ -1,0 +1,107 @@
+"""Hours: half-open UTC intervals ``[start, end)`` and Dagster's keys for them. Pure; no clock is read here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from obs_assets.errors import ConfigurationError
+
+KEY_FORMAT = "%Y-%m-%d-%H:00"
+ONE_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, order=True)
+class Hour:
+    """One hour of event time, known by its start.
+
+    Attributes:
+        start: timezone-aware, UTC, on the hour.
+    """
+
+    start: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() != timedelta(0) or self.start != floor_to_hour(self.start):
+            raise ValueError(f"not the start of a UTC hour: {self.start.isoformat()}")
+
+    @classmethod
+    def of(cls, moment: datetime) -> "Hour":
+        """The hour that holds a moment."""
+        return cls(floor_to_hour(moment.astimezone(UTC)))
+
+    @property
+    def end(self) -> datetime:
+        """The first moment after the hour."""
+        return self.start + ONE_HOUR
+
+    @property
+    def key(self) -> str:
+        """Dagster's partition key: ``2025-12-04-10:00``."""
+        return self.start.strftime(KEY_FORMAT)
+
+    @property
+    def stamp(self) -> str:
+        """The hour in file names and object keys: ``2025120410``."""
+        return self.start.strftime("%Y%m%d%H")
+
+    @property
+    def next(self) -> "Hour":
+        """The hour after."""
+        return Hour(self.end)
+
+    @property
+    def previous(self) -> "Hour":
+        """The hour before."""
+        return Hour(self.start - ONE_HOUR)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+def floor_to_hour(moment: datetime) -> datetime:
+    """The start of the hour of ``moment``, in its own timezone."""
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def parse_hour(key: str) -> Hour:
+    """Read a partition key.
+
+    Raises:
+        ConfigurationError: the text is not of the form ``YYYY-MM-DD-HH:00``.
+    """
+    try:
+        return Hour(datetime.strptime(key, KEY_FORMAT).replace(tzinfo=UTC))
+    except ValueError:
+        raise ConfigurationError(
+            f"{key!r} is not an hour; write it as Dagster does, for example 2025-12-04-10:00"
+        ) from None
+
+
+def parse_hours(text: str) -> list[Hour]:
+    """Read ``HOUR`` or ``A...B``, both ends included as in Dagster's partition ranges.
+
+    Raises:
+        ConfigurationError: an end is not an hour, or the range runs backwards.
+    """
+    first_key, _, last_key = text.partition("...")
+    first = parse_hour(first_key)
+    last = parse_hour(last_key) if last_key else first
+    if last < first:
+        raise ConfigurationError(f"the range {text!r} runs backwards")
+    return list(hours_between(first, last.next))
+
+
+def hours_between(first: Hour, stop: Hour) -> Iterator[Hour]:
+    """The hours from ``first`` up to, not including, ``stop``."""
+    while first < stop:
+        yield first
+        first = first.next
+
+
+def first_open_hour(landing_began_at: datetime, allowed_lateness: timedelta) -> Hour:
+    """The oldest hour that is still open after a landing pass that began at ``landing_began_at``.
+
+    An hour is closed once a pass that began after its end plus the allowed lateness has finished, so every hour
+    before the returned one is closed.
+    """
+    return Hour.of(landing_began_at - allowed_lateness)

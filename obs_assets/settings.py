@@ -1,0 +1,130 @@
+"""Settings of the machine: where data lies and how servers are reached. The only module that reads the environment.
+
+What a pipeline does with events is configured in its YAML file (`obs_assets.pipeline`); what that file leaves open,
+secrets above all, comes from here.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from obs_assets import crash
+from obs_assets.errors import ConfigurationError
+
+
+class PostgresSettings(BaseModel, frozen=True, extra="forbid"):
+    """How a PostgreSQL server is reached."""
+
+    host: str
+    port: int = 5432
+    database: str = "cortex_observability"
+    user: str = "postgres"
+    password: SecretStr | None = None
+
+
+class S3Settings(BaseModel, frozen=True, extra="forbid"):
+    """How a bucket is reached. Credentials come from the standard AWS chain unless a server of ours needs its own."""
+
+    bucket: str
+    region: str = "us-east-1"
+    endpoint_url: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+
+
+class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
+    """Secrets of webhooks, and whether they may call private addresses."""
+
+    url: SecretStr | None = None
+    auth_token: SecretStr | None = None
+    api_key: SecretStr | None = None
+    hmac_secret: SecretStr | None = None
+    allow_private: bool = False
+
+
+class Settings(BaseModel, frozen=True, extra="forbid"):
+    """Everything that the environment says.
+
+    Attributes:
+        data_dir: all local state (``OBS_DATA_DIR``, default ``.obs``).
+        postgres: None when ``POSTGRES_HOST`` is unset: the embedded server is used.
+        s3: None when ``AWS_S3_BUCKET`` is unset: the embedded server is used.
+        hash_key: key of redaction tokens (``OBS_HASH_KEY``).
+    """
+
+    data_dir: Path = Path(".obs")
+    postgres: PostgresSettings | None = None
+    s3: S3Settings | None = None
+    webhook: WebhookSettings = WebhookSettings()
+    hash_key: SecretStr | None = None
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment, for `load` and for ``{{ env.NAME }}`` in pipeline files."""
+    return os.environ
+
+
+def load(env: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        env: the process's environment by default.
+
+    Raises:
+        ConfigurationError: a variable does not have the form that it must have.
+    """
+    env = {name: value for name, value in (environment() if env is None else env).items() if value}
+    crash.arm(env.get("OBS_CRASH_AT"))
+    try:
+        return Settings(
+            data_dir=Path(env.get("OBS_DATA_DIR", ".obs")).absolute(),
+            postgres=_postgres(env),
+            s3=_s3(env),
+            webhook=_webhook(env),
+            hash_key=_secret(env, "OBS_HASH_KEY"),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][-1])
+        raise ConfigurationError(f"{_POSTGRES.get(field, field)} is wrong: {first['msg']}") from None
+
+
+def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
+    return SecretStr(env[name]) if name in env else None
+
+
+_POSTGRES = {
+    "host": "POSTGRES_HOST",
+    "port": "POSTGRES_PORT",
+    "database": "POSTGRES_DB",
+    "user": "POSTGRES_USER",
+    "password": "POSTGRES_PASSWORD",
+}
+
+
+def _postgres(env: Mapping[str, str]) -> PostgresSettings | None:
+    if "POSTGRES_HOST" not in env:
+        return None
+    return PostgresSettings.model_validate({field: env[name] for field, name in _POSTGRES.items() if name in env})
+
+
+def _s3(env: Mapping[str, str]) -> S3Settings | None:
+    if "AWS_S3_BUCKET" not in env:
+        return None
+    return S3Settings(
+        bucket=env["AWS_S3_BUCKET"],
+        region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1",
+        endpoint_url=env.get("AWS_ENDPOINT_URL_S3"),
+    )
+
+
+def _webhook(env: Mapping[str, str]) -> WebhookSettings:
+    return WebhookSettings(
+        url=_secret(env, "WEBHOOK_URL"),
+        auth_token=_secret(env, "WEBHOOK_AUTH_TOKEN"),
+        api_key=_secret(env, "WEBHOOK_API_KEY"),
+        hmac_secret=_secret(env, "WEBHOOK_HMAC_SECRET"),
+        allow_private=env.get("OBS_WEBHOOK_ALLOW_PRIVATE", "").lower() in {"1", "true", "yes", "on"},
+    )

@@ -1,0 +1,198 @@
+"""The event is the truth; its columns, its identity and the hash of an hour follow from it."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from obs_assets.events import (
+    CONTENT_HASH,
+    LEVELS,
+    LINEAGE,
+    PROMOTED,
+    ROW_UID,
+    append_fields,
+    count_by,
+    one_of,
+    quote,
+    with_columns,
+)
+from obs_assets.store import connect
+from obs_assets_tests.frames import frame_of
+
+many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(tmp_path_factory.mktemp("spill")) as opened:
+        yield opened
+
+
+def columns(connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str) -> dict[str, Any]:
+    """The promoted columns of an event that are not NULL."""
+    (row,) = frame_of(connection, [event]).project(", ".join(PROMOTED)).fetchall()
+    return {name: value for name, value in zip(PROMOTED, row, strict=True) if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({}, {}),
+        ({"id": "a", "event_id": "b", "_id": "c"}, {"event_id": "a"}),
+        ({"id": None, "event_id": "b", "_id": "c"}, {"event_id": "b"}),
+        ({"_id": 7}, {"event_id": "7"}),
+        ({"type": "door", "event_type": "lamp"}, {"event_type": "door"}),
+        ({"event_type": "lamp"}, {"event_type": "lamp"}),
+        ({"level": "WARN"}, {"event_level": "warning"}),
+        ({"severity": "Error"}, {"event_level": "error"}),
+        ({"level": "info", "severity": "error"}, {"event_level": "info"}),
+        ({"status": "Critical"}, {"event_level": "critical", "status": "Critical"}),
+        ({"status": "done"}, {"status": "done"}),
+        ({"_source": {"name": "agents"}, "source": "other"}, {"source_name": "agents"}),
+        ({"_source": "text", "source": "other"}, {"source_name": "other"}),
+        ({"master": "m", "worker": "w"}, {"master_type": "m", "worker_type": "w"}),
+        ({"worker_id": 3, "trace_id": "t", "session_id": "s"}, {"worker_id": "3", "trace_id": "t", "session_id": "s"}),
+        ({"error": "broken"}, {"error": "broken"}),
+        *(({"error": nothing, "error_message": "e"}, {"error": "e"}) for nothing in (None, "", False, 0)),
+        ({"error": {"code": 5}}, {"error": '{"code":5}'}),
+        ({"duration_ms": 12, "duration": 13}, {"duration_ms": 12}),
+        ({"duration": "14"}, {"duration_ms": 14}),
+        ({"duration_ms": "soon"}, {}),
+        ({"duration_ms": 2**63}, {}),
+        ({"cost_usd": 0.1}, {"cost_usd": Decimal("0.1")}),
+        ({"cost_estimate": {"total_cost_usd": 0.25}, "cost": 9}, {"cost_usd": Decimal("0.25")}),
+        ({"cost": "1e99"}, {}),
+        ({"id": "x\u0000y"}, {"event_id": "x\u0000y"}),
+    ],
+)
+def test_columns_from_the_alternatives(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """The first alternative that is there fills the column; what does not fit stays in the event alone."""
+    assert columns(connection, event) == expected
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_status_is_a_level_where_it_names_one(connection: duckdb.DuckDBPyConnection, level: str) -> None:
+    """Each of the known words, in any case."""
+    expected = "warning" if level == "warn" else level
+    assert columns(connection, {"status": level.upper()})["event_level"] == expected
+
+
+@many
+@given(
+    event=st.dictionaries(
+        st.sampled_from(["id", "type", "level", "status", "error", "duration", "cost", "cost_estimate", "_source"]),
+        json_values,
+    )
+)
+def test_no_event_makes_the_columns_fail(connection: duckdb.DuckDBPyConnection, event: dict[str, Any]) -> None:
+    """Whatever the types of its fields, an event has columns, and its own text is untouched."""
+    text = json.dumps(event)
+    ((told,),) = frame_of(connection, [text]).project("event").fetchall()
+    assert told == text
+
+
+def test_rows_keep_their_order_and_what_they_carry(connection: duckdb.DuckDBPyConnection) -> None:
+    """Over many row groups and all threads; lineage comes first and the event last."""
+    frame = connection.sql(
+        "SELECT md5(range::VARCHAR) AS row_uid, now() AS event_time, 'f' AS file_id, range AS file_offset, "
+        "now() AS landed_at, 0.5 AS weight, '{\"worker_id\":' || range || '}' AS event FROM range(300_000)"
+    )
+    result = with_columns(frame, "weight")
+    assert result.columns == [*LINEAGE, *PROMOTED, "weight", "event"]
+    rows = result.project("file_offset, worker_id").fetchall()
+    assert rows == [(n, str(n)) for n in range(300_000)]
+
+
+def test_identity_is_where_a_row_came_from(connection: duckdb.DuckDBPyConnection) -> None:
+    """128 bits of SHA-256 over file, offset and line; a change of any of them changes it."""
+
+    def uid(file_id: str, offset: int, line: str) -> str:
+        query = f"SELECT {ROW_UID} FROM (SELECT ? AS file_id, ?::BIGINT AS file_offset, ? AS line)"
+        return str(connection.execute(query, [file_id, offset, line]).fetchall()[0][0])
+
+    assert uid("f", 10, '{"a":"ä"}') == hashlib.sha256('f:10:{"a":"ä"}'.encode()).hexdigest()[:32]
+    assert len({uid("f", 1, "{}"), uid("g", 1, "{}"), uid("f", 2, "{}"), uid("f", 1, "{ }")}) == 4
+
+
+def content_hash(connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str]]) -> str:
+    query = f"SELECT {CONTENT_HASH} FROM (SELECT unnest(?::VARCHAR[]) AS row_uid, unnest(?::VARCHAR[]) AS event)"
+    parameters = [[uid for uid, _ in rows], [event for _, event in rows]]
+    return str(connection.execute(query, parameters).fetchall()[0][0])
+
+
+@many
+@given(rows=st.lists(st.tuples(st.text("0123456789abcdef", min_size=32, max_size=32), st.text()), max_size=20))
+def test_content_hash_is_that_of_the_multiset(
+    connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str]]
+) -> None:
+    """The order does not matter, each row does; anybody can compute it with md5."""
+    digests = [hashlib.md5((uid + event).encode()).digest() for uid, event in rows]
+    expected = f"{sum(int.from_bytes(digest[:8], 'little') for digest in digests) % 2**64:016x}"
+    shuffled = random.Random(1).sample(rows, len(rows))
+    assert content_hash(connection, rows) == content_hash(connection, shuffled) == expected
+    assert not rows or content_hash(connection, rows[1:]) != expected
+    assert not rows or content_hash(connection, [*rows, rows[0]]) != expected
+
+
+def test_content_hash_of_an_empty_hour(connection: duckdb.DuckDBPyConnection) -> None:
+    """Sixteen zeros, not NULL."""
+    assert content_hash(connection, []) == "0" * 16
+
+
+@many
+@given(
+    event=st.dictionaries(st.text(max_size=4), json_values, max_size=3),
+    added=st.dictionaries(st.sampled_from("abc"), json_values, max_size=3),
+    indent=st.sampled_from([None, 1]),
+)
+def test_appended_fields_come_last(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], added: dict[str, Any], indent: int | None
+) -> None:
+    """To an empty event as to any other; the event's own text stays as it is."""
+    text = json.dumps(event, indent=indent)
+    fields = "".join(f",{json.dumps(key)}:{json.dumps(value)}" for key, value in added.items())
+    query = f"SELECT {append_fields('event', 'fields')} FROM (SELECT ? AS event, ? AS fields)"
+    ((told,),) = connection.execute(query, [text, fields]).fetchall()
+    assert json.loads(told, object_pairs_hook=list) == [
+        *json.loads(text, object_pairs_hook=list),
+        *json.loads(json.dumps(added), object_pairs_hook=list),
+    ]
+    assert told.startswith(text[:-1] if event else "{")
+
+
+@many
+@given(text=st.text())
+def test_quoted_text_is_text(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    """Nothing in a text ends its literal."""
+    if "\0" not in text:
+        assert connection.sql(f"SELECT {quote(text)}").fetchall() == [(text,)]
+
+
+def test_one_of(connection: duckdb.DuckDBPyConnection) -> None:
+    """True for the values, false for others and for NULL."""
+    wanted = one_of("v", ["a", "it's"])
+    query = f"SELECT {wanted} FROM (SELECT unnest(['a', 'it''s', 'b', NULL]) AS v)"
+    assert [row[0] for row in connection.sql(query).fetchall()] == [True, True, False, False]
+
+
+def test_count_by(connection: duckdb.DuckDBPyConnection) -> None:
+    """Largest first, ties by name, NULLs left out."""
+    frame = connection.sql("SELECT unnest(['b', 'c', 'a', 'c', NULL]) AS v")
+    assert list(count_by(frame, "v").items()) == [("c", 2), ("a", 1), ("b", 1)]
+    assert count_by(frame.filter("false"), "v") == {}

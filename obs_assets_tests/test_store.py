@@ -1,0 +1,157 @@
+"""Frames and receipts on disk: whole or not at all, and the owner's alone."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from obs_assets import store
+from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError
+from obs_assets.receipts import InputVersion, Receipt
+from obs_assets.store import Store, connect, make_private_dir, replacing, write_parquet
+from obs_assets_tests.frames import HOUR
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(tmp_path_factory.mktemp("spill")) as opened:
+        yield opened
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_replacing_puts_the_whole_file_in_place(tmp_path: Path) -> None:
+    """Until the block ends the old file is what readers see; then the new one, and nothing else is left."""
+    path = tmp_path / "deep" / "a.txt"
+    for content in ("old", "new"):
+        with replacing(path) as aside:
+            aside.write_text(content)
+            assert aside.parent == path.parent
+            assert path.exists() == (content == "new")
+        assert path.read_text() == content
+    assert list(path.parent.iterdir()) == [path]
+    assert mode(path) == 0o600
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
+def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path, error: BaseException) -> None:
+    """What was half written is removed; the error is passed on as it is."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as aside:
+            aside.write_text("ne")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refusal_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the file, the reason and the free space; the old file stays."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def refuse(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "sync_file", refuse)
+    expected = rf"cannot write {path}: No space left on device \([0-9,]+ bytes free there\)"
+    with pytest.raises(ObsError, match=expected), replacing(path) as aside:
+        aside.write_text("new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refusal_met_by_duckdb_is_explained(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """DuckDB's own error becomes ours."""
+
+    def write_to_a_folder() -> None:
+        with store.explained(tmp_path / "a.parquet"):
+            write_parquet(connection.sql("SELECT 1 AS n"), tmp_path)
+
+    with pytest.raises(ObsError, match=r"cannot write .*a\.parquet: .* bytes free there"):
+        write_to_a_folder()
+
+
+def test_private_folders_are_the_owners_alone(tmp_path: Path) -> None:
+    """Every folder that is made on the way is private, whatever the umask; those that were there stay as they are."""
+    there = tmp_path / "there"
+    there.mkdir(mode=0o755)
+    old = os.umask(0o022)
+    try:
+        deepest = make_private_dir(there / "a" / "b" / "c")
+    finally:
+        os.umask(old)
+    assert [mode(path) for path in (deepest, deepest.parent, deepest.parent.parent)] == [0o700] * 3
+    assert mode(there) == 0o755
+    assert make_private_dir(deepest) == deepest
+
+
+def test_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    """The message names the folder and the setting."""
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"cannot make the folder .*file/below \(OBS_DATA_DIR\): Not a directory"
+    ):
+        make_private_dir(tmp_path / "file" / "below")
+
+
+def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
+    """It spills into a private folder, computes in UTC and installs nothing."""
+    with connect(tmp_path / "spill", memory_limit="64MB", threads=1) as opened:
+        names = ["temp_directory", "memory_limit", "threads", "TimeZone", "autoinstall_known_extensions"]
+        settings = {name: str(opened.sql(f"SELECT current_setting('{name}')").fetchall()[0][0]) for name in names}
+        rows = opened.sql("SELECT count(*) FROM (SELECT range AS n, random() AS r FROM range(3_000_000) ORDER BY r)")
+        assert rows.fetchall() == [(3_000_000,)]
+    assert settings == {
+        "temp_directory": str(tmp_path / "spill"),
+        "memory_limit": "61.0 MiB",
+        "threads": "1",
+        "TimeZone": "UTC",
+        "autoinstall_known_extensions": "False",
+    }
+    assert mode(tmp_path / "spill") == 0o700
+
+
+def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """Rows come back as they were ordered, over several row groups, lightly compressed."""
+    frame = connection.sql("SELECT (range * 7919) % 200_003 AS n FROM range(200_003)").order("n")
+    path = Store(tmp_path).write_frame(frame, "raw_events", HOUR)
+    assert path == tmp_path / "frames" / "raw_events" / "2025120410.parquet"
+    assert pq.read_table(path)["n"].to_pylist() == list(range(200_003))
+    metadata = pq.read_metadata(path)
+    assert metadata.num_row_groups > 1
+    assert metadata.row_group(0).column(0).compression == "LZ4"
+    assert Store(tmp_path).read_frame(connection, "raw_events", HOUR).aggregate("count(*)").fetchall() == [(200_003,)]
+
+
+def test_what_was_not_built_is_named(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """A missing frame or receipt says which stage to materialize for which hour."""
+    nothing = Store(tmp_path)
+    with pytest.raises(MissingFrameError, match=r"raw_events has no hour 2025-12-04-10:00: materialize raw_events"):
+        nothing.read_frame(connection, "raw_events", HOUR)
+    with pytest.raises(MissingFrameError, match=r"raw_events has no receipt for 2025-12-04-10:00: materialize"):
+        nothing.read_receipt("raw_events", HOUR)
+    assert nothing.find_receipt("raw_events", HOUR) is None
+
+
+def test_receipts_are_kept_by_stage_and_hour(tmp_path: Path) -> None:
+    """Written, read, found and forgotten."""
+    kept = Store(tmp_path)
+    receipt = Receipt(HOUR.key, "raw_events", InputVersion(1, "a", "b"), 2, 2)
+    assert kept.write_receipt(receipt, HOUR) == kept.read_receipt("raw_events", HOUR) == receipt
+    assert kept.find_receipt("raw_events", HOUR.next) is None
+    assert kept.find_receipt("enriched_events", HOUR) is None
+    kept.forget_receipt("raw_events", HOUR)
+    kept.forget_receipt("raw_events", HOUR)
+    assert kept.find_receipt("raw_events", HOUR) is None
