@@ -1,0 +1,503 @@
+"""One landing pass: what is new in the event files becomes chunks by hour, and dead letters.
+
+A row keeps where it came from: file id, byte offset, the time it was landed and the host that landed it. Everything
+after this stage is a function of these bytes.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from obs_assets.crash import crash_point
+from obs_assets.errors import ReceiptError
+from obs_assets.events import ROW_UID, quote
+from obs_assets.hours import Hour
+from obs_assets.sources.files import (
+    HEAD_BYTES,
+    KEPT_RANGES,
+    TAIL_BYTES,
+    Content,
+    EventFile,
+    Identities,
+    KnownFile,
+    SourceConfig,
+    by_size,
+    digest,
+    ends_match,
+    list_files,
+)
+from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
+from obs_assets.sources.reader import DeadLetter, Reading, Segment, read_batch
+from obs_assets.sources.times import EVENT_TIME, TIME_REASON, TIME_TEXT, TIME_VALUES
+from obs_assets.store import connect, explained, sync_file, write_parquet
+
+_T = TypeVar("_T")
+
+BATCH_BYTES = 32 << 20
+"""How much is read at a time: bounds memory, whatever the size of the files."""
+
+_DEAD_LETTER_SCHEMA = pa.schema(
+    {
+        "file_id": pa.string(),
+        "event_file": pa.string(),
+        "file_offset": pa.int64(),
+        "length": pa.int64(),
+        "reason": pa.string(),
+        "landed_at": pa.timestamp("us", tz="UTC"),
+        "raw": pa.large_binary(),
+    }
+)
+
+
+_FILES_SCHEMA = pa.schema({"file": pa.int32(), "file_id": pa.string(), "event_file": pa.string()})
+
+LANDED_SCHEMA = pa.schema(
+    {
+        "row_uid": pa.string(),
+        "event_time": pa.timestamp("us", tz="UTC"),
+        "file_id": pa.string(),
+        "file_offset": pa.int64(),
+        "landed_at": pa.timestamp("us", tz="UTC"),
+        "time_from": pa.string(),
+        "event_file": pa.string(),
+        "collector": pa.string(),
+        "line": pa.string(),
+    }
+)
+"""Columns of a chunk. time_from: ``event``, or ``landed_at`` where the event has no time of its own.
+
+collector: the JSON object of `collector`. line: the event's own text.
+"""
+
+_TIMED = f"""
+CREATE OR REPLACE TEMP TABLE landed_batch AS
+SELECT file, length, {TIME_REASON} AS reason, date_trunc('hour', event_time) AS hour,
+    {ROW_UID} AS row_uid, {", ".join(LANDED_SCHEMA.names[1:])}
+FROM (SELECT *, CASE WHEN time_text IS NULL THEN 'landed_at' ELSE 'event' END AS time_from, {EVENT_TIME} AS event_time
+FROM (SELECT * EXCLUDE (times), {TIME_TEXT} AS time_text
+FROM (SELECT lines.*, files_of_pass.* EXCLUDE (file), {TIME_VALUES} AS times, $landed_at::TIMESTAMPTZ AS landed_at,
+        $first_hour::TIMESTAMPTZ AS first_hour, $collector AS collector
+    FROM lines JOIN files_of_pass USING (file))))
+"""
+
+
+@dataclass(frozen=True)
+class LandingReport:
+    """What a pass did.
+
+    Attributes:
+        number: of the pass; None when there was nothing new.
+        hours: partition key → rows landed now.
+        dead_letters: reason → count.
+        files_read, files_listed, bytes_read: of this pass.
+        warnings: what was passed over: reason → count.
+    """
+
+    number: int | None
+    hours: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
+    files_read: int = 0
+    files_listed: int = 0
+    bytes_read: int = 0
+    warnings: Mapping[str, int] = field(default_factory=dict)
+
+
+def land(config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: datetime | None = None) -> LandingReport:
+    """Land everything that is new.
+
+    Args:
+        config: where the files are.
+        log: where it is landed.
+        first_hour: events before it become dead letters.
+        now: the landing time of the whole pass; the clock by default.
+
+    Raises:
+        HourBusyError: another pass is under way.
+        ConfigurationError: the events folder is missing or unreadable.
+    """
+    began_at = (now or datetime.now(UTC)).astimezone(UTC)
+    with log.lock():
+        landed = log.load()
+        landing = _Pass(config, log, landed, first_hour, began_at)
+        report = landing.run()
+        log.save_looked_at(began_at)
+    return report
+
+
+def collector() -> dict[str, Any]:
+    """Host and process that land the events."""
+    return {
+        "hostname": socket.gethostname(),
+        "platform": platform.system().lower(),
+        "arch": platform.machine(),
+        "process_id": os.getpid(),
+        "python_version": platform.python_version(),
+    }
+
+
+class _ReplacedError(Exception):
+    """A file is no longer the one that was looked at; the next pass sorts it out."""
+
+
+@dataclass
+class _Progress:
+    """A file while it is being read."""
+
+    index: int
+    file: EventFile
+    known: KnownFile
+    sealed: bool
+    is_copy: bool = False
+    position: int = 0
+    within_line: bool = False
+    content: Content | None = None
+    fault: str | None = None
+    pending: bytes = b""
+    at_end: bool = False
+    has_failed: bool = False
+    head: bytes = b""
+    tail: bytes = b""
+    sha: Any = field(default_factory=hashlib.sha256)
+    events: int = 0
+    event_bytes: int = 0
+    dead_letters: int = 0
+    dead_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.position = self.start
+        self.within_line = self.known.within_line
+
+    @property
+    def start(self) -> int:
+        """Where this pass began."""
+        return self.known.offset
+
+    def read(self, room: int) -> bytes:
+        """Up to ``room`` bytes from the position; what came since the listing is the next pass's.
+
+        Raises:
+            OSError: the file is gone, or may not be read.
+            _ReplacedError: it is another one by now.
+        """
+        content = self.content or self._open()
+        wanted = room - len(self.pending)
+        if not self.file.is_compressed:
+            wanted = min(wanted, self.file.size - self.position - len(self.pending))
+        fresh = content.read(wanted)
+        data = self.pending + fresh if self.pending else fresh
+        self.pending = b""
+        self.fault = content.fault
+        if not self.file.is_compressed and len(fresh) < wanted:
+            self.fault = "truncated while it was read"
+        self.at_end = len(data) < room
+        if self.at_end:
+            self.close()
+        return data
+
+    def advance(self, data: bytes, consumed: int, *, within_line: bool) -> None:
+        """Take note that the first ``consumed`` bytes of what was read are done with."""
+        self.sha.update(memoryview(data)[:consumed])
+        self.tail = (self.tail + data[max(0, consumed - TAIL_BYTES) : consumed])[-TAIL_BYTES:]
+        self.position += consumed
+        self.within_line = within_line
+        self.pending = data[consumed:]
+
+    def close(self) -> None:
+        """Close the file: there may be ten thousand of them."""
+        if self.content:
+            self.content.close()
+
+    def receipt(self) -> FileReceipt:
+        """The file's account of this pass.
+
+        Raises:
+            ReceiptError: bytes were counted twice.
+        """
+        copied = self.position - self.start if self.is_copy else 0
+        separators = self.position - self.start - self.event_bytes - self.dead_bytes - copied
+        if separators < 0:
+            raise ReceiptError(f"{self.file.path}: {-separators:,} bytes were read twice")
+        return FileReceipt(
+            file=self.known_now(),
+            start=self.start,
+            end=self.position,
+            events=self.events,
+            event_bytes=self.event_bytes,
+            dead_letters=self.dead_letters,
+            dead_bytes=self.dead_bytes,
+            separator_bytes=separators,
+            copied_bytes=copied,
+        )
+
+    def known_now(self) -> KnownFile:
+        """What is known of the file after this pass."""
+        known = replace(self.known.seen_as(self.file), has_rest=bool(self.pending), is_copy=self.is_copy)
+        if self.has_failed:
+            known = replace(known, mtime_ns=0)  # the next pass tries again
+        if self.position == self.start:
+            return known
+        head = self.head[: min(HEAD_BYTES, self.position)]
+        return replace(
+            known,
+            offset=self.position,
+            head=digest(head),
+            head_bytes=len(head),
+            tail=digest(self.tail),
+            ranges=(*self.known.ranges, (self.start, self.position, self.sha.hexdigest()))[-KEPT_RANGES:],
+            within_line=self.within_line,
+        )
+
+    def _open(self) -> Content:
+        self.content = Content(self.file)
+        matches, self.head, self.tail = ends_match(self.content, self.known)
+        if not matches:
+            self.close()
+            raise _ReplacedError
+        return self.content
+
+
+class _Pass:
+    """One pass over the files, from listing to commit."""
+
+    def __init__(
+        self, config: SourceConfig, log: LandingLog, landed: Landed, first_hour: Hour, began_at: datetime
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._landed = landed
+        self._first_hour = first_hour
+        self._began_at = began_at
+        self._number = landed.last_pass + 1
+        self._collector = collector()
+        self._warnings: Counter[str] = Counter()
+        self._dead_letters: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._chunks: defaultdict[str, list[str]] = defaultdict(list)
+
+    def run(self) -> LandingReport:
+        """List, read, publish."""
+        listing = list_files(self._config)
+        self._warnings.update(listing.skipped)
+        files = [
+            _Progress(index, file, known, self._is_sealed(file), is_copy)
+            for index, (file, known, is_copy) in enumerate(self._identify(listing.files))
+        ]
+        if files:
+            folder = self._log.begin(self._number)
+            with explained(folder):
+                self._read(files, folder)
+            self._publish(files, folder)
+        return LandingReport(
+            number=self._number if self._landed.last_pass == self._number else None,
+            hours=dict(sorted(self._rows.items())),
+            dead_letters=dict(self._dead_letters.most_common()),
+            files_read=len(files),
+            files_listed=len(listing.files),
+            bytes_read=sum(file.position - file.start for file in files),
+            warnings=dict(self._warnings),
+        )
+
+    def _is_sealed(self, file: EventFile) -> bool:
+        idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
+        return idle > timedelta(minutes=self._config.seal_after_minutes)
+
+    def _identify(self, files: tuple[EventFile, ...]) -> Iterator[tuple[EventFile, KnownFile, bool]]:
+        """The files to read, each with what is known of it and whether it is a copy."""
+        identities = Identities(self._landed.files.values())
+        changed = [
+            file for file in files if file.size and not identities.claim_unchanged(file, sealed=self._is_sealed(file))
+        ]
+        others = []
+        for file in changed:
+            if known := self._tolerant(identities.claim_in_place, file):
+                yield file, known, False
+            else:
+                others.append(file)
+        for file in sorted(others, key=by_size):
+            if (fault := self._tolerant(identities.fault_of_stub, file)) and not self._is_sealed(file):
+                self._warnings[fault] += 1
+                continue
+            new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.device, file.inode)
+            if self._tolerant(identities.is_copy, file):
+                self._warnings["copy of another file"] += 1
+                yield file, new, True
+            elif known := self._tolerant(identities.claim_moved, file):
+                yield file, known, False
+            else:
+                self._tolerant(identities.add_new, file)
+                yield file, new, False
+
+    def _tolerant(self, ask: Callable[[EventFile], _T], file: EventFile) -> _T | None:
+        try:
+            return ask(file)
+        except OSError:
+            return None  # it cannot be read now: reading it says so
+
+    def _read(self, files: list[_Progress], folder: Path) -> None:
+        names = {
+            "file": [f.index for f in files],
+            "file_id": [f.known.file_id for f in files],
+            "event_file": [f.file.path for f in files],
+        }
+        with (
+            contextlib.ExitStack() as stack,
+            connect(self._log.temp_dir, memory_limit="512MB") as connection,
+            connection.cursor() as judging,
+            pq.ParquetWriter(folder / "dead_letters.parquet", _DEAD_LETTER_SCHEMA) as dead_letters,
+            ThreadPoolExecutor(1) as executor,
+        ):
+            for file in files:
+                stack.callback(file.close)
+            connection.register("files_of_pass", pa.table(names, schema=_FILES_SCHEMA))
+            writing: Future[None] | None = None
+            for number, batch in enumerate(self._batches(files)):
+                segments = [
+                    Segment(file.index, file.position, data, file.at_end, file.sealed, file.within_line)
+                    for file, data in batch
+                ]
+                reading = read_batch(judging, segments, self._config.max_event_bytes)
+                for (file, data), consumed, within_line in zip(
+                    batch, reading.consumed, reading.within_line, strict=True
+                ):
+                    file.advance(data, consumed, within_line=within_line)
+                if writing:
+                    writing.result()
+                # While a batch is being written the next one is read: neither keeps all cores busy
+                write = functools.partial(self._write_batch, connection, number, reading, files)
+                writing = executor.submit(write, folder=folder, dead_letters=dead_letters)
+            if writing:
+                writing.result()
+        sync_file(folder / "dead_letters.parquet")
+
+    def _batches(self, files: list[_Progress]) -> Iterator[list[tuple[_Progress, bytes]]]:
+        """Small files together, large ones in pieces."""
+        size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
+        batch: list[tuple[_Progress, bytes]] = []
+        room = size
+        for file in files:
+            while not file.at_end and (data := self._read_piece(file, size if file.is_copy else room)) is not None:
+                if file.is_copy:
+                    file.advance(data, len(data), within_line=False)
+                    continue
+                batch.append((file, data))
+                room -= len(data)
+                if not file.at_end:  # what is left of it must be known before more is read
+                    yield batch
+                    batch, room = [], size
+        if batch:
+            yield batch
+
+    def _read_piece(self, file: _Progress, room: int) -> bytes | None:
+        try:
+            data = file.read(room)
+        except (OSError, _ReplacedError) as error:
+            reason = "unreadable file" if isinstance(error, OSError) else "replaced while it was looked at"
+            self._warnings[reason] += 1
+            file.has_failed = True
+            return None
+        if file.at_end and file.fault:
+            self._warnings[file.fault] += 1
+        return data
+
+    def _write_batch(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        number: int,
+        reading: Reading,
+        files: list[_Progress],
+        *,
+        folder: Path,
+        dead_letters: pq.ParquetWriter,
+    ) -> None:
+        connection.register("lines", reading.lines)
+        connection.execute(
+            _TIMED,
+            {
+                "landed_at": self._began_at,
+                "first_hour": self._first_hour.start,
+                "collector": json.dumps(self._collector, separators=(",", ":")),
+            },
+        )
+        connection.unregister("lines")
+        timed = connection.table("landed_batch")
+        untimed = timed.filter("reason IS NOT NULL").project("file, file_offset, length, reason, line").fetchall()
+        letters = [
+            DeadLetter(file, offset, length, reason, line.encode()) for file, offset, length, reason, line in untimed
+        ]
+        self._write_dead_letters([*reading.dead, *letters], files, dead_letters)
+        crash_point("landing.before_chunk")
+        events = timed.filter("reason IS NULL")
+        rows_of_hours: Counter[datetime] = Counter()
+        for start, file, rows, length in events.aggregate("hour, file, count(*), sum(length)").fetchall():
+            rows_of_hours[start] += rows
+            files[file].events += rows
+            files[file].event_bytes += length
+        for start, rows in sorted(rows_of_hours.items()):
+            hour = Hour.of(start)
+            chunk = folder / f"{hour.stamp}-{number}.parquet"
+            of_hour = events.filter(f"hour = {quote(str(start))}::TIMESTAMPTZ") if len(rows_of_hours) > 1 else events
+            write_parquet(of_hour.project(", ".join(LANDED_SCHEMA.names)), chunk)
+            sync_file(chunk)
+            self._rows[hour.key] += rows
+            self._chunks[hour.key].append(f"{self._number:08d}/{chunk.name}")
+            crash_point("landing.after_chunk")
+
+    def _write_dead_letters(self, dead: list[DeadLetter], files: list[_Progress], writer: pq.ParquetWriter) -> None:
+        for letter in dead:
+            files[letter.file].dead_letters += 1
+            files[letter.file].dead_bytes += letter.length
+            self._dead_letters[letter.reason] += 1
+        columns = {
+            "file_id": [files[letter.file].known.file_id for letter in dead],
+            "event_file": [files[letter.file].file.path for letter in dead],
+            "file_offset": [letter.file_offset for letter in dead],
+            "length": [letter.length for letter in dead],
+            "reason": [letter.reason for letter in dead],
+            "landed_at": [self._began_at] * len(dead),
+            "raw": [letter.raw for letter in dead],
+        }
+        writer.write_table(pa.table(columns, schema=_DEAD_LETTER_SCHEMA))
+
+    def _publish(self, files: list[_Progress], folder: Path) -> None:
+        read = [file for file in files if file.position > file.start]
+        for file in files:
+            if file.start and file.position == file.start and not file.has_failed:
+                # Renamed or touched. This spares the next pass a look inside, and is lost with the checkpoint
+                self._landed.files[file.known.file_id] = file.known_now()
+        if not read:
+            shutil.rmtree(folder)
+            self._log.save_checkpoint(self._landed)
+            return
+        landing = LandingPass(
+            number=self._number,
+            began_at=self._began_at.isoformat(),
+            finished_at=datetime.now(UTC).isoformat(),
+            collector=self._collector,
+            files=tuple(file.receipt() for file in read),
+            hours={
+                key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key])) for key in sorted(self._rows)
+            },
+            dead_letters=dict(self._dead_letters),
+        )
+        crash_point("landing.before_commit")
+        self._log.commit(folder, landing)
+        crash_point("landing.after_commit")
+        self._landed.add(landing)
+        self._log.save_checkpoint(self._landed)

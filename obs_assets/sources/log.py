@@ -1,0 +1,217 @@
+"""What has landed: passes that appear whole, and the state that they add up to.
+
+::
+
+    landed/
+    ├── passes/00000012/          one landing pass, put in place by one rename
+    │   ├── pass.json             files with their byte ranges, hours with their rows, the collector
+    │   ├── 2025120410-0.parquet  a chunk: lines of one hour
+    │   └── dead_letters.parquet
+    ├── checkpoint.json           the passes added up; made again from them when it is lost or old
+    ├── looked.json               when the last pass began, also one that found nothing
+    └── tmp/                      where DuckDB spills
+
+The passes are the truth. A crash leaves a folder that no rename has published, and the next pass removes it.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Any
+
+from obs_assets.errors import HourBusyError
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.sources.files import KnownFile, known_from_json
+from obs_assets.store import make_private_dir, replacing, sync_file
+
+_CHECKPOINT_FORM = 2
+
+
+@dataclass(frozen=True)
+class LandedHour:
+    """What has landed for an hour.
+
+    Attributes:
+        generation: the number of the last pass that brought it bytes: grows, never falls.
+        rows: events.
+        chunks: paths below ``landed/passes``.
+    """
+
+    generation: int = 0
+    rows: int = 0
+    chunks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileReceipt:
+    """What one pass did with a file: ``end - start = event_bytes + dead_bytes + separator_bytes + copied_bytes``.
+
+    copied_bytes: of a copy, whose original is landed or landed before.
+    """
+
+    file: KnownFile
+    start: int
+    end: int
+    events: int
+    event_bytes: int
+    dead_letters: int
+    dead_bytes: int
+    separator_bytes: int
+    copied_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class LandingPass:
+    """What one pass brought: the content of ``pass.json``.
+
+    Attributes:
+        number: passes are counted from 1.
+        began_at, finished_at: ISO 8601, UTC.
+        collector: host and process that landed it.
+        files: what became of each file that was read.
+        hours: partition key → rows landed, and chunks.
+        dead_letters: reason → count.
+    """
+
+    number: int
+    began_at: str
+    finished_at: str
+    collector: Mapping[str, Any]
+    files: tuple[FileReceipt, ...]
+    hours: Mapping[str, LandedHour]
+    dead_letters: Mapping[str, int]
+
+
+@dataclass
+class Landed:
+    """All passes added up."""
+
+    last_pass: int = 0
+    files: dict[str, KnownFile] = field(default_factory=dict)
+    hours: dict[str, LandedHour] = field(default_factory=dict)
+
+    def add(self, landing: LandingPass) -> None:
+        """Take in the next pass."""
+        self.last_pass = landing.number
+        for receipt in landing.files:
+            self.files[receipt.file.file_id] = receipt.file
+        for key, new in landing.hours.items():
+            old = self.hours.get(key, LandedHour())
+            self.hours[key] = LandedHour(landing.number, old.rows + new.rows, old.chunks + new.chunks)
+
+    def hour(self, hour: Hour) -> LandedHour:
+        """What has landed for an hour; generation 0 when nothing has."""
+        return self.hours.get(hour.key, LandedHour())
+
+
+class LandingLog:
+    """The passes below a folder."""
+
+    def __init__(self, landed_dir: Path) -> None:
+        self.root = landed_dir
+        self.passes_dir = landed_dir / "passes"
+        self.temp_dir = landed_dir / "tmp"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to land, for one process at a time; the system frees it when the process ends.
+
+        Raises:
+            HourBusyError: another pass is under way.
+        """
+        make_private_dir(self.root)
+        with (self.root / "lock").open("w") as handle:
+            try:
+                flock(handle, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                raise HourBusyError("another landing pass is under way; it lands what this one would have") from None
+            self._remove_debris()
+            yield
+
+    def _remove_debris(self) -> None:
+        """Remove what killed passes left: it may hold events, and nobody else will."""
+        for left in [*self.root.glob(".*.tmp"), *self.temp_dir.glob("*")]:
+            left.unlink()
+
+    def load(self) -> Landed:
+        """The state: the checkpoint and whatever passes came after it."""
+        landed = self._read_checkpoint()
+        while (path := self._pass_dir(landed.last_pass + 1) / "pass.json").exists():
+            landed.add(read_pass(path))
+        return landed
+
+    def begin(self, number: int) -> Path:
+        """A folder to prepare a pass in; whatever an earlier, killed attempt left is removed."""
+        make_private_dir(self.passes_dir)
+        for left in self.passes_dir.glob(".*.tmp"):
+            shutil.rmtree(left)
+        return make_private_dir(self.passes_dir / f".{number:08d}.tmp")
+
+    def commit(self, prepared: Path, landing: LandingPass) -> None:
+        """Publish a prepared pass in one step."""
+        with replacing(prepared / "pass.json") as aside:
+            aside.write_text(json.dumps(asdict(landing), sort_keys=True))
+        sync_file(prepared)
+        prepared.replace(self._pass_dir(landing.number))
+        sync_file(self.passes_dir)
+
+    def save_checkpoint(self, landed: Landed) -> None:
+        """Spare the next pass from reading all passes again."""
+        state = {
+            "form": _CHECKPOINT_FORM,
+            "last_pass": landed.last_pass,
+            "files": [asdict(file) for file in landed.files.values()],
+            "hours": {key: asdict(hour) for key, hour in landed.hours.items()},
+        }
+        with replacing(self.root / "checkpoint.json") as aside:
+            aside.write_text(json.dumps(state))
+
+    def save_looked_at(self, moment: datetime) -> None:
+        """Remember that a pass which began at ``moment`` has finished, whether it found anything or not."""
+        with replacing(self.root / "looked.json") as aside:
+            aside.write_text(json.dumps({"began_at": moment.isoformat()}))
+
+    def looked_at(self) -> datetime | None:
+        """When the last finished pass began; what lies before it minus the allowed lateness is closed."""
+        try:
+            return datetime.fromisoformat(json.loads((self.root / "looked.json").read_text())["began_at"])
+        except FileNotFoundError:
+            return None
+
+    def chunk_paths(self, landed: LandedHour) -> list[Path]:
+        """The files of an hour's chunks."""
+        return [self.passes_dir / chunk for chunk in landed.chunks]
+
+    def _pass_dir(self, number: int) -> Path:
+        return self.passes_dir / f"{number:08d}"
+
+    def _read_checkpoint(self) -> Landed:
+        try:
+            state = json.loads((self.root / "checkpoint.json").read_text())
+            if state["form"] != _CHECKPOINT_FORM:
+                return Landed()
+            files = [known_from_json(file) for file in state["files"]]
+            return Landed(
+                last_pass=state["last_pass"],
+                files={file.file_id: file for file in files},
+                hours={key: _landed_hour(value) for key, value in state["hours"].items()},
+            )
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            return Landed()  # a cache: the passes hold all of it
+
+
+def read_pass(path: Path) -> LandingPass:
+    """Read a ``pass.json``."""
+    values = json.loads(path.read_text())
+    receipts = [FileReceipt(**{**receipt, "file": known_from_json(receipt["file"])}) for receipt in values["files"]]
+    hours = {parse_hour(key).key: _landed_hour(value) for key, value in values["hours"].items()}
+    return LandingPass(**{**values, "files": tuple(receipts), "hours": hours})
+
+
+def _landed_hour(value: dict[str, Any]) -> LandedHour:
+    return replace(LandedHour(**value), chunks=tuple(value["chunks"]))

@@ -1,0 +1,124 @@
+"""A folder of event files, what has landed from it, and an auditor."""
+
+import hashlib
+import itertools
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from obs_assets.hours import parse_hour
+from obs_assets.sources.files import SourceConfig
+from obs_assets.sources.landing import LandingReport, land
+from obs_assets.sources.log import FileReceipt, LandingLog, read_pass
+
+START = parse_hour("2031-01-01-00:00")
+NEVER = 1 << 30
+"""Minutes after which an unfinished end is given up: the clock of these tests is not that of the files."""
+
+NOW = datetime(2031, 5, 6, 12, 0, tzinfo=UTC)
+
+_numbers = itertools.count()
+
+
+def event(moment: datetime = NOW, **fields: Any) -> str:
+    """An event that no other is equal to."""
+    return json.dumps({"time": moment.isoformat(), "n": next(_numbers), **fields})
+
+
+def events(count: int, moment: datetime = NOW) -> list[str]:
+    """Several of them."""
+    return [event(moment) for _ in range(count)]
+
+
+def text(lines: list[str]) -> bytes:
+    """Lines as a file holds them."""
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+@dataclass
+class Place:
+    """A folder of event files and its landing log, below one root."""
+
+    root: Path
+    now: datetime = NOW
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.events_dir.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def events_dir(self) -> Path:
+        return self.root / "events"
+
+    @property
+    def log(self) -> LandingLog:
+        return LandingLog(self.root / "landed")
+
+    def path(self, name: str) -> Path:
+        """A file in the folder."""
+        return self.events_dir / name
+
+    def write(self, name: str, lines: list[str]) -> list[str]:
+        """Create or overwrite a file; returns the lines."""
+        self.path(name).write_bytes(text(lines))
+        return lines
+
+    def append(self, name: str, lines: list[str]) -> list[str]:
+        """Append to a file; returns the lines."""
+        with self.path(name).open("ab") as file:
+            file.write(text(lines))
+        return lines
+
+    def land(self, **options: Any) -> LandingReport:
+        """One pass; a minute goes by with each."""
+        self.now += timedelta(minutes=1)
+        config = SourceConfig(events_dir=self.events_dir, **{"seal_after_minutes": NEVER, **self.options, **options})
+        return land(config, self.log, first_hour=START, now=self.now)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All landed rows."""
+        hours = self.log.load().hours.values()
+        return [row for hour in hours for path in self.log.chunk_paths(hour) for row in pq.read_table(path).to_pylist()]
+
+    def lines(self) -> list[str]:
+        """The landed events, sorted."""
+        return sorted(row["line"] for row in self.rows())
+
+    def dead(self) -> list[tuple[str, bytes]]:
+        """Reason and bytes of all dead letters, in the order of their landing."""
+        paths = sorted(self.log.passes_dir.glob("[0-9]*/dead_letters.parquet"))
+        rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
+        return [(row["reason"], row["raw"]) for row in rows]
+
+    def receipts(self) -> dict[str, list[FileReceipt]]:
+        """File id → what each pass did with it."""
+        receipts = defaultdict(list)
+        for path in sorted(self.log.passes_dir.glob("[0-9]*/pass.json")):
+            for receipt in read_pass(path).files:
+                receipts[receipt.file.file_id].append(receipt)
+        return receipts
+
+    def audit(self) -> "Place":
+        """Recount everything that landing says of itself."""
+        rows = self.rows()
+        landed = self.log.load()
+        starts = Counter(row["event_time"].strftime("%Y-%m-%d-%H:00") for row in rows)
+        assert {key: hour.rows for key, hour in landed.hours.items()} == starts
+        assert len({row["row_uid"] for row in rows}) == len(rows)
+        for row in rows:
+            identity = f"{row['file_id']}:{row['file_offset']}:{row['line']}"
+            assert row["row_uid"] == hashlib.sha256(identity.encode()).hexdigest()[:32]
+        of_file = Counter(row["file_id"] for row in rows)
+        for file_id, receipts in self.receipts().items():
+            assert receipts[0].start == 0
+            assert all(one.end == following.start for one, following in itertools.pairwise(receipts))
+            assert sum(receipt.events for receipt in receipts) == of_file[file_id]
+            for one in receipts:
+                counted = one.event_bytes + one.dead_bytes + one.separator_bytes + one.copied_bytes
+                assert counted == one.end - one.start == one.file.offset - one.start
+        return self

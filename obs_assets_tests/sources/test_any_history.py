@@ -1,0 +1,221 @@
+"""Whatever happens to event files between and during passes, each event that a pass could read is landed once."""
+
+import gzip
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from obs_assets import store
+from obs_assets.sources import landing
+from obs_assets_tests.sources.place import Place, event, text
+
+NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
+POINTS = ["landing.before_chunk", "landing.after_chunk", "landing.before_commit", "landing.after_commit"]
+POINTS += [f"{point}:{n}" for point in ("receipt.before_rename", "frame.after_rename") for n in (1, 2, 3)]
+
+
+class _CrashError(Exception):
+    """A pass ends here."""
+
+
+class EventFiles(RuleBasedStateMachine):
+    """Programs that write, rotate, copy, compress and lose files, and passes that land them or die.
+
+    Attributes:
+        torn: name → what is missing of a file's last event.
+        must, may: the events that have landed for sure, and those that may have.
+        is_settled: no event hides behind an unfinished one that was never completed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.place = Place(Path(self.folder.name))
+        self.torn: dict[str, str] = {}
+        self.must: set[str] = set()
+        self.may: set[str] = set()
+        self.is_settled = True
+        self.rotations = 0
+        self.patch = pytest.MonkeyPatch()
+
+    @initialize(batch_bytes=st.sampled_from([1, 1 << 20]))
+    def begin(self, batch_bytes: int) -> None:
+        self.patch.setattr(landing, "BATCH_BYTES", batch_bytes)
+        self.place.path("deep").mkdir()
+
+    def teardown(self) -> None:
+        try:
+            self.land(seal=True)
+            self.land(seal=True)
+        finally:
+            self.patch.undo()
+            self.folder.cleanup()
+
+    # What programs do. Events are longer than a head, so that no file is too short for its copies to be known
+
+    def names(self) -> list[str]:
+        """The files that a program may write to."""
+        files = [path for path in self.place.events_dir.rglob("*") if path.is_file() and path.suffix != ".gz"]
+        return sorted(path.relative_to(self.place.events_dir).as_posix() for path in files)
+
+    def pick(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(self.names()), label="file")
+
+    def write(self, name: str, written: str) -> None:
+        with self.place.path(name).open("a") as file:
+            file.write(written)
+
+    def next_name(self, name: str) -> str:
+        self.rotations += 1
+        return f"{name.split('.jsonl', maxsplit=1)[0]}.jsonl.{self.rotations}"
+
+    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 4), completes=st.booleans())
+    def append(self, name: str, count: int, completes: bool) -> None:
+        rest = self.torn.pop(name, None)
+        if rest is not None:
+            self.write(name, f"{rest if completes else ''}\n")
+            self.is_settled &= completes
+        self.write(name, text([self.event() for _ in range(count)]).decode())
+
+    @rule(name=st.sampled_from(NAMES), cut=st.floats(0.001, 0.999))
+    def append_torn(self, name: str, cut: float) -> None:
+        if name not in self.torn:
+            whole = self.event()
+            size = max(1, int(len(whole) * cut))
+            self.write(name, whole[:size])
+            self.torn[name] = whole[size:]
+
+    @rule(name=st.sampled_from(NAMES), garbage=st.sampled_from(["what?", '{"a":NaN}', "[1,2]", "\0\0", '{"a":1,}', ""]))
+    def append_garbage(self, name: str, garbage: str) -> None:
+        if name not in self.torn:
+            self.write(name, garbage + "\n")
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data(), recreates=st.booleans())
+    def rotate(self, data: st.DataObject, recreates: bool) -> None:
+        name = self.pick(data)
+        other = self.next_name(name)
+        self.place.path(name).rename(self.place.path(other))
+        self.move_torn(name, other)
+        if recreates:
+            self.write(name, self.event() + "\n")
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data())
+    def rotate_and_compress(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        packed = gzip.compress(self.place.path(name).read_bytes())
+        self.place.path(f"{self.next_name(name)}.gz").write_bytes(packed)
+        self.place.path(name).unlink()
+        self.torn.pop(name, None)
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data())
+    def compress_half(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        packed = gzip.compress(self.place.path(name).read_bytes())
+        self.place.path(f"{name}.0.gz").write_bytes(packed[: len(packed) // 2])
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data())
+    def copy_and_truncate(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        shutil.copy(self.place.path(name), self.place.path(self.next_name(name)))
+        self.place.path(name).write_bytes(b"")
+        self.torn.pop(name, None)
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data())
+    def copy(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        shutil.copy(self.place.path(name), self.place.path(self.next_name(name)))
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data(), other=st.sampled_from(NAMES))
+    def rename(self, data: st.DataObject, other: str) -> None:
+        name = self.pick(data)
+        if not self.place.path(other).exists():
+            self.place.path(name).rename(self.place.path(other))
+            self.move_torn(name, other)
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        name = self.pick(data)
+        self.place.path(name).unlink()
+        self.torn.pop(name, None)
+
+    def move_torn(self, name: str, other: str) -> None:
+        self.torn.pop(other, None)
+        if name in self.torn:
+            self.torn[other] = self.torn.pop(name)
+
+    def event(self) -> str:
+        return event(filler="lorem ipsum " * 95)
+
+    # What landing does
+
+    @rule()
+    def lose_checkpoint(self) -> None:
+        (self.place.log.root / "checkpoint.json").unlink(missing_ok=True)
+
+    @rule(point=st.sampled_from(POINTS))
+    def land_and_crash(self, point: str) -> None:
+        name, _, nth = point.partition(":")
+        left = int(nth or 1)
+
+        def crash(passed: str) -> None:
+            nonlocal left
+            left -= passed == name
+            if passed == name and left == 0:
+                raise _CrashError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(landing, "crash_point", crash)
+            patch.setattr(store, "crash_point", crash)
+            try:
+                self.place.land(max_event_bytes=4096)
+            except _CrashError:
+                self.may |= self.present()
+            else:
+                self.note_landing()
+        self.check()
+
+    @rule()
+    def land(self, *, seal: bool = False) -> None:
+        self.place.land(max_event_bytes=4096, **({"seal_after_minutes": 0} if seal else {}))
+        self.is_settled |= seal
+        self.note_landing()
+        self.check()
+
+    def note_landing(self) -> None:
+        self.may |= self.present()
+        if self.is_settled:
+            self.must |= self.present()
+
+    def present(self) -> set[str]:
+        """All whole events that can be read now."""
+        lines: set[str] = set()
+        for path in self.place.events_dir.rglob("*"):
+            if path.is_file() and not path.name.endswith(".0.gz"):  # half of what lies beside it
+                content = path.read_bytes()
+                whole = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+                lines |= {line for line in whole.split("\n") if line.startswith('{"time"') and line.endswith('"}')}
+        return lines
+
+    def check(self) -> None:
+        landed = Counter(self.place.audit().lines())
+        assert max(landed.values(), default=1) == 1
+        assert self.must <= landed.keys() <= self.may
+
+
+EventFilesTest = pytest.mark.slow(EventFiles.TestCase)
+EventFilesTest.settings = settings(
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -1,0 +1,539 @@
+"""Bytes into events: every byte is an event's, a dead letter's or a separator, however the bytes are cut."""
+
+import json
+import math
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from obs_assets.sources.reader import MAX_NESTING, DeadLetter, Segment, read_batch
+from obs_assets.store import connect
+
+MAX_BYTES = 1 << 16
+BOM = b"\xef\xbb\xbf"
+SEPARATORS = b" \t\r\n,[]"
+
+EVENT = b'{"kind":"door","n":1}'
+OTHER = b'{"kind":"lamp","n":2}'
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One connection for all tests: opening one takes longer than reading most inputs."""
+    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
+        yield opened
+
+
+@dataclass
+class Read:
+    """What was read of some bytes.
+
+    Attributes:
+        events: offset of the first bracket, end, text.
+        dead: the dead letters.
+        rest: what waits for more bytes.
+    """
+
+    data: bytes
+    events: list[tuple[int, int, str]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    position: int = 0
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for _, _, line in sorted(self.events)]
+
+    @property
+    def rest(self) -> bytes:
+        return self.data[self.position :]
+
+    @property
+    def reasons(self) -> list[tuple[str, bytes]]:
+        return [(letter.reason, letter.raw) for letter in sorted(self.dead, key=lambda letter: letter.file_offset)]
+
+    def kinds(self) -> list[str]:
+        """For each byte read: ``event``, ``separator`` or the reason of its dead letter; fails on an overlap."""
+        kinds = ["separator"] * self.position
+        for begin, end, _ in self.events:
+            assert set(kinds[begin:end]) == {"separator"}
+            kinds[begin:end] = ["event"] * (end - begin)
+        for letter in self.dead:
+            end = letter.file_offset + letter.length
+            assert set(kinds[letter.file_offset : end]) == {"separator"}
+            assert self.data[letter.file_offset : end] == letter.raw
+            kinds[letter.file_offset : end] = [letter.reason] * letter.length
+        return kinds
+
+    def check(self) -> "Read":
+        """Every byte is in exactly one place, and every event is one JSON object on one line."""
+        left = bytes(byte for byte, kind in zip(self.data, self.kinds(), strict=False) if kind == "separator")
+        assert not left.removeprefix(BOM if self.data.startswith(BOM) else b"").strip(SEPARATORS)
+        for _, _, line in self.events:
+            assert is_event(line)
+            assert "\n" not in line
+        return self
+
+
+def read(
+    connection: duckdb.DuckDBPyConnection,
+    data: bytes,
+    *,
+    pieces: Iterator[int] | None = None,
+    max_bytes: int = MAX_BYTES,
+    sealed: bool = True,
+    grows: bool = False,
+) -> Read:
+    """Read ``data`` in pieces of the given sizes, as landing does: what is not consumed is offered again with more.
+
+    grows: each piece is all that the file has at that time.
+    """
+    result, within_line, room = Read(data), False, 0
+    sizes = chain(pieces or (), repeat(len(data) + 1))
+    while True:
+        room += next(sizes)
+        piece = data[result.position : result.position + room]
+        at_end = result.position + len(piece) == len(data)
+        segment = Segment(0, result.position, piece, at_end or grows, sealed and at_end, within_line)
+        reading = read_batch(connection, [segment], max_bytes)
+        for _, offset, length, line in zip(*reading.lines.to_pydict().values(), strict=True):
+            # The native lane counts the separators around an event as the event's
+            raw = data[offset : offset + length]
+            begin = offset + len(raw) - len(raw.lstrip(SEPARATORS))
+            result.events.append((begin, offset + len(raw.rstrip(SEPARATORS)), line))
+        result.dead += reading.dead
+        result.position += reading.consumed[0]
+        within_line = reading.within_line[0]
+        room = room - reading.consumed[0]
+        if at_end:
+            break
+    known_to_duckdb = "SELECT count(*) FROM (SELECT unnest(?::VARCHAR[]) AS line) WHERE json_valid(line)"
+    assert connection.execute(known_to_duckdb, [result.lines]).fetchall() == [(len(result.events),)]
+    return result
+
+
+def is_event(line: str) -> bool:
+    """Whether a text is one event by the strictest reading: an object, finite numbers, whole characters."""
+
+    def refuse(_: str) -> float:
+        raise ValueError
+
+    def finite(text: str) -> float:
+        return float(text) if math.isfinite(float(text)) else refuse(text)
+
+    try:
+        value = json.loads(line, parse_constant=refuse, parse_float=finite, parse_int=finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict)
+
+
+PRETTY = b'{\n  "kind": "door",\n  "parts": [\n    {\n      "n": 1\n    },\n    {"n": 2}\n  ]\n}'
+PRETTY_LINE = '{"kind":"door","parts":[{"n":1},{"n":2}]}'
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (EVENT, [EVENT.decode()]),
+        (EVENT + b"\n" + OTHER + b"\n", [EVENT.decode(), OTHER.decode()]),
+        (EVENT + b"\r\n" + OTHER + b"\r\n", [EVENT.decode(), OTHER.decode()]),
+        (BOM + EVENT + b"\n" + OTHER, [EVENT.decode(), OTHER.decode()]),
+        (b"\n\n  \n" + EVENT + b"\n\n\r\n" + OTHER + b"\n \n", [EVENT.decode(), OTHER.decode()]),
+        (b"  " + EVENT + b"  \n\t" + OTHER, [EVENT.decode(), OTHER.decode()]),
+        (
+            EVENT + OTHER + b" " + EVENT + b"\n" + EVENT,
+            [EVENT.decode(), OTHER.decode(), EVENT.decode(), EVENT.decode()],
+        ),
+        (EVENT + OTHER + b" " + EVENT, [EVENT.decode(), OTHER.decode(), EVENT.decode()]),
+        (b"[" + EVENT + b"," + OTHER + b"]", [EVENT.decode(), OTHER.decode()]),
+        (b"[\n" + EVENT + b",\n" + OTHER + b"\n]\n", [EVENT.decode(), OTHER.decode()]),
+        (b"[\n  " + EVENT + b"\n  ," + OTHER + b"\n]", [EVENT.decode(), OTHER.decode()]),
+        (b"[[" + EVENT + b"]," + OTHER + b"]\n[]", [EVENT.decode(), OTHER.decode()]),
+        (PRETTY, [PRETTY_LINE]),
+        (EVENT + b"\n" + PRETTY + b"\n" + OTHER + b"\n", [EVENT.decode(), PRETTY_LINE, OTHER.decode()]),
+        (PRETTY.replace(b"\n", b"\r\n") + b"\r\n" + OTHER, [PRETTY_LINE, OTHER.decode()]),
+        (b"[\n" + PRETTY + b",\n" + PRETTY + b"\n]", [PRETTY_LINE, PRETTY_LINE]),
+        (PRETTY + EVENT + PRETTY, [PRETTY_LINE, EVENT.decode(), PRETTY_LINE]),
+        (b"", []),
+        (b"\n \r\n[],\n", []),
+    ],
+)
+def test_events_in_any_layout(connection: duckdb.DuckDBPyConnection, data: bytes, lines: list[str]) -> None:
+    """One-line, pretty-printed, concatenated and listed objects are events; what lies between them is a separator."""
+    result = read(connection, data).check()
+    assert (result.lines, result.reasons, result.rest) == (lines, [], b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reasons"),
+    [
+        (b"no json at all", ["not_an_object"]),
+        (b'"text"', ["not_an_object"]),
+        (b"42", ["not_an_object"]),
+        (b"null", ["not_an_object"]),
+        (b"}", ["not_an_object"]),
+        (b'{"a":1,}', ["not_json"]),
+        (b'{"a":[1,]}', ["not_json"]),
+        (b"{'a':1}", ["not_json"]),
+        (b'{"a" 1}', ["not_json"]),
+        (b'{"a":01}', ["not_json"]),
+        (b'{"a":+1}', ["not_json"]),
+        (b'{"a":.5}', ["not_json"]),
+        (b'{"a":"tab\there"}', ["not_json"]),
+        (b'{"a":"nul\0here"}', ["not_json"]),
+        (b'{"a":"\\x41"}', ["not_json"]),
+        (b'{"a":"\\u12G4"}', ["not_json"]),
+        (b'{"a":1 /* why */}', ["not_json"]),
+        (b'{"a":True}', ["not_json"]),
+        (b'{"a":"torn', ["not_json"]),
+        (b'{"a":', ["not_json"]),
+        (b'{"a":[1,2', ["not_json"]),
+        (b'{"a":tru', ["not_json"]),
+        (b'{"a":NaN}', ["number_not_finite"]),
+        (b'{"a":nan}', ["not_json"]),
+        (b'{"a":[Infinity]}', ["number_not_finite"]),
+        (b'{"a":-Infinity}', ["number_not_finite"]),
+        (b'{"a":inf}', ["not_json"]),
+        (b'{"a":1e400}', ["number_not_finite"]),
+        (b'{"a":1e-20000}', ["number_not_finite"]),
+        (b'{"a":-1E+400 }', ["number_not_finite"]),
+        (b'{"a":1' + b"0" * 309 + b"}", ["number_not_finite"]),
+        (b'{"a":' + b"9" * 5000 + b"}", ["number_not_finite"]),
+        (b'{"a":1' + b"0" * 250 + b"e99}", ["number_not_finite"]),
+        (b'{"a":"\xff"}', ["invalid_utf8"]),
+        (b'{"a":"\xed\xa0\x80"}', ["invalid_utf8"]),
+        (b'{"\xc3":1}', ["invalid_utf8"]),
+        (b"\xff\xfe{", ["not_an_object"]),
+        (BOM + OTHER, ["not_an_object"]),
+        (b"\0\0\0\0", ["nul_bytes"]),
+        (b'{"a":' * (MAX_NESTING + 1) + b"1" + b"}" * (MAX_NESTING + 1), ["too_deep"]),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", ["too_deep"]),
+        (b'{"a":' * 100_000, ["too_deep"]),
+        (b'{"a":"' + b"x" * MAX_BYTES + b'"}', ["too_long"]),
+        (b'{"a":"' + b"x" * MAX_BYTES, ["too_long"]),
+        # printed over many lines: nothing of it may pass for an event
+        (PRETTY.replace(b"},", b"},,"), ["not_json"]),
+        (PRETTY.replace(b'{"n": 2}', b'{"n": 2},'), ["not_json"]),
+        (PRETTY.replace(b'"n": 1', b'"n": NaN'), ["number_not_finite"]),
+        (PRETTY.replace(b"door", b"d\xffr"), ["invalid_utf8"]),
+        (PRETTY.replace(b'{"n": 2}', b"[" * 1000 + b"]" * 1000), ["too_deep"]),
+        (PRETTY.replace(b'{"n": 2}', b'"' + b"x" * MAX_BYTES + b'"'), ["too_long"]),
+        (PRETTY.removesuffix(b"\n  ]\n}"), ["not_json"]),
+        (b'{\n  "a": [\n    {"n": 1},\n    {"n": 2},', ["not_json"]),
+    ],
+)
+def test_damage_costs_its_own_bytes(connection: duckdb.DuckDBPyConnection, damage: bytes, reasons: list[str]) -> None:
+    """A damaged stretch is a dead letter with its reason; the events around it survive, and none is made up."""
+    result = read(connection, EVENT + b"\n" + damage + b"\n" + OTHER + b"\n" + EVENT, max_bytes=MAX_BYTES).check()
+    assert result.lines == [EVENT.decode(), OTHER.decode(), EVENT.decode()]
+    assert [reason for reason, _ in result.reasons] == reasons
+
+
+def test_damage_is_kept_with_its_bytes_and_offset(connection: duckdb.DuckDBPyConnection) -> None:
+    """A dead letter holds its file's bytes from its offset on; neighbours with the same reason are one letter."""
+    result = read(connection, EVENT + b"\nfirst\nsecond\n" + OTHER + b'\n{"a":NaN}\n').check()
+    assert result.reasons == [("not_an_object", b"first\nsecond\n"), ("number_not_finite", b'{"a":NaN}')]
+    assert [letter.file_offset for letter in result.dead] == [22, 57]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (b'{"a": "\\ud800"}', '{"a": "\\ufffd"}'),
+        (b'{"a": "\\ud83d\\u0041"}', '{"a": "\\ufffd\\u0041"}'),
+        (b'{"\\uDBFF": 1}', '{"\\ufffd": 1}'),
+        (b'{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ud800"}', '{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ufffd"}'),
+        (b'{"a": 12345678901234567890123, "b": 0.100000000000000000001}',) * 2,
+        (b'{"a": 1.50, "b": 1E5, "c": -0, "d": 1e-400}',) * 2,
+        (b'{"a": 1, "a": 2}',) * 2,
+        (b'{"a": "x\\u0000y"}',) * 2,
+        ('{"a": "naïve 😀 nan, inf] 1e999}"}'.encode(),) * 2,
+        (b'{"a": "info,}", "nan" : [ "inf" ] }',) * 2,
+        (b'{\n "a" : "two  \\n spaces" ,\r\n "b":\t1.50 }', '{"a":"two  \\n spaces","b":1.50}'),
+    ],
+)
+def test_text_and_numbers_stay_as_written(
+    connection: duckdb.DuckDBPyConnection, source: bytes, line: str | bytes
+) -> None:
+    """Digits, escapes and duplicate keys reach the event unchanged; half a surrogate pair becomes U+FFFD."""
+    expected = line if isinstance(line, str) else line.decode()
+    assert read(connection, source).check().lines == [expected]
+    # the same in the careful lane, which a neighbour on its line asks for
+    in_careful_lane = read(connection, source + OTHER).check().lines[0]
+    assert in_careful_lane == expected
+
+
+@pytest.mark.parametrize("depth", [MAX_NESTING - 1, MAX_NESTING])
+@pytest.mark.parametrize("end", [b"\n", OTHER + b"\n"])
+def test_nesting_up_to_the_limit_is_read(connection: duckdb.DuckDBPyConnection, depth: int, end: bytes) -> None:
+    """Both lanes take the same depth."""
+    deep = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
+    assert (deep.decode() in read(connection, deep + end).check().lines) == (depth < MAX_NESTING)
+
+
+def test_many_brackets_are_not_deep(connection: duckdb.DuckDBPyConnection) -> None:
+    """An event with many small objects side by side is read."""
+    wide = b'{"a":[' + b",".join([b'{"b":[1]}'] * 1000) + b"]}"
+    assert read(connection, wide).check().lines == [wide.decode()]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"{",
+        b'{"a"',
+        b'{"a":"half',
+        b'{"a":"half\\',
+        b'{"a":"\\u12',
+        b'{"a":tr',
+        b'{"a":-',
+        b'{"a":1.',
+        b'{"a":1e',
+        b'{"a":12',
+        b'{"a":1,',
+        b'{"a":-Infin',
+        '{"a":"é'.encode()[:-1],
+        b'{"a":1}\n'[:-2],
+        b'{\n  "a": 1',
+        b'{\n  "a": [\n    {"b": 1},\n',
+        b"garb",
+        b"{a",
+        b"\xef\xbb",
+    ],
+)
+def test_torn_end_waits_then_dies(connection: duckdb.DuckDBPyConnection, tail: bytes) -> None:
+    """An unfinished end is left for the next time, and given up as one dead letter once the file is sealed."""
+    data = EVENT + b"\n" + tail
+    waiting = read(connection, data, sealed=False).check()
+    assert (waiting.lines, waiting.dead, waiting.rest) == ([EVENT.decode()], [], tail)
+    sealed = read(connection, data, sealed=True).check()
+    assert (sealed.lines, sealed.rest) == ([EVENT.decode()], b"")
+    assert [raw for _, raw in sealed.reasons] == [tail]
+
+
+def test_torn_event_is_whole_once_completed(connection: duckdb.DuckDBPyConnection) -> None:
+    """Wherever a write was interrupted, the completed event is landed once and unchanged."""
+    data = EVENT + b"\n" + PRETTY + b"\n"
+    for cut in range(1, len(data), 3):
+        result = read(connection, data, pieces=iter([cut]), grows=True).check()
+        assert (result.lines, result.dead) == ([EVENT.decode(), PRETTY_LINE], []), cut
+
+
+def test_event_after_a_torn_one_survives_the_seal(connection: duckdb.DuckDBPyConnection) -> None:
+    """A line that begins an object outlives the unfinished object before it."""
+    result = read(connection, b'{"a":\n' + EVENT + b"\n").check()
+    assert (result.lines, result.reasons) == ([EVENT.decode()], [("unfinished", b'{"a":\n')])
+
+
+def test_holes_cost_only_themselves(connection: duckdb.DuckDBPyConnection) -> None:
+    """NULs, as a crash or a truncation under a writer leaves them, do not take the event that follows on their line."""
+    result = read(connection, EVENT + b"\n" + b"\0" * 5000 + OTHER + b"\n").check()
+    assert (result.lines, result.reasons) == ([EVENT.decode(), OTHER.decode()], [("nul_bytes", b"\0" * 5000)])
+
+
+def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConnection) -> None:
+    """What follows in later pieces of a line that was given up is never taken for an event."""
+    line = b'{"a":[' + b",".join([b'{"b":1}'] * 1000) + b"]}"
+    for cut in range(1500, 1540, 4):
+        result = read(connection, line + b"\n" + EVENT, pieces=iter([cut] * 10), max_bytes=1024).check()
+        assert result.lines == [EVENT.decode()], cut
+        assert {reason for reason, _ in result.reasons} == {"too_long"}
+
+
+def test_rest_of_a_long_line_may_look_like_an_event(connection: duckdb.DuckDBPyConnection) -> None:
+    """Where a line began decides, not what is left of it."""
+    segment = Segment(0, 5000, b'{"b":1}\n' + EVENT + b"\n", within_line=True)
+    reading = read_batch(connection, [segment], MAX_BYTES)
+    assert reading.lines["line"].to_pylist() == [EVENT.decode()]
+    assert reading.dead == [DeadLetter(0, 5000, 8, "too_long", b'{"b":1}\n')]
+
+
+def test_windows_of_the_careful_lane_cut_nothing(connection: duckdb.DuckDBPyConnection) -> None:
+    """Words, numbers, escapes and characters are whole wherever they lie in an event of several kilobytes."""
+    tail = ',"a":true,"b":false,"c":null,"d":-12.5e+10,"e":"\\u00e9 é 😀 \\\\"}'
+    sources = [f'{{"pad":"{"x" * size}"{tail}' for size in range(1960, 2060)]
+    result = read(connection, "\n".join(source + OTHER.decode() for source in sources).encode(), max_bytes=1 << 20)
+    assert result.check().lines == [line for source in sources for line in (source, OTHER.decode())]
+
+
+def test_damage_on_a_shared_line_costs_no_neighbour(connection: duckdb.DuckDBPyConnection) -> None:
+    """Where the brackets of a damaged object close, the next one is read: on its line, or in a list over many lines."""
+    result = read(connection, b'{"a":1,}' + EVENT + b"\n[\n  {\n    'a': 1\n  },\n  " + PRETTY + b"\n]\n").check()
+    assert (result.lines, len(result.dead)) == ([EVENT.decode(), PRETTY_LINE], 2)
+
+
+def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnection) -> None:
+    """A top-level array on a single line, longer than any event may be, is read piece by piece."""
+    events = [b'{"n":%d}' % n for n in range(2000)]
+    for cut in range(2000, 2012, 2):
+        result = read(connection, b"[" + b",".join(events) + b"]", pieces=repeat(cut), max_bytes=1024).check()
+        assert result.lines == [event.decode() for event in events], cut
+        assert not result.dead
+
+
+def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection) -> None:
+    """Files read together are read as if each were alone, unfinished ends, marks at the beginning and all."""
+    contents = [EVENT + b"\n", b"", b'{"a":', BOM + OTHER, b"[" + EVENT, b"", b"], garb", b'{"b":1}', b'1}\n{"c":1}\n']
+    segments = [Segment(number, 100 * number * (number > 3), data) for number, data in enumerate(contents)]
+    together = read_batch(connection, segments, MAX_BYTES)
+    alone = [read_batch(connection, [segment], MAX_BYTES) for segment in segments]
+    rows = sorted(zip(*together.lines.to_pydict().values(), strict=True))
+    assert rows == [row for one in alone for row in zip(*one.lines.to_pydict().values(), strict=True)]
+    assert together.dead == [letter for one in alone for letter in one.dead]
+    assert together.consumed == [one.consumed[0] for one in alone]
+
+
+# Properties
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(st.text(max_size=6), json_values, max_size=4)
+
+
+@st.composite
+def one_line_events(draw: st.DrawFn) -> bytes:
+    """An event as programs write it."""
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+    return json.dumps(draw(objects), ensure_ascii=draw(st.booleans()), separators=separators).encode()
+
+
+@st.composite
+def pretty_events(draw: st.DrawFn) -> bytes:
+    """An event printed over many lines."""
+    return json.dumps(draw(objects), indent=draw(st.sampled_from([0, 1, 2, "\t"]))).encode()
+
+
+@st.composite
+def damaged_events(draw: st.DrawFn) -> bytes:
+    """An event that was cut, or in which a few bytes were replaced."""
+    event = draw(one_line_events() | pretty_events())
+    at = draw(st.integers(0, len(event)))
+    tricky = st.sampled_from(
+        [b"", b",", b"}", b"{", b'"', b"[", b"]", b"\\", b"\n", b"\0", b"NaN", b"1e999", b"\xff", b":"]
+    )
+    skip = draw(st.sampled_from([0, 0, 1, 2, len(event)]))
+    return event[:at] + draw(tricky | st.binary(max_size=4)) + event[at + skip :]
+
+
+tokens = st.sampled_from(
+    [
+        *(bytes([byte]) for byte in b'{}[],:"\\ \n\r\t0-.eE+a'),
+        b"NaN",
+        b"Infinity",
+        b"null",
+        b"true",
+        b'"a":',
+        b"\\u",
+        BOM,
+        b"\0",
+    ]
+)
+pieces_of_files = st.one_of(
+    one_line_events(),
+    pretty_events(),
+    damaged_events(),
+    st.binary(max_size=12),
+    st.lists(tokens, max_size=12).map(b"".join),
+)
+files = st.lists(st.tuples(pieces_of_files, st.sampled_from([b"\n", b"\n", b"\r\n", b"", b",", b" "])), max_size=8).map(
+    lambda parts: b"".join(chain.from_iterable(parts))
+)
+many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(data=files, sealed=st.booleans())
+@example(data=BOM, sealed=True)
+@example(data=b'{"a":1}\x1f\n', sealed=True)
+def test_every_byte_is_in_one_place(connection: duckdb.DuckDBPyConnection, data: bytes, sealed: bool) -> None:
+    """Whatever a file holds, each byte is in one event, in one dead letter, a separator, or waits at the end."""
+    result = read(connection, data, sealed=sealed).check()
+    assert not (sealed and result.rest)
+
+
+@many
+@given(data=files, limit=st.integers(8, 64), cut=st.integers(24, 96))
+def test_small_limits_lose_no_byte(connection: duckdb.DuckDBPyConnection, data: bytes, limit: int, cut: int) -> None:
+    """Events longer than the limit, wherever the file is cut, are dead letters and nothing worse."""
+    result = read(connection, data, pieces=repeat(cut), max_bytes=limit).check()
+    assert all(len(line.encode()) <= limit for line in result.lines)
+    assert not result.rest
+
+
+@many
+@given(data=files, cuts=st.lists(st.integers(1, 60), max_size=8), grows=st.booleans())
+@example(data=b'{"":\n\n{}', cuts=[5], grows=True)
+@example(data=b'{\n"\\}u001f": null\n}\n', cuts=[5], grows=False)
+def test_cutting_the_bytes_changes_nothing(
+    connection: duckdb.DuckDBPyConnection, data: bytes, cuts: list[int], grows: bool
+) -> None:
+    """Read at once, in pieces, or as the file grows: the same events and the same dead bytes for the same reasons."""
+    whole = read(connection, data).check()
+    cut = read(connection, data, pieces=iter(cuts), grows=grows).check()
+    assert sorted(cut.events) == sorted(whole.events)
+    assert cut.kinds() == whole.kinds()
+
+
+@many
+@given(
+    parts=st.lists(
+        one_line_events().map(lambda event: (event, True)) | pieces_of_files.map(lambda part: (part, False)),
+        max_size=10,
+    )
+)
+def test_events_on_their_own_lines_survive(
+    connection: duckdb.DuckDBPyConnection, parts: list[tuple[bytes, bool]]
+) -> None:
+    """No damage reaches over a line that holds an event; only an object around it can take it in."""
+    result = read(connection, b"".join(part + b"\n" for part, _ in parts)).check()
+    kinds, position = result.kinds(), 0
+    own_reasons = {"number_not_finite", "invalid_utf8", "too_deep"}  # of objects that are whole, lines within and all
+    for part, is_whole in parts:
+        if is_whole:
+            assert set(kinds[position : position + len(part)]) <= {"event", *own_reasons}
+        position += len(part) + 1
+
+
+@many
+@given(data=damaged_events() | st.lists(tokens, max_size=16).map(lambda parts: b'{"a":' + b"".join(parts) + b"}"))
+def test_both_lanes_agree(connection: duckdb.DuckDBPyConnection, data: bytes) -> None:
+    """What DuckDB's parser lets through is what strict JSON lets through: a neighbour changes no verdict."""
+    line = data.replace(b"\n", b" ")
+    alone, beside = read(connection, line).check(), read(connection, line + b" " + OTHER).check()
+    assert (line.decode(errors="replace").strip() in alone.lines) <= is_event(line.decode(errors="replace"))
+    if alone.lines and not alone.dead:
+        assert beside.lines == [*alone.lines, OTHER.decode()]
+
+
+# Size
+
+
+@pytest.mark.slow
+def test_garbage_costs_linear_time(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    """A log that is no JSON at all, in one batch, takes seconds and not hours."""
+    line = b"2031-05-06 07:08:09 plain text of a hundred bytes" + b"." * 50 + b"\n"
+    data = line * 100_000
+    segment = Segment(0, 0, data)
+    (letter,) = read_batch(connection, [segment], 16 << 20).dead
+    assert letter.raw == data
+
+
+@pytest.mark.slow
+def test_long_strings_need_bounded_memory(connection: duckdb.DuckDBPyConnection) -> None:
+    """A pretty-printed event with a string of 15 MB is an event, and costs a few times its size."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = b'{\n  "a": "' + b"x\\n" * (5 << 20) + b'"\n}\n' + EVENT
+    lines = read_batch(connection, [Segment(0, 0, data, sealed=True)], 16 << 20).lines["line"].to_pylist()
+    assert [len(line) for line in lines] == [len(EVENT), len(data) - len(EVENT) - 6] or len(lines) == 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000

@@ -1,0 +1,211 @@
+"""Where an event's time is found, and what it may be."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_REASON, TIME_TEXT, TIME_VALUES
+from obs_assets.store import connect
+
+LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
+FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)
+
+_SQL = f"""
+SELECT event_time, {TIME_REASON} FROM (SELECT *, {EVENT_TIME} AS event_time FROM (SELECT *, {TIME_TEXT} AS time_text
+FROM (SELECT *, {TIME_VALUES} AS times
+FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour))))
+"""
+
+many = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
+        yield opened
+
+
+def judge(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object] | str, first_hour: datetime = FIRST_HOUR
+) -> datetime | str:
+    """The time of an event landed at `LANDED_AT`, or why it has none."""
+    line = event if isinstance(event, str) else json.dumps(event)
+    parameters = {"line": line, "landed_at": LANDED_AT, "first_hour": first_hour}
+    ((moment, reason),) = connection.execute(_SQL, parameters).fetchall()
+    return str(reason) if reason else moment.astimezone(UTC)
+
+
+NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("written", "moment"),
+    [
+        ("2031-05-06T09:00:00Z", NINE),
+        ("2031-05-06T09:00:00+00:00", NINE),
+        ("2031-05-06T09:00:00-00:00", NINE),
+        ("2031-05-06T03:00:00-0600", NINE),
+        ("2031-05-06T03:00:00-06", NINE),
+        ("2031-05-06T14:30:00+05:30", NINE),
+        ("2031-05-06T23:00:00+14:00", NINE),
+        ("2031-05-06 09:00:00", NINE),
+        ("2031-05-06 09:00:00Z", NINE),
+        ("2031-05-06 09:00:00 UTC", NINE),
+        ("2031-05-06 09:00:00 GMT", NINE),
+        ("2031-05-06 10:00:00 +0100", NINE),
+        ("2031-05-06 10:00:00,25 +0100", NINE + timedelta(milliseconds=250)),
+        ("2031-05-06T09:00:00", NINE),
+        ("2031-05-06T09:00", NINE),
+        ("2031-05-06t09:00:00z", NINE),
+        (" 2031-05-06T09:00:00Z\n", NINE),
+        ("2031-05-06", NINE.replace(hour=0)),
+        ("2031-05-05T24:00:00Z", NINE.replace(hour=0)),
+        ("2031-05-06T09:00:00.5Z", NINE + timedelta(milliseconds=500)),
+        ("2031-05-06T09:00:00.123456789Z", NINE + timedelta(microseconds=123456)),
+        ("2031-05-06T08:59:59.999999999Z", NINE - timedelta(microseconds=1)),
+        ("2031-05-06T08:59:59,9999999999999+00:00", NINE - timedelta(microseconds=1)),
+    ],
+)
+def test_iso_times(connection: duckdb.DuckDBPyConnection, written: str, moment: datetime) -> None:
+    """ISO 8601 as programs write it is that moment, floored to microseconds; without an offset it is UTC."""
+    assert judge(connection, {"time": written}) == moment
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    ("number", "micros"),
+    [
+        (1_935_824_400, 0),
+        (1_935_824_400_000, 0),
+        (1_935_824_400_123, 123_000),
+        (1_935_824_400_123_456, 123_456),
+        (1_935_824_400_123_456_789, 123_456),
+        (1_935_824_400_123_456_999, 123_456),
+        (1_935_824_399_999_999_999, -1),
+        (1_935_824_400.25, 250_000),
+        (1_935_824_400.123456, 123_456),
+        (1_935_824_400_123.5, 123_500),
+    ],
+)
+def test_epochs(connection: duckdb.DuckDBPyConnection, number: float, micros: int, as_text: bool) -> None:
+    """Seconds, milliseconds, microseconds and nanoseconds are told by magnitude, as number and as text, and floored."""
+    assert judge(connection, {"time": str(number) if as_text else number}) == NINE + timedelta(microseconds=micros)
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("", "time_unreadable"),
+        ("soon", "time_unreadable"),
+        ("null", "time_unreadable"),
+        ("infinity", "time_unreadable"),
+        (True, "time_unreadable"),
+        ({"seconds": 1_935_824_400}, "time_unreadable"),
+        ([1_935_824_400], "time_unreadable"),
+        ("2031-05-06T23:59:60Z", "time_unreadable"),
+        ("2031-05-06T24:00:01Z", "time_unreadable"),
+        ("2031-02-29T00:00:00Z", "time_unreadable"),
+        ("2031-13-01T00:00:00Z", "time_unreadable"),
+        ("2031-05-06T09:00:00+25:00", "time_unreadable"),
+        ("2031-05-06 09:00:00 EST", "time_unreadable"),
+        ("2031-05-06 09:00:00 Europe/Berlin", "time_unreadable"),
+        ("2031-05-06T09:00:00.Z", "time_unreadable"),
+        ("2031-05-06T09:00:00Z\0", "time_unreadable"),
+        ("2031-05-06 (BC)", "time_unreadable"),
+        ("20310506T090000Z", "time_unreadable"),
+        ("06.05.2031 09:00", "time_unreadable"),
+        ("292278994-08-17T07:12:55Z", "time_unreadable"),
+        (10**20, "time_unreadable"),
+        (-(10**19), "time_unreadable"),
+        ("+1935824400", "time_unreadable"),
+        ("0x7364", "time_unreadable"),
+        (0, "time_before_2000"),
+        (-1, "time_before_2000"),
+        ("-1935824400", "time_before_2000"),
+        (-1_935_824_400_123_456_789, "time_before_2000"),
+        ("0001-01-01T00:00:00Z", "time_before_2000"),
+        ("1999-12-31T23:59:59.999999999Z", "time_before_2000"),
+        ("9999-12-31T23:59:59Z", "time_too_far_ahead"),
+        (99_999_999_999, "time_too_far_ahead"),
+    ],
+)
+def test_garbage_is_named(connection: duckdb.DuckDBPyConnection, written: object, reason: str) -> None:
+    """What cannot be a time is a dead letter with the rule's name, never an error and never a guess."""
+    assert judge(connection, {"time": written}) == reason
+
+
+def test_bounds(connection: duckdb.DuckDBPyConnection) -> None:
+    """2000 begins inclusively, so does the pipeline's start; exactly a day ahead is the last moment taken."""
+    year_2000, long_ago = datetime(2000, 1, 1, tzinfo=UTC), datetime(1990, 1, 1, tzinfo=UTC)
+    micro = timedelta(microseconds=1)
+    latest = LANDED_AT + MAX_AHEAD
+
+    def at(moment: datetime, first_hour: datetime = long_ago) -> datetime | str:
+        return judge(connection, {"time": moment.isoformat(timespec="microseconds")}, first_hour)
+
+    assert (at(year_2000 - micro), at(year_2000)) == ("time_before_2000", year_2000)
+    assert (at(latest), at(latest + micro)) == (latest, "time_too_far_ahead")
+    assert (at(FIRST_HOUR - micro, FIRST_HOUR), at(FIRST_HOUR, FIRST_HOUR)) == ("before_start", FIRST_HOUR)
+
+
+@pytest.mark.parametrize("name", TIME_FIELDS)
+def test_fields(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Each of the known fields holds the time, wherever it stands; null is as good as absent."""
+    nulls = dict.fromkeys(TIME_FIELDS)
+    assert judge(connection, {**nulls, "other": 1, name: NINE.isoformat()}) == NINE
+
+
+def test_first_field_decides(connection: duckdb.DuckDBPyConnection) -> None:
+    """Of several fields the first in the documented order decides, even if a later one could be read."""
+    backwards = {name: (NINE + timedelta(hours=n)).isoformat() for n, name in reversed([*enumerate(TIME_FIELDS)])}
+    assert judge(connection, backwards) == NINE
+    assert judge(connection, {"time": NINE.isoformat(), "timestamp": "soon"}) == "time_unreadable"
+
+
+@pytest.mark.parametrize("event", ["{}", '{"time":null}', '{"data":{"time":"2031-05-06T09:00:00Z"}}', '{"Time":1}'])
+def test_missing_time_is_the_landing_time(connection: duckdb.DuckDBPyConnection, event: str) -> None:
+    """An event without a time of its own has the time at which it was landed."""
+    assert judge(connection, event) == LANDED_AT
+
+
+@many
+@given(
+    moment=st.datetimes(datetime(2020, 1, 1), datetime(2031, 5, 6)),  # noqa: DTZ001
+    minutes=st.integers(-12 * 60, 14 * 60),
+    separator=st.sampled_from("T "),
+)
+def test_any_moment_survives(
+    connection: duckdb.DuckDBPyConnection, moment: datetime, minutes: int, separator: str
+) -> None:
+    """Whatever the offset, the text that Python writes is read as the same moment."""
+    aware = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    expected = aware.astimezone(UTC) if aware >= FIRST_HOUR else "before_start"
+    assert judge(connection, {"ts": aware.isoformat(separator)}) == expected
+
+
+@many
+@given(nanos=st.integers(10**17, 1_935_000_000_000_000_000))
+def test_any_nanoseconds_are_floored(connection: duckdb.DuckDBPyConnection, nanos: int) -> None:
+    """Nanoseconds never round into the next microsecond, nor an event into the next hour."""
+    expected = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanos // 1000)
+    verdict = judge(connection, {"ts": nanos}, datetime(1960, 1, 1, tzinfo=UTC))
+    assert verdict == (expected if expected.year >= 2000 else "time_before_2000")
+
+
+@many
+@given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3))
+def test_nothing_makes_the_query_fail(connection: duckdb.DuckDBPyConnection, value: object) -> None:
+    """No value of a time field can stop a landing pass."""
+    judge(connection, {"timestamp": value})
+
+
+@many
+@given(written=st.text("0123456789-+:.,TZz eE", max_size=40))
+def test_text_like_times_never_makes_the_query_fail(connection: duckdb.DuckDBPyConnection, written: str) -> None:
+    """Nor can digits and signs in any order."""
+    judge(connection, {"timestamp": written})
