@@ -1,0 +1,285 @@
+"""What is added to an event: where it was collected, how long it took, what it cost, in which context it ran.
+
+Everything comes from the event, from the configuration or from what landing recorded beside the event: no clock and no
+host of the run, so that an hour that is enriched again is the same bytes. What an event has is never overwritten.
+
+The functions below build SQL, one small expression each; `enrich` puts them together.
+"""
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import Field
+
+from obs_assets.config import Block
+from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote, with_columns
+
+Enrichment = Literal["timestamp", "hostname", "environment", "process", "performance", "context"]
+
+ENRICHMENTS: tuple[Enrichment, ...] = ("timestamp", "hostname", "environment", "process", "performance", "context")
+"""In the order in which they add their fields, whatever the order in the configuration."""
+
+
+class EnrichConfig(Block, frozen=True):
+    """What to add.
+
+    Attributes:
+        enrichments: which of those that `enrich` describes; ``all`` is every one of them.
+        environment: the field ``environment`` of events that have none.
+        input_usd_per_million: price of a million input tokens, up to six decimals.
+        output_usd_per_million: price of a million output tokens, up to six decimals.
+    """
+
+    enrichments: tuple[Enrichment | Literal["all"], ...] = (
+        "timestamp",
+        "hostname",
+        "environment",
+        "process",
+        "performance",
+    )
+    environment: str = "development"
+    input_usd_per_million: Decimal = Field(Decimal(3), ge=0, max_digits=12, decimal_places=6)
+    output_usd_per_million: Decimal = Field(Decimal(15), ge=0, max_digits=12, decimal_places=6)
+
+    @property
+    def applied(self) -> tuple[Enrichment, ...]:
+        """The enrichments asked for, in `ENRICHMENTS`' order."""
+        return tuple(name for name in ENRICHMENTS if name in self.enrichments or "all" in self.enrichments)
+
+
+def enrich(frame: Frame, config: EnrichConfig) -> Frame:
+    """Add fields to events.
+
+    ===========  ==================================================================================================
+    timestamp    ``timestamp``: the event time as ISO 8601 with ``Z``, to the millisecond, or microsecond if it has any
+    hostname     ``hostname``, ``platform`` and ``arch`` of the landing process
+    environment  ``environment`` of the configuration, ``python_version`` of the landing process
+    process      ``process_id`` of the landing process
+    performance  ``duration_ms`` from ``started_at`` to ``completed_at``: whole milliseconds, zero included;
+                 ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``
+    context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
+                 with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
+    always       ``_enrichment``: by whom, and which of the above were configured
+    ===========  ==================================================================================================
+
+    A key that is there, even with null, is left alone. A duration below zero is not written: ``_enrichment.flags`` says
+    ``negative_duration``. A token count is a whole number of at most 15 digits. One that is missing or null is 0; if
+    both are, or one is anything else, there is no estimate. Amounts are exact: tokens × price ÷ 1,000,000.
+
+    Rules: the original's enricher and the project's notes on it (the landing process instead of the running one, no
+    ``enriched_at``, no memory and CPU, ``unknown`` for a model that is not named).
+
+    Args:
+        frame: lineage, promoted columns and ``event``; from landing ``event_file`` and ``collector`` (VARCHAR, a JSON
+            object with hostname, platform, arch, process_id and python_version; what it lacks is not added).
+        config: if disabled, ``event`` stays as it is.
+
+    Returns:
+        Lineage, promoted columns and ``event``; same rows, same order.
+    """
+    if not config.enabled:
+        return frame.project(", ".join([*LINEAGE, *PROMOTED, "event"]))
+    extracted = _derive(frame, found=_extract("event", _EVENT_KEYS), collected=_extract("collector", _COLLECTOR_KEYS))
+    measured = _with_performance(extracted, config) if "performance" in config.applied else extracted
+    fields = [field for enrichment in config.applied for field in _FIELDS[enrichment](config)]
+    described = _derive(measured, fields=_concat(*fields, _unless_there("_enrichment", _enrichment(config))))
+    return with_columns(described.project(f"* REPLACE ({append_fields('event', 'fields')} AS event)"))
+
+
+def _derive(frame: Frame, **columns: str) -> Frame:
+    """The frame with further columns, by name and SQL."""
+    return frame.project(", ".join(["*", *(f"{expression} AS {name}" for name, expression in columns.items())]))
+
+
+# ---- what the event and its collector say
+
+_EVENT_KEYS = (
+    *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
+    *("duration_ms", "cost_estimate", "_context", "_enrichment"),
+    *("started_at", "completed_at", "model", "master_type", "worker_type", "worker_id"),
+    *("trace_id", "session_id", "parent_span_id"),
+    *("tokens_used.input_tokens", "tokens_used.output_tokens", "token_usage.input_tokens", "token_usage.output_tokens"),
+)
+_COLLECTOR_KEYS = ("hostname", "platform", "arch", "python_version", "process_id")
+
+
+def _extract(document: str, keys: tuple[str, ...]) -> str:
+    """JSON texts by key, in one pass over the document: NULL where a key is missing, ``null`` where it is null."""
+    return f"json_extract({document}, [{', '.join(quote(f'$.{key}') for key in keys)}])"
+
+
+def _there(key: str) -> str:
+    return f"found[{_EVENT_KEYS.index(key) + 1}]"
+
+
+def _not_null(key: str) -> str:
+    return f"nullif({_there(key)}, 'null')"
+
+
+def _given(key: str) -> str:
+    """Neither missing nor null nor an empty string."""
+    return f"""nullif({_not_null(key)}, '""')"""
+
+
+def _collected(key: str) -> str:
+    return f"nullif(collected[{_COLLECTOR_KEYS.index(key) + 1}], 'null')"
+
+
+# ---- fields: text ``,"key":value``, NULL where there is nothing to add
+
+
+def _field(key: str, value: str) -> str:
+    """The field, NULL where its value is."""
+    return f"{quote(f',{json.dumps(key)}:')} || {value}"
+
+
+def _unless_there(key: str, value: str) -> str:
+    """The field, NULL where the event has the key."""
+    return f"CASE WHEN {_there(key)} IS NULL THEN {_field(key, value)} END"
+
+
+def _concat(*texts: str) -> str:
+    """Texts in a row, NULLs left out."""
+    return f"concat({', '.join(texts)})"
+
+
+def _string(text: str) -> str:
+    """A JSON string of a text that is known beforehand."""
+    return quote(json.dumps(text, ensure_ascii=False))
+
+
+def _iso_time() -> str:
+    # DuckDB wants a constant format: hence twice.
+    utc = "event_time AT TIME ZONE 'UTC'"
+    milliseconds, microseconds = (f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.{digits}Z"')""" for digits in ("%g", "%f"))
+    return f"CASE WHEN microsecond({utc}) % 1000 = 0 THEN {milliseconds} ELSE {microseconds} END"
+
+
+def _context() -> str:
+    master = _concat(_field("master_type", _given("master_type")), quote(',"is_master":true'))
+    worker = _concat(
+        _field("worker_type", _given("worker_type")),
+        _field("worker_id", _not_null("worker_id")),
+        quote(',"is_worker":true'),
+    )
+    role = f"""CASE
+        WHEN {_given("master_type")} IS NOT NULL THEN {master}
+        WHEN {_given("worker_type")} IS NOT NULL THEN {worker} END"""
+    ids = [_field(key, _given(key)) for key in ("trace_id", "session_id", "parent_span_id")]
+    return f"'{{' || nullif({_concat(role, *ids)}, '')[2:] || '}}'"
+
+
+def _cost_estimate() -> str:
+    model = f"""CASE WHEN {_given("model")} LIKE '"%' THEN {_given("model")} ELSE '"unknown"' END"""
+    amounts = {
+        "input_cost_usd": _plain("input_cost"),
+        "output_cost_usd": _plain("output_cost"),
+        "total_cost_usd": _plain("input_cost + output_cost"),
+    }
+    tokens = {"input": "input_tokens", "output": "output_tokens", "total": "input_tokens + output_tokens"}
+    return _object({**amounts, "model": model, "tokens": _object(tokens)})
+
+
+def _object(values: dict[str, str]) -> str:
+    """A JSON object, NULL where a value is."""
+    pairs = " || ',' || ".join(f"{quote(json.dumps(key) + ':')} || ({value})" for key, value in values.items())
+    return f"('{{' || {pairs} || '}}')"
+
+
+def _enrichment(config: EnrichConfig) -> str:
+    about = json.dumps(
+        {"enriched_by": config.name or "enricher", "enrichments_applied": config.applied},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    if "performance" not in config.applied:
+        return quote(about)
+    negative = f"{_there('duration_ms')} IS NULL AND measured_ms < 0"
+    flagged = about.removesuffix("}") + ',"flags":["negative_duration"]}'
+    return f"CASE WHEN {negative} THEN {quote(flagged)} ELSE {quote(about)} END"
+
+
+_FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
+    "timestamp": lambda _: [_unless_there("timestamp", _iso_time())],
+    "hostname": lambda _: [_unless_there(key, _collected(key)) for key in ("hostname", "platform", "arch")],
+    "environment": lambda config: [
+        _unless_there("environment", _string(config.environment)),
+        _unless_there("python_version", _collected("python_version")),
+    ],
+    "process": lambda _: [_unless_there("process_id", _collected("process_id"))],
+    "performance": lambda _: [
+        _unless_there("duration_ms", "CASE WHEN measured_ms >= 0 THEN measured_ms END"),
+        _unless_there("cost_estimate", _cost_estimate()),
+    ],
+    "context": lambda _: [_unless_there("_context", _context())],
+}
+
+
+# ---- performance
+
+
+def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
+    """The frame with ``measured_ms`` and, where tokens were counted, both token counts and both costs."""
+    given = _derive(
+        frame,
+        measured_ms=f"{_epoch_ms('completed_at')} - {_epoch_ms('started_at')}",
+        input_given=f"coalesce({_not_null('tokens_used.input_tokens')}, {_not_null('token_usage.input_tokens')})",
+        output_given=f"coalesce({_not_null('tokens_used.output_tokens')}, {_not_null('token_usage.output_tokens')})",
+    )
+    counted = _derive(given, input_count=_token_count("input_given"), output_count=_token_count("output_given"))
+    all_counts = (
+        "(input_given IS NULL OR input_count IS NOT NULL) AND (output_given IS NULL OR output_count IS NOT NULL)"
+    )
+    usable = f"{all_counts} AND coalesce(input_count, output_count) IS NOT NULL"
+    tokens = _derive(
+        counted,
+        input_tokens=f"CASE WHEN {usable} THEN coalesce(input_count, 0) END",
+        output_tokens=f"CASE WHEN {usable} THEN coalesce(output_count, 0) END",
+    )
+    return _derive(
+        tokens,
+        input_cost=f"input_tokens * {_usd_per_token(config.input_usd_per_million)}",
+        output_cost=f"output_tokens * {_usd_per_token(config.output_usd_per_million)}",
+    )
+
+
+def _epoch_ms(key: str) -> str:
+    """Milliseconds since 1970, floored; NULL where the key holds no time.
+
+    As landing reads times: ISO 8601, in UTC where there is no offset; a number is seconds, milliseconds, microseconds
+    or nanoseconds, told by its magnitude.
+    """
+    text = _unquoted(_there(key))
+    number = f"{text}::DECIMAL(29, 9)"
+    moment = f"try_cast({text} AS TIMESTAMPTZ)"
+    # Not epoch_ms: it rounds.
+    return f"""CASE
+        WHEN regexp_full_match({text}, '\\d{{4}}-\\d\\d-\\d\\d.*') THEN epoch_us({moment}) // 1000
+        WHEN regexp_full_match({text}, '\\d{{1,19}}(\\.\\d{{1,9}})?') THEN CASE
+            WHEN {number} < 100000000000 THEN floor({number} * 1000)::BIGINT
+            WHEN {number} < 100000000000000 THEN floor({number})::BIGINT
+            WHEN {number} < 100000000000000000 THEN floor({number})::BIGINT // 1000
+            ELSE (floor({number})::HUGEINT // 1000000)::BIGINT END
+        END"""
+
+
+def _token_count(value: str) -> str:
+    text = _unquoted(value)
+    return f"CASE WHEN regexp_full_match({text}, '\\d{{1,15}}(\\.0+)?') THEN {text}::DECIMAL(15, 0) END"
+
+
+def _unquoted(value: str) -> str:
+    """A JSON number or string without its quotes: for texts that need no escapes."""
+    return f"""trim({value}, '"')"""
+
+
+def _usd_per_token(usd_per_million: Decimal) -> str:
+    # 19 digits: if both factors had 18 or fewer, DuckDB would squeeze the product into 18.
+    return f"'{usd_per_million.scaleb(-6):f}'::DECIMAL(19, 12)"
+
+
+def _plain(amount: str) -> str:
+    """A decimal amount in plain notation, without the zeros at its end."""
+    return f"rtrim(rtrim(({amount})::VARCHAR, '0'), '.')"

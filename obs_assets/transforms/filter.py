@@ -1,0 +1,174 @@
+"""Which events are dropped by rule. Rates are `obs_assets.transforms.sample`'s.
+
+Every event stays in the frame: the verdict is a column, ``dropped_by``, so that a stage can count before it writes.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import re2
+from pydantic import AfterValidator, model_validator
+
+from obs_assets.config import Block
+from obs_assets.events import LINEAGE, PROMOTED, Frame, one_of, quote
+
+LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
+LOW_VALUE_LEVELS = ("debug", "trace")
+
+GRAVE_LEVELS = ("error", "critical", "fatal")
+"""No event of these levels is of low value."""
+
+CONTENT_KEYS = ("error", "message", "data", "result", "output", "response")
+"""An event in which none of these says anything may be empty."""
+
+ENRICHED_KEYS = ("hostname", "platform", "arch", "environment", "python_version", "process_id")
+"""Keys that enrichment gives to every event: they say nothing about it."""
+
+EMPTY_KEYS = 5
+"""An empty event has at most so many keys of its own."""
+
+
+def _compiled(pattern: str) -> str:
+    """The pattern, if RE2 takes it."""
+    if not pattern:
+        raise ValueError("an empty pattern is found in every event")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(
+            f"RE2 does not take the pattern {pattern!r}: {_reason(error)}; it has no look-around and no back-references"
+        ) from None
+    # The one thing that this RE2 takes and DuckDB's does not.
+    if re.search(r"(?<!\\)\(\?<", pattern):
+        raise ValueError(f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)")
+    return pattern
+
+
+def _reason(error: re2.error) -> str:
+    reason = error.args[0]
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+
+
+Pattern = Annotated[str, AfterValidator(_compiled)]
+"""A regular expression in RE2's syntax, case-insensitive."""
+
+
+class FilterConfig(Block, frozen=True):
+    """What to drop, and what to keep whatever says drop.
+
+    Patterns are searched for in the JSON text of the event, keys included: ``staging`` is also found in an event that
+    only has a key of this name, and a line break within a text stands there as a backslash and an ``n``.
+
+    Attributes:
+        drop_patterns: drop events in which one of these is found.
+        keep_patterns: keep events in which one of these is found.
+        drop_levels: drop events of these levels; compared in lower case, ``warn`` is ``warning``.
+        drop_event_types: drop events of these types; compared exactly.
+        keep_event_types: keep events of these types; compared exactly.
+        drop_low_value: drop events that say nothing, as `judge` defines them.
+        filter_mode: ``allowlist`` drops everything that no keep rule names.
+    """
+
+    drop_patterns: tuple[Pattern, ...] = ()
+    keep_patterns: tuple[Pattern, ...] = ()
+    drop_levels: tuple[str, ...] = ()
+    drop_event_types: tuple[str, ...] = ()
+    keep_event_types: tuple[str, ...] = ()
+    drop_low_value: bool = True
+    filter_mode: Literal["blocklist", "allowlist"] = "blocklist"
+
+    @model_validator(mode="after")
+    def _allowlist_names_something(self) -> "FilterConfig":
+        if self.filter_mode == "allowlist" and not (self.keep_patterns or self.keep_event_types):
+            raise ValueError(
+                "filter_mode: allowlist without keep_event_types or keep_patterns drops every event: name what to keep"
+            )
+        return self
+
+
+def judge(frame: Frame, config: FilterConfig | None) -> Frame:
+    """Say of every event whether, and by which rule, it is dropped.
+
+    Keep rules win. Then the first of these decides:
+
+    =======================  ===============================================================================
+    ``filtered:pattern``     one of ``drop_patterns`` is found
+    ``filtered:level``       ``event_level`` is one of ``drop_levels``; an event without a level has none
+    ``filtered:type``        ``event_type`` is one of ``drop_event_types``
+    ``filtered:low_value``   the event is of low value
+    ``filtered:not_allowed`` the mode is ``allowlist``
+    =======================  ===============================================================================
+
+    Low value: the type, in lower case, is one of `LOW_VALUE_TYPES`; or the level one of `LOW_VALUE_LEVELS`; or the
+    event is empty: it names no type, each of `CONTENT_KEYS` is missing, null or an empty string, and it has at most
+    `EMPTY_KEYS` keys, not counting those that begin with ``_`` and `ENRICHED_KEYS`. But an event with an ``error``, or
+    of one of `GRAVE_LEVELS`, is never of low value.
+
+    Rules: the original's filter; ours are the allowlist that drops, errors that stay, and types: `zombie_detected` says
+    something with nothing beside it. (The original kept it by chance: it counts the keys that its source added.)
+
+    Args:
+        frame: lineage, promoted columns and ``event``. ``event`` is read only for patterns, and for events of which
+            nothing else says whether they are of low value.
+        config: None, or a disabled one, drops nothing.
+
+    Returns:
+        Lineage, promoted and other columns, ``dropped_by`` (VARCHAR, NULL: kept), ``event``; same rows, same order.
+        Where ``dropped_by`` was given it stays.
+    """
+    carried = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, "dropped_by", "event"}]
+    given = ["WHEN dropped_by IS NOT NULL THEN dropped_by"] if "dropped_by" in frame.columns else []
+    rules = list(_rules(config)) if config and config.enabled else []
+    verdict = f"CASE {' '.join([*given, *rules])} ELSE NULL END::VARCHAR" if given or rules else "NULL::VARCHAR"
+    return frame.project(", ".join([*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"]))
+
+
+def _rules(config: FilterConfig) -> Iterator[str]:
+    """Branches of a CASE, in order. A condition that is NULL does not hold."""
+    if config.keep_event_types:
+        yield f"WHEN {one_of('event_type', config.keep_event_types)} THEN NULL"
+    if config.keep_patterns:
+        yield f"WHEN {_found(config.keep_patterns)} THEN NULL"
+    if config.drop_patterns:
+        yield f"WHEN {_found(config.drop_patterns)} THEN 'filtered:pattern'"
+    if config.drop_levels:
+        yield f"WHEN {one_of('event_level', map(_level, config.drop_levels))} THEN 'filtered:level'"
+    if config.drop_event_types:
+        yield f"WHEN {one_of('event_type', config.drop_event_types)} THEN 'filtered:type'"
+    if config.drop_low_value:
+        yield f"WHEN {_LOW_VALUE} THEN 'filtered:low_value'"
+    if config.filter_mode == "allowlist":
+        yield "WHEN true THEN 'filtered:not_allowed'"
+
+
+def _level(name: str) -> str:
+    """A level as ``event_level`` writes it."""
+    return "warning" if name.lower() == "warn" else name.lower()
+
+
+def _found(patterns: tuple[str, ...]) -> str:
+    # One pattern of all: one scan of the event.
+    any_of = "|".join(f"(?:{pattern})" for pattern in patterns)
+    return f"regexp_matches(event, {quote(any_of)}, 'i')"
+
+
+_GRAVE = f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)})"
+
+# The greatest of the texts is empty only if all of them are.
+_SAYS_NOTHING = f"coalesce(list_max(json_extract_string(event, {[f'$.{key}' for key in CONTENT_KEYS]})), '') = ''"
+
+_OWN_KEYS = (
+    f"list_filter(json_keys(event), lambda key: NOT starts_with(key, '_') AND NOT {one_of('key', ENRICHED_KEYS)})"
+)
+
+# AND and CASE look at fewer and fewer rows: only what may be empty is parsed, only what says nothing is counted.
+_EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} END"
+
+_LOW_VALUE = f"""CASE
+    WHEN {_GRAVE} THEN false
+    WHEN {one_of("lower(event_type)", LOW_VALUE_TYPES)} OR {one_of("event_level", LOW_VALUE_LEVELS)} THEN true
+    WHEN event_type IS NOT NULL THEN false
+    ELSE {_EMPTY} END"""

@@ -1,0 +1,183 @@
+"""Which events are kept by rate, and how many each kept one stands for. Rules are `obs_assets.transforms.filter`'s.
+
+The draw is a hash of the event's trace, so that a trace is kept or dropped whole, and a rebuild draws the same. What is
+kept at one rate is kept at every higher rate.
+
+Every event stays in the frame: the verdict is a column, ``dropped_by``, so that a stage can count before it writes.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from obs_assets.config import Block
+from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, one_of, quote
+
+ERROR_LEVELS = ("error", "critical", "fatal")
+ERROR_STATUSES = ("error", "failed")
+SUCCESS_LEVELS = ("info", "success")
+SUCCESS_STATUSES = ("success", "completed")
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+"""The share of events to keep: 1 keeps all, 0 none."""
+
+Key = Literal["trace_id", "session_id", "event_id", "worker_id", "row_uid"]
+
+
+def _as_column(key: Any) -> Any:
+    """The original's name of a key as ours."""
+    return "event_id" if key == "id" else key
+
+
+class SampleConfig(Block, frozen=True):
+    """What share of the events to keep.
+
+    Attributes:
+        error_rate: of errors, as `sample` defines them.
+        type_rates: of events of a type that are no errors; ``unknown`` is for events without a type.
+        success_rate: of successes that have no rate of their type.
+        default_rate: of all others.
+        strategy: ``deterministic`` draws once for all events with the same key; ``random`` draws for each event on its
+            own, by its row_uid, so that a rebuild keeps the same events.
+        deterministic_key: the column to draw by, with ``id`` for event_id; where it is empty, and by default,
+            trace_id, else session_id, else row_uid. The strategy ``random`` does not look at it.
+    """
+
+    error_rate: Rate = 1.0
+    success_rate: Rate = 0.1
+    default_rate: Rate = 0.1
+    type_rates: dict[str, Rate] = Field(default_factory=dict)
+    strategy: Literal["deterministic", "random"] = "deterministic"
+    deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = None
+
+
+@dataclass(frozen=True)
+class _Stratum:
+    """Events that share a rate: those for which the condition holds and none before it does.
+
+    Its methods give SQL.
+    """
+
+    name: str
+    condition: str
+    rate: float
+
+    def dropped_by(self, key: str) -> str:
+        """NULL if an event with this key is kept."""
+        return f"CASE WHEN {self._keeps(key)} THEN NULL ELSE {quote(f'sampled_out:{self.name}')} END"
+
+    def _keeps(self, key: str) -> str:
+        if self.rate in (0, 1):
+            return str(self.rate == 1)
+        # md5 ÷ 2¹²⁸ < rate. Hexadecimal texts of one length compare like the numbers that they write.
+        return f"md5({key}) < '{math.ceil(self.rate * 2**128):032x}'"
+
+    def weight(self) -> str:
+        """How many events a kept one stands for."""
+        return f"'{1 / self.rate!r}'::DOUBLE" if self.rate else "NULL"
+
+    def note(self, strategy: str) -> str:
+        """The field ``_sampling`` of a kept event, with its comma in front."""
+        if not self.rate:
+            return "NULL"
+        about = {"rate": _number(self.rate), "strategy": strategy, "weight": _number(1 / self.rate)}
+        return quote(',"_sampling":' + json.dumps(about, separators=(",", ":")))
+
+
+def _number(value: float) -> float:
+    """1 rather than 1.0."""
+    return int(value) if value.is_integer() else value
+
+
+def sample(frame: Frame, config: SampleConfig | None) -> Frame:
+    """Say of every event whether its rate drops it and, if not, how many events it stands for.
+
+    The first of these strata decides:
+
+    ===============  =====================================================================================
+    ``error``        ``error`` is given; or the status is error or failed; or the level is error, critical
+                     or fatal; or the type contains error or fail
+    ``type:<type>``  ``type_rates`` names the type
+    ``success``      the status is success or completed, or the level info or success
+    ``default``      all others
+    ===============  =====================================================================================
+
+    Status and type are read in lower case, but ``type_rates`` exactly.
+
+    Rules: the original's sampler; ours are the draw by trace, the weight, and a status in any case.
+
+    Args:
+        frame: lineage, promoted columns and ``event``; events that have a ``dropped_by`` keep it.
+        config: None, or a disabled one, keeps every event, with a weight of 1, as it is.
+
+    Returns:
+        Lineage, promoted and other columns, ``weight`` (DOUBLE, 1 ÷ rate; NULL: dropped), ``dropped_by`` (VARCHAR,
+        ``sampled_out:<stratum>``; NULL: kept), ``event``; same rows, same order. The text of a kept event gets
+        ``_sampling`` with rate, strategy and weight, in the place of one it may have come with.
+    """
+    given = frame if "dropped_by" in frame.columns else frame.project("*, NULL::VARCHAR AS dropped_by")
+    if config is None or not config.enabled:
+        return _ordered(given, weight="1.0::DOUBLE", event="event")
+    strata = _strata(config)
+    key = _key(config)
+    dropped_by = _by_stratum(stratum.dropped_by(key) for stratum in strata)
+    weight = _by_stratum(stratum.weight() for stratum in strata)
+    note = _by_stratum(stratum.note(config.strategy) for stratum in strata)
+    placed = given.project(f"*, {_number_of(strata)} AS _stratum")
+    drawn = placed.project(f"* REPLACE (coalesce(dropped_by, {dropped_by}) AS dropped_by)")
+    noted = drawn.project(f"* REPLACE ({_WITHOUT_SAMPLING} AS event), {note} AS _note")
+    return _ordered(noted, weight=weight, event=append_fields("event", "_note"))
+
+
+def _ordered(frame: Frame, *, weight: str, event: str) -> Frame:
+    """The frame's columns in their order, weight and event given where the event is kept."""
+    ours = ("_stratum", "_note", "weight", "dropped_by", "event")
+    others = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, *ours}]
+    kept_weight = f"CASE WHEN dropped_by IS NULL THEN {weight} END AS weight"
+    kept_event = f"CASE WHEN dropped_by IS NULL THEN {event} ELSE event END AS event"
+    return frame.project(", ".join([*LINEAGE, *PROMOTED, *others, kept_weight, "dropped_by", kept_event]))
+
+
+_IS_ERROR = f"""(error IS NOT NULL OR {one_of("lower(status)", ERROR_STATUSES)} OR {one_of("event_level", ERROR_LEVELS)}
+    OR contains(lower(event_type), 'error') OR contains(lower(event_type), 'fail'))"""
+_IS_SUCCESS = f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_level', SUCCESS_LEVELS)})"
+
+
+def _strata(config: SampleConfig) -> list[_Stratum]:
+    return [
+        _Stratum("error", _IS_ERROR, config.error_rate),
+        *(
+            _Stratum(f"type:{name}", f"coalesce(event_type, 'unknown') = {quote(name)}", rate)
+            for name, rate in config.type_rates.items()
+        ),
+        _Stratum("success", _IS_SUCCESS, config.success_rate),
+        _Stratum("default", "true", config.default_rate),
+    ]
+
+
+def _number_of(strata: list[_Stratum]) -> str:
+    """SQL for the number of an event's stratum."""
+    return f"CASE {' '.join(f'WHEN {stratum.condition} THEN {n}' for n, stratum in enumerate(strata))} END"
+
+
+def _by_stratum(values: Iterable[str]) -> str:
+    """SQL for the value of an event's stratum."""
+    return f"CASE _stratum {' '.join(f'WHEN {n} THEN {value}' for n, value in enumerate(values))} END"
+
+
+def _key(config: SampleConfig) -> str:
+    """SQL for what is drawn by."""
+    if config.strategy == "random":
+        return "row_uid"
+    keys = (config.deterministic_key,) if config.deterministic_key else ("trace_id", "session_id")
+    given = [f"nullif({key}, '')" for key in keys]
+    return f"coalesce({', '.join(given)}, row_uid)"
+
+
+# An event that another sampler has seen: rare, so that writing its numbers anew does no harm.
+_WITHOUT_SAMPLING = """CASE WHEN dropped_by IS NULL AND json_exists(event, '$._sampling')
+    THEN json_merge_patch(event, '{"_sampling": null}')::VARCHAR ELSE event END"""

@@ -1,0 +1,410 @@
+"""Enrichment, against a slow and obvious enricher of one event written from the original's rules."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from obs_assets import events, store
+from obs_assets.events import Frame
+from obs_assets.transforms.enrich import ENRICHMENTS, EnrichConfig, enrich
+from obs_assets_tests.frames import HOUR, frame_of
+
+Event = dict[str, Any]
+
+ADDED = (
+    *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
+    *("duration_ms", "cost_estimate", "_context"),
+)
+COLLECTOR = {
+    "hostname": 'ho"st\\ä',
+    "platform": "Linux",
+    "arch": "x86_64",
+    "process_id": 4711,
+    "python_version": "3.11.2",
+}
+ALL = EnrichConfig(enrichments=("all",))
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    with store.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
+        yield connection
+
+
+def raw(connection: duckdb.DuckDBPyConnection, told: list[Event | str], collector: Event | None = COLLECTOR) -> Frame:
+    """A raw frame; the n-th event happens n seconds into the hour."""
+    texts = [event if isinstance(event, str) else json.dumps(event) for event in told]
+    landed = events.quote(json.dumps(collector)) if collector is not None else "NULL::VARCHAR"
+    frame = frame_of(connection, texts).project("* EXCLUDE (weight)")
+    return frame.project(f"*, {landed} AS collector, 'a.jsonl' AS event_file")
+
+
+def texts_of(frame: Frame) -> list[str]:
+    return [text for (text,) in frame.project("event").fetchall()]
+
+
+def enriched(connection: duckdb.DuckDBPyConnection, event: Event | str, config: EnrichConfig = ALL) -> Event:
+    """One event, enriched, its numbers exact."""
+    (text,) = texts_of(enrich(raw(connection, [event]), config))
+    return exact(text)
+
+
+def exact(text: str) -> Event:
+    value: Event = json.loads(text, parse_float=Decimal)
+    return value
+
+
+# ---- the reference
+
+
+def reference(event: Event, event_time: datetime, collector: Event, config: EnrichConfig) -> Event:
+    """What the original does to one event, with our differences."""
+    configured = [name for name in ENRICHMENTS if name in config.enrichments or "all" in config.enrichments]
+    out = dict(event)
+    flags = []
+
+    def add(key: str, value: Any) -> None:
+        if key not in out and value is not None:
+            out[key] = value
+
+    if "timestamp" in configured:
+        unit = "milliseconds" if event_time.microsecond % 1000 == 0 else "microseconds"
+        add("timestamp", event_time.isoformat(timespec=unit).replace("+00:00", "Z"))
+    if "hostname" in configured:
+        for key in ("hostname", "platform", "arch"):
+            add(key, collector.get(key))
+    if "environment" in configured:
+        add("environment", config.environment)
+        add("python_version", collector.get("python_version"))
+    if "process" in configured:
+        add("process_id", collector.get("process_id"))
+    if "performance" in configured:
+        start, end = milliseconds(event.get("started_at")), milliseconds(event.get("completed_at"))
+        if "duration_ms" not in event and start is not None and end is not None:
+            if end >= start:
+                out["duration_ms"] = end - start
+            else:
+                flags.append("negative_duration")
+        add("cost_estimate", cost(event, config))
+    if "context" in configured:
+        add("_context", context(event) or None)
+    about: Event = {"enriched_by": config.name or "enricher", "enrichments_applied": configured}
+    add("_enrichment", {**about, "flags": flags} if flags else about)
+    return out
+
+
+def milliseconds(value: Any) -> int | None:
+    """A time as JavaScript's Date counts it; numbers by magnitude."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,19}(\.[0-9]{1,9})?", str(value)):
+        return None
+    number = Decimal(str(value))
+    for limit, per_second in ((10**11, 1), (10**14, 10**3), (10**17, 10**6)):
+        if number < limit:
+            return int(number * 1000 // per_second)
+    return int(number * 1000 // 10**9)
+
+
+def cost(event: Event, config: EnrichConfig) -> Event | None:
+    counted: dict[str, int] = {}
+    for key in ("input_tokens", "output_tokens"):
+        objects = [usage for usage in (event.get("tokens_used"), event.get("token_usage")) if isinstance(usage, dict)]
+        told = next((usage[key] for usage in objects if usage.get(key) is not None), None)
+        if told is None:
+            continue
+        if isinstance(told, bool) or not re.fullmatch(r"[0-9]{1,15}(\.0+)?", str(told)):
+            return None
+        counted[key] = int(Decimal(str(told)))
+    if not counted:
+        return None
+    read, written = counted.get("input_tokens", 0), counted.get("output_tokens", 0)
+    model = event.get("model")
+    input_cost = read * config.input_usd_per_million / 1_000_000
+    output_cost = written * config.output_usd_per_million / 1_000_000
+    return {
+        "input_cost_usd": input_cost,
+        "output_cost_usd": output_cost,
+        "total_cost_usd": input_cost + output_cost,
+        "model": model if isinstance(model, str) and model else "unknown",
+        "tokens": {"input": read, "output": written, "total": read + written},
+    }
+
+
+def context(event: Event) -> Event:
+    def given(key: str) -> bool:
+        return event.get(key) not in (None, "")
+
+    out: Event = {}
+    if given("master_type"):
+        out = {"master_type": event["master_type"], "is_master": True}
+    elif given("worker_type"):
+        worker_id = {"worker_id": event["worker_id"]} if event.get("worker_id") is not None else {}
+        out = {"worker_type": event["worker_type"], **worker_id, "is_worker": True}
+    return out | {key: event[key] for key in ("trace_id", "session_id", "parent_span_id") if given(key)}
+
+
+# ---- plausible events with odd values
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
+ODD = st.one_of(st.none(), st.booleans(), st.just(""), st.just({}), st.just([]), st.integers(-5, 5), TEXT)
+TIMES = st.one_of(
+    st.integers(0, 2_000_000).map(lambda us: (HOUR.start + timedelta(microseconds=us)).isoformat()),
+    st.sampled_from(
+        [
+            "2025-12-04T04:00:01-0600",
+            "2025-12-04T15:30:00.5+05:30",
+            "2025-12-04 10:00:01.999999",
+            "2025-12-04T10:00:00.000Z",
+            "2025-12-04T10:00:00.000999Z",
+            "2025-12-04",
+            "2025-99-99T00:00:00Z",
+            "yesterday",
+            1764842400,
+            1764842400.25,
+            1764842401500,
+            1764842400000001,
+            1764842400000000999,
+            "1764842400123",
+        ]
+    ),
+)
+COUNTS: st.SearchStrategy[Any] = st.one_of(
+    st.integers(0, 10**6),
+    st.sampled_from([0, 1, 999_999_999_999_999, 10**15, 12.5, 12.0, "2118", "2118.5", "many", -3, True, {}, None]),
+)
+USAGE = st.one_of(st.dictionaries(st.sampled_from(["input_tokens", "output_tokens", "total"]), COUNTS), ODD)
+NAMES = st.one_of(TEXT, ODD, st.sampled_from(["development", "wörker 'x'", 7]))
+
+EVENTS: st.SearchStrategy[Event] = st.builds(
+    lambda known, others: {**others, **known},
+    st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(("started_at", "completed_at"), st.one_of(TIMES, TIMES, TIMES, ODD)),
+            **dict.fromkeys(("tokens_used", "token_usage"), USAGE),
+            **dict.fromkeys(("master_type", "worker_type", "worker_id", "trace_id", "session_id", "model"), NAMES),
+            "parent_span_id": NAMES,
+        },
+    ),
+    st.one_of(
+        st.just({}),
+        st.dictionaries(TEXT, ODD, max_size=3),
+        st.dictionaries(
+            st.sampled_from([*ADDED, "_enrichment"]),
+            ODD,
+            max_size=3,
+        ),
+    ),
+)
+CONFIGS = st.builds(
+    EnrichConfig,
+    enrichments=st.lists(st.sampled_from([*ENRICHMENTS, "all"]), max_size=4).map(tuple),
+    environment=TEXT,
+    name=st.none() | TEXT,
+    input_usd_per_million=st.sampled_from([Decimal(3), Decimal("0.075"), Decimal(0), Decimal("999999.999999")]),
+    output_usd_per_million=st.sampled_from([Decimal(15), Decimal("0.3")]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS, compact=st.booleans(), ascii_only=st.booleans())
+def test_events_are_enriched_as_the_reference_does(
+    connection: duckdb.DuckDBPyConnection, told: list[Event], config: EnrichConfig, compact: bool, ascii_only: bool
+) -> None:
+    """Every event gets the reference's fields in the reference's order, and its own text stays as it was."""
+    separators = (",", ":") if compact else (", ", " : ")
+    texts = [json.dumps(event, separators=separators, ensure_ascii=ascii_only) for event in told]
+    out = texts_of(enrich(raw(connection, list(texts)), config))
+    for n, (before, after) in enumerate(zip(texts, out, strict=True)):
+        expected = reference(exact(before), HOUR.start + timedelta(seconds=n), COLLECTOR, config)
+        assert list(exact(after).items()) == list(expected.items())
+        assert after.startswith(before[:-1])
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(told=st.lists(EVENTS, min_size=1, max_size=25))
+def test_columns_agree_with_the_event_and_nothing_is_added_twice(
+    connection: duckdb.DuckDBPyConnection, told: list[Event]
+) -> None:
+    """Promoted columns are what the new text says; enriching again changes nothing."""
+    frame = raw(connection, list(told))
+    once = enrich(frame, ALL)
+    assert once.columns == [*events.LINEAGE, *events.PROMOTED, "event"]
+    assert once.fetchall() == events.with_columns(once).fetchall()
+    again = enrich(
+        once.project("*, '{\"hostname\":\"another\"}' AS collector, 'b' AS event_file"), EnrichConfig(name="x")
+    )
+    assert once.fetchall() == again.fetchall()
+
+
+# ---- fixed tables
+
+
+@pytest.mark.parametrize(
+    ("tokens", "amounts"),
+    [
+        ((2118, 2042), ("0.006354", "0.03063", "0.036984")),
+        ((0, 0), ("0", "0", "0")),
+        ((1_000_000, 2_000_000), ("3", "30", "33")),
+        ((1, 0), ("0.000003", "0", "0.000003")),
+        ((10_000_000, 1), ("30", "0.000015", "30.000015")),
+        ((999_999_999_999_999, 999_999_999_999_999), ("2999999999.999997", "14999999999.999985", "17999999999.999982")),
+    ],
+)
+def test_costs_are_exact_decimals_in_plain_notation(
+    connection: duckdb.DuckDBPyConnection, tokens: tuple[int, int], amounts: tuple[str, str, str]
+) -> None:
+    """0.0063540 is written 0.006354, and never 6.354e-3 or 0.006353999."""
+    usage = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
+    (text,) = texts_of(enrich(raw(connection, [{"tokens_used": usage}]), ALL))
+    found = re.search(r'"input_cost_usd":(.*),"output_cost_usd":(.*),"total_cost_usd":(.*),"model":"unknown"', text)
+    assert found
+    assert found.groups() == amounts
+
+
+@pytest.mark.parametrize(
+    ("event", "tokens"),
+    [
+        ({"tokens_used": {"input_tokens": 2, "output_tokens": 3}}, (2, 3)),
+        ({"token_usage": {"input_tokens": "2", "output_tokens": 3.0}}, (2, 3)),
+        ({"tokens_used": {"input_tokens": 2}, "token_usage": {"input_tokens": 9}}, (2, 0)),
+        ({"tokens_used": 77, "token_usage": {"output_tokens": 3}}, (0, 3)),
+        ({"tokens_used": {"input_tokens": None, "output_tokens": 3}}, (0, 3)),
+        ({"tokens_used": {"input_tokens": "many", "output_tokens": 3}}, None),
+        ({"tokens_used": {"input_tokens": 2, "output_tokens": -3}}, None),
+        ({"tokens_used": {"input_tokens": 2.5}}, None),
+        ({"tokens_used": {"total": 5}}, None),
+        ({"tokens_used": 77}, None),
+    ],
+)
+def test_token_counts(connection: duckdb.DuckDBPyConnection, event: Event, tokens: tuple[int, int] | None) -> None:
+    """A missing count is zero; one that is no count makes the estimate impossible; a plain number says nothing."""
+    estimate = enriched(connection, event).get("cost_estimate")
+    expected = tokens and {"input": tokens[0], "output": tokens[1], "total": sum(tokens)}
+    assert (estimate and estimate["tokens"]) == expected
+
+
+def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> None:
+    """cost_usd is the estimate's total, to the last digit."""
+    frame = enrich(raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]), EnrichConfig())
+    assert frame.project("cost_usd").fetchall() == [(Decimal("0.036984"),)]
+
+
+def test_prices_are_options(connection: duckdb.DuckDBPyConnection) -> None:
+    """Prices of a million tokens come from the configuration, written as 0.15 or "0.15"."""
+    config = EnrichConfig(input_usd_per_million=0.15, output_usd_per_million="0.6")
+    event = enriched(connection, {"token_usage": {"input_tokens": 7, "output_tokens": 3}}, config)
+    assert event["cost_estimate"]["total_cost_usd"] == Decimal("0.00000285")
+
+
+@pytest.mark.parametrize(
+    ("times", "duration", "flags"),
+    [
+        (("2025-12-04T10:00:00Z", "2025-12-04T10:00:01.5Z"), 1500, None),
+        (("2025-12-04T10:00:00Z", "2025-12-04T04:00:00-0600"), 0, None),
+        (("2025-12-04T10:00:00.000900Z", "2025-12-04T10:00:00.001100Z"), 1, None),
+        (("2025-12-04T10:00:01Z", "2025-12-04T10:00:00Z"), None, ["negative_duration"]),
+        ((1764842400, 1764842401500), 1500, None),
+        (("soon", "2025-12-04T10:00:00Z"), None, None),
+        (("infinity", "epoch"), None, None),
+    ],
+)
+def test_durations(
+    connection: duckdb.DuckDBPyConnection, times: tuple[Any, Any], duration: int | None, flags: list[str] | None
+) -> None:
+    """Zero is a duration; a negative one is flagged instead of written; what is no time gives none."""
+    event = enriched(connection, {"started_at": times[0], "completed_at": times[1]})
+    assert event.get("duration_ms") == duration
+    assert event["_enrichment"].get("flags") == flags
+
+
+def test_what_is_there_stays(connection: duckdb.DuckDBPyConnection) -> None:
+    """A key that is there is not overwritten, not even if it holds null or nonsense."""
+    event: Event = dict.fromkeys(ADDED) | {
+        "hostname": "its own",
+        "started_at": "2025-12-04T10:00:01Z",
+        "completed_at": "2025-12-04T10:00:00Z",
+        "tokens_used": {"input_tokens": 1},
+        "trace_id": "t",
+    }
+    out = enriched(connection, event)
+    assert out == event | {"_enrichment": {"enriched_by": "enricher", "enrichments_applied": list(ENRICHMENTS)}}
+
+
+def test_a_missing_timestamp_is_the_event_time(connection: duckdb.DuckDBPyConnection) -> None:
+    """Milliseconds, or microseconds if there are any; UTC whatever the session's time zone."""
+    frame = raw(connection, [{}, {}])
+    at = "'2025-12-04 10:00:00.120000+00'::TIMESTAMPTZ + to_microseconds(file_offset * 7)"
+    try:
+        connection.execute("SET TimeZone = 'Asia/Kolkata'")
+        texts = texts_of(enrich(frame.project(f"* REPLACE ({at} AS event_time)"), EnrichConfig()))
+    finally:
+        connection.execute("SET TimeZone = 'UTC'")
+    assert [json.loads(text)["timestamp"] for text in texts] == [
+        "2025-12-04T10:00:00.120Z",
+        "2025-12-04T10:00:00.120007Z",
+    ]
+
+
+@pytest.mark.parametrize("collector", [None, {}, {"hostname": None}])
+def test_what_landing_did_not_record_is_not_added(
+    connection: duckdb.DuckDBPyConnection, collector: Event | None
+) -> None:
+    """An hour landed by an older version is enriched with what there is."""
+    (text,) = texts_of(enrich(raw(connection, [{}], collector), EnrichConfig()))
+    assert set(json.loads(text)) == {"timestamp", "environment", "_enrichment"}
+
+
+def test_a_disabled_enricher_leaves_the_text_alone(connection: duckdb.DuckDBPyConnection) -> None:
+    """``enabled: false`` drops landing's columns and nothing else."""
+    told: list[Event | str] = ['{ "a" : 1.50 }', "{}"]
+    frame = enrich(raw(connection, told), EnrichConfig(enabled=False))
+    assert frame.columns == [*events.LINEAGE, *events.PROMOTED, "event"]
+    assert texts_of(frame) == told
+
+
+def test_the_events_own_digits_survive(connection: duckdb.DuckDBPyConnection) -> None:
+    """Numbers keep the digits they came with: the text is extended, never written anew."""
+    (text,) = texts_of(enrich(raw(connection, ['{"a":1.50,"b":1e2,"c":123456789012345678901234567890}']), ALL))
+    assert text.startswith('{"a":1.50,"b":1e2,"c":123456789012345678901234567890,"timestamp":')
+
+
+def test_unknown_enrichments_and_prices_are_refused() -> None:
+    """A typo in the configuration is found at start."""
+    for wrong in ({"enrichments": ("memory",)}, {"input_usd_per_million": -1}, {"output_usd_per_million": "0.0000001"}):
+        with pytest.raises(ValidationError):
+            EnrichConfig(**wrong)
+
+
+def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
+    """An hour of several row groups, worked on by two threads, comes out in the order in which it went in."""
+    with store.connect(tmp_path, threads=2) as connection:
+        rows = connection.sql(
+            """SELECT printf('%032x', (n * 7919) % 150001) AS row_uid, TIMESTAMPTZ '2025-12-04 10:00:00Z' AS event_time,
+            'f' AS file_id, n AS file_offset, event_time AS landed_at, '{"id":' || n || '}' AS event,
+            '{"hostname":"h"}' AS collector, 'a' AS event_file FROM range(150000) t(n)"""
+        )
+        store.write_parquet(events.with_columns(rows, "collector", "event_file"), tmp_path / "raw.parquet")
+        store.write_parquet(
+            enrich(connection.read_parquet(str(tmp_path / "raw.parquet")), EnrichConfig()), tmp_path / "out.parquet"
+        )
+        out = connection.read_parquet(str(tmp_path / "out.parquet")).project("file_offset, event_id").fetchall()
+        plan = enrich(connection.read_parquet(str(tmp_path / "raw.parquet")), ALL).explain()
+    assert "join" not in plan.lower()  # DuckDB's joins lose the order of rows, sometimes
+    assert out == [(n, str(n)) for n in range(150000)]
