@@ -1,0 +1,1 @@
+"""What stands between an hour and a receiver that can only append: a ledger of what was sent, an outbox, retries."""

@@ -1,0 +1,105 @@
+"""What a destination is to the rest: it takes an hour whole, says what it holds, and can be read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import duckdb
+from pydantic import Field
+
+from obs_assets.config import Block
+from obs_assets.events import Frame
+from obs_assets.hours import Hour
+from obs_assets.receipts import InputVersion
+from obs_assets.transforms.filter import FilterConfig
+
+
+class DestinationConfig(Block, frozen=True):
+    """Options that every destination has.
+
+    Attributes:
+        from_: the frame it takes, never one before redaction.
+        filter: a filter of its own, applied to that frame.
+    """
+
+    from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
+    filter: FilterConfig | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An hour as it is offered to a destination.
+
+    Attributes:
+        frame: lineage and promoted columns, ``weight`` (DOUBLE) and ``event``, sorted by (event_time, row_uid).
+        hour: which hour.
+        version: what the frame was built from; only its generation is compared for older or newer.
+        rows: of the frame.
+        content_hash: of the frame, see `obs_assets.events.CONTENT_HASH`.
+        run_id: who offers it, for ledgers.
+        rebuild: write even if the destination holds this very version.
+    """
+
+    frame: Frame = field(repr=False)
+    hour: Hour
+    version: InputVersion
+    rows: int
+    content_hash: str
+    run_id: str = ""
+    rebuild: bool = False
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of an offer: ``offered = written + already_there + sum(refused.values())``.
+
+    Attributes:
+        stats: figures for the UI, by the original's names where it had them.
+    """
+
+    written: int
+    already_there: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    size_bytes: int = 0
+    stats: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a destination's own ledger says that it holds of an hour."""
+
+    version: InputVersion
+    rows: int
+    content_hash: str
+
+
+class Destination(Protocol):
+    """A service that takes hours. Implementations know neither Dagster nor each other."""
+
+    def deliver(self, offer: Offer) -> Delivery:
+        """Make the destination hold exactly the offered hour; harmless to repeat.
+
+        Raises:
+            StaleHourError: it holds a newer generation.
+            TransientError: it may work later.
+            PermanentError: it will not.
+        """
+
+    def holding(self, hour: Hour) -> Holding | None:
+        """The ledger's row of an hour; None when it never took one."""
+
+    def selected(self, frame: Frame) -> Frame:
+        """The rows of an offered frame that it should hold, ``event`` as it would hold it."""
+
+    def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
+        """What is really there: ``row_uid`` and ``event`` of each row, in any order, without what delivery added.
+
+        ``event`` is empty where the destination keeps no single events.
+        """
+
+    def check(self) -> str:
+        """One line that says what was reached.
+
+        Raises:
+            ConfigurationError: it cannot be reached; names the setting to change.
+        """

@@ -1,0 +1,355 @@
+"""Webhooks: what is posted, how it is signed, and one HTTP request that cannot be led astray.
+
+What to send, when, and what was sent already is `obs_assets.delivery.outbox`'s; nothing here remembers anything.
+A request goes to addresses that were checked, follows no redirect, takes no proxy, cookie or ``.netrc``, ends at a
+total deadline and reads at most 64 KiB of the answer. Where it goes and what it carries is in no message and no log.
+"""
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+
+from obs_assets.alerts import AlertRule
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.guard import Guard, GuardedAdapter, unlogged
+from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+
+CONTENT_TYPE = "application/json"
+USER_AGENT = f"obs_assets/{version('obs_assets')}"
+READ_LIMIT_BYTES = 64 * 1024
+LONGEST_WAIT_S = 3600.0
+"""However long a receiver asks to be left alone, it is tried again after this."""
+
+TOO_MANY_REQUESTS = 429
+TRANSIENT_STATUSES = frozenset({408, 425, TOO_MANY_REQUESTS, *range(500, 600)})
+
+_REFUSED_NAMES = {
+    "retry_delay": "retry_delay (milliseconds) is retry_delay_s here, in seconds",
+    "timeout": "timeout (milliseconds) is timeout_s here, in seconds, and covers the whole request",
+}
+
+
+class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
+    """What is sent where. Options and defaults are the original's unless said otherwise.
+
+    Attributes:
+        from_: rules need every event, so the frame before sampling.
+        url: http or https, without user and password; None: nothing is sent, what would be is recorded.
+        headers: sent as they are, masked like secrets.
+        auth_type: which of the options below goes into a header. ``hmac`` demands a secret; a secret alone signs too.
+        hmac_secret: of ``X-Signature`` (hex over the body) and of the Standard Webhooks headers, for which
+            ``whsec_<base64>`` is decoded.
+        payload_format: ``array`` of events, ``object`` that holds it, or ``individual``: one request an event.
+        include_metadata: ``object`` also says count, destination and when the dispatch was made.
+        max_retries: attempts in one go; what then failed waits in the outbox.
+        retry_delay_s: before the second attempt; times ``retry_backoff`` before each further one.
+        rate_limit: requests per second of one process.
+        timeout_s: for the whole request, from the first connection to the last byte.
+        batch_size: events in a request.
+        rules: an event goes with the first rule that matches it.
+        allow_hosts: hosts that may have loopback and private addresses.
+    """
+
+    type: Literal["webhook"] = "webhook"
+    from_: Literal["redacted", "sampled"] = Field("redacted", alias="from")
+    url: SecretStr | None = None
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    headers: Mapping[str, SecretStr] = {}
+    auth_type: Literal["none", "bearer", "basic", "api-key", "hmac"] = "none"
+    auth_token: SecretStr | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    api_key: SecretStr | None = None
+    api_key_header: str = "X-API-Key"
+    hmac_secret: SecretStr | None = None
+    hmac_algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
+    hmac_header: str = "X-Signature"
+    payload_format: Literal["array", "object", "individual"] = "array"
+    payload_key: str = Field("events", min_length=1)
+    include_metadata: bool = True
+    max_retries: int = Field(3, ge=1, le=10)
+    retry_delay_s: float = Field(1.0, ge=0)
+    retry_backoff: float = Field(2.0, ge=1)
+    rate_limit: float | None = Field(None, gt=0)
+    timeout_s: float = Field(30.0, gt=0, le=300)
+    batch_size: int = Field(10, ge=1, le=10_000)
+    rules: tuple[AlertRule, ...] = (AlertRule(),)
+    allow_hosts: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_the_original(cls, values: Any) -> Any:
+        for name in _REFUSED_NAMES.keys() & (values if isinstance(values, Mapping) else {}):
+            raise ValueError(_REFUSED_NAMES[name])
+        return values
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            _ = parts.port
+        except ValueError:
+            raise ValueError("has a host or port that cannot be read") from None
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must begin with https:// or http:// and name a host")
+        if parts.username is not None:
+            raise ValueError("must not hold a user or password: use auth_type: basic with username and password")
+        return url
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "WebhookConfig":
+        if len({rule.name for rule in self.rules}) < len(self.rules):
+            raise ValueError("two rules have one name: give each its own")
+        if self.payload_format == "object" and self.include_metadata and self.payload_key == "metadata":
+            raise ValueError("payload_key: metadata is taken by include_metadata: choose another key")
+        return self
+
+    def with_fallbacks(self, **secrets: SecretStr | None) -> "WebhookConfig":
+        """This configuration, what it leaves open (``url``, ``auth_token``, …) filled in, from the environment say.
+
+        Raises:
+            ConfigurationError: what is filled in cannot be.
+        """
+        left_open = {name: value for name, value in secrets.items() if value and getattr(self, name) is None}
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        try:
+            return self.model_validate({**said, **left_open})
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = ".".join(map(str, first["loc"]))
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"the webhook's {option} from the environment: {reason}") from None
+
+
+def compose(config: WebhookConfig, destination: str, events: Sequence[str], created_at: datetime) -> bytes:
+    """The body of a dispatch.
+
+    Args:
+        config: says the format; ``individual`` takes exactly one event.
+        destination: named in the metadata.
+        events: JSON texts. They go in as they are, so that numbers keep their digits.
+        created_at: when the dispatch was made; a later attempt sends the same bytes.
+    """
+    if config.payload_format == "individual":
+        (event,) = events
+        return event.encode()
+    array = f"[{','.join(events)}]"
+    if config.payload_format == "array":
+        return array.encode()
+    timestamp = created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    metadata = {"count": len(events), "destination": destination, "timestamp": timestamp}
+    tail = f',"metadata":{json.dumps(metadata)}' if config.include_metadata else ""
+    return f"{{{json.dumps(config.payload_key)}:{array}{tail}}}".encode()
+
+
+def identify(destination: str, rule: str, row_uids: Sequence[str]) -> str:
+    """The ``webhook-id`` of a dispatch: a hash of what is sent and why, so that composing it again gives the same."""
+    return "msg_" + hashlib.sha256(json.dumps([destination, rule, *row_uids]).encode()).hexdigest()[:32]
+
+
+def authorization(config: WebhookConfig) -> dict[str, str]:
+    """The header that ``auth_type`` asks for.
+
+    Raises:
+        ConfigurationError: an option that it needs is missing.
+    """
+    if config.auth_type == "bearer":
+        return {"Authorization": f"Bearer {_needed(config, 'auth_token')}"}
+    if config.auth_type == "basic":
+        pair = f"{_needed(config, 'username')}:{_needed(config, 'password')}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    if config.auth_type == "api-key":
+        return {config.api_key_header: _needed(config, "api_key")}
+    if config.auth_type == "hmac":
+        _needed(config, "hmac_secret")
+    return {}
+
+
+def _needed(config: WebhookConfig, option: str) -> str:
+    value = getattr(config, option)
+    if not value:
+        raise ConfigurationError(f"auth_type: {config.auth_type} needs {option} in the webhook's block")
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def signatures(config: WebhookConfig, webhook_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    """The headers that let a receiver know the sender: the original's, and those of https://www.standardwebhooks.com.
+
+    Args:
+        config: without a secret only ``webhook-id`` and ``webhook-timestamp`` are given.
+        webhook_id: the same for every attempt: the receiver's key to tell a repetition.
+        at: of this attempt; receivers refuse old ones.
+        body: the bytes as sent.
+    """
+    timestamp = str(int(at.timestamp()))
+    headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp}
+    if config.hmac_secret:
+        secret = config.hmac_secret.get_secret_value()
+        signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
+        digest = hmac.digest(_standard_key(secret), signed, "sha256")
+        headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
+        headers[config.hmac_header] = hmac.digest(secret.encode(), body, config.hmac_algorithm).hex()
+    return headers
+
+
+def _standard_key(secret: str) -> bytes:
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        raise ConfigurationError("hmac_secret (WEBHOOK_HMAC_SECRET) must go on in base64 after whsec_") from None
+
+
+class WebhookSender:
+    """Makes requests, one at a time. Not for several threads at once: one request is under the deadline.
+
+    Args:
+        config: its ``url`` is set.
+        allow_private: let every host have loopback and private addresses (``OBS_WEBHOOK_ALLOW_PRIVATE``).
+        clock: the time, UTC.
+        sleep: waits for the rate limit.
+
+    Raises:
+        ConfigurationError: ``auth_type`` lacks its option, or a header cannot be sent.
+    """
+
+    def __init__(
+        self,
+        config: WebhookConfig,
+        *,
+        allow_private: bool = False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if config.url is None:
+            raise ConfigurationError("webhook sending is off: WEBHOOK_URL is not set")
+        self._config = config
+        self._url = config.url.get_secret_value()
+        self._guard = Guard(allow_private=allow_private, allow_hosts=config.allow_hosts)
+        self._adapter = GuardedAdapter(self._guard)
+        self._clock = clock
+        self._sleep = sleep
+        self._next_slot = time.monotonic()
+        self._check_request()
+
+    def send(self, body: bytes, content_type: str, webhook_id: str) -> None:
+        """Post one body, once.
+
+        Raises:
+            TransientError: no answer, or one that says "later"; carries what ``Retry-After`` asks for.
+            PermanentError: an answer that would be the same next time, or an address that is refused.
+        """
+        self._await_slot()
+        request = self._request(body, content_type, webhook_id)
+        with self._guard.watching(self._config.timeout_s) as deadline, unlogged():
+            try:
+                response = self._adapter.send(request, stream=True, timeout=self._config.timeout_s, verify=True)
+                deadline.check()  # a head that was cut short looks like a whole one
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                # The library's own message holds the URL.
+                reason = f" within {self._config.timeout_s:g} s" if deadline.passed else f": {type(error).__name__}"
+                raise TransientError("no answer" + reason) from None
+            _read_a_little(response)
+        judge(response.status_code, retry_after_s(response.headers.get("Retry-After"), self._clock()))
+
+    def reach(self) -> str:
+        """Connect to the receiver without a request; returns ``host:port``.
+
+        Raises:
+            TransientError: it cannot be reached.
+            PermanentError: its address is refused.
+        """
+        parts = urlsplit(self._url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        with self._guard.watching(min(5.0, self._config.timeout_s)):
+            try:
+                self._guard.connect(str(parts.hostname), port).close()
+            except OSError as error:
+                raise TransientError(f"no connection: {type(error).__name__}") from None
+        return f"{parts.hostname}:{port}"
+
+    def _request(self, body: bytes, content_type: str, webhook_id: str) -> requests.PreparedRequest:
+        request = requests.Request(self._config.method, self._url, data=body).prepare()
+        request.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Content-Type": content_type})
+        request.headers.update({name: value.get_secret_value() for name, value in self._config.headers.items()})
+        request.headers.update(authorization(self._config))
+        request.headers.update(signatures(self._config, webhook_id, self._clock(), body))
+        return request
+
+    def _check_request(self) -> None:
+        try:
+            request = self._request(b"", CONTENT_TYPE, "msg_")
+            request.prepare_headers(request.headers)
+            "".join(request.headers).encode("ascii")
+            "".join(request.headers.values()).encode("latin-1")
+        except (requests.RequestException, ValueError):
+            raise ConfigurationError(
+                "the webhook's url, headers or credentials cannot be sent: "
+                "look for line breaks, spaces at an end and characters beyond Latin-1"
+            ) from None
+
+    def _await_slot(self) -> None:
+        if self._config.rate_limit:
+            self._sleep(max(0.0, self._next_slot - time.monotonic()))
+            # From the slot, not from now: a late wake-up must not lower the rate. But nobody saves up more than 0.1 s.
+            self._next_slot = max(self._next_slot, time.monotonic() - 0.1) + 1 / self._config.rate_limit
+
+
+class RateLimitedError(TransientError):
+    """The receiver answered 429."""
+
+
+def judge(status: int, asked_wait_s: float | None = None) -> None:
+    """What an answer means.
+
+    Raises:
+        TransientError: 408, 425, 5xx; a `RateLimitedError`: 429.
+        PermanentError: everything else but 2xx. A redirect too: it would carry the credentials elsewhere.
+    """
+    if status in TRANSIENT_STATUSES:
+        kind = RateLimitedError if status == TOO_MANY_REQUESTS else TransientError
+        raise kind(f"the webhook answered {status}", retry_after_s=asked_wait_s)
+    if 300 <= status < 400:  # noqa: PLR2004
+        raise PermanentError(f"the webhook answered {status}: redirects are refused, set the final address as url")
+    if not 200 <= status < 300:  # noqa: PLR2004
+        raise PermanentError(f"the webhook answered {status}")
+
+
+def retry_after_s(header: str | None, now: datetime) -> float | None:
+    """Seconds that ``Retry-After`` asks for, at most an hour; None if it asks nothing that can be read."""
+    if not header:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), LONGEST_WAIT_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT_S)
+
+
+def _read_a_little(response: requests.Response) -> None:
+    """Read the start of an answer, so that its connection may serve again; the status has said all."""
+    with contextlib.suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
+        response.raw.read(READ_LIMIT_BYTES, decode_content=False)
+    response.close()
