@@ -1,0 +1,358 @@
+"""One hour, stage by stage: what each asset calls. No Dagster here, and no rule of any stage: those have modules.
+
+A stage reads the frame before it, applies one pure function, writes its own frame and then its receipt. Nothing is
+counted that was not read back from what was written.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from functools import cached_property
+from typing import IO
+
+import duckdb
+import tenacity
+
+from obs_assets import embedded
+from obs_assets.delivery.outbox import WebhookAlerts
+from obs_assets.destinations.base import Destination, DestinationConfig, Offer
+from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
+from obs_assets.destinations.s3 import S3Config, S3Destination
+from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, TransientError
+from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
+from obs_assets.hours import Hour, first_open_hour, parse_hour
+from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
+from obs_assets.receipts import InputVersion, Receipt
+from obs_assets.settings import PostgresSettings, S3Settings, Settings
+from obs_assets.sources.files import Listing, list_files
+from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
+from obs_assets.sources.log import Landed, LandedHour, LandingLog
+from obs_assets.store import Store, connect, make_private_dir
+from obs_assets.transforms.enrich import enrich
+from obs_assets.transforms.filter import judge
+from obs_assets.transforms.redact import redact, redacted_by_type
+from obs_assets.transforms.sample import sample
+
+_OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
+
+BUSY_AFTER_S = 30
+"""How long to wait for another run that is at work on the same hour."""
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(BlockingIOError),
+    wait=tenacity.wait_random(0.02, 0.2),
+    stop=tenacity.stop_after_delay(BUSY_AFTER_S),
+    reraise=True,
+)
+def _lock(handle: IO[str], operation: int) -> None:
+    flock(handle, operation | LOCK_NB)
+
+
+@dataclass(frozen=True)
+class HourlyPipeline:
+    """A pipeline bound to this machine's settings.
+
+    Attributes:
+        config: what happens to events.
+        settings: where data lies and how servers are reached.
+        name: of the pipeline; its folder below the data dir.
+    """
+
+    config: PipelineConfig
+    settings: Settings
+    name: str = DEFAULT_PIPELINE
+
+    @cached_property
+    def store(self) -> Store:
+        """The frames and receipts."""
+        return Store(self.settings.data_dir / "pipelines" / self.name)
+
+    @cached_property
+    def log(self) -> LandingLog:
+        """What has landed."""
+        return LandingLog(self.store.landed_dir)
+
+    # Landing
+
+    def land(self, now: datetime | None = None) -> LandingReport:
+        """Land what is new in the event files; ``now`` is the clock by default."""
+        return land(self.config.source, self.log, first_hour=self.config.first_hour, now=now)
+
+    def landed(self) -> Landed:
+        """All that has landed."""
+        return self.log.load()
+
+    def first_open_hour(self) -> Hour:
+        """The oldest hour that is not closed; the pipeline's first before anything was landed."""
+        looked_at = self.log.looked_at()
+        return first_open_hour(looked_at, self.config.allowed_lateness) if looked_at else self.config.first_hour
+
+    def listing(self) -> Listing:
+        """The event files as they are now."""
+        return list_files(self.config.source)
+
+    def dead_letters(self) -> list[tuple[str, str, int, int]]:
+        """What could not be read: file, reason, letters, bytes; most letters first."""
+        files = [str(path) for path in sorted(self.log.passes_dir.glob("[0-9]*/dead_letters.parquet"))]
+        if not files:
+            return []
+        with self._connect("the dead letters") as connection:
+            letters = connection.read_parquet(files).aggregate("event_file, reason, count(*) AS n, sum(length)::BIGINT")
+            rows: list[tuple[str, str, int, int]] = letters.order("n DESC, event_file, reason").fetchall()
+        return rows
+
+    def is_current(self, hour: Hour) -> bool:
+        """Whether every destination holds all that has landed for an hour."""
+        return self._is_current(hour, self.landed().hour(hour).generation)
+
+    def stale_hours(self) -> list[Hour]:
+        """Closed hours that got bytes and are not current at some destination, oldest first."""
+        open_hour = self.first_open_hour()
+        landed = {parse_hour(key): hour.generation for key, hour in self.landed().hours.items()}
+        return sorted(
+            hour for hour, generation in landed.items() if hour < open_hour and not self._is_current(hour, generation)
+        )
+
+    def _is_current(self, hour: Hour, generation: int) -> bool:
+        receipts = [self.store.find_receipt(name, hour) for name in self.destination_names]
+        return all(receipt is not None and receipt.version.generation >= generation for receipt in receipts)
+
+    # Stages
+
+    def build(self, stage: Stage, hour: Hour) -> Receipt:
+        """Build a stage's hour anew from the frame before it.
+
+        Raises:
+            MissingFrameError: the stage before has not built the hour.
+            ReceiptError: the counts of the stage before do not add up.
+        """
+        steps: dict[Stage, Callable[[duckdb.DuckDBPyConnection, Hour], Receipt]] = {
+            "raw_events": self._raw,
+            "enriched_events": self._enriched,
+            "redacted_events": self._redacted,
+            "sampled_events": self._sampled,
+        }
+        with self._hold(hour, alone=True), self._connect(f"{stage} {hour}") as connection:
+            self._sweep(hour, stage, *(self.destination_names if stage == STAGES[0] else ()))
+            # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
+            self.store.forget_receipt(stage, hour)
+            return self.store.write_receipt(steps[stage](connection, hour), hour)
+
+    @contextmanager
+    def _hold(self, hour: Hour, *, alone: bool) -> Iterator[None]:
+        """Hold an hour's frames: alone to build one, with others to read them. The system lets go when a process ends.
+
+        Raises:
+            HourBusyError: another run is at it for longer than one wants to wait.
+        """
+        path = make_private_dir(self.store.root / "locks") / f"{hour.stamp}.lock"
+        with path.open("w") as handle:
+            try:
+                _lock(handle, LOCK_EX if alone else LOCK_SH)
+            except BlockingIOError:
+                raise HourBusyError(f"another run is at work on {hour}: let it finish, then try again") from None
+            yield
+
+    def _sweep(self, hour: Hour, *names: str) -> None:
+        """Remove what killed runs have written aside for an hour; nobody else may be writing there."""
+        for name in names:
+            for path in (self.store.frame_path(name, hour), self.store.receipt_path(name, hour)):
+                for left in path.parent.glob(f"*.{path.name}.*.tmp"):
+                    left.unlink(missing_ok=True)
+
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        # Opened once: twelve milliseconds for each stage of a small hour would be a fifth of its time
+        return connect(self.store.temp_dir)
+
+    @contextmanager
+    def _connect(self, work: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection whose errors are ours; DuckDB's own may quote events."""
+        with self._database.cursor() as connection:
+            try:
+                yield connection
+            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+                raise TransientError(f"{work}: {str(error).splitlines()[0]}") from None
+            except duckdb.Error as error:
+                raise PermanentError(f"{work}: DuckDB refused the hour ({type(error).__name__})") from None
+
+    def _raw(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
+        landed = self.landed().hour(hour)
+        frame = with_columns(self._landed_frame(connection, landed), "event_file", "collector")
+        version = self.config.next_version(InputVersion(landed.generation, "", ""), "raw_events")
+        return self._write(
+            connection, frame.order("event_time, row_uid"), "raw_events", hour, version, taken=landed.rows
+        )
+
+    def _landed_frame(self, connection: duckdb.DuckDBPyConnection, landed: LandedHour) -> Frame:
+        """An hour's chunks, each event with ``_source`` and ``_event_file``, as the original's source adds them."""
+        chunks = [str(path) for path in self.log.chunk_paths(landed)]
+        lines = connection.read_parquet(chunks) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
+        source = self.config.source
+        name, kind = quote(source.name or source.type), quote(source.type)
+        fields = {
+            "_source": f"',\"_source\":' || to_json({{'name': {name}, 'type': {kind}}})",
+            "_event_file": "',\"_event_file\":' || to_json(event_file)",
+        }
+        added = " || ".join(
+            f"CASE WHEN contains(line, '\"{key}\"') AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
+            for key, field in fields.items()
+        )
+        return lines.project(f"*, {added} AS added").project(
+            f"* EXCLUDE (line, added), {append_fields('line', 'added')} AS event"
+        )
+
+    def _enriched(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
+        before = self.store.read_receipt("raw_events", hour).check()
+        frame = self.store.read_frame(connection, "raw_events", hour)
+        frame = (
+            enrich(frame, self.config.enrich)
+            if self.config.enrich
+            else frame.project("* EXCLUDE (event_file, collector)")
+        )
+        version = self.config.next_version(before.version, "enriched_events")
+        return self._write(connection, frame, "enriched_events", hour, version, taken=before.kept)
+
+    def _redacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
+        before = self.store.read_receipt("enriched_events", hour).check()
+        key = self.settings.hash_key
+        frame = redact(
+            self.store.read_frame(connection, "enriched_events", hour),
+            self.config.redact,
+            key.get_secret_value().encode() if key else None,
+        )
+        kept = frame.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
+        version = self.config.next_version(before.version, "redacted_events")
+        receipt = self._write(connection, kept, "redacted_events", hour, version, taken=before.kept, hashed=True)
+        if receipt.unaccounted:  # rare, so that redaction is not run twice for a count that is nearly always empty
+            receipt = replace(receipt, other=count_by(frame, "dropped_by"))
+        written = self.store.read_frame(connection, "redacted_events", hour)
+        return replace(receipt, details={"redacted values": redacted_by_type(written)})
+
+    def _sampled(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
+        before = self.store.read_receipt("redacted_events", hour).check()
+        frame = self.store.read_frame(connection, "redacted_events", hour).project("* EXCLUDE (redactions)")
+        judged = sample(judge(frame, self.config.filter), self.config.sample)
+        kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
+        version = self.config.next_version(before.version, "sampled_events")
+        receipt = self._write(connection, kept, "sampled_events", hour, version, taken=before.kept, hashed=True)
+        return replace(receipt, other=count_by(judged, "dropped_by"))
+
+    def _write(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        frame: Frame,
+        stage: Stage,
+        hour: Hour,
+        version: InputVersion,
+        *,
+        taken: int,
+        hashed: bool = False,
+    ) -> Receipt:
+        path = self.store.write_frame(frame, stage, hour)
+        written = self.store.read_frame(connection, stage, hour)
+        rows, content = written.aggregate(f"count(*), {CONTENT_HASH if hashed else quote('')}").fetchall()[0]
+        return Receipt(hour.key, stage, version, taken, rows, content_hash=content, size_bytes=path.stat().st_size)
+
+    # Destinations
+
+    def deliver(self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False) -> Receipt:
+        """Offer an hour to the destination whose asset has this name.
+
+        Raises:
+            MissingFrameError: the frame that it takes has not been built.
+            ObsError: what the destination says.
+        """
+        config = self.destination_config(name)
+        with self._hold(hour, alone=False):
+            return self._deliver(config, name, hour, run_id=run_id, rebuild=rebuild)
+
+    def _deliver(self, config: DestinationConfig, name: str, hour: Hour, *, run_id: str, rebuild: bool) -> Receipt:
+        with self._connect(f"{name} {hour}") as connection:
+            offer, filtered = self._offer(connection, config, hour)
+            delivery = self.destination(name).deliver(replace(offer, run_id=run_id, rebuild=rebuild))
+        already_there = {"already there": delivery.already_there} if delivery.already_there else {}
+        receipt = Receipt(
+            hour.key,
+            name,
+            offer.version,
+            taken=offer.rows + sum(filtered.values()),
+            kept=delivery.written,
+            other={**filtered, **already_there, **delivery.refused},
+            details={"figures": dict(delivery.stats)},
+            content_hash=offer.content_hash,
+            size_bytes=delivery.size_bytes,
+        )
+        return self.store.write_receipt(receipt, hour)
+
+    def offer(self, connection: duckdb.DuckDBPyConnection, name: str, hour: Hour) -> Offer:
+        """What a destination would be offered of an hour now."""
+        return self._offer(connection, self.destination_config(name), hour)[0]
+
+    def _offer(
+        self, connection: duckdb.DuckDBPyConnection, config: DestinationConfig, hour: Hour
+    ) -> tuple[Offer, dict[str, int]]:
+        stage = f"{config.from_}_events"
+        receipt = self.store.read_receipt(stage, hour).check()
+        frame = self.store.read_frame(connection, stage, hour)
+        if config.from_ == "redacted":
+            frame = frame.project("*, 1.0::DOUBLE AS weight")
+        offer = Offer(frame.project(_OFFERED), hour, receipt.version, receipt.kept, receipt.content_hash)
+        if config.filter is None or not config.filter.enabled:
+            return offer, {}
+        judged = judge(frame, config.filter)
+        kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
+        rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
+        return replace(offer, frame=kept, rows=rows, content_hash=content), count_by(judged, "dropped_by")
+
+    def destination_config(self, name: str) -> DestinationConfig:
+        """The block of the destination whose asset has this name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        for config in self.config.destinations:
+            if asset_name(config) == name:
+                return config
+        known = ", ".join(map(asset_name, self.config.destinations))
+        raise ConfigurationError(f"no destination is called {name!r}; there are {known}")
+
+    def destination(self, name: str) -> Destination:
+        """The destination, its server started if it is an embedded one."""
+        config = self.destination_config(name)
+        match config:
+            case PostgresConfig():
+                return PostgresDestination(config, self.postgres)
+            case S3Config():
+                return S3Destination(config, self.s3)
+            case WebhookConfig():
+                return WebhookAlerts(self._ledger_name(name), config, self.postgres, self.settings.webhook)
+        raise ConfigurationError(f"{name!r} is of an unknown type")
+
+    def _ledger_name(self, name: str) -> str:
+        """What a destination calls itself where several pipelines keep their ledgers."""
+        return name if self.name == DEFAULT_PIPELINE else f"{self.name}.{name}"
+
+    def outboxes(self) -> list[WebhookAlerts]:
+        """The webhook destinations, for those who look after their dispatches."""
+        found = [self.destination(name) for name in self.destination_names]
+        return [destination for destination in found if isinstance(destination, WebhookAlerts)]
+
+    @property
+    def destination_names(self) -> list[str]:
+        """The assets' names of the enabled destinations."""
+        return [asset_name(config) for config in self.config.enabled_destinations]
+
+    @cached_property
+    def postgres(self) -> PostgresSettings:
+        """The PostgreSQL server: the environment's, else the embedded one."""
+        return self.settings.postgres or embedded.postgres(self.settings.data_dir)
+
+    @cached_property
+    def s3(self) -> S3Settings:
+        """The S3 server: the environment's, else the embedded one."""
+        return self.settings.s3 or embedded.s3(self.settings.data_dir)

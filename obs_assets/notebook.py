@@ -1,0 +1,29 @@
+"""What a notebook asks for: an hour as a pandas DataFrame."""
+
+import pandas as pd
+
+from obs_assets import pipeline, settings
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import parse_hour
+from obs_assets.store import connect
+
+
+def read_hour(stage: str, hour: str, pipeline_name: str = "pipeline") -> pd.DataFrame:
+    """One hour of a stage.
+
+    Args:
+        stage: ``raw_events``, ``enriched_events``, ``redacted_events`` or ``sampled_events``.
+        hour: Dagster's key, ``2025-12-04-10:00``.
+        pipeline_name: the pipeline's folder below ``defs/``.
+
+    Returns:
+        Arrow-backed columns as `obs_assets.events` describes them; ``event`` is the whole event as JSON text.
+
+    Raises:
+        MissingFrameError: the stage has not built the hour.
+    """
+    hourly = HourlyPipeline(pipeline.load(pipeline.file_of(pipeline_name)), settings.load(), pipeline_name)
+    with connect(hourly.store.temp_dir) as connection:
+        frame = hourly.store.read_frame(connection, stage, parse_hour(hour))
+        hour_of_stage: pd.DataFrame = frame.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
+    return hour_of_stage

@@ -1,0 +1,350 @@
+"""A pipeline's configuration: what happens to events between the files and the destinations. Knows nothing of Dagster.
+
+Each block is declared beside the code that it configures; here they come together. ``load`` reads the YAML form,
+`PipelineConfig.builder` is the fluent form.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from jinja2 import Environment, StrictUndefined, TemplateError
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from obs_assets import settings
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.postgres import PostgresConfig
+from obs_assets.destinations.s3 import S3Config
+from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.errors import ConfigurationError
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.receipts import InputVersion
+from obs_assets.sources.files import SourceConfig
+from obs_assets.transforms.enrich import EnrichConfig
+from obs_assets.transforms.filter import FilterConfig
+from obs_assets.transforms.redact import RedactConfig
+from obs_assets.transforms.sample import SampleConfig
+
+Stage = Literal["raw_events", "enriched_events", "redacted_events", "sampled_events"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_BLOCKS: Mapping[Stage, tuple[str, ...]] = {
+    "raw_events": ("source",),
+    "enriched_events": ("enrich",),
+    "redacted_events": ("redact",),
+    "sampled_events": ("filter", "sample"),
+}
+
+CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 1, "enriched_events": 1, "redacted_events": 1, "sampled_events": 1}
+"""Raised by whoever changes what a stage makes of the same input."""
+
+DEFAULT_PIPELINE = "pipeline"
+DEFAULT_ASSET_NAMES = {"postgres": "postgres_events", "s3": "s3_archive", "webhook": "webhook_alerts"}
+ORIGINAL_NAMES = {"postgresql": "postgres"}
+PROCESSORS = {"enricher": "enrich", "pii-redactor": "redact", "filter": "filter", "sampler": "sample"}
+SOURCES = ("event-stream",)
+
+_REPLACED = {
+    "buffer_size": "hours are loaded whole; see batch_size (webhook), part_size_mb (s3)",
+    "flush_interval": "hours are loaded whole; allowed_lateness_minutes says when",
+    "hash_salt": "the key of redaction tokens is the environment's OBS_HASH_KEY",
+}
+
+
+def _destination_type(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    return ORIGINAL_NAMES.get(str(kind), str(kind))
+
+
+DestinationUnion = Annotated[
+    Annotated[PostgresConfig, Tag("postgres")]
+    | Annotated[S3Config, Tag("s3")]
+    | Annotated[WebhookConfig, Tag("webhook")],
+    Discriminator(_destination_type),
+]
+
+
+class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
+    """One pipeline.
+
+    Attributes:
+        start: the first hour, UTC; what happened before is a dead letter.
+        allowed_lateness_minutes: how long after its end an hour waits for stragglers before it closes.
+        owners: shown on every asset: e-mail addresses or ``team:name``.
+        source, enrich, redact, filter, sample: the stages' blocks. Without a redact block events are redacted by mask.
+        destinations: who takes the hours.
+    """
+
+    start: str = "2025-01-01-00:00"
+    allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
+    owners: tuple[str, ...] = ()
+    source: SourceConfig = SourceConfig()
+    enrich: EnrichConfig | None = None
+    redact: RedactConfig = RedactConfig()
+    filter: FilterConfig | None = None
+    sample: SampleConfig | None = None
+    destinations: tuple[DestinationUnion, ...] = ()
+
+    @field_validator("start")
+    @classmethod
+    def _start_is_an_hour(cls, value: str) -> str:
+        try:
+            return parse_hour(value).key
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PipelineConfig":
+        repeated = [name for name, n in Counter(map(asset_name, self.destinations)).items() if n > 1]
+        if repeated:
+            raise ValueError(f"two destinations are called {repeated[0]!r}: give each a name of its own")
+        return self
+
+    @property
+    def first_hour(self) -> Hour:
+        """The hour of ``start``."""
+        return parse_hour(self.start)
+
+    @property
+    def allowed_lateness(self) -> timedelta:
+        """``allowed_lateness_minutes`` as a duration."""
+        return timedelta(minutes=self.allowed_lateness_minutes)
+
+    @property
+    def enabled_destinations(self) -> tuple[DestinationConfig, ...]:
+        """The destinations that take hours."""
+        return tuple(destination for destination in self.destinations if destination.enabled)
+
+    def version(self, stage: Stage, generation: int) -> InputVersion:
+        """The version that a stage's hour has when it and all before it are built by this configuration and code."""
+        version = InputVersion(generation, "", "")
+        for name in STAGES[: STAGES.index(stage) + 1]:
+            version = self.next_version(version, name)
+        return version
+
+    def next_version(self, before: InputVersion, stage: Stage) -> InputVersion:
+        """The version of a stage built now from a frame of version ``before``, whatever that one was built with."""
+        blocks = [_block_json(getattr(self, name)) for name in _BLOCKS[stage]]
+        text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
+        code = f"{before.code_version}.{CODE_VERSIONS[stage]}".lstrip(".")
+        return InputVersion(before.generation, hashlib.sha256(text.encode()).hexdigest()[:12], code)
+
+    @staticmethod
+    def builder() -> "PipelineConfigBuilder":
+        """The fluent form: ``add_source``, ``add_processor``, ``add_destination``, ``build``."""
+        return PipelineConfigBuilder()
+
+
+def _block_json(block: BaseModel | None) -> Any:
+    if isinstance(block, SourceConfig):
+        return {"name": block.name, "type": block.type}  # where files lie does not change what is made of them
+    return block.model_dump(mode="json") if block else None
+
+
+def asset_name(destination: DestinationConfig) -> str:
+    """The name of a destination's asset: its own name, else its type's default."""
+    return destination.name or DEFAULT_ASSET_NAMES[_destination_type(destination)]
+
+
+class PipelineConfigBuilder:
+    """Builds a `PipelineConfig` step by step, with the original's type names.
+
+    >>> PipelineConfig.builder().add_source("event-stream", events_dir="events").build().source.type
+    'event-stream'
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {"destinations": []}
+
+    def add_source(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002 (the original's word)
+        """Set where events come from: ``event-stream``."""
+        self._values["source"] = {"type": _known("source", type, SOURCES), **options}
+        return self
+
+    def add_processor(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
+        """Add ``enricher``, ``pii-redactor``, ``filter`` or ``sampler``; the order of the stages is fixed."""
+        self._values[PROCESSORS[_known("processor", type, PROCESSORS)]] = options
+        return self
+
+    def add_destination(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
+        """Add ``postgresql`` (or ``postgres``), ``s3`` or ``webhook``; several of one type need a name each."""
+        known = _known("destination", type, (*DEFAULT_ASSET_NAMES, *ORIGINAL_NAMES))
+        self._values["destinations"].append({"type": ORIGINAL_NAMES.get(known, known), **options})
+        return self
+
+    def build(self) -> PipelineConfig:
+        """The configuration.
+
+        Raises:
+            ConfigurationError: a value is wrong; the message names its field.
+        """
+        return parse(self._values)
+
+
+def _known(what: str, given: str, names: Iterable[str]) -> str:
+    if given not in set(names):
+        raise ConfigurationError(f"Unknown {what} type {given!r}; there are {', '.join(sorted(names))}")
+    return given
+
+
+def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
+    """Check values and make a configuration of them; ``from_json`` of the original.
+
+    Raises:
+        ConfigurationError: names the field, and the nearest known one where an option is unknown.
+    """
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(f"{where}{line}" for line in explain(error))) from None
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
+    """Read a pipeline file, a component's ``defs.yaml``.
+
+    Args:
+        path: the file.
+        env: for ``{{ env.NAME }}``; the process's environment by default.
+
+    Raises:
+        ConfigurationError: says file, line, field and the allowed values.
+    """
+    try:
+        text = path.read_text()
+        document = yaml.compose(text)
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the pipeline file {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f":{mark.line + 1}" if mark else ""
+        raise ConfigurationError(f"{path}{at}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
+        raise ConfigurationError(f"{path}: a pipeline file has `type:` and a block `attributes:`")
+    try:
+        return PipelineConfig.model_validate(
+            render(values["attributes"], settings.environment() if env is None else env)
+        )
+    except ValidationError as error:
+        lines = [
+            f"{path}:{_line_of(document, ('attributes', *details['loc']))}: {line}"
+            for details, line in zip(error.errors(), explain(error), strict=True)
+        ]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def file_of(name: str) -> Path:
+    """The file of a pipeline of this project.
+
+    Raises:
+        ConfigurationError: there is none of that name.
+    """
+    folder = Path(__file__).parent / "defs"
+    path = folder / name / "defs.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/defs.yaml")))
+        raise ConfigurationError(f"no pipeline is called {name!r}; there are {known}")
+    return path
+
+
+class _Env:
+    """``env`` in a template: ``env.NAME`` is None when unset, ``env('NAME', 'default')`` has a default."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> str | None:
+        return self._values.get(name) or None
+
+    def __call__(self, name: str, default: str | None = None) -> str | None:
+        return self._values.get(name) or default
+
+
+def render(value: Any, env: Mapping[str, str]) -> Any:
+    """Fill in ``{{ env.NAME }}`` anywhere in a document.
+
+    Raises:
+        ConfigurationError: a template is wrong.
+    """
+    if isinstance(value, Mapping):
+        return {key: render(item, env) for key, item in value.items()}
+    if isinstance(value, list):
+        return [render(item, env) for item in value]
+    if isinstance(value, str) and "{{" in value:
+        try:
+            return _render_text(value, _Env(env))
+        except TemplateError as error:
+            raise ConfigurationError(f"the template {value!r} is wrong: {error}") from None
+    return value
+
+
+def _render_text(text: str, env: _Env) -> Any:
+    """A lone expression keeps its value's type, None included; a variable is text even if it looks like a number."""
+    environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - this is no HTML
+    lone = re.fullmatch(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", text)
+    if lone:
+        return environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
+    return environment.from_string(text).render(env=env)
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line for each mistake: field, what is wrong, what is allowed. Values are not repeated: they may be secret."""
+    return [_explain(details) for details in error.errors(include_url=False, include_context=True)]
+
+
+def _explain(details: Any) -> str:
+    path = [part for part in details["loc"] if part not in (*DEFAULT_ASSET_NAMES, "function-after")]
+    field = ".".join(str(part) for part in path)
+    if details["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, path[:-1])) or 'pipeline'}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
+    if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{field}: type must be one of {', '.join(sorted(DEFAULT_ASSET_NAMES))}"
+    return f"{field or 'pipeline'}: {details['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
+    if name in _REPLACED:
+        return f"the option {name!r} has no meaning here: {_REPLACED[name]}"
+    fields = _fields_at(location)
+    near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
+    return f"unknown option {name!r}; {hint}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    blocks: dict[str, type[BaseModel]] = {
+        "source": SourceConfig,
+        "enrich": EnrichConfig,
+        "redact": RedactConfig,
+        "filter": FilterConfig,
+        "sample": SampleConfig,
+        "postgres": PostgresConfig,
+        "s3": S3Config,
+        "webhook": WebhookConfig,
+    }
+    model = next(
+        (blocks[part] for part in reversed(location) if isinstance(part, str) and part in blocks), PipelineConfig
+    )
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _line_of(node: yaml.Node | None, location: Iterable[int | str]) -> int:
+    """The line, from 1, of the deepest part of a location that stands in the document."""
+    line = 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                continue  # a discriminator, or a field that is missing
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line

@@ -1,0 +1,316 @@
+"""The command line as people and scripts use it: words, exit codes, JSON, and one sentence for what is wrong."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import typer
+
+from obs_assets import cli, pipeline
+from obs_assets.delivery import outbox
+from obs_assets.demo.receiver import Receiver
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.settings import Settings
+from obs_assets_tests import harness
+from obs_assets_tests.frames import HOUR
+from obs_assets_tests.harness import PROJECT, Done
+
+Obs = Callable[..., Done]
+
+
+@pytest.fixture
+def events_dir(tmp_path: Path) -> Path:
+    """An hour of events, and a line that is none."""
+    file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
+    with file.open("a") as more:
+        more.write("no event\n")
+    return file.parent
+
+
+@pytest.fixture
+def obs(
+    settings: Settings, events_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Obs:
+    """`obs` in this process, with the environment that a command of its own would have."""
+    for name in list(os.environ):
+        if name.startswith(("OBS_", "POSTGRES_", "AWS_", "WEBHOOK_")):
+            monkeypatch.delenv(name)
+    for name, value in harness.environment(settings, events_dir).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str, **environment: str) -> Done:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["obs", *arguments])
+            patch.setattr(boto3, "DEFAULT_SESSION", None)  # which remembers credentials
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
+        return Done(int(caught.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def built(settings: Settings, events_dir: Path) -> HourlyPipeline:
+    """The default pipeline, one hour of it built."""
+    config = pipeline.load(pipeline.file_of("pipeline"), {"OBS_EVENTS_DIR": str(events_dir)})
+    hourly = HourlyPipeline(config, settings)
+    hourly.land()
+    harness.build(hourly, HOUR)
+    return hourly
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield (*path, name), command
+        yield from commands(command, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_teaches(obs: Obs, path: tuple[str, ...]) -> None:
+    """Every command says in a sentence what it does, and every argument and option what it is."""
+    done = obs(*path, "--help")
+    assert done.code == 0
+    command = COMMANDS[path]
+    sentence = (command.help or "").splitlines()[0]
+    assert sentence.endswith(".")
+    assert len(sentence.split()) > 4
+    assert " ".join(sentence.split()[:4]) in done.out
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
+
+
+def test_every_command_that_answers_has_json() -> None:
+    """Scripts read the same answers as people do."""
+    groups = {path for path, command in COMMANDS.items() if getattr(command, "commands", None)}
+    silent = [path for path, command in COMMANDS.items() if not any("--json" in p.opts for p in command.params)]
+    assert set(silent) == groups
+
+
+def test_the_console_script_is_the_command_line(settings: Settings) -> None:
+    """`obs` is installed, and without arguments it shows what there is."""
+    done = harness.run("obs", env=harness.environment(settings))
+    assert done.code == 2
+    for path in COMMANDS:
+        assert path[0] in done.said
+
+
+# -- answers and exit codes --------------------------------------------------------------------------------------------
+
+
+def test_verify_says_green_and_red(obs: Obs, built: HourlyPipeline) -> None:
+    """0 and one line a store when all is well; 1 and the number when it is not."""
+    green = obs("verify", HOUR.key)
+    assert green.code == 0
+    assert green.out.count("✓") == len(green.out.splitlines()) == 8
+    harness.ask(built.postgres, "DELETE FROM events WHERE event_id = 'err-3'")
+    red = obs("verify", HOUR.key)
+    assert red.code == 1
+    (line,) = [line for line in red.out.splitlines() if line.startswith("✗")]
+    assert "postgres_events" in line
+    assert line.endswith("1 missing")
+
+
+def test_verify_takes_a_range(obs: Obs, built: HourlyPipeline) -> None:
+    """Both ends are included; the hour that was never built is the one that is red."""
+    done = obs("verify", f"{HOUR}...{HOUR.next}", "--json")
+    assert done.code == 1
+    answers = json.loads(done.out)
+    assert [answer["hour"] for answer in answers] == [HOUR.key] * 8 + [HOUR.next.key] * 8
+    assert {answer["hour"] for answer in answers if not answer["ok"]} == {HOUR.next.key}
+    assert answers[5].keys() >= {"store", "rows", "expected", "missing", "unexpected", "different", "problem", "ok"}
+
+
+def test_status_counts(obs: Obs, built: HourlyPipeline) -> None:
+    """What has landed, and which hours wait; numbers in JSON, words for people."""
+    told = json.loads(obs("status", "--json").out)
+    assert (told["files landed"], told["hours landed"], told["events landed"]) == (1, 1, 34)
+    assert told["stale hours"] == 0
+    assert [server["running"] for server in told["servers"]] == [False, False]
+    assert "events landed  34" in obs("status").out
+
+
+def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline) -> None:
+    """File, reason, number and bytes; never what stood there."""
+    done = obs("dead-letters", "list", "--json")
+    assert done.code == 0
+    assert json.loads(done.out) == [{"file": "a.jsonl", "reason": "not_an_object", "letters": 1, "bytes": 9}]
+    assert "no event" not in obs("dead-letters", "list").out
+
+
+def test_alerts_are_listed_and_sent_again(
+    obs: Obs, settings: Settings, events_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dispatch that its receiver refused is failed, listed without its body, and sent by `retry` with its old id."""
+    closed = f"http://127.0.0.1:{free_port()}/CANARY"
+    environment = {"WEBHOOK_URL": closed, "OBS_EVENTS_DIR": str(events_dir)}
+    monkeypatch.setattr(outbox, "PATIENCE_S", 0.0)
+    config = pipeline.load(pipeline.file_of("pipeline"), environment)
+    machine = settings.model_copy(update={"webhook": settings.webhook.model_copy(update={"allow_private": True})})
+    hourly = HourlyPipeline(config, machine)
+    hourly.land()
+    harness.build(hourly, HOUR)
+
+    (waiting,) = json.loads(obs("alerts", "list", "--json", WEBHOOK_URL=closed).out)
+    assert (waiting["state"], waiting["events"]) == ("pending", 5)
+    assert "body" not in waiting
+    assert "CANARY" not in json.dumps(waiting)
+    assert waiting["webhook_id"] in obs("alerts", "list", "--state", "pending", WEBHOOK_URL=closed).out
+    assert obs("alerts", "list", "--state", "sent", WEBHOOK_URL=closed).out == "no dispatches\n"
+    assert obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=closed).code == 1
+    with Receiver() as receiver:
+        done = obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=receiver.url)
+        assert (done.code, done.out) == (0, f"{waiting['webhook_id']} is sent\n")
+        assert [request.webhook_id for request in receiver.requests] == [waiting["webhook_id"]]
+        again = obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=receiver.url)
+    assert (again.code, again.err) == (1, f"obs: no dispatch {waiting['webhook_id']!r} was given up\n")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_redact_shows_what_the_pipeline_would_leave(obs: Obs, tmp_path: Path) -> None:
+    """Lines on standard output, counts by type beside them; numbers keep their digits."""
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"n": 1.50, "who": "jane@example.com"}\n\n{"n": 123456789012345678901234567890}\n')
+    done = obs("redact", str(file))
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert "jane@example.com" not in done.out
+    assert '"n": 1.50' in lines[0]
+    assert lines[1] == '{"n": 123456789012345678901234567890}'
+    assert done.err == "email 1\n"
+    told = json.loads(obs("redact", str(file), "--json").out)
+    assert told["redacted"] == {"email": 1}
+    assert len(told["events"]) == 2
+
+
+def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
+    """The line is named, not shown."""
+    (file := tmp_path / "some.jsonl").write_text('{"n": 1}\nCANARY\n')
+    done = obs("redact", str(file))
+    assert (done.code, done.err) == (1, f"obs: line 2 of {file} is not JSON\n")
+
+
+def test_validate_tries_everything(obs: Obs) -> None:
+    """The file, the events folder and each server, one line each."""
+    done = obs("validate")
+    assert done.code == 0
+    assert done.out.count("✓") == 5
+    told = json.loads(obs("validate", "--json").out)
+    assert told["findings"] == {}
+    assert told["checks"]["events folder"].startswith("1 event files in ")
+
+
+def test_validate_can_stay_offline(obs: Obs) -> None:
+    """A pipeline file can be checked where no server is."""
+    done = obs("validate", "--offline", POSTGRES_PORT="1", OBS_EVENTS_DIR="/nowhere")
+    assert done.code == 0
+    assert done.out.count("✓") == 1
+
+
+def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
+    """A mistake in a pipeline file is misuse: 2, and everything that is wrong at once."""
+    (file := tmp_path / "defs.yaml").write_text("attributes:\n  sample: {error_rat: 1}\n  redact: {mode: blur}\n")
+    done = obs("validate", str(file))
+    assert done.code == 2
+    assert f"{file}:2: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in done.err
+    assert f"{file}:3: redact.mode: Input should be 'mask', 'hash' or 'remove'" in done.err
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["verify", "yesterday"], "'yesterday' is not an hour; write it as Dagster does, for example 2025-12-04-10:00"),
+        (["verify", f"{HOUR.next}...{HOUR}"], "runs backwards"),
+        (["verify", HOUR.key, "--pipeline", "nowhere"], "no pipeline is called 'nowhere'; there are pipeline"),
+        (["validate", "/nowhere.yaml"], "cannot read the pipeline file /nowhere.yaml"),
+        (["verify"], "Missing argument"),
+        (["nonsense"], "No such command"),
+        (["alerts", "list", "--limit", "0"], "--limit"),
+        (["redact", "/nowhere"], "No such file"),
+    ],
+)
+def test_misuse_is_2_and_a_sentence(obs: Obs, arguments: list[str], words: str) -> None:
+    """Nobody reads a traceback for a slip of the finger."""
+    done = obs(*arguments)
+    assert done.code == 2
+    assert words in " ".join(done.err.split())
+    assert "Traceback" not in done.said
+
+
+@pytest.mark.parametrize(
+    ("environment", "check", "setting"),
+    [
+        ({"OBS_EVENTS_DIR": "/nowhere"}, "events folder", "OBS_EVENTS_DIR"),
+        ({"POSTGRES_PASSWORD": "CANARY_wrong"}, "postgres_events", "POSTGRES_PASSWORD"),
+        ({"POSTGRES_PORT": "1"}, "postgres_events", "POSTGRES_PORT"),
+        ({"POSTGRES_DB": "nowhere"}, "postgres_events", "POSTGRES_DB"),
+        ({"AWS_S3_BUCKET": "nowhere-to-be-found"}, "s3_archive", "AWS_S3_BUCKET"),
+        ({"AWS_SECRET_ACCESS_KEY": "CANARY_wrong"}, "s3_archive", "AWS credentials"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"}, "s3_archive", "AWS_ENDPOINT_URL_S3"),
+        ({"WEBHOOK_URL": "http://127.0.0.1:1/CANARY"}, "webhook_alerts", "WEBHOOK_URL"),
+    ],
+)
+def test_validate_names_the_setting(
+    obs: Obs, settings: Settings, environment: dict[str, str], check: str, setting: str
+) -> None:
+    """One sentence for what cannot be reached; the rest is checked all the same; nothing is left behind."""
+    before = harness.tree(settings.data_dir)
+    done = obs("validate", "--json", **environment)
+    assert done.code == 1
+    told = json.loads(done.out)
+    assert setting in told["findings"][check]
+    assert "\n" not in told["findings"][check]
+    assert len(told["checks"]) == 5
+    assert told["findings"].keys() <= {check, "webhook_alerts"}  # whose outbox is in PostgreSQL
+    assert "CANARY" not in done.said
+    assert harness.tree(settings.data_dir) == before
+
+
+def test_a_port_in_use_is_a_sentence(settings: Settings) -> None:
+    """`make dev` names the setting and another port, before it starts anything."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        env = harness.environment(settings, PORT=port)
+        done = harness.run("python", PROJECT / "scripts" / "dev.py", env=env)
+    assert done.code == 1
+    (line,) = done.err.splitlines()
+    assert f"PORT {port} cannot be had" in line
+    assert harness.tree(settings.data_dir) == []
+
+
+def test_an_empty_variable_is_an_unset_one(obs: Obs) -> None:
+    """`OBS_EVENTS_DIR=` does not mean the folder where one happens to stand."""
+    told: dict[str, Any] = json.loads(obs("status", "--json", OBS_EVENTS_DIR="").out)
+    assert told["events folder"] == "not set: OBS_EVENTS_DIR"
+
+
+def test_a_wrong_variable_is_named(obs: Obs) -> None:
+    """By the name that people set."""
+    done = obs("status", POSTGRES_PORT="many")
+    assert done.code == 2
+    assert "POSTGRES_PORT" in done.err
+    assert "many" not in done.err

@@ -1,0 +1,115 @@
+"""Pipeline files: what they may say, and what a mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from obs_assets import pipeline
+from obs_assets.errors import ConfigurationError
+from obs_assets.pipeline import STAGES, PipelineConfig, asset_name
+
+
+def write(tmp_path: Path, attributes: str) -> Path:
+    path = tmp_path / "defs.yaml"
+    path.write_text(f"type: obs_assets.components.ObservabilityPipeline\nattributes:\n{attributes}")
+    return path
+
+
+def refusal(tmp_path: Path, attributes: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        pipeline.load(write(tmp_path, attributes), {})
+    return str(caught.value)
+
+
+def test_the_default_pipeline_loads_without_any_environment() -> None:
+    """A stranger's first command must not fail for a variable that is not set."""
+    config = pipeline.load(pipeline.file_of("pipeline"), {})
+    assert [asset_name(block) for block in config.destinations] == ["postgres_events", "s3_archive", "webhook_alerts"]
+    assert config.source.events_dir is None
+
+
+def test_the_environment_fills_templates_in(tmp_path: Path) -> None:
+    """``{{ env.NAME }}`` is the variable, ``{{ env('NAME', 'default') }}`` has a default."""
+    path = write(tmp_path, "  source: {events_dir: \"{{ env.EVENTS }}\", name: \"{{ env('WHO', 'nobody') }}\"}\n")
+    config = pipeline.load(path, {"EVENTS": "/srv/events"})
+    assert (str(config.source.events_dir), config.source.name) == ("/srv/events", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "line", "words"),
+    [
+        ("  sample:\n    error_rat: 1.0\n", 4, ["error_rat", "did you mean 'error_rate'"]),
+        ("  sample:\n    error_rate: 7\n", 4, ["error_rate", "less than or equal to 1"]),
+        ("  destinations:\n    - {type: s33}\n", 4, ["type must be one of postgres, s3, webhook"]),
+        ("  destinations:\n    - {type: s3}\n    - {type: s3}\n", 2, ["s3_archive", "a name of its own"]),
+        (
+            "  destinations:\n    - type: postgres\n      buffer_size: 100\n",
+            5,
+            ["buffer_size", "hours are loaded whole"],
+        ),
+        ("  start: yesterday\n", 3, ["start", "2025-12-04-10:00"]),
+        ("  redact:\n    enabled: false\n", 3, ["allow_unredacted"]),
+        ("  redact:\n    mode: blur\n", 4, ["mode", "'mask', 'hash' or 'remove'"]),
+    ],
+)
+def test_a_mistake_names_file_line_field_and_what_is_allowed(
+    tmp_path: Path, attributes: str, line: int, words: list[str]
+) -> None:
+    """Whoever mistypes an option reads where it stands and what they meant."""
+    message = refusal(tmp_path, attributes)
+    assert message.startswith(f"{tmp_path / 'defs.yaml'}:{line}: ")
+    for word in words:
+        assert word in message
+
+
+def test_a_secret_is_not_repeated_in_a_message(tmp_path: Path) -> None:
+    """A wrong value may be a password in the wrong place."""
+    assert "hunter2" not in refusal(tmp_path, "  destinations:\n    - {type: postgres, port: hunter2}\n")
+
+
+def test_a_file_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> None:
+    """No traceback for a path that was mistyped."""
+    with pytest.raises(ConfigurationError, match="cannot read the pipeline file"):
+        pipeline.load(tmp_path / "nowhere.yaml", {})
+    (tmp_path / "defs.yaml").write_text("attributes: [")
+    with pytest.raises(ConfigurationError, match="not YAML"):
+        pipeline.load(tmp_path / "defs.yaml", {})
+
+
+def test_the_builder_takes_the_originals_names() -> None:
+    """Code that configured the original reads nearly the same here."""
+    config = (
+        PipelineConfig.builder()
+        .add_source("event-stream", name="CortexEvents", events_dir="coordination/events", event_types=["all"])
+        .add_processor("enricher", enrichments=["timestamp", "hostname", "performance", "context"])
+        .add_processor("pii-redactor", mode="mask")
+        .add_processor("filter", drop_low_value=True, drop_levels=["debug"])
+        .add_processor("sampler", error_rate=1.0, success_rate=0.1)
+        .add_destination("postgresql", name="queryable_storage", database="cortex_observability")
+        .add_destination("s3", bucket="cortex-observability", compression=True)
+        .build()
+    )
+    assert [asset_name(block) for block in config.destinations] == ["queryable_storage", "s3_archive"]
+    with pytest.raises(
+        ConfigurationError, match=r"Unknown destination type 'kafka'; there are postgres, postgresql, s3, webhook"
+    ):
+        PipelineConfig.builder().add_destination("kafka")
+
+
+def test_a_stages_version_changes_with_its_own_block_and_those_before_it() -> None:
+    """Changing the sampler makes sampled hours stale, and leaves redacted ones alone."""
+    one = pipeline.parse({"sample": {"error_rate": 1.0}})
+    other = pipeline.parse({"sample": {"error_rate": 0.5}})
+    same = {stage: one.version(stage, 7) == other.version(stage, 7) for stage in STAGES}
+    assert same == {"raw_events": True, "enriched_events": True, "redacted_events": True, "sampled_events": False}
+    assert pipeline.parse({"redact": {"mode": "remove"}}).version("sampled_events", 7) != one.version(
+        "sampled_events", 7
+    )
+
+
+def test_a_variable_that_looks_like_a_number_stays_the_text_that_it_is(tmp_path: Path) -> None:
+    """A password ``0123`` or ``1e5`` reaches the server as it was typed."""
+    path = write(tmp_path, '  destinations:\n    - {type: postgres, password: "{{ env.PGPASS }}"}\n')
+    for secret in ("0123", "12345", "1e5", "None", "{}"):
+        (block,) = pipeline.load(path, {"PGPASS": secret}).destinations
+        assert block.model_dump()["password"].get_secret_value() == secret
