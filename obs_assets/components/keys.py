@@ -1,0 +1,41 @@
+"""Names of one pipeline's assets and jobs, and what all its assets share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import dagster as dg
+
+from obs_assets.hours import KEY_FORMAT
+from obs_assets.pipeline import PipelineConfig
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a pipeline's things are called.
+
+    Attributes:
+        prefix: empty for the default pipeline.
+        config: for its start and owners.
+    """
+
+    prefix: str
+    config: PipelineConfig
+
+    def key(self, asset: str) -> dg.AssetKey:
+        """An asset's key."""
+        return dg.AssetKey([self.prefix, asset] if self.prefix else [asset])
+
+    def job(self, name: str) -> str:
+        """The name of a job, a schedule or a sensor."""
+        return f"{self.prefix}_{name}" if self.prefix else name
+
+    @cached_property
+    def hours(self) -> dg.HourlyPartitionsDefinition:
+        """The partitions: every hour since the start, the present one included."""
+        return dg.HourlyPartitionsDefinition(start_date=self.config.start, fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
+
+    @property
+    def owners(self) -> Sequence[str]:
+        """Shown on every asset."""
+        return self.config.owners

@@ -1,0 +1,88 @@
+"""The files and what has landed of them: two external assets, and the job that reports on them."""
+
+import dagster as dg
+
+from obs_assets.components.keys import Naming
+from obs_assets.components.metadata import landing_metadata
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.sources.landing import LandingReport
+
+
+def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
+    """Where the lineage starts."""
+    files = dg.AssetSpec(
+        naming.key("event_files"),
+        description="The event files themselves: JSON lines that programs append to, rotate and compress.",
+        group_name="landing",
+        kinds={"file", "json"},
+        owners=naming.owners,
+    )
+    landed = dg.AssetSpec(
+        naming.key("landed_events"),
+        deps=[files],
+        partitions_def=naming.hours,
+        description=(
+            "What has landed for an hour, by event time: each event's own bytes with file, byte offset, landing time "
+            "and host. The landing generation grows whenever the hour gets bytes. What cannot be read is a dead letter."
+        ),
+        group_name="landing",
+        kinds={"parquet"},
+        owners=naming.owners,
+    )
+    return [files, landed]
+
+
+def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
+    """The job ``land_event_files``: one pass over the files, reported hour by hour."""
+
+    @dg.op(name=naming.job("land"), out=dg.Out(dg.Nothing))
+    def land(context: dg.OpExecutionContext) -> None:
+        report = hourly.land()
+        context.log.info(_sentence(report))
+        for reason, count in report.warnings.items():
+            folder = hourly.config.source.events_dir
+            context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
+        for event in _events(hourly, naming, report):
+            context.log_event(event)
+
+    @dg.job(
+        name=naming.job("land_event_files"),
+        description="Lands everything new in the event files, split into hours. Harmless to repeat.",
+        executor_def=dg.in_process_executor,
+    )
+    def land_event_files() -> None:
+        land()
+
+    return land_event_files
+
+
+def _sentence(report: LandingReport) -> str:
+    if report.number is None:
+        return f"nothing new in {report.files_listed:,} files"
+    dead = sum(report.dead_letters.values())
+    return (
+        f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours and {dead:,} dead "
+        f"letters from {report.bytes_read:,} bytes in {report.files_read:,} of {report.files_listed:,} files"
+    )
+
+
+def _events(
+    hourly: HourlyPipeline, naming: Naming, report: LandingReport
+) -> list[dg.AssetObservation | dg.AssetMaterialization]:
+    """Observation, then materialization of each hour that got bytes: staleness downstream reads the observation."""
+    events: list[dg.AssetObservation | dg.AssetMaterialization] = [
+        dg.AssetObservation(naming.key("event_files"), metadata=landing_metadata(report))
+    ]
+    landed = hourly.landed()
+    for hour, rows in report.hours.items():
+        total = landed.hours[hour]
+        tags = {"dagster/data_version": str(total.generation)}
+        metadata = {
+            "events now": rows,
+            "dagster/partition_row_count": total.rows,
+            "landing generation": total.generation,
+        }
+        key = naming.key("landed_events")
+        events.append(dg.AssetObservation(key, partition=hour, tags=tags, metadata=metadata))
+        events.append(dg.AssetMaterialization(key, partition=hour, tags=tags, metadata=metadata))
+    return events

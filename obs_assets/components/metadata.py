@@ -1,0 +1,105 @@
+"""Receipts and reports as the UI shows them. Counts, names and sizes: never an event."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from obs_assets.events import LINEAGE, PROMOTED
+from obs_assets.receipts import Receipt
+from obs_assets.sources.landing import LandingReport
+
+_TYPES = {
+    "event_time": "timestamp",
+    "landed_at": "timestamp",
+    "file_offset": "int",
+    "duration_ms": "int",
+    "cost_usd": "decimal",
+    "weight": "float",
+    "redactions": "map",
+}
+_MEANINGS = {
+    "row_uid": "identity of the row: where it came from (file, byte offset, bytes)",
+    "event_time": "when it happened, UTC, microseconds",
+    "file_id": "the file it was landed from",
+    "file_offset": "byte offset in that file, decompressed",
+    "landed_at": "when it was landed, UTC",
+    "event_id": "id, event_id or _id: a label, never a key",
+    "event_type": "type or event_type",
+    "event_level": "level, severity, or status where it is a level; lower case, warn is warning",
+    "source_name": "_source.name or source",
+    "master_type": "master_type or master",
+    "worker_type": "worker_type or worker",
+    "worker_id": "worker_id",
+    "trace_id": "trace_id",
+    "session_id": "session_id",
+    "status": "status",
+    "error": "error or error_message, where it is one",
+    "duration_ms": "duration_ms or duration, milliseconds",
+    "cost_usd": "cost_usd, cost_estimate.total_cost_usd or cost, USD",
+    "event_file": "path of that file below the events folder",
+    "collector": "host and process that landed it, as JSON",
+    "weight": "how many events this one stands for",
+    "redactions": "redacted values by type",
+    "event": "the whole event as JSON; every other column is computed from it",
+}
+
+
+def columns(*carried: str) -> dg.TableSchema:
+    """The columns of a frame, for the catalogue."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, _TYPES.get(name, "string"), description=_MEANINGS[name])
+            for name in (*LINEAGE, *PROMOTED, *carried, "event")
+        ]
+    )
+
+
+def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
+    """A receipt on a materialization."""
+    return {
+        "dagster/partition_row_count": receipt.kept,
+        "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
+        "taken": receipt.taken,
+        "kept": receipt.kept,
+        "set aside": sum(receipt.other.values()),
+        "landing generation": receipt.version.generation,
+        "input version": str(receipt.version),
+        "content hash": receipt.content_hash or "not computed at this stage",
+        "bytes": receipt.size_bytes,
+        "seconds": round(seconds, 3),
+        "events per second": round(receipt.taken / seconds) if seconds else 0,
+        **{
+            title: dg.MetadataValue.md(_count_table(title, counts))
+            for title, counts in receipt.details.items()
+            if counts
+        },
+    }
+
+
+def landing_metadata(report: LandingReport) -> dict[str, Any]:
+    """A landing pass on the files' observation."""
+    return {
+        "files listed": report.files_listed,
+        "files read": report.files_read,
+        "bytes read": report.bytes_read,
+        "events": sum(report.hours.values()),
+        "dead letters": dg.MetadataValue.md(_count_table("reason", report.dead_letters)),
+        "warnings": dg.MetadataValue.md(_count_table("warning", report.warnings)),
+    }
+
+
+def _receipt_table(receipt: Receipt) -> str:
+    rows: Mapping[str, int] = {"taken": receipt.taken, "kept": receipt.kept, **receipt.other}
+    verdict = "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
+    return _count_table("receipt", rows) + f"\n\n{verdict}"
+
+
+def _count_table(title: str, counts: Mapping[str, Any]) -> str:
+    if not counts:
+        return "none"
+    lines = [
+        f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value} |"
+        for name, value in counts.items()
+    ]
+    return "\n".join([f"| {title} | count |", "|:--|--:|", *lines])

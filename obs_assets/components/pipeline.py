@@ -1,0 +1,86 @@
+"""A pipeline as Dagster definitions, and as a component that a YAML file configures."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel
+
+from obs_assets import pipeline, settings
+from obs_assets.components.automation import hourly_schedule, new_files_sensor, stale_hours_sensor
+from obs_assets.components.keys import Naming
+from obs_assets.components.landing import landing_assets, landing_job
+from obs_assets.components.schema import schema_of
+from obs_assets.components.stages import destination_asset, stage_asset
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
+from obs_assets.settings import Settings
+
+
+def pipeline_definitions(
+    config: PipelineConfig, name: str = DEFAULT_PIPELINE, machine: Settings | None = None
+) -> dg.Definitions:
+    """Everything that Dagster knows of a pipeline: assets, jobs, the schedule and the sensors.
+
+    Args:
+        config: what happens to events.
+        name: prefixes the asset keys and jobs of every pipeline but the default one.
+        machine: where data lies and how servers are reached; from the environment by default.
+    """
+    hourly = HourlyPipeline(config, machine or settings.load(), name)
+    naming = Naming("" if name == DEFAULT_PIPELINE else name, config)
+    stages = [stage_asset(hourly, naming, stage) for stage in STAGES]
+    destinations = [destination_asset(hourly, naming, block) for block in config.enabled_destinations]
+    landing = landing_job(hourly, naming)
+    job = dg.define_asset_job(
+        naming.job("hourly_pipeline"),
+        selection=dg.AssetSelection.assets(*stages, *destinations),
+        description="Builds an hour, from what has landed to every destination.",
+    )
+    return dg.Definitions(
+        assets=[*landing_assets(naming), *stages, *destinations],
+        jobs=[landing, job],
+        schedules=[hourly_schedule(hourly, naming, job)],
+        sensors=[new_files_sensor(hourly, naming, landing), stale_hours_sensor(hourly, naming, job)],
+        # Seven trivial steps: 22 s with a process each, 4 s in one
+        executor=dg.in_process_executor,
+    )
+
+
+class PipelineAttributes(BaseModel, frozen=True, extra="allow"):
+    """``attributes`` of a pipeline file, as they stand there.
+
+    Dagster shows and checks them by their schema. They are read by `obs_assets.pipeline.load`, templates filled in:
+    its messages say more than pydantic's and repeat no value, which could be a secret.
+    """
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The schema of `PipelineConfig`."""
+        del args, kwargs
+        return schema_of(PipelineConfig)
+
+
+class ObservabilityPipeline(dg.Component):
+    """Files of JSON events become hourly partitions: landed, enriched, redacted, sampled and delivered."""
+
+    def __init__(self, config: PipelineConfig, name: str) -> None:
+        self.config = config
+        self.name = name
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """The schema of ``attributes``, for ``dg check yaml``, editors and the UI."""
+        return PipelineAttributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ObservabilityPipeline":
+        """Read the file as the command line reads it, so that both see the same pipeline."""
+        del attributes
+        folder = Path(context.path)
+        return cls(pipeline.load(folder / "defs.yaml"), folder.name)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """See `pipeline_definitions`."""
+        del context
+        return pipeline_definitions(self.config, self.name)

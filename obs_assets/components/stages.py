@@ -1,0 +1,169 @@
+"""Stages and destinations as hourly assets. A body calls one function for each hour and reports its receipt."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+
+from obs_assets.components.keys import Naming
+from obs_assets.components.metadata import columns, receipt_metadata
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.errors import ObsError, TransientError
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.pipeline import STAGES, Stage, asset_name
+from obs_assets.receipts import Receipt
+
+RECEIPT_CHECK = "receipt_adds_up"
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+DESCRIPTIONS: dict[Stage, str] = {
+    "raw_events": "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data.",
+    "enriched_events": (
+        "With duration, cost and context added, from the event and from what landing recorded. Holds personal data."
+    ),
+    "redacted_events": "Without personal data and secrets. The first frame that may be shown.",
+    "sampled_events": "Filtered by rule, then sampled; each event carries the number of events that it stands for.",
+}
+DESTINATION_DESCRIPTIONS = {
+    "postgres": "The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row.",
+    "s3": "The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest.",
+    "webhook": "Events that match an alert rule, sent to a webhook in dispatches, each once and with a stable id.",
+}
+_KINDS = {"postgres": {"postgres"}, "postgresql": {"postgres"}, "s3": {"s3", "json"}, "webhook": {"webhook"}}
+_CARRIED: dict[Stage, tuple[str, ...]] = {
+    "raw_events": ("event_file", "collector"),
+    "redacted_events": ("redactions",),
+    "sampled_events": ("weight",),
+}
+
+Work = Callable[[dg.AssetExecutionContext, Hour], Receipt]
+
+
+def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage, with a blocking check on its receipt."""
+    place = STAGES.index(stage)
+    upstream = naming.key(STAGES[place - 1] if place else "landed_events")
+
+    @dg.asset(
+        key=naming.key(stage),
+        deps=[upstream],
+        partitions_def=naming.hours,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[_receipt_spec(naming, stage, blocking=True)],
+        description=DESCRIPTIONS[stage],
+        group_name="events",
+        kinds={"duckdb", "parquet"},
+        owners=naming.owners,
+        code_version=str(hourly.config.version(stage, 0)),
+        metadata={"dagster/column_schema": columns(*_CARRIED.get(stage, ()))},
+    )
+    def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from _each_hour(context, naming, stage, lambda _, hour: hourly.build(stage, hour), hold_back=True)
+
+    return build
+
+
+def destination_asset(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig) -> dg.AssetsDefinition:
+    """The asset of a destination: independent of the others in status, retry and backfill."""
+    name = asset_name(block)
+    kind = str(getattr(block, "type", "")).replace("postgresql", "postgres")
+
+    @dg.asset(
+        key=naming.key(name),
+        deps=[naming.key(f"{block.from_}_events")],
+        partitions_def=naming.hours,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[_receipt_spec(naming, name, blocking=False)],
+        retry_policy=RETRY,
+        description=DESTINATION_DESCRIPTIONS[kind],
+        group_name="destinations",
+        kinds=_KINDS[kind],
+        owners=naming.owners,
+    )
+    def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        def work(inner: dg.AssetExecutionContext, hour: Hour) -> Receipt:
+            return hourly.deliver(name, hour, run_id=inner.run.run_id)
+
+        yield from _each_hour(context, naming, name, work, hold_back=False)
+
+    return deliver
+
+
+def _receipt_spec(naming: Naming, name: str, *, blocking: bool) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        RECEIPT_CHECK,
+        asset=naming.key(name),
+        blocking=blocking,
+        partitions_def=naming.hours,
+        description="Every event that went in is kept, or set aside for a named reason.",
+    )
+
+
+def _each_hour(
+    context: dg.AssetExecutionContext, naming: Naming, name: str, work: Work, *, hold_back: bool
+) -> Iterator[Any]:
+    """Do the work of each hour of the run.
+
+    In a run of one hour a failure is the run's. In a range, a bad hour must not take the others down: a stage holds it
+    back, so that nothing after it finds the hour; a destination reports the good hours itself and fails by name.
+    """
+    hours = [parse_hour(key) for key in context.partition_keys]
+    if len(hours) == 1:
+        yield from _one_hour(context, hours[0], work)
+        return
+    reports: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for hour in hours:
+        began = time.monotonic()
+        try:
+            receipt = work(context, hour).check()
+        except ObsError as error:
+            failed[hour.key] = str(error)
+            context.log.error("%s: %s", hour, error)  # noqa: TRY400 - the sentence says it; a traceback could quote
+            context.add_asset_metadata({"held back": str(error)}, partition_key=hour.key)
+        else:
+            reports[hour.key] = receipt_metadata(receipt, time.monotonic() - began)
+            context.add_asset_metadata(reports[hour.key], partition_key=hour.key)
+        yield _evaluation(naming, name, hour, passed=hour.key in reports)
+    if failed and not hold_back:
+        for key, metadata in reports.items():
+            yield dg.AssetMaterialization(naming.key(name), partition=key, metadata=metadata)
+        named = f"{len(failed)} of {len(hours)} hours failed: {', '.join(failed)}"
+        raise dg.Failure(named, metadata=failed, allow_retries=False)
+    yield dg.MaterializeResult()
+    # Instead of an AssetCheckResult, which would be one for all hours; they have been evaluated one by one.
+    (check_output,) = context.assets_def.check_specs_by_output_name
+    yield dg.Output(None, output_name=check_output)
+
+
+def _evaluation(naming: Naming, name: str, hour: Hour, *, passed: bool) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=naming.key(name),
+        check_name=RECEIPT_CHECK,
+        passed=passed,
+        metadata={},
+        partition=hour.key,
+        blocking=False,
+    )
+
+
+def _one_hour(context: dg.AssetExecutionContext, hour: Hour, work: Work) -> Iterator[Any]:
+    began = time.monotonic()
+    try:
+        receipt = work(context, hour)
+    except TransientError as error:
+        raise dg.Failure(str(error)) from None
+    except ObsError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    yield dg.MaterializeResult(
+        metadata=receipt_metadata(receipt, time.monotonic() - began),
+        check_results=[
+            dg.AssetCheckResult(
+                passed=receipt.unaccounted == 0,
+                check_name=RECEIPT_CHECK,
+                metadata={"taken": receipt.taken, "kept": receipt.kept, "unaccounted": receipt.unaccounted},
+            )
+        ],
+    )

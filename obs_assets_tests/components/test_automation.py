@@ -1,0 +1,228 @@
+"""Hours that build themselves: what the sensors and the schedule ask for, and why they do not."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from obs_assets.components import automation
+from obs_assets.components.automation import HOURS_A_TICK, PARTITION_TAG, VERSION_TAG
+from obs_assets.hours import Hour
+from obs_assets.sources.files import SourceConfig
+from obs_assets_tests import harness
+from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
+from obs_assets_tests.frames import HOUR
+
+pytestmark = DAGSTER_WARNINGS
+
+CLOSED = HOUR.end + timedelta(minutes=6)
+"""A landing pass that begins now closes `HOUR`: five minutes of lateness are allowed."""
+
+LATE = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
+
+
+class Clock(datetime):
+    """The sensors' clock: it stands at a moment that a test chooses."""
+
+    moment: Any = CLOSED
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Any:
+        return cls.moment.astimezone(tz)
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(automation, "datetime", Clock)
+    yield
+    Clock.moment = CLOSED
+
+
+def tick(deployment: Deployment, name: str, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
+    """Evaluate a sensor: its requests, or why there are none, and its cursor."""
+    definitions = deployment.definitions
+    with dg.build_sensor_context(instance=deployment.instance, cursor=cursor, definitions=definitions) as context:
+        data = definitions.resolve_sensor_def(name).evaluate_tick(context)
+    return list(data.run_requests or []), data.skip_message or "", data.cursor
+
+
+def scheduled(deployment: Deployment) -> tuple[list[dg.RunRequest], str]:
+    """Evaluate the schedule: its requests, or why there are none."""
+    repository = deployment.definitions.get_repository_def()
+    with dg.build_schedule_context(deployment.instance, Clock.moment, repository_def=repository) as context:
+        data = repository.get_schedule_def("hourly_pipeline_schedule").evaluate_tick(context)
+    return list(data.run_requests or []), data.skip_message or ""
+
+
+def hours_of(requests: list[dg.RunRequest]) -> list[str | None]:
+    return [request.partition_key for request in requests]
+
+
+def run_of(
+    deployment: Deployment, job: str, status: dg.DagsterRunStatus, hour: Hour | None = None, version: int = 1
+) -> None:
+    """Let the instance know of a run."""
+    tags = {PARTITION_TAG: hour.key, VERSION_TAG: str(version)} if hour else {}
+    deployment.instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=tags))
+
+
+# -- event_file_sensor -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events_dir", [None, Path("/nowhere/to/be/found")])
+def test_a_missing_events_folder_is_a_sentence(deployment: Deployment, events_dir: Path | None) -> None:
+    """Nobody's sensor turns red before they have any files; it says which setting is missing."""
+    config = deployment.config.model_copy(update={"source": SourceConfig(events_dir=events_dir)})
+    requests, why, _ = tick(replace(deployment, config=config), "event_file_sensor")
+    assert requests == []
+    assert "OBS_EVENTS_DIR" in why
+    assert "\n" not in why
+
+
+def test_a_new_file_asks_for_one_landing_pass(deployment: Deployment) -> None:
+    """New and grown files are seen once each; files that have not changed are not."""
+    file = harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    first, _, cursor = tick(deployment, "event_file_sensor")
+    deployment.hourly.land(now=CLOSED)
+    second, why, cursor = tick(deployment, "event_file_sensor", cursor)
+    harness.write_events(file, [LATE])
+    third, _, _ = tick(deployment, "event_file_sensor", cursor)
+    assert [len(requests) for requests in (first, second, third)] == [1, 0, 1]
+    assert why == "nothing new in 1 files"
+
+
+def test_an_hour_that_can_close_asks_for_a_landing_pass(deployment: Deployment) -> None:
+    """Without one new byte, the hour still ends: a pass after its end plus the lateness closes it."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    _, _, cursor = tick(deployment, "event_file_sensor")
+    Clock.moment = HOUR.next.end + timedelta(minutes=4)
+    assert tick(deployment, "event_file_sensor", cursor)[0] == []
+    Clock.moment = HOUR.next.end + timedelta(minutes=5)
+    assert len(tick(deployment, "event_file_sensor", cursor)[0]) == 1
+    deployment.hourly.land(now=Clock.moment)
+    assert tick(deployment, "event_file_sensor", cursor)[0] == []
+
+
+def test_one_landing_pass_at_a_time(deployment: Deployment) -> None:
+    """While a pass is under way no other is asked for, and the news are not forgotten."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    run_of(deployment, "land_event_files", dg.DagsterRunStatus.STARTED)
+    requests, why, cursor = tick(deployment, "event_file_sensor", "before")
+    assert (requests, why, cursor) == ([], "a landing pass is under way", "before")
+
+
+def test_a_lost_cursor_costs_nothing(deployment: Deployment) -> None:
+    """Without its cursor the sensor asks for a pass, and that pass finds nothing new."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    assert len(tick(deployment, "event_file_sensor", None)[0]) == 1
+    before = deployment.hourly.landed()
+    assert deployment.hourly.land(now=CLOSED).number is None
+    assert deployment.hourly.landed() == before
+
+
+# -- hourly_pipeline_schedule ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def persistent(deployment: Deployment, tmp_path: Path) -> Iterator[Deployment]:
+    """A schedule opens the instance by its reference, which an ephemeral one has not."""
+    (home := tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        yield replace(deployment, instance=instance)
+
+
+def test_the_schedule_waits_for_a_landing_pass(persistent: Deployment) -> None:
+    """Time alone closes no hour: what has not been looked for cannot be complete."""
+    harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour())
+    requests, why = scheduled(persistent)
+    assert (requests, why) == ([], "no hour has closed yet: no landing pass has finished")
+
+
+def test_the_schedule_asks_for_exactly_the_hour_that_closed(persistent: Deployment) -> None:
+    """Not for the open hour, which got events too; and once it is built, for nothing."""
+    harness.write_events(persistent.events_dir / "a.jsonl", [*harness.an_hour(), harness.at(HOUR.next, 1, {"n": 1})])
+    persistent.hourly.land(now=CLOSED)
+    (request,), _ = scheduled(persistent)
+    assert request.partition_key == HOUR.key
+    assert request.run_key == f"{HOUR}:1:1"
+    assert request.tags[PARTITION_TAG] == HOUR.key
+    harness.build(persistent.hourly, HOUR)
+    assert scheduled(persistent) == ([], f"{HOUR} is built; the next hour has not closed")
+
+
+def test_the_schedule_does_not_ask_twice(persistent: Deployment) -> None:
+    """While the hour is queued or being built, there is nothing to do."""
+    harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour())
+    persistent.hourly.land(now=CLOSED)
+    run_of(persistent, "hourly_pipeline", dg.DagsterRunStatus.STARTED, HOUR)
+    assert scheduled(persistent) == ([], f"{HOUR} is being built")
+
+
+def test_an_hour_without_events_is_asked_for_as_well(persistent: Deployment) -> None:
+    """Silence is a result: an hour of no events gets its empty partition, too."""
+    harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour(HOUR.previous))
+    persistent.hourly.land(now=CLOSED)
+    assert hours_of(scheduled(persistent)[0]) == [HOUR.key]
+
+
+# -- stale_hour_sensor -------------------------------------------------------------------------------------------------
+
+
+def test_a_late_event_asks_for_its_hour_alone(deployment: Deployment) -> None:
+    """Of two hours that are built, only the one that got an event is built again."""
+    file = harness.write_events(
+        deployment.events_dir / "a.jsonl",
+        harness.an_hour(HOUR.previous) + harness.an_hour() + harness.an_hour(HOUR.next),
+    )
+    deployment.hourly.land(now=CLOSED)
+    harness.build(deployment.hourly, HOUR.previous, HOUR)
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
+
+    harness.write_events(file, [LATE])
+    deployment.hourly.land(now=CLOSED)
+    (request,), _, _ = tick(deployment, "stale_hour_sensor")
+    assert request.partition_key == HOUR.key
+    assert request.run_key == f"{HOUR}:2:1"
+    assert request.tags[VERSION_TAG] == "2"
+    harness.build(deployment.hourly, HOUR)
+    assert tick(deployment, "stale_hour_sensor")[0] == []
+
+
+def test_an_hour_that_missed_one_destination_is_asked_for(deployment: Deployment) -> None:
+    """All destinations but one have it: the run that failed there is repeated."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    harness.build(deployment.hourly, HOUR)
+    deployment.hourly.store.forget_receipt("s3_archive", HOUR)
+    assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [HOUR.key]
+
+
+def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(deployment: Deployment) -> None:
+    """A run key is remembered for ever, so that each attempt has its own."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR)
+    (request,), _, _ = tick(deployment, "stale_hour_sensor")
+    assert request.run_key == f"{HOUR}:1:2"
+    run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.STARTED, HOUR)
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "1 hours are stale, all of them being built")
+
+
+def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> None:
+    """After a long outage the oldest come first, and those already queued do not block the rest."""
+    first = Hour(datetime(2025, 12, 2, tzinfo=UTC))
+    hours = [Hour(first.start + timedelta(hours=number)) for number in range(HOURS_A_TICK + 6)]
+    harness.write_events(deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours])
+    deployment.hourly.land(now=CLOSED)
+    one = hours_of(tick(deployment, "stale_hour_sensor")[0])
+    for hour in hours[:HOURS_A_TICK]:
+        run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.STARTED, hour)
+    two = hours_of(tick(deployment, "stale_hour_sensor")[0])
+    assert one + two == [hour.key for hour in hours]
+    assert len(one) == HOURS_A_TICK
