@@ -1,0 +1,58 @@
+"""One hour from files to every destination, in a process of its own that may be killed.
+
+Whatever differs between two landings of the same files is held still here, so that a run that was killed and repeated
+can be compared byte for byte with one that was not.
+"""
+
+import itertools
+import os
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from multiprocessing import get_context
+
+from obs_assets import pipeline, settings
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import parse_hour
+from obs_assets.sources import landing
+from obs_assets_tests.harness import build
+
+NOW = datetime(2025, 12, 4, 18, 0, tzinfo=UTC)
+
+# Forked from a server that has imported everything: a real process for each run, and no second of imports.
+_processes = get_context("forkserver")
+_processes.set_forkserver_preload([__name__, "boto3", "pandas", "pyarrow.compute", "pyarrow.pandas_compat"])
+
+
+def run_hour(env: Mapping[str, str], key: str, crash_at: str = "") -> int:
+    """Run an hour with this environment; returns the exit code, -9 if it was killed."""
+    process = _processes.Process(target=_run, args=({**env, "OBS_CRASH_AT": crash_at}, key))
+    process.start()
+    process.join(timeout=60)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    process.close()
+    assert code is not None, "the run does not end"
+    return code
+
+
+def _run(env: Mapping[str, str], key: str) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    _hold_still()
+    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    hourly.land(now=NOW)
+    build(hourly, parse_hour(key))
+
+
+def _hold_still() -> None:
+    numbers = itertools.count(1)
+    uuid.uuid4 = lambda: uuid.UUID(int=next(numbers))
+    landing.collector = lambda: {
+        "hostname": "here",
+        "platform": "linux",
+        "arch": "x86_64",
+        "process_id": 7,
+        "python_version": "3",
+    }
