@@ -1,0 +1,114 @@
+"""What was delivered, asked of those who took it: the table, the bucket, the receiver of alerts."""
+
+import contextlib
+import gzip
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from obs_assets.demo.receiver import Received
+from obs_assets.demo.steps import StepFailedError
+from obs_assets.destinations import postgres, s3
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import Hour
+from obs_assets.settings import PostgresSettings, S3Settings, Settings
+from obs_assets.store import connect
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+QUERIES: Mapping[str, tuple[str, ...]] = {
+    "SELECT * FROM events WHERE event_level = 'error' AND timestamp > NOW() - INTERVAL '24 hours' "
+    "ORDER BY timestamp DESC": ("timestamp", "event_type", "master_type", "error"),
+    "SELECT master_type, SUM(cost_usd) AS total_cost FROM events WHERE cost_usd IS NOT NULL GROUP BY master_type": (
+        "master_type",
+        "total_cost",
+    ),
+    """SELECT * FROM events WHERE data @> '{"status": "failed"}'""": ("timestamp", "event_type", "error"),
+}
+"""Questions, each with the columns of its answer that are shown."""
+
+_CONTENT = (
+    "SELECT count(*), md5(coalesce(string_agg(row_uid || md5(data::text), ',' ORDER BY row_uid), '')) FROM events"
+)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the destinations hold.
+
+    Attributes:
+        rows: of the table.
+        content: a hash over them.
+        objects: key → (bytes, the store's name for this version of it).
+        requests: webhook requests received.
+        alerts: different ones among them.
+        delivered: everything that was delivered, as text.
+    """
+
+    rows: int
+    content: str
+    objects: Mapping[str, tuple[int, str]]
+    requests: int
+    alerts: int
+    delivered: str = field(repr=False, compare=False)
+
+
+def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
+    """Look at everything that was delivered.
+
+    Args:
+        machine: with its servers filled in.
+        received: the webhook requests.
+    """
+    with _postgres(machine.postgres) as connection:
+        [(rows, content)] = connection.execute(_CONTENT).fetchall()
+        texts = [text for (text,) in connection.execute("SELECT to_jsonb(events)::text FROM events").fetchall()]
+    with _s3(machine.s3) as (client, bucket):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        objects = {item["Key"]: (item["Size"], item["ETag"]) for page in pages for item in page.get("Contents", [])}
+        for key in objects:
+            data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            texts.append((gzip.decompress(data) if key.endswith(".gz") else data).decode())
+    texts += [request.body.decode() for request in received]
+    different = {request.webhook_id for request in received}
+    return Holdings(rows, content, objects, len(received), len(different), "\n".join(texts))
+
+
+def redacted_text(hourly: HourlyPipeline, hours: Iterable[Hour]) -> str:
+    """Every column of every event after redaction, those included that are then filtered or sampled out."""
+    with connect(hourly.store.temp_dir) as connection:
+        frames = [hourly.store.read_frame(connection, "redacted_events", hour) for hour in hours]
+        return "\n".join(str(row) for frame in frames for row in frame.fetchall())
+
+
+def ask(machine: Settings, query: str) -> list[dict[str, Any]]:
+    """All rows of a query's answer."""
+    with _postgres(machine.postgres) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode()).fetchall()
+
+
+@contextlib.contextmanager
+def _postgres(settings: PostgresSettings | None) -> Iterator[psycopg.Connection[Any]]:
+    assert settings, "servers are filled in"  # noqa: S101
+    try:
+        with postgres.connect(settings) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise StepFailedError(f"PostgreSQL did not answer: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _s3(settings: S3Settings | None) -> "Iterator[tuple[S3Client, str]]":
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    assert settings, "servers are filled in"  # noqa: S101
+    client = s3.client_of(s3.S3Config(), settings)
+    try:
+        with contextlib.closing(client):
+            yield client, settings.bucket
+    except (BotoCoreError, ClientError) as error:
+        raise StepFailedError(f"the S3 server did not answer: {error}") from None

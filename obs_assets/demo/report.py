@@ -1,0 +1,136 @@
+"""What happened, as tables for the terminal."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from obs_assets.demo.measure import Holdings
+from obs_assets.demo.receiver import Received
+from obs_assets.demo.samples import Planted
+from obs_assets.hours import Hour
+from obs_assets.receipts import Receipt
+from obs_assets.sources.log import LandingPass
+
+Receipts = Mapping[Hour, Mapping[str, Receipt]]
+"""Hour → asset → receipt."""
+
+ROWS_SHOWN = 3
+WIDE = 110
+"""Columns of a terminal that lets the table of receipts breathe."""
+
+TYPES = {
+    "email": "email",
+    "phone": "phone",
+    "ssn": "SSN",
+    "credit_card": "card",
+    "ip_address": "IP",
+    "password": "pass-\nword",
+    "api_key": "API\nkey",
+}
+
+
+def print_landing(console: Console, landing: LandingPass, planted: Planted) -> None:
+    """What became of the lines of the files."""
+    events = sum(hour.rows for hour in landing.hours.values())
+    console.print(
+        f"  {events:,} events of {len(landing.hours)} hours landed from {len(landing.files)} files "
+        f"({planted.untimed} without a time, kept for the present hour); "
+        f"{planted.unfinished} line is unfinished and waits for its rest",
+        highlight=False,
+    )
+    dead = ", ".join(f"{reason} {count}" for reason, count in sorted(landing.dead_letters.items()))
+    console.print(f"  {sum(landing.dead_letters.values())} dead letters: {dead}", highlight=False)
+
+
+def print_receipts(console: Console, receipts: Receipts) -> None:
+    """A line an hour: what came in, what became of it, what was written where."""
+    heads = ["landed", "dead", *TYPES.values(), "fil-\ntered", "sam-\npled\nout", "Post-\ngres", "S3", "alerts"]
+    table = _table("hour", *heads, gap=1 if console.width < WIDE else 3)
+    total: Counter[int] = Counter()
+    for hour, of_hour in receipts.items():
+        numbers = _numbers(of_hour)
+        total.update(dict(enumerate(numbers)))
+        table.add_row(hour.key[-5:], *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", *(f"{total[place]:,}" for place in range(len(heads))), style="bold")
+    first, last = min(receipts), max(receipts)
+    console.print(f"\n[bold]Receipts[/] of {first} to {last} UTC: events, redacted values, written events")
+    console.print(table)
+
+
+def _numbers(receipts: Mapping[str, Receipt]) -> list[int]:
+    redacted = receipts["redacted_events"].details.get("redacted values", {})
+    other = receipts["sampled_events"].other
+    return [
+        receipts["raw_events"].taken,
+        sum(receipts["redacted_events"].other.values()),
+        *(int(redacted.get(name, 0)) for name in TYPES),
+        sum(count for reason, count in other.items() if reason.startswith("filtered")),
+        sum(count for reason, count in other.items() if reason.startswith("sampled_out")),
+        *(receipts[name].kept for name in ("postgres_events", "s3_archive", "webhook_alerts")),
+    ]
+
+
+def print_repetition(console: Console, before: Holdings, after: Holdings) -> None:
+    """What the second run changed: nothing."""
+    table = _table("after the", "rows in PostgreSQL", "their hash", "objects in S3", "webhook requests")
+    for name, holding in (("first run", before), ("second run", after)):
+        table.add_row(
+            name, f"{holding.rows:,}", holding.content[:12], f"{len(holding.objects)}", f"{holding.requests:,}"
+        )
+    console.print(table)
+
+
+def print_answer(console: Console, query: str, columns: Sequence[str], answer: Sequence[Mapping[str, Any]]) -> None:
+    """A query, how many rows it found, and the first of them."""
+    console.print(f"\n[bold]sql>[/] {query};", highlight=False, markup=True, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
+    for column in columns:
+        table.add_column(column, overflow="ellipsis", no_wrap=True)
+    for row in answer[:ROWS_SHOWN]:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    console.print(table)
+    console.print(f"[dim]{len(answer):,} rows[/]", highlight=False)
+
+
+def _cell(value: Any) -> str:
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat(sep=" ", timespec="seconds"))
+    return "" if value is None else " ".join(str(value).split())
+
+
+def print_objects(console: Console, holding: Holdings) -> None:
+    """The archive's keys."""
+    hours = {key: size for key, (size, _) in holding.objects.items() if "/_manifests/" not in key}
+    manifests = len(holding.objects) - len(hours)
+    console.print(f"\n[bold]S3[/]: {len(hours)} objects and {manifests} manifests", highlight=False)
+    for key, size in hours.items():
+        console.print(f"  {key}  {size:,} bytes", highlight=False, soft_wrap=True)
+
+
+def print_alerts(console: Console, received: Sequence[Received]) -> None:
+    """How many alerts arrived, and one of them."""
+    events = [event for request in received for event in json.loads(request.body)["events"]]
+    example = next((event for event in events if event.get("type") == "login_failed"), events[0])
+    console.print(
+        f"\n[bold]Alerts[/]: {len(events)} events in {len(received)} webhook requests, such as", highlight=False
+    )
+    console.print(
+        f"  {example.get('timestamp')} {example.get('type')}: {example.get('error')}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _table(first: str, *others: str, gap: int = 3) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, gap - 1))
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
