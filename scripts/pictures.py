@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Take the README's pictures from the real UI: ``make demo KEEP=1`` first, then ``python scripts/pictures.py``.
+
+Opens the demo's Dagster instance in headless Chromium (Debian's package ``chromium``) and writes docs/images/*.png.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+CHROMIUM = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--virtual-time-budget=20000",
+)
+
+
+def main() -> None:
+    hour = sys.argv[1] if len(sys.argv) > 1 else last_hour()
+    pages = {
+        "lineage": ("/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4", "2600,900"),
+        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1600,1200"),
+    }
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with webserver() as address:
+        for name, (path, size) in pages.items():
+            browse(address + path, f"--window-size={size}", f"--screenshot={IMAGES / name}.png")
+            print(IMAGES / f"{name}.png")
+
+
+def browse(url: str, *arguments: str) -> str:
+    """Open a page in a fresh browser; returns what it prints."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = ["chromium", *CHROMIUM, f"--user-data-dir={profile}", *arguments, url]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@contextlib.contextmanager
+def webserver() -> Iterator[str]:
+    """Dagster's webserver on the present environment's instance; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = shutil.which("dagster-webserver", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    command = [str(program), "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/server_info", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(120):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        if server.poll() is not None:
+            sys.exit("the webserver ended; is DAGSTER_HOME a folder of `make demo` or `make dev`?")
+        time.sleep(0.5)
+    sys.exit(f"the webserver does not answer at {url}")
+
+
+def last_hour() -> str:
+    """The last hour that has landed and closed."""
+    from obs_assets import pipeline, settings
+    from obs_assets.hourly import HourlyPipeline
+
+    return max(HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load()).landed().hours)
+
+
+if __name__ == "__main__":
+    main()
