@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
-from obs_assets.errors import ReceiptError
+from obs_assets.errors import ObsError, ReceiptError
 from obs_assets.events import ROW_UID, quote
 from obs_assets.hours import Hour
 from obs_assets.sources.files import (
@@ -131,6 +131,7 @@ def land(config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: dateti
     Raises:
         HourBusyError: another pass is under way.
         ConfigurationError: the events folder is missing or unreadable.
+        ObsError: it cannot be landed where it should be, for example because the disk is full.
     """
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
@@ -301,8 +302,11 @@ class _Pass:
         ]
         if files:
             folder = self._log.begin(self._number)
-            with explained(folder):
-                self._read(files, folder)
+            try:
+                with explained(folder):
+                    self._read(files, folder)
+            except duckdb.Error as error:  # its own message may quote events
+                raise ObsError(f"landing pass {self._number}: DuckDB refused ({type(error).__name__})") from None
             self._publish(files, folder)
         return LandingReport(
             number=self._number if self._landed.last_pass == self._number else None,

@@ -11,6 +11,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -356,6 +357,18 @@ def test_full_disk_is_an_error_of_ours(place: Place, monkeypatch: pytest.MonkeyP
     place.write("a.jsonl", events(1))
     monkeypatch.setattr(landing, "write_parquet", refuse)
     with pytest.raises(ObsError, match=r"cannot write .*No space left on device \([0-9,]+ bytes free there\)"):
+        place.land()
+
+
+def test_refusal_by_duckdb_shows_no_event(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages quote what they complain about; ours names the pass and the kind of error."""
+
+    def refuse(*_: object) -> None:
+        raise duckdb.InvalidInputException("canary-9f")
+
+    place.write("a.jsonl", events(1))
+    monkeypatch.setattr(landing, "write_parquet", refuse)
+    with pytest.raises(ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"):
         place.land()
 
 
