@@ -231,14 +231,14 @@ _ASSIGNMENT = re.compile(
 )
 _OPTION = re.compile(rf"(?i)(?<!-)--[0-9A-Z_-]{{0,40}}(?P<name>{_SECRET_NAME})(?P<sign>) {{1,8}}(?!-){_ASSIGNED}")
 
-_NO_VALUE = re.compile(
-    r"(?i)(?:a|an|and|are|as|at|authentication|bad|been|by|can|cannot|change|changed|check|contains|correct|"
-    r"denied|did|does|empty|enter|expired|failed|false|field|for|forgot|found|from|has|have|if|in|"
-    r"incorrect|invalid|is|it|length|login|missing|mismatch|must|needed|no|none|not|null|of|ok|on|"
-    r"only|or|policy|prompt|provided|rejected|required|reset|rotated|rules|set|should|so|strength|"
-    r"that|the|this|to|too|true|undefined|unknown|updated|user|valid|was|weak|which|will|with|wrong|"
-    r"you|your)"
+_PROSE = (
+    "a an and are as at authentication bad been by can cannot change changed check contains correct denied "
+    "did does empty enter expired failed false field for forgot found from has have if in incorrect invalid "
+    "is it length login missing mismatch must needed no none not null of ok on only or policy prompt "
+    "provided rejected required reset rotated rules set should so strength that the this to too true "
+    "undefined unknown updated user valid was weak which will with wrong you your"
 )
+_NO_VALUE = frozenset(_PROSE.split())
 """What follows ``password:`` in prose and in empty settings."""
 
 _PLACEHOLDER = re.compile(r"\$[A-Z_]+|\$[{(][^{}()]*[)}]?|\{\{[^{}]*\}*|%s|%\(\w+\)s|[\W_]+|x{3,}|X{3,}")
@@ -283,11 +283,13 @@ def _is_assigned(match: re.Match[str]) -> bool:
     values need a digit or length.
     """
     name, sign, value = match["name"], match["sign"], match[match.lastindex or 0]
-    whole_name = match.string[max(0, match.start("name") - 16) : match.end("name")]
-    if not value or _NO_VALUE.fullmatch(value) or _PLACEHOLDER.fullmatch(value) or _HARMLESS_TOKEN.search(whole_name):
+    if not value or value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value):
         return False
     if _PASSWORD.match(name):
         return is_secret_value(name, value, is_number=False)
+    whole_name = match.string[max(0, match.start("name") - 16) : match.end("name")]
+    if _HARMLESS_TOKEN.search(whole_name):
+        return False
     if value.isdigit():
         return len(value) >= _MIN_LENGTH_OF_DIGITS
     if _DIGIT.search(value):
@@ -340,7 +342,7 @@ _CARD_ISSUER = re.compile(
 )
 """Issuer identification numbers and lengths, ISO/IEC 7812-1 and the networks' own tables."""
 
-_MAX_CARD_DIGITS = 19
+_MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 14, 19
 _MAX_CARD_GROUPS = 6
 _MIN_CARD_GROUP = 3
 _MIN_DOTTED_GROUPS = 3
@@ -384,7 +386,7 @@ def _continues(separator: str, gap: str) -> bool:
 
 
 def _is_card(number: str) -> bool:
-    return _CARD_ISSUER.fullmatch(number) is not None and _passes_luhn(number)
+    return len(number) >= _MIN_CARD_DIGITS and _CARD_ISSUER.fullmatch(number) is not None and _passes_luhn(number)
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")
@@ -432,10 +434,11 @@ _IPV4 = re.compile(
     r"(?![0-9A-Za-z]|\.[0-9]|-(?i:alpha|beta|dev|pre|rc|snapshot))"
 )
 _IPV4_TRIGGER = rf"{_NUMBER_EDGE}(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[^0-9A-Za-z.]|\.[^0-9]|\.?$)"
-_VERSION_BEFORE = re.compile(
+_VERSION_WORD = re.compile(
     r"(?:(?<![A-Za-z])(?i:version|ver|v|release|rel|build|revision|rev|firmware|section)"
-    r"|[a-z](?:Version|Release|Build|Revision))[\"' :=#-]{0,4}\Z"
+    r"|[a-z](?:Version|Release|Build|Revision))\Z"
 )
+_VERSION_WORD_LENGTH = 10
 _PRODUCT_BEFORE = re.compile(r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z")
 """``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5), but not ``host/10.0.0.1``, which is how Java prints an address."""
 
@@ -472,10 +475,10 @@ def _ipv6_span(match: re.Match[str]) -> Span | None:
 def _is_version(match: re.Match[str], key: str) -> bool:
     """Whether four numbers are a version: after such a word, under such a key, or behind the name of a product."""
     before = _before(match.string, match.start(), key)
-    if _VERSION_BEFORE.search(before):
+    if _VERSION_WORD.search(before.rstrip("\"' :=#-")[-_VERSION_WORD_LENGTH:]):
         return True
-    has_port = re.match(r":[0-9]", match.string[match.end() : match.end() + 2]) is not None
-    return _PRODUCT_BEFORE.search(before) is not None and not has_port
+    has_port = match.string[match.end() : match.end() + 1] == ":"
+    return before.endswith("/") and _PRODUCT_BEFORE.search(before) is not None and not has_port
 
 
 # --- Phone numbers --------------------------------------------------------------------------------------------------
@@ -493,6 +496,7 @@ _PHONE_NAME = r"(?i:phone|mobile|msisdn|whatsapp|cell|fax)"
 _PHONE_BEFORE = re.compile(
     rf"(?:{_PHONE_NAME}|(?<![0-9A-Za-z])(?i:tel))(?:[-_. ]?(?i:number|num|no|nr))?{_PUNCTUATION}{{0,4}}(?:is )?\Z"
 )
+_PHONE_NAME_LENGTH = 24
 _NO_PHONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 """A date, epoch seconds, milliseconds and so on, an IP address: they stand under ``phone_at`` and the like."""
 
@@ -507,7 +511,8 @@ def _find_phones(text: str, key: str) -> Iterator[Span]:
     """International and North American numbers; other forms only right after ``phone`` and the like, or under it."""
     spans = [match.span() for pattern in (_INTERNATIONAL, _NORTH_AMERICAN) for match in pattern.finditer(text)]
     for match in _UNDER_NAME.finditer(text):
-        if not _NO_PHONE.fullmatch(match[0]) and _PHONE_BEFORE.search(_before(text, match.start(), key)):
+        before = _before(text, match.start(), key)[-_PHONE_NAME_LENGTH:]
+        if _PHONE_BEFORE.search(before) and not _NO_PHONE.fullmatch(match[0]):
             spans.append(match.span())
     return _merged(spans)
 

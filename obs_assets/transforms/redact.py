@@ -19,6 +19,7 @@ import hmac
 import itertools
 import json
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, get_args
@@ -185,6 +186,8 @@ def redact_text(event: str, config: RedactConfig, hash_key: bytes | None = None)
 
 _OUTCOME = "STRUCT(event VARCHAR, types VARCHAR[], failed BOOLEAN)"
 _function_numbers = itertools.count()
+_one_at_a_time = threading.Lock()
+"""Threads that hand the interpreter's lock to one another within a vector cost a fifth of the speed."""
 
 
 def _register(frame: Frame, redactor: "_Redactor") -> str:
@@ -208,7 +211,8 @@ def _redact_arrow(redactor: "_Redactor", events: "pa.Array") -> "pa.Array":
     """One vector of the events in which a trigger fires."""
     import pyarrow as pa
 
-    columns = zip(*map(redactor.redact_hit, events.to_pylist()), strict=True)
+    with _one_at_a_time:
+        columns = zip(*map(redactor.redact_hit, events.to_pylist()), strict=True)
     types = (pa.string(), pa.list_(pa.string()), pa.bool_())
     return pa.StructArray.from_arrays(
         [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], names=_Outcome._fields
@@ -244,6 +248,10 @@ _REMEMBERED = 1 << 15
 _REMEMBERED_LENGTH = 1_000
 
 _TRIGGER_BYTES = 64 << 20
+
+_MAX_DEPTH = 200
+_MAX_SHOWN = 256
+"""Levels in which values are redacted, and characters of a path in ``_redaction``: neither may blow up an event."""
 
 _MARK = "_redaction"
 _MARK_TRIGGER = rf'{_MARK}\\*"\s*:'
@@ -311,6 +319,10 @@ class _Place(NamedTuple):
 
     path: str
     shown: str
+
+    def fields(self, types: Iterable[str]) -> set[_Field]:
+        """What is to be said of values of these types here."""
+        return {_Field(self.shown, type_) for type_ in types}
 
 
 class _Redactor:
@@ -435,7 +447,7 @@ class _Redactor:
         fired = self.triggers.Match(text if text.isascii() else _SURROGATE.sub("\ufffd", text))
         if not fired:
             raise MemoryError("RE2 gave up")
-        return [self.detectors[index] for index in sorted(fired) if index < len(self.detectors)]
+        return [self.detectors[index] for index in sorted(fired)[:-1]]
 
     def _replacement(self, value: str, type_: str, mask: Callable[[str], str]) -> str:
         if self.mode == "mask":
@@ -462,7 +474,8 @@ class _Redactor:
     def _shown(self, path: str) -> str:
         """A path, which may read like a value although no key in it does: ``u@example`` above ``com``."""
         redacted = self.redact_string(path)
-        return path if redacted is None else redacted.text
+        shown = path if redacted is None else redacted.text
+        return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 1]}…"
 
     def fields_of_mark(self, mark: Any) -> set[_Field] | None:
         """The fields of a ``_redaction`` that a redaction has written; None for anything else under that name."""
@@ -553,9 +566,10 @@ class _Level:
         is_secret: whether every string and number in here is to be redacted whole.
         secret_keys: literals of the keys under which that is so.
         renamed: literals of the keys that were redacted, to their new names.
+        masks: how often a mask was tried as a new name.
     """
 
-    __slots__ = ("index", "is_secret", "key", "renamed", "secret_keys")
+    __slots__ = ("index", "is_secret", "key", "masks", "renamed", "secret_keys")
 
     def __init__(self, *, is_list: bool, is_secret: bool) -> None:
         self.index = -1 if is_list else None
@@ -563,6 +577,7 @@ class _Level:
         self.is_secret = is_secret
         self.secret_keys: set[str] = set()
         self.renamed: dict[str, str] = {}
+        self.masks: dict[str, int] = {}
 
     def inner(self, bracket: str) -> "_Level":
         """What begins with a bracket in the present member or element."""
@@ -652,36 +667,43 @@ class _Walk:
         if is_covered and verdict.key:
             self._rename(level, verdict.key.text)
             here = self._here()
-            self._edit(match.span("string"), level.renamed[level.key], verdict.key.types, here)
+            self._edit(
+                match.span("string"), level.renamed[level.key], verdict.key.types, here.fields(verdict.key.types)
+            )
         if is_covered and verdict.value:
-            self._edit(match.span(group), verdict.value.text, verdict.value.types, here)
+            self._edit(match.span(group), verdict.value.text, verdict.value.types, here.fields(verdict.value.types))
         if verdict.document:
             self._redact_document(match.span(group), verdict.document, here)
 
     def _rename(self, level: _Level, name: str) -> None:
         """Give the present key a new name that no other key of its object has: two addresses may have the same mask."""
-        names = itertools.chain([name], (f"{name}#{number}" for number in itertools.count(2)))
-        taken = level.renamed.values()
-        free = (name for name in names if name not in taken and f"{json.dumps(name)}:" not in self.text)
-        level.renamed.setdefault(level.key, next(free))
+        while level.key not in level.renamed:
+            number = level.masks[name] = level.masks.get(name, 0) + 1
+            new_name = name if number == 1 else f"{name}#{number}"
+            if f"{json.dumps(new_name)}:" not in self.text:
+                level.renamed[level.key] = new_name
 
-    def _edit(self, span: Span, text: str, types: tuple[str, ...], here: _Place) -> None:
+    def _edit(self, span: Span, text: str, types: Collection[str], fields: Iterable[_Field]) -> None:
         start, end = span
         self.edits.append((start, end, _encode(text, self.text[start:end])))
         self.types += types
         if start >= self.mark_span[1]:
-            self.fields.update(_Field(here.shown, type_) for type_ in types)
+            self.fields.update(fields)
 
     def _redact_document(self, span: Span, document: str, here: _Place) -> None:
         inner = _Walk(self.redactor, document, _everywhere(document), here)
         inner.run()
         if inner.types:
-            self._edit(span, _splice(document, inner.edits), (), here)
-            self.types += inner.types
-            self.fields |= inner.fields
+            self._edit(span, _splice(document, inner.edits), inner.types, inner.fields)
 
     def _here(self) -> _Place:
-        """Where the walk is."""
+        """Where the walk is.
+
+        Raises:
+            ValueError: too deep for anybody to have meant it.
+        """
+        if len(self.levels) > _MAX_DEPTH:
+            raise ValueError("too deep")
         path, shown = ([self.place.path], [self.place.shown]) if self.place else ([], [])
         for level in self.levels[1:]:
             name = _decode(level.key) if level.index is None else str(level.index)

@@ -381,6 +381,29 @@ def test_no_text_makes_a_rule_slow(unit: str) -> None:
     assert time.thread_time() - begin < 1.0
 
 
+def test_no_event_is_blown_up() -> None:
+    """Thousands of keys with one mask, long paths and many fields cost neither time nor space out of proportion."""
+    keys = {f"b{number}b@example.com": number for number in range(2_000)}
+    long_keys = {"k" * 500: {"k" * 500: ["219-09-9999"] * 1_000}}
+    for told in (keys, long_keys):
+        text = json.dumps(told)
+        begin = time.thread_time()
+        event, _ = redact_text(text, MASK)
+        assert time.thread_time() - begin < 2.0
+        assert len(event) < 400_000
+        assert shape(event) == shape(text)
+        assert redact_text(event, MASK) == (event, {})
+
+
+def test_what_nobody_has_meant_does_not_pass() -> None:
+    """A value below hundreds of brackets fails the event; brackets alone do not."""
+    below = '{"a":' + "[" * 300 + "%s" + "]" * 300 + "}"
+    assert redact_text(below % 1, MASK) == (below % 1, {})
+    outcome = redact_module._redactor(MASK, None).redact_hit(below % '"219-09-9999"')
+    assert outcome.failed
+    assert outcome.event == "{}"
+
+
 # ---- what is left in a value's place
 
 
@@ -454,7 +477,14 @@ def test_two_keys_with_one_mask_stay_two_keys() -> None:
 def test_a_foreign_mark_is_not_trusted() -> None:
     """Whatever an event brings as ``_redaction`` is looked at; a change to the event replaces it."""
     inner = '{"redacted":true,"mode":"mask","fields":[{"field":"bob.smith@example.com","type":"email"}]}'
-    for foreign in (inner, '"bob.smith@example.com"', '{"note":["bob.smith@example.com"]}', "4111111111111111"):
+    document = json.dumps('{"a":"bob.smith@example.com"}')
+    for foreign in (
+        inner,
+        document,
+        '"bob.smith@example.com"',
+        '{"note":["bob.smith@example.com"]}',
+        "4111111111111111",
+    ):
         texts = [
             f'{{"_redaction":{foreign},"a":1}}',
             f'{{"_redaction":{foreign},"a":"219-09-9999"}}',
