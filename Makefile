@@ -38,8 +38,9 @@ test-system: setup ## tests that need root or Debian packages (browser, strace, 
 soak: setup ## long proofs: many crashes, many hours
 	$(BIN)/python -m pytest -m soak --timeout=14400
 
-bench: setup ## speed of every stage on a million events
-	$(BIN)/python bench/run.py
+bench: setup ## speed of every stage on a million events, then what Dagster adds to a tiny hour
+	$(BIN)/python bench/stages.py
+	$(BIN)/python bench/overhead.py
 
 demo: setup ## a day of messy events becomes tables, objects and alerts
 	$(BIN)/python -m obs_assets.demo

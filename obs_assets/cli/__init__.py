@@ -1,0 +1,16 @@
+"""The command line, ``obs``: servers, configuration, and questions to an hour. One module a subject.
+
+Exit codes: 0 all is well, 1 a finding, 2 misuse or a wrong setting.
+"""
+
+from obs_assets.cli import (  # isort: skip - this is the order of --help
+    servers,
+    configuration,
+    verification,
+    redaction,
+    dead_letters,
+    alerts,
+)
+from obs_assets.cli.app import app, main
+
+__all__ = ["alerts", "app", "configuration", "dead_letters", "main", "redaction", "servers", "verification"]

@@ -1,0 +1,62 @@
+"""``obs alerts``: dispatches and what became of them."""
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
+from obs_assets.delivery.outbox import State
+from obs_assets.hours import Hour
+
+alerts_app = typer.Typer(no_args_is_help=True, help="Dispatches to webhooks: sent, waiting and given up.")
+app.add_typer(alerts_app, name="alerts")
+
+
+@alerts_app.command("list")
+def list_alerts(
+    state: Annotated[State | None, typer.Option(help="Only dispatches in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = 50,
+    pipeline_name: Pipeline = "pipeline",
+    as_json: AsJson = False,
+) -> None:
+    """List dispatches: when, to which destination, how many events, what became of them."""
+    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes() for row in outbox.dispatches(state, limit)]
+    if as_json:
+        print_json([{k: v for k, v in asdict(row).items() if k != "body"} for row in rows])
+        return
+    table = Table("webhook id", "destination", "hour", "events", "state", "attempts", "last error", box=None)
+    for row in rows:
+        table.add_row(
+            row.webhook_id,
+            row.destination,
+            Hour.of(row.hour).key,
+            str(row.events),
+            row.state,
+            str(row.attempts),
+            row.last_error or "",
+        )
+    out.print(table if rows else "no dispatches")
+
+
+@alerts_app.command("retry")
+def retry_alert(
+    webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
+    pipeline_name: Pipeline = "pipeline",
+    as_json: AsJson = False,
+) -> None:
+    """Send a dispatch that was given up once more, with the same id and the same bytes; exit 1 if it is not taken."""
+    for outbox in hourly_pipeline(pipeline_name).outboxes():
+        if outbox.retry(webhook_id):
+            stats = outbox.drain(datetime.now(UTC))
+            waiting = [*outbox.dispatches("pending", sys.maxsize), *outbox.dispatches("failed", sys.maxsize)]
+            sent = webhook_id not in {row.webhook_id for row in waiting}
+            if as_json:
+                print_json({"webhook_id": webhook_id, "sent": sent, **stats})
+            else:
+                out.print(f"{webhook_id} is {'sent' if sent else 'not sent: see `obs alerts list`'}", highlight=False)
+            raise typer.Exit(0 if sent else 1)
+    fail(f"no dispatch {webhook_id!r} was given up", 1)

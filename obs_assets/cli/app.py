@@ -1,0 +1,50 @@
+"""What every command shares: the typer application, its options, and how things are printed."""
+
+import json
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from obs_assets import pipeline, settings
+from obs_assets.errors import ConfigurationError, ObsError
+from obs_assets.hourly import HourlyPipeline
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B.",
+)
+
+out = Console(soft_wrap=True)
+
+Pipeline = Annotated[str, typer.Option("--pipeline", help="Which pipeline: the name of its folder below defs/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Hours = Annotated[str, typer.Argument(metavar="HOUR|A...B", help="An hour, 2025-12-04-10:00, or a range A...B.")]
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence."""
+    try:
+        app()
+    except ConfigurationError as error:
+        fail(str(error), 2)
+    except ObsError as error:
+        fail(str(error), 1)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End with one sentence on standard error."""
+    typer.echo(f"obs: {message}", err=True)
+    sys.exit(code)
+
+
+def print_json(value: Any) -> None:
+    """Print for scripts."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def hourly_pipeline(name: str) -> HourlyPipeline:
+    """The pipeline of that name, with this machine's settings."""
+    return HourlyPipeline(pipeline.load(pipeline.file_of(name)), settings.load(), name)

@@ -1,0 +1,58 @@
+"""``obs up``, ``down``, ``status``: the embedded servers and everything's health."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from obs_assets import embedded, settings
+from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+
+
+@app.command()
+def up(as_json: AsJson = False) -> None:
+    """Start the embedded PostgreSQL and S3 server, or say that they run."""
+    machine = settings.load()
+    embedded.resolve(machine)
+    _print_servers(machine.data_dir, as_json)
+
+
+@app.command()
+def down(as_json: AsJson = False) -> None:
+    """Stop the embedded servers; their data stays."""
+    stopped = embedded.stop(settings.load().data_dir)
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        out.print(f"stopped {', '.join(stopped)}" if stopped else "no embedded server was running")
+
+
+@app.command()
+def status(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+    """Show the embedded servers, what has landed and which hours are stale."""
+    hourly = hourly_pipeline(pipeline_name)
+    landed = hourly.landed()
+    looked_at = hourly.log.looked_at()
+    facts = {
+        "events folder": str(hourly.config.source.events_dir or "not set: OBS_EVENTS_DIR"),
+        "data folder": str(hourly.settings.data_dir),
+        "last landing pass": looked_at.isoformat(timespec="seconds") if looked_at else "none yet",
+        "files landed": len(landed.files),
+        "hours landed": len(landed.hours),
+        "events landed": sum(hour.rows for hour in landed.hours.values()),
+        "stale hours": len(hourly.stale_hours()),
+    }
+    if as_json:
+        print_json({**facts, "servers": [asdict(server) for server in embedded.status(hourly.settings.data_dir)]})
+        return
+    for name, value in facts.items():
+        out.print(f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}", highlight=False)
+    _print_servers(hourly.settings.data_dir, as_json=False)
+
+
+def _print_servers(data_dir: Path, as_json: bool) -> None:
+    servers = embedded.status(data_dir)
+    if as_json:
+        print_json([asdict(server) for server in servers])
+        return
+    for server in servers:
+        state = f"running at {server.address} (pid {server.pid})" if server.running else "not running"
+        out.print(f"{server.name:>18}  {state}", highlight=False)
