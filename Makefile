@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3
 .DEFAULT_GOAL := help
 
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -27,10 +28,10 @@ check: setup ## format, lint, types, architecture, spelling: what CI checks
 	$(BIN)/codespell
 
 test: setup ## the whole suite on a real PostgreSQL and a real S3 server
-	$(BIN)/python -m pytest -m "not system and not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not system and not soak"
 
 test-fast: setup ## the quick tests, under a minute
-	$(BIN)/python -m pytest -m "not slow and not system and not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not system and not soak"
 
 test-system: setup ## tests that need root or Debian packages (browser, strace, tmpfs)
 	$(BIN)/python -m pytest -m "system and not soak"

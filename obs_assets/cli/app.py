@@ -17,7 +17,8 @@ app = typer.Typer(
     help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B.",
 )
 
-out = Console(soft_wrap=True)
+# A pipe has no width: what scripts and grep read must not be cut at 80 columns
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 Pipeline = Annotated[str, typer.Option("--pipeline", help="Which pipeline: the name of its folder below defs/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
