@@ -4,10 +4,10 @@ A stage reads the frame before it, applies one pure function, writes its own fra
 counted that was not read back from what was written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cached_property
 from typing import IO
@@ -17,11 +17,11 @@ import tenacity
 
 from obs_assets import embedded
 from obs_assets.delivery.outbox import WebhookAlerts
-from obs_assets.destinations.base import Destination, DestinationConfig, Offer
+from obs_assets.destinations.base import Destination, DestinationConfig, Holding, Offer
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.webhook import WebhookConfig
-from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, TransientError
+from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, PermanentError, TransientError
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
@@ -50,6 +50,24 @@ BUSY_AFTER_S = 30
 )
 def _lock(handle: IO[str], operation: int) -> None:
     flock(handle, operation | LOCK_NB)
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Closed hours that destinations do not hold as they have landed.
+
+    Attributes:
+        missing: hour, oldest first → the assets' names of the destinations that lack it.
+        unreachable: asset's name → why that destination could not be asked; of its hours nothing is known.
+    """
+
+    missing: Mapping[Hour, tuple[str, ...]]
+    unreachable: Mapping[str, str]
+
+    @property
+    def hours(self) -> list[Hour]:
+        """The hours, oldest first."""
+        return list(self.missing)
 
 
 @dataclass(frozen=True)
@@ -106,20 +124,60 @@ class HourlyPipeline:
         return rows
 
     def is_current(self, hour: Hour) -> bool:
-        """Whether every destination holds all that has landed for an hour."""
-        return self._is_current(hour, self.landed().hour(hour).generation)
+        """Whether every destination's ledger says that it holds all that has landed for an hour.
 
-    def stale_hours(self) -> list[Hour]:
-        """Closed hours that got bytes and are not current at some destination, oldest first."""
-        open_hour = self.first_open_hour()
-        landed = {parse_hour(key): hour.generation for key, hour in self.landed().hours.items()}
-        return sorted(
-            hour for hour, generation in landed.items() if hour < open_hour and not self._is_current(hour, generation)
+        Raises:
+            TransientError: a destination cannot be asked.
+        """
+        generation = self.landed().hour(hour).generation
+        return all(
+            self._is_current(config, self.destination(asset_name(config)).holding(hour), generation)
+            for config in self.config.enabled_destinations
         )
 
-    def _is_current(self, hour: Hour, generation: int) -> bool:
-        receipts = [self.store.find_receipt(name, hour) for name in self.destination_names]
-        return all(receipt is not None and receipt.version.generation >= generation for receipt in receipts)
+    def stale_hours(self) -> list[Hour]:
+        """Closed hours that some destination does not hold as they have landed, oldest first.
+
+        Raises:
+            TransientError: a destination cannot be asked.
+        """
+        staleness = self.staleness()
+        for problem in staleness.unreachable.values():
+            raise TransientError(problem)
+        return staleness.hours
+
+    def staleness(self) -> "Staleness":
+        """What the destinations do not hold of what has landed, by their own ledgers: a few requests to each."""
+        open_hour = self.first_open_hour()
+        landed = {parse_hour(key): hour.generation for key, hour in self.landed().hours.items()}
+        closed = {hour: generation for hour, generation in landed.items() if hour < open_hour}
+        missing: dict[Hour, list[str]] = {}
+        unreachable: dict[str, str] = {}
+        for config in self.config.enabled_destinations:
+            name = asset_name(config)
+            try:
+                held = self.destination(name).holdings()
+            except ObsError as error:
+                unreachable[name] = str(error)
+                continue
+            for hour, generation in closed.items():
+                if not self._has_expired(config, hour) and not self._is_current(config, held.get(hour), generation):
+                    missing.setdefault(hour, []).append(name)
+        return Staleness({hour: tuple(missing[hour]) for hour in sorted(missing)}, unreachable)
+
+    def _has_expired(self, config: DestinationConfig, hour: Hour) -> bool:
+        """Whether a destination has dropped, or may drop any time, what it held of an hour: its own retention."""
+        days, looked_at = getattr(config, "retention_days", None), self.log.looked_at()
+        if days is None or looked_at is None:
+            return False
+        return hour.start.replace(hour=0) <= looked_at - timedelta(days=days + 1)
+
+    def _is_current(self, config: DestinationConfig, held: Holding | None, generation: int) -> bool:
+        if held is None or held.version.generation < generation:
+            return False
+        if self.config.on_config_change == "mark":
+            return True
+        return replace(held.version, generation=0) == self.config.version(config.stage, 0)
 
     # Stages
 
@@ -322,8 +380,16 @@ class HourlyPipeline:
         raise ConfigurationError(f"no destination is called {name!r}; there are {known}")
 
     def destination(self, name: str) -> Destination:
-        """The destination, its server started if it is an embedded one."""
-        config = self.destination_config(name)
+        """The destination, its server started if it is an embedded one. Made once: its clients are costly."""
+        if name not in self._destinations:
+            self._destinations[name] = self._make_destination(name, self.destination_config(name))
+        return self._destinations[name]
+
+    @cached_property
+    def _destinations(self) -> dict[str, Destination]:
+        return {}
+
+    def _make_destination(self, name: str, config: DestinationConfig) -> Destination:
         match config:
             case PostgresConfig():
                 return PostgresDestination(config, self.postgres)

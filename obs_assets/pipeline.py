@@ -77,6 +77,8 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     Attributes:
         start: the first hour, UTC; what happened before is a dead letter.
         allowed_lateness_minutes: how long after its end an hour waits for stragglers before it closes.
+        on_config_change: what a changed configuration or code version does to hours that are built. ``mark``: they show
+            as stale and stay as they are until somebody materializes them; ``rebuild``: they are built again.
         owners: shown on every asset: e-mail addresses or ``team:name``.
         source, enrich, redact, filter, sample: the stages' blocks. Without a redact block events are redacted by mask.
         destinations: who takes the hours.
@@ -84,6 +86,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     start: str = "2025-01-01-00:00"
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
+    on_config_change: Literal["mark", "rebuild"] = "mark"
     owners: tuple[str, ...] = ()
     source: SourceConfig = SourceConfig()
     enrich: EnrichConfig | None = None

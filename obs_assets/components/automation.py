@@ -1,21 +1,40 @@
 """Hours that build themselves: new files are landed, closed hours are built, stale hours are built again.
 
-What is asked for is decided from what has landed and from receipts. Cursors only spare work: losing one costs nothing.
+What is asked for is decided from what has landed and from the ledgers of the destinations. Cursors, tags and run keys
+only spare work: losing them costs nothing.
 """
 
 import hashlib
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from obs_assets.components.keys import Naming
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.hours import Hour, first_open_hour, parse_hour
+from obs_assets.hourly import HourlyPipeline, Staleness
+from obs_assets.hours import Hour, first_open_hour, parse_hours
+from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES
 
 HOURS_A_TICK = 24
 PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
 VERSION_TAG = "obs/version"
+ATTEMPT_TAG = "obs/attempt"
+PIPELINE_TAG = "obs/pipeline"
+
+LEFT_TO_THE_SCHEDULE = timedelta(minutes=15)
+"""For so long after its closing an hour is the schedule's."""
+
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
+"""Between attempts at one hour: doubled with each."""
+
+FAILURES = 3
+"""So many failures in a row mean that something is down: then one hour a tick finds out when it is up again."""
+
+LAUNCHED_WITHIN, LOST_AFTER = timedelta(minutes=15), timedelta(hours=6)
+HOURS_LOOKED_AT = 500
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -69,9 +88,10 @@ def hourly_schedule(
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
         if hourly.is_current(hour):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
-        if _under_way(context.instance, job.name, hour):
+        if hour.key in _hours_under_way(context.instance):
             return dg.SkipReason(f"{hour} is being built")
-        return _request(hourly, hour, attempt=1)
+        # Once for each landing generation: the run key sees to that. The rest is for stale_hour_sensor.
+        return _request(naming, hour, str(hourly.landed().hour(hour).generation), attempt=1)
 
     return hourly_pipeline_schedule
 
@@ -86,38 +106,97 @@ def stale_hours_sensor(
         job=job,
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Requests the hours that late events, failed or lost runs left stale, {HOURS_A_TICK} a tick.",
+        description=(
+            f"Compares what has landed with the ledgers of the destinations and requests the hours that differ, oldest "
+            f"first, {HOURS_A_TICK} a tick: late events, failed or lost runs, hours deleted by hand. An hour that "
+            f"keeps failing is asked for at ever longer intervals; while nothing succeeds, one hour a tick."
+        ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        stale = hourly.stale_hours()
-        requests: list[dg.RunRequest] = []
-        for hour in stale:
-            if len(requests) == HOURS_A_TICK:
-                break
-            if not _under_way(context.instance, job.name, hour):
-                requests.append(_request(hourly, hour, attempt=1 + _attempts(context.instance, hourly, hour)))
-        if not requests:
-            return dg.SkipReason(
-                f"{len(stale):,} hours are stale, all of them being built" if stale else "no hour is stale"
-            )
-        return dg.SensorResult(run_requests=requests)
+        staleness = hourly.staleness()
+        for name, problem in staleness.unreachable.items():
+            context.log.warning("%s cannot be asked what it holds: %s", name, problem)
+        waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
+        if not staleness.missing:
+            return dg.SkipReason(f"no hour is stale{waiting}")
+        requests = _due(context.instance, hourly, naming, staleness, datetime.now(UTC))
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        return dg.SkipReason(
+            f"{len(staleness.missing):,} hours are stale: being built, just closed, or failed a short time ago{waiting}"
+        )
 
     return stale_hour_sensor
 
 
-def _request(hourly: HourlyPipeline, hour: Hour, attempt: int) -> dg.RunRequest:
-    version = str(hourly.landed().hour(hour).generation)
+def _hours_under_way(instance: dg.DagsterInstance) -> Iterator[str]:
+    """Hours of all runs that wait or run; a run that never got further than its row is lost after a while."""
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
+        run = record.dagster_run
+        age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
+        if run.status != dg.DagsterRunStatus.QUEUED and age > LOST_AFTER:
+            continue  # what is still at work holds the hour's lock, so that asking again harms nothing
+        if run.status == dg.DagsterRunStatus.NOT_STARTED and age > LAUNCHED_WITHIN:
+            continue
+        first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
+        if first and last:
+            yield from (hour.key for hour in parse_hours(f"{first}...{last}"))
+        elif PARTITION_TAG in run.tags:
+            yield run.tags[PARTITION_TAG]
+
+
+def _due(
+    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, staleness: Staleness, now: datetime
+) -> list[dg.RunRequest]:
+    """The requests of a tick: one hour only while everything fails, to learn whether that has changed."""
+    landed = hourly.landed()
+    under_way = set(_hours_under_way(instance))
+    closed_by = now - hourly.config.allowed_lateness - LEFT_TO_THE_SCHEDULE
+    waiting = [hour for hour in staleness.missing if hour.key not in under_way and hour.end <= closed_by]
+    reachable = [name for name in hourly.destination_names if name not in staleness.unreachable]
+    selection = [naming.key(name) for name in (*STAGES, *reachable)] if staleness.unreachable else None
+    cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
+    requests: list[dg.RunRequest] = []
+    for hour in waiting[:HOURS_LOOKED_AT]:
+        version = str(landed.hour(hour).generation)
+        attempt, at = _last_attempt(instance, naming, hour, version)
+        if attempt == 0 or now - at >= min(FIRST_PAUSE * 2 ** min(attempt - 1, 12), LONGEST_PAUSE):
+            requests.append(_request(naming, hour, version, attempt + 1, selection))
+        if len(requests) == cap:
+            break
+    return requests
+
+
+def _last_attempt(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> tuple[int, datetime]:
+    """The number of the last run that was asked for this hour and landing generation, and when it was last heard of."""
+    tags = {**_of(naming), PARTITION_TAG: hour.key, VERSION_TAG: version}
+    for record in instance.get_run_records(dg.RunsFilter(tags=tags), limit=1):
+        return int(record.dagster_run.tags.get(ATTEMPT_TAG, "1")), record.update_timestamp.astimezone(UTC)
+    return 0, datetime.fromtimestamp(0, UTC)
+
+
+def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
+    ended = dg.RunsFilter(tags=_of(naming), statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+    last = [record.dagster_run.is_success for record in instance.get_run_records(ended, limit=FAILURES)]
+    return len(last) == FAILURES and not any(last)
+
+
+def _of(naming: Naming) -> dict[str, str]:
+    return {PIPELINE_TAG: naming.prefix or DEFAULT_PIPELINE}
+
+
+def _request(
+    naming: Naming, hour: Hour, version: str, attempt: int, selection: list[dg.AssetKey] | None = None
+) -> dg.RunRequest:
+    """A run of an hour. Dagster remembers a run key for ever, failed runs included: each attempt has its own."""
     return dg.RunRequest(
-        run_key=f"{hour}:{version}:{attempt}", partition_key=parse_hour(hour.key).key, tags={VERSION_TAG: version}
+        run_key=f"{hour}:{version}:{attempt}",
+        partition_key=hour.key,
+        asset_selection=selection,
+        tags={VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **_of(naming)},
     )
 
 
-def _under_way(instance: dg.DagsterInstance, job_name: str, hour: Hour | None = None) -> bool:
-    tags = {PARTITION_TAG: hour.key} if hour else {}
-    filters = dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY, tags=tags)
+def _under_way(instance: dg.DagsterInstance, job_name: str) -> bool:
+    filters = dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)
     return bool(instance.get_run_records(filters, limit=1))
-
-
-def _attempts(instance: dg.DagsterInstance, hourly: HourlyPipeline, hour: Hour) -> int:
-    tags = {PARTITION_TAG: hour.key, VERSION_TAG: str(hourly.landed().hour(hour).generation)}
-    return instance.get_runs_count(dg.RunsFilter(tags=tags))

@@ -323,6 +323,19 @@ class WebhookAlerts:
                 return None
         return Holding(InputVersion(*row[:3]), *row[3:]) if row else None
 
+    def holdings(self) -> dict[Hour, Holding]:
+        """The ledger's rows of all hours."""
+        with self._session() as connection:
+            try:
+                rows = connection.execute(
+                    "SELECT hour, generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads "
+                    "WHERE destination = %s",
+                    [self.name],
+                ).fetchall()
+            except errors.UndefinedTable:
+                return {}
+        return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
+
     def selected(self, frame: Frame) -> Frame:
         """The rows that match a rule."""
         return with_rule(frame, self.config.rules).filter("rule IS NOT NULL")

@@ -25,6 +25,11 @@ class DestinationConfig(Block, frozen=True):
     from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
     filter: FilterConfig | None = None
 
+    @property
+    def stage(self) -> Literal["redacted_events", "sampled_events"]:
+        """The asset whose frame it takes."""
+        return "redacted_events" if self.from_ == "redacted" else "sampled_events"
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -87,6 +92,16 @@ class Destination(Protocol):
 
     def holding(self, hour: Hour) -> Holding | None:
         """The ledger's row of an hour; None when it never took one."""
+
+    def holdings(self) -> Mapping[Hour, Holding]:
+        """The ledger's rows of all hours whose data is still there: an hour that somebody deleted is missing.
+
+        Cheap for thousands of hours: a few requests in all, and no row is read. Part of an hour may be gone unnoticed:
+        `obs_assets.verify` compares rows.
+
+        Raises:
+            TransientError: the destination cannot be asked.
+        """
 
     def selected(self, frame: Frame) -> Frame:
         """The rows of an offered frame that it should hold, ``event`` as it would hold it."""

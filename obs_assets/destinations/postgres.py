@@ -247,6 +247,25 @@ class PostgresDestination:
             except errors.UndefinedTable:
                 return None
 
+    def holdings(self) -> dict[Hour, Holding]:
+        """The ledger's rows of the hours that still have a row in the table, or never had one."""
+        # The subquery with its LIMIT is looked up hour by hour in one leaf's index; a join would scan the table
+        query = """
+            SELECT hour, generation, config_hash, code_version, rows, content_hash
+            FROM obs.hour_loads AS load LEFT JOIN LATERAL (
+                SELECT true AS found FROM {table}
+                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1) ON true
+            WHERE destination = {key} AND (rows = 0 OR found)"""
+        with _session(self.server) as connection:
+            _begin(connection, lock_timeout_s=5)
+            try:
+                rows = connection.execute(
+                    sql.SQL(query).format(table=self._table, key=sql.Literal(self.key))
+                ).fetchall()
+            except errors.UndefinedTable:
+                return {}
+        return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
+
     def selected(self, frame: Frame) -> Frame:
         """All rows, events without what ``jsonb`` cannot hold."""
         return frame.project(f"* REPLACE ({stored_event('event')} AS event)")

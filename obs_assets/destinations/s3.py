@@ -22,6 +22,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,7 @@ from obs_assets.errors import (
     TransientError,
 )
 from obs_assets.events import Frame, append_fields, quote
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings
 
@@ -65,6 +66,7 @@ PARTITIONS = {
 
 BATCH_ROWS = 2048
 LONGEST_LINE = 32 * MIB
+MANIFEST_READERS = 8
 MOST_PARTS = 10_000
 SERVER_ERROR = 500
 
@@ -300,6 +302,7 @@ class S3Destination:
         self.config = config
         self.server = server_of(config, settings)
         self._given_client = client
+        self._read_manifests: dict[str, tuple[str, Manifest | None]] = {}
 
     @cached_property
     def _client(self) -> "S3Client":
@@ -335,6 +338,38 @@ class S3Destination:
         with self._session():
             held, _ = self._manifest(hour)
             return held.holding if held else None
+
+    def holdings(self) -> dict[Hour, Holding]:
+        """What the manifests say of the hours whose objects are all there, each the version that the manifest names.
+
+        One listing, a thousand keys a request; of manifests, those are read that were not read before.
+        """
+        with self._session():
+            there = self._list(f"{self.config.prefix}/")
+            manifests = {
+                key: etag for key, etag in there.items() if key.startswith(f"{self.config.prefix}/_manifests/")
+            }
+            unread = [key for key, etag in manifests.items() if self._read_manifests.get(key, ("",))[0] != etag]
+            with ThreadPoolExecutor(MANIFEST_READERS) as readers:
+                for key, (etag, manifest) in zip(unread, readers.map(self._read_manifest, unread), strict=True):
+                    self._read_manifests[key] = (etag, manifest)
+        known = [self._read_manifests[key][1] for key in manifests]
+        return {
+            parse_hour(manifest.hour): manifest.holding
+            for manifest in known
+            if manifest and all(there.get(stored.key) == stored.etag for stored in manifest.objects)
+        }
+
+    def _list(self, prefix: str) -> dict[str, str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.server.bucket, Prefix=prefix)
+        return {stored["Key"]: _bare(stored["ETag"]) for page in pages for stored in page.get("Contents", [])}
+
+    def _read_manifest(self, key: str) -> tuple[str, Manifest | None]:
+        try:
+            answer = self._client.get_object(Bucket=self.server.bucket, Key=key)
+            return _bare(answer["ETag"]), Manifest.from_json(answer["Body"].read())
+        except (self._client.exceptions.NoSuchKey, ValueError, KeyError, TypeError):
+            return "", None  # gone since, or no manifest of ours: the hour is not held
 
     def selected(self, frame: Frame) -> Frame:
         """All rows, as they are."""

@@ -1,6 +1,8 @@
 """Hours that build themselves: what the sensors and the schedule ask for, and why they do not."""
 
-from collections.abc import Iterator
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -10,11 +12,22 @@ import dagster as dg
 import pytest
 
 from obs_assets.components import automation
-from obs_assets.components.automation import HOURS_A_TICK, PARTITION_TAG, VERSION_TAG
+from obs_assets.components.automation import (
+    ATTEMPT_TAG,
+    HOURS_A_TICK,
+    PARTITION_TAG,
+    PIPELINE_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    VERSION_TAG,
+)
 from obs_assets.hours import Hour
+from obs_assets.pipeline import STAGES, PipelineConfig
 from obs_assets.sources.files import SourceConfig
+from obs_assets.transforms.sample import SampleConfig
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
+from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR
 
 pytestmark = DAGSTER_WARNINGS
@@ -22,13 +35,16 @@ pytestmark = DAGSTER_WARNINGS
 CLOSED = HOUR.end + timedelta(minutes=6)
 """A landing pass that begins now closes `HOUR`: five minutes of lateness are allowed."""
 
+SETTLED = HOUR.end + timedelta(minutes=20)
+"""No longer is the hour the schedule's alone."""
+
 LATE = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
 
 
 class Clock(datetime):
     """The sensors' clock: it stands at a moment that a test chooses."""
 
-    moment: Any = CLOSED
+    moment: Any = SETTLED
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Any:
@@ -39,7 +55,7 @@ class Clock(datetime):
 def _clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(automation, "datetime", Clock)
     yield
-    Clock.moment = CLOSED
+    Clock.moment = SETTLED
 
 
 def tick(deployment: Deployment, name: str, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
@@ -63,10 +79,11 @@ def hours_of(requests: list[dg.RunRequest]) -> list[str | None]:
 
 
 def run_of(
-    deployment: Deployment, job: str, status: dg.DagsterRunStatus, hour: Hour | None = None, version: int = 1
+    deployment: Deployment, job: str, status: dg.DagsterRunStatus, hour: Hour | None = None, attempt: int = 1
 ) -> None:
     """Let the instance know of a run."""
-    tags = {PARTITION_TAG: hour.key, VERSION_TAG: str(version)} if hour else {}
+    tags = {PARTITION_TAG: hour.key, VERSION_TAG: "1"} if hour else {}
+    tags |= {ATTEMPT_TAG: str(attempt), PIPELINE_TAG: "pipeline"}
     deployment.instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=tags))
 
 
@@ -194,24 +211,157 @@ def test_a_late_event_asks_for_its_hour_alone(deployment: Deployment) -> None:
     assert tick(deployment, "stale_hour_sensor")[0] == []
 
 
-def test_an_hour_that_missed_one_destination_is_asked_for(deployment: Deployment) -> None:
-    """All destinations but one have it: the run that failed there is repeated."""
+def delete_rows(deployment: Deployment) -> None:
+    harness.ask(deployment.machine.postgres, "DELETE FROM events WHERE hour = %s", HOUR.start)
+
+
+def delete_leaf(deployment: Deployment) -> None:
+    harness.ask(deployment.machine.postgres, "DROP TABLE events_d20251204")
+
+
+def delete_ledger(deployment: Deployment) -> None:
+    harness.ask(deployment.machine.postgres, "DELETE FROM obs.hour_loads WHERE destination = 'public.events'")
+
+
+def delete_object(deployment: Deployment, name: str = "events-2025120410.jsonl.gz") -> None:
+    server = deployment.machine.s3
+    assert server
+    (key,) = [key for key in harness.objects(deployment.machine) if key.endswith(name)]
+    with contextlib.closing(connect_s3(server)) as client:
+        client.delete_object(Bucket=server.bucket, Key=key)
+
+
+def delete_manifest(deployment: Deployment) -> None:
+    delete_object(deployment, "2025120410.json")
+
+
+@pytest.mark.parametrize("delete", [delete_rows, delete_leaf, delete_ledger, delete_object, delete_manifest])
+def test_an_hour_deleted_by_hand_is_asked_for(deployment: Deployment, delete: Callable[[Deployment], None]) -> None:
+    """Receipts on this machine say that it is there; the destination says that it is not. One run heals it."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
     harness.build(deployment.hourly, HOUR)
-    deployment.hourly.store.forget_receipt("s3_archive", HOUR)
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
+    delete(deployment)
     assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [HOUR.key]
+    assert deployment.materialize(HOUR).success
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
+    assert harness.wrong(deployment.hourly) == []
+
+
+def test_a_lost_machine_is_no_reason_to_build_again(deployment: Deployment) -> None:
+    """Without receipts and frames of ours the destinations still hold the hour."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    harness.build(deployment.hourly, HOUR)
+    for folder in ("frames", "receipts"):
+        shutil.rmtree(deployment.hourly.store.root / folder)
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
 
 
 def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(deployment: Deployment) -> None:
-    """A run key is remembered for ever, so that each attempt has its own."""
+    """A run key is remembered for ever, so that each attempt has its own, and a longer pause before it."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
-    run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR)
+    keys = []
+    for minutes in (1, 5, 10, 20):
+        Clock.moment = datetime.now(UTC) + timedelta(minutes=minutes - 0.5)
+        assert tick(deployment, "stale_hour_sensor")[0] == [] or not keys
+        Clock.moment = datetime.now(UTC) + timedelta(minutes=minutes)
+        (request,), _, _ = tick(deployment, "stale_hour_sensor")
+        keys.append(request.run_key)
+        run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR, attempt=len(keys))
+    assert keys == [f"{HOUR}:1:{attempt}" for attempt in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("ranged", [False, True])
+def test_what_is_in_flight_is_left_alone(deployment: Deployment, ranged: bool) -> None:
+    """Whoever asked for it, for the hour or for a range that holds it."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    tags = {RANGE_START_TAG: HOUR.previous.key, RANGE_END_TAG: HOUR.next.key} if ranged else {PARTITION_TAG: HOUR.key}
+    run = dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    deployment.instance.add_run(run)
+    requests, why, _ = tick(deployment, "stale_hour_sensor")
+    assert requests == []
+    assert why.startswith("1 hours are stale: being built")
+
+
+def test_a_run_that_was_never_launched_is_given_up(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row says for ever that it is about to start; after a quarter of an hour it counts as lost."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.NOT_STARTED, HOUR)
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=14)
+    assert tick(deployment, "stale_hour_sensor")[0] == []
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=16)
     (request,), _, _ = tick(deployment, "stale_hour_sensor")
     assert request.run_key == f"{HOUR}:1:2"
-    run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.STARTED, HOUR)
-    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "1 hours are stale, all of them being built")
+
+
+def test_an_hour_that_has_just_closed_is_the_schedules(deployment: Deployment) -> None:
+    """For a quarter of an hour."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    Clock.moment = HOUR.end + timedelta(minutes=19)
+    assert tick(deployment, "stale_hour_sensor")[0] == []
+    Clock.moment = HOUR.end + timedelta(minutes=20)
+    assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [HOUR.key]
+
+
+def test_a_destination_that_is_down_makes_no_storm(deployment: Deployment) -> None:
+    """It is named in one sentence; the others get what they lack, one hour a tick while everything fails."""
+    hours = [HOUR.previous, HOUR]
+    harness.write_events(deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours])
+    deployment.hourly.land(now=CLOSED)
+    assert deployment.machine.postgres
+    nowhere = deployment.machine.postgres.model_copy(update={"port": 1})
+    down = replace(deployment, machine=deployment.machine.model_copy(update={"postgres": nowhere}))
+    requests, _, _ = tick(down, "stale_hour_sensor")
+    assert hours_of(requests) == [hour.key for hour in hours]
+    selected = {key.to_user_string() for key in requests[0].asset_selection or []}
+    assert selected == {*STAGES, "s3_archive"}
+    for other in (HOUR.next, HOUR.next.next, HOUR.next.next.next):
+        run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, other)
+    assert hours_of(tick(down, "stale_hour_sensor")[0]) == [HOUR.previous.key]
+
+    harness.build(replace(deployment, config=only(deployment, "s3")).hourly, *hours)
+    requests, why, _ = tick(down, "stale_hour_sensor")
+    assert requests == []
+    assert why.startswith("no hour is stale; PostgreSQL at 127.0.0.1:1 does not answer")
+    assert "\n" not in why
+
+
+def only(deployment: Deployment, kind: str) -> PipelineConfig:
+    """The pipeline with one of its destinations."""
+    kept = tuple(found for found in deployment.config.destinations if getattr(found, "type", "") == kind)
+    return deployment.config.model_copy(update={"destinations": kept})
+
+
+def test_a_changed_configuration_rebuilds_only_when_told_to(deployment: Deployment) -> None:
+    """`on_config_change: mark` leaves hours as they are; `rebuild` asks for them."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    harness.build(deployment.hourly, HOUR)
+    changed = {"sample": SampleConfig(default_rate=0.5, success_rate=0.5)}
+    marked = replace(deployment, config=deployment.config.model_copy(update=changed))
+    assert tick(marked, "stale_hour_sensor")[0] == []
+    told = replace(deployment, config=deployment.config.model_copy(update={**changed, "on_config_change": "rebuild"}))
+    assert hours_of(tick(told, "stale_hour_sensor")[0]) == [HOUR.key]
+    harness.build(told.hourly, HOUR)
+    assert tick(told, "stale_hour_sensor")[0] == []
+
+
+def test_what_a_destination_let_expire_stays_away(deployment: Deployment) -> None:
+    """Retention is no damage."""
+    destinations = [{"type": "postgres", "retention_days": 2}]
+    config = harness.everything_kept(deployment.events_dir, destinations=destinations)
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    kept = replace(deployment, config=config)
+    assert hours_of(tick(kept, "stale_hour_sensor")[0]) == [HOUR.key]
+    deployment.hourly.land(now=CLOSED + timedelta(days=3))
+    assert tick(kept, "stale_hour_sensor")[0] == []
 
 
 def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> None:
