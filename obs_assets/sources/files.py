@@ -7,37 +7,46 @@ A copy of a file that is there too counts once: whatever is listed together with
 bytes is a copy, if it is the same from end to end or at least `HEAD_BYTES` long.
 """
 
+import functools
 import gzip
 import hashlib
 import os
 import stat
+import sys
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from obs_assets.config import Block
 from obs_assets.errors import ConfigurationError
+from obs_assets.sources import bucket
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 4096
 KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
-_OTHER_COMPRESSIONS = (".zst", ".xz", ".bz2", ".lz4", ".zip")
+COMPRESSIONS = (".gz", ".zst")
+_OTHER_COMPRESSIONS = (".xz", ".bz2", ".lz4", ".zip")
 
 
 class SourceConfig(Block, frozen=True):
     """Where event files are.
 
     Attributes:
-        events_dir: the folder, read recursively (``OBS_EVENTS_DIR``).
+        events_dir: the folder, read recursively, or ``s3://bucket/prefix`` (``OBS_EVENTS_DIR``).
         event_types: ``all``, or strings of which a file's name must contain one.
         include: patterns of file names; by default also those that log rotation gives.
         exclude: patterns of file names or of paths below ``events_dir``.
@@ -46,14 +55,19 @@ class SourceConfig(Block, frozen=True):
     """
 
     type: str = "event-stream"
-    events_dir: Path | None = None
+    events_dir: Path | str | None = None
     event_types: tuple[str, ...] = ("all",)
     include: tuple[str, ...] = tuple(
-        f"*.{kind}{rest}" for kind in ("jsonl", "ndjson") for rest in ("", ".gz", ".[0-9]*", "-[0-9]*")
+        f"*.{kind}{rest}" for kind in ("jsonl", "ndjson") for rest in ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
     )
     exclude: tuple[str, ...] = ()
     max_event_bytes: int = Field(16 << 20, ge=1024)
     seal_after_minutes: int = Field(60, ge=0)
+
+    @field_validator("events_dir", mode="before")
+    @classmethod
+    def _folder_or_bucket(cls, value: Any) -> Any:
+        return value if value is None or str(value).startswith("s3://") else Path(value)
 
 
 @dataclass(frozen=True)
@@ -62,21 +76,21 @@ class EventFile:
 
     Attributes:
         path: relative to the events folder, with ``/``; bytes that are no UTF-8 as ``\\xff``.
-        full_path: to open it.
-        size, mtime_ns, device, inode: as the file system says.
+        size, mtime_ns: as the file system says.
+        node: what a rename does not change: device and inode; of an object, its ETag.
+        open: opens it, never through a link put there since the listing.
     """
 
     path: str
-    full_path: Path
     size: int
     mtime_ns: int
-    device: int
-    inode: int
+    node: str
+    open: Callable[[], BinaryIO] = field(compare=False, repr=False)
 
     @property
     def is_compressed(self) -> bool:
         """Whether offsets count decompressed bytes."""
-        return self.path.endswith(".gz")
+        return bool(_compression(self.path))
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class KnownFile:
 
     Attributes:
         file_id: given when the file was first landed.
-        path, size, mtime_ns, device, inode: as last seen.
+        path, size, mtime_ns, node: as last seen.
         offset: how far it has landed, in decompressed bytes.
         head: SHA-256 of its first `HEAD_BYTES` or fewer bytes, ``head_bytes`` of them.
         tail: SHA-256 of the last `TAIL_BYTES` or fewer bytes before ``offset``.
@@ -99,8 +113,7 @@ class KnownFile:
     path: str
     size: int
     mtime_ns: int
-    device: int
-    inode: int
+    node: str
     offset: int = 0
     head: str = ""
     head_bytes: int = 0
@@ -112,19 +125,11 @@ class KnownFile:
 
     def seen_as(self, file: EventFile) -> "KnownFile":
         """This file under the name and inode that it has now."""
-        return replace(
-            self, path=file.path, size=file.size, mtime_ns=file.mtime_ns, device=file.device, inode=file.inode
-        )
+        return replace(self, path=file.path, size=file.size, mtime_ns=file.mtime_ns, node=file.node)
 
     def is_unchanged(self, file: EventFile) -> bool:
         """Whether nothing at all has happened to it since it was last seen."""
-        return (self.path, self.size, self.mtime_ns, self.device, self.inode) == (
-            file.path,
-            file.size,
-            file.mtime_ns,
-            file.device,
-            file.inode,
-        )
+        return (self.path, self.size, self.mtime_ns, self.node) == (file.path, file.size, file.mtime_ns, file.node)
 
 
 @dataclass(frozen=True)
@@ -138,17 +143,33 @@ class Listing:
 def list_files(config: SourceConfig) -> Listing:
     """List the event files, sorted by path.
 
-    Symbolic links, FIFOs, devices and folders with a matching name are skipped and counted: a link could lead out of
-    the folder, and reading a FIFO never ends.
-
     Raises:
-        ConfigurationError: the folder is not set, does not exist or cannot be read.
+        ConfigurationError: the folder or bucket is not set, does not exist or cannot be read.
+        TransientError: the bucket's server does not answer.
     """
     if config.events_dir is None:
         raise ConfigurationError("no event files: set OBS_EVENTS_DIR, or source.events_dir in the pipeline file")
-    root = config.events_dir.expanduser().absolute()
-    files: list[EventFile] = []
     skipped: Counter[str] = Counter()
+    found = (
+        _in_folder(config.events_dir, config, skipped)
+        if isinstance(config.events_dir, Path)
+        else _in_bucket(config.events_dir, config)
+    )
+    files = []
+    for file in found:
+        if file.path.endswith(_OTHER_COMPRESSIONS):
+            skipped["compressed, but not as .gz or .zst"] += 1
+        else:
+            files.append(file)
+    return Listing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
+
+
+def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Iterator[EventFile]:
+    """Regular files. Symbolic links, FIFOs, devices and folders with a matching name are skipped and counted.
+
+    A link could lead out of the folder, and reading a FIFO never ends.
+    """
+    root = folder.expanduser().absolute()
     try:
         entries = _children(root)
     except OSError as error:
@@ -163,12 +184,26 @@ def list_files(config: SourceConfig) -> Listing:
             continue  # renamed or deleted since its folder was read
         if not stat.S_ISREG(status.st_mode):
             skipped["symbolic link" if entry.is_symlink() else "not a regular file"] += 1
-        elif relative.endswith(_OTHER_COMPRESSIONS):
-            skipped["compressed, but not as .gz"] += 1
         else:
-            ids = status.st_dev, status.st_ino
-            files.append(EventFile(relative, Path(entry.path), status.st_size, status.st_mtime_ns, *ids))
-    return Listing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
+            node = f"{status.st_dev}:{status.st_ino}"
+            open_it = functools.partial(_open_regular, entry.path)
+            yield EventFile(relative, status.st_size, status.st_mtime_ns, node, open_it)
+
+
+def _open_regular(path: str) -> BinaryIO:
+    raw = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+        raw.close()
+        raise OSError("no longer a regular file")
+    return raw
+
+
+def _in_bucket(url: str, config: SourceConfig) -> Iterator[EventFile]:
+    for found in bucket.list_objects(url):
+        hidden = any(part.startswith(".") for part in found.path.split("/")[:-1])
+        if not hidden and _wanted(found.path.rsplit("/", 1)[-1], found.path, config):
+            open_it = functools.partial(bucket.open_object, url, found)
+            yield EventFile(found.path, found.size, int(found.modified_at.timestamp() * 1e9), found.etag, open_it)
 
 
 def _children(folder: Path) -> "list[os.DirEntry[str]]":
@@ -210,8 +245,11 @@ class Content:
 
     def __init__(self, file: EventFile) -> None:
         self.fault: str | None = None
-        self._raw = os.fdopen(os.open(file.full_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-        self._gzip = gzip.GzipFile(fileobj=self._raw) if file.is_compressed else None
+        self._raw = file.open()
+        self._suffix = _compression(file.path)
+        self._unpacked: gzip.GzipFile | zstd.ZstdFile | None = None
+        if self._suffix:
+            self._unpacked = gzip.GzipFile(fileobj=self._raw) if self._suffix == ".gz" else zstd.ZstdFile(self._raw)
 
     def __enter__(self) -> "Content":
         return self
@@ -223,42 +261,46 @@ class Content:
 
     def close(self) -> None:
         """Close the file."""
-        if self._gzip:
-            self._gzip.close()
+        if self._unpacked:
+            self._unpacked.close()
         self._raw.close()
 
     def seek(self, offset: int) -> None:
         """Go to a byte."""
-        if self._gzip is None:
+        if self._unpacked is None:
             self._raw.seek(offset)
             return
-        if offset < self._gzip.tell():
+        if offset < self._unpacked.tell():
             self.fault = None
-            self._gzip.rewind()
-        while (ahead := offset - self._gzip.tell()) > 0 and self._read_compressed(self._gzip, ahead):
+            self._unpacked.seek(0)
+        while (ahead := offset - self._unpacked.tell()) > 0 and self._read_compressed(self._unpacked, ahead):
             pass
 
     def read(self, length: int) -> bytes:
         """The next bytes; fewer than ``length`` only at the end or before a fault."""
-        if self._gzip is None:
+        if self._unpacked is None:
             return self._raw.read(length)
         blocks = []
-        while length > 0 and (block := self._read_compressed(self._gzip, length)):
+        while length > 0 and (block := self._read_compressed(self._unpacked, length)):
             blocks.append(block)
             length -= len(block)
         return b"".join(blocks)
 
-    def _read_compressed(self, stream: gzip.GzipFile, length: int) -> bytes:
+    def _read_compressed(self, stream: "gzip.GzipFile | zstd.ZstdFile", length: int) -> bytes:
         """A block; unlike ``read``, what comes before a fault is not lost."""
         if self.fault:
             return b""
         try:
             return stream.read1(min(length, _BLOCK))
         except EOFError:
-            self.fault = "unfinished .gz"
-        except (gzip.BadGzipFile, zlib.error):
-            self.fault = "damaged .gz"
+            self.fault = f"unfinished {self._suffix}"
+        except (gzip.BadGzipFile, zlib.error, zstd.ZstdError):
+            self.fault = f"damaged {self._suffix}"
         return b""
+
+
+def _compression(path: str) -> str:
+    return next((suffix for suffix in COMPRESSIONS if path.endswith(suffix)), "")
 
 
 def digest(data: bytes) -> str:
@@ -276,7 +318,7 @@ class Identities:
     def __init__(self, known: Iterable[KnownFile]) -> None:
         self._known = {file.file_id: file for file in known}
         self._by_path = {file.path: file for file in self._known.values()}
-        self._by_inode = {(file.device, file.inode): file for file in self._known.values()}
+        self._by_node = {file.node: file for file in self._known.values()}
         self._by_head: defaultdict[tuple[int, str], list[KnownFile]] = defaultdict(list)
         for file in sorted(self._known.values(), key=lambda file: -file.offset):
             self._by_head[file.head_bytes, file.head].append(file)
@@ -295,7 +337,7 @@ class Identities:
 
     def claim_in_place(self, file: EventFile) -> KnownFile | None:
         """The known file that this one continues under its old name or inode, if it does."""
-        candidates = [self._by_inode.get((file.device, file.inode)), self._by_path.get(file.path)]
+        candidates = [self._by_node.get(file.node), self._by_path.get(file.path)]
         # A copy that has grown may be one that was still being made; an inode may have been used again
         in_place = (known for known in candidates if known and not known.is_copy and _is_same_kind(file, known))
         return self._claim(file, in_place, _ends_match)
@@ -312,8 +354,12 @@ class Identities:
     def is_copy(self, file: EventFile) -> bool:
         """Whether a file that was claimed, or is new, begins with all that this one holds."""
         head = self._head(file)
-        claimed = [self._claimed[known.file_id] for known in self._alike(head) if known.file_id in self._claimed]
-        return any(_is_beginning(file, original) for original in [*claimed, *self._new[digest(head)]])
+        originals = [self._claimed[known.file_id] for known in self._alike(head) if known.file_id in self._claimed]
+        originals += self._new[digest(head)]
+        if self.fault_of_stub(file):  # too little to look it up by: compression writes beside the original
+            others = [*self._claimed.values(), *(new for alike in self._new.values() for new in alike)]
+            originals = [other for other in others if _folder(other) == _folder(file)]
+        return any(_is_beginning(file, original) for original in originals)
 
     def add_new(self, file: EventFile) -> None:
         """Take note of a file that nobody knows."""
@@ -341,13 +387,17 @@ class Identities:
         return None
 
 
+def _folder(file: EventFile) -> str:
+    return file.path.rpartition("/")[0]
+
+
 def by_size(file: EventFile) -> tuple[bool, int, str]:
     """Sorts originals before their copies: what is being compressed or copied is not there entirely yet."""
     return file.is_compressed, -file.size, file.path
 
 
 def _is_same_kind(file: EventFile, known: KnownFile) -> bool:
-    return file.is_compressed == known.path.endswith(".gz")
+    return _compression(file.path) == _compression(known.path)
 
 
 def _ends_match(file: EventFile, known: KnownFile) -> bool:
@@ -400,7 +450,8 @@ def _is_beginning(file: EventFile, original: EventFile) -> bool:
             if others.read(len(block)) != block:
                 return False
             length += len(block)
-        return length >= HEAD_BYTES or (length > 0 and content.fault is None and not others.read(1))
+        # A compressed file that ends in a fault is no file of its own: it is being made, or will never be whole
+        return length >= HEAD_BYTES or (length > 0 and (content.fault is not None or not others.read(1)))
 
 
 def _digest_of(content: Content, length: int) -> str:

@@ -338,7 +338,7 @@ class _Pass:
             if (fault := self._tolerant(identities.fault_of_stub, file)) and not self._is_sealed(file):
                 self._warnings[fault] += 1
                 continue
-            new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.device, file.inode)
+            new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.node)
             if self._tolerant(identities.is_copy, file):
                 self._warnings["copy of another file"] += 1
                 yield file, new, True

@@ -29,7 +29,7 @@ from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
 from obs_assets.store import make_private_dir, replacing, sync_file
 
-_CHECKPOINT_FORM = 2
+_CHECKPOINT_FORM = 3
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Place:
     def land(self, **options: Any) -> LandingReport:
         """One pass; a minute goes by with each."""
         self.now += timedelta(minutes=1)
-        config = SourceConfig(events_dir=self.events_dir, **{"seal_after_minutes": NEVER, **self.options, **options})
+        config = SourceConfig(**{"events_dir": self.events_dir, "seal_after_minutes": NEVER, **self.options, **options})
         return land(config, self.log, first_hour=START, now=self.now)
 
     def rows(self) -> list[dict[str, Any]]:

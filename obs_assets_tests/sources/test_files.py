@@ -13,7 +13,7 @@ import pytest
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.sources import files, landing
-from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files
+from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files, zstd
 from obs_assets_tests.sources.place import Place, event, events, text
 
 HEADER = f'{{"time": "2031-05-06T00:00:00Z", "banner": "{"=" * 2 * HEAD_BYTES}"}}'
@@ -63,10 +63,14 @@ def test_what_is_no_file_is_skipped_and_counted(tmp_path: Path) -> None:
     os.mkfifo(root / "pipe.jsonl")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(root / "socket.jsonl"))
-        (root / "old.jsonl.1.zst").write_bytes(b"\x28\xb5\x2f\xfd")
+        (root / "old.jsonl.1.xz").write_bytes(b"\xfd7zXZ\0")
         listing = list_files(SourceConfig(events_dir=root))
     assert names(listing) == ["folder.jsonl/inside.jsonl"]
-    assert listing.skipped == {"symbolic link": 2, "not a regular file": 3, "compressed, but not as .gz": 1}
+    assert listing.skipped == {
+        "symbolic link": 2,
+        "not a regular file": 3,
+        "compressed, but not as .gz or .zst": 1,
+    }
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.write_text("")])
@@ -288,6 +292,49 @@ def test_gz_of_several_members(place: Place) -> None:
     place.land()
     path.write_bytes(path.read_bytes() + gzip.compress(text(lines[6:])))
     place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_zst_of_several_frames(place: Place) -> None:
+    """A rotated file in a .zst is known; all its frames are read, also those that are appended later."""
+    lines = place.write("a.jsonl", events(60))
+    place.land()
+    place.path("a.jsonl").unlink()
+    frames = [zstd.compress(text(lines[:20])), zstd.compress(text(lines[20:]))]
+    place.path("a.jsonl.1.zst").write_bytes(b"".join(frames))
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+    for _ in range(2):
+        more = events(3)
+        with place.path("a.jsonl.1.zst").open("ab") as file:
+            file.write(zstd.compress(text(more)))
+        lines += more
+        place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_damaged_zst_costs_only_itself(place: Place) -> None:
+    """What can be read before the damage is landed, with a warning; the rest of an unfinished one once it is there."""
+    lines = place.write("a.jsonl", events(3))
+    packed, others = zstd.compress(text(events(3))), events(2000)
+    place.path("b.jsonl.zst").write_bytes(packed[:9] + b"\xff" * 9 + packed[18:])
+    whole = zstd.compress(text(others))
+    place.path("c.jsonl.zst").write_bytes(whole[: len(whole) - 2])
+    report = place.land()
+    assert set(report.warnings) == {"damaged .zst", "unfinished .zst"}
+    place.path("c.jsonl.zst").write_bytes(whole)
+    place.land()
+    assert place.audit().lines() == sorted(lines + others)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_a_copy_that_stays_incomplete_counts_once(place: Place, count: int) -> None:
+    """Half a .gz beside its original is its copy, though little of it can be read and nobody goes on writing it."""
+    lines = place.write("a.jsonl", events(count))
+    packed = gzip.compress(text(lines))
+    place.path("a.jsonl.1.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    place.land()
+    place.land(seal_after_minutes=0)
     assert place.audit().lines() == sorted(lines)
 
 
