@@ -279,6 +279,7 @@ class HourlyPipeline:
         before = self.store.read_receipt("enriched_events", hour).check()
         key = self.settings.hash_key
         frame = redact(
+            connection,
             self.store.read_frame(connection, "enriched_events", hour),
             self.config.redact,
             key.get_secret_value().encode() if key else None,

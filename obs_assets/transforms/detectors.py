@@ -16,6 +16,7 @@ What a redaction leaves behind (`is_redacted`) is found by no rule, so that reda
 import base64
 import binascii
 import bisect
+import html
 import ipaddress
 import itertools
 import re
@@ -38,12 +39,14 @@ class Detector:
         trigger: RE2 over raw JSON text: fires at least wherever ``find`` finds something.
         find: (string, the key it stands under or "") to the spans of the values in it, left to right.
         mask: a value to what may be shown of it; never its length.
+        replacement: what is left in the value's place whatever the mode; None for what the mode says.
     """
 
     type: str
     trigger: str
     find: Callable[[str, str], Iterator[Span]]
     mask: Callable[[str], str]
+    replacement: str | None = None
 
 
 # --- What a redaction leaves behind ----------------------------------------------------------------------------------
@@ -96,10 +99,97 @@ def _digits(value: str) -> str:
     return "".join(character for character in value if character.isdigit())
 
 
+# --- Encodings -------------------------------------------------------------------------------------------------------
+
+BASE64 = r"(?:[A-Za-f][C-HS-Xi-ny-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][0-9A-Za-z+/_-]){3}"
+"""RE2: base64 or base64url of ASCII text. Its high bits and control characters leave one group of four letters in ten
+possible for random ones: trace ids and digests rarely have three such groups in a row."""
+
 # --- Pieces of triggers ----------------------------------------------------------------------------------------------
 
-ENCODED = r"%[2-7][0-9A-Fa-f]|\\u00[2-7][0-9A-Fa-f]"
-"""RE2: an ASCII character written in percent encoding or as a JSON escape. It may hide any other trigger."""
+ENCODED = (
+    r"%[2-7][0-9A-Fa-f]|\\u00[2-7][0-9A-Fa-f]"  # percent encoding, JSON escapes
+    r"|&(?:#[0-9xX]|[A-Za-z]{2,8};)"  # HTML entities
+    r"|[0-9)](?:[\x{a0}\x{2000}-\x{2015}\x{202f}\x{205f}\x{2212}\x{3000}\x{fe58}\x{fe63}]|\\+u(?:00[aA]0|20|2212|3000|[fF][eE]))"
+    r"|[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}\x{ff01}-\x{ff5e}\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}]"
+    r"|\\u(?:00[aA][dD]|200[b-dB-D]|2060|[fF][eE][fF][fF]|[fF]{2}[0-5]|06[6fF][0-9]|096)"
+    rf"|{BASE64}"
+)
+"""RE2: something that may hide any other trigger: an encoding, wide digits, blanks and dashes of Unicode."""
+
+_FOLDED = {
+    **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
+    **dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63], "-"),
+    **dict.fromkeys([0xAD, *range(0x200B, 0x200E), 0x2060, 0xFEFF], ""),
+    **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
+    **{zero + digit: str(digit) for zero in (0x660, 0x6F0, 0x966) for digit in range(10)},
+}
+"""Blanks, dashes, wide letters and other digits to what rules look for; characters without width to nothing."""
+
+_HIDDEN = re.compile(
+    r"%(?P<percent>[2-7][0-9A-Fa-f])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
+    f"|(?P<folded>[{''.join(map(chr, _FOLDED))}])"
+)
+_MAX_ENCODINGS = 5
+
+
+def reveal(text: str) -> tuple[str, list[int]] | None:
+    """What a string says if its encodings are undone, and where in the string each character of that begins.
+
+    Percent encoding, JSON escapes, HTML entities, one in the other up to five times; wide digits and letters, blanks,
+    dashes and characters without width of Unicode. The offsets have one more item, the string's length. None if
+    nothing is encoded.
+    """
+    revealed, offsets = text, list(range(len(text) + 1))
+    for _ in range(_MAX_ENCODINGS):
+        pieces: list[str] = []
+        starts: list[int] = []
+        copied = 0
+        for match in _HIDDEN.finditer(revealed):
+            start, end = match.span()
+            plain = _revealed(match)
+            pieces += [revealed[copied:start], plain]
+            starts += offsets[copied:start] + [offsets[start]] * len(plain)
+            copied = end
+        following = "".join([*pieces, revealed[copied:]])
+        if following == revealed:
+            break
+        revealed, offsets = following, starts + offsets[copied:]
+    return (revealed, offsets) if revealed != text else None
+
+
+def _revealed(match: re.Match[str]) -> str:
+    if match["entity"]:
+        return html.unescape(match["entity"])
+    if match["folded"]:
+        return _FOLDED[ord(match["folded"])]
+    return chr(int(match["percent"] or match["escape"], 16))
+
+
+_BASE64_RUN = re.compile(r"(?<![0-9A-Za-z+/_-])[0-9A-Za-z+/_-]{12,}={0,2}")
+_BASE64_PART = re.compile(r"[0-9A-Za-z+]{12,}={0,2}|[0-9A-Za-z_-]{12,}={0,2}")
+
+
+def find_base64(text: str) -> Iterator[tuple[Span, str]]:
+    """The runs of base64 or base64url (RFC 4648) in a string that decode to printable text, and that text."""
+    for run in _BASE64_RUN.finditer(text):
+        whole = _decoded(run[0])
+        if whole is not None:
+            yield run.span(), whole
+            continue
+        for part in _BASE64_PART.finditer(text, *run.span()):  # a part of a path or of a longer word
+            if part.span() != run.span() and (inner := _decoded(part[0])) is not None:
+                yield part.span(), inner
+
+
+def _decoded(run: str) -> str | None:
+    encoded = run.rstrip("=")
+    try:
+        text = base64.b64decode(encoded.replace("-", "+").replace("_", "/") + "=" * (-len(encoded) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return text if text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable() else None
+
 
 _EDGE = r"(?:^|[^0-9A-Za-z]|\\[bfnrt]|\\u[0-9A-Fa-f]{4})"
 """RE2: what may stand before a word in raw JSON; the letters of an escape such as ``\n`` are no part of the word."""
@@ -264,7 +354,53 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
     return not (value == "" or is_redacted(value) or is_directory)
 
 
+_SPOKEN = re.compile(
+    rf"(?i)(?P<name>{_PASSWORD_NAME}|api[-_ ]key|secret|token)(?: (?:for|to|of|on) [\w .@-]{{1,30}}?)?"
+    r"(?: (?:is|was)(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)(?P<sign>[: ] ?)"
+    r"""(?:"([^"]+)"|'([^']+)'|([^\s"'<>]{3,}))"""
+)
+_ELEMENT = re.compile(rf"(?i)<(?P<name>(?:\w+[:_-])?{_SECRET_NAME})(?P<sign>)(?: [^<>]{{0,80}})?>([^<>]+)</")
+_QUERY = re.compile(
+    r"(?i)[?&](?P<name>(?:x-amz-)?(?:sig|signature|security-token)|key|auth|code|jwt|sid|session(?:_?id)?|otp)(?P<sign>=)"
+    r"""([^\s&"'#<>]{8,})"""
+)
+_USER_OPTION = re.compile(r"""(?<!\S)(?P<name>-u|--user|--proxy-user)(?P<sign>[ =])[^\s:"']{1,64}:([^\s"']+)""")
+_SPOKEN_TRIGGER = (
+    rf"(?i:{_PASSWORD_NAME}|api[-_ ]key|secret|token) [^\"]{{0,60}}(?i:is|was|to)|<[\w:-]*(?i:{_SECRET_NAME})[ >]"
+    r"|[?&](?i:x-amz-|sig|key|auth|code|jwt|sid|session|otp)[A-Za-z_-]*=|(?:-u|--user|--proxy-user)[ =][^\s:]+:"
+)
+
+
+def _is_told(match: re.Match[str]) -> bool:
+    """Whether what follows ``password is`` is one and not prose: in quotes, or with digits or signs in it."""
+    value = match[match.lastindex or 0].rstrip(".,;:!?)")
+    if value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or is_redacted(value):
+        return False
+    if _PASSWORD.match(match["name"]):
+        return match.string[match.end() - 1] in "\"'" or re.search(r"[^A-Za-z'\u2019-]", value) is not None
+    return len(value) >= _MIN_LENGTH_OF_DIGITS and _DIGIT.search(value) is not None
+
+
+def _told_span(match: re.Match[str]) -> Span:
+    start, end = match.span(match.lastindex or 0)
+    return start, end if match.string[end : end + 1] in ('"', "'") else start + len(
+        match.string[start:end].rstrip(".,;:)?")
+    )
+
+
 def _find_passwords(text: str, _key: str) -> Iterator[Span]:
+    spoken = [_told_span(match) for match in _SPOKEN.finditer(text) if _is_told(match)]
+    spoken += [
+        match.span(3)
+        for match in _QUERY.finditer(text)
+        if _DIGIT.search(match[3]) and not _PLACEHOLDER.fullmatch(match[3])
+    ]
+    spoken += [match.span(3) for match in _USER_OPTION.finditer(text) if not _PLACEHOLDER.fullmatch(match[3])]
+    spoken += [match.span(3) for match in _ELEMENT.finditer(text) if _is_assigned(match)]
+    return _merged([*spoken, *_find_assigned(text)])
+
+
+def _find_assigned(text: str) -> Iterator[Span]:
     matches = itertools.chain(_ASSIGNMENT.finditer(text), _OPTION.finditer(text))
     return _merged(match.span(match.lastindex or 0) for match in matches if _is_assigned(match))
 
@@ -328,21 +464,27 @@ def _domain_length(dotted: str) -> int:
 
 # --- Payment cards --------------------------------------------------------------------------------------------------
 
-_CARD_TRIGGER = rf"{_NUMBER_EDGE}[2-6](?:[ .-]{{0,3}}[0-9]){{13,18}}(?:[^0-9A-Za-z]|$)"
+_CARD_TRIGGER = rf"{_NUMBER_EDGE}(?:[2-6][0-9]{{2}}|180|060|869)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
 _DIGIT_GROUP = re.compile(r"[0-9]++")
-_CARD_SEPARATOR = re.compile(r"[ .-]{1,3}")
+_CARD_SEPARATOR = re.compile(r"[ ./_-]{1,3}")
 _CARD_ISSUER = re.compile(
-    r"4(?:\d{15}|\d{18})"  # Visa
+    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa, of old with 13 digits
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
     r"|3(?:0[0-5]|[689]\d)\d{11}"  # Diners Club
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}(?:\d{3})?"  # Discover
     r"|35(?:2[89]|[3-8]\d)\d{12}(?:\d{3})?"  # JCB
     r"|62\d{14,17}"  # UnionPay
+    r"|(?:2131|1800)\d{11}"  # JCB of old
+    r"|8699\d{11}"  # Voyager
+    r"|220[0-4]\d{12}"  # Mir
+    r"|(?:60\d\d|508\d)\d{12}"  # RuPay
+    r"|(?:5018|5020|5038|5[678]\d\d|0604|6304|6390|67\d\d)\d{8,15}"  # Maestro
 )
 """Issuer identification numbers and lengths, ISO/IEC 7812-1 and the networks' own tables."""
 
-_MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 14, 19
+_MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 12, 19
+_SHORT_CARD_DIGITS = 13
 _MAX_CARD_GROUPS = 6
 _MIN_CARD_GROUP = 3
 _MIN_DOTTED_GROUPS = 3
@@ -352,15 +494,28 @@ _WORD_BEFORE, _WORD_AFTER = re.compile(r"[0-9A-Za-z]\Z|[0-9]\.\Z"), re.compile(r
 _ID_BEFORE, _ID_AFTER = re.compile(r"[0-9A-Za-z]-\Z"), re.compile(r"-[0-9A-Za-z]")
 
 
-def _find_cards(text: str, _key: str) -> Iterator[Span]:
+_ID_NAME_BEFORE = re.compile(
+    r"(?i)(?:id|order|request|req|trace|span|ean|gtin|isbn|upc|sku|build|ticket|seq|sequence|offset|bytes|epoch|ts|ms"
+    r"|job|run|invoice|tracking|batch|event|record|serial|version|timestamp|time|number of|count|size)"
+    r"(?: (?:no|number|num|id))?[\"':=# ]{0,4}\Z"
+)
+"""Twelve and thirteen digits are often ids: one in ten passes Luhn."""
+
+
+def _find_cards(text: str, key: str) -> Iterator[Span]:
     """Numbers of an issuer's form that pass Luhn and stand alone, in one group of digits or in several."""
     groups = [match.span() for match in _DIGIT_GROUP.finditer(text)]
     first = 0
     while first < len(groups):
         last = _last_group_of_card(text, groups, first)
-        if last is not None:
+        if last is not None and not _is_short_id(text, groups[first][0], groups[last][1], key):
             yield groups[first][0], groups[last][1]
         first = first + 1 if last is None else last + 1
+
+
+def _is_short_id(text: str, start: int, end: int, key: str) -> bool:
+    is_short = len(_digits(text[start:end])) <= _SHORT_CARD_DIGITS
+    return is_short and _ID_NAME_BEFORE.search(_before(text, start, key)) is not None
 
 
 def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None:
@@ -405,6 +560,71 @@ def _stands_alone(text: str, start: int, end: int, *, hyphenated: bool) -> bool:
     if _WORD_BEFORE.search(before) or _WORD_AFTER.match(after):
         return False
     return not (hyphenated and (_ID_BEFORE.search(before) or _ID_AFTER.match(after)))
+
+
+# --- Bank accounts --------------------------------------------------------------------------------------------------
+
+_IBAN_REGISTRY = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 "
+    "ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 "
+    "LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 "
+    "PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
+    "YE30"
+)
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBAN_REGISTRY.split()}
+"""Length by country: the IBAN registry (ISO 13616)."""
+
+_COUNTRIES = "|".join(_IBAN_LENGTHS)
+_IBAN_START = re.compile(rf"(?<![0-9A-Za-z])(?:{_COUNTRIES})[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
+_IBAN_TRIGGER = rf"{_EDGE}(?:{_COUNTRIES})[0-9]{{2}}(?:[ -]?[0-9A-Za-z]{{4}}){{2}}(?:[ -]?[0-9A-Za-z]){{3}}"
+_SEPARATED = re.compile(r"[ -]?[0-9A-Za-z]")
+
+
+def _find_ibans(text: str, _key: str) -> Iterator[Span]:
+    """Account numbers of a country's length whose remainder is right (ISO 7064 mod 97-10), in groups or not."""
+    for match in _IBAN_START.finditer(text):
+        end = match.start()
+        for _ in range(_IBAN_LENGTHS[match[0][:2]]):
+            character = _SEPARATED.match(text, end)
+            if character is None:
+                break
+            end = character.end()
+        else:
+            account = re.sub("[ -]", "", text[match.start() : end]).upper()
+            if (
+                not text[end : end + 1].isalnum()
+                and int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
+            ):
+                yield match.start(), end
+
+
+# --- Hardware addresses ---------------------------------------------------------------------------------------------
+
+_PAIR = "[0-9A-Fa-f]{2}"
+_MAC = re.compile(
+    rf"(?<![0-9A-Za-z])(?<!\b{_PAIR}[:-])"
+    rf"(?:{_PAIR}(?::{_PAIR}){{5}}|{_PAIR}(?:-{_PAIR}){{5}}|[0-9A-Fa-f]{{4}}(?:\.[0-9A-Fa-f]{{4}}){{2}})"
+    r"(?![0-9A-Za-z]|[:.-][0-9A-Fa-f])"
+)
+_MAC_NAME = r"(?i:mac|mac[-_ ]?addr(?:ess)?|hwaddr)"
+_BARE_MAC = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
+_MAC_BEFORE = re.compile(rf"(?<![A-Za-z]){_MAC_NAME}{_PUNCTUATION}{{1,4}}\Z")
+_MAC_TRIGGER = (
+    rf"(?:{_PAIR}:){{5}}{_PAIR}|(?:{_PAIR}-){{5}}{_PAIR}|(?:[0-9A-Fa-f]{{4}}\.){{2}}[0-9A-Fa-f]{{4}}"
+    rf"|{_MAC_NAME}[^0-9A-Za-z]{{1,9}}[0-9A-Fa-f]{{12}}"
+)
+_NOBODY = frozenset(("000000000000", "ffffffffffff"))
+
+
+def _find_macs(text: str, key: str) -> Iterator[Span]:
+    """EUI-48 in its three spellings, bare after its name; nothing longer (fingerprints, EUI-64), and not broadcast."""
+    for match in _MAC.finditer(text):
+        digits = re.sub("[:.-]", "", match[0]).lower()
+        if digits not in _NOBODY and (":" in match[0] or not digits.isdecimal()):
+            yield match.span()
+    for match in _BARE_MAC.finditer(text):
+        if _MAC_BEFORE.search(_before(text, match.start(), key)) and match[0].lower() not in _NOBODY:
+            yield match.span()
 
 
 # --- Social security numbers ----------------------------------------------------------------------------------------
@@ -500,7 +720,35 @@ _PHONE_NAME_LENGTH = 24
 _NO_PHONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 """A date, epoch seconds, milliseconds and so on, an IP address: they stand under ``phone_at`` and the like."""
 
+_NATIONAL = re.compile(
+    r"(?<![\w.+:/-])(?<![0-9A-Za-z][0-9][ ])(?:"
+    r"\(0[0-9]{1,4}\)[ -]?[0-9]{2,8}(?:[ -][0-9]{2,5}){0,3}"  # (020) 7946 0958
+    r"|\([1-9][0-9]\) ?9?[0-9]{4}-[0-9]{4}"  # (11) 91234-5678
+    r"|00[1-9][0-9]{0,2}(?P<way>[ .-])[0-9]{1,5}(?:(?P=way)[0-9]{2,5}){1,5}"  # 0044 20 7946 0958
+    r"|0[1-9][0-9]{0,3}(?P<sign>[ .-])(?:[0-9]{6,8}|[0-9]{2,4}(?:(?P=sign)[0-9]{2,4}){1,4})"  # 01 23 45 67 89
+    r")(?![\w:/]|[ .-][0-9])"
+)
+"""With a trunk or an international prefix in front and blanks, dots or dashes between: nine digits to thirteen."""
+
+_CONTEXT = (
+    r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
+    r"|telephone|mobile|cell|fax|whatsapp|hotline|my number)"
+)
+_CONTEXT_BEFORE = re.compile(rf"(?<![0-9A-Za-z_]){_CONTEXT}(?![0-9A-Za-z_])[^0-9\n\"{{}}<>]{{0,40}}\Z")
+_SPOKEN_PHONE = re.compile(
+    r"(?<![\w.+:/-])\(?[0-9]{2,5}\)?(?:[ .-]{1,2}|/)[0-9]{2,5}(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
+)
+_SPOKEN_DIGITS = re.compile(r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])")
+_ID_WORD = re.compile(
+    r"(?i)(?:(?<![a-z])(?:ids?|order|ticket|version|build|port|line|row|error|code|invoice|ref|case)|#)[\"':=# ]{0,3}\Z"
+)
+_MIN_NATIONAL, _MAX_NATIONAL, _MIN_SPOKEN, _MAX_SPOKEN = 9, 15, 7, 13
+_SPOKEN_LENGTH = 64
+
 _PHONE_TRIGGER = (
+    r"(?:^|[^0-9A-Za-z.+:/-]|\\[bfnrt])(?:\(0[0-9]{1,4}\)[ -]?[0-9]{2}|\([1-9][0-9]\) ?9?[0-9]{4}-"
+    r"|00[1-9][0-9]{0,2}[ .-][0-9]{1,5}[ .-][0-9]{2}|0[1-9][0-9]{0,3}[ .-](?:[0-9]{6}|[0-9]{2,4}[ .-][0-9]{2}))"
+    rf"|{_CONTEXT}[^0-9\"]{{1,44}}[0-9](?:[ ().\-/]{{0,3}}[0-9]){{6}}|"
     r"\+[1-9](?:[ ().\-/\\]{0,3}[0-9]){7}"
     r"|[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"
     rf"|(?:{_PHONE_NAME}|{_EDGE}(?i:tel))[^0-9]{{0,40}}[0-9](?:[ ().\-/\\]{{0,3}}[0-9]){{6}}"
@@ -510,11 +758,25 @@ _PHONE_TRIGGER = (
 def _find_phones(text: str, key: str) -> Iterator[Span]:
     """International and North American numbers; other forms only right after ``phone`` and the like, or under it."""
     spans = [match.span() for pattern in (_INTERNATIONAL, _NORTH_AMERICAN) for match in pattern.finditer(text)]
+    for match in _NATIONAL.finditer(text):
+        if _MIN_NATIONAL <= len(_digits(match[0])) <= _MAX_NATIONAL and not _NO_PHONE.fullmatch(match[0]):
+            spans.append(match.span())
+    for pattern in (_SPOKEN_PHONE, _SPOKEN_DIGITS):
+        spans += [match.span() for match in pattern.finditer(text) if _is_spoken(match)]
     for match in _UNDER_NAME.finditer(text):
         before = _before(text, match.start(), key)[-_PHONE_NAME_LENGTH:]
         if _PHONE_BEFORE.search(before) and not _NO_PHONE.fullmatch(match[0]):
             spans.append(match.span())
     return _merged(spans)
+
+
+def _is_spoken(match: re.Match[str]) -> bool:
+    """Whether a number is one to call: after such a word, not right after the word of another number."""
+    before = match.string[max(0, match.start() - _SPOKEN_LENGTH) : match.start()]
+    is_long_enough = _MIN_SPOKEN <= len(_digits(match[0])) <= _MAX_SPOKEN
+    if not is_long_enough or _NO_PHONE.fullmatch(match[0]) or _ID_WORD.search(before):
+        return False
+    return _CONTEXT_BEFORE.search(before) is not None
 
 
 # --- The table ------------------------------------------------------------------------------------------------------
@@ -524,8 +786,10 @@ DETECTORS = (
     Detector("api_key", _URL_USER_TRIGGER, _matches(_URL_USER), mask_all),
     Detector("api_key", _KEY_TRIGGER, _matches(_KEY, _is_random), mask_start),
     Detector("api_key", _HEADER_TRIGGER, _matches(_HEADER, _is_credential), mask_start),
-    Detector("password", _SECRET_TRIGGER, _find_passwords, mask_all),
+    Detector("password", f"{_SECRET_TRIGGER}|{_SPOKEN_TRIGGER}", _find_passwords, mask_all),
     Detector("email", _EMAIL_TRIGGER, _find_emails, mask_email),
+    Detector("iban", _IBAN_TRIGGER, _find_ibans, mask_start),
+    Detector("mac_address", _MAC_TRIGGER, _find_macs, mask_start),
     Detector("credit_card", _CARD_TRIGGER, _find_cards, mask_card),
     Detector("ssn", _SSN_TRIGGER, _find_ssns, mask_all),
     Detector("ip_address", f"{_IPV4_TRIGGER}|{_IPV6_TRIGGER}", _find_ips, mask_start),
@@ -539,7 +803,18 @@ DETECTORS = (
 _ASSERTION = re.compile(r"(?P<assertion>\^|\$|\\[AbBz])|\\.|\[\^?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|.", re.DOTALL)
 
 
-def custom_detector(name: str, regex: str, flags: str) -> Detector:
+VALIDATORS: dict[str, Callable[[str], bool]] = {
+    "luhn": lambda value: bool(_digits(value)) and _passes_luhn(_digits(value)),
+    "iban": lambda value: next(_find_ibans(value, ""), None) == (0, len(value)),
+    "has_digit": lambda value: _DIGIT.search(value) is not None,
+    "has_letter_and_digit": lambda value: _DIGIT.search(value) is not None and re.search("[A-Za-z]", value) is not None,
+}
+"""What a custom pattern may ask of its matches."""
+
+
+def custom_detector(
+    name: str, regex: str, flags: str, validator: str | None = None, replacement: str | None = None
+) -> Detector:
     """A detector for a pattern from the configuration.
 
     The trigger is the pattern without its assertions (``^``, ``\b``): those mean the string, while a trigger sees the
@@ -550,6 +825,8 @@ def custom_detector(name: str, regex: str, flags: str) -> Detector:
         name: the type its values are counted as.
         regex: RE2, so that no text can make it slow.
         flags: letters of ``i``, ``m`` and ``s``, as in ``(?i)``.
+        validator: a name in `VALIDATORS`, or None.
+        replacement: left in a value's place instead of what the mode says, or None.
 
     Raises:
         ValueError: RE2 does not take it (it has no lookaround and no backreferences), or it matches nothing at all.
@@ -557,16 +834,20 @@ def custom_detector(name: str, regex: str, flags: str) -> Detector:
     pattern = _compile(f"(?{flags}:{regex})" if flags else regex)
     if pattern.search("") is not None:
         raise ValueError(f"pattern {name!r} matches the empty text: it would find a value everywhere")
+    if replacement is not None and pattern.search(replacement) is not None:
+        raise ValueError(f"pattern {name!r} matches its own replacement: it would find a value there again")
+    is_valid = VALIDATORS[validator] if validator else bool
     trigger = rf"(?s{flags.replace('s', '')}:{_without_assertions(regex)})|\\"
 
     def find(text: str, _key: str) -> Iterator[Span]:
         left_over = [match.span() for match in _LEFT_OVER.finditer(text)]
         for match in pattern.finditer(_SURROGATE.sub("\ufffd", text)):
             start, end = match.span()
-            if start < end and not _is_left_over(text, start, end, left_over):
+            is_new = start < end and not _is_left_over(text, start, end, left_over)
+            if is_new and is_valid(text[start:end]):
                 yield start, end
 
-    return Detector(name, trigger, find, mask_start)
+    return Detector(name, trigger, find, mask_start, replacement)
 
 
 def _without_assertions(regex: str) -> str:
