@@ -210,6 +210,7 @@ SELF_EXPLAINING = {
     *("type", "schema_name", "partition_format", "compression", "kms_key_id", "method", "payload_key"),
     *("username", "password", "auth_token", "api_key", "api_key_header", "hmac_algorithm", "hmac_header"),
     *("detect_phone", "detect_ssn", "detect_credit_card", "detect_api_key", "detect_password", "detect_ip_address"),
+    *("detect_iban", "detect_mac_address"),
     "retry_backoff",
 }
 """Options whose name says all, or that stand beside one that is explained."""
