@@ -43,6 +43,9 @@ bench: setup ## speed of every stage on a million events, then what Dagster adds
 	$(BIN)/python bench/stages.py
 	$(BIN)/python bench/overhead.py
 
+bench-privacy: setup ## what redaction finds and leaves alone, by type, on 2 × 20,000 synthetic events
+	$(BIN)/python bench/privacy.py
+
 demo: setup ## a day of messy events becomes tables, objects and alerts
 	$(BIN)/python -m obs_assets.demo
 
@@ -57,4 +60,4 @@ clean: ## stop the embedded servers and remove .venv and .obs
 	-OBS_DATA_DIR=.obs/demo $(BIN)/obs down
 	rm -rf $(VENV) .obs
 
-.PHONY: help setup fmt check test test-fast test-system soak bench demo dev lock clean
+.PHONY: help setup fmt check test test-fast test-system soak bench bench-privacy demo dev lock clean

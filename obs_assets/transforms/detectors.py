@@ -664,6 +664,7 @@ _PRODUCT_BEFORE = re.compile(r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Pe
 
 _IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,44}+(?![\w*])")
 _IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]"
+_PORT_AFTER_IPV6 = re.compile(r"(?<=[0-9A-Fa-f]):[0-9]{1,5}\Z")
 _MIN_COLONS = 2
 _PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
 
@@ -685,11 +686,19 @@ def _ipv6_span(match: re.Match[str]) -> Span | None:
         address = address[:-1]
     if address.count(":") < _MIN_COLONS or _PAIRS_OF_HEX.fullmatch(address) or not any(map(str.isdigit, address)):
         return None
+    without_port = _PORT_AFTER_IPV6.sub("", address)  # Java prints /2001:db8:…:1:50010
+    for candidate in dict.fromkeys((address, without_port)):
+        if _is_ipv6(candidate):
+            return match.start(), match.start() + len(candidate)
+    return None
+
+
+def _is_ipv6(address: str) -> bool:
     try:
         ipaddress.IPv6Address(address)
     except ValueError:
-        return None
-    return match.start(), match.start() + len(address)
+        return False
+    return True
 
 
 def _is_version(match: re.Match[str], key: str) -> bool:

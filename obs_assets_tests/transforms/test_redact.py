@@ -116,6 +116,7 @@ VALUES = [
     ("ip_address", "2001:db8:85a3:0:0:8a2e:370:7334", "85a3"),
     ("ip_address", "::ffff:10.20.30.40", "20.30"),
     ("ip_address", "addr 2001:db8::8a2e: timeout", "8a2e"),
+    ("ip_address", "/2001:db8::8a2e:370:50010 connected", "8a2e:370"),
     ("api_key", "using key sk-" + LETTERS, LETTERS[4:]),
     ("api_key", "\nsk-" + "ant-api03-" + LETTERS, LETTERS[4:]),
     ("api_key", "AKIA" + "IOSFODNN7EXAMPLE", "IOSFODNN"),
