@@ -30,6 +30,7 @@ from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, list_files
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
 from obs_assets.sources.log import Landed, LandedHour, LandingLog
+from obs_assets.sources.replay import count_letters, replay
 from obs_assets.store import Store, connect, make_private_dir
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
@@ -109,19 +110,28 @@ class HourlyPipeline:
         looked_at = self.log.looked_at()
         return first_open_hour(looked_at, self.config.allowed_lateness) if looked_at else self.config.first_hour
 
+    def news(self, listing: Listing) -> str:
+        """What there is to land, in a few words; empty if the last pass that finished has seen and taken it all."""
+        looked = self.log.looked()
+        if listing.digest == looked.listing and not looked.waiting:
+            return ""
+        known = {file.path: file for file in self.landed().files.values()}
+        new = sum(file.path not in known for file in listing.files)
+        changed = sum(file.path in known and not known[file.path].is_unchanged(file) for file in listing.files)
+        return f"{new:,} new, {changed:,} changed, {len(looked.waiting):,} waiting of {len(listing.files):,} files"
+
     def listing(self) -> Listing:
         """The event files as they are now."""
         return list_files(self.config.source)
 
-    def dead_letters(self) -> list[tuple[str, str, int, int]]:
-        """What could not be read: file, reason, letters, bytes; most letters first."""
-        files = [str(path) for path in sorted(self.log.passes_dir.glob("[0-9]*/dead_letters.parquet"))]
-        if not files:
-            return []
-        with self._connect("the dead letters") as connection:
-            letters = connection.read_parquet(files).aggregate("event_file, reason, count(*) AS n, sum(length)::BIGINT")
-            rows: list[tuple[str, str, int, int]] = letters.order("n DESC, event_file, reason").fetchall()
-        return rows
+    def dead_letters(self) -> list[tuple[str, str, int, int, datetime]]:
+        """What could not be read: file, reason, letters, bytes, first seen; most letters first."""
+        return count_letters(self.log)
+
+    def replay(self, reason: str | None = None, event_file: str | None = None) -> LandingReport:
+        """Land those dead letters that can be read now."""
+        source, first_hour = self.config.source, self.config.first_hour
+        return replay(source, self.log, first_hour=first_hour, reason=reason, event_file=event_file)
 
     def is_current(self, hour: Hour) -> bool:
         """Whether every destination's ledger says that it holds all that has landed for an hour.

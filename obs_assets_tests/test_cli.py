@@ -148,8 +148,41 @@ def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline)
     """File, reason, number and bytes; never what stood there."""
     done = obs("dead-letters", "list", "--json")
     assert done.code == 0
-    assert json.loads(done.out) == [{"file": "a.jsonl", "reason": "not_an_object", "letters": 1, "bytes": 9}]
+    (counted,) = json.loads(done.out)
+    assert counted.pop("first_seen")
+    assert counted == {"file": "a.jsonl", "reason": "not_an_object", "letters": 1, "bytes": 9}
     assert "no event" not in obs("dead-letters", "list").out
+
+
+def test_dead_letters_are_shown_redacted(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
+    """What is JSON is redacted; what is none, where nobody can tell a password by its key, is shown with --raw only."""
+    harness.write_events(
+        events_dir / "old.jsonl",
+        [{"timestamp": "1999-01-01T00:00:00Z", "to": "jane@example.com", "password": "hunter2"}],
+    )
+    with (events_dir / "old.jsonl").open("a") as file:
+        file.write('{"password": "hunter3", }\n')
+    built.land()
+    shown = obs("dead-letters", "show", "--file", "old.jsonl").out
+    assert "time_before_2000" in shown
+    assert "jane@example.com" not in shown
+    assert "hunter" not in shown
+    raw = json.loads(obs("dead-letters", "show", "--file", "old.jsonl", "--raw", "--json").out)
+    assert sorted("hunter2" in letter["text"] for letter in raw) == [False, True]
+    assert "hunter3" in json.dumps(raw)
+
+
+def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
+    """What an earlier limit refused is landed in its hour; a second replay has nothing to do."""
+    harness.write_events(events_dir / "long.jsonl", [harness.at(HOUR, 7, {"filler": "x" * 3000})])
+    source = built.config.source.model_copy(update={"max_event_bytes": 1024})
+    HourlyPipeline(built.config.model_copy(update={"source": source}), built.settings, built.name).land()
+    before = built.landed().hour(HOUR)
+    assert "1 events of 1 hours; too_long 1 fewer" in obs("dead-letters", "replay", "--reason", "too_long").out
+    after = built.landed().hour(HOUR)
+    assert after.rows == before.rows + 1
+    assert after.generation > before.generation
+    assert obs("dead-letters", "replay").out == "none of them can be read\n"
 
 
 def test_alerts_are_listed_and_sent_again(

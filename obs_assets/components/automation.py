@@ -4,14 +4,13 @@ What is asked for is decided from what has landed and from the ledgers of the de
 only spare work: losing them costs nothing.
 """
 
-import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from obs_assets.components.keys import Naming
-from obs_assets.errors import ConfigurationError
+from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.hourly import HourlyPipeline, Staleness
 from obs_assets.hours import Hour, first_open_hour, parse_hours
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES
@@ -21,6 +20,7 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 VERSION_TAG = "obs/version"
+SEEN_TAG = "obs/seen"
 ATTEMPT_TAG = "obs/attempt"
 PIPELINE_TAG = "obs/pipeline"
 
@@ -56,15 +56,19 @@ def new_files_sensor(hourly: HourlyPipeline, naming: Naming, job: dg.JobDefiniti
     def event_file_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             listing = hourly.listing()
-        except ConfigurationError as error:
+        except (ConfigurationError, TransientError) as error:
             return dg.SkipReason(str(error))
-        seen = hashlib.sha256(repr([(f.path, f.size, f.mtime_ns) for f in listing.files]).encode()).hexdigest()
+        # No cursor: what a finished pass has seen is what counts, so that a run that failed or was lost is repeated
+        news = hourly.news(listing)
         closes = first_open_hour(datetime.now(UTC), hourly.config.allowed_lateness) > hourly.first_open_hour()
-        if seen == context.cursor and not closes:
+        if not news and not closes:
             return dg.SkipReason(f"nothing new in {len(listing.files):,} files")
         if _under_way(context.instance, job.name):
             return dg.SkipReason("a landing pass is under way")
-        return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=seen)
+        seen = news or f"nothing new in {len(listing.files):,} files; an hour can close"
+        context.log.info(seen)
+        one_pass = {"ops": {naming.job("land"): {"config": {"max_passes": 1}}}}
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_config=one_pass, tags={SEEN_TAG: seen})])
 
     return event_file_sensor
 

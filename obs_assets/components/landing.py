@@ -1,5 +1,7 @@
 """The files and what has landed of them: two external assets, and the job that reports on them."""
 
+import itertools
+
 import dagster as dg
 
 from obs_assets.components.keys import Naming
@@ -35,15 +37,24 @@ def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
 def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     """The job ``land_event_files``: one pass over the files, reported hour by hour."""
 
-    @dg.op(name=naming.job("land"), out=dg.Out(dg.Nothing))
+    @dg.op(
+        name=naming.job("land"),
+        out=dg.Out(dg.Nothing),
+        config_schema={
+            "max_passes": dg.Field(int, is_required=False, description="At most; by default all that it takes")
+        },
+    )
     def land(context: dg.OpExecutionContext) -> None:
-        report = hourly.land()
-        context.log.info(_sentence(report))
-        for reason, count in report.warnings.items():
-            folder = hourly.config.source.events_dir
-            context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
-        for event in _events(hourly, naming, report):
-            context.log_event(event)
+        for number in itertools.count(1):
+            report = hourly.land()
+            context.log.info(_sentence(report))
+            for reason, count in report.warnings.items():
+                folder = hourly.config.source.events_dir
+                context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
+            for event in _events(hourly, naming, report):
+                context.log_event(event)
+            if not report.files_left or number == context.op_config.get("max_passes"):
+                return
 
     @dg.job(
         name=naming.job("land_event_files"),
@@ -63,6 +74,7 @@ def _sentence(report: LandingReport) -> str:
     return (
         f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours and {dead:,} dead "
         f"letters from {report.bytes_read:,} bytes in {report.files_read:,} of {report.files_listed:,} files"
+        + (f"; {report.files_left:,} files are left for the next pass" if report.files_left else "")
     )
 
 

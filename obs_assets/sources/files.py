@@ -52,6 +52,8 @@ class SourceConfig(Block, frozen=True):
         exclude: patterns of file names or of paths below ``events_dir``.
         max_event_bytes: a longer event is a dead letter.
         seal_after_minutes: an unfinished last event becomes a dead letter once its file has been idle for so long.
+        max_files_per_pass, max_bytes_per_pass: a pass takes no more, give or take a piece that is being read; what has
+            waited longest comes first in the next.
     """
 
     type: str = "event-stream"
@@ -63,6 +65,8 @@ class SourceConfig(Block, frozen=True):
     exclude: tuple[str, ...] = ()
     max_event_bytes: int = Field(16 << 20, ge=1024)
     seal_after_minutes: int = Field(60, ge=0)
+    max_files_per_pass: int = Field(20_000, ge=1)
+    max_bytes_per_pass: int = Field(4 << 30, ge=1)
 
     @field_validator("events_dir", mode="before")
     @classmethod
@@ -138,6 +142,11 @@ class Listing:
 
     files: tuple[EventFile, ...]
     skipped: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        """Tells whether any file is new, gone or changed."""
+        return digest(repr([(file.path, file.size, file.mtime_ns, file.node) for file in self.files]).encode())
 
 
 def list_files(config: SourceConfig) -> Listing:

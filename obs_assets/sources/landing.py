@@ -14,7 +14,7 @@ import shutil
 import socket
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -53,7 +53,7 @@ _T = TypeVar("_T")
 BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
-_DEAD_LETTER_SCHEMA = pa.schema(
+DEAD_LETTER_SCHEMA = pa.schema(
     {
         "file_id": pa.string(),
         "event_file": pa.string(),
@@ -107,6 +107,7 @@ class LandingReport:
         hours: partition key → rows landed now.
         dead_letters: reason → count.
         files_read, files_listed, bytes_read: of this pass.
+        files_left: for the next pass, since this one had its fill.
         warnings: what was passed over: reason → count.
     """
 
@@ -116,6 +117,7 @@ class LandingReport:
     files_read: int = 0
     files_listed: int = 0
     bytes_read: int = 0
+    files_left: int = 0
     warnings: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -136,10 +138,8 @@ def land(config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: dateti
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
         landed = log.load()
-        landing = _Pass(config, log, landed, first_hour, began_at)
-        report = landing.run()
-        log.save_looked_at(began_at)
-    return report
+        landing = Pass(config, log, landed, first_hour, began_at)
+        return landing.run()
 
 
 def collector() -> dict[str, Any]:
@@ -158,7 +158,7 @@ class _ReplacedError(Exception):
 
 
 @dataclass
-class _Progress:
+class Progress:
     """A file while it is being read."""
 
     index: int
@@ -173,6 +173,7 @@ class _Progress:
     pending: bytes = b""
     at_end: bool = False
     has_failed: bool = False
+    is_left: bool = False
     head: bytes = b""
     tail: bytes = b""
     sha: Any = field(default_factory=hashlib.sha256)
@@ -250,7 +251,7 @@ class _Progress:
     def known_now(self) -> KnownFile:
         """What is known of the file after this pass."""
         known = replace(self.known.seen_as(self.file), has_rest=bool(self.pending), is_copy=self.is_copy)
-        if self.has_failed:
+        if self.has_failed or self.is_left:
             known = replace(known, mtime_ns=0)  # the next pass tries again
         if self.position == self.start:
             return known
@@ -274,7 +275,7 @@ class _Progress:
         return self.content
 
 
-class _Pass:
+class Pass:
     """One pass over the files, from listing to commit."""
 
     def __init__(
@@ -296,27 +297,53 @@ class _Pass:
         """List, read, publish."""
         listing = list_files(self._config)
         self._warnings.update(listing.skipped)
-        files = [
-            _Progress(index, file, known, self._is_sealed(file), is_copy)
-            for index, (file, known, is_copy) in enumerate(self._identify(listing.files))
-        ]
+        looked = self._log.looked()
+        files, left = self._select(self._identify(listing.files), looked.waiting)
         if files:
-            folder = self._log.begin(self._number)
-            try:
-                with explained(folder):
-                    self._read(files, folder)
-            except duckdb.Error as error:  # its own message may quote events
-                raise ObsError(f"landing pass {self._number}: DuckDB refused ({type(error).__name__})") from None
-            self._publish(files, folder)
+            self._land(files)
+        left += [file.file.path for file in files if file.is_left and file.position == file.start]
+        begun = [file.file.path for file in files if file.is_left and file.position > file.start]
+        self._log.save_looked(looked.after(self._began_at, listing.digest, left, begun))
         return LandingReport(
             number=self._number if self._landed.last_pass == self._number else None,
             hours=dict(sorted(self._rows.items())),
             dead_letters=dict(self._dead_letters.most_common()),
-            files_read=len(files),
+            files_read=sum(not file.is_left or file.position > file.start for file in files),
+            files_left=len(left) + len(begun),
             files_listed=len(listing.files),
             bytes_read=sum(file.position - file.start for file in files),
             warnings=dict(self._warnings),
         )
+
+    def _land(self, files: list[Progress]) -> None:
+        folder = self._log.begin(self._number)
+        try:
+            with explained(folder):
+                self._read(files, folder)
+        except duckdb.Error as error:  # its own message may quote events
+            raise ObsError(f"landing pass {self._number}: DuckDB refused ({type(error).__name__})") from None
+        self._publish(files, folder)
+
+    def _select(
+        self, found: Iterable[tuple[EventFile, KnownFile, bool]], waiting: Mapping[str, str]
+    ) -> tuple[list[Progress], list[str]]:
+        """The files to read in this pass, those first that have waited longest, and the paths of those left."""
+        places = {path: place for place, path in enumerate(waiting)}
+
+        def turn(one: tuple[EventFile, KnownFile, bool]) -> tuple[bool, int, int]:
+            file, _, is_copy = one
+            return is_copy, places.get(file.path, len(places)), file.size
+
+        in_turn = sorted(found, key=turn)
+        taken, left = in_turn[: self._config.max_files_per_pass], in_turn[self._config.max_files_per_pass :]
+        if left:  # a copy must not count as landed before its original has: that could vanish meanwhile
+            left += [one for one in taken if one[2]]
+            taken = [one for one in taken if not one[2]]
+        files = [
+            Progress(index, file, known, self._is_sealed(file), is_copy)
+            for index, (file, known, is_copy) in enumerate(taken)
+        ]
+        return files, [file.path for file, _, _ in left]
 
     def _is_sealed(self, file: EventFile) -> bool:
         idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
@@ -354,7 +381,7 @@ class _Pass:
         except OSError:
             return None  # it cannot be read now: reading it says so
 
-    def _read(self, files: list[_Progress], folder: Path) -> None:
+    def _read(self, files: list[Progress], folder: Path) -> None:
         names = {
             "file": [f.index for f in files],
             "file_id": [f.known.file_id for f in files],
@@ -364,7 +391,7 @@ class _Pass:
             contextlib.ExitStack() as stack,
             connect(self._log.temp_dir, memory_limit="512MB") as connection,
             connection.cursor() as judging,
-            pq.ParquetWriter(folder / "dead_letters.parquet", _DEAD_LETTER_SCHEMA) as dead_letters,
+            pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
             ThreadPoolExecutor(1) as executor,
         ):
             for file in files:
@@ -390,13 +417,22 @@ class _Pass:
                 writing.result()
         sync_file(folder / "dead_letters.parquet")
 
-    def _batches(self, files: list[_Progress]) -> Iterator[list[tuple[_Progress, bytes]]]:
+    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes]]]:
         """Small files together, large ones in pieces."""
         size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
-        batch: list[tuple[_Progress, bytes]] = []
+        batch: list[tuple[Progress, bytes]] = []
         room = size
+        taken = 0
         for file in files:
-            while not file.at_end and (data := self._read_piece(file, size if file.is_copy else room)) is not None:
+            while not file.at_end:
+                if taken >= self._config.max_bytes_per_pass:
+                    file.is_left = True
+                    file.close()
+                    break
+                data = self._read_piece(file, size if file.is_copy else room)
+                if data is None:
+                    break
+                taken += len(data)
                 if file.is_copy:
                     file.advance(data, len(data), within_line=False)
                     continue
@@ -408,7 +444,7 @@ class _Pass:
         if batch:
             yield batch
 
-    def _read_piece(self, file: _Progress, room: int) -> bytes | None:
+    def _read_piece(self, file: Progress, room: int) -> bytes | None:
         try:
             data = file.read(room)
         except (OSError, _ReplacedError) as error:
@@ -425,7 +461,7 @@ class _Pass:
         connection: duckdb.DuckDBPyConnection,
         number: int,
         reading: Reading,
-        files: list[_Progress],
+        files: list[Progress],
         *,
         folder: Path,
         dead_letters: pq.ParquetWriter,
@@ -463,7 +499,7 @@ class _Pass:
             self._chunks[hour.key].append(f"{self._number:08d}/{chunk.name}")
             crash_point("landing.after_chunk")
 
-    def _write_dead_letters(self, dead: list[DeadLetter], files: list[_Progress], writer: pq.ParquetWriter) -> None:
+    def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
         for letter in dead:
             files[letter.file].dead_letters += 1
             files[letter.file].dead_bytes += letter.length
@@ -477,24 +513,27 @@ class _Pass:
             "landed_at": [self._began_at] * len(dead),
             "raw": [letter.raw for letter in dead],
         }
-        writer.write_table(pa.table(columns, schema=_DEAD_LETTER_SCHEMA))
+        writer.write_table(pa.table(columns, schema=DEAD_LETTER_SCHEMA))
 
-    def _publish(self, files: list[_Progress], folder: Path) -> None:
+    def _publish(self, files: list[Progress], folder: Path) -> None:
         read = [file for file in files if file.position > file.start]
         for file in files:
-            if file.start and file.position == file.start and not file.has_failed:
+            if file.start and file.position == file.start and not (file.has_failed or file.is_left):
                 # Renamed or touched. This spares the next pass a look inside, and is lost with the checkpoint
                 self._landed.files[file.known.file_id] = file.known_now()
         if not read:
             shutil.rmtree(folder)
             self._log.save_checkpoint(self._landed)
             return
+        self._commit(folder, tuple(file.receipt() for file in read))
+
+    def _commit(self, folder: Path, receipts: tuple[FileReceipt, ...]) -> None:
         landing = LandingPass(
             number=self._number,
             began_at=self._began_at.isoformat(),
             finished_at=datetime.now(UTC).isoformat(),
             collector=self._collector,
-            files=tuple(file.receipt() for file in read),
+            files=receipts,
             hours={
                 key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key])) for key in sorted(self._rows)
             },

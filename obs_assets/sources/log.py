@@ -8,7 +8,7 @@
     │   ├── 2025120410-0.parquet  a chunk: lines of one hour
     │   └── dead_letters.parquet
     ├── checkpoint.json           the passes added up; made again from them when it is lost or old
-    ├── looked.json               when the last pass began, also one that found nothing
+    ├── looked.json               what the last pass saw, also one that found nothing
     └── tmp/                      where DuckDB spills
 
 The passes are the truth. A crash leaves a folder that no rename has published, and the next pass removes it.
@@ -16,7 +16,7 @@ The passes are the truth. A crash leaves a folder that no rename has published, 
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -85,6 +85,31 @@ class LandingPass:
     files: tuple[FileReceipt, ...]
     hours: Mapping[str, LandedHour]
     dead_letters: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the last finished pass saw, whether it found anything new or not.
+
+    Attributes:
+        began_at: all that was in the files at this moment has landed; None before everything has landed once.
+        listing: digest of the listing.
+        waiting: path → ``began_at`` before the file was first left for a later pass, ISO 8601, empty for None. In the
+            order in which they are served: what was left first, comes first.
+    """
+
+    began_at: datetime | None = None
+    listing: str = ""
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, began_at: datetime, listing: str, left: Iterable[str], begun: Iterable[str]) -> "Looked":
+        """What the pass that began at ``began_at`` adds; files that it left, or only begun, hold the moment back."""
+        before = self.began_at.isoformat() if self.began_at else ""
+        unserved = set(left)
+        queue = [*(path for path in self.waiting if path in unserved), *sorted(unserved - set(self.waiting)), *begun]
+        waiting = {path: self.waiting.get(path, before) for path in queue}
+        since = min([began_at.isoformat(), *waiting.values()])
+        return Looked(datetime.fromisoformat(since) if since else None, listing, waiting)
 
 
 @dataclass
@@ -171,17 +196,26 @@ class LandingLog:
         with replacing(self.root / "checkpoint.json") as aside:
             aside.write_text(json.dumps(state))
 
-    def save_looked_at(self, moment: datetime) -> None:
-        """Remember that a pass which began at ``moment`` has finished, whether it found anything or not."""
+    def save_looked(self, looked: Looked) -> None:
+        """Remember what a pass saw that has finished."""
+        moment = looked.began_at.isoformat() if looked.began_at else None
+        state = {"began_at": moment, "listing": looked.listing, "waiting": looked.waiting}
         with replacing(self.root / "looked.json") as aside:
-            aside.write_text(json.dumps({"began_at": moment.isoformat()}))
+            aside.write_text(json.dumps(state))
+
+    def looked(self) -> Looked:
+        """What the last finished pass saw."""
+        try:
+            state = json.loads((self.root / "looked.json").read_text())
+        except FileNotFoundError:
+            return Looked()
+        moment = state["began_at"]
+        began_at = datetime.fromisoformat(moment) if moment else None
+        return Looked(began_at, state.get("listing", ""), state.get("waiting", {}))
 
     def looked_at(self) -> datetime | None:
-        """When the last finished pass began; what lies before it minus the allowed lateness is closed."""
-        try:
-            return datetime.fromisoformat(json.loads((self.root / "looked.json").read_text())["began_at"])
-        except FileNotFoundError:
-            return None
+        """All that was in the files then has landed; what lies before it minus the allowed lateness is closed."""
+        return self.looked().began_at
 
     def chunk_paths(self, landed: LandedHour) -> list[Path]:
         """The files of an hour's chunks."""

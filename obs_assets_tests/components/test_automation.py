@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -19,6 +20,7 @@ from obs_assets.components.automation import (
     PIPELINE_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    SEEN_TAG,
     VERSION_TAG,
 )
 from obs_assets.hours import Hour
@@ -129,18 +131,60 @@ def test_one_landing_pass_at_a_time(deployment: Deployment) -> None:
     """While a pass is under way no other is asked for, and the news are not forgotten."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     run_of(deployment, "land_event_files", dg.DagsterRunStatus.STARTED)
-    requests, why, cursor = tick(deployment, "event_file_sensor", "before")
-    assert (requests, why, cursor) == ([], "a landing pass is under way", "before")
+    assert tick(deployment, "event_file_sensor")[:2] == ([], "a landing pass is under way")
+    (run,) = deployment.instance.get_runs()
+    deployment.instance.report_run_failed(run)
+    assert len(tick(deployment, "event_file_sensor")[0]) == 1
 
 
-def test_a_lost_cursor_costs_nothing(deployment: Deployment) -> None:
-    """Without its cursor the sensor asks for a pass, and that pass finds nothing new."""
+def test_a_landing_run_that_failed_is_repeated(deployment: Deployment) -> None:
+    """Files are not forgotten because a run was asked for: only a pass that has finished counts as one."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    _, _, cursor = tick(deployment, "event_file_sensor")
+    run_of(deployment, "land_event_files", dg.DagsterRunStatus.FAILURE)
+    (request,), _, _ = tick(deployment, "event_file_sensor", cursor)
+    assert request.tags[SEEN_TAG] == "1 new, 0 changed, 0 waiting of 1 files"
+
+
+def test_the_cursor_does_not_matter(deployment: Deployment) -> None:
+    """What a pass has landed decides, with any cursor or none."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
-    assert len(tick(deployment, "event_file_sensor", None)[0]) == 1
-    before = deployment.hourly.landed()
-    assert deployment.hourly.land(now=CLOSED).number is None
-    assert deployment.hourly.landed() == before
+    for cursor in (None, "", "lost"):
+        assert tick(deployment, "event_file_sensor", cursor)[:2] == ([], "nothing new in 1 files")
+
+
+def test_files_that_a_pass_left_are_asked_for(deployment: Deployment) -> None:
+    """A pass that had its fill is followed by another, though no file has changed; no hour closes before."""
+    for name in "abc":
+        harness.write_events(deployment.events_dir / f"{name}.jsonl", [harness.at(HOUR, 1, {"name": name})])
+    source = deployment.config.source.model_copy(update={"max_files_per_pass": 2})
+    capped = replace(deployment, config=deployment.config.model_copy(update={"source": source}))
+    capped.hourly.land(now=CLOSED)
+    (request,), _, _ = tick(capped, "event_file_sensor")
+    assert request.tags[SEEN_TAG] == "1 new, 0 changed, 1 waiting of 3 files"
+    assert request.run_config == {"ops": {"land": {"config": {"max_passes": 1}}}}
+    assert capped.hourly.first_open_hour() == capped.config.first_hour
+    capped.hourly.land(now=CLOSED)
+    assert tick(capped, "event_file_sensor")[:2] == ([], "nothing new in 3 files")
+
+
+@pytest.mark.slow
+def test_ten_thousand_files_take_a_tick_less_than_five_seconds(deployment: Deployment) -> None:
+    """With a hundred of them new and a hundred grown."""
+    for number in range(10_000):
+        folder = deployment.events_dir / f"{number % 100}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jsonl").write_text(f'{{"timestamp":"2025-12-04T10:00:00Z","n":{number}}}\n')
+    deployment.hourly.land(now=CLOSED)
+    for number in range(100):
+        (deployment.events_dir / f"{number}" / "new.jsonl").write_text(f'{{"new":{number}}}\n')
+        with (deployment.events_dir / f"{number}" / f"{number}.jsonl").open("a") as file:
+            file.write(f'{{"more":{number}}}\n')
+    began = time.monotonic()
+    (request,), _, _ = tick(deployment, "event_file_sensor")
+    assert time.monotonic() - began < 5
+    assert request.tags[SEEN_TAG] == "100 new, 100 changed, 0 waiting of 10,100 files"
 
 
 # -- hourly_pipeline_schedule ------------------------------------------------------------------------------------------

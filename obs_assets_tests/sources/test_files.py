@@ -572,15 +572,15 @@ def test_file_that_is_rotated_before_it_is_read(place: Place, monkeypatch: pytes
 def test_file_that_is_rotated_after_it_was_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of a file is what was read, not what lies under its name when the pass ends."""
     lines = place.write("a.jsonl", events(30))
-    publish = landing._Pass._publish
+    publish = landing.Pass._publish
 
-    def rotate_then_publish(self: landing._Pass, *arguments: object) -> None:
-        monkeypatch.setattr(landing._Pass, "_publish", publish)
+    def rotate_then_publish(self: landing.Pass, *arguments: object) -> None:
+        monkeypatch.setattr(landing.Pass, "_publish", publish)
         place.path("a.jsonl").rename(place.path("a.jsonl.1"))
         lines.extend(place.write("a.jsonl", events(60)))
         publish(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(landing._Pass, "_publish", rotate_then_publish)
+    monkeypatch.setattr(landing.Pass, "_publish", rotate_then_publish)
     place.land()
     lines += place.append("a.jsonl.1", events(1))
     place.land()

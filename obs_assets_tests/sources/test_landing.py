@@ -218,6 +218,52 @@ def test_generation_grows_only_with_bytes(place: Place) -> None:
     assert generations() == (4, 2)
 
 
+def test_a_pass_takes_no_more_than_it_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, and bytes give or take a piece; what is left comes in the next passes, and nothing closes before."""
+    monkeypatch.setattr(landing, "BATCH_BYTES", 4096)
+    lines = place.write("large.jsonl", events(1000)) + place.write("small.jsonl", events(5))
+    report = place.land(max_files_per_pass=1)
+    assert (report.files_read, report.files_left) == (1, 1)
+    assert place.log.looked_at() is None
+    passes = 0
+    while report.files_left:
+        report = place.land(max_bytes_per_pass=8192, max_event_bytes=2048)
+        assert report.bytes_read <= 8192 + 4096
+        passes += 1
+    assert passes > 3
+    assert place.log.looked_at() == place.now
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_files_that_grow_all_the_time_starve_nobody(place: Place) -> None:
+    """What has waited longest comes first: no file is left in two passes running that has room in turn."""
+    names = [f"{number}.jsonl" for number in range(9)]
+    lines = [line for name in names for line in place.write(name, events(1))]
+    served: Counter[str] = Counter()
+    for _ in range(9):
+        before = {file.path: file.offset for file in place.log.load().files.values()}
+        place.land(max_files_per_pass=3)
+        after = {file.path: file.offset for file in place.log.load().files.values()}
+        served.update(name for name, offset in after.items() if offset > before.get(name, 0))
+        for name in names:
+            lines += place.append(name, events(1))
+    assert dict(served) == dict.fromkeys(names, 3)
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_a_copy_waits_for_its_original(place: Place) -> None:
+    """A copy is not taken for landed while its original is left for later: that may be gone by then."""
+    lines = place.write("a.jsonl", events(60))
+    place.write("b.jsonl", lines[:50])
+    place.write("c.jsonl", events(1))
+    place.land(max_files_per_pass=1)
+    place.path("a.jsonl").unlink()
+    place.path("c.jsonl").unlink()
+    place.land()
+    assert set(lines[:50]) <= set(place.audit().lines())
+
+
 def test_pass_without_news_still_counts_as_a_look(place: Place) -> None:
     """Hours close although nothing comes: the last look is remembered."""
     assert place.log.looked_at() is None
