@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from obs_assets import store
 from obs_assets.sources import landing
+from obs_assets.sources.files import COMPRESSIONS, zstd
 from obs_assets_tests.sources.place import Place, event, text
 
 NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
@@ -61,7 +62,9 @@ class EventFiles(RuleBasedStateMachine):
 
     def names(self) -> list[str]:
         """The files that a program may write to."""
-        files = [path for path in self.place.events_dir.rglob("*") if path.is_file() and path.suffix != ".gz"]
+        files = [
+            path for path in self.place.events_dir.rglob("*") if path.is_file() and path.suffix not in COMPRESSIONS
+        ]
         return sorted(path.relative_to(self.place.events_dir).as_posix() for path in files)
 
     def pick(self, data: st.DataObject) -> str:
@@ -107,11 +110,12 @@ class EventFiles(RuleBasedStateMachine):
             self.write(name, self.event() + "\n")
 
     @precondition(lambda self: self.names())
-    @rule(data=st.data())
-    def rotate_and_compress(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), suffix=st.sampled_from(["gz", "zst"]))
+    def rotate_and_compress(self, data: st.DataObject, suffix: str) -> None:
         name = self.pick(data)
-        packed = gzip.compress(self.place.path(name).read_bytes())
-        self.place.path(f"{self.next_name(name)}.gz").write_bytes(packed)
+        content = self.place.path(name).read_bytes()
+        packed = gzip.compress(content) if suffix == "gz" else zstd.compress(content)
+        self.place.path(f"{self.next_name(name)}.{suffix}").write_bytes(packed)
         self.place.path(name).unlink()
         self.torn.pop(name, None)
 
@@ -194,6 +198,13 @@ class EventFiles(RuleBasedStateMachine):
         self.note_landing()
         self.check()
 
+    @rule(files=st.integers(1, 2), size=st.sampled_from([1, 3000]))
+    def land_a_little(self, files: int, size: int) -> None:
+        """A pass that has its fill: nothing is sure to have landed, nothing lands twice."""
+        self.place.land(max_event_bytes=4096, max_files_per_pass=files, max_bytes_per_pass=size)
+        self.may |= self.present()
+        self.check()
+
     def note_landing(self) -> None:
         self.may |= self.present()
         if self.is_settled:
@@ -205,7 +216,8 @@ class EventFiles(RuleBasedStateMachine):
         for path in self.place.events_dir.rglob("*"):
             if path.is_file() and not path.name.endswith(".0.gz"):  # half of what lies beside it
                 content = path.read_bytes()
-                whole = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+                unpack = {".gz": gzip.decompress, ".zst": zstd.decompress}.get(path.suffix, bytes)
+                whole = unpack(content).decode()
                 lines |= {line for line in whole.split("\n") if line.startswith('{"time"') and line.endswith('"}')}
         return lines
 
@@ -217,5 +229,16 @@ class EventFiles(RuleBasedStateMachine):
 
 EventFilesTest = pytest.mark.slow(EventFiles.TestCase)
 EventFilesTest.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.mark.soak
+def test_a_thousand_histories() -> None:
+    """The same, twenty times as often."""
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        EventFiles,
+        settings=settings(
+            max_examples=1000, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
