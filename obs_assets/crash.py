@@ -20,6 +20,7 @@ CRASH_POINTS = frozenset(
         "receipt.before_rename",
         "postgres.after_delete",
         "postgres.after_copy",
+        "postgres.after_index",
         "postgres.before_commit",
         "postgres.after_commit",
         "s3.before_object",

@@ -343,7 +343,8 @@ class HourlyPipeline:
     def _deliver(self, config: DestinationConfig, name: str, hour: Hour, *, run_id: str, rebuild: bool) -> Receipt:
         with self._connect(f"{name} {hour}") as connection:
             offer, filtered = self._offer(connection, config, hour)
-            delivery = self.destination(name).deliver(replace(offer, run_id=run_id, rebuild=rebuild))
+            receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
+            delivery = self.destination(name).deliver(replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts))
         already_there = {"already there": delivery.already_there} if delivery.already_there else {}
         receipt = Receipt(
             hour.key,
@@ -377,6 +378,12 @@ class HourlyPipeline:
         kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
         rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
         return replace(offer, frame=kept, rows=rows, content_hash=content), count_by(judged, "dropped_by")
+
+    def _receipts(self, hour: Hour, up_to: str) -> Iterator[Receipt]:
+        """The receipts of the stages of an hour, ending with this one's."""
+        for stage in STAGES[: STAGES.index(up_to) + 1]:
+            if receipt := self.store.find_receipt(stage, hour):
+                yield receipt
 
     def destination_config(self, name: str) -> DestinationConfig:
         """The block of the destination whose asset has this name.

@@ -10,7 +10,7 @@ from pydantic import Field
 from obs_assets.config import Block
 from obs_assets.events import Frame
 from obs_assets.hours import Hour
-from obs_assets.receipts import InputVersion
+from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.transforms.filter import FilterConfig
 
 
@@ -43,6 +43,7 @@ class Offer:
         content_hash: of the frame, see `obs_assets.events.CONTENT_HASH`.
         run_id: who offers it, for ledgers.
         rebuild: write even if the destination holds this very version.
+        receipts: of the stages that the frame came through, in their order.
     """
 
     frame: Frame = field(repr=False)
@@ -52,6 +53,7 @@ class Offer:
     content_hash: str
     run_id: str = ""
     rebuild: bool = False
+    receipts: tuple[Receipt, ...] = ()
 
 
 @dataclass(frozen=True)

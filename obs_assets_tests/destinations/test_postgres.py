@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from obs_assets import store
+from obs_assets import database, store
 from obs_assets.destinations import postgres
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
@@ -53,7 +53,7 @@ def server(settings: Settings) -> PostgresSettings:
 @pytest.fixture
 def destination(server: PostgresSettings) -> PostgresDestination:
     """The default table in it."""
-    return PostgresDestination(PostgresConfig(), server)
+    return PostgresDestination(PostgresConfig(), server, clock=lambda: HOUR.end)
 
 
 def ask(server: PostgresSettings, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -403,7 +403,7 @@ def test_a_second_writer_is_told_that_the_hour_is_busy(
     """While one run writes an hour, another stops after a while; other hours are free."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     hasty = PostgresDestination(PostgresConfig(), server, busy_after_s=0.2)
-    with postgres._session(server) as writing:
+    with database.session(server) as writing:
         destination._lock(writing, HOUR)
         with pytest.raises(HourBusyError, match="2025-12-04-10:00"):
             hasty.deliver(offer_of(frame_of(duck, [{"n": 2}]), generation=2))
@@ -446,7 +446,7 @@ def test_readers_see_the_old_hour_or_the_new(
 ) -> None:
     """A reader neither waits for a load nor sees half of it; a long one keeps the picture that it began with."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    with connect_postgres(server) as reader, postgres._session(server) as writing:
+    with connect_postgres(server) as reader, database.session(server) as writing:
         count = "SELECT array_agg(data->'n') FROM events"
         reader.execute(f"BEGIN ISOLATION LEVEL {level}")
         reader.execute("SET LOCAL lock_timeout = '1s'")
@@ -539,7 +539,7 @@ def test_a_terminated_backend_may_be_retried(
 ) -> None:
     """An administrator ends the session in the middle of a load: transient, and the old hour stays."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    with pytest.raises(TransientError), postgres._session(server) as writing:  # noqa: PT012
+    with pytest.raises(TransientError), database.session(server) as writing:  # noqa: PT012
         destination._lock(writing, HOUR)
         destination._replace(writing, offer_of(frame_of(duck, [{"n": 2}]), generation=2))
         ask(server, "SELECT pg_terminate_backend(%s, 5000)", writing.info.backend_pid)
@@ -651,8 +651,8 @@ def test_the_offer_is_compared_whole(destination: PostgresDestination, duck: duc
 
 def test_statements_are_bounded(server: PostgresSettings) -> None:
     """A load names itself and waits for nothing for ever."""
-    with postgres._session(server) as connection:
-        postgres._begin(connection, lock_timeout_s=0.5)
+    with database.session(server) as connection:
+        database.begin(connection, lock_timeout_s=0.5)
         names = ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "application_name"]
         shown = [connection.execute(f"SHOW {name}").fetchone() for name in names]
         assert shown == [("500ms",), ("30min",), ("1min",), ("obs_assets",)]

@@ -1,0 +1,8 @@
+"""PostgreSQL as a destination: an hour is replaced in one transaction. See `destination`."""
+
+from obs_assets.database import connect, explained
+from obs_assets.destinations.postgres.config import PostgresConfig, server_of
+from obs_assets.destinations.postgres.destination import Health, PostgresDestination
+from obs_assets.destinations.postgres.rows import stored_event
+
+__all__ = ["Health", "PostgresConfig", "PostgresDestination", "connect", "explained", "server_of", "stored_event"]

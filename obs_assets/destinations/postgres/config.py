@@ -1,0 +1,52 @@
+"""Which table on which server: the options of a ``postgres`` destination."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator
+
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.settings import PostgresSettings
+
+# 47 characters leave room for `idx_` + name + `_event_level` in PostgreSQL's 63 bytes: no derived name is ever cut, so
+# no two of them meet. A table that is named as something that belongs to another could be, is refused.
+NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,46}$"
+_DERIVED = re.compile(r"_[hdm]\d{6,10}(_new)?$|_hourly$|^idx_|^receipts$")
+
+
+class PostgresConfig(DestinationConfig, frozen=True):
+    """A table of events.
+
+    Attributes:
+        table_name: the parent table; leaves, indexes and the table of statistics are named after it.
+        create_table_if_not_exists: False when somebody else makes the tables (``obs postgres init``); leaves are always
+            made by the loads.
+        pool_size: connections of the search API; a load uses one.
+        retention_days: days after which `PostgresDestination.drop_expired` drops a leaf; None keeps all.
+        host, port, database, user, password: win over ``POSTGRES_HOST`` and its fellows.
+    """
+
+    type: Literal["postgres", "postgresql"] = "postgres"
+    table_name: str = Field("events", pattern=NAME)
+    schema_name: str = Field("public", pattern=NAME)
+    create_table_if_not_exists: bool = True
+    pool_size: int = Field(10, ge=1)
+    retention_days: int | None = Field(None, ge=1)
+    host: str | None = None
+    port: int | None = Field(None, ge=1, le=65_535)
+    database: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+
+    @field_validator("table_name")
+    @classmethod
+    def _is_nothing_derived(cls, name: str) -> str:
+        if _DERIVED.search(name):
+            raise ValueError("must not look like the name of a leaf (_d20251204), of statistics (_hourly) or an index")
+        return name
+
+
+def server_of(config: PostgresConfig, settings: PostgresSettings) -> PostgresSettings:
+    """Where a configured destination is: the settings, with what the configuration says in their place."""
+    said = {name: getattr(config, name) for name in ("host", "port", "database", "user", "password")}
+    return settings.model_copy(update={name: value for name, value in said.items() if value is not None})

@@ -1,0 +1,641 @@
+"""PostgreSQL: an hour is replaced in one transaction, together with the ledger row that says what it is.
+
+::
+
+    public.events                 the original's columns and more, partitioned by ``timestamp``
+    ├── events_d20251204          leaves, made on demand: see `leaves`
+    public.events_hourly          statistics, so that nobody needs to scan events for them
+    public.receipts               what each stage did with an hour: a view
+    obs.hour_loads                the ledger: a row for each hour that a table holds, and what it was built from
+
+An hour whose leaf is there is replaced in it, by DELETE and COPY: the one way that never blocks a reader and lets each
+see the old hour or the new, whatever its isolation level. An hour without a leaf gets one that is filled and indexed
+aside, then attached, which blocks nobody either, and takes a third of the WAL. The advisory lock keeps a second writer
+of the hour out; the ledger's generation turns away a writer that has seen less.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import LiteralString
+
+import duckdb
+import psycopg
+import pyarrow as pa
+import tenacity
+from psycopg import errors, sql
+
+from obs_assets.crash import crash_point
+from obs_assets.database import Connection, begin, lock, one, session, where
+from obs_assets.destinations.base import Delivery, Holding, Offer
+from obs_assets.destinations.postgres import leaves
+from obs_assets.destinations.postgres.config import PostgresConfig, server_of
+from obs_assets.destinations.postgres.leaves import Span
+from obs_assets.destinations.postgres.rows import BATCH_ROWS, copy_data, row_of, statistics_of, stored_event
+from obs_assets.destinations.postgres.table import INDEXES, STATISTICS, EventTable
+from obs_assets.errors import (
+    ConfigurationError,
+    HourBusyError,
+    ObsError,
+    PermanentError,
+    StaleHourError,
+    TransientError,
+)
+from obs_assets.events import Frame
+from obs_assets.hours import Hour
+from obs_assets.receipts import InputVersion
+from obs_assets.settings import PostgresSettings
+
+OLDEST_SERVER = 140000
+
+DOOMED = "obs_assets: expired, to be dropped"
+"""The comment on a leaf that retention has begun to drop; a run that was killed is taken up where it ended."""
+
+# Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
+_patiently = tenacity.retry(
+    retry=tenacity.retry_if_exception_type(errors.LockNotAvailable),
+    wait=tenacity.wait_random(0.1, 1.0),
+    stop=tenacity.stop_after_attempt(10),
+    reraise=True,
+)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Health:
+    """What there is of a table, for ``obs status``.
+
+    Attributes:
+        version: of the server.
+        size_bytes: of the table with its indexes.
+        leaves: how many.
+        oldest, newest: hours in the ledger.
+        connections, max_connections: of the server.
+        totals: over all time, by the original's names.
+    """
+
+    version: str
+    size_bytes: int
+    leaves: int
+    rows: int
+    oldest: Hour | None
+    newest: Hour | None
+    connections: int
+    max_connections: int
+    totals: dict[str, int | str | None]
+
+
+class PostgresDestination:
+    """Holds hours in a table.
+
+    Args:
+        config: which table, and what about it.
+        settings: the server.
+        busy_after_s: how long to wait for another writer of the same hour.
+        clock: tells how old an hour is, which decides the size of a new leaf.
+    """
+
+    def __init__(
+        self,
+        config: PostgresConfig,
+        settings: PostgresSettings,
+        *,
+        busy_after_s: float = 10.0,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self.config = config
+        self.server = server_of(config, settings)
+        self.table = EventTable(config)
+        self.key = self.table.key
+        self._busy_after_s = busy_after_s
+        self._clock = clock
+
+    def deliver(self, offer: Offer) -> Delivery:
+        """Replace the hour's rows and its ledger row in one transaction; see `base.Destination.deliver`."""
+        try:
+            return self._deliver(offer)
+        except (HourBusyError, StaleHourError, ConfigurationError):
+            raise
+        except ObsError:
+            self._count_error()
+            raise
+
+    def _deliver(self, offer: Offer) -> Delivery:
+        began = time.monotonic()
+        with session(self.server) as connection:
+            self._prepare(connection)
+            self._lock(connection, offer.hour)
+            held = self._ledger_row(connection, offer.hour, for_update=True)
+            if held and held.version.generation > offer.version.generation:
+                raise StaleHourError(
+                    f"{self.key} holds generation {held.version.generation} of {offer.hour}, newer than the offered "
+                    f"{offer.version.generation}: materialize the stages before it again"
+                )
+            if held == _holding(offer) and not offer.rebuild and self._count(connection, offer.hour) == offer.rows:
+                return Delivery(written=0, already_there=offer.rows)
+            size, batches = self._replace(connection, offer)
+            self._write_statistics(connection, offer)
+            self._write_ledger(connection, offer, batches)
+            crash_point("postgres.before_commit")
+            self._commit(connection, offer)
+            crash_point("postgres.after_commit")
+        seconds = time.monotonic() - began
+        stats = {
+            "total_events_written": offer.rows,
+            "total_batches_written": batches,
+            "seconds": round(seconds, 3),
+            "rows_per_s": round(offer.rows / seconds),
+        }
+        return Delivery(written=offer.rows, size_bytes=size, stats=stats)
+
+    def holding(self, hour: Hour) -> Holding | None:
+        """The ledger's row of an hour."""
+        with session(self.server) as connection:
+            try:
+                return self._ledger_row(connection, hour)
+            except errors.UndefinedTable:
+                return None
+
+    def holdings(self) -> dict[Hour, Holding]:
+        """The ledger's rows of the hours that still have a row in the table, or never had one."""
+        # The subquery with its LIMIT is looked up hour by hour in one leaf's index; a join would scan the table
+        query = """
+            SELECT hour, generation, config_hash, code_version, rows, content_hash
+            FROM obs.hour_loads AS load LEFT JOIN LATERAL (
+                SELECT true AS found FROM {table}
+                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1) ON true
+            WHERE destination = {key} AND (rows = 0 OR found)"""
+        with session(self.server) as connection:
+            begin(connection, lock_timeout_s=5)
+            try:
+                rows = connection.execute(
+                    sql.SQL(query).format(table=self.table.name, key=sql.Literal(self.key))
+                ).fetchall()
+            except errors.UndefinedTable:
+                return {}
+        return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
+
+    def selected(self, frame: Frame) -> Frame:
+        """All rows, events without what ``jsonb`` cannot hold."""
+        return frame.project(f"* REPLACE ({stored_event('event')} AS event)")
+
+    def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
+        """``row_uid`` and ``event`` of the rows in the table, as a temporary table of ``connection``.
+
+        ``event`` is ``data`` as the server prints it: compare canonical forms, with `stored_event` on the other side.
+        """
+        name = f"read_back_{self.key.replace('.', '_')}_{hour.stamp}"
+        connection.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)')
+        query = "SELECT row_uid, data::text FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
+        with (
+            session(self.server) as server,
+            contextlib.suppress(errors.UndefinedTable),
+            server.cursor("read_back") as cursor,
+        ):
+            cursor.execute(self._of_hour(query, hour))
+            while rows := cursor.fetchmany(BATCH_ROWS):
+                row_uids, events = zip(*rows, strict=True)
+                batch = pa.table(
+                    [pa.array(row_uids, pa.string()), pa.array(events, pa.large_string())], ["row_uid", "event"]
+                )
+                connection.from_arrow(batch).insert_into(name)
+        return connection.table(name)
+
+    def check(self) -> str:
+        """One line that says which server, database and table were reached."""
+        at, create = where(self.server), self.config.create_table_if_not_exists
+        try:
+            with session(self.server) as connection:
+                version = one(connection, "SHOW server_version")[0]
+                if connection.info.server_version < OLDEST_SERVER:
+                    raise ConfigurationError(f"PostgreSQL at {at} is version {version}: 14 is the oldest that will do")
+                there = self.table.is_there(connection)
+                if not create and not self.table.is_current(connection):
+                    raise ConfigurationError(self.table.absent)
+        except TransientError as error:
+            raise ConfigurationError(str(error)) from None
+        made = "" if there else " (to be made)"
+        return f"PostgreSQL {version} at {at}, database {self.server.database}, table {self.key}{made}"
+
+    # -- what is done besides loading ----------------------------------------------------------------------------------
+
+    def init(self, *, reader: str | None = None) -> list[str]:
+        """Make or migrate table and ledger, and a role that may read the events and nothing else; says what was done.
+
+        Args:
+            reader: the role's name; None for no role.
+        """
+        with session(self.server) as connection:
+            begin(connection, lock_timeout_s=10)
+            done = self.table.migrate(connection)
+            if reader:
+                done += self._make_reader(connection, reader)
+            connection.commit()
+        return done
+
+    def _make_reader(self, connection: Connection, name: str) -> list[str]:
+        role, done = sql.Identifier(name), []
+        if not one(connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [name])[0]:
+            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
+            done.append(f"Make the role {name}, which cannot log in yet: ALTER ROLE {name} LOGIN PASSWORD '…'.")
+        for setting, value in (("default_transaction_read_only", "on"), ("statement_timeout", "30s")):
+            connection.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(setting), sql.Literal(value)))
+        schema = sql.Identifier(self.config.schema_name)
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
+        readable = sql.SQL(", ").join([self.table.name, self.table.statistics, self.table.receipts])
+        connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
+        return [*done, f"Let {name} read {self.key}, {self.key}_hourly and {self.config.schema_name}.receipts."]
+
+    def health(self) -> Health | None:
+        """What there is of the table; None before it was made."""
+        with session(self.server) as connection:
+            if not self.table.is_current(connection):
+                return None
+            size = "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s)"
+            held = (
+                "SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint FROM obs.hour_loads WHERE destination = %s"
+            )
+            oldest, newest, rows = one(connection, held, [self.key])
+            written = """
+                SELECT total_events_written, total_batches_written, total_errors, last_write_at FROM obs.totals
+                WHERE destination = %s"""
+            events, batches, failed, at = connection.execute(written, [self.key]).fetchone() or (0, 0, 0, None)
+            return Health(
+                version=one(connection, "SHOW server_version")[0],
+                size_bytes=one(connection, size, [self.table.name.as_string(connection)])[0],
+                leaves=len(self._leaves(connection)),
+                rows=rows,
+                oldest=Hour.of(oldest) if oldest else None,
+                newest=Hour.of(newest) if newest else None,
+                connections=one(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type IS NOT NULL")[0],
+                max_connections=int(one(connection, "SHOW max_connections")[0]),
+                totals={
+                    "total_events_written": events,
+                    "total_batches_written": batches,
+                    "total_errors": failed,
+                    "last_write_at": at.astimezone(UTC).isoformat(timespec="seconds") if at else None,
+                },
+            )
+
+    def drop_expired(self, now: datetime) -> list[str]:
+        """Drop the leaves that ended ``retention_days`` before ``now``, and what ledger and statistics say of them.
+
+        No reader waits for it. What an interrupted run has begun is ended by the next.
+
+        Returns:
+            the names of the leaves dropped.
+        """
+        dropped: list[str] = []
+        if self.config.retention_days is None:
+            return dropped
+        with session(self.server) as connection:
+            connection.autocommit = True
+            # Other sessions' longer transactions are waited for; after this time the next run goes on.
+            connection.execute("SET lock_timeout = '60s'")
+            if not self.table.is_there(connection):
+                return dropped
+            expired = leaves.expired(self._leaves(connection), now=now, retention_days=self.config.retention_days)
+            for span in expired:
+                doom = sql.SQL("COMMENT ON TABLE {} IS {}").format(self.table.leaf(span.suffix), sql.Literal(DOOMED))
+                connection.execute(doom)
+            for name, attached, pending in self._doomed(connection):
+                leaf = sql.Identifier(self.config.schema_name, name)
+                if attached:
+                    how = sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
+                    connection.execute(
+                        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(self.table.name, leaf, how)
+                    )
+                self._drop(connection, name)
+                dropped.append(name)
+        return dropped
+
+    def _doomed(self, connection: Connection) -> list[tuple[str, bool, bool]]:
+        """Leaves that retention has marked: name, whether still attached, whether detaching has begun."""
+        query = """
+            SELECT relname, inhrelid IS NOT NULL, coalesce(inhdetachpending, false)
+            FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid
+            WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'r' AND starts_with(relname, %s)
+                AND obj_description(c.oid, 'pg_class') = %s
+            ORDER BY coalesce(inhdetachpending, false) DESC, relname"""
+        parameters = [self.config.schema_name, f"{self.config.table_name}_", DOOMED]
+        found = connection.execute(query, parameters).fetchall()
+        return [row for row in found if leaves.span_of(row[0].removeprefix(self.config.table_name))]
+
+    def _drop(self, connection: Connection, name: str) -> None:
+        span = leaves.span_of(name.removeprefix(self.config.table_name))
+        if span is None:
+            raise LookupError("not the name of a leaf")
+        with connection.transaction():
+            for table, key in (("hour_loads", "destination"), ("receipts", "destination")):
+                connection.execute(
+                    sql.SQL("DELETE FROM obs.{} WHERE {} = %s AND hour >= %s AND hour < %s").format(
+                        sql.Identifier(table), sql.Identifier(key)
+                    ),
+                    [self.key, span.start, span.end],
+                )
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s").format(self.table.statistics),
+                [span.start, span.end],
+            )
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(self.config.schema_name, name)))
+
+    def roll_up(self, now: datetime) -> list[str]:
+        """Make larger leaves of smaller ones that are old enough: days of hours, months of days.
+
+        Readers see the same rows at every moment, those in older snapshots too. Loads of the leaves concerned are told
+        that their hour is busy.
+
+        Returns:
+            the names of the leaves made; one that others keep busy is left for the next time.
+        """
+        with session(self.server) as connection:
+            if not self.table.is_there(connection):
+                return []
+            due = leaves.roll_ups(self._leaves(connection), now=now, retention_days=self.config.retention_days)
+            connection.rollback()
+        return [f"{self.config.table_name}{span.suffix}" for span in due if self._roll_up(span)]
+
+    def _roll_up(self, span: Span) -> bool:
+        with session(self.server) as connection:
+            lock_name = self._leaves_lock(span.start)
+            query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+            if not one(connection, query, [lock_name])[0]:  # held by this session, over both transactions
+                return False
+            connection.commit()
+            parts = [part for part in self._leaves(connection) if span.overlaps(part)]
+            connection.rollback()
+            self._merge_aside(connection, span, parts)
+            if not self._wait_for_older_snapshots(connection):
+                return False
+            self._swap(connection, span, parts)
+            return True
+
+    def _merge_aside(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+        aside = self.table.leaf(f"{span.suffix}_new")
+        with connection.transaction():
+            begin(connection, lock_timeout_s=self._busy_after_s)
+            connection.execute("SET LOCAL statement_timeout = 0")
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))  # of a run that was killed
+            self._create_aside(connection, aside, span)
+            for part in parts:
+                insert = sql.SQL("INSERT INTO {} SELECT * FROM {} ORDER BY timestamp, row_uid")
+                connection.execute(insert.format(aside, self.table.leaf(part.suffix)))
+            self._index_aside(connection, aside)
+
+    def _wait_for_older_snapshots(self, connection: Connection, patience_s: float = 60) -> bool:
+        """Wait until no transaction is left that began before the merged leaf was committed: it would see none of it.
+
+        As CREATE INDEX CONCURRENTLY does; False if that takes too long.
+        """
+        running = """
+            SELECT l.virtualtransaction FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+            WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+                AND a.datname = current_database()"""
+        until = time.monotonic() + patience_s
+        connection.autocommit = True
+        try:
+            older = set(connection.execute(running).fetchall())
+            while older and time.monotonic() < until:
+                time.sleep(0.1)
+                older &= set(connection.execute(running).fetchall())
+        finally:
+            connection.autocommit = False
+        return not older
+
+    @_patiently
+    def _swap(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+        aside = self.table.leaf(f"{span.suffix}_new")
+        with connection.transaction():
+            begin(connection, lock_timeout_s=1)
+            for part in parts:
+                leaf = self.table.leaf(part.suffix)
+                connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(self.table.name, leaf))
+                connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
+            name = sql.Identifier(self.config.table_name + span.suffix)
+            connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(aside, name))
+            self._attach(connection, self.table.leaf(span.suffix), span)
+
+    # -- an hour, inside the transaction of `deliver` ------------------------------------------------------------------
+
+    @_patiently
+    def _prepare(self, connection: Connection) -> None:
+        """Make table and ledger where they are missing or of an older version, in a short transaction of its own."""
+        with connection.transaction():
+            begin(connection, lock_timeout_s=2)
+            if self.table.is_current(connection):
+                return
+            if not self.config.create_table_if_not_exists:
+                raise ConfigurationError(self.table.absent)
+            self.table.migrate(connection)
+
+    def _lock(self, connection: Connection, hour: Hour) -> None:
+        """Begin the transaction and keep other writers of the hour out until its end."""
+        begin(connection, lock_timeout_s=self._busy_after_s)
+        try:
+            lock(connection, f"{self.key} {hour}")
+            lock(connection, self._leaves_lock(hour.start), shared=True)
+        except errors.LockNotAvailable:
+            raise HourBusyError(f"another run is writing {hour} to {self.key}: let it finish, then try again") from None
+
+    def _leaves_lock(self, moment: datetime) -> str:
+        """The lock on which leaves there are in a month: shared by loads, taken alone by a roll-up."""
+        return f"{self.key} leaves {moment:%Y-%m}"
+
+    def _ledger_row(self, connection: Connection, hour: Hour, *, for_update: bool = False) -> Holding | None:
+        query: LiteralString = """
+            SELECT generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads
+            WHERE destination = %s AND hour = %s"""
+        row = connection.execute(query + " FOR UPDATE" * for_update, [self.key, hour.start]).fetchone()
+        return Holding(InputVersion(*row[:3]), *row[3:]) if row else None
+
+    def _count(self, connection: Connection, hour: Hour) -> int:
+        query = self._of_hour("SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}", hour)
+        return int(one(connection, query)[0])
+
+    def _replace(self, connection: Connection, offer: Offer) -> tuple[int, int]:
+        """Put the offered rows in the place of the hour's; returns the bytes and batches sent."""
+        leaf = self._leaf_of(connection, offer.hour)
+        if leaf is None and offer.rows:
+            leaf = self._only_maker(connection, offer.hour)
+        if leaf is not None:
+            self._delete(connection, self.table.leaf(leaf.suffix), offer.hour)
+            return self._copy(connection, self.table.leaf(leaf.suffix), offer)
+        if not offer.rows:
+            return 0, 0
+        span = leaves.new_leaf(
+            offer.hour,
+            offer.rows,
+            self._leaves(connection),
+            now=self._clock(),
+            retention_days=self.config.retention_days,
+        )
+        aside = self.table.leaf(span.suffix)  # seen by nobody before the commit
+        self._create_aside(connection, aside, span)
+        sent = self._copy(connection, aside, offer)
+        self._index_aside(connection, aside)
+        crash_point("postgres.after_index")
+        self._attach(connection, aside, span)
+        return sent
+
+    def _leaf_of(self, connection: Connection, hour: Hour) -> Span | None:
+        return next((span for span in self._leaves(connection) if hour in span), None)
+
+    def _only_maker(self, connection: Connection, hour: Hour) -> Span | None:
+        """Become the only one who makes leaves of this month; the leaf that another has made meanwhile."""
+        try:
+            lock(connection, f"{self.key} new leaf {hour.start:%Y-%m}")
+        except errors.LockNotAvailable:
+            raise HourBusyError(f"another run is making the leaf of {hour} in {self.key}: try again") from None
+        return self._leaf_of(connection, hour)
+
+    def _leaves(self, connection: Connection) -> list[Span]:
+        """What the leaves hold, in the order of time."""
+        query = """
+            SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid
+            WHERE inhparent = to_regclass(%s) AND NOT inhdetachpending"""
+        names = connection.execute(query, [self.table.name.as_string(connection)]).fetchall()
+        found = (leaves.span_of(name.removeprefix(self.config.table_name)) for (name,) in names)
+        return sorted(span for span in found if span)
+
+    def _delete(self, connection: Connection, leaf: sql.Identifier, hour: Hour) -> None:
+        query: LiteralString = "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
+        connection.execute(sql.SQL(query).format(leaf=leaf, start=sql.Literal(hour.start), end=sql.Literal(hour.end)))
+        crash_point("postgres.after_delete")
+
+    def _copy(self, connection: Connection, leaf: sql.Identifier, offer: Offer) -> tuple[int, int]:
+        columns = sql.SQL(", ").join(map(sql.Identifier, row_of(offer.hour)))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(leaf, columns)
+        size = batches = 0
+        with connection.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for text in copy_data(offer.frame, offer.hour):
+                    copy.write(text)
+                    size, batches = size + len(text), batches + 1
+            crash_point("postgres.after_copy")
+            if cursor.rowcount != offer.rows:
+                raise PermanentError(
+                    f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, the frame has {cursor.rowcount:,}"
+                )
+        return size, batches
+
+    def _create_aside(self, connection: Connection, aside: sql.Identifier, span: Span) -> None:
+        # Never UNLOGGED: attached and then crashed, such a table is empty.
+        like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION"
+        # The constraint spares ATTACH PARTITION its scan.
+        within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
+        connection.execute(
+            sql.SQL(f"CREATE TABLE {{aside}} (LIKE {{table}} {like}, {within})").format(
+                aside=aside, table=self.table.name, start=sql.Literal(span.start), end=sql.Literal(span.end)
+            )
+        )
+
+    def _index_aside(self, connection: Connection, aside: sql.Identifier) -> None:
+        # In memory of its own, not the server's default of 64 MB, a GIN index is sorted once instead of many times.
+        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
+        for definition in INDEXES.values():
+            connection.execute(sql.SQL(f"CREATE INDEX ON {{}} {definition}").format(aside))
+        connection.execute(sql.SQL("ANALYZE {}").format(aside))
+
+    def _attach(self, connection: Connection, leaf: sql.Identifier, span: Span) -> None:
+        """Attach a leaf: unlike ``PARTITION OF``, this blocks no reader."""
+        bounds = {"start": sql.Literal(span.start), "end": sql.Literal(span.end)}
+        attach = sql.SQL("ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})")
+        connection.execute(attach.format(table=self.table.name, leaf=leaf, **bounds))
+        connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT within_leaf").format(leaf))
+
+    def _write_statistics(self, connection: Connection, offer: Offer) -> None:
+        delete = sql.SQL("DELETE FROM {} WHERE hour = %s").format(self.table.statistics)
+        connection.execute(delete, [offer.hour.start])
+        columns = sql.SQL(", ").join(map(sql.Identifier, STATISTICS))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(self.table.statistics, columns)
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in statistics_of(offer.frame, offer.hour):
+                copy.write_row(row)
+
+    def _write_ledger(self, connection: Connection, offer: Offer, batches: int) -> None:
+        row = {
+            "destination": self.key,
+            "hour": offer.hour.start,
+            **asdict(offer.version),
+            "rows": offer.rows,
+            "content_hash": offer.content_hash,
+            "run_id": offer.run_id,
+            "loaded_at": _now(),
+        }
+        names = sql.SQL(", ").join(map(sql.Identifier, row))
+        values = sql.SQL(", ").join(map(sql.Placeholder, row))
+        upsert = """
+            INSERT INTO obs.hour_loads ({names}) VALUES ({values})
+            ON CONFLICT (destination, hour) DO UPDATE SET ({names}) = ROW ({values})"""
+        connection.execute(sql.SQL(upsert).format(names=names, values=values), row)
+        connection.execute(
+            "DELETE FROM obs.receipts WHERE destination = %s AND hour = %s", [self.key, offer.hour.start]
+        )
+        connection.cursor().executemany(
+            "INSERT INTO obs.receipts VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    self.key,
+                    offer.hour.start,
+                    receipt.stage,
+                    n,
+                    receipt.taken,
+                    receipt.kept,
+                    json.dumps(dict(receipt.other)),
+                )
+                for n, receipt in enumerate(offer.receipts)
+            ],
+        )
+        # Last: all loads of a table meet here, and the row stays locked until the commit.
+        connection.execute(_COUNT_LOAD, [self.key, offer.rows, batches, _now()])
+
+    def _count_error(self) -> None:
+        """Count a failed load where the server lets us; a count is not worth another error."""
+        with contextlib.suppress(ObsError), session(self.server) as connection:
+            begin(connection, lock_timeout_s=1)
+            connection.execute(_COUNT_ERROR, [self.key])
+            connection.commit()
+
+    def _commit(self, connection: Connection, offer: Offer) -> None:
+        """Commit; when the answer is lost, ask the ledger what became of it."""
+        try:
+            connection.commit()
+        except psycopg.OperationalError:
+            if not connection.closed:
+                raise
+            if not self._is_committed(offer):
+                raise TransientError(
+                    f"the connection to PostgreSQL at {where(self.server)} was lost before {offer.hour} was committed"
+                ) from None
+
+    def _is_committed(self, offer: Offer) -> bool:
+        with session(self.server) as connection:
+            self._lock(connection, offer.hour)  # waits for the end of the transaction whose answer was lost
+            query = "SELECT run_id FROM obs.hour_loads WHERE destination = %s AND hour = %s"
+            writer = connection.execute(query, [self.key, offer.hour.start]).fetchone()
+            return writer == (offer.run_id,) and self._ledger_row(connection, offer.hour) == _holding(offer)
+
+    def _of_hour(self, query: LiteralString, hour: Hour) -> sql.Composed:
+        return sql.SQL(query).format(table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end))
+
+
+_COUNT_LOAD = """
+INSERT INTO obs.totals AS t (destination, total_events_written, total_batches_written, last_write_at)
+VALUES (%s, %s, %s, %s) ON CONFLICT (destination) DO UPDATE SET
+    total_events_written = t.total_events_written + excluded.total_events_written,
+    total_batches_written = t.total_batches_written + excluded.total_batches_written,
+    last_write_at = excluded.last_write_at"""
+
+_COUNT_ERROR = """
+INSERT INTO obs.totals AS t (destination, total_errors) VALUES (%s, 1)
+ON CONFLICT (destination) DO UPDATE SET total_errors = t.total_errors + 1"""
+
+
+def _holding(offer: Offer) -> Holding:
+    return Holding(offer.version, offer.rows, offer.content_hash)

@@ -1,0 +1,81 @@
+"""Rows of a table made of a frame: DuckDB's SQL for each column, and the text that COPY takes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from obs_assets.events import Frame, one_of
+from obs_assets.hours import Hour
+from obs_assets.transforms.sample import ERROR_LEVELS
+
+BATCH_ROWS = 10_000
+"""Rows turned into COPY data at a time: a few megabytes."""
+
+INDEXED_TEXT = 500
+"""Characters kept in the indexed text columns: a btree entry may have 2,704 bytes. ``data`` has the whole value."""
+
+
+def _text(column: str) -> str:
+    """SQL for a text column without U+0000, which PostgreSQL cannot store."""
+    return f"replace({column}, chr(0), chr(65533))"
+
+
+def stored_event(event: str) -> str:
+    r"""SQL for an event as ``jsonb`` takes it: ``\u0000`` and halves of surrogate pairs become ``\ufffd``.
+
+    Backslash pairs and whole surrogate pairs are put aside (as U+0001 and U+0002, which JSON text cannot hold) while
+    the rest is replaced, so that ``\\u0000``, a backslash and five characters, stays.
+    """
+    pairs = rf"""regexp_replace(replace({event}, '\\', chr(1)),
+        '\\u([dD][89abAB][0-9a-fA-F]{{2}})\\u([dD][c-fC-F][0-9a-fA-F]{{2}})',
+        chr(2) || 'u\1' || chr(2) || 'u\2', 'g')"""
+    replaced = rf"regexp_replace({pairs}, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{{2}})', '\\ufffd', 'g')"
+    return rf"""CASE WHEN contains({event}, '\u') AND regexp_matches({event}, '\\u(0000|[dD][89a-fA-F])')
+        THEN replace(replace({replaced}, chr(2), '\'), chr(1), '\\') ELSE {event} END"""
+
+
+def row_of(hour: Hour) -> dict[str, str]:
+    """DuckDB's SQL for each column of a row; ``created_at`` is the server's."""
+    plain = ("event_id", "source_name", "master_type", "worker_type", "error", "trace_id", "session_id", "worker_id")
+    return {name: _text(name) for name in plain} | {
+        "id": "try_cast(('0x' || left(row_uid, 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
+        "event_type": f"coalesce(left({_text('event_type')}, {INDEXED_TEXT}), 'unknown')",
+        "event_level": f"coalesce(left({_text('event_level')}, {INDEXED_TEXT}), 'info')",
+        "timestamp": "event_time",
+        "data": stored_event("event"),
+        "duration_ms": "duration_ms",
+        "cost_usd": "rtrim(rtrim(cost_usd::DECIMAL(28, 12)::VARCHAR, '0'), '.')",  # 0.25, not 0.250000000000
+        "row_uid": "row_uid",
+        "weight": "weight",
+        "hour": f"TIMESTAMPTZ '{hour.start.isoformat()}'",
+    }
+
+
+def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
+    """An hour's rows by type, level and master, as the table of statistics takes them; a pass over a few columns.
+
+    An error is a row with ``error`` or with a level of errors: what anyone can count again in the table.
+    """
+    row = row_of(hour)
+    keys = ", ".join(row[name] for name in ("event_type", "event_level", "master_type"))
+    is_error = f"(error IS NOT NULL OR coalesce({one_of('event_level', ERROR_LEVELS)}, false))"
+    figures = f"""count(*), fsum(weight), coalesce(fsum(weight) FILTER ({is_error}), 0),
+        fsum(weight * duration_ms), max(duration_ms), fsum(weight * cost_usd::DOUBLE)"""
+    counted = frame.aggregate(f"{keys}, {figures}", keys)
+    return [(hour.start, *values) for values in counted.fetchall()]
+
+
+def copy_data(frame: Frame, hour: Hour) -> Iterator[memoryview]:
+    """The rows of `row_of` as CSV, batch by batch: strings quoted, NULL left empty."""
+    projection = ", ".join(f'{expression} AS "{name}"' for name, expression in row_of(hour).items())
+    for batch in frame.project(projection).to_arrow_reader(BATCH_ROWS):
+        yield _csv(batch)
+
+
+def _csv(batch: pa.RecordBatch) -> memoryview:
+    """COPY data of a batch: strings quoted, NULL left empty."""
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=False))
+    return memoryview(sink.getvalue())

@@ -1,0 +1,183 @@
+"""The table of events and what stands beside it: columns, indexes, and the migrations that make them."""
+
+from typing import LiteralString
+
+from psycopg import sql
+
+from obs_assets.database import LEDGER, Connection, Migration, migrate, one
+from obs_assets.destinations.postgres.config import PostgresConfig
+from obs_assets.errors import ConfigurationError
+
+COLUMNS: dict[LiteralString, LiteralString] = {
+    "id": "BIGINT",
+    "event_id": "TEXT",
+    "event_type": "TEXT",
+    "event_level": "TEXT",
+    "timestamp": "TIMESTAMPTZ NOT NULL",
+    "source_name": "TEXT",
+    "master_type": "TEXT",
+    "worker_type": "TEXT",
+    "data": "JSONB NOT NULL",
+    "error": "TEXT",
+    "duration_ms": "BIGINT",
+    "cost_usd": "NUMERIC",
+    "created_at": "TIMESTAMPTZ NOT NULL DEFAULT now()",
+    "row_uid": "TEXT",
+    "weight": "DOUBLE PRECISION",
+    "trace_id": "TEXT",
+    "session_id": "TEXT",
+    "worker_id": "TEXT",
+    "hour": "TIMESTAMPTZ NOT NULL",
+}
+"""The original's columns, in types that refuse no event, then ours."""
+
+# The DELETE of an hour goes by timestamp; the constraint keeps rows that it would miss out of the table.
+_OF_ITS_HOUR: LiteralString = (
+    "CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"
+)
+
+INDEXES: dict[LiteralString, LiteralString] = {
+    "timestamp": "(timestamp DESC)",
+    "event_type": "(event_type, timestamp DESC)",
+    "event_level": "(event_level, timestamp DESC)",
+    "error": "(timestamp DESC) WHERE error IS NOT NULL",
+    "data_gin": "USING gin (data jsonb_path_ops)",
+}
+"""Indexes ``idx_<table>_<name>``: they answer what the original's do, in less time and space."""
+
+STATISTICS: dict[LiteralString, LiteralString] = {
+    "hour": "TIMESTAMPTZ NOT NULL",
+    "event_type": "TEXT",
+    "event_level": "TEXT",
+    "master_type": "TEXT",
+    "rows": "BIGINT NOT NULL",
+    "events": "DOUBLE PRECISION NOT NULL",
+    "errors": "DOUBLE PRECISION NOT NULL",
+    "duration_ms_sum": "DOUBLE PRECISION",
+    "duration_ms_max": "BIGINT",
+    "cost_usd": "DOUBLE PRECISION",
+}
+"""``<table>_hourly``: an hour's rows by type, level and master. All but ``rows`` and the maximum are weighted: what the
+kept events stand for."""
+
+_FORM = """
+SELECT c.relkind::text, pg_get_partkeydef(c.oid), array_agg(a.attname::text)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.oid = to_regclass(%s) GROUP BY c.oid, c.relkind"""
+
+_RECEIPTS = """
+CREATE VIEW {} AS
+SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash, code_version, run_id, loaded_at
+FROM obs.receipts JOIN obs.hour_loads USING (destination, hour) ORDER BY hour, destination, position"""
+
+
+class EventTable:
+    """A table by its configured name.
+
+    Attributes:
+        key: what the ledger calls it, ``schema.table``.
+        name, statistics, receipts: of the table, the statistics beside it and the view of receipts, quoted.
+    """
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self.key = f"{config.schema_name}.{config.table_name}"
+        self.name = sql.Identifier(config.schema_name, config.table_name)
+        self.statistics = sql.Identifier(config.schema_name, f"{config.table_name}_hourly")
+        self.receipts = sql.Identifier(config.schema_name, "receipts")
+        self.absent = f"{self.key} or its ledger does not exist, or is of an older version: run `obs postgres init`"
+
+    def leaf(self, suffix: str) -> sql.Identifier:
+        """The leaf whose name ends so."""
+        return sql.Identifier(self._config.schema_name, self._config.table_name + suffix)
+
+    def is_there(self, connection: Connection) -> bool:
+        """Whether the table exists.
+
+        Raises:
+            ConfigurationError: it is not one of ours.
+        """
+        name = self.name.as_string(connection)
+        kind, partition_key, columns = connection.execute(_FORM, [name]).fetchone() or ("", None, [])
+        if kind and (partition_key != 'RANGE ("timestamp")' or COLUMNS.keys() - set(columns)):
+            raise ConfigurationError(
+                f"{self.key} is not partitioned by range of timestamp, or lacks columns: it was made by something else "
+                "and is left alone. Choose another table_name, or move it out of the way with its indexes: "
+                f"CREATE SCHEMA old; ALTER TABLE {name} SET SCHEMA old"
+            )
+        return bool(kind)
+
+    def is_current(self, connection: Connection) -> bool:
+        """Whether table, ledger and all else is there, in this program's version of it."""
+        if not self.is_there(connection) or not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
+            return False
+        query = """
+            SELECT count(*) FILTER (WHERE subject = %s) >= %s AND count(*) FILTER (WHERE subject = 'ledger') >= %s
+            FROM obs.migrations"""
+        return bool(one(connection, query, [self._subject, len(self._migrations()), len(LEDGER)])[0])
+
+    def migrate(self, connection: Connection) -> list[str]:
+        """Bring table and ledger to this program's version, in the open transaction; says what was done."""
+        there = self.is_there(connection)
+        done = migrate(connection, "ledger", LEDGER)
+        return done + migrate(connection, self._subject, self._migrations(), start=int(there))
+
+    @property
+    def _subject(self) -> str:
+        return f"table {self.key}"
+
+    def _migrations(self) -> list[Migration]:
+        return [
+            Migration(
+                f"Make the table {self.key}, partitioned by timestamp, with its {len(INDEXES)} indexes.",
+                sql.SQL("; ").join([self._create_schema(), self._create_table(), *self._create_indexes()]),
+            ),
+            Migration(
+                f"Make {self.key}_hourly, statistics kept by each load, and the view {self._config.schema_name}."
+                "receipts, unless something of that name is there.",
+                sql.SQL("; ").join([*self._create_statistics(), self._create_receipts()]),
+            ),
+        ]
+
+    def _create_schema(self) -> sql.Composed:
+        # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
+        return _unless_there(
+            sql.SQL("to_regnamespace({})").format(_text(sql.Identifier(self._config.schema_name))),
+            sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._config.schema_name)),
+        )
+
+    def _create_table(self) -> sql.Composed:
+        columns = sql.SQL(", ").join(
+            [*(sql.SQL(f"{name} {kind}") for name, kind in COLUMNS.items()), sql.SQL(_OF_ITS_HOUR)]
+        )
+        return sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE (timestamp)").format(self.name, columns)
+
+    def _create_indexes(self) -> list[sql.Composed]:
+        return [
+            sql.SQL(f"CREATE INDEX {{}} ON {{}} {definition}").format(
+                sql.Identifier(f"idx_{self._config.table_name}_{name}"), self.name
+            )
+            for name, definition in INDEXES.items()
+        ]
+
+    def _create_statistics(self) -> list[sql.Composed]:
+        columns = sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in STATISTICS.items())
+        # No primary key: types and masters may be longer than an index entry.
+        index = sql.Identifier(f"idx_{self._config.table_name}_hourly")
+        return [
+            sql.SQL("CREATE TABLE {} ({})").format(self.statistics, columns),
+            sql.SQL("CREATE INDEX {} ON {} (hour)").format(index, self.statistics),
+        ]
+
+    def _create_receipts(self) -> sql.Composed:
+        return _unless_there(
+            sql.SQL("to_regclass({})").format(_text(self.receipts)), sql.SQL(_RECEIPTS).format(self.receipts)
+        )
+
+
+def _text(name: sql.Identifier) -> sql.Literal:
+    return sql.Literal(name.as_string(None))
+
+
+def _unless_there(found: sql.Composed, create: sql.Composed) -> sql.Composed:
+    return sql.SQL("DO $do$ BEGIN IF {} IS NULL THEN {}; END IF; END $do$").format(found, create)
