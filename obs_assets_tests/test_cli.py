@@ -347,3 +347,16 @@ def test_a_wrong_variable_is_named(obs: Obs) -> None:
     assert done.code == 2
     assert "POSTGRES_PORT" in done.err
     assert "many" not in done.err
+
+
+def test_tables_are_made_and_kept_by_command(obs: Obs, settings: Settings) -> None:
+    """`obs postgres init` says what it does and does it once; `upkeep` has nothing to do then; `status` shows it."""
+    said = obs("postgres", "init", "--reader", "", "--json")
+    assert said.code == 0
+    (lines,) = json.loads(said.out).values()
+    assert any(line.startswith("Make the table public.events") for line in lines)
+    assert "is up to date" in obs("postgres", "init", "--reader", "").out
+    assert "needs nothing" in obs("postgres", "upkeep").out
+    tables = json.loads(obs("status", "--json").out)["tables"]
+    assert tables["postgres_events"]["leaves"] == 0
+    assert tables["postgres_events"]["version"].startswith("18")

@@ -10,7 +10,8 @@ from obs_assets.cli import (  # isort: skip - this is the order of --help
     redaction,
     dead_letters,
     alerts,
+    postgres,
 )
 from obs_assets.cli.app import app, main
 
-__all__ = ["alerts", "app", "configuration", "dead_letters", "main", "redaction", "servers", "verification"]
+__all__ = ["alerts", "app", "configuration", "dead_letters", "main", "postgres", "redaction", "servers", "verification"]

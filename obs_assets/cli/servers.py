@@ -2,9 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from obs_assets import embedded, settings
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
+from obs_assets.errors import ObsError
+from obs_assets.hourly import HourlyPipeline
 
 
 @app.command()
@@ -40,12 +44,41 @@ def status(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> Non
         "events landed": sum(hour.rows for hour in landed.hours.values()),
         "stale hours": len(hourly.stale_hours()),
     }
+    tables = _tables(hourly)
     if as_json:
-        print_json({**facts, "servers": [asdict(server) for server in embedded.status(hourly.settings.data_dir)]})
+        print_json(
+            {
+                **facts,
+                "tables": tables,
+                "servers": [asdict(server) for server in embedded.status(hourly.settings.data_dir)],
+            }
+        )
         return
     for name, value in facts.items():
         out.print(f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}", highlight=False)
+    for key, about in tables.items():
+        said = ", ".join(
+            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in about.items()
+        )
+        out.print(f"{key:>18}  {said}", highlight=False)
     _print_servers(hourly.settings.data_dir, as_json=False)
+
+
+def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
+    """The health of the tables of events, where their server runs: no server is started for a question."""
+    running = any(server.running for server in embedded.status(hourly.settings.data_dir) if server.name == "PostgreSQL")
+    found: dict[str, dict[str, Any]] = {}
+    for name in hourly.destination_names:
+        if not isinstance(hourly.destination_config(name), PostgresConfig) or not (hourly.settings.postgres or running):
+            continue
+        destination = hourly.destination(name)
+        try:
+            health = destination.health() if isinstance(destination, PostgresDestination) else None
+        except ObsError as error:
+            found[name] = {"problem": str(error)}
+        else:
+            found[name] = health.facts() if health else {"table": "to be made"}
+    return found
 
 
 def _print_servers(data_dir: Path, as_json: bool) -> None:

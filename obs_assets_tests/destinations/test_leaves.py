@@ -69,7 +69,7 @@ def test_a_name_says_what_a_leaf_holds(moment: datetime, size: Any) -> None:
 
 
 @pytest.mark.parametrize("rows", [10, LARGE])
-@pytest.mark.parametrize("retention", [None, 180, 365])
+@pytest.mark.parametrize("retention", [None, 150, 365])
 def test_a_year_has_less_than_250_leaves(rows: int, retention: int | None) -> None:
     """With a roll-up a day, small hours or large, however long they are kept up to a year."""
     there: set[Span] = set()

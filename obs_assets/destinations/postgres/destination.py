@@ -74,7 +74,7 @@ class Health:
     Attributes:
         version: of the server.
         size_bytes: of the table with its indexes.
-        leaves: how many.
+        leaves, rows: how many, the rows by the ledger.
         oldest, newest: hours in the ledger.
         connections, max_connections: of the server.
         totals: over all time, by the original's names.
@@ -89,6 +89,19 @@ class Health:
     connections: int
     max_connections: int
     totals: dict[str, int | str | None]
+
+    def facts(self) -> dict[str, int | str | None]:
+        """By name, to print."""
+        return {
+            "version": self.version,
+            "rows": self.rows,
+            "bytes": self.size_bytes,
+            "leaves": self.leaves,
+            "oldest": str(self.oldest) if self.oldest else None,
+            "newest": str(self.newest) if self.newest else None,
+            "connections": f"{self.connections} of {self.max_connections}",
+            **self.totals,
+        }
 
 
 class PostgresDestination:

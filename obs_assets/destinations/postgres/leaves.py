@@ -26,7 +26,7 @@ HOT = timedelta(days=2)
 WARM = timedelta(days=62)
 """How long days keep leaves of their own before they are rolled up into a month."""
 
-MONTHS_FROM_RETENTION_DAYS = 180
+MONTHS_FROM_RETENTION_DAYS = 150
 """Who keeps less has at most so many days, and loses each on its day; who keeps more may wait for a month's end."""
 
 _ONE_DAY = timedelta(days=1)
