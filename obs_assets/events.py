@@ -129,9 +129,11 @@ def append_fields(event: str, fields: str) -> str:
         event: SQL expression of the event's text, an object from its first character to its last.
         fields: SQL expression of ``,"key":value`` pairs, each with its comma in front; empty for none.
     """
+    # -1 is the last character. What begins with a key is not empty: the pattern is for the few others.
+    longer = f"concat({event}[:-2], {fields}, '}}')"
     return (
-        f"CASE WHEN {fields} = '' THEN {event} WHEN regexp_full_match({event}, '\\{{\\s*\\}}') "
-        f"THEN concat('{{', {fields}[2:], '}}') ELSE concat(left({event}, -1), {fields}, '}}') END"
+        f"CASE WHEN {fields} = '' THEN {event} WHEN starts_with({event}, '{{\"') THEN {longer} "
+        f"WHEN regexp_full_match({event}, '\\{{\\s*\\}}') THEN concat('{{', {fields}[2:], '}}') ELSE {longer} END"
     )
 
 

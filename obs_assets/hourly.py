@@ -4,6 +4,7 @@ A stage reads the frame before it, applies one pure function, writes its own fra
 counted that was not read back from what was written.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -252,25 +253,27 @@ class HourlyPipeline:
         landed = self.landed().hour(hour)
         frame = with_columns(self._landed_frame(connection, landed), "event_file", "collector")
         version = self.config.next_version(InputVersion(landed.generation, "", ""), "raw_events")
-        return self._write(
-            connection, frame.order("event_time, row_uid"), "raw_events", hour, version, taken=landed.rows
-        )
+        return self._write(connection, frame, "raw_events", hour, version, taken=landed.rows)
 
     def _landed_frame(self, connection: duckdb.DuckDBPyConnection, landed: LandedHour) -> Frame:
-        """An hour's chunks, each event with ``_source`` and ``_event_file``, as the original's source adds them."""
+        """An hour's chunks in order, each event with ``_source`` and ``_event_file``, as the original's source adds."""
         chunks = [str(path) for path in self.log.chunk_paths(landed)]
         lines = connection.read_parquet(chunks) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
-        source = self.config.source
-        name, kind = quote(source.name or source.type), quote(source.type)
+        kind = self.config.source.type
+        source = json.dumps({"name": self.config.source.name or kind, "type": kind}, separators=(",", ":"))
         fields = {
-            "_source": f"',\"_source\":' || to_json({{'name': {name}, 'type': {kind}}})",
+            "_source": quote(f',"_source":{source}'),
             "_event_file": "',\"_event_file\":' || to_json(event_file)",
         }
         added = " || ".join(
-            f"CASE WHEN contains(line, '\"{key}\"') AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
+            f"CASE WHEN named AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
             for key, field in fields.items()
         )
-        return lines.project(f"*, {added} AS added").project(
+        # Sorted while there are few columns: those to come would all go through the sort
+        ordered = lines.order("event_time, row_uid")
+        # One search for both keys before anything is parsed: nearly no event has one
+        named = ordered.project(f"*, regexp_matches(line, '\"({'|'.join(fields)})\"') AS named")
+        return named.project(f"* EXCLUDE (named), {added} AS added").project(
             f"* EXCLUDE (line, added), {append_fields('line', 'added')} AS event"
         )
 

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from obs_assets.config import Block
-from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote, with_columns
+from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote
 
 Enrichment = Literal["timestamp", "hostname", "environment", "process", "performance", "context"]
 
@@ -58,7 +58,8 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
     environment  ``environment`` of the configuration, ``python_version`` of the landing process
     process      ``process_id`` of the landing process
     performance  ``duration_ms`` from ``started_at`` to ``completed_at``: whole milliseconds, zero included;
-                 ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``
+                 ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``, unless the
+                 event names its cost: ``cost_usd`` or ``cost``
     context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
                  with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
     always       ``_enrichment``: by whom, and which of the above were configured
@@ -85,7 +86,20 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
     measured = _with_performance(extracted, config) if "performance" in config.applied else extracted
     fields = [field for enrichment in config.applied for field in _FIELDS[enrichment](config)]
     described = _derive(measured, fields=_concat(*fields, _unless_there("_enrichment", _enrichment(config))))
-    return with_columns(described.project(f"* REPLACE ({append_fields('event', 'fields')} AS event)"))
+    columns = [*LINEAGE, *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED)]
+    return described.project(", ".join([*columns, f"{append_fields('event', 'fields')} AS event"]))
+
+
+def _columns(config: EnrichConfig) -> dict[str, str]:
+    """The promoted columns that what was added changes: to parse the longer event again would cost as much as all."""
+    if "performance" not in config.applied:
+        return {}
+    measured = f"{_there('duration_ms')} IS NULL AND measured_ms >= 0"
+    total = "try_cast(input_cost + output_cost AS DECIMAL(28, 12))"
+    return {
+        "duration_ms": f"CASE WHEN {measured} THEN measured_ms ELSE duration_ms END",
+        "cost_usd": f"CASE WHEN {_estimated()} THEN {total} ELSE cost_usd END",
+    }
 
 
 def _derive(frame: Frame, **columns: str) -> Frame:
@@ -97,7 +111,7 @@ def _derive(frame: Frame, **columns: str) -> Frame:
 
 _EVENT_KEYS = (
     *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
-    *("duration_ms", "cost_estimate", "_context", "_enrichment"),
+    *("duration_ms", "cost_estimate", "cost_usd", "cost", "_context", "_enrichment"),
     *("started_at", "completed_at", "model", "master_type", "worker_type", "worker_id"),
     *("trace_id", "session_id", "parent_span_id"),
     *("tokens_used.input_tokens", "tokens_used.output_tokens", "token_usage.input_tokens", "token_usage.output_tokens"),
@@ -171,6 +185,12 @@ def _context() -> str:
     return f"'{{' || nullif({_concat(role, *ids)}, '')[2:] || '}}'"
 
 
+def _estimated() -> str:
+    """Whether an event gets an estimate: it counts tokens and names no cost of its own."""
+    own = " AND ".join(f"{_not_null(key)} IS NULL" for key in ("cost_usd", "cost"))
+    return f"input_cost IS NOT NULL AND {_there('cost_estimate')} IS NULL AND {own}"
+
+
 def _cost_estimate() -> str:
     model = f"""CASE WHEN {_given("model")} LIKE '"%' THEN {_given("model")} ELSE '"unknown"' END"""
     amounts = {
@@ -211,7 +231,7 @@ _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
     "process": lambda _: [_unless_there("process_id", _collected("process_id"))],
     "performance": lambda _: [
         _unless_there("duration_ms", "CASE WHEN measured_ms >= 0 THEN measured_ms END"),
-        _unless_there("cost_estimate", _cost_estimate()),
+        f"CASE WHEN {_estimated()} THEN {_field('cost_estimate', _cost_estimate())} END",
     ],
     "context": lambda _: [_unless_there("_context", _context())],
 }

@@ -95,7 +95,8 @@ def reference(event: Event, event_time: datetime, collector: Event, config: Enri
                 out["duration_ms"] = end - start
             else:
                 flags.append("negative_duration")
-        add("cost_estimate", cost(event, config))
+        if event.get("cost_usd") is None and event.get("cost") is None:
+            add("cost_estimate", cost(event, config))
     if "context" in configured:
         add("_context", context(event) or None)
     about: Event = {"enriched_by": config.name or "enricher", "enrichments_applied": configured}
@@ -200,6 +201,7 @@ EVENTS: st.SearchStrategy[Event] = st.builds(
             **dict.fromkeys(("tokens_used", "token_usage"), USAGE),
             **dict.fromkeys(("master_type", "worker_type", "worker_id", "trace_id", "session_id", "model"), NAMES),
             "parent_span_id": NAMES,
+            **dict.fromkeys(("cost_usd", "cost", "duration"), COUNTS),
         },
     ),
     st.one_of(
@@ -304,6 +306,15 @@ def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> N
     """cost_usd is the estimate's total, to the last digit."""
     frame = enrich(raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]), EnrichConfig())
     assert frame.project("cost_usd").fetchall() == [(Decimal("0.036984"),)]
+
+
+@pytest.mark.parametrize("own", [{"cost_usd": 0.5}, {"cost": 0.5}])
+def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Event) -> None:
+    """What an event says that it cost is its cost; nothing is estimated beside it."""
+    frame = enrich(raw(connection, [own | {"tokens_used": {"input_tokens": 2118}}]), EnrichConfig())
+    ((cost_usd, text),) = frame.project("cost_usd, event").fetchall()
+    assert cost_usd == Decimal("0.5")
+    assert "cost_estimate" not in json.loads(text)
 
 
 def test_prices_are_options(connection: duckdb.DuckDBPyConnection) -> None:
