@@ -42,7 +42,14 @@ class SampleConfig(Block, frozen=True):
         success_rate: of successes that have no rate of their type.
         default_rate: of all others.
         strategy: ``deterministic`` draws once for all events with the same key; ``random`` draws for each event on its
-            own, by its row_uid, so that a rebuild keeps the same events.
+            own, by its row_uid, so that a rebuild keeps the same events. ``adaptive`` keeps exactly
+            ``adaptive_target`` events of each type, drawn by row_uid, in place of success_rate and default_rate.
+            ``tail`` is deterministic, but keeps every event of a key that has an error anywhere in the hour, or an
+            event that took longer than ``tail_duration_ms``.
+        adaptive_target: how many events of a type and hour that are no errors and have no rate of their type.
+        tail_duration_ms: None: only errors make a trace worth keeping.
+        min_per_type: a floor: of a type of which the rates would keep fewer than twice as many, exactly so many are
+            drawn as the rates would keep, but no fewer than this or than there are. Errors are not counted.
         deterministic_key: the column to draw by, with ``id`` for event_id; where it is empty, and by default,
             trace_id, else session_id, else row_uid. The strategy ``random`` does not look at it.
     """
@@ -51,7 +58,10 @@ class SampleConfig(Block, frozen=True):
     success_rate: Rate = 0.1
     default_rate: Rate = 0.1
     type_rates: dict[str, Rate] = Field(default_factory=dict)
-    strategy: Literal["deterministic", "random"] = "deterministic"
+    strategy: Literal["deterministic", "random", "adaptive", "tail"] = "deterministic"
+    adaptive_target: int = Field(1000, ge=1, le=100_000)
+    tail_duration_ms: int | None = Field(None, ge=0)
+    min_per_type: int = Field(0, ge=0, le=100_000)
     deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = None
 
 
@@ -84,8 +94,12 @@ class _Stratum:
         """The field ``_sampling`` of a kept event, with its comma in front."""
         if not self.rate:
             return "NULL"
-        about = {"rate": _number(self.rate), "strategy": strategy, "weight": _number(1 / self.rate)}
-        return quote(',"_sampling":' + json.dumps(about, separators=(",", ":")))
+        return quote(_note(self.rate, strategy, 1 / self.rate))
+
+
+def _note(rate: float, strategy: str, weight: float) -> str:
+    about = {"rate": _number(rate), "strategy": strategy, "weight": _number(weight)}
+    return ',"_sampling":' + json.dumps(about, separators=(",", ":"))
 
 
 def _number(value: float) -> float:
@@ -99,12 +113,16 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
     The first of these strata decides:
 
     ===============  =====================================================================================
+    ``tail``         with the strategy ``tail``: the key has an error, or an event that took too long
     ``error``        ``error`` is given; or the status is error or failed; or the level is error, critical
                      or fatal; or the type contains error or fail
     ``type:<type>``  ``type_rates`` names the type
     ``success``      the status is success or completed, or the level info or success
     ``default``      all others
     ===============  =====================================================================================
+
+    Weights are unbiased: 1 ÷ rate; n ÷ m where exactly m of n events of a type are drawn, which is decided by n alone,
+    never by the draw.
 
     Status and type are read in lower case, but ``type_rates`` exactly.
 
@@ -115,7 +133,7 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
         config: None, or a disabled one, keeps every event, with a weight of 1, as it is.
 
     Returns:
-        Lineage, promoted and other columns, ``weight`` (DOUBLE, 1 ÷ rate; NULL: dropped), ``dropped_by`` (VARCHAR,
+        Lineage, promoted and other columns, ``weight`` (DOUBLE; NULL: dropped), ``dropped_by`` (VARCHAR,
         ``sampled_out:<stratum>``; NULL: kept), ``event``; same rows, same order. The text of a kept event gets
         ``_sampling`` with rate, strategy and weight, in the place of one it may have come with.
     """
@@ -124,18 +142,94 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
         return _ordered(given, weight="1.0::DOUBLE", event="event")
     strata = _strata(config)
     key = _key(config)
+    placed = _with_tail(given, config, key).project(f"*, {_number_of(strata)} AS _stratum")
+    exact = _exact_types(placed, strata, config)
     dropped_by = _by_stratum(stratum.dropped_by(key) for stratum in strata)
     weight = _by_stratum(stratum.weight() for stratum in strata)
     note = _by_stratum(stratum.note(config.strategy) for stratum in strata)
-    placed = given.project(f"*, {_number_of(strata)} AS _stratum")
+    if exact:
+        placed = placed.project(f"*, {_number_of_type(exact, strata, config)} AS _exact")
+        sampled_out = _by_stratum(quote(f"sampled_out:{stratum.name}") for stratum in strata)
+        drawn_exactly = f"{_of_type(quote(kind.last_draw) for kind in exact)} >= md5(row_uid)"
+        dropped_by = f"""CASE WHEN _exact IS NULL THEN {dropped_by} WHEN {drawn_exactly} THEN NULL
+            ELSE {sampled_out} END"""
+        weight = f"coalesce({_of_type(repr(kind.weight) + '::DOUBLE' for kind in exact)}, {weight})"
+        note = f"coalesce({_of_type(quote(kind.note(config.strategy)) for kind in exact)}, {note})"
     drawn = placed.project(f"* REPLACE (coalesce(dropped_by, {dropped_by}) AS dropped_by)")
     noted = drawn.project(f"* REPLACE ({_WITHOUT_SAMPLING} AS event), {note} AS _note")
-    return _ordered(noted, weight=weight, event=append_fields("event", "_note"))
+    sampled = _ordered(noted, weight=weight, event=append_fields("event", "_note"))
+    return sampled.order("event_time, row_uid") if config.strategy == "tail" else sampled  # a join loses the order
+
+
+def _with_tail(frame: Frame, config: SampleConfig, key: str) -> Frame:
+    """The frame with ``_tail``: not NULL in every event of a key that is to be kept whole."""
+    if config.strategy != "tail":
+        return frame
+    slow = f"duration_ms > {config.tail_duration_ms}" if config.tail_duration_ms is not None else "false"
+    tails = frame.filter(f"dropped_by IS NULL AND ({_IS_ERROR} OR {slow})").project(f"{key} AS _tail").distinct()
+    keyed = frame.project(f"*, {key} AS _key").set_alias("events")
+    return keyed.join(tails.set_alias("tails"), "events._key = tails._tail", how="left").project("* EXCLUDE (_key)")
+
+
+@dataclass(frozen=True)
+class _ExactType:
+    """A type of which exactly so many events are drawn: those with the lowest md5 of their row_uid."""
+
+    name: str
+    size: int
+    kept: int
+    last_draw: str
+
+    @property
+    def weight(self) -> float:
+        return self.size / self.kept
+
+    def note(self, strategy: str) -> str:
+        return _note(self.kept / self.size, strategy, self.weight)
+
+
+def _exact_types(placed: Frame, strata: list[_Stratum], config: SampleConfig) -> list[_ExactType]:
+    """The types of this hour that are drawn to an exact number."""
+    adaptive = config.strategy == "adaptive"
+    if not (adaptive or config.min_per_type):
+        return []
+    # Decimals: a sum of floating-point numbers depends on their order
+    rates = _by_stratum(f"{stratum.rate:.12f}::DECIMAL(13, 12)" for stratum in strata)
+    floor = config.min_per_type
+    most = max(config.adaptive_target if adaptive else 0, 2 * floor)
+    counted = placed.filter(f"dropped_by IS NULL AND {_may_be_exact(strata, config)}").aggregate(
+        f"{_TYPE} AS kind, count(*) AS size, ceil(sum({rates}))::BIGINT AS expected, "
+        f"min(md5(row_uid), {most}) AS lowest"
+    )
+    limit = config.adaptive_target if adaptive else "expected"
+    kept = f"least(size, greatest({limit}, {floor}))"
+    chosen = "true" if adaptive else f"expected < {2 * floor}"
+    rows = counted.filter(chosen).project(f"kind, size, {kept}, lowest[{kept}]").order("kind").fetchall()
+    return [_ExactType(*row) for row in rows]
+
+
+_TYPE = "coalesce(event_type, 'unknown')"
+
+
+def _may_be_exact(strata: list[_Stratum], config: SampleConfig) -> str:
+    by_rate = ("tail", "error", "type:") if config.strategy == "adaptive" else ("tail", "error")
+    numbers = [str(n) for n, stratum in enumerate(strata) if not stratum.name.startswith(by_rate)]
+    return f"list_position([{', '.join(numbers)}], _stratum) IS NOT NULL"
+
+
+def _number_of_type(exact: list[_ExactType], strata: list[_Stratum], config: SampleConfig) -> str:
+    """SQL for the place of an event's type among those, from 1; NULL for others."""
+    names = ", ".join(quote(kind.name) for kind in exact)
+    return f"CASE WHEN {_may_be_exact(strata, config)} THEN list_position([{names}], {_TYPE}) END"
+
+
+def _of_type(values: Iterable[str]) -> str:
+    return f"[{', '.join(values)}][_exact]"
 
 
 def _ordered(frame: Frame, *, weight: str, event: str) -> Frame:
     """The frame's columns in their order, weight and event given where the event is kept."""
-    ours = ("_stratum", "_note", "weight", "dropped_by", "event")
+    ours = ("_stratum", "_exact", "_tail", "_note", "weight", "dropped_by", "event")
     others = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, *ours}]
     kept_weight = f"CASE WHEN dropped_by IS NULL THEN {weight} END AS weight"
     kept_event = f"CASE WHEN dropped_by IS NULL THEN {event} ELSE event END AS event"
@@ -149,6 +243,7 @@ _IS_SUCCESS = f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_l
 
 def _strata(config: SampleConfig) -> list[_Stratum]:
     return [
+        *([_Stratum("tail", "_tail IS NOT NULL", 1.0)] if config.strategy == "tail" else []),
         _Stratum("error", _IS_ERROR, config.error_rate),
         *(
             _Stratum(f"type:{name}", f"coalesce(event_type, 'unknown') = {quote(name)}", rate)
@@ -171,7 +266,7 @@ def _by_stratum(values: Iterable[str]) -> str:
 
 def _key(config: SampleConfig) -> str:
     """SQL for what is drawn by."""
-    if config.strategy == "random":
+    if config.strategy in ("random", "adaptive"):
         return "row_uid"
     keys = (config.deterministic_key,) if config.deterministic_key else ("trace_id", "session_id")
     given = [f"nullif({key}, '')" for key in keys]

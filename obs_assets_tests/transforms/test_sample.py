@@ -70,7 +70,7 @@ def stratum_of(event: Event, config: SampleConfig) -> tuple[str, float]:
 
 
 def key_of(event: Event, row_uid: str, config: SampleConfig) -> str:
-    if config.strategy == "random":
+    if config.strategy in ("random", "adaptive"):
         return row_uid
     if config.deterministic_key == "event_id":
         return first(event, "id", "event_id", "_id") or row_uid
@@ -144,6 +144,76 @@ def test_events_are_sampled_as_the_reference_does(
     assert sampled.fetchall() == events.with_columns(sampled, "weight", "dropped_by").fetchall()
 
 
+# ---- strategies that look at the whole hour
+
+
+def exactly(told: list[tuple[Event, str]], config: SampleConfig) -> dict[str, tuple[float, float] | None]:
+    """Row → rate and weight of the types that are drawn to an exact number, None if it is not drawn."""
+    adaptive = config.strategy == "adaptive"
+    by_type: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for event, row_uid in told:
+        stratum, rate = stratum_of(event, config)
+        if stratum != "error" and not (adaptive and stratum.startswith("type:")):
+            event_type = first(event, "type", "event_type")
+            by_type["unknown" if event_type is None else event_type].append((row_uid, rate))
+    fates: dict[str, tuple[float, float] | None] = {}
+    for rows in by_type.values():
+        expected = math.ceil(sum(Fraction(str(rate)) for _, rate in rows))
+        if not adaptive and expected >= 2 * config.min_per_type:
+            continue
+        size = min(len(rows), max(config.adaptive_target if adaptive else expected, config.min_per_type))
+        by_draw = sorted((row_uid for row_uid, _ in rows), key=lambda uid: hashlib.md5(uid.encode()).hexdigest())
+        for place, row_uid in enumerate(by_draw):
+            fates[row_uid] = (size / len(rows), len(rows) / size) if place < size else None
+    return fates
+
+
+HOUR_CONFIGS = st.builds(
+    SampleConfig,
+    strategy=st.sampled_from(["adaptive", "tail", "deterministic"]),
+    adaptive_target=st.integers(1, 5),
+    min_per_type=st.integers(0, 4),
+    tail_duration_ms=st.sampled_from([None, 0, 5]),
+    type_rates=st.sampled_from([{}, {"llm_call": 0.5}]),
+    success_rate=st.sampled_from([0, 0.1, 0.5]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(told=st.lists(EVENTS, min_size=1, max_size=40), config=HOUR_CONFIGS, durations=st.randoms())
+def test_whole_hours_are_sampled_as_the_reference_does(
+    connection: duckdb.DuckDBPyConnection, told: list[Event], config: SampleConfig, durations: Any
+) -> None:
+    """Exact numbers by type, floors, and traces kept whole: each event's verdict, weight and note; order stays."""
+    told = [event | {"duration_ms": durations.choice([0, 3, 9])} for event in told]
+    frame = redacted(connection, told)
+    uids = [row_uid for (row_uid,) in frame.project("row_uid").fetchall()]
+    rows = sample(frame, config).project("row_uid, dropped_by, weight, event").fetchall()
+    tails = {
+        key_of(event, row_uid, config)
+        for event, row_uid in zip(told, uids, strict=True)
+        if stratum_of(event, config)[0] == "error"
+        or (config.tail_duration_ms is not None and event["duration_ms"] > config.tail_duration_ms)
+    }
+    is_tail = [
+        config.strategy == "tail" and key_of(event, row_uid, config) in tails
+        for event, row_uid in zip(told, uids, strict=True)
+    ]
+    rest = [pair for pair, whole in zip(zip(told, uids, strict=True), is_tail, strict=True) if not whole]
+    exact = exactly(rest, config) if config.min_per_type or config.strategy == "adaptive" else {}
+    assert [row[0] for row in rows] == uids
+    for event, whole, (row_uid, dropped_by, weight, text) in zip(told, is_tail, rows, strict=True):
+        stratum, rate = ("tail", 1.0) if whole else stratum_of(event, config)
+        fate = exact.get(row_uid) if row_uid in exact else None
+        if row_uid not in exact and is_drawn(key_of(event, row_uid, config), rate):
+            fate = (rate, 1 / rate)
+        if fate is None:
+            assert (dropped_by, weight) == (f"sampled_out:{stratum}", None)
+        else:
+            assert (dropped_by, weight) == (None, fate[1])
+            assert json.loads(text)["_sampling"] == {"rate": fate[0], "strategy": config.strategy, "weight": fate[1]}
+
+
 # ---- what sampling promises
 
 
@@ -193,6 +263,21 @@ def test_weights_make_counts_unbiased(many: Frame) -> None:
     assert abs(share - 0.01) <= 2 * standard_error
     assert errors == 200
     assert 0.08 < errors / rows < 0.10
+
+
+@pytest.mark.parametrize("options", [{"strategy": "adaptive", "adaptive_target": 50}, {"min_per_type": 300}])
+def test_exact_numbers_make_counts_exact(many: Frame, options: dict[str, Any]) -> None:
+    """Where exactly m of a type's n events are drawn, their weights add up to n, and errors read as they are."""
+    config = SampleConfig(**options)
+    sampled = kept(sample(many, config))
+    weighted, errors = sampled.aggregate("sum(weight), sum(weight) FILTER (error IS NOT NULL)").fetchall()[0]
+    by_type = dict(sampled.filter("error IS NULL").aggregate("event_type, sum(weight)").fetchall())
+    assert errors == 200
+    assert by_type["x"] == pytest.approx(4000)
+    if config.strategy == "adaptive":
+        assert weighted == pytest.approx(20_000)
+        counts = dict(sampled.filter("error IS NULL").aggregate("event_type, count(*)").fetchall())
+        assert counts == {"llm_call": 50, "x": 50, None: 50}
 
 
 def test_a_trace_is_kept_or_dropped_whole(many: Frame) -> None:
@@ -315,7 +400,10 @@ def test_counting_does_not_read_the_events(connection: duckdb.DuckDBPyConnection
         {"success_rate": -0.1},
         {"default_rate": math.nan},
         {"type_rates": {"a": 2}},
-        {"strategy": "adaptive"},
+        {"strategy": "clever"},
+        {"adaptive_target": 0},
+        {"min_per_type": -1},
+        {"tail_duration_ms": -1},
         {"deterministic_key": "event"},
         {"deterministic_key": "trace_id; DROP TABLE x"},
     ],
