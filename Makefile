@@ -42,6 +42,7 @@ soak: setup ## long proofs: many crashes, many hours
 bench: setup ## speed of every stage on a million events, then what Dagster adds to a tiny hour
 	$(BIN)/python bench/stages.py
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/postgres.py
 
 bench-privacy: setup ## what redaction finds and leaves alone, by type, on 2 × 20,000 synthetic events
 	$(BIN)/python bench/privacy.py
