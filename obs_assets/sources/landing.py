@@ -332,13 +332,11 @@ class Pass:
 
         def turn(one: tuple[EventFile, KnownFile, bool]) -> tuple[bool, int, int]:
             file, _, is_copy = one
+            # A copy must not count as landed before its original has: that could vanish meanwhile
             return is_copy, places.get(file.path, len(places)), file.size
 
         in_turn = sorted(found, key=turn)
         taken, left = in_turn[: self._config.max_files_per_pass], in_turn[self._config.max_files_per_pass :]
-        if left:  # a copy must not count as landed before its original has: that could vanish meanwhile
-            left += [one for one in taken if one[2]]
-            taken = [one for one in taken if not one[2]]
         files = [
             Progress(index, file, known, self._is_sealed(file), is_copy)
             for index, (file, known, is_copy) in enumerate(taken)

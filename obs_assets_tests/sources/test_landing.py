@@ -257,7 +257,7 @@ def test_a_copy_waits_for_its_original(place: Place) -> None:
     lines = place.write("a.jsonl", events(60))
     place.write("b.jsonl", lines[:50])
     place.write("c.jsonl", events(1))
-    place.land(max_files_per_pass=1)
+    place.land(max_files_per_pass=2)
     place.path("a.jsonl").unlink()
     place.path("c.jsonl").unlink()
     place.land()
