@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""Measure what Dagster and we add to a tiny hour: all our assets against as many empty ones, interleaved.
+"""Measure what we add to Dagster: a tiny hour against seven empty assets, and a backfill against its own events.
 
-python bench/overhead.py
+python bench/overhead.py [HOURS]
 """
 
+import json
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from place import DATA, HOUR, environment, events_of, fresh_data_dir, out
 
@@ -50,7 +55,81 @@ def main() -> None:
         f"a tiny hour (100 events) through all assets: first {first:.2f} s, again {again:.2f} s; "
         f"seven empty assets {empty_median:.2f} s; ratio {again / empty_median:.2f} ×"
     )
+    backfill(int(sys.argv[1]) if len(sys.argv) > 1 else 720)
     embedded.stop(DATA / "obs")
+
+
+def backfill(hours: int) -> None:
+    """Small hours as one range run, twice, and between the two a run that only records the same events."""
+    import dagster as dg
+
+    from obs_assets import embedded, pipeline, pipeline_definitions, settings
+    from obs_assets.hourly import HourlyPipeline
+    from obs_assets.hours import Hour
+
+    first = Hour(datetime(2025, 6, 1, tzinfo=UTC))
+    os.environ["OBS_EVENTS_DIR"] = str(small_hours(DATA / f"hours-{hours}", first, hours))
+    fresh_data_dir()
+    machine = embedded.resolve(settings.load())
+    config = pipeline.load(pipeline.file_of("pipeline"))
+    HourlyPipeline(config, machine).land()
+    ours = [a for a in pipeline_definitions(config, machine=machine).assets or [] if isinstance(a, dg.AssetsDefinition)]
+    last = Hour(first.start + timedelta(hours=hours - 1))
+    tags = {"dagster/asset_partition_range_start": first.key, "dagster/asset_partition_range_end": last.key}
+    with dg.DagsterInstance.local_temp(str(DATA / "obs")) as instance:
+        options = {"instance": instance, "run_config": QUIET, "tags": tags}
+        began = time.perf_counter()
+        result = dg.materialize(ours, **options)
+        built = time.perf_counter() - began
+        recording = timed(partial(dg.materialize, recorded(result), **options))
+        again = timed(partial(dg.materialize, ours, **options))
+    out.print(
+        f"{hours} small hours as one range run: {built:.1f} s, again {again:.1f} s; Dagster alone, recording the same "
+        f"events: {recording:.1f} s; ratio {built / recording:.2f} × and {again / recording:.2f} ×"
+    )
+
+
+def small_hours(folder: Path, first: Any, hours: int) -> Path:
+    """A file of ten events an hour."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "events.jsonl").open("w") as file:
+        for number in range(10 * hours):
+            moment = first.start + timedelta(minutes=6 * number)
+            event = {"timestamp": moment.isoformat(), "type": "task_failed", "level": "error", "n": number}
+            file.write(json.dumps(event) + "\n")
+    return folder
+
+
+def recorded(result: Any) -> list[Any]:
+    """Assets that do nothing but report what a run of ours reported."""
+    import dagster as dg
+
+    hours = dg.HourlyPartitionsDefinition(start_date="2025-01-01-00:00", fmt="%Y-%m-%d-%H:00", end_offset=1)
+    said: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for event in result.all_events:
+        if event.is_step_materialization:
+            materialization = event.step_materialization_data.materialization
+            said.setdefault(event.asset_key.to_user_string(), {})[event.partition] = materialization.metadata
+
+    def make(name: str) -> Any:
+        spec = dg.AssetCheckSpec("receipt_adds_up", asset=name, partitions_def=hours)
+        deps = [DEPENDS_ON[name]] if name in DEPENDS_ON else []
+        policy = dg.BackfillPolicy.single_run()
+
+        @dg.asset(name=name, deps=deps, partitions_def=hours, check_specs=[spec], backfill_policy=policy)
+        def report(context: dg.AssetExecutionContext) -> Iterator[Any]:
+            for key, metadata in said[name].items():
+                context.add_asset_metadata(dict(metadata), partition_key=key)
+                yield dg.AssetCheckEvaluation(
+                    asset_key=dg.AssetKey(name), check_name="receipt_adds_up", passed=True, metadata={}, partition=key
+                )
+            yield dg.MaterializeResult()
+            (check_output,) = context.assets_def.check_specs_by_output_name
+            yield dg.Output(None, output_name=check_output)
+
+        return report
+
+    return [make(name) for name in ("raw_events", *DEPENDS_ON)]
 
 
 def empty_assets() -> list[object]:

@@ -146,7 +146,11 @@ class Store:
 
     def receipt_path(self, stage: str, hour: Hour) -> Path:
         """The receipt beside it."""
-        return self.root / "receipts" / stage / f"{hour.stamp}.json"
+        return self.receipt_dir(stage) / f"{hour.stamp}.json"
+
+    def receipt_dir(self, stage: str) -> Path:
+        """A stage's receipts."""
+        return self.root / "receipts" / stage
 
     def read_frame(self, connection: duckdb.DuckDBPyConnection, stage: str, hour: Hour) -> Frame:
         """The frame of a stage's hour, lazily.

@@ -11,7 +11,19 @@ from obs_assets.cli import (  # isort: skip - this is the order of --help
     dead_letters,
     alerts,
     postgres,
+    metrics,
 )
 from obs_assets.cli.app import app, main
 
-__all__ = ["alerts", "app", "configuration", "dead_letters", "main", "postgres", "redaction", "servers", "verification"]
+__all__ = [
+    "alerts",
+    "app",
+    "configuration",
+    "dead_letters",
+    "main",
+    "metrics",
+    "postgres",
+    "redaction",
+    "servers",
+    "verification",
+]

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import duckdb
 import psycopg
@@ -287,6 +287,14 @@ class WebhookAlerts:
                 ).fetchall()
             )
         return _stats(counts) | {state: int(states.get(state, 0)) for state in ("pending", "failed", "unsent")}
+
+    def states(self) -> dict[State, int]:
+        """How many dispatches are in each state."""
+        with self._session() as connection:
+            self._make_tables(connection)
+            query = "SELECT state, count(*) FROM obs.webhook_dispatches WHERE destination = %s GROUP BY state"
+            found = dict(connection.execute(query, [self.name]).fetchall())
+        return {state: int(found.get(state, 0)) for state in get_args(State)}
 
     def dispatches(self, state: State | None = None, limit: int = 100) -> list[Dispatch]:
         """What is in the outbox, newest first."""
