@@ -142,6 +142,9 @@ def test_status_counts(obs: Obs, built: HourlyPipeline) -> None:
     assert told["stale hours"] == 0
     assert [server["running"] for server in told["servers"]] == [False, False]
     assert "events landed  34" in obs("status").out
+    without = obs("status", POSTGRES_PORT="1")
+    assert without.code == 0
+    assert "not known: PostgreSQL at 127.0.0.1:1 does not answer" in without.out
 
 
 def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline) -> None:

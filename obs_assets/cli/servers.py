@@ -42,7 +42,7 @@ def status(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> Non
         "files landed": len(landed.files),
         "hours landed": len(landed.hours),
         "events landed": sum(hour.rows for hour in landed.hours.values()),
-        "stale hours": len(hourly.stale_hours()),
+        "stale hours": _stale_hours(hourly),
     }
     tables = _tables(hourly)
     if as_json:
@@ -79,6 +79,18 @@ def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
         else:
             found[name] = health.facts() if health else {"table": "to be made"}
     return found
+
+
+def _stale_hours(hourly: HourlyPipeline) -> int | str:
+    """How many; a question about health starts no server, and is answered when one is down."""
+    machine = hourly.settings
+    ours = machine.postgres is None or machine.s3 is None
+    if ours and not all(server.running for server in embedded.status(machine.data_dir)):
+        return "not known while the embedded servers are down: obs up"
+    staleness = hourly.staleness()
+    if staleness.unreachable:
+        return f"not known: {'; '.join(dict.fromkeys(staleness.unreachable.values()))}"
+    return len(staleness.missing)
 
 
 def _print_servers(data_dir: Path, as_json: bool) -> None:
