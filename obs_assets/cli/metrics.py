@@ -62,7 +62,7 @@ def measure(hourly: HourlyPipeline, now: datetime) -> Samples:
     if looked_at:
         samples.append(("obs_landing_age_seconds", of, (now - looked_at).total_seconds()))
     reasons: dict[str, int] = {}
-    for _, reason, letters, _ in hourly.dead_letters():
+    for _, reason, letters, *_ in hourly.dead_letters():
         reasons[reason] = reasons.get(reason, 0) + letters
     samples += [("obs_dead_letters", {**of, "reason": reason}, count) for reason, count in sorted(reasons.items())]
     if landed.hours:
