@@ -239,9 +239,12 @@ class HourlyPipeline:
         return connect(self.store.temp_dir)
 
     @contextmanager
-    def _connect(self, work: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection whose errors are ours; DuckDB's own may quote events."""
-        with self._database.cursor() as connection:
+    def _connect(self, work: str, *, streams: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection whose errors are ours; DuckDB's own may quote events.
+
+        One that only streams reads ahead on one thread: it is fast enough for who takes the rows, in half the memory.
+        """
+        with connect(self.store.temp_dir, threads=1) if streams else self._database.cursor() as connection:
             try:
                 yield connection
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
@@ -344,7 +347,7 @@ class HourlyPipeline:
             return self._deliver(config, name, hour, run_id=run_id, rebuild=rebuild)
 
     def _deliver(self, config: DestinationConfig, name: str, hour: Hour, *, run_id: str, rebuild: bool) -> Receipt:
-        with self._connect(f"{name} {hour}") as connection:
+        with self._connect(f"{name} {hour}", streams=isinstance(config, S3Config)) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
             delivery = self.destination(name).deliver(replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts))
@@ -415,7 +418,7 @@ class HourlyPipeline:
             case PostgresConfig():
                 return PostgresDestination(config, self.postgres)
             case S3Config():
-                return S3Destination(config, self.s3)
+                return S3Destination(config, None if config.is_local else self.s3)
             case WebhookConfig():
                 return WebhookAlerts(self._ledger_name(name), config, self.postgres, self.settings.webhook)
         raise ConfigurationError(f"{name!r} is of an unknown type")

@@ -12,6 +12,7 @@ from obs_assets.cli import (  # isort: skip - this is the order of --help
     alerts,
     postgres,
     metrics,
+    s3,
 )
 from obs_assets.cli.app import app, main
 
@@ -24,6 +25,7 @@ __all__ = [
     "metrics",
     "postgres",
     "redaction",
+    "s3",
     "servers",
     "verification",
 ]

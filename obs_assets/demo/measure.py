@@ -11,7 +11,9 @@ from psycopg.rows import dict_row
 
 from obs_assets.demo.receiver import Received
 from obs_assets.demo.steps import StepFailedError
-from obs_assets.destinations import postgres, s3
+from obs_assets.destinations import postgres
+from obs_assets.destinations.s3 import S3Config
+from obs_assets.destinations.s3.bucket import client_of
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
@@ -106,7 +108,7 @@ def _s3(settings: S3Settings | None) -> "Iterator[tuple[S3Client, str]]":
     from botocore.exceptions import BotoCoreError, ClientError
 
     assert settings, "servers are filled in"  # noqa: S101
-    client = s3.client_of(s3.S3Config(), settings)
+    client = client_of(S3Config(), settings)
     try:
         with contextlib.closing(client):
             yield client, settings.bucket

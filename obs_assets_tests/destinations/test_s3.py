@@ -25,9 +25,9 @@ from pydantic import SecretStr, ValidationError
 from urllib3 import HTTPResponse
 
 from obs_assets import store
-from obs_assets.destinations import s3
 from obs_assets.destinations.base import Delivery
-from obs_assets.destinations.s3 import MIB, Manifest, S3Config, S3Destination
+from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination, encode
+from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
@@ -99,7 +99,7 @@ def watched(destination: S3Destination) -> list[str]:
         if not model.name.startswith(("Get", "Head", "List")):
             sent.append(model.name)
 
-    destination._client.meta.events.register("before-call.s3", note)
+    destination.place.client.meta.events.register("before-call.s3", note)
     return sent
 
 
@@ -111,7 +111,7 @@ def at_first_put(destination: S3Destination, act: Callable[[], object]) -> None:
         while left:
             left.pop()()
 
-    destination._client.meta.events.register("before-call.s3.PutObject", interrupt)
+    destination.place.client.meta.events.register("before-call.s3.PutObject", interrupt)
 
 
 def noise(size: int, seed: int = 0) -> str:
@@ -149,6 +149,7 @@ def test_an_hour_is_one_object_and_a_manifest(
             "uncompressed_bytes": len(gzip.decompress(stored)),
             "sha256": hashlib.sha256(stored).hexdigest(),
             "etag": hashlib.md5(stored).hexdigest(),
+            "version_id": None,
         }
     ]
     head = client.head_object(Bucket=server.bucket, Key=FIRST)
@@ -284,7 +285,7 @@ def test_the_same_hour_is_the_same_bytes(duck: duckdb.DuckDBPyConnection, monkey
 
     def packed() -> list[bytes]:
         made = []
-        for one in s3.pack(s3.line_of(frame, HOUR), config):
+        for one in encode.pack(frame, HOUR, config):
             with one.file:
                 made.append(one.file.read())
                 assert hashlib.sha256(made[-1]).hexdigest() == one.sha256
@@ -293,7 +294,7 @@ def test_the_same_hour_is_the_same_bytes(duck: duckdb.DuckDBPyConnection, monkey
     first = packed()
     assert len(first) == 4
     assert all(one[:10] == bytes.fromhex("1f8b0800000000000003") for one in first)
-    monkeypatch.setattr(s3, "BATCH_ROWS", 100_000)
+    monkeypatch.setattr(encode, "BATCH_ROWS", 100_000)
     duck.execute("SET threads = 1")
     assert packed() == first
 
@@ -428,10 +429,10 @@ def test_a_lost_answer_is_no_lost_race(
     def lose(request: Any, **_: object) -> Any:
         if answered:
             return None
-        answered.append(destination._client._endpoint.http_session.send(request).status_code)  # type: ignore[attr-defined]
+        answered.append(destination.place.client._endpoint.http_session.send(request).status_code)  # type: ignore[attr-defined]
         return AWSResponse(request.url, 503, HTTPHeaders(), HTTPResponse(io.BytesIO(), preload_content=False))
 
-    destination._client.meta.events.register("before-send.s3.PutObject", lose)
+    destination.place.client.meta.events.register("before-send.s3.PutObject", lose)
     assert destination.deliver(offer_of(frame_of(duck, [{"n": 1}]))).written == 1
     assert answered == [200]
     assert manifest_of(client, server).objects[0].sha256 == hashlib.sha256(read(client, server, FIRST)).hexdigest()

@@ -1,0 +1,124 @@
+"""Archived events as landed ones: an hour comes back after its files are gone.
+
+A restored row is the archived event, redacted as it is, under the row_uid that it always had: so an hour that holds it
+already does not get it twice, and a second restore brings nothing. Its file is the archive's object. Redaction and
+enrichment leave alone what they did before, so that the hour rebuilt from it is the hour that was archived.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from obs_assets.crash import crash_point
+from obs_assets.errors import PermanentError
+from obs_assets.events import Frame, quote
+from obs_assets.hours import Hour
+from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, collector
+from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
+from obs_assets.sources.times import EVENT_TIME, TIME_TEXT, TIME_VALUES
+from obs_assets.store import connect, sync_file, write_parquet
+
+Rows = Callable[[duckdb.DuckDBPyConnection, Path], Frame]
+
+# An event without a time of its own happened at some time of its hour.
+_TIMED = f"""
+SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
+    $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
+        THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector, line
+FROM (SELECT *, {EVENT_TIME} AS event_time
+FROM (SELECT *, {TIME_TEXT} AS time_text
+FROM (SELECT *, {TIME_VALUES} AS times, $landed_at AS landed_at, $start AS first_hour FROM archived)))
+"""
+
+
+def land_archived(
+    log: LandingLog, hour: Hour, objects: Iterable[tuple[str, Path]], rows_of: Rows, *, now: datetime | None = None
+) -> LandingReport:
+    """Land what the objects of an archived hour hold and the hour does not, as one pass: all of it or nothing.
+
+    Args:
+        log: where it is landed.
+        hour: which hour.
+        objects: the URL of each object, and its file.
+        rows_of: reads such a file: ``row_uid``, ``event``, and ``length``, the bytes that the row took there.
+        now: the landing time; the clock by default.
+
+    Raises:
+        HourBusyError: a landing pass is under way.
+        PermanentError: a row has no row_uid.
+    """
+    began_at = (now or datetime.now(UTC)).astimezone(UTC)
+    with log.lock():
+        landed = log.load()
+        number = landed.last_pass + 1
+        folder = log.begin(number)
+        with connect(log.temp_dir, memory_limit="512MB") as connection:
+            _note_row_uids(connection, log.chunk_paths(landed.hour(hour)))
+            chunks, rows = [], 0
+            for part, (key, path) in enumerate(objects):
+                crash_point("landing.before_chunk")
+                chunk = folder / f"{hour.stamp}-{part}.parquet"
+                fresh = _fresh(connection, rows_of(connection, path), key, hour, began_at)
+                write_parquet(fresh.project(", ".join(LANDED_SCHEMA.names)), chunk)
+                written = connection.read_parquet(str(chunk)).aggregate("count(*), count(row_uid)").fetchall()[0]
+                if written[0] != written[1]:
+                    raise PermanentError(f"{key} holds rows without _obs: nothing of {hour} was restored from it")
+                if written[0]:
+                    sync_file(chunk)
+                    chunks.append(f"{number:08d}/{chunk.name}")
+                    rows += written[0]
+                else:
+                    chunk.unlink()
+                crash_point("landing.after_chunk")
+        if not rows:
+            shutil.rmtree(folder)
+            return LandingReport(None)
+        landing = LandingPass(
+            number=number,
+            began_at=began_at.isoformat(),
+            finished_at=datetime.now(UTC).isoformat(),
+            collector=collector(),
+            files=(),
+            hours={hour.key: LandedHour(number, rows, tuple(chunks))},
+            dead_letters={},
+        )
+        crash_point("landing.before_commit")
+        log.commit(folder, landing)
+        crash_point("landing.after_commit")
+        landed.add(landing)
+        log.save_checkpoint(landed)
+    return LandingReport(number, hours={hour.key: rows})
+
+
+def _note_row_uids(connection: duckdb.DuckDBPyConnection, chunks: list[Path]) -> None:
+    """The rows that the hour holds, as a table ``known``."""
+    connection.execute("CREATE TEMP TABLE known (row_uid VARCHAR)")
+    if chunks:
+        connection.read_parquet([str(chunk) for chunk in chunks]).project("row_uid").insert_into("known")
+
+
+def _fresh(connection: duckdb.DuckDBPyConnection, rows: Frame, key: str, hour: Hour, landed_at: datetime) -> Frame:
+    """Of an object's rows those that the hour does not hold, with the columns of a chunk."""
+    numbered = rows.project(
+        "row_uid, event AS line, (sum(length) OVER (ROWS UNBOUNDED PRECEDING) - length)::BIGINT AS file_offset"
+    )
+    connection.execute("DROP TABLE IF EXISTS archived")
+    connection.execute("CREATE TEMP TABLE archived (row_uid VARCHAR, line VARCHAR, file_offset BIGINT)")
+    numbered.insert_into("archived")
+    values = {
+        "$start": f"{quote(hour.start.isoformat())}::TIMESTAMPTZ",
+        "$end": f"{quote(hour.end.isoformat())}::TIMESTAMPTZ",
+        "$landed_at": f"{quote(landed_at.isoformat())}::TIMESTAMPTZ",
+        "$key": quote(key),
+        "$collector": quote(json.dumps(collector(), separators=(",", ":"))),
+    }
+    statement = _TIMED
+    for name, value in values.items():
+        statement = statement.replace(name, value)
+    return connection.sql(
+        f"SELECT timed.* FROM ({statement}) timed LEFT JOIN known USING (row_uid) WHERE known.row_uid IS NULL"
+    )
