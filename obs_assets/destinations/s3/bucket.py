@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 MOST_PARTS = 10_000
+TOO_MANY_REQUESTS = 429
 SERVER_ERROR = 500
 
 
@@ -249,9 +250,7 @@ def client_of(config: S3Config, server: S3Settings) -> "S3Client":
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "NoSuchKey"}
 _NO_BUCKET = {"NoSuchBucket", "404", "NotFound", "PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
 _NO_RIGHT = re.compile("403|AccessDenied|AllAccessDisabled|.*AccessKey.*|Signature.*|.*Token.*|AccountProblem|.*KMS.*")
-_TRANSIENT = re.compile(
-    "5..|429|408|BadDigest|.*Throttl.*|.*Timeout|SlowDown|InternalError|ServiceUnavailable|.*Skewed"
-)
+_TRANSIENT = re.compile("5..|408|BadDigest|.*Throttl.*|.*Timeout|SlowDown|InternalError|ServiceUnavailable|.*Skewed")
 
 
 @contextlib.contextmanager
@@ -298,7 +297,8 @@ def _refusal(error: exceptions.ClientError, server: S3Settings) -> ObsError:
         return ConfigurationError(
             f"{where} refuses access to s3://{server.bucket} ({said}): check the AWS credentials and their rights"
         )
-    if _TRANSIENT.fullmatch(code) or error.response["ResponseMetadata"]["HTTPStatusCode"] >= SERVER_ERROR:
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if _TRANSIENT.fullmatch(code) or status >= SERVER_ERROR or status == TOO_MANY_REQUESTS:
         return TransientError(f"S3 at {where} failed ({said})")
     return PermanentError(f"S3 at {where} refused ({said})")
 

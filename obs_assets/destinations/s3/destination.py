@@ -86,9 +86,7 @@ class S3Destination:
         """
         with self.place.session():
             there = self.place.tags(f"{self.config.prefix}/")
-            manifests = {
-                key: tag for key, tag in there.items() if key.startswith(f"{self.config.prefix}/_manifests/")
-            }
+            manifests = {key: tag for key, tag in there.items() if key.startswith(f"{self.config.prefix}/_manifests/")}
             unread = [key for key, tag in manifests.items() if self._read_manifests.get(key, ("",))[0] != tag]
             with ThreadPoolExecutor(MANIFEST_READERS) as readers:
                 for key, (tag, manifest) in zip(unread, readers.map(self._read_manifest, unread), strict=True):
