@@ -7,7 +7,7 @@ import typer
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.hours import parse_hours
 
-s3_app = typer.Typer(no_args_is_help=True, help="The archive in S3.")
+s3_app = typer.Typer(no_args_is_help=True, help="The archive: bring hours back from it.")
 app.add_typer(s3_app, name="s3")
 
 
