@@ -321,7 +321,7 @@ class Identities:
     """Tells which of the listed files is which known file; each known file is claimed at most once.
 
     Ask in order of certainty, so that no copy robs its original: all that is unchanged, then all that is in place,
-    then, in the order of `by_size`, who is a copy, who moved, and who is new.
+    then, with `originals_first`, who is a copy, who moved, and who is new.
     """
 
     def __init__(self, known: Iterable[KnownFile]) -> None:
@@ -350,6 +350,25 @@ class Identities:
         # A copy that has grown may be one that was still being made; an inode may have been used again
         in_place = (known for known in candidates if known and not known.is_copy and _is_same_kind(file, known))
         return self._claim(file, in_place, _ends_match)
+
+    def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
+        """Files that are not in place, in the order to ask about them: a copy holds less than its original, or as much.
+
+        What is being compressed is not there entirely yet, so compressed files come last; but one that is whole and
+        holds more than a file that begins like it is the original of that one.
+        """
+        files = list(files)
+        plain = {digest(head) for file in files if not file.is_compressed and (head := self._head_if_any(file))}
+
+        def turn(file: EventFile) -> tuple[bool, int, bool, str]:
+            length = file.size
+            comes_last = file.is_compressed
+            if file.is_compressed and digest(self._head_if_any(file)) in plain:
+                length, is_whole = _content_length(file)
+                comes_last = not is_whole
+            return comes_last, -length, file.is_compressed, file.path
+
+        return sorted(files, key=turn)
 
     def claim_moved(self, file: EventFile) -> KnownFile | None:
         """The known file whose whole landed content begins this one: renamed across file systems, or compressed."""
@@ -380,6 +399,12 @@ class Identities:
                 self._heads[file.path] = content.read(HEAD_BYTES), content.fault
         return self._heads[file.path][0]
 
+    def _head_if_any(self, file: EventFile) -> bytes:
+        try:
+            return self._head(file)
+        except OSError:
+            return b""  # it cannot be read now: reading it says so
+
     def _alike(self, head: bytes) -> Iterator[KnownFile]:
         """Known files that began in this way, of each length the longest first."""
         for length in sorted(self._head_lengths, reverse=True):
@@ -400,9 +425,16 @@ def _folder(file: EventFile) -> str:
     return file.path.rpartition("/")[0]
 
 
-def by_size(file: EventFile) -> tuple[bool, int, str]:
-    """Sorts originals before their copies: what is being compressed or copied is not there entirely yet."""
-    return file.is_compressed, -file.size, file.path
+def _content_length(file: EventFile) -> tuple[int, bool]:
+    """How many bytes a compressed file holds, and whether it is whole."""
+    length = 0
+    try:
+        with Content(file) as content:
+            while block := content.read(_BLOCK):
+                length += len(block)
+            return length, content.fault is None
+    except OSError:
+        return length, False
 
 
 def _is_same_kind(file: EventFile, known: KnownFile) -> bool:

@@ -38,7 +38,6 @@ from obs_assets.sources.files import (
     Identities,
     KnownFile,
     SourceConfig,
-    by_size,
     digest,
     ends_match,
     list_files,
@@ -359,7 +358,7 @@ class Pass:
                 yield file, known, False
             else:
                 others.append(file)
-        for file in sorted(others, key=by_size):
+        for file in identities.originals_first(others):
             if (fault := self._tolerant(identities.fault_of_stub, file)) and not self._is_sealed(file):
                 self._warnings[fault] += 1
                 continue

@@ -338,6 +338,17 @@ def test_a_copy_that_stays_incomplete_counts_once(place: Place, count: int) -> N
     assert place.audit().lines() == sorted(lines)
 
 
+def test_an_older_copy_of_a_file_that_was_compressed_counts_once(place: Place) -> None:
+    """Copied, continued and compressed before any pass: the compressed one, which holds most, is the original."""
+    lines = place.write("a.jsonl", events(40))
+    place.path("a.jsonl.1").write_bytes(text(lines))
+    lines += place.append("a.jsonl", events(40))
+    place.path("a.jsonl.2.gz").write_bytes(gzip.compress(text(lines)))
+    place.path("a.jsonl").unlink()
+    assert place.land().warnings == {"copy of another file": 1}
+    assert place.audit().lines() == sorted(lines)
+
+
 def test_damaged_gz_costs_only_itself(place: Place) -> None:
     """Broken compression stops no other file, on no pass; what can be read of it is landed, with a warning."""
     lines, broken = place.write("a.jsonl", events(3)), events(20_000)
