@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from psycopg import sql
 
 from obs_assets.components import automation
 from obs_assets.components.automation import (
@@ -29,7 +30,7 @@ from obs_assets.sources.files import SourceConfig
 from obs_assets.transforms.sample import SampleConfig
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
-from obs_assets_tests.conftest import connect_s3
+from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR
 
 pytestmark = DAGSTER_WARNINGS
@@ -260,7 +261,11 @@ def delete_rows(deployment: Deployment) -> None:
 
 
 def delete_leaf(deployment: Deployment) -> None:
-    harness.ask(deployment.machine.postgres, "DROP TABLE events_d20251204")
+    server = deployment.machine.postgres
+    ((leaf,),) = harness.ask(server, "SELECT DISTINCT tableoid::regclass::text FROM events WHERE hour = %s", HOUR.start)
+    assert server
+    with connect_postgres(server) as connection:
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(leaf)))
 
 
 def delete_ledger(deployment: Deployment) -> None:
