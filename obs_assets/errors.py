@@ -8,6 +8,7 @@
     │   └── HourBusyError       another run is writing this hour at this destination
     └── PermanentError          the same input fails again: retrying is useless
         ├── StaleHourError      the destination already holds a newer landing generation of this hour
+        ├── ColdArchiveError    the hour is held, but must be fetched from its storage class before it can be read
         ├── MissingFrameError   the stage before has not built this hour
         └── ReceiptError        the counts of an hour do not add up
 
@@ -41,6 +42,18 @@ class PermanentError(ObsError):
 
 class StaleHourError(PermanentError):
     """A newer landing generation of the hour is already in place; writing would take events away."""
+
+
+class ColdArchiveError(PermanentError):
+    """The hour is held as its manifest says, by checksums, but cannot be read now.
+
+    Attributes:
+        rows: that the manifest counts.
+    """
+
+    def __init__(self, message: str, rows: int) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class MissingFrameError(PermanentError):

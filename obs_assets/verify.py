@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from obs_assets.destinations.base import Holding, Offer
-from obs_assets.errors import ObsError, PermanentError
+from obs_assets.errors import ColdArchiveError, ObsError, PermanentError
 from obs_assets.events import CONTENT_HASH, Frame
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour
@@ -39,6 +39,7 @@ class Verdict:
         expected: what it should hold.
         missing, unexpected, different: rows by what is wrong with them.
         problem: a sentence, where the store could not be read or its receipt does not add up.
+        note: a sentence, where it was compared in another way than row by row.
     """
 
     store: str
@@ -48,6 +49,7 @@ class Verdict:
     unexpected: int = 0
     different: int = 0
     problem: str = ""
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -56,7 +58,7 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"{self.rows:,} rows, as they should be"
+            return self.note or f"{self.rows:,} rows, as they should be"
         if self.problem:
             return self.problem
         wrong = {"missing": self.missing, "unexpected": self.unexpected, "with other content": self.different}
@@ -128,9 +130,13 @@ def _destination(hourly: HourlyPipeline, hour: Hour, name: str, connection: duck
         offer = hourly.offer(connection, name, hour)
         offered = destination.selected(offer.frame)
         expected = _count(offered)
-    with _reading("what it holds"):
-        there = destination.read_back(connection, hour)
-        rows = _count(there)
+    try:
+        with _reading("what it holds"):
+            there = destination.read_back(connection, hour)
+            rows = _count(there)
+    except ColdArchiveError as cold:
+        problem = _ledger_problem(destination.holding(hour), offer)
+        return Verdict(name, cold.rows, expected, problem=problem, note=str(cold))
     offered.project(_DIGEST).create_view("here", replace=True)
     there.project(_DIGEST).create_view("there", replace=True)
     with _reading("what it holds"):

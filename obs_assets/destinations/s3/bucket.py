@@ -14,6 +14,7 @@ from botocore import exceptions
 
 from obs_assets.destinations.s3.config import MIB, S3Config
 from obs_assets.destinations.s3.encode import Packed
+from obs_assets.destinations.s3.manifest import StoredObject
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import S3Settings
 
@@ -28,6 +29,10 @@ SERVER_ERROR = 500
 
 class LostRaceError(Exception):
     """Something that was to be replaced is no longer what it was."""
+
+
+class ColdError(Exception):
+    """An object must be fetched from its storage class before it can be read."""
 
 
 class Bucket:
@@ -126,12 +131,31 @@ class Bucket:
         return _bare(answer["ETag"]), answer.get("VersionId")
 
     def download(self, key: str, path: Path) -> bool:
-        """Put an object into a file; False if there is none."""
-        with contextlib.suppress(self.client.exceptions.NoSuchKey), path.open("wb") as file:
+        """Put an object into a file; False if there is none.
+
+        Raises:
+            ColdError: its storage class does not let it be read now.
+        """
+        with contextlib.suppress(self.client.exceptions.NoSuchKey), _cold(), path.open("wb") as file:
             for chunk in self.client.get_object(**self._bucket, Key=key)["Body"].iter_chunks(MIB):
                 file.write(chunk)
             return True
         return False
+
+    def is_intact(self, stored: StoredObject) -> bool:
+        """Whether the object has the size and the checksums of the manifest, as far as the store tells unread."""
+        try:
+            there = self.client.head_object(**self._bucket, Key=stored.key, ChecksumMode="ENABLED")
+        except exceptions.ClientError as error:
+            if _code(error) in _NOT_THERE:
+                return False
+            raise
+        whole = there.get("ChecksumSHA256", "")  # of an object that went in parts, a checksum of checksums
+        return (
+            (there["ContentLength"], _bare(there["ETag"])) == (stored.bytes, stored.etag)
+            and there["Metadata"].get("sha256") == stored.sha256
+            and ("-" in whole or whole in {"", _base64(bytes.fromhex(stored.sha256))})
+        )
 
     def remove(self, key: str) -> None:
         """Remove an object."""
@@ -248,6 +272,7 @@ def client_of(config: S3Config, server: S3Settings) -> "S3Client":
 
 
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "NoSuchKey"}
+_NOT_THERE = {"404", "NoSuchKey", "NotFound"}
 _NO_BUCKET = {"NoSuchBucket", "404", "NotFound", "PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
 _NO_RIGHT = re.compile("403|AccessDenied|AllAccessDisabled|.*AccessKey.*|Signature.*|.*Token.*|AccountProblem|.*KMS.*")
 _TRANSIENT = re.compile("5..|408|BadDigest|.*Throttl.*|.*Timeout|SlowDown|InternalError|ServiceUnavailable|.*Skewed")
@@ -261,6 +286,17 @@ def _racing() -> Iterator[None]:
     except exceptions.ClientError as error:
         if _code(error) in _CHANGED:
             raise LostRaceError from None
+        raise
+
+
+@contextlib.contextmanager
+def _cold() -> Iterator[None]:
+    """Tell an object that cannot be read now from the other errors of a request."""
+    try:
+        yield
+    except exceptions.ClientError as error:
+        if _code(error) == "InvalidObjectState":
+            raise ColdError from None
         raise
 
 

@@ -15,13 +15,20 @@ import duckdb
 
 from obs_assets.crash import crash_point
 from obs_assets.destinations.base import Delivery, Holding, Offer
-from obs_assets.destinations.s3.bucket import Bucket, LostRaceError
+from obs_assets.destinations.s3.bucket import Bucket, ColdError, LostRaceError
 from obs_assets.destinations.s3.config import LOCAL, S3Config, server_of
 from obs_assets.destinations.s3.encode import Packed, pack, rows_of
 from obs_assets.destinations.s3.folder import Folder
 from obs_assets.destinations.s3.manifest import Manifest, StoredObject
 from obs_assets.destinations.s3.prices import PRICES_OF, USD_PER_GIB_MONTH, usd_per_month
-from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
+from obs_assets.errors import (
+    ColdArchiveError,
+    ConfigurationError,
+    HourBusyError,
+    PermanentError,
+    StaleHourError,
+    TransientError,
+)
 from obs_assets.events import Frame
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.settings import S3Settings
@@ -114,6 +121,10 @@ class S3Destination:
 
         Of the objects that the manifest names and of any other that bears the hour's name: whoever reads the archive
         without manifests, reads those too.
+
+        Raises:
+            ColdArchiveError: they lie in a class that must be restored before reading; sizes and checksums agree.
+            PermanentError: they lie there, and do not agree.
         """
         name = f"read_back_s3_{hashlib.sha256(self.config.base_key(hour).encode()).hexdigest()[:16]}"
         connection.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)')
@@ -122,7 +133,7 @@ class S3Destination:
             keys = {stored.key for stored in held.objects} if held else set()
             for number, key in enumerate(sorted(keys | self._tags(hour).keys())):
                 path = Path(folder, f"{number:04}-{key.rpartition('/')[2]}")
-                if self.place.download(key, path):
+                if self._download(key, path, held):
                     rows_of(connection, path).project("row_uid, event").insert_into(name)
                 path.unlink(missing_ok=True)
         return connection.table(name)
@@ -143,7 +154,7 @@ class S3Destination:
     def _fetch(self, held: Manifest, folder: Path) -> Iterator[ArchivedObject]:
         for stored in held.objects:
             path = folder / stored.key.rpartition("/")[2]
-            there = self.place.download(stored.key, path)
+            there = self._download(stored.key, path, held)
             if not there or _sha256(path) != stored.sha256:
                 raise PermanentError(
                     f"{self.place.url}/{stored.key} is {'not what its manifest says' if there else 'missing'}: "
@@ -151,6 +162,23 @@ class S3Destination:
                 )
             yield ArchivedObject(stored.key, path, stored.rows)
             path.unlink()
+
+    def _download(self, key: str, path: Path, held: Manifest | None) -> bool:
+        try:
+            return self.place.download(key, path)
+        except ColdError:
+            objects = held.objects if held else ()
+            wrong = [stored.key for stored in objects if not self.place.is_intact(stored)]
+            if held is None or wrong:
+                raise PermanentError(
+                    f"{self.place.url}/{key} is in a class that must be restored before reading, and "
+                    f"{len(wrong)} of {len(objects)} objects are not what the manifest says by size and checksum"
+                ) from None
+            raise ColdArchiveError(
+                f"{held.rows:,} rows by size and checksum of {len(objects)} objects, unread: they are in a class that "
+                "must be restored before reading (aws s3api restore-object)",
+                held.rows,
+            ) from None
 
     def check(self) -> str:
         """One line that says which bucket was reached."""

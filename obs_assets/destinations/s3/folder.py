@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from obs_assets.destinations.s3.config import LOCAL, MIB
 from obs_assets.destinations.s3.encode import Packed
+from obs_assets.destinations.s3.manifest import StoredObject
 from obs_assets.errors import ConfigurationError, HourBusyError, TransientError
 from obs_assets.store import make_private_dir, replacing
 
@@ -87,6 +88,11 @@ class Folder:
         except FileNotFoundError:
             return False
         return True
+
+    def is_intact(self, stored: StoredObject) -> bool:
+        """Whether the object is the one that the manifest names."""
+        path = self._path(stored.key)
+        return path.exists() and self._tag(stored.key) == stored.etag
 
     def remove(self, key: str) -> None:
         """Remove an object."""
