@@ -277,4 +277,5 @@ def test_the_verdicts_are_plain_values(hour: HourlyPipeline) -> None:
         "unexpected": 0,
         "different": 0,
         "problem": "",
+        "note": "",
     }
