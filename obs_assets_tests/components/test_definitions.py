@@ -207,7 +207,7 @@ def test_a_violation_names_the_field_and_what_is_allowed(
 
 
 SELF_EXPLAINING = {
-    *("type", "schema_name", "partition_format", "compression", "kms_key_id", "method", "payload_key"),
+    *("type", "schema_name", "partition_format", "kms_key_id", "method", "payload_key"),
     *("username", "password", "auth_token", "api_key", "api_key_header", "hmac_algorithm", "hmac_header"),
     *("detect_phone", "detect_ssn", "detect_credit_card", "detect_api_key", "detect_password", "detect_ip_address"),
     *("detect_iban", "detect_mac_address"),
