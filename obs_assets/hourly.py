@@ -350,7 +350,8 @@ class HourlyPipeline:
         with self._connect(f"{name} {hour}", streams=isinstance(config, S3Config)) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
-            delivery = self.destination(name).deliver(replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts))
+            sent = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)
+            delivery = self.destination(name).deliver(replace(sent, closed_until=self._closed_until(hour)))
         already_there = {"already there": delivery.already_there} if delivery.already_there else {}
         receipt = Receipt(
             hour.key,
@@ -359,7 +360,7 @@ class HourlyPipeline:
             taken=offer.rows + sum(filtered.values()),
             kept=delivery.written,
             other={**filtered, **already_there, **delivery.refused},
-            details={"figures": dict(delivery.stats)},
+            details={"figures": dict(delivery.stats), **delivery.tables},
             content_hash=offer.content_hash,
             size_bytes=delivery.size_bytes,
         )
@@ -420,12 +421,25 @@ class HourlyPipeline:
             case S3Config():
                 return S3Destination(config, None if config.is_local else self.s3)
             case WebhookConfig():
-                return WebhookAlerts(self._ledger_name(name), config, self.postgres, self.settings.webhook)
+                return WebhookAlerts(self.ledger_name(name), config, self.postgres, self.settings.webhook)
         raise ConfigurationError(f"{name!r} is of an unknown type")
 
-    def _ledger_name(self, name: str) -> str:
+    def ledger_name(self, name: str) -> str:
         """What a destination calls itself where several pipelines keep their ledgers."""
         return name if self.name == DEFAULT_PIPELINE else f"{self.name}.{name}"
+
+    def _closed_until(self, hour: Hour) -> Hour:
+        """The first open hour; an hour that is built before any landing pass is finished counts as open."""
+        return self.first_open_hour() if self.log.looked_at() else hour
+
+    def dispatch_alerts(self) -> dict[str, dict[str, int | float]]:
+        """Judge hours that have closed or in which nothing happened, and send what is due; counts by destination."""
+        landed = self.landed()
+        closed_until = self.first_open_hour()
+        return {
+            outbox.name: dict(outbox.dispatch(closed_until, lambda hour: landed.hour(hour).generation == 0))
+            for outbox in self.outboxes()
+        }
 
     def outboxes(self) -> list[WebhookAlerts]:
         """The webhook destinations, for those who look after their dispatches."""

@@ -35,13 +35,14 @@ class S3Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
-    """Secrets of webhooks, and whether they may call private addresses."""
+    """Secrets of webhooks, whether they may call private addresses, and whether what is old is sent too."""
 
     url: SecretStr | None = None
     auth_token: SecretStr | None = None
     api_key: SecretStr | None = None
     hmac_secret: SecretStr | None = None
     allow_private: bool = False
+    send_old: bool = False
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -120,11 +121,16 @@ def _s3(env: Mapping[str, str]) -> S3Settings | None:
     )
 
 
+def _is_on(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").lower() in {"1", "true", "yes", "on"}
+
+
 def _webhook(env: Mapping[str, str]) -> WebhookSettings:
     return WebhookSettings(
         url=_secret(env, "WEBHOOK_URL"),
         auth_token=_secret(env, "WEBHOOK_AUTH_TOKEN"),
         api_key=_secret(env, "WEBHOOK_API_KEY"),
         hmac_secret=_secret(env, "WEBHOOK_HMAC_SECRET"),
-        allow_private=env.get("OBS_WEBHOOK_ALLOW_PRIVATE", "").lower() in {"1", "true", "yes", "on"},
+        allow_private=_is_on(env, "OBS_WEBHOOK_ALLOW_PRIVATE"),
+        send_old=_is_on(env, "OBS_WEBHOOK_SEND_OLD"),
     )

@@ -91,6 +91,7 @@ def everything_kept(events_dir: Path, url: str | None = None, **others: Any) -> 
         "url": url,
         "allow_hosts": ["127.0.0.1"],
         "max_retries": 1,
+        "max_age_hours": None,
     }
     values: dict[str, Any] = {
         "source": {"events_dir": str(events_dir)},
@@ -132,6 +133,7 @@ def environment(machine: Settings, events_dir: Path | None = None, **others: str
         "OBS_DATA_DIR": str(machine.data_dir),
         "OBS_EVENTS_DIR": str(events_dir) if events_dir else "",
         "OBS_WEBHOOK_ALLOW_PRIVATE": "true",
+        "OBS_WEBHOOK_SEND_OLD": "true",
     }
     if server := machine.postgres:
         password = server.password.get_secret_value() if server.password else ""

@@ -330,7 +330,7 @@ def test_two_pipelines_share_a_database(hourly: HourlyPipeline, events_dir: Path
     """Each has its own frames, ledgers and alerts: what one has sent, the other sends too."""
     table = {"type": "postgres", "table_name": "audit", "name": "audit"}
     with Receiver() as receiver:
-        alerts = {"type": "webhook", "url": receiver.url, "allow_hosts": ["127.0.0.1"]}
+        alerts = {"type": "webhook", "url": receiver.url, "allow_hosts": ["127.0.0.1"], "max_age_hours": None}
         config = harness.everything_kept(events_dir, destinations=[table, alerts])
         one = HourlyPipeline(config, hourly.settings)
         two = HourlyPipeline(config, hourly.settings, "second")

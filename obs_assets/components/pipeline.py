@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from obs_assets import pipeline, settings
+from obs_assets.components.alerting import alert_definitions
 from obs_assets.components.automation import hourly_schedule, new_files_sensor, stale_hours_sensor
 from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job
@@ -37,7 +38,7 @@ def pipeline_definitions(
         selection=dg.AssetSelection.assets(*stages, *destinations),
         description="Builds an hour, from what has landed to every destination.",
     )
-    return dg.Definitions(
+    own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
         jobs=[landing, job],
         schedules=[hourly_schedule(hourly, naming, job)],
@@ -45,6 +46,7 @@ def pipeline_definitions(
         # Seven trivial steps: 22 s with a process each, 4 s in one
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(own, alert_definitions(hourly, naming))
 
 
 class PipelineAttributes(BaseModel, frozen=True, extra="allow"):

@@ -5,6 +5,7 @@
     deliver ─▶ match ─▶ ┌ one transaction ─────────────────────────────────┐ ─▶ drain ─▶ claim ─▶ send ─▶ mark
                         │ obs.webhook_dispatches  bodies, frozen           │
                         │ obs.webhook_rows        rows that are in one     │
+        │ obs.alert_…             measures, states, notices│
                         │ obs.hour_loads          what the hour was of     │
                         └──────────────────────────────────────────────────┘
 
@@ -14,11 +15,13 @@ and the mark leaves it to be sent again.
 """
 
 import contextlib
+import hashlib
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -26,15 +29,23 @@ import duckdb
 import psycopg
 import pyarrow as pa
 from psycopg import errors
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 from obs_assets.alerts import with_rule
+from obs_assets.alerts.evaluate import evaluate
+from obs_assets.alerts.life import States
+from obs_assets.alerts.notices import Decision, Message, bundle, message
+from obs_assets.alerts.receivers import compose as compose_message
+from obs_assets.alerts.receivers import forwarded
 from obs_assets.crash import crash_point
+from obs_assets.delivery import journal
+from obs_assets.delivery.journal import Journal
 from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.postgres import connect, explained
 from obs_assets.destinations.webhook import (
     CONTENT_TYPE,
     LONGEST_WAIT_S,
+    GoneError,
     RateLimitedError,
     WebhookConfig,
     WebhookSender,
@@ -59,9 +70,16 @@ State: TypeAlias = Literal["pending", "sent", "failed", "unsent"]
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
 NO_RULE = "no alert rule"
+MEASURED = "measured, not forwarded"
 
 PATIENCE_S = 5.0
-"""The longest wait inside a drain; a longer one is written into ``next_attempt_at``."""
+"""The longest wait inside a drain; a longer one, and any that is asked for, is written into ``next_attempt_at``."""
+
+BREAKS_AFTER = 5
+"""Failures in a row after which an endpoint is left alone for a while."""
+
+BROKEN_S = 30.0
+"""How long at first; twice as long after each further failure, at most an hour."""
 
 BUSY_AFTER_S = 30
 """How long to wait for another run that writes to the same destination's outbox."""
@@ -70,7 +88,8 @@ CHUNK_ROWS = 2_000
 """Matching rows held at a time."""
 
 # The first table is shared with the other destinations of this database, and so is the lock under which it is made.
-_TABLES = """
+_TABLES = (
+    """
 CREATE SCHEMA IF NOT EXISTS obs;
 CREATE TABLE IF NOT EXISTS obs.hour_loads (
     destination TEXT, hour TIMESTAMPTZ,
@@ -90,8 +109,15 @@ CREATE INDEX IF NOT EXISTS webhook_dispatches_due ON obs.webhook_dispatches (des
 CREATE TABLE IF NOT EXISTS obs.webhook_rows (
     destination TEXT, row_uid TEXT, hour TIMESTAMPTZ NOT NULL, webhook_id TEXT NOT NULL,
     PRIMARY KEY (destination, row_uid));
+ALTER TABLE obs.webhook_dispatches ADD COLUMN IF NOT EXISTS subject TEXT;
+CREATE INDEX IF NOT EXISTS webhook_dispatches_subject ON obs.webhook_dispatches (destination, subject, position)
+    WHERE state = 'pending' AND subject IS NOT NULL;
+CREATE TABLE IF NOT EXISTS obs.webhook_endpoints (
+    endpoint TEXT PRIMARY KEY, failures INT NOT NULL DEFAULT 0, not_before TIMESTAMPTZ, disabled_at TIMESTAMPTZ);
 CREATE INDEX IF NOT EXISTS webhook_rows_hour ON obs.webhook_rows (destination, hour);
 """
+    + journal.TABLES
+)
 
 _ADVISORY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
@@ -109,15 +135,20 @@ ON CONFLICT (destination, hour) DO UPDATE SET
 
 _INSERT_DISPATCH = """
 INSERT INTO obs.webhook_dispatches
-    (webhook_id, destination, hour, rule, body, content_type, events, state, next_attempt_at, created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    (webhook_id, destination, hour, rule, body, content_type, events, state, next_attempt_at, created_at, last_error,
+    subject)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (webhook_id) DO NOTHING
 """
 
-# Least tried first: a dispatch that its receiver cannot digest never holds up a new one.
+# Least tried first: a dispatch that its receiver cannot digest never holds up a new one. But of one subject they go in
+# order: that an alert has resolved must not be overtaken by the news that it fires.
 _CLAIM = """
-SELECT webhook_id, body, content_type, events, attempts FROM obs.webhook_dispatches
+SELECT webhook_id, body, content_type, events, attempts, created_at FROM obs.webhook_dispatches AS this
 WHERE destination = %s AND state = 'pending' AND next_attempt_at <= %s
+    AND (subject IS NULL OR NOT EXISTS (SELECT FROM obs.webhook_dispatches AS earlier
+        WHERE earlier.destination = this.destination AND earlier.subject = this.subject
+            AND earlier.state = 'pending' AND earlier.position < this.position))
 ORDER BY attempts, position LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 
@@ -131,6 +162,17 @@ _POSTPONE_ALL = """
 UPDATE obs.webhook_dispatches SET next_attempt_at = greatest(next_attempt_at, %s)
 WHERE webhook_id IN (SELECT webhook_id FROM obs.webhook_dispatches
     WHERE destination = %s AND state = 'pending' FOR UPDATE SKIP LOCKED)
+"""
+
+_ENDPOINT = """
+SELECT disabled_at IS NULL AND (not_before IS NULL OR not_before <= %s) FROM obs.webhook_endpoints WHERE endpoint = %s
+"""
+
+_MARK_ENDPOINT = """
+INSERT INTO obs.webhook_endpoints AS e (endpoint, failures, not_before, disabled_at) VALUES (%s, %s, %s, %s)
+ON CONFLICT (endpoint) DO UPDATE SET (failures, not_before, disabled_at) = (
+    CASE WHEN excluded.failures = 0 THEN 0 ELSE e.failures + 1 END, excluded.not_before, excluded.disabled_at)
+RETURNING failures
 """
 
 _DISPATCHES = """
@@ -196,6 +238,8 @@ class _Attempts:
     rate_limited: int = 0
     error: str | None = None
     asked_wait_s: float | None = None
+    gone: bool = False
+    transient: bool = False
 
 
 class WebhookAlerts:
@@ -208,6 +252,8 @@ class WebhookAlerts:
         environment: what the configuration leaves open.
         clock: the time, UTC.
         sleep: waits between attempts and for the rate limit.
+        jitter: between 0 and 1: how much of the second half of a wait is waited, so that processes that failed
+            together do not come back together.
 
     Raises:
         ConfigurationError: the receiver's options do not fit together.
@@ -222,6 +268,7 @@ class WebhookAlerts:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.config = config.with_fallbacks(
@@ -233,6 +280,8 @@ class WebhookAlerts:
         self._server = server
         self._clock = clock
         self._sleep = sleep
+        self._jitter = jitter
+        self._send_old = environment.send_old
         self._sender = self._make_sender(environment.allow_private) if self.config.url else None
 
     def deliver(self, offer: Offer) -> Delivery:
@@ -248,18 +297,72 @@ class WebhookAlerts:
         """
         labelled = with_rule(offer.frame, self.config.rules)
         unmatched = _count_rows(labelled.filter("rule IS NULL"))
+        evaluation = evaluate(offer.frame, self.config.rules)
+        closed_until = offer.closed_until or offer.hour.next
         with self._session() as connection:
             self._make_tables(connection)
             with connection.transaction():
                 self._lock(connection)
                 self._refuse_stale(connection, offer)
                 new, known, size = self._write_dispatches(connection, offer.hour, labelled.filter("rule IS NOT NULL"))
+                kept = self._journal(connection)
+                told = kept.take(
+                    offer.hour, evaluation, self._clock(), closed_until=closed_until, is_muted=self._is_muted
+                )
+                size += self._write_messages(connection, kept, told.decision)
                 self._write_load(connection, offer)
                 crash_point("webhook.before_outbox")
             crash_point("webhook.after_outbox")
-        stats = self.drain(self._clock())
-        refused = {NO_RULE: unmatched} if unmatched else {}
-        return Delivery(written=new, already_there=known, refused=refused, size_bytes=size, stats=stats)
+        stats = {**_figures(told.decision), **self.drain(self._clock())}
+        left_out = sum(measured.left_out for measured in evaluation.values())
+        return Delivery(
+            written=new,
+            already_there=known,
+            refused={(MEASURED if evaluation else NO_RULE): unmatched} if unmatched else {},
+            size_bytes=size,
+            stats=stats | ({"groups left out": left_out} if left_out else {}),
+            tables=_table(told.states),
+        )
+
+    def dispatch(self, closed_until: Hour, is_empty: Callable[[Hour], bool]) -> Mapping[str, int | float]:
+        """Judge hours that have closed since they were built, or in which nothing happened; then send what is due.
+
+        Args:
+            closed_until: hours before it are closed.
+            is_empty: whether nothing has landed for an hour.
+        """
+        decision = Decision()
+        if any(rule.measures for rule in self.config.rules):
+            with self._session() as connection:
+                self._make_tables(connection)
+                with connection.transaction():
+                    self._lock(connection)
+                    kept = self._journal(connection)
+                    decision = kept.advance(
+                        self._clock(), closed_until=closed_until, is_empty=is_empty, is_muted=self._is_muted
+                    )
+                    self._write_messages(connection, kept, decision)
+        return {**_figures(decision), **self.drain(self._clock())}
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that fire, or are about to, after the latest hour: rows of the view ``obs.alerts``."""
+        with self._session() as connection:
+            self._make_tables(connection)
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(
+                "SELECT * FROM obs.alerts WHERE destination = %s ORDER BY rule, since, fingerprint", [self.name]
+            ).fetchall()
+
+    def stuck(self, older_than: timedelta) -> int:
+        """Dispatches that have been waiting for longer, and those that were given up."""
+        with self._session() as connection:
+            self._make_tables(connection)
+            row = connection.execute(
+                "SELECT count(*) FROM obs.webhook_dispatches WHERE destination = %s "
+                "AND (state = 'failed' OR (state = 'pending' AND created_at < %s))",
+                [self.name, self._clock() - older_than],
+            ).fetchone()
+            return int(row[0]) if row else 0
 
     def drain(self, now: datetime) -> Mapping[str, int | float]:
         """Send every dispatch of this destination that is due, up to the first that the receiver could not take.
@@ -316,6 +419,8 @@ class WebhookAlerts:
                 "WHERE webhook_id = %s AND destination = %s AND state <> 'sent'",
                 [self._clock(), webhook_id, self.name],
             )
+            if found.rowcount and self._sender:
+                connection.execute("DELETE FROM obs.webhook_endpoints WHERE endpoint = %s", [self._endpoint()])
             return found.rowcount > 0
 
     def holding(self, hour: Hour) -> Holding | None:
@@ -426,15 +531,15 @@ class WebhookAlerts:
 
     def _write_batches(self, connection: Connection, hour: Hour, now: datetime, batches: list[list[_Row]]) -> int:
         """Write dispatches and the ledger of their rows; returns the bytes of the bodies."""
-        state = "pending" if self._sender else "unsent"
+        state, reason = self._fate(hour)
         dispatches: list[tuple[Any, ...]] = []
         owners: list[str] = []
         for batch in batches:
             rule = batch[0].rule
             webhook_id = identify(self.name, rule, [row.row_uid for row in batch])
-            body = compose(self.config, self.name, [row.event for row in batch], now)
+            body = self._body(hour, rule, [row.event for row in batch], now)
             dispatches.append(
-                (webhook_id, self.name, hour.start, rule, body, CONTENT_TYPE, len(batch), state, now, now)
+                (webhook_id, self.name, hour.start, rule, body, CONTENT_TYPE, len(batch), state, now, now, reason, None)
             )
             owners += [webhook_id] * len(batch)
         if dispatches:
@@ -445,6 +550,43 @@ class WebhookAlerts:
                 [self.name, hour.start, [row.row_uid for batch in batches for row in batch], owners],
             )
         return sum(len(dispatch[4]) for dispatch in dispatches)
+
+    def _body(self, hour: Hour, rule: str, events: list[str], now: datetime) -> bytes:
+        if self.config.receiver == "generic":
+            return compose(self.config, self.name, events, now)
+        (severity, labels) = next((r.severity, r.labels) for r in self.config.rules if r.name == rule)
+        told = forwarded(rule, self.name, hour, events, severity=severity, labels=labels)
+        return compose_message(self.config.receiver, told, _timestamp(now))
+
+    def _write_messages(self, connection: Connection, kept: Journal, decision: Decision) -> int:
+        """Write dispatches of what is to be told, each with its notices; returns the bytes of the bodies."""
+        now, size = self._clock(), 0
+        for notices in bundle(self.config.rules, decision.notices, each=self.config.receiver == "pagerduty"):
+            told: Message = message(self.config.rules, notices, self.name)
+            parts = [told.status, told.hour.key, *(notice.fingerprint for notice in notices)]
+            webhook_id = identify(self.name, told.rule, parts)
+            body = compose_message(self.config.receiver, told, _timestamp(now))
+            state, reason = ("pending", None) if notices[0].sent else self._fate(told.hour)
+            row = (webhook_id, self.name, told.hour.start, told.rule, body, CONTENT_TYPE, 0, state, now, now, reason)
+            connection.execute(_INSERT_DISPATCH, [*row, told.key])
+            kept.record(notices, webhook_id)
+            size += len(body)
+        return size
+
+    def _journal(self, connection: Connection) -> Journal:
+        return Journal(connection, self.name, self.config.rules)
+
+    def _is_muted(self, hour: Hour) -> bool:
+        return self._fate(hour)[0] == "unsent"
+
+    def _fate(self, hour: Hour) -> tuple[State, str | None]:
+        """Whether what is about an hour is to be sent, and if not, why."""
+        oldest = self.config.max_age_hours
+        if self._sender is None:
+            return "unsent", None
+        if oldest is not None and not self._send_old and self._clock() - hour.end > timedelta(hours=oldest):
+            return "unsent", f"not sent: the hour ended more than {oldest:g} hours ago (max_age_hours)"
+        return "pending", None
 
     def _write_load(self, connection: Connection, offer: Offer) -> None:
         connection.execute(
@@ -473,17 +615,53 @@ class WebhookAlerts:
         once it is idle for longer than the attempts can take.
         """
         with connection.transaction():
+            if not self._is_open(connection, now):
+                return False
             connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{self._longest_s():.0f}s'")
             row = connection.execute(_CLAIM, [self.name, now]).fetchone()
             if row is None:
                 return False
-            webhook_id, body, content_type, events, earlier = row
+            webhook_id, body, content_type, events, earlier, created_at = row
             crash_point("webhook.before_send")
             result = self._attempt(sender, body, content_type, webhook_id)
             crash_point("webhook.after_send")
+            if result.state == "pending" and self._clock() - created_at > self._gives_up_after:
+                result = replace(result, state="failed", error=f"{result.error}; given up after {self._gives_up_after}")
             self._mark(connection, webhook_id, earlier, result)
+            self._mark_endpoint(connection, result)
         _count(counts, result, events)
-        return result.state != "pending"
+        return result.state == "sent" or (result.state == "failed" and not result.transient)
+
+    @property
+    def _gives_up_after(self) -> timedelta:
+        return timedelta(hours=self.config.give_up_after_hours)
+
+    def _is_open(self, connection: Connection, now: datetime) -> bool:
+        """Whether the endpoint may be called: it has not gone, has not asked for silence, and does not just fail."""
+        row = connection.execute(_ENDPOINT, [now, self._endpoint()]).fetchone()
+        return row is None or bool(row[0])
+
+    def _endpoint(self) -> str:
+        """The endpoint's key; the address itself is a secret."""
+        assert self.config.url  # noqa: S101 - who has a sender has an address
+        return hashlib.sha256(self.config.url.get_secret_value().encode()).hexdigest()[:32]
+
+    def _mark_endpoint(self, connection: Connection, result: _Attempts) -> None:
+        """The circuit breaker: five failures in a row, or a wish of the receiver, and it is left alone for a while."""
+        now = self._clock()
+        failing = result.transient
+        asked = now + timedelta(seconds=result.asked_wait_s) if result.asked_wait_s else None
+        values = [self._endpoint(), int(failing), asked, now if result.gone else None]
+        row = connection.execute(_MARK_ENDPOINT, values).fetchone()
+        if failing and row and row[0] >= BREAKS_AFTER:
+            wait_s = self._jittered(min(LONGEST_WAIT_S, BROKEN_S * 2 ** min(row[0] - BREAKS_AFTER, 10)))
+            connection.execute(
+                "UPDATE obs.webhook_endpoints SET not_before = greatest(not_before, %s) WHERE endpoint = %s",
+                [now + timedelta(seconds=wait_s), self._endpoint()],
+            )
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * (1 + self._jitter()) / 2
 
     def _attempt(self, sender: WebhookSender, body: bytes, content_type: str, webhook_id: str) -> _Attempts:
         """Send until it is taken, refused, or not worth waiting for here."""
@@ -492,12 +670,12 @@ class WebhookAlerts:
             try:
                 sender.send(body, content_type, webhook_id)
             except PermanentError as error:
-                return _Attempts("failed", attempt, rate_limited, str(error))
+                return _Attempts("failed", attempt, rate_limited, str(error), gone=isinstance(error, GoneError))
             except TransientError as error:
                 rate_limited += isinstance(error, RateLimitedError)
-                wait_s = max(self._backoff_s(attempt), error.retry_after_s or 0)
-                if attempt == self.config.max_retries or wait_s > PATIENCE_S:
-                    return _Attempts("pending", attempt, rate_limited, str(error), error.retry_after_s)
+                wait_s = self._jittered(self._backoff_s(attempt))
+                if attempt == self.config.max_retries or wait_s > PATIENCE_S or error.retry_after_s:
+                    return _Attempts("pending", attempt, rate_limited, str(error), error.retry_after_s, transient=True)
                 self._sleep(wait_s)
             else:
                 return _Attempts("sent", attempt, rate_limited)
@@ -505,7 +683,7 @@ class WebhookAlerts:
 
     def _mark(self, connection: Connection, webhook_id: str, earlier: int, result: _Attempts) -> None:
         now = self._clock()
-        wait_s = max(self._backoff_s(earlier + result.requests), result.asked_wait_s or 0)
+        wait_s = max(self._jittered(self._backoff_s(earlier + result.requests)), result.asked_wait_s or 0)
         again_at = now + timedelta(seconds=wait_s) if result.state == "pending" else now
         sent_at = now if result.state == "sent" else None
         connection.execute(_MARK, [result.state, result.requests, again_at, sent_at, result.error, webhook_id])
@@ -548,7 +726,7 @@ class WebhookAlerts:
 
     def _make_tables(self, connection: Connection) -> None:
         # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
-        made = connection.execute("SELECT to_regclass('obs.webhook_rows_hour') IS NOT NULL").fetchone()
+        made = connection.execute("SELECT to_regclass('obs.alerts') IS NOT NULL").fetchone()
         if made and made[0]:
             return
         with connection.transaction():
@@ -561,6 +739,27 @@ def _chunks(matched: Frame) -> Iterator[list[_Row]]:
     with contextlib.closing(matched.project("rule, row_uid, event").to_arrow_reader(CHUNK_ROWS)) as reader:
         for batch in reader:
             yield [_Row(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _figures(decision: Decision) -> dict[str, int | float]:
+    kinds = Counter(notice.kind for notice in decision.notices)
+    return {"fired": kinds["firing"], "resolved": kinds["resolved"], "suppressed": decision.suppressed}
+
+
+def _table(states: States) -> dict[str, dict[str, int | float | str]]:
+    """The alerts after an hour, for the UI. Values of groups are redacted, as the frame is."""
+    shown = sorted(states.values(), key=lambda s: (s.status, s.rule, str(s.group)))[:50]
+    rows: dict[str, int | float | str] = {
+        " · ".join([s.rule, *("(none)" if value is None else value for value in s.group)]).replace("|", "¦"): (
+            f"{s.status} since {s.since.key}" + ("" if s.value is None else f", {s.value:g}")
+        )
+        for s in shown
+    }
+    return {"alerts after this hour": rows} if rows else {}
 
 
 def _count_rows(frame: Frame) -> int:

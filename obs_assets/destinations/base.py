@@ -44,6 +44,7 @@ class Offer:
         run_id: who offers it, for ledgers.
         rebuild: write even if the destination holds this very version.
         receipts: of the stages that the frame came through, in their order.
+        closed_until: hours before it are closed; None where the offered hour counts as closed.
     """
 
     frame: Frame = field(repr=False)
@@ -54,6 +55,7 @@ class Offer:
     run_id: str = ""
     rebuild: bool = False
     receipts: tuple[Receipt, ...] = ()
+    closed_until: Hour | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Delivery:
 
     Attributes:
         stats: figures for the UI, by the original's names where it had them.
+        tables: title → what the UI lists under it.
     """
 
     written: int
@@ -69,6 +72,7 @@ class Delivery:
     refused: Mapping[str, int] = field(default_factory=dict)
     size_bytes: int = 0
     stats: Mapping[str, int | float | str] = field(default_factory=dict)
+    tables: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import urllib3
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from obs_assets.alerts import AlertRule
+from obs_assets.alerts.receivers import PAGERDUTY_URL, Receiver, with_routing_key
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.guard import Guard, GuardedAdapter, unlogged
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
@@ -35,6 +36,7 @@ LONGEST_WAIT_S = 3600.0
 """However long a receiver asks to be left alone, it is tried again after this."""
 
 TOO_MANY_REQUESTS = 429
+GONE = 410
 TRANSIENT_STATUSES = frozenset({408, 425, TOO_MANY_REQUESTS, *range(500, 600)})
 
 _REFUSED_NAMES = {
@@ -53,14 +55,21 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
         auth_type: which of the options below goes into a header. ``hmac`` demands a secret; a secret alone signs too.
         hmac_secret: of ``X-Signature`` (hex over the body) and of the Standard Webhooks headers, for which
             ``whsec_<base64>`` is decoded.
+        hmac_previous_secrets: sign with these too, while receivers change over to a new ``hmac_secret``.
+        receiver: who takes the requests: a program of yours, ``slack``, ``pagerduty`` or a ``teams`` workflow. The
+            latter three get a message instead of events, and ``payload_format`` means nothing to them.
+        routing_key: PagerDuty's integration key; its ``url`` need not be given.
         payload_format: ``array`` of events, ``object`` that holds it, or ``individual``: one request an event.
         include_metadata: ``object`` also says count, destination and when the dispatch was made.
         max_retries: attempts in one go; what then failed waits in the outbox.
         retry_delay_s: before the second attempt; times ``retry_backoff`` before each further one.
         rate_limit: requests per second of one process.
         timeout_s: for the whole request, from the first connection to the last byte.
-        batch_size: events in a request.
-        rules: an event goes with the first rule that matches it.
+        batch_size: events in a request; for Slack, PagerDuty and Teams 1,000 unless said otherwise.
+        rules: what to forward, and what to measure. An event is forwarded by the first rule that matches it.
+        max_age_hours: what is about an hour that ended longer ago is recorded and not sent, so that a backfill is
+            silent; null, or the environment's ``OBS_WEBHOOK_SEND_OLD=true``: it is sent.
+        give_up_after_hours: a dispatch that could not be sent for so long is given up; `obs alerts retry` sends it.
         allow_hosts: hosts that may have loopback and private addresses.
     """
 
@@ -76,8 +85,11 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     api_key: SecretStr | None = None
     api_key_header: str = "X-API-Key"
     hmac_secret: SecretStr | None = None
+    hmac_previous_secrets: tuple[SecretStr, ...] = ()
     hmac_algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
     hmac_header: str = "X-Signature"
+    receiver: Receiver = "generic"
+    routing_key: SecretStr | None = None
     payload_format: Literal["array", "object", "individual"] = "array"
     payload_key: str = Field("events", min_length=1)
     include_metadata: bool = True
@@ -89,13 +101,19 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     batch_size: int = Field(10, ge=1, le=10_000)
     rules: tuple[AlertRule, ...] = (AlertRule(),)
     allow_hosts: tuple[str, ...] = ()
+    max_age_hours: float | None = Field(24, ge=0)
+    give_up_after_hours: float = Field(24, gt=0)
 
     @model_validator(mode="before")
     @classmethod
     def _names_of_the_original(cls, values: Any) -> Any:
         for name in _REFUSED_NAMES.keys() & (values if isinstance(values, Mapping) else {}):
             raise ValueError(_REFUSED_NAMES[name])
-        return values
+        if not isinstance(values, Mapping) or values.get("receiver", "generic") == "generic":
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        url = {"url": PAGERDUTY_URL} if values["receiver"] == "pagerduty" else {}
+        return {"batch_size": 1_000, **url, **given}
 
     @field_validator("url")
     @classmethod
@@ -119,6 +137,8 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
             raise ValueError("two rules have one name: give each its own")
         if self.payload_format == "object" and self.include_metadata and self.payload_key == "metadata":
             raise ValueError("payload_key: metadata is taken by include_metadata: choose another key")
+        if (self.receiver == "pagerduty") != (self.routing_key is not None):
+            raise ValueError("routing_key and receiver: pagerduty go together")
         return self
 
     def with_fallbacks(self, **secrets: SecretStr | None) -> "WebhookConfig":
@@ -203,8 +223,9 @@ def signatures(config: WebhookConfig, webhook_id: str, at: datetime, body: bytes
     if config.hmac_secret:
         secret = config.hmac_secret.get_secret_value()
         signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
-        digest = hmac.digest(_standard_key(secret), signed, "sha256")
-        headers["webhook-signature"] = "v1," + base64.b64encode(digest).decode()
+        secrets = [secret, *(previous.get_secret_value() for previous in config.hmac_previous_secrets)]
+        digests = [hmac.digest(_standard_key(each), signed, "sha256") for each in secrets]
+        headers["webhook-signature"] = " ".join("v1," + base64.b64encode(digest).decode() for digest in digests)
         headers[config.hmac_header] = hmac.digest(secret.encode(), body, config.hmac_algorithm).hex()
     return headers
 
@@ -258,6 +279,8 @@ class WebhookSender:
             PermanentError: an answer that would be the same next time, or an address that is refused.
         """
         self._await_slot()
+        if self._config.routing_key:
+            body = with_routing_key(body, self._config.routing_key.get_secret_value())
         request = self._request(body, content_type, webhook_id)
         with self._guard.watching(self._config.timeout_s) as deadline, unlogged():
             try:
@@ -317,18 +340,25 @@ class RateLimitedError(TransientError):
     """The receiver answered 429."""
 
 
+class GoneError(PermanentError):
+    """The receiver answered 410: nobody is to be called there any more."""
+
+
 def judge(status: int, asked_wait_s: float | None = None) -> None:
     """What an answer means.
 
     Raises:
         TransientError: 408, 425, 5xx; a `RateLimitedError`: 429.
-        PermanentError: everything else but 2xx. A redirect too: it would carry the credentials elsewhere.
+        PermanentError: everything else but 2xx; a `GoneError`: 410. A redirect too: it would carry the credentials
+            elsewhere.
     """
     if status in TRANSIENT_STATUSES:
         kind = RateLimitedError if status == TOO_MANY_REQUESTS else TransientError
         raise kind(f"the webhook answered {status}", retry_after_s=asked_wait_s)
     if 300 <= status < 400:  # noqa: PLR2004
         raise PermanentError(f"the webhook answered {status}: redirects are refused, set the final address as url")
+    if status == GONE:
+        raise GoneError("the webhook answered 410: it is not called until its url changes or a dispatch is retried")
     if not 200 <= status < 300:  # noqa: PLR2004
         raise PermanentError(f"the webhook answered {status}")
 

@@ -3,15 +3,14 @@
 Every event stays in the frame: the verdict is a column, ``dropped_by``, so that a stage can count before it writes.
 """
 
-import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
-import re2
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from obs_assets.config import Block
 from obs_assets.events import LINEAGE, PROMOTED, Frame, one_of, quote
+from obs_assets.patterns import Pattern
 
 LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
 LOW_VALUE_LEVELS = ("debug", "trace")
@@ -27,33 +26,6 @@ ENRICHED_KEYS = ("hostname", "platform", "arch", "environment", "python_version"
 
 EMPTY_KEYS = 5
 """An empty event has at most so many keys of its own."""
-
-
-def _compiled(pattern: str) -> str:
-    """The pattern, if RE2 takes it."""
-    if not pattern:
-        raise ValueError("an empty pattern is found in every event")
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(pattern, options)
-    except re2.error as error:
-        raise ValueError(
-            f"RE2 does not take the pattern {pattern!r}: {_reason(error)}; it has no look-around and no back-references"
-        ) from None
-    # The one thing that this RE2 takes and DuckDB's does not.
-    if re.search(r"(?<!\\)\(\?<", pattern):
-        raise ValueError(f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)")
-    return pattern
-
-
-def _reason(error: re2.error) -> str:
-    reason = error.args[0]
-    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-
-
-Pattern = Annotated[str, AfterValidator(_compiled)]
-"""A regular expression in RE2's syntax, case-insensitive."""
 
 
 class FilterConfig(Block, frozen=True):

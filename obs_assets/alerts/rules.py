@@ -1,0 +1,310 @@
+"""What to watch for. A rule forwards the events that it matches, or fires on a measure of them."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from obs_assets.alerts.templates import Summary
+from obs_assets.config import Block
+from obs_assets.events import PROMOTED, Frame, one_of, quote
+from obs_assets.patterns import Pattern
+
+Measure = Literal["count", "weighted_count", "rate_per_minute", "error_ratio", "cost_usd", "p95_duration_ms"]
+Severity = Literal["critical", "error", "warning", "info"]
+
+ADDITIVE = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
+"""Measures that are 0 where there is no event, and only grow while an hour fills."""
+
+GRAVE_LEVELS = ("error", "critical", "fatal")
+
+_ALIASES = {
+    **{name: f"event_{name}" for name in ("id", "type", "level")},
+    **{"source": "source_name", "master": "master_type", "worker": "worker_type"},
+    **{"duration": "duration_ms", "cost": "cost_usd"},
+}
+_NUMERIC = frozenset({"duration_ms", "cost_usd"})
+_COMPARISON = re.compile(
+    r"\s*(?P<field>[A-Za-z_][\w-]*(?:\.[\w-]+)*)\s*(?P<op>==|!=|>=|<=|>|<|=~|\bin\b|\bexists\b|\bmissing\b)\s*(?P<value>.*?)\s*"
+)
+_FIELD = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One condition of ``where``: ``data.status == failed``, ``duration_ms > 1000``, ``error exists``."""
+
+    field: str
+    op: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Comparison":
+        """Read a condition.
+
+        Raises:
+            ValueError: it has another form.
+        """
+        found = _COMPARISON.fullmatch(text)
+        if not found or (not found["value"]) != (found["op"] in {"exists", "missing"}):
+            raise ValueError(
+                f"cannot read {text!r}; write FIELD OP VALUE, OP one of == != > >= < <= =~ in exists missing"
+            )
+        value = found["value"]
+        if len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]:
+            value = value[1:-1]
+        comparison = cls(_ALIASES.get(found["field"], found["field"]), found["op"], value)
+        if comparison.op in {">", ">=", "<", "<="} and not _NUMBER.fullmatch(value):
+            raise ValueError(f"{text!r} compares by size: its value must be a number")
+        return comparison
+
+    def sql(self, field: str) -> str:
+        """SQL: true or false, never NULL.
+
+        Args:
+            field: SQL expression of the field, VARCHAR but for numeric columns.
+        """
+        number = f"try_cast({field} AS DOUBLE)"
+        values = [self._level(value.strip()) for value in self.value.split(",")]
+        match self.op:
+            case "exists" | "missing":
+                return f"({field} IS {'NOT ' if self.op == 'exists' else ''}NULL)"
+            case ">" | ">=" | "<" | "<=":
+                return f"coalesce({number} {self.op} {self.value}, false)"
+            case "=~":
+                return f"coalesce(regexp_matches({field}::VARCHAR, {quote(self.value)}, 'i'), false)"
+            case "in":
+                return one_of(f"{field}::VARCHAR", values)
+        equal = f"coalesce({field}::VARCHAR = {quote(self._level(self.value))}, false)"
+        if _NUMBER.fullmatch(self.value):
+            equal = f"({equal} OR coalesce({number} = {self.value}, false))"
+        return equal if self.op == "==" else f"(NOT {equal})"
+
+    def _level(self, value: str) -> str:
+        return _as_in_frames(value) if self.field == "event_level" else value
+
+
+def _as_in_frames(level: str) -> str:
+    return "warning" if level.lower() == "warn" else level.lower()
+
+
+def _comparison(text: str) -> str:
+    comparison = Comparison.parse(text)
+    if comparison.op == "=~":
+        from pydantic import TypeAdapter
+
+        TypeAdapter(Pattern).validate_python(comparison.value)
+    return text
+
+
+def _field(name: str) -> str:
+    if not _FIELD.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field; write a column, or a path such as data.status")
+    return _ALIASES.get(name, name)
+
+
+Where = Annotated[str, AfterValidator(_comparison)]
+FieldName = Annotated[str, AfterValidator(_field)]
+
+
+class AlertRule(Block, frozen=True):
+    """Events that somebody wants to hear of.
+
+    Without ``above``, ``below`` or ``absent_hours`` a rule forwards each event that it matches, once, in batches. With
+    one of them it measures the matching events of an hour, group by group, and tells when an alert fires and resolves.
+    An event matches if it passes levels, types, where and text.
+
+    Attributes:
+        name: goes into the identity of dispatches and alerts: a renamed rule is a new rule.
+        levels: compared in lower case, ``warn`` is ``warning``; empty for every event, one without a level included.
+            Unless said otherwise error, critical and fatal; a rule that measures, or has a ``where`` or ``text``, takes
+            every level.
+        types: compared exactly; empty for every type.
+        where: conditions on fields that all hold: ``data.status == failed``, ``duration_ms > 1000``,
+            ``worker_type in a, b``, ``error =~ time.?out``, ``trace_id exists``.
+        text: RE2 patterns, one of which is found in the event's JSON text, whatever the case.
+        measure: of the matching events. ``error_ratio``: share of those with an error or a grave level; counts but
+            ``count`` are weighted; ``p95_duration_ms`` is within 1 %.
+        above, below: fire when the measure is.
+        absent_hours: fire when no event matched for so many closed hours; with ``by`` for each group that was heard of
+            in the day before.
+        by: fields whose values make groups, each with an alert of its own.
+        window_minutes: measure each so many minutes of the hour and take the worst.
+        window_hours: measure so many hours together, the last included.
+        against_hours: compare with the mean of so many hours before: ``above: 3`` is three times as much.
+        at_least: matching events below which ratio, p95 and change are not judged.
+        for_hours: consecutive hours that it must hold before it fires.
+        resolve_below, resolve_above: resolve only beyond this; by default when the condition no longer holds.
+        resolve_for_hours: consecutive hours that it must be calm.
+        cooldown_hours: silence of a group's alert after it was told.
+        grouping: tell the groups of an hour in one message (``rule``), or each in its own (``group``).
+        severity: as PagerDuty names them.
+        labels: passed on in messages.
+        summary: a sentence, a Jinja expression in sandbox: ``{{ rule }}: {{ value }} in {{ group.worker_type }}``.
+        max_groups: groups of an hour that are kept, those with most events; the others are counted.
+    """
+
+    name: str = "errors"
+    levels: tuple[str, ...] = GRAVE_LEVELS
+    types: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
+    text: tuple[Pattern, ...] = ()
+    measure: Measure = "count"
+    above: float | None = Field(None, allow_inf_nan=False)
+    below: float | None = Field(None, allow_inf_nan=False)
+    absent_hours: int | None = Field(None, ge=1, le=168)
+    by: tuple[FieldName, ...] = ()
+    window_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30] | None = None
+    window_hours: int = Field(1, ge=1, le=168)
+    against_hours: int | None = Field(None, ge=1, le=168)
+    at_least: int = Field(1, ge=1)
+    for_hours: int = Field(1, ge=1, le=168)
+    resolve_below: float | None = Field(None, allow_inf_nan=False)
+    resolve_above: float | None = Field(None, allow_inf_nan=False)
+    resolve_for_hours: int = Field(1, ge=1, le=168)
+    cooldown_hours: int = Field(4, ge=0, le=720)
+    grouping: Literal["rule", "group"] = "rule"
+    severity: Severity = "error"
+    labels: Mapping[str, str] = {}
+    summary: Summary | None = None
+    max_groups: int = Field(1000, ge=1, le=100_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _levels_unless_said(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "levels" not in values:
+            said = {
+                name for name in ("where", "text", "above", "below", "absent_hours") if values.get(name) is not None
+            }
+            return {**values, "levels": ()} if said else values
+        return values
+
+    @field_validator("levels")
+    @classmethod
+    def _levels_as_in_frames(cls, levels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_as_in_frames, levels))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "AlertRule":
+        conditions = [name for name in ("above", "below", "absent_hours") if getattr(self, name) is not None]
+        if len(conditions) > 1:
+            raise ValueError(f"{' and '.join(conditions)} exclude each other: make two rules")
+        if not conditions and (useless := _MEASURING & self.model_fields_set):
+            raise ValueError(f"{sorted(useless)[0]} has no meaning without above, below or absent_hours")
+        if self.window_minutes and (self.window_hours > 1 or self.against_hours or self.absent_hours):
+            raise ValueError(
+                "window_minutes goes with one hour: leave out window_hours, against_hours and absent_hours"
+            )
+        if self.absent_hours and (self.window_hours > 1 or self.against_hours or self.measure != "count"):
+            raise ValueError("absent_hours is a window and a measure of its own")
+        if self.resolve_below is not None and (self.above is None or self.resolve_below > self.above):
+            raise ValueError("resolve_below goes with above, and is not greater")
+        if self.resolve_above is not None and (self.below is None or self.resolve_above < self.below):
+            raise ValueError("resolve_above goes with below, and is not smaller")
+        return self
+
+    @property
+    def measures(self) -> bool:
+        """Whether it fires on a measure; otherwise it forwards events."""
+        return not (self.above is None and self.below is None and self.absent_hours is None)
+
+    @property
+    def window(self) -> int:
+        """Hours that are judged together."""
+        return self.absent_hours or self.window_hours
+
+    @property
+    def looks_back(self) -> int:
+        """Hours before an hour that its judgement needs."""
+        remembered = KNOWN_HOURS if self.judges_silence and self.by else 0
+        return max(self.window - 1 + (self.against_hours or 0), self.window + remembered)
+
+    @property
+    def judges_silence(self) -> bool:
+        """Whether too few events make it fire, so that only closed hours can be judged."""
+        return self.above is None
+
+    @property
+    def definition(self) -> str:
+        """A hash of all that decides when it fires; another definition starts with no past."""
+        said = self.model_dump(mode="json", exclude=set(_TOLD))
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+KNOWN_HOURS = 24
+"""How long a group that was heard of is missed."""
+
+_TOLD = ("cooldown_hours", "grouping", "severity", "labels", "summary", "enabled")
+_MEASURING = frozenset(
+    {
+        *("measure", "by", "window_minutes", "window_hours", "against_hours", "at_least", "for_hours", "max_groups"),
+        *("resolve_below", "resolve_above", "resolve_for_hours", "cooldown_hours", "grouping", "summary"),
+    }
+)
+
+
+def paths_of(rules: Sequence[AlertRule]) -> list[str]:
+    """The fields that rules read from the event's text, since no column holds them."""
+    named = [field for rule in rules for field in (*rule.by, *(Comparison.parse(text).field for text in rule.where))]
+    return sorted({field for field in named if field not in PROMOTED})
+
+
+def with_fields(frame: Frame, paths: Sequence[str]) -> Frame:
+    """The frame with ``fields``, a list of the values of ``paths``: the event is parsed once for all of them."""
+    if not paths:
+        return frame.project("*, NULL AS fields")
+    return frame.project(
+        f"*, json_extract_string(event, [{', '.join(quote(_json_path(path)) for path in paths)}]) AS fields"
+    )
+
+
+def field_sql(name: str, paths: Sequence[str]) -> str:
+    """SQL of a field in a frame that `with_fields` made."""
+    return name if name in PROMOTED else f"fields[{list(paths).index(name) + 1}]"
+
+
+def _json_path(field: str) -> str:
+    return "$" + "".join(f'."{part}"' for part in field.split("."))
+
+
+def condition(rule: AlertRule, paths: Sequence[str]) -> str:
+    """SQL: does the rule match? True or false, never NULL."""
+    if not rule.enabled:
+        return "false"
+    columns = {"event_level": rule.levels, "event_type": rule.types}
+    parts = [one_of(column, values) for column, values in columns.items() if values]
+    for text in rule.where:
+        comparison = Comparison.parse(text)
+        parts.append(comparison.sql(field_sql(comparison.field, paths)))
+    if rule.text:
+        any_of = "|".join(f"(?:{pattern})" for pattern in rule.text)
+        parts.append(f"regexp_matches(event, {quote(any_of)}, 'i')")
+    return " AND ".join(parts) or "true"
+
+
+def matching(frame: Frame, rule: AlertRule) -> Frame:
+    """The rows that a rule matches, all columns, in the frame's order.
+
+    Args:
+        frame: with the promoted columns, see `obs_assets.events.PROMOTED`.
+        rule: a disabled one matches nothing.
+    """
+    paths = paths_of([rule])
+    return with_fields(frame, paths).filter(condition(rule, paths)).project("* EXCLUDE (fields)")
+
+
+def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
+    """Every row, in order, with the name of the first rule that forwards it in ``rule`` (VARCHAR, NULL for none).
+
+    First means only: an event that two rules of one destination match is sent once. Rules that measure take no event.
+    """
+    forwarding = [rule for rule in rules if not rule.measures]
+    paths = paths_of(forwarding)
+    cases = " ".join(f"WHEN {condition(rule, paths)} THEN {quote(rule.name)}" for rule in forwarding)
+    named = f"*, {f'CASE {cases} END' if cases else 'NULL::VARCHAR'} AS rule"
+    return with_fields(frame, paths).project(named).project("* EXCLUDE (fields)")

@@ -1,0 +1,60 @@
+"""Summaries: one line of Jinja, in a sandbox without loops, calls or anything that could grow."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from jinja2 import StrictUndefined, TemplateError, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import AfterValidator
+
+LONGEST = 1000
+"""Characters of a summary: what PagerDuty and a Slack section both take."""
+
+NAMES = frozenset(
+    {"rule", "severity", "group", "groups", "value", "measure", "threshold", "hour", "since", "labels", "status"}
+)
+_FILTERS = ("round", "upper", "lower", "title", "trim", "default", "d", "int", "float", "length", "abs")
+_ALLOWED = (
+    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Name, nodes.Getattr, nodes.Getitem),
+    *(nodes.Const, nodes.Compare, nodes.Operand, nodes.CondExpr, nodes.And, nodes.Or, nodes.Not, nodes.Filter),
+    *(nodes.Add, nodes.Sub, nodes.Div, nodes.Neg, nodes.Pair, nodes.Keyword),
+)
+_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_environment.filters = {name: _environment.filters[name] for name in _FILTERS}
+
+
+def checked(text: str) -> str:
+    """The template, if it is one that `render` takes.
+
+    Raises:
+        ValueError: says what it must not hold, or which name is unknown.
+    """
+    try:
+        tree = _environment.parse(text)
+        _environment.compile(tree)
+    except TemplateError as error:
+        raise ValueError(f"is not a template: {error}") from None
+    for node in _nodes(tree):
+        if not isinstance(node, _ALLOWED):
+            raise ValueError(f"a summary takes values, filters and conditions, no {type(node).__name__}")  # noqa: TRY004
+        if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+            raise ValueError(f"a summary knows no filter {node.name!r}; there are {', '.join(sorted(_FILTERS))}")
+        if isinstance(node, nodes.Name) and node.name not in NAMES:
+            raise ValueError(f"a summary knows no {node.name!r}; there are {', '.join(sorted(NAMES))}")
+    return text
+
+
+def _nodes(node: nodes.Node) -> list[nodes.Node]:
+    return [node, *(found for child in node.iter_child_nodes() for found in _nodes(child))]
+
+
+Summary = Annotated[str, AfterValidator(checked)]
+
+
+def render(template: str, values: Mapping[str, Any]) -> str | None:
+    """One line of at most `LONGEST` characters; None if a value is not there to be shown."""
+    try:
+        text = _environment.from_string(template).render(values)
+    except (TemplateError, TypeError, ValueError, ArithmeticError):
+        return None
+    return " ".join(text.split())[:LONGEST]
