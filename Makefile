@@ -44,6 +44,7 @@ bench: setup ## speed of every stage on a million events, then what Dagster adds
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/postgres.py
 	$(BIN)/python bench/s3.py
+	$(BIN)/python bench/alerts.py
 
 bench-privacy: setup ## what redaction finds and leaves alone, by type, on 2 × 20,000 synthetic events
 	$(BIN)/python bench/privacy.py

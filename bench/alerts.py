@@ -43,11 +43,13 @@ def frame_file(events: int) -> Path:
         DATA.mkdir(parents=True, exist_ok=True)
         types = ", ".join(f"'{name}'" for name in TYPES)
         duckdb.sql(
-            f"""SELECT md5(i::VARCHAR) AS row_uid, TIMESTAMPTZ '2025-12-04 10:00:00Z' + to_microseconds(i * 3600) AS event_time,
+            f"""SELECT md5(i::VARCHAR) AS row_uid,
+            TIMESTAMPTZ '2025-12-04 10:00:00Z' + to_microseconds(i * 3600) AS event_time,
             ['error', 'info', 'warning', 'debug'][1 + i % 4] AS event_level, [{types}][1 + i % 5] AS event_type,
             'worker' || i % 20 AS worker_type, CASE WHEN i % 4 = 0 THEN 'no answer' END AS error,
-            (i * 7919 % 60000)::BIGINT AS duration_ms, (i % 100 / 1000)::DECIMAL(28, 12) AS cost_usd, 1.0::DOUBLE AS weight,
-            '{{"type": "task_failed", "filler": "' || repeat(md5(i::VARCHAR), 12) || '"}}' AS event FROM range({events}) AS t(i)"""
+            (i * 7919 % 60000)::BIGINT AS duration_ms, (i % 100 / 1000)::DECIMAL(28, 12) AS cost_usd,
+            1.0::DOUBLE AS weight, '{{"filler": "' || repeat(md5(i::VARCHAR), 12) || '"}}' AS event
+            FROM range({events}) AS t(i)"""
         ).write_parquet(str(path), compression="lz4_raw", row_group_size=61_440)
     return path
 

@@ -196,7 +196,9 @@ def test_alerts_are_listed_and_sent_again(
     environment = {"WEBHOOK_URL": closed, "OBS_EVENTS_DIR": str(events_dir)}
     monkeypatch.setattr(outbox, "PATIENCE_S", 0.0)
     config = pipeline.load(pipeline.file_of("pipeline"), environment)
-    machine = settings.model_copy(update={"webhook": settings.webhook.model_copy(update={"allow_private": True, "send_old": True})})
+    machine = settings.model_copy(
+        update={"webhook": settings.webhook.model_copy(update={"allow_private": True, "send_old": True})}
+    )
     hourly = HourlyPipeline(config, machine)
     hourly.land()
     harness.build(hourly, HOUR)

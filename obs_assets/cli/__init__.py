@@ -13,12 +13,14 @@ from obs_assets.cli import (  # isort: skip - this is the order of --help
     postgres,
     metrics,
     s3,
+    backtest,
 )
 from obs_assets.cli.app import app, main
 
 __all__ = [
     "alerts",
     "app",
+    "backtest",
     "configuration",
     "dead_letters",
     "main",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
@@ -40,6 +41,40 @@ def list_alerts(
             row.last_error or "",
         )
     out.print(table if rows else "no dispatches")
+
+
+@alerts_app.command("firing")
+def firing_alerts(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+    """List the alerts that fire, or are about to, after the latest hour; the view obs.alerts in PostgreSQL."""
+    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes() for row in outbox.alerts()]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("rule", "group", "status", "since", "value", "destination", box=None)
+    for row in rows:
+        group = ", ".join("(none)" if value is None else str(value) for value in row["group"])
+        value = "" if row["value"] is None else f"{row['value']:g}"
+        since = Hour.of(row["since"]).key
+        table.add_row(*map(escape, (row["rule"], group, row["status"], since, value, row["destination"])))
+    out.print(table if rows else "no alert fires")
+
+
+@alerts_app.command("show")
+def show_alert(
+    webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
+    pipeline_name: Pipeline = "pipeline",
+    as_json: AsJson = False,
+) -> None:
+    """Show a dispatch and the redacted body that is sent."""
+    for outbox in hourly_pipeline(pipeline_name).outboxes():
+        for row in outbox.dispatches(limit=1, webhook_id=webhook_id):
+            values = {**asdict(row), "body": row.body.decode(errors="replace")}
+            if as_json:
+                print_json(values)
+            else:
+                out.print("\n".join(f"{k}: {v}" for k, v in values.items()), markup=False, highlight=False)
+            return
+    fail(f"there is no dispatch {webhook_id!r}", 1)
 
 
 @alerts_app.command("retry")

@@ -178,7 +178,8 @@ RETURNING failures
 _DISPATCHES = """
 SELECT webhook_id, destination, hour, rule, events, state, attempts, next_attempt_at, created_at, sent_at, last_error,
     body
-FROM obs.webhook_dispatches WHERE destination = %s AND (%s::text IS NULL OR state = %s) ORDER BY position DESC LIMIT %s
+FROM obs.webhook_dispatches WHERE destination = %s AND (%s::text IS NULL OR state = %s)
+    AND (%s::text IS NULL OR webhook_id = %s) ORDER BY position DESC LIMIT %s
 """
 
 _log = logging.getLogger(__name__)
@@ -298,7 +299,7 @@ class WebhookAlerts:
         labelled = with_rule(offer.frame, self.config.rules)
         unmatched = _count_rows(labelled.filter("rule IS NULL"))
         evaluation = evaluate(offer.frame, self.config.rules)
-        closed_until = offer.closed_until or offer.hour.next
+        closed_until = offer.closed_until or Hour.of(self._clock())
         with self._session() as connection:
             self._make_tables(connection)
             with connection.transaction():
@@ -399,12 +400,12 @@ class WebhookAlerts:
             found = dict(connection.execute(query, [self.name]).fetchall())
         return {state: int(found.get(state, 0)) for state in get_args(State)}
 
-    def dispatches(self, state: State | None = None, limit: int = 100) -> list[Dispatch]:
-        """What is in the outbox, newest first."""
+    def dispatches(self, state: State | None = None, limit: int = 100, webhook_id: str | None = None) -> list[Dispatch]:
+        """What is in the outbox, newest first; all of it, those in a state, or the one of an id."""
         with self._session() as connection:
             self._make_tables(connection)
             cursor = connection.cursor(row_factory=class_row(Dispatch))
-            return cursor.execute(_DISPATCHES, [self.name, state, state, limit]).fetchall()
+            return cursor.execute(_DISPATCHES, [self.name, state, state, webhook_id, webhook_id, limit]).fetchall()
 
     def retry(self, webhook_id: str) -> bool:
         """Make a dispatch that failed, waits or was never to be sent due now, with the same id and bytes.

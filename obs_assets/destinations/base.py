@@ -44,7 +44,7 @@ class Offer:
         run_id: who offers it, for ledgers.
         rebuild: write even if the destination holds this very version.
         receipts: of the stages that the frame came through, in their order.
-        closed_until: hours before it are closed; None where the offered hour counts as closed.
+        closed_until: hours before it are closed; by default all that are over.
     """
 
     frame: Frame = field(repr=False)
