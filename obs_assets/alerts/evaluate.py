@@ -166,7 +166,7 @@ def _worst(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
         "weighted_count": f"w{number}",
         "rate_per_minute": f"w{number} / {minutes}",
         "error_ratio": f"coalesce(e{number}, 0) / w{number}",
-        "cost_usd": f"u{number}",
+        "cost_usd": f"coalesce(u{number}, 0)",
         "p95_duration_ms": f"p{number}",
     }[rule.measure]
     enough = (
