@@ -51,6 +51,11 @@ class SourceConfig(Block, frozen=True):
         include: patterns of file names; by default also those that log rotation gives.
         exclude: patterns of file names or of paths below ``events_dir``.
         max_event_bytes: a longer event is a dead letter.
+        max_nesting: an event with more brackets within brackets is a dead letter.
+        max_ratio: a compressed file that holds more than so many times its size is read no further than that, with a
+            warning on each pass; at least 64 MiB of it are read.
+        time_path: where an event's time is looked for first: names of fields with points between them.
+        unfold: fields in which a string that holds a JSON object or array is replaced by it.
         seal_after_minutes: an unfinished last event becomes a dead letter once its file has been idle for so long.
         max_files_per_pass, max_bytes_per_pass: a pass takes no more, give or take a piece that is being read; what has
             waited longest comes first in the next.
@@ -64,6 +69,10 @@ class SourceConfig(Block, frozen=True):
     )
     exclude: tuple[str, ...] = ()
     max_event_bytes: int = Field(16 << 20, ge=1024)
+    max_nesting: int = Field(256, ge=1, le=256)
+    max_ratio: int = Field(200, ge=1)
+    time_path: str | None = Field(None, pattern=r'^[^."]+(\.[^."]+)*$')
+    unfold: tuple[str, ...] = ()
     seal_after_minutes: int = Field(60, ge=0)
     max_files_per_pass: int = Field(20_000, ge=1)
     max_bytes_per_pass: int = Field(4 << 30, ge=1)
@@ -110,6 +119,7 @@ class KnownFile:
         ranges: start, end and SHA-256 of the landed ranges, in order; the last `KEPT_RANGES` of them.
         has_rest: an unfinished end was left; it is looked at again when it is given up.
         within_line: what comes next belongs to a line that was too long.
+        within_object: or to an object over many lines that was given up: the column of its bracket, plus 1.
         is_copy: nothing was landed from it, since another file begins with all of its bytes.
     """
 
@@ -125,6 +135,7 @@ class KnownFile:
     ranges: tuple[tuple[int, int, str], ...] = ()
     has_rest: bool = False
     within_line: bool = False
+    within_object: int = 0
     is_copy: bool = False
 
     def seen_as(self, file: EventFile) -> "KnownFile":

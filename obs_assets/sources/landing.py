@@ -7,6 +7,7 @@ after this stage is a function of these bytes.
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
 from obs_assets.errors import ObsError, ReceiptError
-from obs_assets.events import ROW_UID, quote
+from obs_assets.events import ROW_UID
 from obs_assets.hours import Hour
 from obs_assets.sources.files import (
     HEAD_BYTES,
@@ -43,9 +46,9 @@ from obs_assets.sources.files import (
     list_files,
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
-from obs_assets.sources.reader import DeadLetter, Reading, Segment, read_batch
-from obs_assets.sources.times import EVENT_TIME, TIME_REASON, TIME_TEXT, TIME_VALUES
-from obs_assets.store import connect, explained, sync_file, write_parquet
+from obs_assets.sources.reader import ROWS_A_TASK, DeadLetter, Reading, Rules, Segment, read_batch
+from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, json_path, time_text, time_values
+from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
 
@@ -65,8 +68,6 @@ DEAD_LETTER_SCHEMA = pa.schema(
 )
 
 
-_FILES_SCHEMA = pa.schema({"file": pa.int32(), "file_id": pa.string(), "event_file": pa.string()})
-
 LANDED_SCHEMA = pa.schema(
     {
         "row_uid": pa.string(),
@@ -80,20 +81,25 @@ LANDED_SCHEMA = pa.schema(
         "line": pa.string(),
     }
 )
-"""Columns of a chunk. time_from: ``event``, or ``landed_at`` where the event has no time of its own.
+"""Columns of a chunk.
 
+time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`` where the event has no time.
 collector: the JSON object of `collector`. line: the event's own text.
 """
 
-_TIMED = f"""
-CREATE OR REPLACE TEMP TABLE landed_batch AS
-SELECT file, length, {TIME_REASON} AS reason, date_trunc('hour', event_time) AS hour,
-    {ROW_UID} AS row_uid, {", ".join(LANDED_SCHEMA.names[1:])}
-FROM (SELECT *, CASE WHEN time_text IS NULL THEN 'landed_at' ELSE 'event' END AS time_from, {EVENT_TIME} AS event_time
-FROM (SELECT * EXCLUDE (times), {TIME_TEXT} AS time_text
-FROM (SELECT lines.*, files_of_pass.* EXCLUDE (file), {TIME_VALUES} AS times, $landed_at::TIMESTAMPTZ AS landed_at,
-        $first_hour::TIMESTAMPTZ AS first_hour, $collector AS collector
-    FROM lines JOIN files_of_pass USING (file))))
+_REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
+_REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
+_TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not read"
+_RATIO_FREE = 64 << 20
+_HOUR_US = 3_600_000_000
+_ROW_GROUP = 61_440  # what DuckDB reads with one thread
+
+_TIMED = """
+SELECT {reason} AS reason, event_time, {origin} AS time_from, {uid} AS row_uid
+FROM (SELECT *, {moment} AS event_time
+FROM (SELECT *, {text} AS time_text
+FROM (SELECT *, {values} AS times, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour
+FROM lines)))
 """
 
 
@@ -108,6 +114,8 @@ class LandingReport:
         files_read, files_listed, bytes_read: of this pass.
         files_left: for the next pass, since this one had its fill.
         warnings: what was passed over: reason → count.
+        remarks: events landed with something changed or assumed: what → count. ``duplicate_keys``, ``lone_surrogate``,
+            ``nul_character``, ``unfolded``, ``time_without_zone``, ``time_missing``.
     """
 
     number: int | None
@@ -118,6 +126,7 @@ class LandingReport:
     bytes_read: int = 0
     files_left: int = 0
     warnings: Mapping[str, int] = field(default_factory=dict)
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 def land(config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: datetime | None = None) -> LandingReport:
@@ -165,8 +174,10 @@ class Progress:
     known: KnownFile
     sealed: bool
     is_copy: bool = False
+    most: int = 0
     position: int = 0
     within_line: bool = False
+    within_object: int = 0
     content: Content | None = None
     fault: str | None = None
     pending: bytes = b""
@@ -184,6 +195,7 @@ class Progress:
     def __post_init__(self) -> None:
         self.position = self.start
         self.within_line = self.known.within_line
+        self.within_object = self.known.within_object
 
     @property
     def start(self) -> int:
@@ -198,26 +210,28 @@ class Progress:
             _ReplacedError: it is another one by now.
         """
         content = self.content or self._open()
-        wanted = room - len(self.pending)
-        if not self.file.is_compressed:
-            wanted = min(wanted, self.file.size - self.position - len(self.pending))
-        fresh = content.read(wanted)
+        wanted = min(room, self.most - self.position) - len(self.pending)
+        fresh = content.read(max(0, wanted))
         data = self.pending + fresh if self.pending else fresh
         self.pending = b""
         self.fault = content.fault
         if not self.file.is_compressed and len(fresh) < wanted:
             self.fault = "truncated while it was read"
+        if self.file.is_compressed and self.position + len(data) >= self.most:
+            self.fault = _TOO_WELL_COMPRESSED
+            self.has_failed = True
         self.at_end = len(data) < room
         if self.at_end:
             self.close()
         return data
 
-    def advance(self, data: bytes, consumed: int, *, within_line: bool) -> None:
+    def advance(self, data: bytes, consumed: int, *, within_line: bool = False, within_object: int = 0) -> None:
         """Take note that the first ``consumed`` bytes of what was read are done with."""
         self.sha.update(memoryview(data)[:consumed])
         self.tail = (self.tail + data[max(0, consumed - TAIL_BYTES) : consumed])[-TAIL_BYTES:]
         self.position += consumed
         self.within_line = within_line
+        self.within_object = within_object
         self.pending = data[consumed:]
 
     def close(self) -> None:
@@ -263,6 +277,7 @@ class Progress:
             tail=digest(self.tail),
             ranges=(*self.known.ranges, (self.start, self.position, self.sha.hexdigest()))[-KEPT_RANGES:],
             within_line=self.within_line,
+            within_object=self.within_object,
         )
 
     def _open(self) -> Content:
@@ -287,8 +302,12 @@ class Pass:
         self._began_at = began_at
         self._number = landed.last_pass + 1
         self._collector = collector()
+        self._collector_json = json.dumps(self._collector, separators=(",", ":"))
         self._warnings: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
+        self._remarks: Counter[str] = Counter()
+        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
+        self._timed = _timed(config.time_path)
         self._rows: Counter[str] = Counter()
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -312,6 +331,7 @@ class Pass:
             files_listed=len(listing.files),
             bytes_read=sum(file.position - file.start for file in files),
             warnings=dict(self._warnings),
+            remarks=dict(self._remarks),
         )
 
     def _land(self, files: list[Progress]) -> None:
@@ -337,10 +357,14 @@ class Pass:
         in_turn = sorted(found, key=turn)
         taken, left = in_turn[: self._config.max_files_per_pass], in_turn[self._config.max_files_per_pass :]
         files = [
-            Progress(index, file, known, self._is_sealed(file), is_copy)
+            Progress(index, file, known, self._is_sealed(file), is_copy, self._most_bytes(file))
             for index, (file, known, is_copy) in enumerate(taken)
         ]
         return files, [file.path for file, _, _ in left]
+
+    def _most_bytes(self, file: EventFile) -> int:
+        """How much of a file is read."""
+        return max(_RATIO_FREE, file.size * self._config.max_ratio) if file.is_compressed else file.size
 
     def _is_sealed(self, file: EventFile) -> bool:
         idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
@@ -379,11 +403,8 @@ class Pass:
             return None  # it cannot be read now: reading it says so
 
     def _read(self, files: list[Progress], folder: Path) -> None:
-        names = {
-            "file": [f.index for f in files],
-            "file_id": [f.known.file_id for f in files],
-            "event_file": [f.file.path for f in files],
-        }
+        self._file_ids = pa.array([file.known.file_id for file in files])
+        self._paths = pa.array([file.file.path for file in files])
         with (
             contextlib.ExitStack() as stack,
             connect(self._log.temp_dir, memory_limit="512MB") as connection,
@@ -393,18 +414,19 @@ class Pass:
         ):
             for file in files:
                 stack.callback(file.close)
-            connection.register("files_of_pass", pa.table(names, schema=_FILES_SCHEMA))
             writing: Future[None] | None = None
             for number, batch in enumerate(self._batches(files)):
                 segments = [
-                    Segment(file.index, file.position, data, file.at_end, file.sealed, file.within_line)
+                    Segment(
+                        file.index, file.position, data, file.at_end, file.sealed, file.within_line, file.within_object
+                    )
                     for file, data in batch
                 ]
-                reading = read_batch(judging, segments, self._config.max_event_bytes)
-                for (file, data), consumed, within_line in zip(
-                    batch, reading.consumed, reading.within_line, strict=True
+                reading = read_batch(judging, segments, self._rules)
+                for (file, data), consumed, within_line, within_object in zip(
+                    batch, reading.consumed, reading.within_line, reading.within_object, strict=True
                 ):
-                    file.advance(data, consumed, within_line=within_line)
+                    file.advance(data, consumed, within_line=within_line, within_object=within_object)
                 if writing:
                     writing.result()
                 # While a batch is being written the next one is read: neither keeps all cores busy
@@ -431,7 +453,7 @@ class Pass:
                     break
                 taken += len(data)
                 if file.is_copy:
-                    file.advance(data, len(data), within_line=False)
+                    file.advance(data, len(data))
                     continue
                 batch.append((file, data))
                 room -= len(data)
@@ -463,38 +485,52 @@ class Pass:
         folder: Path,
         dead_letters: pq.ParquetWriter,
     ) -> None:
-        connection.register("lines", reading.lines)
-        connection.execute(
-            _TIMED,
-            {
-                "landed_at": self._began_at,
-                "first_hour": self._first_hour.start,
-                "collector": json.dumps(self._collector, separators=(",", ":")),
-            },
-        )
-        connection.unregister("lines")
-        timed = connection.table("landed_batch")
-        untimed = timed.filter("reason IS NOT NULL").project("file, file_offset, length, reason, line").fetchall()
+        rows = self._timed_rows(connection, reading.lines)
+        has_time = pc.is_null(rows["reason"])
+        untimed = rows.filter(pc.invert(has_time))
         letters = [
-            DeadLetter(file, offset, length, reason, line.encode()) for file, offset, length, reason, line in untimed
+            DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
+            for row in untimed.select(["file", "file_offset", "length", "reason", "line"]).to_pylist()
         ]
         self._write_dead_letters([*reading.dead, *letters], files, dead_letters)
         crash_point("landing.before_chunk")
-        events = timed.filter("reason IS NULL")
-        rows_of_hours: Counter[datetime] = Counter()
-        for start, file, rows, length in events.aggregate("hour, file, count(*), sum(length)").fetchall():
-            rows_of_hours[start] += rows
-            files[file].events += rows
+        if letters:
+            rows = rows.filter(has_time)
+        self._remarks.update(reading.remarks)
+        for value in pc.value_counts(rows["time_from"]).to_pylist():
+            if remark := _REMARK_OF_TIME.get(value["values"]):
+                self._remarks[remark] += value["counts"]
+        per_file = rows.select(["file", "length"]).group_by("file").aggregate([("length", "sum"), ("length", "count")])
+        for file, length, count in zip(*per_file.to_pydict().values(), strict=True):
+            files[file].events += count
             files[file].event_bytes += length
-        for start, rows in sorted(rows_of_hours.items()):
+        for start, of_hour in _by_hour(rows.select(LANDED_SCHEMA.names)):
             hour = Hour.of(start)
             chunk = folder / f"{hour.stamp}-{number}.parquet"
-            of_hour = events.filter(f"hour = {quote(str(start))}::TIMESTAMPTZ") if len(rows_of_hours) > 1 else events
-            write_parquet(of_hour.project(", ".join(LANDED_SCHEMA.names)), chunk)
+            _write_chunk(of_hour, chunk)
             sync_file(chunk)
-            self._rows[hour.key] += rows
+            self._rows[hour.key] += len(of_hour)
             self._chunks[hour.key].append(f"{self._number:08d}/{chunk.name}")
             crash_point("landing.after_chunk")
+
+    def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
+        """The events with all columns of a chunk, and ``reason`` where they have no hour."""
+        rows = len(lines)
+        same = pa.array(np.zeros(rows, np.int32))
+        owner = lines["file"].combine_chunks()
+        lines = lines.append_column("file_id", pa.DictionaryArray.from_arrays(owner, self._file_ids))
+        connection.register("lines", pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_A_TASK), lines.schema))
+        values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
+        timed = connection.sql(self._timed, params=values).to_arrow_table()
+        connection.unregister("lines")
+        landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
+        for name in timed.column_names:
+            lines = lines.append_column(name, timed[name])
+        return (
+            lines.append_column("landed_at", pa.DictionaryArray.from_arrays(same, landed_at))
+            .append_column("event_file", pa.DictionaryArray.from_arrays(owner, self._paths))
+            .append_column("collector", pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])))
+        )
 
     def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
         for letter in dead:
@@ -535,9 +571,49 @@ class Pass:
                 key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key])) for key in sorted(self._rows)
             },
             dead_letters=dict(self._dead_letters),
+            remarks=dict(self._remarks),
         )
         crash_point("landing.before_commit")
         self._log.commit(folder, landing)
         crash_point("landing.after_commit")
         self._landed.add(landing)
         self._log.save_checkpoint(self._landed)
+
+
+def _timed(time_path: str | None) -> str:
+    """`_TIMED` with the paths at which an event's time may be."""
+    paths = [*([json_path(time_path)] if time_path else []), *TIME_PATHS]
+    return _TIMED.format(
+        reason=TIME_REASON,
+        origin=TIME_FROM,
+        uid=ROW_UID,
+        moment=EVENT_TIME,
+        text=time_text(paths),
+        values=time_values(paths),
+    )
+
+
+def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
+    """The rows of each hour, in their order; sorted once, however many hours there are."""
+    hours = rows["event_time"].cast(pa.int64()).to_numpy() // _HOUR_US
+    if not len(hours):
+        return
+    if (hours != hours[0]).any():
+        order = np.argsort(hours, kind="stable")
+        rows, hours = rows.take(pa.array(order)), hours[order]
+    edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1, append=hours[-1] + 1)).tolist()
+    for begin, end in itertools.pairwise(edges):
+        yield datetime.fromtimestamp(int(hours[begin]) * 3600, UTC), rows.slice(begin, end - begin)
+
+
+def _write_chunk(rows: pa.Table, path: Path) -> None:
+    # Arrow needs half of DuckDB's time for this; LZ4 half of Zstandard's, and chunks are read back within minutes
+    pq.write_table(
+        rows,
+        path,
+        compression="lz4",
+        use_dictionary=_REPEATED,
+        write_statistics=["event_time"],
+        row_group_size=_ROW_GROUP,
+        store_schema=False,
+    )

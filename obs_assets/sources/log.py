@@ -76,6 +76,7 @@ class LandingPass:
         files: what became of each file that was read.
         hours: partition key → rows landed, and chunks.
         dead_letters: reason → count.
+        remarks: events landed with something changed or assumed: what → count.
     """
 
     number: int
@@ -85,6 +86,7 @@ class LandingPass:
     files: tuple[FileReceipt, ...]
     hours: Mapping[str, LandedHour]
     dead_letters: Mapping[str, int]
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

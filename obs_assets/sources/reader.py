@@ -7,12 +7,15 @@ between events are separators, which is all that an array of events needs.
 No event text leaves this module except as an event or as the bytes of a dead letter.
 """
 
+import codecs
+import contextlib
 import json
 import math
 import re
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -20,45 +23,49 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-_SEPARATORS = b" \t\r\n,[]"
 _BOM = b"\xef\xbb\xbf"
 
 # What DuckDB's parser takes and strict JSON does not: NaN, Infinity, a comma before a closing bracket; numbers that
 # overflow a double elsewhere; and a carriage return, which some readers of the event take for the end of its line.
-# Inside strings all of these are harmless: the careful lane tells.
+# Inside strings all of these are harmless: the careful lane tells. As the expression costs more than parsing, it looks
+# only at lines with one of `_suspicious_places`.
 _SUSPICIOUS = r"(?:(?i:nan|inf|inity)|\d[eE](?:\+?\d{3,}|-\d{5,})|,)\s*[,}\]]|\d{200}|\r"
+_LONG_DIGITS, _SAMPLE = 200, 16
 
 MAX_NESTING = 256
 """Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
 
 _BRACKETS = "strlen(text) - strlen(replace(replace(text, '{', ''), '[', ''))"
 
-# Trimming is slow, so lines that need none, or only lose their newline, are told apart first.
+# A shape is all keys of an event in their order: events of one shape repeat a key, or none of them does. The list
+# around the event makes the event's own keys part of it.
 _JUDGE = f"""
-SELECT text, CASE
-    WHEN text = '' THEN 'separator'
-    WHEN text[1] = '{{' AND octet_length(raw) <= $max_bytes AND json_valid(text)
-        AND NOT regexp_matches(text, '{_SUSPICIOUS}')
-        AND (octet_length(raw) <= {2 * MAX_NESTING} OR {_BRACKETS} <= {MAX_NESTING})
-        THEN 'event'
-    ELSE 'unclear' END AS verdict
-FROM (
-    SELECT raw, CASE
-        WHEN starts_with(line, '{{') AND ends_with(line, e'}}\n') THEN left(line, -1)
-        ELSE rtrim(ltrim(line, e' \t\r\n,['), e' \t\r\n,]') END AS text
-    FROM (SELECT raw, try(decode(raw)) AS line FROM batch_lines)
-)
+SELECT is_event, CASE WHEN is_event THEN hash(json_keys(concat('[', text, ']'), '$..*')) ELSE 0 END AS shape
+FROM (SELECT text, json_valid(text) AND (NOT is_suspect OR NOT regexp_matches(text, '{_SUSPICIOUS}'))
+    AND (strlen(text) <= 2 * $max_nesting OR {_BRACKETS} <= $max_nesting) AS is_event FROM batch_lines)
 """
 
-_ROWS_A_TASK = 8192
+ROWS_A_TASK = 8192
 """DuckDB works through an Arrow table one chunk a thread."""
 
+_JUDGED_SCHEMA = pa.schema({"text": pa.large_string(), "is_suspect": pa.bool_()})
+
 _FIRST_WINDOW = 2048
+_BLOCK = 1 << 19  # what fits a processor's cache
+_FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 12  # of an exponent: fewer are harmless, more are not looked at
+_TEN = 10
+_MOST_SEPARATORS = 64
+_GOES_ON = np.isin(np.arange(256), list(b"0123456789+-"))
+_ENDS_VALUE = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",}]"])
+_BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,["))
+_AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]"))
 
 _ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.", re.DOTALL
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|(\\u0000)|\\.",
+    re.DOTALL,
 )
 _STRING_OR_SPACE = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|\s+')
+_SEPARATOR_RUN = re.compile(rb"[ \t\r\n,\[\]]*+")
 _NULS = re.compile(rb"\0+")
 # A string may end where the bytes do: what follows is not known yet
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+(?:"|\\?\Z)|([{\[])|([}\]])')
@@ -76,6 +83,7 @@ class Segment:
         at_end: the file has no more bytes for now.
         sealed: an unfinished event at the end is given up.
         within_line: it begins inside a line that was too long; what is left of that line is dead.
+        within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
     """
 
     file: int
@@ -84,6 +92,7 @@ class Segment:
     at_end: bool = True
     sealed: bool = False
     within_line: bool = False
+    within_object: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,12 +116,17 @@ class Reading:
         consumed: how many bytes of each segment are done with; the rest must be read again, with more bytes after it
             unless the file has none. A segment longer than ``max_event_bytes`` always gets on.
         within_line: for each segment, whether what comes next belongs to a line that was too long.
+        within_object: for each segment, whether it belongs to an object that was given up, see `Segment`.
+        remarks: events by what was changed in their text: ``duplicate_keys``, ``lone_surrogate``, ``nul_character``,
+            ``unfolded``.
     """
 
     lines: pa.Table
     dead: list[DeadLetter]
     consumed: list[int]
     within_line: list[bool]
+    within_object: list[int]
+    remarks: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -120,57 +134,199 @@ class _Found:
     """What begins at a position: an event (``text``) or a dead letter (``reason``), and where it ends.
 
     line_goes_on: it ends where the bytes do, in the middle of a line that is too long.
+    object_goes_on: it ends where the bytes do, within an object over many lines: its bracket's column, plus 1.
+    remarks: what was changed in the text.
     """
 
     end: int
     text: str | None = None
     reason: str | None = None
     line_goes_on: bool = False
+    object_goes_on: int = 0
+    remarks: tuple[str, ...] = ()
 
 
-def read_batch(connection: duckdb.DuckDBPyConnection, segments: list[Segment], max_event_bytes: int) -> Reading:
+@dataclass(frozen=True)
+class Rules:
+    """What an event may be, and what is made of it.
+
+    Attributes:
+        max_event_bytes: a longer event is a dead letter.
+        max_nesting: so is one with more brackets within brackets.
+        unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
+    """
+
+    max_event_bytes: int
+    max_nesting: int = MAX_NESTING
+    unfold: tuple[str, ...] = ()
+
+
+def read_batch(connection: duckdb.DuckDBPyConnection, segments: list[Segment], rules: Rules) -> Reading:
     """Turn stretches of files into events and dead letters.
 
     Args:
         connection: used for the native lane.
         segments: read together, so that ten thousand small files cost no more than a large one.
-        max_event_bytes: a longer event is a dead letter.
+        rules: what an event may be.
     """
-    data = b"".join(segment.data for segment in segments)
+    data = segments[0].data if len(segments) == 1 else b"".join(segment.data for segment in segments)
+    view = np.frombuffer(data, np.uint8)
     starts = np.cumsum([0, *(len(segment.data) for segment in segments)])
     bounds = _line_bounds(data, starts)
     begins, ends = bounds[:-1], bounds[1:]
-    raw = pa.Array.from_buffers(pa.large_binary(), len(begins), [None, pa.py_buffer(bounds), pa.py_buffer(data)])
-    tasks = pa.table({"raw": raw}).to_batches(max_chunksize=_ROWS_A_TASK)
-    connection.register("batch_lines", pa.Table.from_batches(tasks, schema=pa.schema({"raw": raw.type})))
-    judged = connection.sql(_JUDGE, params={"max_bytes": max_event_bytes}).to_arrow_table()
-    connection.unregister("batch_lines")
-    verdicts = judged["verdict"].to_numpy()
-    is_event, is_unclear = verdicts == "event", verdicts == "unclear"
-    rests = [
-        start for start, segment in zip(starts[:-1], segments, strict=True) if segment.within_line and segment.data
+    first, last = _trimmed(view, begins, ends)
+    is_unclear = first < last
+    begun_before = [
+        start
+        for start, segment in zip(starts[:-1], segments, strict=True)
+        if (segment.within_line or segment.within_object) and segment.data
     ]
-    is_unclear[np.searchsorted(begins, rests)] = True
+    is_plain = is_unclear & (last - first <= rules.max_event_bytes)
+    is_plain[is_plain] &= (view[first[is_plain]] == ord("{")) & (view[last[is_plain] - 1] == ord("}"))
+    is_plain[_lines_at(bounds, [*_undecodable(data), *_to_be_changed(data, rules.unfold), *begun_before])] = False
+    is_unclear[_lines_at(bounds, begun_before)] = True
 
-    careful = _CarefulLane(data, starts, segments, max_event_bytes)
-    for begin in begins[is_unclear].tolist():
+    is_suspect = np.zeros(len(begins), np.bool_)
+    is_suspect[_lines_at(bounds, _suspicious_places(data, view))] = True
+    texts = _texts(data, first, last, is_plain)
+    judged = _judge(connection, texts, is_suspect[is_plain], rules.max_nesting)
+    is_event = is_plain.copy()
+    is_event[is_plain] = judged
+
+    careful = _CarefulLane(data, starts, segments, rules)
+    for begin in begins[is_unclear & ~is_event].tolist():
         careful.read_from(begin)
     is_event &= ~careful.covers(begins)
 
-    owner = np.searchsorted(starts, begins, side="right") - 1
+    owner = np.searchsorted(starts, begins[is_event], side="right") - 1
     shift = np.array([segment.offset for segment in segments] + [0]) - starts
     native = pa.table(
         {
             "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
-            "file_offset": begins + shift[owner],
-            "length": ends - begins,
-            "line": judged["text"],
+            "file_offset": begins[is_event] + shift[owner],
+            "length": (ends - begins)[is_event],
+            "line": texts.filter(pa.array(is_event[is_plain])) if is_event.sum() < len(texts) else texts,
         }
     )
-    if not is_event.all():
-        native = native.filter(pa.array(is_event))
     lines = pa.concat_tables([native, careful.events_table()]) if careful.events else native
-    return Reading(lines, careful.dead_letters(), careful.consumed, careful.within_line)
+    return Reading(
+        lines, careful.dead_letters(), careful.consumed, careful.within_line, careful.within_object, careful.remarks
+    )
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection, texts: pa.LargeStringArray, is_suspect: npt.NDArray[np.bool_], nesting: int
+) -> npt.NDArray[np.bool_]:
+    """Which of the texts are events as they are."""
+    tasks = pa.table({"text": texts, "is_suspect": is_suspect}).to_batches(max_chunksize=ROWS_A_TASK)
+    connection.register("batch_lines", pa.Table.from_batches(tasks, schema=_JUDGED_SCHEMA))
+    judged = connection.sql(_JUDGE, params={"max_nesting": nesting}).to_arrow_table()
+    connection.unregister("batch_lines")
+    is_event: npt.NDArray[np.bool_] = judged["is_event"].to_numpy().astype(np.bool_)
+    shapes, examples, shape_of = np.unique(judged["shape"].to_numpy(), return_index=True, return_inverse=True)
+    has_duplicates = np.zeros(len(shapes), np.bool_)
+    for number, example in enumerate(examples.tolist()):
+        has_duplicates[number] = is_event[example] and _has_duplicates(texts[example].as_py())
+    return is_event & ~has_duplicates[shape_of]
+
+
+def _texts(
+    data: bytes, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
+) -> pa.LargeStringArray:
+    """The wanted stretches of the data: of the stretches and the gaps between them, as one array, every second one."""
+    bounds = np.stack([first[wanted], last[wanted]], axis=1).ravel()
+    if not len(bounds):
+        return pa.array([], pa.large_string())
+    pieces = pa.Array.from_buffers(pa.large_string(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(data)])
+    return pieces.take(pa.array(np.arange(0, len(bounds), 2)))
+
+
+def _trimmed(
+    view: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where what lies between separators begins and ends; more than `_MOST_SEPARATORS` are the careful lane's."""
+    first, last = begins.copy(), ends.copy()
+    for edge, step, where, separators in ((last, -1, -1, _AFTER_EVENT), (first, 1, 0, _BEFORE_EVENT)):
+        rows = np.flatnonzero(first < last)
+        for _ in range(_MOST_SEPARATORS):
+            rows = rows[separators[view[edge[rows] + where]]]
+            edge[rows] += step
+            rows = rows[first[rows] < last[rows]]
+            if not len(rows):
+                break
+    return first, last
+
+
+def _lines_at(bounds: npt.NDArray[np.int64], positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The lines that hold these bytes."""
+    return np.searchsorted(bounds, np.asarray(positions, np.int64), side="right") - 1
+
+
+def _undecodable(data: bytes) -> Iterator[int]:
+    """A byte in each line that is not UTF-8."""
+    position, rest = 0, memoryview(data)
+    whole = pa.Array.from_buffers(
+        pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(data)])), pa.py_buffer(data)]
+    )
+    with contextlib.suppress(pa.ArrowInvalid):
+        whole.validate(full=True)
+        return
+    while position < len(data):
+        try:
+            codecs.utf_8_decode(rest[position:], "strict", True)
+        except UnicodeDecodeError as error:
+            yield position + error.start
+            position = (data.find(b"\n", position + error.start) + 1) or len(data)
+        else:
+            return
+
+
+def _to_be_changed(data: bytes, unfold: tuple[str, ...]) -> Iterator[int]:
+    """Places of what may not stay as it is, or is to be unfolded."""
+    position = data.find(b"\\u0000")
+    while position >= 0:
+        yield position
+        position = data.find(b"\\u0000", position + 1)
+    for field in unfold:
+        for match in re.finditer(re.escape(json.dumps(field).encode()) + rb"\s*:\s*\"\s*[\[{]", data):
+            yield match.start()
+
+
+def _suspicious_places(data: bytes, view: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Where `_SUSPICIOUS` might match: never too few places, and few enough."""
+    found = [np.array([len(data) - 1] if data else [], np.int64)]  # the blocks leave out the last byte
+    for start in range(0, len(view), _BLOCK - 2):
+        block = view[start : start + _BLOCK]
+        before, here, after = block[:-2], block[1:-1], block[2:]
+        closes = (here | 0x20) == ord("}")  # or ]
+        word_end = before | 0x20
+        is_odd = (word_end == ord("n")) | (word_end == ord("f")) | (word_end == ord("y")) | (before <= ord(" "))
+        found.append(np.flatnonzero(((closes | (here == ord(","))) & is_odd) | (closes & (before == ord(",")))) + start)
+        exponents = np.flatnonzero(((here | 0x20) == ord("e")) & _is_digit(before) & _GOES_ON[after])
+        found.append(_large_exponents(view, exponents + start + 1))
+    samples = _is_digit(view[::_SAMPLE])
+    for distance in (1, 2, 4, 4):  # two, four, eight and at last twelve samples in a row
+        samples = samples[:-distance] & samples[distance:]
+    found.append(np.flatnonzero(samples) * _SAMPLE)
+    if b"\r" in data:
+        found.append(np.flatnonzero((view[:-1] == ord("\r")) & (view[1:] != ord("\n"))))
+    return np.concatenate(found)
+
+
+def _large_exponents(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of these letters e have three digits or more after them, and then the end of a value."""
+    last = len(view) - 1
+    digits = places + 1
+    digits += ~_is_digit(view[digits])
+    for number in range(_EXPONENT_DIGITS):
+        is_digit = _is_digit(view[np.minimum(digits, last)])
+        going_on = is_digit | (_ENDS_VALUE[view[np.minimum(digits, last)]] if number >= _FEWEST_DIGITS else False)
+        places, digits = places[going_on], (digits + is_digit)[going_on]
+    return places
+
+
+def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    return (characters - np.uint8(ord("0"))) < _TEN  # below 0 it wraps around
 
 
 def _line_bounds(data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -192,18 +348,18 @@ def _line_bounds(data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 class _CarefulLane:
     """Reads, one event at a time, what the native lane could not."""
 
-    def __init__(
-        self, data: bytes, starts: npt.NDArray[np.int64], segments: list[Segment], max_event_bytes: int
-    ) -> None:
+    def __init__(self, data: bytes, starts: npt.NDArray[np.int64], segments: list[Segment], rules: Rules) -> None:
         self._data = data
         self._starts = starts
         self._segments = segments
-        self._max = max_event_bytes
+        self._rules = rules
         self._covered: list[tuple[int, int]] = []
         self._dead: list[tuple[int, int, int, str]] = []
         self.events: list[tuple[int, int, int, str]] = []
         self.consumed = [len(segment.data) for segment in segments]
         self.within_line = [False] * len(segments)
+        self.within_object = [0] * len(segments)
+        self.remarks: Counter[str] = Counter()
 
     def covers(self, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of the lines that begin there this lane has read."""
@@ -216,7 +372,7 @@ class _CarefulLane:
 
     def events_table(self) -> pa.Table:
         """The events found, in the form of `Reading.lines`."""
-        types = {"file": pa.int32(), "file_offset": pa.int64(), "length": pa.int64(), "line": pa.string()}
+        types = {"file": pa.int32(), "file_offset": pa.int64(), "length": pa.int64(), "line": pa.large_string()}
         columns = zip(*self.events, strict=True)
         return pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
 
@@ -237,7 +393,12 @@ class _CarefulLane:
         segment, limit = self._segments[number], int(self._starts[number + 1])
         position = begin
         line_end = self._line_end(begin, limit)
-        if segment.within_line and begin == self._starts[number]:
+        if segment.within_object and begin == self._starts[number]:
+            end, self.within_object[number] = _end_of_given_up(self._data, segment, begin, limit)
+            self._add_dead(number, begin, end, "too_long")
+            self.within_line[number] = end == limit and self._data[end - 1] != ord("\n")
+            position, line_end = end, self._line_end(end - 1, limit)
+        elif segment.within_line and begin == self._starts[number]:
             self._add_dead(number, begin, line_end, "too_long")
             self.within_line[number] = self._data[line_end - 1] != ord("\n")
             position = line_end
@@ -245,16 +406,18 @@ class _CarefulLane:
             position += len(_BOM)
         done = position
         while (position := self._skip_separators(done, line_end)) < line_end:
-            found = _read_one(self._data, position, limit, self._max, sealed=segment.at_end and segment.sealed)
+            found = _read_one(self._data, position, limit, self._rules, sealed=segment.at_end and segment.sealed)
             if found is None:
                 self.consumed[number] = done - int(self._starts[number])
                 line_end = limit
                 break
             if found.text is not None:
                 self.events.append((segment.file, self._offset(number, position), found.end - position, found.text))
+                self.remarks.update(found.remarks)
             elif found.reason:
                 self._add_dead(number, position, found.end, found.reason)
                 self.within_line[number] = found.line_goes_on
+                self.within_object[number] = found.object_goes_on
             done = found.end
             if done > line_end:
                 line_end = self._line_end(done - 1, limit)
@@ -272,17 +435,35 @@ class _CarefulLane:
         return (self._data.find(b"\n", position, limit) + 1) or limit
 
     def _skip_separators(self, position: int, end: int) -> int:
-        while position < end and self._data[position] in _SEPARATORS:
-            position += 1
-        return position
+        separators = _SEPARATOR_RUN.match(self._data, position, end)
+        return separators.end() if separators else position
 
 
-def _read_one(data: bytes, begin: int, limit: int, max_bytes: int, *, sealed: bool) -> _Found | None:
+def _end_of_given_up(data: bytes, segment: Segment, begin: int, limit: int) -> tuple[int, int]:
+    """Where an object over many lines ends that was given up before, and the state after it.
+
+    By its indentation, since nobody knows any more how many brackets are open: at a bracket that closes in the column
+    where it began, or before a line that begins an object there or further out.
+    """
+    column = segment.within_object - 1
+    found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)" % column, re.MULTILINE)
+    start = (data.find(b"\n", begin, limit) + 1 or limit) if segment.within_line else begin
+    # ^ matches at the beginning of the data and after a newline, never at an offset given to search
+    if start == begin and (match := re.compile(rb"[ \t]{%d}[{}]|\{" % column).match(data, begin, limit)):
+        pass
+    else:
+        match = found.search(data, max(begin, start - 1), limit)
+    if not match:
+        return limit, segment.within_object
+    return (match.end(), 0) if match[0].endswith(b"}") else (match.end() - 1, 0)
+
+
+def _read_one(data: bytes, begin: int, limit: int, rules: Rules, *, sealed: bool) -> _Found | None:
     """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
     if data[begin] == 0:  # a hole in the file: a crash of its host, or truncated under a writer
         nuls = _NULS.match(data, begin, limit)
         return _Found(nuls.end() if nuls else limit, reason="nul_bytes")
-    damage = _Damage(data, begin, limit, max_bytes, sealed)
+    damage = _Damage(data, begin, limit, rules, sealed)
     if data[begin] != ord("{"):
         return damage.to_line_end("not_an_object")
     return _read_object(damage)
@@ -290,7 +471,7 @@ def _read_one(data: bytes, begin: int, limit: int, max_bytes: int, *, sealed: bo
 
 def _read_object(damage: "_Damage") -> _Found | None:
     """Read an object; the window grows, so that a short event in a large file costs little."""
-    data, begin, limit, max_bytes = damage.data, damage.begin, damage.limit, damage.max_bytes
+    data, begin, limit, max_bytes = damage.data, damage.begin, damage.limit, damage.rules.max_event_bytes
     stop = begin
     window = _FIRST_WINDOW
     while stop < min(limit, begin + max_bytes):
@@ -305,7 +486,7 @@ def _read_object(damage: "_Damage") -> _Found | None:
             return damage.of_object("not_json", begin + len(_encode(text[: error.pos])))
         except RecursionError:
             return damage.of_object("too_deep", stop)
-        return _judge_object(text[:length], begin, reason)
+        return _judge_object(text[:length], begin, reason, damage.rules)
     if limit - begin > max_bytes:
         return damage.of_object("too_long", begin + max_bytes)
     return damage.of_object("unfinished", limit) if damage.sealed else None
@@ -319,17 +500,24 @@ def _decode(text: str) -> tuple[int, str | None]:
         return _LENIENT_DECODER.raw_decode(text)[1], "number_not_finite"
 
 
-def _judge_object(source: str, begin: int, reason: str | None) -> _Found:
+def _judge_object(source: str, begin: int, reason: str | None, rules: Rules) -> _Found:
     raw = _encode(source)
     end = begin + len(raw)
-    if not reason and raw.count(b"{") + raw.count(b"[") > MAX_NESTING:
-        reason = "too_deep" if max(depth for _, depth in _brackets(raw, 0, len(raw))) > MAX_NESTING else None
+    if not reason and _is_too_deep(raw, rules.max_nesting):
+        reason = "too_deep"
     if not reason:
         try:
             source.encode("utf-8")
         except UnicodeEncodeError:
             reason = "invalid_utf8"
-    return _Found(end, reason=reason) if reason else _Found(end, text=_one_line(source))
+    if reason:
+        return _Found(end, reason=reason)
+    text, remarks = _cleaned(source, rules)
+    return _Found(end, text=text, remarks=remarks)
+
+
+def _is_too_deep(raw: bytes, most: int) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > most and max(depth for _, depth in _brackets(raw, 0, len(raw))) > most
 
 
 def _encode(text: str) -> bytes:
@@ -365,7 +553,7 @@ class _Damage:
     data: bytes
     begin: int
     limit: int
-    max_bytes: int
+    rules: Rules
     sealed: bool
 
     def to_line_end(self, reason: str) -> _Found | None:
@@ -379,28 +567,110 @@ class _Damage:
         if error_at < line_end:
             return self._up_to(self._closing(line_end) or line_end, reason)
         neighbour = self.data.find(b"\n{", self.begin, self.limit) + 1
-        return self._up_to(self._closing(neighbour or self.limit) or neighbour, reason)
+        return self._up_to(self._closing(neighbour or self.limit) or neighbour, reason, self._column() + 1)
 
     def _closing(self, reach: int) -> int:
         brackets = _brackets(self.data, self.begin, reach)
         return next((position for position, depth in brackets if depth == 0), 0)
 
-    def _up_to(self, end: int, reason: str) -> _Found | None:
+    def _column(self) -> int:
+        """How far its bracket is indented."""
+        line_begin = self.data.rfind(b"\n", 0, self.begin) + 1
+        return 0 if self.data[line_begin : self.begin].strip() else self.begin - line_begin
+
+    def _up_to(self, end: int, reason: str, object_goes_on: int = 0) -> _Found | None:
         if end:
             return _Found(end, reason=reason)
-        if self.limit - self.begin > self.max_bytes:
+        if self.limit - self.begin > self.rules.max_event_bytes:
             ends_line = self.data[self.limit - 1] == ord("\n")
-            return _Found(self.limit, reason=reason, line_goes_on=not ends_line)
+            is_over_lines = self.data.find(b"\n", self.begin, self.limit) >= 0
+            goes_on = object_goes_on if is_over_lines else 0
+            return _Found(self.limit, reason=reason, line_goes_on=not ends_line, object_goes_on=goes_on)
         return _Found(self.limit, reason=reason) if self.sealed else None
 
 
-def _one_line(source: str) -> str:
-    """The same JSON on one line, digits and escapes as they were; half a surrogate pair becomes U+FFFD."""
+def _cleaned(source: str, rules: Rules) -> tuple[str, tuple[str, ...]]:
+    """The same JSON on one line, digits and escapes as they were, and what had to be changed.
+
+    Half a surrogate pair and ``\\u0000`` become ``\\ufffd``: no database takes them. Of equal keys the last one stays,
+    in the first one's place, as `json`, orjson and ``jsonb`` have it; only then are strings written anew.
+    """
+    remarks = []
     if "\\u" in source:
-        source = _ESCAPE.sub(lambda m: "\\ufffd" if len(m[0]) == len("\\ud800") and m[0][2] in "dD" else m[0], source)
+        kinds = set()
+
+        def replaced(match: re.Match[str]) -> str:
+            if match.lastindex is None:
+                return match[0]
+            kinds.add(("lone_surrogate", "nul_character")[match.lastindex - 1])
+            return "\\ufffd"
+
+        source = _ESCAPE.sub(replaced, source)
+        remarks += sorted(kinds)
     if "\n" in source or "\r" in source:
         source = _STRING_OR_SPACE.sub(lambda m: m[1] or "", source)
-    return source
+    if _has_duplicates(source):
+        source = _written(_LAST_WINS_DECODER.decode(source))
+        remarks.append("duplicate_keys")
+    unfolded = source
+    for field in rules.unfold:
+        unfolded = _unfolded(unfolded, field, rules)
+    if unfolded != source and not _is_too_deep(unfolded.encode(), rules.max_nesting):
+        source = unfolded
+        remarks.append("unfolded")
+    return source, tuple(remarks)
+
+
+def _has_duplicates(text: str) -> bool:
+    try:
+        _UNIQUE_DECODER.decode(text)
+    except _DuplicateKeyError:
+        return True
+    return False
+
+
+def _unfolded(source: str, field: str, rules: Rules) -> str:
+    """The event with the JSON document in place of the string that holds it, wherever a field has this name."""
+
+    def unfold(match: re.Match[str]) -> str:
+        inner = json.loads(match[2]).strip()
+        try:
+            length, reason = _decode(inner)
+        except (json.JSONDecodeError, RecursionError):
+            return match[0]
+        if reason or length < len(inner):
+            return match[0]
+        return match[1] + _cleaned(inner, replace(rules, unfold=()))[0]
+
+    name = re.escape(json.dumps(field))
+    return re.sub(rf'({name}\s*:\s*)("\s*[\[{{](?:[^"\\]|\\.)*")', unfold, source)
+
+
+class _Digits(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _written(value: Any) -> str:
+    """JSON text of a decoded value."""
+    match value:
+        case _Digits():
+            return str(value)
+        case dict():
+            return "{" + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _DuplicateKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise _DuplicateKeyError
 
 
 class _NotFiniteError(ValueError):
@@ -425,3 +695,5 @@ def _finite(text: str) -> float:
 # Python refuses to convert integers of more than 4,300 digits: as floats they are infinite, and refused by us
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite)
 _LENIENT_DECODER = json.JSONDecoder(parse_int=float)
+_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
+_LAST_WINS_DECODER = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)

@@ -152,7 +152,7 @@ class _Replay(Pass):
         known = self._landed.files[first.file_id]
         file = EventFile(first.event_file, known.size, known.mtime_ns, known.node, open=_never)
         stretch = _Stretch(index, file, known, sealed=True, at_end=True, letters=letters)
-        stretch.position, stretch.within_line = first.file_offset, False
+        stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
         return stretch
 
     def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes]]]:

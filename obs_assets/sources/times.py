@@ -5,7 +5,7 @@ written as                 read as
 =========================  ======================================================================
 ISO 8601 with an offset    that moment, floored to microseconds; ``T`` or a space, any fraction after ``.`` or ``,``;
                            ``Z``, ``UTC``, ``GMT``, ``-06:00``, ``-0600`` or ``-06``, a space before it allowed
-ISO 8601 without offset    UTC; without a time of day, midnight
+ISO 8601 without offset    UTC, and ``time_from`` says ``event_without_zone``; without a time of day, midnight
 number, or digits          seconds, milliseconds, microseconds or nanoseconds, told by magnitude; a number with a
                            fraction is a double, as in JSON
 absent or null             the landing time; ``time_from`` says ``landed_at``
@@ -14,7 +14,10 @@ anything else              dead letter ``time_unreadable``: names of time zones,
 =========================  ======================================================================
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+
+from obs_assets.events import quote
 
 TIME_FIELDS = ("timestamp", "@timestamp", "time", "ts", "event_time", "created_at", "eventTime")
 """Looked at in this order; the first that is there and not null decides."""
@@ -22,13 +25,25 @@ TIME_FIELDS = ("timestamp", "@timestamp", "time", "ts", "event_time", "created_a
 MAX_AHEAD = timedelta(hours=24)
 """An event further ahead of its landing is garbage, not early."""
 
-_FIELDS = "[" + ", ".join(f"'$.\"{name}\"'" for name in TIME_FIELDS) + "]"
 
-TIME_VALUES = f"json_extract_string(line, {_FIELDS})"
-"""The texts found in `TIME_FIELDS`, in order."""
+def json_path(path: str) -> str:
+    """DuckDB's form of a path of field names with points between them: ``data.at`` is the field ``at`` of ``data``."""
+    return "$" + "".join(f'."{name}"' for name in path.split("."))
 
-TIME_TEXT = "coalesce(" + ", ".join(f"times[{n}]" for n in range(1, len(TIME_FIELDS) + 1)) + ")"
-"""The text that decides, over the column ``times``."""
+
+TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
+"""DuckDB's form of `TIME_FIELDS`."""
+
+
+def time_values(paths: Sequence[str]) -> str:
+    """SQL over ``line``: the texts found at these paths."""
+    return f"json_extract_string(line, [{', '.join(map(quote, paths))}])"
+
+
+def time_text(paths: Sequence[str]) -> str:
+    """SQL over ``times``, which are `time_values`: the text that decides."""
+    return f"coalesce({', '.join(f'times[{n}]' for n in range(1, len(paths) + 1))})"
+
 
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
 # round nanoseconds up.
@@ -52,6 +67,14 @@ EVENT_TIME = f"""CASE
         THEN make_timestamptz(floor({_EPOCH_MICROS.replace("number", "time_text::DECIMAL(29, 9)")})::BIGINT)
     END"""
 """The moment, over the columns ``time_text`` and ``landed_at``; NULL where it cannot be read."""
+
+# Most end in Z; of the others, those with a time of day and no offset after it
+TIME_FROM = f"""CASE
+    WHEN time_text IS NULL THEN 'landed_at'
+    WHEN ends_with(time_text, 'Z') OR NOT regexp_full_match(time_text, '{_ISO}')
+        OR regexp_matches(time_text, ':\\d\\d(?:[.,]\\d+)? ?(?:[Zz]|UTC|GMT|[+-][0-9:]+)\\s*$') THEN 'event'
+    ELSE 'event_without_zone' END"""
+"""Where the moment is from, over ``time_text``: ``event``, ``event_without_zone`` (UTC assumed), ``landed_at``."""
 
 TIME_REASON = f"""CASE
     WHEN event_time IS NULL OR NOT isfinite(event_time) THEN 'time_unreadable'

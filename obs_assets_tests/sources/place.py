@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 
 from obs_assets.hours import parse_hour
@@ -110,8 +111,9 @@ class Place:
         starts = Counter(row["event_time"].strftime("%Y-%m-%d-%H:00") for row in rows)
         assert {key: hour.rows for key, hour in landed.hours.items()} == starts
         assert len({row["row_uid"] for row in rows}) == len(rows)
-        for row in rows:
-            identity = f"{row['file_id']}:{row['file_offset']}:{row['line']}"
+        hashes = duckdb.execute("SELECT hash(unnest(?::VARCHAR[]))", [[row["line"] for row in rows]]).fetchall()
+        for row, (line_hash,) in zip(rows, hashes, strict=True):
+            identity = f"{row['file_id']}:{row['file_offset']}:{line_hash}"
             assert row["row_uid"] == hashlib.sha256(identity.encode()).hexdigest()[:32]
         of_file = Counter(row["file_id"] for row in rows)
         for file_id, receipts in self.receipts().items():

@@ -101,6 +101,58 @@ def test_events_out_of_bounds_are_dead_letters(place: Place) -> None:
     assert sum(report.hours.values()) == 1
 
 
+def test_assumptions_and_changes_are_counted(place: Place) -> None:
+    """Times without a zone or missing, and changed texts, stand in the report and the pass file; times in rows too."""
+    place.write(
+        "a.jsonl",
+        [
+            '{"time":"2031-05-06T09:30:00","n":1}',
+            '{"time":"2031-05-06","n":2}',
+            '{"time":"2031-05-06 09:30:00.5 -0600","n":3}',
+            '{"time":"2031-05-06T09:30-06","n":4}',
+            '{"time":1935800000,"n":5}',
+            '{"time":"2031-05-06T09:30:00Z","n":6,"n":7}',
+            '{"n":8}',
+        ],
+    )
+    report = place.land()
+    assert dict(report.remarks) == {"time_without_zone": 2, "duplicate_keys": 1, "time_missing": 1}
+    assert read_pass(place.log.passes_dir / "00000001" / "pass.json").remarks == report.remarks
+    assert Counter(row["time_from"] for row in place.audit().rows()) == {
+        "event": 4,
+        "event_without_zone": 2,
+        "landed_at": 1,
+    }
+
+
+def test_time_is_found_where_it_is_said_to_be(place: Place) -> None:
+    """A configured path comes first; without it in an event, the usual fields decide."""
+    place.write(
+        "a.jsonl", ['{"time":"2031-05-06T09:00Z","at":{"x y":"2031-05-06T07:00Z"}}', '{"time":"2031-05-06T09:00Z"}']
+    )
+    assert place.land(time_path="at.x y").hours == {"2031-05-06-07:00": 1, "2031-05-06-09:00": 1}
+
+
+def test_bomb_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compressed file is read up to its ratio, with a warning each time; a higher ratio lands the rest, once."""
+    monkeypatch.setattr(landing, "_RATIO_FREE", 0)
+    lines = [event(filler="x" * 500) for _ in range(400)]
+    place.path("a.jsonl.gz").write_bytes(gzip.compress(text(lines)))
+    for _ in range(2):
+        report = place.land(max_ratio=5, max_event_bytes=1024)
+        assert [why for why in report.warnings if "max_ratio" in why]
+        assert 0 < len(place.audit().lines()) < 400
+    assert not place.land(max_ratio=1000, max_event_bytes=1024).warnings
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_limit_of_nesting_is_a_setting(place: Place) -> None:
+    """A deeper event is a dead letter."""
+    place.write("a.jsonl", ['{"a":[[1]]}', '{"a":[[[1]]]}'])
+    assert place.land(max_nesting=3).dead_letters == {"too_deep": 1}
+    assert place.lines() == ['{"a":[[1]]}']
+
+
 def test_receipts_count_every_byte(place: Place) -> None:
     """Events, dead letters and separators of a file add up to its size, whatever it holds and however it grows."""
     content = (
@@ -401,7 +453,7 @@ def test_full_disk_is_an_error_of_ours(place: Place, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     place.write("a.jsonl", events(1))
-    monkeypatch.setattr(landing, "write_parquet", refuse)
+    monkeypatch.setattr(landing, "_write_chunk", refuse)
     with pytest.raises(ObsError, match=r"cannot write .*No space left on device \([0-9,]+ bytes free there\)"):
         place.land()
 
@@ -413,7 +465,7 @@ def test_refusal_by_duckdb_shows_no_event(place: Place, monkeypatch: pytest.Monk
         raise duckdb.InvalidInputException("canary-9f")
 
     place.write("a.jsonl", events(1))
-    monkeypatch.setattr(landing, "write_parquet", refuse)
+    monkeypatch.setattr(landing, "_write_chunk", refuse)
     with pytest.raises(ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"):
         place.land()
 
@@ -485,7 +537,7 @@ def test_memory_is_bounded_for_a_line_without_end(place: Place, content: bytes) 
         for _ in range(200):
             file.write(content * 1_000_000)
         file.write(b"\n" + text(lines))
-    peak, _ = peak_of(place)
+    peak, _ = peak_of(place, CHILD.replace("land(", "land(max_ratio=1100, "))
     assert place.audit().lines() == lines
     assert peak < 1 << 30
 

@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources.reader import MAX_NESTING, DeadLetter, Segment, read_batch
+from obs_assets.sources.reader import MAX_NESTING, DeadLetter, Rules, Segment, read_batch
 from obs_assets.store import connect
 
 MAX_BYTES = 1 << 16
@@ -45,6 +46,7 @@ class Read:
     events: list[tuple[int, int, str]] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     position: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def lines(self) -> list[str]:
@@ -89,19 +91,20 @@ def read(
     max_bytes: int = MAX_BYTES,
     sealed: bool = True,
     grows: bool = False,
+    rules: Rules | None = None,
 ) -> Read:
     """Read ``data`` in pieces of the given sizes, as landing does: what is not consumed is offered again with more.
 
     grows: each piece is all that the file has at that time.
     """
-    result, within_line, room = Read(data), False, 0
+    result, within_line, within_object, room = Read(data), False, 0, 0
     sizes = chain(pieces or (), repeat(len(data) + 1))
     while True:
         room += next(sizes)
         piece = data[result.position : result.position + room]
         at_end = result.position + len(piece) == len(data)
-        segment = Segment(0, result.position, piece, at_end or grows, sealed and at_end, within_line)
-        reading = read_batch(connection, [segment], max_bytes)
+        segment = Segment(0, result.position, piece, at_end or grows, sealed and at_end, within_line, within_object)
+        reading = read_batch(connection, [segment], rules or Rules(max_bytes))
         for _, offset, length, line in zip(*reading.lines.to_pydict().values(), strict=True):
             # The native lane counts the separators around an event as the event's
             raw = data[offset : offset + length]
@@ -109,7 +112,8 @@ def read(
             result.events.append((begin, offset + len(raw.rstrip(SEPARATORS)), line))
         result.dead += reading.dead
         result.position += reading.consumed[0]
-        within_line = reading.within_line[0]
+        within_line, within_object = reading.within_line[0], reading.within_object[0]
+        result.remarks.update(reading.remarks)
         room = room - reading.consumed[0]
         if at_end:
             break
@@ -253,8 +257,11 @@ def test_damage_is_kept_with_its_bytes_and_offset(connection: duckdb.DuckDBPyCon
         (b'{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ud800"}', '{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ufffd"}'),
         (b'{"a": 12345678901234567890123, "b": 0.100000000000000000001}',) * 2,
         (b'{"a": 1.50, "b": 1E5, "c": -0, "d": 1e-400}',) * 2,
-        (b'{"a": 1, "a": 2}',) * 2,
-        (b'{"a": "x\\u0000y"}',) * 2,
+        (b'{"a": 1, "b": 1.50, "a": "\\u00e9"}', '{"a":"é","b":1.50}'),
+        (b'{"a": 1, "\\u0061": 12345678901234567890123}', '{"a":12345678901234567890123}'),
+        (b'{"a": {"b": [{"c": 1E5, "c": [null, true, 1.0]}]}}', '{"a":{"b":[{"c":[null,true,1.0]}]}}'),
+        (b'{"\\ud800": 1, "\\udbff": 2}', '{"\ufffd":2}'),
+        (b'{"a": "x\\u0000y \\\\u0000"}', '{"a": "x\\ufffdy \\\\u0000"}'),
         ('{"a": "naïve 😀 nan, inf] 1e999}"}'.encode(),) * 2,
         (b'{"a": "info,}", "nan" : [ "inf" ] }',) * 2,
         (b'{\n "a" : "two  \\n spaces" ,\r\n "b":\t1.50 }', '{"a":"two  \\n spaces","b":1.50}'),
@@ -263,12 +270,65 @@ def test_damage_is_kept_with_its_bytes_and_offset(connection: duckdb.DuckDBPyCon
 def test_text_and_numbers_stay_as_written(
     connection: duckdb.DuckDBPyConnection, source: bytes, line: str | bytes
 ) -> None:
-    """Digits, escapes and duplicate keys reach the event unchanged; half a surrogate pair becomes U+FFFD."""
+    """Digits and escapes stay; of equal keys the last wins; half a surrogate pair and NUL become U+FFFD."""
     expected = line if isinstance(line, str) else line.decode()
     assert read(connection, source).check().lines == [expected]
     # the same in the careful lane, which a neighbour on its line asks for
     in_careful_lane = read(connection, source + OTHER).check().lines[0]
     assert in_careful_lane == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "remarks"),
+    [
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', {"duplicate_keys": 1}),
+        (b'{"a": [{"b": 1}, {"b": 2}], "b": {"a": 1}}', {}),
+        (b'{"a": "\\ud800\\u0000"}', {"lone_surrogate": 1, "nul_character": 1}),
+        (b'{"a": "\\\\u0000 \\ud83d\\ude00"}', {}),
+    ],
+)
+def test_changes_of_text_are_counted(
+    connection: duckdb.DuckDBPyConnection, source: bytes, remarks: dict[str, int]
+) -> None:
+    """What is changed in an event is counted, and nothing else; both lanes agree."""
+    assert read(connection, source).check().remarks == remarks
+    assert read(connection, source + OTHER).check().remarks == remarks
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (b'{"data":"{\\"n\\": 1.50, \\"n\\": 1E5}"}', '{"data":{"n":1E5}}'),
+        (b'{"x":{"data" : " [1, \\"\\\\u0000\\"]"}}', '{"x":{"data" : [1, "\\ufffd"]}}'),
+        (b'{"data":"{\\"n\\":NaN}"}',) * 2,
+        (b'{"data":"[1, 2] and so on"}',) * 2,
+        (b'{"other":"{\\"n\\":1}","text":"\\"data\\":\\"{}\\""}',) * 2,
+    ],
+)
+def test_documents_in_strings_are_unfolded_on_request(
+    connection: duckdb.DuckDBPyConnection, source: bytes, line: str | bytes
+) -> None:
+    """The document takes its string's place, by the rules for events; whatever is no document stays a string."""
+    expected = line if isinstance(line, str) else line.decode()
+    result = read(connection, source, rules=Rules(MAX_BYTES, unfold=("data",))).check()
+    assert result.lines == [expected]
+    assert result.remarks["unfolded"] == (expected != source.decode())
+    assert read(connection, source).lines == [source.decode()]
+
+
+@pytest.mark.parametrize("lead", [b"", b"[\n  "])
+@pytest.mark.parametrize("cut", range(1100, 1160, 7))
+def test_inner_lines_of_an_object_that_is_too_long_are_no_events(
+    connection: duckdb.DuckDBPyConnection, lead: bytes, cut: int
+) -> None:
+    """Although its end lies in a later piece, nothing of it is an event; what follows it is."""
+    indent = lead.rpartition(b"\n")[2]
+    inner = b",\n".join([indent + b'  {"n": 1}'] * 500)
+    data = lead + b"{\n" + indent + b'"a": [\n' + inner + b"\n" + indent + b"  ]\n" + indent + b"}"
+    data += b",\n  " + OTHER + b"\n]\n" if lead else b"\n" + OTHER + b"\n"
+    result = read(connection, data, pieces=repeat(cut), max_bytes=1024).check()
+    assert result.lines == [OTHER.decode()]
+    assert {reason for reason, _ in result.reasons} == {"too_long"}
 
 
 @pytest.mark.parametrize("depth", [MAX_NESTING - 1, MAX_NESTING])
@@ -351,7 +411,7 @@ def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConn
 def test_rest_of_a_long_line_may_look_like_an_event(connection: duckdb.DuckDBPyConnection) -> None:
     """Where a line began decides, not what is left of it."""
     segment = Segment(0, 5000, b'{"b":1}\n' + EVENT + b"\n", within_line=True)
-    reading = read_batch(connection, [segment], MAX_BYTES)
+    reading = read_batch(connection, [segment], Rules(MAX_BYTES))
     assert reading.lines["line"].to_pylist() == [EVENT.decode()]
     assert reading.dead == [DeadLetter(0, 5000, 8, "too_long", b'{"b":1}\n')]
 
@@ -383,8 +443,8 @@ def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection
     """Files read together are read as if each were alone, unfinished ends, marks at the beginning and all."""
     contents = [EVENT + b"\n", b"", b'{"a":', BOM + OTHER, b"[" + EVENT, b"", b"], garb", b'{"b":1}', b'1}\n{"c":1}\n']
     segments = [Segment(number, 100 * number * (number > 3), data) for number, data in enumerate(contents)]
-    together = read_batch(connection, segments, MAX_BYTES)
-    alone = [read_batch(connection, [segment], MAX_BYTES) for segment in segments]
+    together = read_batch(connection, segments, Rules(MAX_BYTES))
+    alone = [read_batch(connection, [segment], Rules(MAX_BYTES)) for segment in segments]
     rows = sorted(zip(*together.lines.to_pydict().values(), strict=True))
     assert rows == [row for one in alone for row in zip(*one.lines.to_pydict().values(), strict=True)]
     assert together.dead == [letter for one in alone for letter in one.dead]
@@ -525,7 +585,7 @@ def test_garbage_costs_linear_time(connection: duckdb.DuckDBPyConnection, tmp_pa
     line = b"2031-05-06 07:08:09 plain text of a hundred bytes" + b"." * 50 + b"\n"
     data = line * 100_000
     segment = Segment(0, 0, data)
-    (letter,) = read_batch(connection, [segment], 16 << 20).dead
+    (letter,) = read_batch(connection, [segment], Rules(16 << 20)).dead
     assert letter.raw == data
 
 
@@ -534,6 +594,6 @@ def test_long_strings_need_bounded_memory(connection: duckdb.DuckDBPyConnection)
     """A pretty-printed event with a string of 15 MB is an event, and costs a few times its size."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = b'{\n  "a": "' + b"x\\n" * (5 << 20) + b'"\n}\n' + EVENT
-    lines = read_batch(connection, [Segment(0, 0, data, sealed=True)], 16 << 20).lines["line"].to_pylist()
+    lines = read_batch(connection, [Segment(0, 0, data, sealed=True)], Rules(16 << 20)).lines["line"].to_pylist()
     assert [len(line) for line in lines] == [len(EVENT), len(data) - len(EVENT) - 6] or len(lines) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000

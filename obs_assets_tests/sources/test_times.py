@@ -9,15 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_REASON, TIME_TEXT, TIME_VALUES
+from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_PATHS, TIME_REASON, time_text, time_values
 from obs_assets.store import connect
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
 FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)
 
 _SQL = f"""
-SELECT event_time, {TIME_REASON} FROM (SELECT *, {EVENT_TIME} AS event_time FROM (SELECT *, {TIME_TEXT} AS time_text
-FROM (SELECT *, {TIME_VALUES} AS times
+SELECT event_time, {TIME_REASON} FROM (SELECT *, {EVENT_TIME} AS event_time
+FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text FROM (SELECT *, {time_values(TIME_PATHS)} AS times
 FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour))))
 """
 
