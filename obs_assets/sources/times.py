@@ -45,6 +45,9 @@ def time_text(paths: Sequence[str]) -> str:
     return f"coalesce({', '.join(f'times[{n}]' for n in range(1, len(paths) + 1))})"
 
 
+TIME_VALUES, TIME_TEXT = time_values(TIME_PATHS), time_text(TIME_PATHS)
+"""Both where no path is configured."""
+
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
 # round nanoseconds up.
 _EPOCH_MICROS = """CASE
