@@ -271,13 +271,13 @@ class _Env:
 
 
 def render(value: Any, env: Mapping[str, str]) -> Any:
-    """Fill in ``{{ env.NAME }}`` anywhere in a document.
+    """Fill in ``{{ env.NAME }}`` anywhere in a document but in an alert's ``summary``, which is filled in when it fires.
 
     Raises:
         ConfigurationError: a template is wrong.
     """
     if isinstance(value, Mapping):
-        return {key: render(item, env) for key, item in value.items()}
+        return {key: item if key == "summary" else render(item, env) for key, item in value.items()}
     if isinstance(value, list):
         return [render(item, env) for item in value]
     if isinstance(value, str) and "{{" in value:

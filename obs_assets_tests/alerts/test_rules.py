@@ -3,14 +3,18 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from obs_assets import pipeline
 from obs_assets.alerts import AlertRule, matching, with_rule
+from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.events import Frame, with_columns
 
 EVENTS: list[dict[str, Any]] = [
@@ -83,3 +87,14 @@ def test_an_unknown_option_is_refused() -> None:
     """A condition that this version does not know is an error, not a rule that is wider than meant."""
     with pytest.raises(ValidationError):
         AlertRule.model_validate({"threshold": 3})
+
+
+def test_the_page_of_alerts_shows_rules_that_load() -> None:
+    """The example of docs/alerts.md is a valid block, its summary untouched until an alert fires."""
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    block = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    values = pipeline.render({"destinations": block}, {"WEBHOOK_URL": "https://example.com/"})
+    (webhook,) = pipeline.parse(values).destinations
+    assert isinstance(webhook, WebhookConfig)
+    assert [rule.measures for rule in webhook.rules] == [False, True, True, True, True]
+    assert "{{ value" in str(webhook.rules[3].summary)

@@ -278,7 +278,10 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
         11: "attributes.destinations.1.retention_days 'soon' is not of type 'integer'",
     }.items():
         assert f"{file}:{line} - obs_assets.components.ObservabilityPipeline {words}" in checked.out
-    assert "'error_rat' is not one of ['default_rate', 'deterministic_key', 'enabled', 'error_rate'" in checked.out
+    assert (
+        "'error_rat' is not one of ['adaptive_target', 'default_rate', 'deterministic_key', 'enabled', 'error_rate'"
+        in checked.out
+    )
 
     validated = harness.run("dagster", "definitions", "validate", env=env, cwd=copy_of_project)
     assert validated.code == 1

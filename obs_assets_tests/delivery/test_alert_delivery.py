@@ -60,7 +60,11 @@ class Place:
     def build(self, hours: int, failed: dict[str, int], generation: int = 1, *, completed: int = 1) -> Delivery:
         """Deliver the hour so many hours after the first."""
         hour = Hour(HOUR.start + timedelta(hours=hours))
-        events = [{"type": "task_failed", "worker": w, "level": "error"} for w, n in failed.items() for _ in range(n)]
+        events = [
+            {"type": "task_failed", "worker": w, "level": "error", "hour": hours}
+            for w, n in failed.items()
+            for _ in range(n)
+        ]
         events += [{"type": "task_completed"}] * completed
         self.clock.now = max(self.clock.now, hour.end + timedelta(minutes=6))
         return self.webhook.deliver(offer_of(frame_of(self.connection, events, hour), hour, generation))
