@@ -271,7 +271,7 @@ class _Env:
 
 
 def render(value: Any, env: Mapping[str, str]) -> Any:
-    """Fill in ``{{ env.NAME }}`` anywhere in a document but in an alert's ``summary``, which is filled in when it fires.
+    """Fill in ``{{ env.NAME }}`` anywhere but in an alert's ``summary``, which is filled in when it fires.
 
     Raises:
         ConfigurationError: a template is wrong.
