@@ -420,6 +420,22 @@ def test_of_two_writers_one_is_stopped(
     assert held(destination, duck) == [{"n": max(2, other)}]
 
 
+def test_a_writer_that_lost_its_objects_does_not_publish(
+    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+) -> None:
+    """Another run replaces the objects just before the manifest is put: it wins, and its manifest stays."""
+    rival = S3Destination(S3Config(), server)
+    destination.deliver(offer_of(frame_of(duck, [{"n": 0}]), generation=0))
+    ours, theirs = (offer_of(frame_of(duck, [{"n": n}]), generation=n) for n in (1, 2))
+    at_first_put(destination, lambda: at_first_put(destination, lambda: rival.deliver(theirs)))
+    with pytest.raises(StaleHourError):
+        destination.deliver(ours)
+    manifest = manifest_of(client, server)
+    assert manifest.version.generation == 2
+    assert manifest.objects[0].sha256 == hashlib.sha256(read(client, server, FIRST)).hexdigest()
+    assert held(destination, duck) == [{"n": 2}]
+
+
 def test_a_lost_answer_is_no_lost_race(
     destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
 ) -> None:
