@@ -8,8 +8,8 @@ the speed of a database:
 3. Such a member is decoded and judged by the exact rules; the outcome is remembered, since values repeat.
 4. The new literals are spliced into the text. Everything else keeps its bytes, numbers keep their digits.
 
-`redact_text` judges every member of an event instead, trigger or not: for single events, and the slow truth that the
-fast way is tested against.
+`redact_text` walks to every member of an event instead, trigger or not, and never edits in place: for single events,
+and the slow truth that the fast way is tested against.
 
 An event on which the redactor fails is set aside as a dead letter, without a word of it in any message.
 """
@@ -296,6 +296,9 @@ class _Outcome(NamedTuple):
     failed: bool = False
 
 
+_FAILED = _Outcome("{}", (), failed=True)
+
+
 class _Redacted(NamedTuple):
     """A string in its redacted form, and the type of each value redacted in it."""
 
@@ -379,30 +382,22 @@ class _Redactor:
         self._field = _remembered(self._field_json)
 
     def redact(self, event: str) -> _Outcome:
-        """Redact one event, looking at every string and number in it."""
-        return self._guarded(event, lambda: _everywhere(event))
+        """Redact one event by a walk to every string and number in it."""
+        return _guarded(event, lambda: self._walk(event, _everywhere(event)))
 
     def redact_hit(self, event: str) -> _Outcome:
-        """Redact one event, looking only where a trigger fires."""
-        return self._guarded(event, lambda: self._hits(event))
+        """Redact one event, looking only where a trigger fires, and in place if that will do."""
+        return _guarded(event, lambda: self._redact_hits(event))
 
-    def _hits(self, event: str) -> Iterable[Span]:
+    def _redact_hits(self, event: str) -> _Outcome:
         text = event.encode() if event.isascii() else event  # of bytes, RE2 need not count characters
-        return (match.span() for match in self.any_trigger.finditer(text))
-
-    def _guarded(self, event: str, find_hits: Callable[[], Iterable[Span]]) -> _Outcome:
-        try:
-            return self._redact(event, find_hits())
-        except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
-            return _Outcome("{}", (), failed=True)
-
-    def _redact(self, event: str, hits: Iterable[Span]) -> _Outcome:
-        if not event.lstrip().startswith("{"):
-            raise ValueError("not an object")
-        spans = list(hits)
-        if "\\" not in event and _MARK not in event and (outcome := self._in_place(event, spans)) is not None:
+        hits = [match.span() for match in self.any_trigger.finditer(text)]
+        if "\\" not in event and _MARK not in event and (outcome := self._in_place(event, hits)) is not None:
             return outcome
-        walk = _Walk(self, event, spans)
+        return self._walk(event, hits)
+
+    def _walk(self, event: str, hits: list[Span]) -> _Outcome:
+        walk = _Walk(self, event, hits)
         walk.run()
         return _Outcome(walk.marked_text(), tuple(sorted(walk.types))) if walk.types else _Outcome()
 
@@ -593,6 +588,16 @@ class _Redactor:
         except (KeyError, TypeError):
             return None
         return set(fields) if is_own and mark["mode"] in get_args(Mode) else None
+
+
+def _guarded(event: str, redact_it: Callable[[], _Outcome]) -> _Outcome:
+    """The outcome for an event, a failed one if anything goes wrong."""
+    if not event.lstrip().startswith("{"):
+        return _FAILED
+    try:
+        return redact_it()
+    except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
+        return _FAILED
 
 
 def _remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:

@@ -460,6 +460,68 @@ def test_masks_show_what_the_original_showed_but_nothing_of_secrets(value: str, 
     assert redacted(value) == mask
 
 
+ONE_OF_EACH = {
+    "email": "bob.smith@example.com",
+    "phone": "212-555-0123",
+    "ssn": "219-09-9999",
+    "credit_card": "378282246310005",
+    "api_key": "sk-" + LETTERS,
+    "password": "password=hunter2",
+    "ip_address": "75.166.8.11",
+    "iban": "DE89370400440532013000",
+    "mac_address": "00:1a:2b:3c:4d:5e",
+}
+LEFT = {"mask": r".*\*\*\*.*", "hash": r".*\[REDACTED:[0-9a-f]{32}\]", "remove": r".*\[REDACTED\]"}
+
+
+@pytest.mark.parametrize("other", ["mask", "hash", "remove", "keep"])
+@pytest.mark.parametrize("type_", ONE_OF_EACH)
+def test_a_type_has_a_mode_of_its_own(connection: duckdb.DuckDBPyConnection, type_: str, other: str) -> None:
+    """That type is left as its mode says, or kept and not counted; all others as ``mode`` says."""
+    assert set(ONE_OF_EACH) == {detector.type for detector in DETECTORS}
+    config = RedactConfig.model_validate({"mode": "remove", "modes": {type_: other}})
+    text = json.dumps({"values": list(ONE_OF_EACH.values())}, separators=(",", ":"))
+    event, counts = redact_text(text, config, KEY)
+    assert counts == dict.fromkeys(ONE_OF_EACH.keys() - ({type_} if other == "keep" else set()), 1)
+    for name, left in zip(ONE_OF_EACH, json.loads(event)["values"], strict=True):
+        if name == type_ and other == "keep":
+            assert left == ONE_OF_EACH[name]
+        else:
+            assert re.fullmatch(LEFT[other if name == type_ else "remove"], left)
+    result = redact(connection, frame_of(connection, [text]), config, KEY)
+    assert rows(result) == [(event, sorted(counts), None)]
+
+
+def test_the_mark_names_the_mode_of_a_field() -> None:
+    """Where a type has another mode than the event's, its fields say so; the others do not repeat the event's."""
+    config = RedactConfig.model_validate({"modes": {"email": "hash", "ssn": "remove", "phone": "mask"}})
+    text = event_of("bob@example.com, 219-09-9999, call 212-555-0123")
+    event, _ = redact_text(text, config, KEY)
+    assert json.loads(event)["_redaction"] == {
+        "redacted": True,
+        "mode": "mask",
+        "fields": [
+            {"field": "message", "type": "email", "mode": "hash"},
+            {"field": "message", "type": "phone"},
+            {"field": "message", "type": "ssn", "mode": "remove"},
+        ],
+    }
+    assert redact_text(event, config, KEY) == (event, {})
+
+
+@pytest.mark.parametrize("modes", [{"emial": "hash"}, {"email": "shred"}, {"employee": "keep"}])
+def test_a_mode_that_means_nothing_is_refused_at_load(modes: dict[str, str]) -> None:
+    """Neither an unknown type nor an unknown mode, since what was meant would go unredacted."""
+    with pytest.raises(ValidationError, match="modes"):
+        RedactConfig.model_validate({"modes": modes})
+
+
+def test_one_type_with_hash_needs_a_key() -> None:
+    """As the mode of all does."""
+    with pytest.raises(ConfigurationError, match="OBS_HASH_KEY"):
+        redact_text("{}", RedactConfig.model_validate({"modes": {"email": "hash"}}))
+
+
 def test_equal_values_have_equal_tokens() -> None:
     """Tokens can be joined on, and a value has another token as another type."""
     tokens = [redacted(text, HASH) for text in ("bob@example.com", "to bob@example.com", "eve@example.com")]
@@ -652,6 +714,31 @@ def test_custom_patterns_are_types_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("validator", "regex", "right", "wrong"),
+    [
+        ("luhn", r"M\d{8}", "M00000018", "M00000019"),
+        ("iban", r"DE\d{20}", "DE89370400440532013000", "DE89370400440532013001"),
+        ("has_digit", r"job-\w+", "job-a1", "job-ab"),
+        ("has_letter_and_digit", r"\b[a-z0-9]{6}\b", "a1b2c3", "112233"),
+    ],
+)
+def test_a_pattern_may_have_a_validator_and_a_replacement(
+    connection: duckdb.DuckDBPyConnection, validator: str, regex: str, right: str, wrong: str
+) -> None:
+    """What fails the validator stays; what passes is replaced by the same words in every mode, once and for all."""
+    pattern = {"name": "mine", "regex": regex, "validator": validator, "replacement": "<mine>"}
+    only_mine = {f"detect_{detector.type}": False for detector in DETECTORS}
+    frame = frame_of(connection, [event_of(f"{wrong}; {right}")])
+    for mode in ("mask", "hash", "remove"):
+        config = RedactConfig.model_validate({"mode": mode, "patterns": [pattern], **only_mine})
+        event, counts = redact_text(event_of(f"{wrong}; {right}"), config, KEY)
+        assert json.loads(event)["message"] == f"{wrong}; <mine>"
+        assert counts == {"mine": 1}
+        assert redact_text(event, config, KEY) == (event, {})
+        assert rows(redact(connection, frame, config, KEY)) == [(event, ["mine"], None)]
+
+
+@pytest.mark.parametrize(
     ("regex", "flags", "value"),
     [
         ("^secretive", "", "secretive"),
@@ -686,6 +773,8 @@ def test_a_pattern_fires_wherever_it_matches(regex: str, flags: str, value: str 
         ({"regex": ""}, "at least 1 character"),
         ({"regex": "a", "flags": "x"}, "should match"),
         ({"regex": "a", "name": "bob@example.com"}, "should match"),
+        ({"regex": "a", "validator": "verhoeff"}, "there are luhn"),
+        ({"regex": "a", "replacement": "<a>"}, "replacement"),
     ],
 )
 def test_a_pattern_that_cannot_work_is_refused_at_load(pattern: dict[str, str], reason: str) -> None:
@@ -826,6 +915,18 @@ def test_lone_surrogates_survive(connection: duckdb.DuckDBPyConnection) -> None:
         assert [dropped_by for _, _, dropped_by in rows(result)] == [None, None]
         assert redacted_by_type(result) == {"email": 3}
     assert "\\ud800 b***b@example.com" in redact_text(texts[0], MASK)[0]
+
+
+def test_the_slow_way_takes_no_short_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the fast way is tested against neither edits in place nor asks a trigger."""
+    text = event_of("bob@example.com")
+    expected = redact_text(text, MASK)
+    redactor = redact_module._Redactor(MASK, None)
+    monkeypatch.setattr(redact_module, "_redactor", lambda *_: redactor)
+    monkeypatch.setattr(redactor, "_in_place", None)
+    monkeypatch.setattr(redactor, "any_trigger", None)
+    assert redact_text(text, MASK) == expected
+    assert redactor.redact_hit(text).failed
 
 
 # ---- any event
