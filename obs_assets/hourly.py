@@ -446,6 +446,12 @@ class HourlyPipeline:
         found = [self.destination(name) for name in self.destination_names]
         return [destination for destination in found if isinstance(destination, WebhookAlerts)]
 
+    def tables(self) -> list[PostgresDestination]:
+        """The tables of events, for those who look after their leaves."""
+        configs = self.config.enabled_destinations
+        found = [self.destination(asset_name(config)) for config in configs if isinstance(config, PostgresConfig)]
+        return [destination for destination in found if isinstance(destination, PostgresDestination)]
+
     @property
     def destination_names(self) -> list[str]:
         """The assets' names of the enabled destinations."""

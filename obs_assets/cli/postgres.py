@@ -31,16 +31,12 @@ def init(pipeline_name: Pipeline = "pipeline", reader: Reader = "obs_reader", as
 def upkeep(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
     """Drop the leaves that retention_days no longer keeps, and roll small old leaves up into larger ones."""
     now = datetime.now(UTC)
-    done = {}
-    for found in _tables(hourly_pipeline(pipeline_name)):
-        dropped = [f"Dropped {leaf}." for leaf in found.drop_expired(now)]
-        done[found.key] = dropped + [f"Rolled up {leaf}." for leaf in found.roll_up(now)]
+    done = {found.key: found.upkeep(now) for found in _tables(hourly_pipeline(pipeline_name))}
     _print(done, as_json, nothing="needs nothing")
 
 
 def _tables(hourly: HourlyPipeline) -> list[PostgresDestination]:
-    found = [hourly.destination(name) for name in hourly.destination_names]
-    tables = [destination for destination in found if isinstance(destination, PostgresDestination)]
+    tables = hourly.tables()
     if not tables:
         raise ConfigurationError("the pipeline has no destination of type postgres that is enabled")
     return tables

@@ -13,6 +13,8 @@ from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
+from obs_assets.components.upkeep import upkeep_job, upkeep_schedule
+from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
 from obs_assets.settings import Settings
@@ -38,10 +40,12 @@ def pipeline_definitions(
         selection=dg.AssetSelection.assets(*stages, *destinations),
         description="Builds an hour, from what has landed to every destination.",
     )
+    has_tables = any(isinstance(block, PostgresConfig) for block in config.enabled_destinations)
+    upkeep = [upkeep_job(hourly, naming)] if has_tables else []
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        jobs=[landing, job],
-        schedules=[hourly_schedule(hourly, naming, job)],
+        jobs=[landing, job, *upkeep],
+        schedules=[hourly_schedule(hourly, naming, job), *(upkeep_schedule(naming, each) for each in upkeep)],
         sensors=[new_files_sensor(hourly, naming, landing), stale_hours_sensor(hourly, naming, job)],
         # Seven trivial steps: 22 s with a process each, 4 s in one
         executor=dg.in_process_executor,

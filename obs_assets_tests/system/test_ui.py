@@ -61,5 +61,5 @@ def test_the_pages_that_a_user_opens(address: str) -> None:
     assert "email" in hour
     assert "ana@example.com" not in hour
     automation = browse(f"{address}/automation", "--dump-dom")
-    for name in ("event_file_sensor", "stale_hour_sensor", "hourly_pipeline_schedule"):
+    for name in ("event_file_sensor", "stale_hour_sensor", "hourly_pipeline_schedule", "postgres_upkeep_schedule"):
         assert name in automation

@@ -296,6 +296,15 @@ class PostgresDestination:
                 },
             )
 
+    def upkeep(self, now: datetime) -> list[str]:
+        """Drop what has expired and roll up what is old; to be run daily. Harmless to repeat.
+
+        Returns:
+            what was done, a sentence for each leaf; nothing when there was nothing to do.
+        """
+        dropped = [f"Dropped {leaf}." for leaf in self.drop_expired(now)]
+        return dropped + [f"Rolled up {leaf}." for leaf in self.roll_up(now)]
+
     def drop_expired(self, now: datetime) -> list[str]:
         """Drop the leaves that ended ``retention_days`` before ``now``, and what ledger and statistics say of them.
 
