@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from obs_assets.hours import ONE_HOUR, Hour
 
 HOURLY_FROM_ROWS = 200_000
-"""An hour from so many rows on gets a leaf of its own while it is hot: see docs/postgres.md for the measurement."""
+"""An hour from so many rows on gets a leaf of its own while it is hot. A choice, not a measured limit."""
 
 HOT = timedelta(days=2)
 """How long hours keep leaves of their own before they are rolled up into a day."""
