@@ -247,6 +247,14 @@ def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
     assert (done.code, done.err) == (1, f"obs: line 2 of {file} is not JSON\n")
 
 
+def test_redact_holds_no_file_in_memory(obs: Obs, tmp_path: Path) -> None:
+    """With --json too, an event is printed before the next line is read; no event at all is an empty list."""
+    (file := tmp_path / "some.jsonl").write_text('{"n": 1}\n{"n": 2}\nCANARY\n')
+    assert obs("redact", str(file), "--json").out == '{"events": [{"n": 1},\n{"n": 2}'
+    file.write_text("\n")
+    assert json.loads(obs("redact", str(file), "--json").out) == {"events": [], "redacted": {}}
+
+
 def test_validate_tries_everything(obs: Obs) -> None:
     """The file, the events folder and each server, one line each."""
     done = obs("validate")

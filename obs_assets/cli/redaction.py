@@ -22,7 +22,7 @@ def redact(
     key = hourly.settings.hash_key
     secret = key.get_secret_value().encode() if key else None
     counts: Counter[str] = Counter()
-    lines: list[str] = []
+    separator = '{"events": ['
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -32,11 +32,13 @@ def redact(
             fail(f"line {number} of {file.name} is not JSON", 1)
         text, found = redact_text(line.strip(), hourly.config.redact, secret)
         counts.update(found)
-        if as_json:
-            lines.append(text)
+        if as_json:  # one after the other, and as they are: files may be large, and numbers keep all digits
+            typer.echo(f"{separator}{text}", nl=False)
+            separator = ",\n"
         else:
             typer.echo(text)
-    if as_json:  # the events as they are, so that their numbers keep all digits
-        typer.echo(f'{{"events": [{", ".join(lines)}], "redacted": {json.dumps(counts)}}}')
+    if as_json:
+        begin = "" if separator == ",\n" else separator
+        typer.echo(f'{begin}], "redacted": {json.dumps(counts)}}}')
         return
     typer.echo(", ".join(f"{name} {count:,}" for name, count in counts.most_common()) or "nothing to redact", err=True)
