@@ -405,23 +405,38 @@ class HourlyPipeline:
         raise ConfigurationError(f"no destination is called {name!r}; there are {known}")
 
     def destination(self, name: str) -> Destination:
-        """The destination, its server started if it is an embedded one. Made once: its clients are costly."""
-        if name not in self._destinations:
-            self._destinations[name] = self._make_destination(name, self.destination_config(name))
-        return self._destinations[name]
+        """The destination, its server started if it is an embedded one.
+
+        Kept, since its clients are costly, for as long as its server stays where it is: an embedded one that had to be
+        started again may have moved to another port.
+        """
+        config = self.destination_config(name)
+        server = self._server_of(config)
+        kept = self._destinations.get(name)
+        if kept is None or kept[0] != server:
+            kept = self._destinations[name] = (server, self._make_destination(name, config, server))
+        return kept[1]
 
     @cached_property
-    def _destinations(self) -> dict[str, Destination]:
+    def _destinations(self) -> dict[str, tuple[PostgresSettings | S3Settings | None, Destination]]:
         return {}
 
-    def _make_destination(self, name: str, config: DestinationConfig) -> Destination:
-        match config:
-            case PostgresConfig():
-                return PostgresDestination(config, self.postgres)
-            case S3Config():
-                return S3Destination(config, None if config.is_local else self.s3)
-            case WebhookConfig():
-                return WebhookAlerts(self.ledger_name(name), config, self.postgres, self.settings.webhook)
+    def _server_of(self, config: DestinationConfig) -> PostgresSettings | S3Settings | None:
+        """Where a destination's server is now; None for a directory."""
+        if isinstance(config, S3Config):
+            return None if config.is_local else self.s3
+        return self.postgres
+
+    def _make_destination(
+        self, name: str, config: DestinationConfig, server: PostgresSettings | S3Settings | None
+    ) -> Destination:
+        match config, server:
+            case PostgresConfig(), PostgresSettings():
+                return PostgresDestination(config, server)
+            case S3Config(), S3Settings() | None:
+                return S3Destination(config, server)
+            case WebhookConfig(), PostgresSettings():
+                return WebhookAlerts(self.ledger_name(name), config, server, self.settings.webhook)
         raise ConfigurationError(f"{name!r} is of an unknown type")
 
     def ledger_name(self, name: str) -> str:
@@ -457,12 +472,12 @@ class HourlyPipeline:
         """The assets' names of the enabled destinations."""
         return [asset_name(config) for config in self.config.enabled_destinations]
 
-    @cached_property
+    @property
     def postgres(self) -> PostgresSettings:
-        """The PostgreSQL server: the environment's, else the embedded one."""
+        """The PostgreSQL server: the environment's, else the embedded one, started if it does not run."""
         return self.settings.postgres or embedded.postgres(self.settings.data_dir)
 
-    @cached_property
+    @property
     def s3(self) -> S3Settings:
-        """The S3 server: the environment's, else the embedded one."""
+        """The S3 server: the environment's, else the embedded one, started if it does not run."""
         return self.settings.s3 or embedded.s3(self.settings.data_dir)

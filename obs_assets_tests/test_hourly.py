@@ -1,10 +1,12 @@
 """An hour, stage by stage: what arrives, what is set aside, who waits for whom, and what bad input is answered with."""
 
+import contextlib
 import gzip
 import hashlib
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +14,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import tenacity
 from pydantic import SecretStr
 
+from obs_assets import embedded, pipeline
 from obs_assets import hourly as module
-from obs_assets import pipeline
 from obs_assets.demo.receiver import Receiver
 from obs_assets.errors import ConfigurationError, HourBusyError, MissingFrameError, ReceiptError, StaleHourError
 from obs_assets.hourly import HourlyPipeline
@@ -442,6 +445,34 @@ def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None
     assert harness.objects(hourly.settings) == {}
     assert harness.ask(hourly.settings.postgres, "SELECT 1 FROM events") == []
     hourly.deliver(destination, HOUR)
+
+
+@tenacity.retry(retry=tenacity.retry_if_exception_type(OSError), stop=tenacity.stop_after_delay(10), reraise=True)
+def take(port: int) -> socket.socket:
+    """Listen on a port, which a killed process may hold a moment longer."""
+    return socket.create_server(("127.0.0.1", port))
+
+
+@pytest.mark.slow
+def test_an_embedded_server_may_move(events_dir: Path, tmp_path: Path) -> None:
+    """A code server that runs for weeks finds servers that died and came back elsewhere, and starts them itself."""
+    hourly = HourlyPipeline(harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data"))
+    try:
+        hourly.land()
+        harness.build(hourly, HOUR)
+        kept = {name: hourly.destination(name) for name in DESTINATIONS}
+        assert {name: hourly.destination(name) for name in DESTINATIONS} == kept
+        taken = (hourly.postgres.port, urlsplit(hourly.s3.endpoint_url).port)
+        embedded.stop(hourly.settings.data_dir)
+        with contextlib.ExitStack() as others:
+            for port in taken:
+                others.enter_context(take(port))
+            assert hourly.is_current(HOUR)
+            assert hourly.staleness().unreachable == {}
+        assert hourly.postgres.port not in taken
+        assert urlsplit(hourly.s3.endpoint_url).port not in taken
+    finally:
+        embedded.stop(hourly.settings.data_dir)
 
 
 def test_the_frame_of_an_hour_can_be_read_by_anybody(hourly: HourlyPipeline) -> None:

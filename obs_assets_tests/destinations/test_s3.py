@@ -11,7 +11,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -452,6 +454,32 @@ def test_a_lost_answer_is_no_lost_race(
     assert destination.deliver(offer_of(frame_of(duck, [{"n": 1}]))).written == 1
     assert answered == [200]
     assert manifest_of(client, server).objects[0].sha256 == hashlib.sha256(read(client, server, FIRST)).hexdigest()
+
+
+def test_threads_share_a_destination(
+    destination: S3Destination, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sensors of one process ask it at the same time: who is done first, closes nothing under another's request."""
+    destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
+    closed: list[int] = []
+    close = destination.place.client.close
+    monkeypatch.setattr(destination.place.client, "close", lambda: (closed.append(1), close()))
+    both_asked = threading.Barrier(2, timeout=20)
+
+    def meet(**_: object) -> None:
+        both_asked.wait()
+        if threading.current_thread().name.endswith("_1"):
+            first.result(20)
+            seen.append(len(closed))
+
+    seen: list[int] = []
+    destination.place.client.meta.events.register("before-send.s3.GetObject", meet)
+    with ThreadPoolExecutor(2, thread_name_prefix="tick") as ticks:
+        first = ticks.submit(destination.holding, HOUR)
+        second = ticks.submit(destination.holding, HOUR)
+        assert first.result() == second.result() is not None
+    assert seen == [0]
+    assert closed == [1]
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,8 @@ class Bucket:
         self.server = server
         self.url = f"s3://{server.bucket}"
         self._given_client = client
+        self._lock = threading.Lock()
+        self._users = 0
         owner = {"ExpectedBucketOwner": config.expected_bucket_owner} if config.expected_bucket_owner else {}
         self._bucket: dict[str, Any] = {"Bucket": server.bucket, **owner}
 
@@ -59,14 +62,19 @@ class Bucket:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
-        """Use of the client: its errors are ours, and no connection stays open afterwards."""
+        """Use of the client: its errors are ours, and no connection stays open after the last of its users, in whatever
+        thread: to close it under a request of another would fail that one."""
         with _explained(self.server):
-            client = self.client
+            with self._lock:
+                client = self.client
+                self._users += 1
             try:
                 yield
             finally:
-                if client is not self._given_client:
-                    client.close()
+                with self._lock:
+                    self._users -= 1
+                    if not self._users and client is not self._given_client:
+                        client.close()
 
     @contextlib.contextmanager
     def alone(self, manifest_key: str) -> Iterator[None]:
