@@ -15,6 +15,7 @@ The passes are the truth. A crash leaves a folder that no rename has published, 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -143,6 +144,7 @@ class LandingLog:
         self.root = landed_dir
         self.passes_dir = landed_dir / "passes"
         self.temp_dir = landed_dir / "tmp"
+        self._checkpoint: tuple[tuple[int, int, int], Landed] | None = None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -227,18 +229,31 @@ class LandingLog:
         return self.passes_dir / f"{number:08d}"
 
     def _read_checkpoint(self) -> Landed:
+        """The checkpoint, parsed once for each file that it has been: a range of hours asks for every one of them.
+
+        A copy, since passes are added to it. One that is kept too long would do no harm: the passes after it are read.
+        """
         try:
-            state = json.loads((self.root / "checkpoint.json").read_text())
-            if state["form"] != _CHECKPOINT_FORM:
-                return Landed()
-            files = [known_from_json(file) for file in state["files"]]
-            return Landed(
-                last_pass=state["last_pass"],
-                files={file.file_id: file for file in files},
-                hours={key: _landed_hour(value) for key, value in state["hours"].items()},
-            )
+            with (self.root / "checkpoint.json").open() as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+                kept = self._checkpoint
+                if kept is None or kept[0] != identity:
+                    kept = self._checkpoint = (identity, _landed(json.load(file)))
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return Landed()  # a cache: the passes hold all of it
+        return replace(kept[1], files=dict(kept[1].files), hours=dict(kept[1].hours))
+
+
+def _landed(state: dict[str, Any]) -> Landed:
+    if state["form"] != _CHECKPOINT_FORM:
+        return Landed()
+    files = [known_from_json(file) for file in state["files"]]
+    return Landed(
+        last_pass=state["last_pass"],
+        files={file.file_id: file for file in files},
+        hours={key: _landed_hour(value) for key, value in state["hours"].items()},
+    )
 
 
 def read_pass(path: Path) -> LandingPass:

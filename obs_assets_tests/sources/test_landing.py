@@ -19,6 +19,7 @@ from obs_assets.crash import CRASH_POINTS
 from obs_assets.errors import HourBusyError, ObsError
 from obs_assets.hours import parse_hour
 from obs_assets.sources import landing
+from obs_assets.sources import log as log_module
 from obs_assets.sources.landing import LANDED_SCHEMA, collector
 from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests.sources.place import NOW, Place, event, events, text
@@ -340,6 +341,28 @@ def test_lost_checkpoint_is_rebuilt(place: Place, damage: str | None) -> None:
     lines += place.append("c.jsonl", events(1))
     place.land()
     assert place.audit().lines() == sorted(lines)
+
+
+def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for every hour of a range pays for one reading, and sees another process's pass at once."""
+    place.write("a.jsonl", events(3))
+    place.land()
+    reader, parsed, parse = LandingLog(place.log.root), [], log_module.known_from_json
+    monkeypatch.setattr(log_module, "known_from_json", lambda file: (parsed.append(file), parse(file))[1])
+    first = reader.load()
+    (reading,) = parsed
+    assert reader.load() == first
+    first.hours.clear()  # whoever asked may do with it as he likes
+    first.files.clear()
+    assert parsed == [reading]
+    for name, passes in (("b.jsonl", 2), ("c.jsonl", 3)):
+        place.write(name, events(4))
+        place.land()
+        assert reader.load() == LandingLog(place.log.root).load()
+        assert reader.load().last_pass == passes
+    (place.log.root / "checkpoint.json").unlink()
+    assert reader.load() == LandingLog(place.log.root).load()
+    assert reader.load().last_pass == passes
 
 
 def test_old_checkpoint_catches_up(place: Place) -> None:
