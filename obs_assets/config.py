@@ -1,5 +1,9 @@
 """What every configurable block of a pipeline has in common."""
 
+from pathlib import Path
+from typing import Any
+
+import yaml
 from pydantic import BaseModel
 
 
@@ -13,3 +17,22 @@ class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True):
 
     enabled: bool = True
     name: str | None = None
+
+
+def mapping_or_yaml_file(value: Any) -> Any:
+    """What an option says that is a mapping, or the path of a YAML file with one: the file's content, once read, is the
+    configuration, so that another content is another configuration.
+
+    Raises:
+        ValueError: the file cannot be read, or is not YAML.
+    """
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return yaml.safe_load(Path(value).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the file {value}: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"the file {value}{at} is not YAML: {getattr(error, 'problem', error)}") from None

@@ -9,11 +9,11 @@ The functions below build SQL, one small expression each; `enrich` puts them tog
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from obs_assets.config import Block
+from obs_assets.config import Block, mapping_or_yaml_file
 from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote
 
 Enrichment = Literal["timestamp", "hostname", "environment", "process", "performance", "context"]
@@ -22,14 +22,40 @@ ENRICHMENTS: tuple[Enrichment, ...] = ("timestamp", "hostname", "environment", "
 """In the order in which they add their fields, whatever the order in the configuration."""
 
 
+Usd = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=6)]
+
+ANY_MODEL = "*"
+"""In a price table: every model that it does not name."""
+
+UNKNOWN_MODEL = "unknown"
+"""The model of an event that names none."""
+
+
+class Price(BaseModel, frozen=True, extra="forbid"):
+    """What a model's tokens cost.
+
+    Attributes:
+        input_usd_per_million: a million input tokens, in USD, up to six decimals.
+        output_usd_per_million: a million output tokens, in USD, up to six decimals.
+    """
+
+    input_usd_per_million: Usd
+    output_usd_per_million: Usd
+
+
+ORIGINAL_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
+"""What the original takes, whatever the model."""
+
+
 class EnrichConfig(Block, frozen=True):
     """What to add.
 
     Attributes:
         enrichments: which of those that `enrich` describes; ``all`` is every one of them.
         environment: the field ``environment`` of events that have none.
-        input_usd_per_million: price of a million input tokens, up to six decimals.
-        output_usd_per_million: price of a million output tokens, up to six decimals.
+        prices: model, as events name it, to ``input_usd_per_million`` and ``output_usd_per_million``; ``*`` is every
+            other model, and without it a model that is not named gets no estimate. Or the path of a YAML file with such
+            a table, relative to the working directory; it is read when the configuration is.
     """
 
     enrichments: tuple[Enrichment | Literal["all"], ...] = (
@@ -40,8 +66,9 @@ class EnrichConfig(Block, frozen=True):
         "performance",
     )
     environment: str = "development"
-    input_usd_per_million: Decimal = Field(Decimal(3), ge=0, max_digits=12, decimal_places=6)
-    output_usd_per_million: Decimal = Field(Decimal(15), ge=0, max_digits=12, decimal_places=6)
+    prices: Annotated[
+        dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
+    ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
 
     @property
     def applied(self) -> tuple[Enrichment, ...]:
@@ -58,8 +85,8 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
     environment  ``environment`` of the configuration, ``python_version`` of the landing process
     process      ``process_id`` of the landing process
     performance  ``duration_ms`` from ``started_at`` to ``completed_at``: whole milliseconds, zero included;
-                 ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``, unless the
-                 event names its cost: ``cost_usd`` or ``cost``
+                 ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``, at the
+                 model's price, unless the event names its cost: ``cost_usd`` or ``cost``
     context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
                  with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
     always       ``_enrichment``: by whom, and which of the above were configured
@@ -191,15 +218,18 @@ def _estimated() -> str:
     return f"input_cost IS NOT NULL AND {_there('cost_estimate')} IS NULL AND {own}"
 
 
+def _model() -> str:
+    return f"""CASE WHEN {_given("model")} LIKE '"%' THEN {_given("model")} ELSE {_string(UNKNOWN_MODEL)} END"""
+
+
 def _cost_estimate() -> str:
-    model = f"""CASE WHEN {_given("model")} LIKE '"%' THEN {_given("model")} ELSE '"unknown"' END"""
     amounts = {
         "input_cost_usd": _plain("input_cost"),
         "output_cost_usd": _plain("output_cost"),
         "total_cost_usd": _plain("input_cost + output_cost"),
     }
     tokens = {"input": "input_tokens", "output": "output_tokens", "total": "input_tokens + output_tokens"}
-    return _object({**amounts, "model": model, "tokens": _object(tokens)})
+    return _object({**amounts, "model": _model(), "tokens": _object(tokens)})
 
 
 def _object(values: dict[str, str]) -> str:
@@ -260,9 +290,19 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
     )
     return _derive(
         tokens,
-        input_cost=f"input_tokens * {_usd_per_token(config.input_usd_per_million)}",
-        output_cost=f"output_tokens * {_usd_per_token(config.output_usd_per_million)}",
+        input_cost=f"input_tokens * {_price(config, lambda price: price.input_usd_per_million)}",
+        output_cost=f"output_tokens * {_price(config, lambda price: price.output_usd_per_million)}",
     )
+
+
+def _price(config: EnrichConfig, of: Callable[[Price], Decimal]) -> str:
+    """USD for one token of the event's model, NULL where the table has no price for it."""
+    named = {model: _usd_per_token(of(price)) for model, price in config.prices.items() if model != ANY_MODEL}
+    other = _usd_per_token(of(config.prices[ANY_MODEL])) if ANY_MODEL in config.prices else "NULL"
+    if not named:
+        return other
+    position = f"list_position([{', '.join(map(quote, named))}], json_extract_string({_model()}, '$'))"
+    return f"coalesce([{', '.join(named.values())}][{position}], {other})"
 
 
 def _epoch_ms(key: str) -> str:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from obs_assets import events, store
+from obs_assets.errors import ConfigurationError
 from obs_assets.events import Frame
-from obs_assets.transforms.enrich import ENRICHMENTS, EnrichConfig, enrich
+from obs_assets.pipeline import PipelineConfig, parse
+from obs_assets.transforms.enrich import ENRICHMENTS, EnrichConfig, Price, enrich
 from obs_assets_tests.frames import HOUR, frame_of
 
 Event = dict[str, Any]
@@ -136,13 +138,17 @@ def cost(event: Event, config: EnrichConfig) -> Event | None:
         return None
     read, written = counted.get("input_tokens", 0), counted.get("output_tokens", 0)
     model = event.get("model")
-    input_cost = read * config.input_usd_per_million / 1_000_000
-    output_cost = written * config.output_usd_per_million / 1_000_000
+    name = model if isinstance(model, str) and model else "unknown"
+    price = config.prices.get(name) or config.prices.get("*")
+    if price is None:
+        return None
+    input_cost = read * price.input_usd_per_million / 1_000_000
+    output_cost = written * price.output_usd_per_million / 1_000_000
     return {
         "input_cost_usd": input_cost,
         "output_cost_usd": output_cost,
         "total_cost_usd": input_cost + output_cost,
-        "model": model if isinstance(model, str) and model else "unknown",
+        "model": name,
         "tokens": {"input": read, "output": written, "total": read + written},
     }
 
@@ -219,8 +225,15 @@ CONFIGS = st.builds(
     enrichments=st.lists(st.sampled_from([*ENRICHMENTS, "all"]), max_size=4).map(tuple),
     environment=TEXT,
     name=st.none() | TEXT,
-    input_usd_per_million=st.sampled_from([Decimal(3), Decimal("0.075"), Decimal(0), Decimal("999999.999999")]),
-    output_usd_per_million=st.sampled_from([Decimal(15), Decimal("0.3")]),
+    prices=st.dictionaries(
+        st.sampled_from(["*", "unknown", "development", "wörker 'x'", "7"]),
+        st.builds(
+            Price,
+            input_usd_per_million=st.sampled_from([Decimal(3), Decimal("0.075"), Decimal(0), Decimal("999999.999999")]),
+            output_usd_per_million=st.sampled_from([Decimal(15), Decimal("0.3")]),
+        ),
+        min_size=1,
+    ),
 )
 
 
@@ -317,11 +330,55 @@ def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Eve
     assert "cost_estimate" not in json.loads(text)
 
 
-def test_prices_are_options(connection: duckdb.DuckDBPyConnection) -> None:
-    """Prices of a million tokens come from the configuration, written as 0.15 or "0.15"."""
-    config = EnrichConfig(input_usd_per_million=0.15, output_usd_per_million="0.6")
-    event = enriched(connection, {"token_usage": {"input_tokens": 7, "output_tokens": 3}}, config)
-    assert event["cost_estimate"]["total_cost_usd"] == Decimal("0.00000285")
+def test_each_model_has_its_price(connection: duckdb.DuckDBPyConnection) -> None:
+    """Prices of a million tokens, written as 0.15 or "0.15", by model; a model without one gets no estimate."""
+    prices: dict[str, Any] = {"smäll": {"input_usd_per_million": 0.15, "output_usd_per_million": "0.6"}}
+    other = {"*": {"input_usd_per_million": 1, "output_usd_per_million": 2}}
+    usage = {"input_tokens": 7, "output_tokens": 3}
+
+    def total(model: str | None, prices: dict[str, Any]) -> Decimal | None:
+        event = enriched(connection, {"model": model, "token_usage": usage}, EnrichConfig(prices=prices))
+        return event.get("cost_estimate", {}).get("total_cost_usd")
+
+    assert total("smäll", prices) == total("smäll", prices | other) == Decimal("0.00000285")
+    assert (total("large", prices), total(None, prices)) == (None, None)
+    assert total("large", prices | other) == total(None, prices | other) == Decimal("0.000013")
+
+
+def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None:
+    """The table in a YAML file is the configuration: an edited price is another version of the hours."""
+    path = tmp_path / "prices.yaml"
+
+    def config(price: str) -> PipelineConfig:
+        path.write_text(f"model-a: {{input_usd_per_million: {price}, output_usd_per_million: 2}}\n")
+        return parse({"enrich": {"prices": str(path)}})
+
+    before, same, after = config("0.10"), config("0.10"), config("0.11")
+    assert before.enrich is not None
+    assert before.enrich.prices["model-a"].input_usd_per_million == Decimal("0.10")
+    versions = [config.version("enriched_events", 1).config_hash for config in (before, same, after)]
+    assert versions[0] == versions[1] != versions[2]
+    assert before.version("raw_events", 1) == after.version("raw_events", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "enrich.prices: cannot read the file .*prices.yaml: No such file"),
+        ("a: {b: [", r"enrich.prices: the file .*prices.yaml, line \d+ is not YAML"),
+        ("", "enrich.prices: .*valid dictionary"),
+        ("{}", "enrich.prices: .*at least 1"),
+        ("a: {input_usd_per_million: 1}", "enrich.prices.a.output_usd_per_million: Field required"),
+        ("a: {input_usd_per_million: -1, output_usd_per_million: 1}", "enrich.prices.a.input_usd_per_million: "),
+    ],
+)
+def test_mistakes_in_a_price_table_are_found_at_start(tmp_path: Path, text: str | None, message: str) -> None:
+    """The message names the file, or the model and the price that are wrong."""
+    path = tmp_path / "prices.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        parse({"enrich": {"prices": str(path)}})
 
 
 @pytest.mark.parametrize(
@@ -398,7 +455,8 @@ def test_the_events_own_digits_survive(connection: duckdb.DuckDBPyConnection) ->
 
 def test_unknown_enrichments_and_prices_are_refused() -> None:
     """A typo in the configuration is found at start."""
-    for wrong in ({"enrichments": ("memory",)}, {"input_usd_per_million": -1}, {"output_usd_per_million": "0.0000001"}):
+    price = {"input_usd_per_million": "0.0000001", "output_usd_per_million": 1}
+    for wrong in ({"enrichments": ("memory",)}, {"prices": {"*": price}}):
         with pytest.raises(ValidationError):
             EnrichConfig(**wrong)
 
