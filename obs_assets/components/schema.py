@@ -17,6 +17,9 @@ _ANNOTATIONS = ("title", "description", "default")
 _LEFT_OPEN: Schema = {"type": ["null", "string"], "pattern": r"\{\{"}
 """An option that is null, or a template that is yet to be filled in."""
 
+_PATH: Schema = {"type": "string"}
+"""As a variant: the path of a file that holds the other one."""
+
 _SECTION = re.compile(r"^Attributes:\n(.*?)(?:\n\S|\Z)", re.DOTALL | re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w[\w, ]*): (.*(?:\n     +.*)*)", re.MULTILINE)
 
@@ -87,6 +90,9 @@ def _single(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if variants and all(words):
         del schema["anyOf"]
         return {**schema, "enum": [word for some in words for word in some]}
+    others = [variant for variant in variants if variant != _PATH]
+    if "anyOf" in schema and _PATH in variants and len(others) == 1:
+        return {**{k: v for k, v in schema.items() if k != "anyOf"}, "if": _PATH, "else": others[0]}
     if "oneOf" in schema:
         del schema["oneOf"]
         schema.pop("discriminator", None)

@@ -197,6 +197,8 @@ def test_the_schema_takes_what_pipelines_say() -> None:
         ({"sample": {"error_rate": 7}}, "sample.error_rate", ["7", "maximum of 1"]),
         ({"sample": {"type_rates": {"task": 2}}}, "sample.type_rates.task", ["2", "maximum of 1"]),
         ({"allowed_lateness_minutes": "soon"}, "allowed_lateness_minutes", ["'soon' is not of type 'integer'"]),
+        ({"enrich": {"prices": {"m": {"input_usd_per_m": 1}}}}, "enrich.prices.m", ["'output_usd_per_million'"]),
+        ({"enrich": {"prices": 3}}, "enrich.prices", ["3 is not of type 'object'"]),
         ({"filtr": {}}, "", ["'filtr'", "'filter'"]),
     ],
 )
