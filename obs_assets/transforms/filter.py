@@ -3,6 +3,7 @@
 Every event stays in the frame: the verdict is a column, ``dropped_by``, so that a stage can count before it writes.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -31,12 +32,15 @@ EMPTY_KEYS = 5
 class FilterConfig(Block, frozen=True):
     """What to drop, and what to keep whatever says drop.
 
-    Patterns are searched for in the JSON text of the event, keys included: ``staging`` is also found in an event that
-    only has a key of this name, and a line break within a text stands there as a backslash and an ``n``.
+    Patterns are searched for in each text of the event, at any depth: in strings as they read, without quotes and
+    escapes, ``^`` and ``$`` being a string's own ends; not in keys, numbers or across strings. The original searches
+    the event's JSON, keys included: ``patterns_in: json`` does.
 
     Attributes:
         drop_patterns: drop events in which one of these is found.
         keep_patterns: keep events in which one of these is found.
+        patterns_in: ``text``: each string on its own, but no keys; ``json``: the event's JSON, where ``staging`` is
+            also found as a key, and a line break stands as a backslash and an ``n``.
         drop_levels: drop events of these levels; compared in lower case, ``warn`` is ``warning``.
         drop_event_types: drop events of these types; compared exactly.
         keep_event_types: keep events of these types; compared exactly.
@@ -46,6 +50,7 @@ class FilterConfig(Block, frozen=True):
 
     drop_patterns: tuple[Pattern, ...] = ()
     keep_patterns: tuple[Pattern, ...] = ()
+    patterns_in: Literal["text", "json"] = "text"
     drop_levels: tuple[str, ...] = ()
     drop_event_types: tuple[str, ...] = ()
     keep_event_types: tuple[str, ...] = ()
@@ -103,9 +108,9 @@ def _rules(config: FilterConfig) -> Iterator[str]:
     if config.keep_event_types:
         yield f"WHEN {one_of('event_type', config.keep_event_types)} THEN NULL"
     if config.keep_patterns:
-        yield f"WHEN {_found(config.keep_patterns)} THEN NULL"
+        yield f"WHEN {_found(config.keep_patterns, config.patterns_in)} THEN NULL"
     if config.drop_patterns:
-        yield f"WHEN {_found(config.drop_patterns)} THEN 'filtered:pattern'"
+        yield f"WHEN {_found(config.drop_patterns, config.patterns_in)} THEN 'filtered:pattern'"
     if config.drop_levels:
         yield f"WHEN {one_of('event_level', map(_level, config.drop_levels))} THEN 'filtered:level'"
     if config.drop_event_types:
@@ -121,11 +126,27 @@ def _level(name: str) -> str:
     return "warning" if name.lower() == "warn" else name.lower()
 
 
-def _found(patterns: tuple[str, ...]) -> str:
+def _found(patterns: tuple[str, ...], where: Literal["text", "json"]) -> str:
     # One pattern of all: one scan of the event.
-    any_of = "|".join(f"(?:{pattern})" for pattern in patterns)
-    return f"regexp_matches(event, {quote(any_of)}, 'i')"
+    any_of = quote("|".join(f"(?:{pattern})" for pattern in patterns))
+    in_json = f"regexp_matches(event, {any_of}, 'i')"
+    if where == "json":
+        return in_json
+    in_text = f"len(list_filter({_TEXTS}, lambda text: regexp_matches(text, {any_of}, 'i'))) > 0"
+    if any(_SEES_AROUND.search(pattern) for pattern in patterns):
+        return in_text
+    # What is found in a string without escapes is also found around it: nearly all events are scanned once.
+    return f"CASE WHEN {in_json} OR contains(event, '\\') THEN {in_text} ELSE false END"
 
+
+_SEES_AROUND = re.compile(r"[\^$]|\\[AbBz]")
+"""A pattern with this may hold at a string's end and nowhere in the JSON."""
+
+# In JSON a quote opens or closes a string, and a string before a colon is a key.
+_STRINGS = r"""regexp_extract_all(event, '"(?:[^"\\]|\\.)*"(?:\s*:)?')"""
+
+_TEXTS = f"""list_transform(list_filter({_STRINGS}, lambda string: NOT ends_with(string, ':')), lambda string:
+    CASE WHEN contains(string, '\\') THEN json_extract_string(string, '$') ELSE string[2:-2] END)"""
 
 _GRAVE = f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)})"
 

@@ -48,7 +48,7 @@ LOW_VALUE = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status",
 
 def reference(event: Event, config: FilterConfig) -> str | None:
     """What the original does with one event, with our differences."""
-    text = json.dumps(event, ensure_ascii=False)
+    text = list(texts_in(event)) if config.patterns_in == "text" else [json.dumps(event, ensure_ascii=False)]
     event_type = first(event, "type", "event_type")
     event_level = level(event)
     if event_type in config.keep_event_types or found(config.keep_patterns, text):
@@ -100,14 +100,42 @@ def has_error(event: Event) -> bool:
     return first(event, "error") not in (None, "", "false", "0") or first(event, "error_message") not in (None, "")
 
 
-def found(patterns: tuple[str, ...], text: str) -> bool:
-    return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns)
+def texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(item)
+
+
+def found(patterns: tuple[str, ...], texts: list[str]) -> bool:
+    return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns for text in texts)
 
 
 # ---- plausible events with odd values
 
-WORDS = st.sampled_from(["", "ok", "Staging", "timeout 30 s", "été", 'say "hi"', "worker-042", "a\\b\nc"])
+WORDS = st.sampled_from(
+    [
+        "",
+        "ok",
+        "a:",
+        '","',
+        ":",
+        "\\",
+        'x\\"',
+        "\n",
+        "staging ",
+        "\x7f",
+        "Staging",
+        "timeout 30 s",
+        "été",
+        'say "hi"',
+        "worker-042",
+        "a\\b\nc",
+    ]
+)
 ODD = st.one_of(st.none(), st.booleans(), st.integers(-1, 2), st.just({}), st.just([]), st.just({"staging": 1}), WORDS)
+ODD = st.one_of(ODD, st.lists(ODD, max_size=2), st.dictionaries(WORDS, ODD, max_size=2))
 TYPES = st.sampled_from(
     ["heartbeat", "HEARTBEAT", "Ping", "info", "task_completed", "it's", "system_ERROR", "", 5, None]
 )
@@ -145,13 +173,34 @@ EVENTS: st.SearchStrategy[Event] = st.builds(
     ),
 )
 PATTERNS = st.lists(
-    st.sampled_from(["staging", "worker-\\d+", "ÉTÉ", '^\\{"type"', "timeout|refused", "it's", "\\\\n"]), max_size=2
+    st.sampled_from(
+        [
+            "staging",
+            "worker-\\d+",
+            "ÉTÉ",
+            '^\\{"type"',
+            "timeout|refused",
+            "it's",
+            "\\\\n",
+            "^ok$",
+            "^:",
+            '"',
+            "\\\\",
+            ",",
+            "[^a-z ]$",
+            "a.b",
+            "a\\sb?",
+            "\\bhi",
+        ]
+    ),
+    max_size=2,
 ).map(tuple)
 NAMED_TYPES = st.lists(st.sampled_from(["heartbeat", "task_completed", "it's", "5"]), max_size=2).map(tuple)
 CONFIGS = st.builds(
     FilterConfig,
     drop_patterns=PATTERNS,
     keep_patterns=PATTERNS,
+    patterns_in=st.sampled_from(["text", "text", "json"]),
     drop_levels=st.lists(st.sampled_from(["info", "WARN", "warning", "Debug", "fatal"]), max_size=2).map(tuple),
     drop_event_types=NAMED_TYPES,
     keep_event_types=NAMED_TYPES,
@@ -235,6 +284,30 @@ def test_an_allowlist_drops_what_no_keep_rule_names(connection: duckdb.DuckDBPyC
         "filtered:not_allowed",
         "filtered:low_value",
     ]
+
+
+@pytest.mark.parametrize(
+    ("event", "pattern", "verdicts"),
+    [
+        ({"staging": 1}, "staging", (False, True)),
+        ({"data": [{"where": {"env": "STAGING"}}]}, "staging", (True, True)),
+        ({"message": 'says "no"'}, 'says "no"', (True, False)),
+        ({"message": "two\nlines"}, r"two\slines", (True, False)),
+        ({"message": "caf\u00e9"}, "CAFÉ", (True, True)),
+        ({"message": "ends here", "n": 1}, "here$", (True, False)),
+        ({"message": "begins"}, "^begins", (True, False)),
+        ({"code": 503}, "503", (False, True)),
+        ({"a": "x", "b": "y"}, "x.*y", (False, True)),
+        ({"a": "c:/x", "staging:": ""}, "staging|:$", (False, True)),
+    ],
+)
+def test_patterns_are_searched_for_in_texts(
+    connection: duckdb.DuckDBPyConnection, event: Event, pattern: str, verdicts: tuple[bool, bool]
+) -> None:
+    """Each string as it reads, at any depth, but no key or number, nothing across strings; JSON if asked for."""
+    for patterns_in, dropped in zip(("text", "json"), verdicts, strict=True):
+        config = FilterConfig(drop_patterns=(pattern,), patterns_in=patterns_in, drop_low_value=False)
+        assert verdict(connection, event, config) == ("filtered:pattern" if dropped else None)
 
 
 def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None:
