@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,8 @@ from obs_assets.receipts import Receipt
 
 RECEIPT_CHECK = "receipt_adds_up"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+# An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
+OVERDUE = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90))
 
 DESCRIPTIONS: dict[Stage, str] = {
     "raw_events": "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data.",
@@ -81,6 +84,7 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         group_name="destinations",
         kinds=_KINDS[kind],
         owners=naming.owners,
+        freshness_policy=OVERDUE,
     )
     def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
         def work(inner: dg.AssetExecutionContext, hour: Hour) -> Receipt:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from obs_assets import pipeline
 from obs_assets.components import ObservabilityPipeline, pipeline_definitions
+from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
 from obs_assets.components.pipeline import PipelineAttributes
 from obs_assets.components.schema import schema_of
 from obs_assets.errors import ConfigurationError
@@ -86,6 +89,19 @@ def test_an_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         if isinstance(hours, dg.HourlyPartitionsDefinition):
             assert hours.get_first_partition_key() == "2025-01-01-00:00"
             assert hours.end_offset == 1
+
+
+def test_a_destination_without_news_is_overdue(definitions: dg.Definitions) -> None:
+    """Dagster warns when no hour came for longer than one takes, healing included, and then calls it a failure."""
+    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in definitions.resolve_all_asset_specs()}
+    overdue = {name for name, policy in policies.items() if policy}
+    assert overdue == {"postgres_events", "s3_archive", "webhook_alerts"}
+    for name in overdue:
+        policy = policies[name]
+        assert isinstance(policy, TimeWindowFreshnessPolicy)
+        assert policy.warn_window
+        late = timedelta(hours=1) + LEFT_TO_THE_SCHEDULE
+        assert late < policy.warn_window.to_timedelta() < policy.fail_window.to_timedelta()
 
 
 def test_a_frame_says_what_its_columns_are(definitions: dg.Definitions) -> None:
