@@ -28,7 +28,7 @@ from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
 from obs_assets.hours import Hour
-from obs_assets.receipts import InputVersion
+from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, Settings
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -159,6 +159,24 @@ def test_a_late_event_changes_its_hour_alone(
     assert held(destination, duck) == [{"n": "late"}, {"n": 1}]
     assert held(destination, duck, NEXT) == [{"n": 2}]
     assert ask(server, "SELECT xmin::text FROM events WHERE hour = %s", NEXT.start) == beside
+
+
+def test_receipts_say_what_became_of_an_hour(
+    destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """The view has a row for each stage, in their order, of the last load alone, with what it was built from."""
+    query = "SELECT hour, destination, stage, taken, kept, set_aside, generation, run_id FROM receipts"
+    for generation in (1, 2):
+        version = InputVersion(generation, "config", "code")
+        raw = Receipt(HOUR.key, "raw_events", version, taken=4, kept=4)
+        redacted = Receipt(HOUR.key, "redacted_events", version, taken=4, kept=1, other={"refused": generation})
+        offer = offer_of(frame_of(duck, [{"n": 1}]), generation=generation)
+        destination.deliver(replace(offer, run_id=f"run {generation}", receipts=(raw, redacted)))
+        same = (HOUR.start, "public.events")
+        assert ask(server, query) == [
+            (*same, "raw_events", 4, 4, {}, generation, f"run {generation}"),
+            (*same, "redacted_events", 4, 1, {"refused": generation}, generation, f"run {generation}"),
+        ]
 
 
 def test_an_older_generation_is_turned_away(destination: PostgresDestination, duck: duckdb.DuckDBPyConnection) -> None:
