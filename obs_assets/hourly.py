@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cached_property
 from typing import IO
@@ -157,8 +157,12 @@ class HourlyPipeline:
             raise TransientError(problem)
         return staleness.hours
 
-    def staleness(self) -> "Staleness":
-        """What the destinations do not hold of what has landed, by their own ledgers: a few requests to each."""
+    def staleness(self, now: datetime | None = None) -> "Staleness":
+        """What the destinations do not hold of what has landed, by their own ledgers: a few requests to each.
+
+        What has expired by ``now``, the clock by default, and is gone stays away; while it is held, it is kept current.
+        """
+        now = now or datetime.now(UTC)
         open_hour = self.first_open_hour()
         landed = {parse_hour(key): hour.generation for key, hour in self.landed().hours.items()}
         closed = {hour: generation for hour, generation in landed.items() if hour < open_hour}
@@ -172,16 +176,10 @@ class HourlyPipeline:
                 unreachable[name] = str(error)
                 continue
             for hour, generation in closed.items():
-                if not self._has_expired(config, hour) and not self._is_current(config, held.get(hour), generation):
+                gone = hour not in held and config.has_expired(hour, now)
+                if not gone and not self._is_current(config, held.get(hour), generation):
                     missing.setdefault(hour, []).append(name)
         return Staleness({hour: tuple(missing[hour]) for hour in sorted(missing)}, unreachable)
-
-    def _has_expired(self, config: DestinationConfig, hour: Hour) -> bool:
-        """Whether a destination has dropped, or may drop any time, what it held of an hour: its own retention."""
-        days, looked_at = getattr(config, "retention_days", None), self.log.looked_at()
-        if days is None or looked_at is None:
-            return False
-        return hour.start.replace(hour=0) <= looked_at - timedelta(days=days + 1)
 
     def _is_current(self, config: DestinationConfig, held: Holding | None, generation: int) -> bool:
         if held is None or held.version.generation < generation:

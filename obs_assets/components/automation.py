@@ -117,7 +117,7 @@ def stale_hours_sensor(
         ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        staleness = hourly.staleness()
+        staleness = hourly.staleness(datetime.now(UTC))
         for name, problem in staleness.unreachable.items():
             context.log.warning("%s cannot be asked what it holds: %s", name, problem)
         waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol
 
 import duckdb
@@ -29,6 +30,11 @@ class DestinationConfig(Block, frozen=True):
     def stage(self) -> Literal["redacted_events", "sampled_events"]:
         """The asset whose frame it takes."""
         return "redacted_events" if self.from_ == "redacted" else "sampled_events"
+
+    def has_expired(self, hour: Hour, now: datetime) -> bool:
+        """Whether an hour is older than the destination keeps: what it no longer holds of that is no damage."""
+        del hour, now
+        return False
 
 
 @dataclass(frozen=True)

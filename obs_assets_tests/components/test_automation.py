@@ -24,6 +24,7 @@ from obs_assets.components.automation import (
     SEEN_TAG,
     VERSION_TAG,
 )
+from obs_assets.destinations.postgres import leaves
 from obs_assets.hours import Hour
 from obs_assets.pipeline import STAGES, PipelineConfig
 from obs_assets.sources.files import SourceConfig
@@ -401,15 +402,30 @@ def test_a_changed_configuration_rebuilds_only_when_told_to(deployment: Deployme
     assert tick(told, "stale_hour_sensor")[0] == []
 
 
-def test_what_a_destination_let_expire_stays_away(deployment: Deployment) -> None:
-    """Retention is no damage."""
-    destinations = [{"type": "postgres", "retention_days": 2}]
-    config = harness.everything_kept(deployment.events_dir, destinations=destinations)
-    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
-    deployment.hourly.land(now=CLOSED)
+@pytest.mark.parametrize("leaf_hours", [1, 24])
+def test_what_a_destination_let_expire_stays_away(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, leaf_hours: int
+) -> None:
+    """At the edge of retention an hour is healed while it is kept, and never asked for again once it is dropped."""
+    if leaf_hours == 1:
+        monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
+        monkeypatch.setattr(leaves, "HOT", timedelta(days=10_000))
+    config = harness.everything_kept(deployment.events_dir, destinations=[{"type": "postgres", "retention_days": 2}])
     kept = replace(deployment, config=config)
+    harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour())
+    kept.hourly.land(now=CLOSED)
+    (table,) = kept.hourly.tables()
+
+    Clock.moment = HOUR.end + timedelta(days=2, microseconds=-1)
+    assert table.drop_expired(Clock.moment) == []
     assert hours_of(tick(kept, "stale_hour_sensor")[0]) == [HOUR.key]
-    deployment.hourly.land(now=CLOSED + timedelta(days=3))
+    harness.build(kept.hourly, HOUR)
+    assert table.drop_expired(Clock.moment) == []
+    assert tick(kept, "stale_hour_sensor")[0] == []
+
+    end = HOUR.end if leaf_hours == 1 else HOUR.start.replace(hour=0) + timedelta(days=1)
+    Clock.moment = end + timedelta(days=2)
+    assert len(table.drop_expired(Clock.moment)) == 1
     assert tick(kept, "stale_hour_sensor")[0] == []
 
 

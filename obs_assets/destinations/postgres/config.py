@@ -1,11 +1,14 @@
 """Which table on which server: the options of a ``postgres`` destination."""
 
 import re
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
 from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.postgres import leaves
+from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings
 
 # 47 characters leave room for `idx_` + name + `_event_level` in PostgreSQL's 63 bytes: no derived name is ever cut, so
@@ -37,6 +40,11 @@ class PostgresConfig(DestinationConfig, frozen=True):
     database: str | None = None
     user: str | None = None
     password: SecretStr | None = None
+
+    def has_expired(self, hour: Hour, now: datetime) -> bool:
+        """Whether ``retention_days`` have passed since the hour's end; its leaf may hold it until the leaf's end."""
+        days = self.retention_days
+        return days is not None and leaves.has_expired(hour.end, now=now, retention_days=days)
 
     @field_validator("table_name")
     @classmethod

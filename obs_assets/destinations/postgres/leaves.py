@@ -118,5 +118,10 @@ def roll_ups(leaves: Iterable[Span], *, now: datetime, retention_days: int | Non
 
 
 def expired(leaves: Iterable[Span], *, now: datetime, retention_days: int) -> list[Span]:
-    """The leaves whose last event is older than is kept."""
-    return sorted(span for span in leaves if span.end <= now - timedelta(days=retention_days))
+    """The leaves whose last hour has expired: none holds an hour that has not."""
+    return sorted(span for span in leaves if has_expired(span.end, now=now, retention_days=retention_days))
+
+
+def has_expired(end: datetime, *, now: datetime, retention_days: int) -> bool:
+    """Whether what ended then, an hour or a leaf, is older than is kept."""
+    return end <= now - timedelta(days=retention_days)
