@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import duckdb
 import pytest
+import tenacity
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr, ValidationError
 
@@ -356,7 +357,15 @@ def test_killed_amid_a_multipart_upload(duck: duckdb.DuckDBPyConnection, tmp_pat
             events.unregister("before-call.s3.CompleteMultipartUpload", kill)
             server = embedded.s3(data_dir)  # started again
         again = S3Destination(S3Config(compression=False), server)
-        assert [event for _, event in again.read_back(duck, HOUR).fetchall()] == ['{"n": 0}']
+        # A server that has just come up may say for a moment that it cannot read: transient, as its error says
+        patiently = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_after_delay(20),
+            wait=tenacity.wait_fixed(0.5),
+            reraise=True,
+        )
+        held = patiently(lambda: again.read_back(duck, HOUR).fetchall())
+        assert [event for _, event in held] == ['{"n": 0}']
         with contextlib.closing(connect_s3(server)) as client:
             assert len(client.list_multipart_uploads(Bucket=server.bucket).get("Uploads", [])) == 1
             assert again.deliver(new).written == len(LARGE)
