@@ -1,6 +1,7 @@
-"""``obs verify``: questions to an hour."""
+"""``obs verify`` and ``obs scan``: questions to an hour."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -22,4 +23,51 @@ def verify(hours: Hours, pipeline_name: Pipeline = "pipeline", as_json: AsJson =
             mark = "[green]✓[/]" if verdict.ok else "[red]✗[/]"
             out.print(f"{mark} {hour}  {verdict.store:<16}  {verdict}", highlight=False)
     if not all(verdict.ok for _, verdict in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def scan(
+    hours: Hours,
+    places: Annotated[
+        list[str] | None,
+        typer.Option("--in", metavar="PLACE", help="parquet, postgres, s3 or an asset's name; repeat for several."),
+    ] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Look at so many events of each hour only.")] = None,
+    pipeline_name: Pipeline = "pipeline",
+    as_json: AsJson = False,
+) -> None:
+    """Read hours back and look for personal data and secrets that redaction left; exit 1 if there are any.
+
+    With other rules and another engine than the redactor's. Types, paths and counts are printed, never a value.
+    """
+    from obs_assets.scan import scan as scan_hour
+    from obs_assets.scan import stores
+
+    hourly = hourly_pipeline(pipeline_name)
+    stores(hourly, places or ())
+    found = [
+        (hour, findings) for hour in parse_hours(hours) for findings in scan_hour(hourly, hour, places or (), sample)
+    ]
+    if as_json:
+        print_json(
+            [
+                {
+                    "hour": hour.key,
+                    "ok": findings.ok,
+                    **vars(findings),
+                    "leftovers": [
+                        {**leftover._asdict(), "count": count} for leftover, count in findings.leftovers.items()
+                    ],
+                }
+                for hour, findings in found
+            ]
+        )
+    else:
+        for hour, findings in found:
+            mark = "[green]✓[/]" if findings.ok else "[red]✗[/]"
+            out.print(f"{mark} {hour}  {findings.store:<16}  {findings}", highlight=False)
+            for leftover, count in findings.leftovers.items():
+                out.print(f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False, markup=False)
+    if not all(findings.ok for _, findings in found):
         raise typer.Exit(1)
