@@ -618,13 +618,15 @@ _NOBODY = frozenset(("000000000000", "ffffffffffff"))
 
 def _find_macs(text: str, key: str) -> Iterator[Span]:
     """EUI-48 in its three spellings, bare after its name; nothing longer (fingerprints, EUI-64), and not broadcast."""
+    spans = []
     for match in _MAC.finditer(text):
         digits = re.sub("[:.-]", "", match[0]).lower()
         if digits not in _NOBODY and (":" in match[0] or not digits.isdecimal()):
-            yield match.span()
+            spans.append(match.span())
     for match in _BARE_MAC.finditer(text):
         if _MAC_BEFORE.search(_before(text, match.start(), key)) and match[0].lower() not in _NOBODY:
-            yield match.span()
+            spans.append(match.span())
+    return _merged(spans)
 
 
 # --- Social security numbers ----------------------------------------------------------------------------------------
@@ -806,6 +808,9 @@ DETECTORS = (
 )
 """Applied in this order, the most specific first: a rule sees what the rules before it have left."""
 
+TYPES = frozenset(detector.type for detector in DETECTORS)
+"""What values are counted as."""
+
 
 # --- Custom patterns ------------------------------------------------------------------------------------------------
 
@@ -850,7 +855,7 @@ def custom_detector(
 
     def find(text: str, _key: str) -> Iterator[Span]:
         left_over = [match.span() for match in _LEFT_OVER.finditer(text)]
-        for match in pattern.finditer(_SURROGATE.sub("\ufffd", text)):
+        for match in pattern.finditer(SURROGATE.sub("\ufffd", text)):
             start, end = match.span()
             is_new = start < end and not _is_left_over(text, start, end, left_over)
             if is_new and is_valid(text[start:end]):
@@ -869,7 +874,8 @@ def _without_assertions(regex: str) -> str:
     return "" if r"\Q" in regex else bare
 
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half a character, valid as an escape in JSON; RE2 takes whole ones only."""
 _LEFT_OVER = re.compile(r"\[REDACTED(?::[0-9a-f]{32})?\](?:#[0-9]+)?|\*\*\*#[0-9]+")
 
 

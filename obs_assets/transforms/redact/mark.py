@@ -1,0 +1,73 @@
+"""``_redaction``, in which an event says what was redacted: paths, types and the mode, never values or lengths."""
+
+import json
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple, get_args
+
+from obs_assets.transforms.redact.config import Mode
+from obs_assets.transforms.redact.rules import Rules, remembered
+
+MARK = "_redaction"
+MARK_TRIGGER = rf'{MARK}\\*"\s*:'
+
+_MAX_SHOWN = 256
+"""Characters of a path: long ones would blow up an event."""
+
+
+class Field(NamedTuple):
+    """Where something was redacted: the path as it is after redaction, and the type of the value."""
+
+    field: str
+    type: str
+
+
+class Place(NamedTuple):
+    """A path: as it is in the event, and as it may be shown."""
+
+    path: str
+    shown: str
+
+    def fields(self, types: Iterable[str]) -> set[Field]:
+        """What is to be said of values of these types here."""
+        return {Field(self.shown, type_) for type_ in types}
+
+
+class Marks:
+    """Writes and reads the marks of one configuration."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._entry = remembered(self._entry_json)
+
+    def json(self, fields: Collection[Field]) -> str:
+        """The JSON of ``_redaction``."""
+        entries = ",".join([self._entry(field, type_) for field, type_ in sorted(fields)])
+        return f'{{"redacted":true,"mode":"{self.rules.mode}","fields":[{entries}]}}'
+
+    def _entry_json(self, field: str, type_: str) -> str:
+        told = {"field": self._shown(field), "type": type_}
+        if type_ in self.rules.modes:
+            told["mode"] = self.rules.modes[type_]
+        return json.dumps(told, separators=(",", ":"))
+
+    def _shown(self, path: str) -> str:
+        """A path, which may read like a value although no key in it does: ``u@example`` above ``com``."""
+        redacted = self.rules.string(path)
+        shown = path if redacted is None else redacted.text
+        return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 1]}…"
+
+    def fields_of(self, mark: Any) -> set[Field] | None:
+        """The fields of a ``_redaction`` that a redaction has written; None for anything else under that name."""
+        try:
+            fields = [Field(field["field"], field["type"]) for field in mark["fields"]]
+            told = [
+                {**field._asdict(), **({"mode": entry["mode"]} if entry.get("mode") in get_args(Mode) else {})}
+                for field, entry in zip(fields, mark["fields"], strict=True)
+            ]
+            expected = {"redacted": True, "mode": mark["mode"], "fields": told}
+            is_own = mark == expected and all(
+                field.type in self.rules.known_types and field.field == self._shown(field.field) for field in fields
+            )
+        except (KeyError, TypeError):
+            return None
+        return set(fields) if is_own and mark["mode"] in get_args(Mode) else None

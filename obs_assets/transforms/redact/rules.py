@@ -1,0 +1,245 @@
+"""What a string, a number or a key comes to by the rules of one configuration, wherever in an event it stands."""
+
+import functools
+import hmac
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+import re2
+
+from obs_assets.transforms.detectors import (
+    BASE64,
+    SURROGATE,
+    TYPES,
+    Detector,
+    find_base64,
+    is_redacted,
+    is_secret_key,
+    is_secret_value,
+    mask_all,
+    reveal,
+)
+from obs_assets.transforms.redact.config import RedactConfig
+
+Edit = tuple[int, int, str]
+"""A part of a text, from its start to its end, and what takes its place."""
+
+_BASE64 = re.compile(BASE64)
+_MAX_WRAPPINGS = 3
+"""Base64 of base64 and so on."""
+
+_MAX_ROUNDS = 10
+"""What a rule takes out may have hidden a value from another one: look again until nothing is found."""
+
+_TRIGGER_BYTES = 64 << 20
+
+_Result = TypeVar("_Result")
+_REMEMBERED = 1 << 15
+_REMEMBERED_LENGTH = 1_000
+
+
+class Redacted(NamedTuple):
+    """A string in its redacted form, and the type of each value redacted in it."""
+
+    text: str
+    types: tuple[str, ...]
+
+
+class Key(NamedTuple):
+    """What a key comes to.
+
+    Attributes:
+        name: its text after redaction, which is the context of its value.
+        redacted: the same with the types, if that is a change.
+        is_secret: whether all that stands under it is to be redacted whole.
+    """
+
+    name: str
+    redacted: Redacted | None
+    is_secret: bool
+
+
+class Rules:
+    """The rules of one configuration, compiled.
+
+    Args:
+        config: what, where and how.
+        hash_key: the key of ``hash`` tokens.
+    """
+
+    def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
+        self.mode = config.mode
+        self.modes: dict[str, str] = {type_: mode for type_, mode in config.modes.items() if mode != config.mode}
+        self.hash_key = hash_key
+        self.detectors = config.detectors()
+        self.hides_secrets = config.detects("password")
+        self.known_types = TYPES.union(detector.type for detector in self.detectors)
+        self._triggers = _trigger_set([*(detector.trigger for detector in self.detectors), BASE64])
+        self._named = functools.lru_cache(_REMEMBERED)(self._named_by)
+        self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
+        self._skipped = _paths(config.fields_to_skip)
+        self.key = remembered(self._key)
+        self.covers = remembered(self._covers)
+
+    def _key(self, name: str) -> Key:
+        """What a key comes to; remembered as ``key``."""
+        redacted = self.string(name)
+        shown = redacted.text if redacted else name
+        return Key(shown, redacted, self.hides_secrets and (is_secret_key(name) or is_secret_key(shown)))
+
+    def _covers(self, path: str) -> bool:
+        """Whether a path is to be redacted; remembered as ``covers``."""
+        dotted = SURROGATE.sub("\ufffd", path) + "."
+        is_scanned = self._scanned is None or self._scanned.fullmatch(dotted) is not None
+        return is_scanned and self._skipped.fullmatch(dotted) is None
+
+    def secret(self, key: str, text: str, *, is_number: bool) -> Redacted | None:
+        """A string or number under a secret's key, redacted whole; None if it cannot be one."""
+        if not is_secret_value(key, text, is_number=is_number):
+            return None
+        return Redacted(self._replace(text, "password", mask_all), ("password",))
+
+    def string(self, text: str, key: str = "", wrapped: int = 0) -> Redacted | None:
+        """A string with its values redacted, those that are encoded too; None if there are none.
+
+        Args:
+            text: the string.
+            key: what it stands under.
+            wrapped: in how many layers of base64 it was found.
+        """
+        types: list[str] = []
+        for _ in range(_MAX_ROUNDS):
+            known = len(types)
+            fired, may_be_base64 = self._fired(key, text)
+            for detector in fired:
+                text = self._apply(detector, text, key, types)
+            if not text.isascii() or "%" in text or "&" in text or "\\" in text:
+                text = self._apply_hidden(text, key, types)
+            if may_be_base64 and wrapped < _MAX_WRAPPINGS and _BASE64.search(text):
+                text = self._apply_base64(text, types, wrapped + 1)
+            if len(types) == known:
+                break
+        return Redacted(text, tuple(types)) if types else None
+
+    def _fired(self, key: str, text: str) -> tuple[tuple[Detector, ...], bool]:
+        """The detectors whose trigger fires, in their order, and whether there may be base64 in the text."""
+        told = f"{key}: {text}"
+        fired = self._triggers.Match(told if told.isascii() else SURROGATE.sub("\ufffd", told))
+        if not fired:
+            raise MemoryError("RE2 gave up")
+        return self._named(*fired)
+
+    def _named_by(self, *fired: int) -> tuple[tuple[Detector, ...], bool]:
+        """What the indexes of triggers stand for."""
+        count = len(self.detectors)
+        return tuple(self.detectors[index] for index in sorted(fired) if index < count), count in fired
+
+    def _apply(self, detector: Detector, text: str, key: str, types: list[str]) -> str:
+        """A text after one rule."""
+        edits: list[Edit] = []
+        for start, end in detector.find(text, key):
+            value = text[start:end]
+            if not is_redacted(value):
+                edits.append((start, end, self._replacement(value, detector)))
+                types.append(detector.type)
+        return splice(text, edits) if edits else text
+
+    def _apply_hidden(self, text: str, key: str, types: list[str]) -> str:
+        """Run the rules on what a string says when its encodings are undone, such as ``u%40example.com``."""
+        revealed = reveal(text)
+        if revealed is None:
+            return text
+        for detector in self._fired(key, revealed[0])[0]:
+            plain, offsets = revealed
+            edits = [
+                (offsets[start], offsets[end], self._replacement(plain[start:end], detector))
+                for start, end in detector.find(plain, key)
+                if not is_redacted(plain[start:end])
+            ]
+            if edits:
+                types += [detector.type] * len(edits)
+                text = splice(text, edits)
+                revealed = reveal(text)
+                if revealed is None:
+                    break
+        return text
+
+    def _apply_base64(self, text: str, types: list[str], wrapped: int) -> str:
+        """Redact base64 whole if there is a value in what it says."""
+        edits: list[Edit] = []
+        for (start, end), plain in find_base64(text):
+            redacted = self.string(plain, wrapped=wrapped)
+            if redacted:
+                types += redacted.types
+                edits.append((start, end, self._replace(plain, redacted.types[0], mask_all)))
+        return splice(text, edits)
+
+    def _replacement(self, value: str, detector: Detector) -> str:
+        return detector.replacement or self._replace(value, detector.type, detector.mask)
+
+    def _replace(self, value: str, type_: str, mask: Callable[[str], str]) -> str:
+        mode = self.modes.get(type_, self.mode)
+        if mode == "mask":
+            return mask(value)
+        if mode == "remove" or self.hash_key is None:
+            return "[REDACTED]"
+        message = f"{type_}:{value}".encode("utf-8", "surrogatepass")
+        return f"[REDACTED:{hmac.digest(self.hash_key, message, 'sha256').hex()[:32]}]"
+
+
+def any_of(triggers: Iterable[str]) -> str:
+    """RE2: one of these."""
+    return "|".join(f"(?:{trigger})" for trigger in triggers)
+
+
+def compiled(trigger: str) -> Any:
+    """A trigger in RE2, with memory enough that wide ones keep their speed."""
+    return re2.compile(trigger, _options())
+
+
+def splice(text: str, edits: list[Edit]) -> str:
+    """A text with some of its parts replaced."""
+    pieces, copied = [], 0
+    for start, end, new in sorted(edits):
+        pieces += [text[copied:start], new]
+        copied = end
+    return "".join([*pieces, text[copied:]])
+
+
+def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """A function of texts that remembers its last outcomes, those of long texts not: what it holds is bounded."""
+    recall = functools.lru_cache(_REMEMBERED)(function)
+
+    def call(*texts: str) -> _Result:
+        return recall(*texts) if sum(map(len, texts)) <= _REMEMBERED_LENGTH else function(*texts)
+
+    return call
+
+
+def _trigger_set(triggers: list[str]) -> Any:
+    """All triggers at once, and behind them one that always fires: RE2 says nothing at all when out of memory."""
+    fires = re2.Set.SearchSet(_options())
+    for trigger in (*triggers, "^"):
+        fires.Add(trigger)
+    fires.Compile()
+    return fires
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = _TRIGGER_BYTES
+    options.log_errors = False
+    return options
+
+
+def _paths(globs: tuple[str, ...]) -> Any:
+    """RE2 for paths, a dot at their end, that one of the globs covers; linear, since keys are anybody's text."""
+    return re2.compile("|".join(f"(?:{_path(glob)}(?s:.*))" for glob in globs) or r"\z.")
+
+
+def _path(glob: str) -> str:
+    return "".join(
+        r"(?:[^.]*\.)*" if segment == "**" else r"[^.]*".join(map(re2.escape, segment.split("*"))) + r"\."
+        for segment in glob.split(".")
+    )

@@ -1,0 +1,289 @@
+"""The members of an event, one after the other: what each comes to, and what that changes in the event's text."""
+
+import json
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from obs_assets.transforms.detectors import Span, is_redacted
+from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
+from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, remembered, splice
+
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NUMBER = r"-?[0-9][0-9.eE+-]*+"
+_TOKEN = re.compile(
+    rf"[\s,]*+(?:(?P<string>{_STRING})(?:(?P<colon>\s*+:\s*+)(?:(?P<value>{_STRING}|{_NUMBER})|(?P<inner>[\[{{]))?)?"
+    rf"|(?P<number>{_NUMBER})|(?P<bracket>[\[\]{{}}])|true|false|null)\s*+"
+)
+"""One step through JSON text: a key with what is or begins behind it, an element, a bracket."""
+
+_SCALAR = rf"(?:{_STRING}|{_NUMBER}|true|false|null)"
+_FLAT = rf"\[(?:[\s,]*+{_SCALAR})*+\s*+\]|\{{(?:[\s,]*+{_STRING}\s*+:\s*+{_SCALAR})*+\s*+\}}"
+_MEMBERS = re.compile(rf"(?:[\s,]*+{_STRING}\s*+:\s*+(?:{_SCALAR}|{_FLAT})(?=\s*+,))*+")
+"""Members of an object, all at once, as far as their values are flat and a comma follows."""
+
+_DOCUMENT = re.compile(r"\s*[\[{]")
+
+MAX_DEPTH = 200
+"""Levels in which values are redacted: a path per level must not blow up an event."""
+
+
+class Verdict(NamedTuple):
+    """What a member comes to, wherever in an event it stands.
+
+    Attributes:
+        key: its key redacted.
+        value: its string or number redacted.
+        document: its string, if that is JSON with something to redact in it.
+        is_secret: whether everything in it, a list or an object, is to be redacted whole.
+    """
+
+    key: Redacted | None = None
+    value: Redacted | None = None
+    document: str | None = None
+    is_secret: bool = False
+
+
+HARMLESS = Verdict()
+_NO_KEY = Key("", None, is_secret=False)
+
+
+class Members:
+    """Judges the members of events by one configuration's rules, and remembers it, since values repeat."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.marks = Marks(rules)
+        self.judge = remembered(self._judge)
+
+    def _judge(self, key: str, value: str) -> Verdict:
+        """What a member comes to.
+
+        Args:
+            key: its literal; empty for an element of a list.
+            value: the literal of its string or number; empty for anything else.
+        """
+        name, new_name, is_secret = self.rules.key(decode(key)) if key else _NO_KEY
+        if not value:
+            return Verdict(new_name, is_secret=is_secret) if new_name or is_secret else HARMLESS
+        new_value, document = self.hide(value, name) if is_secret else None, None
+        if not new_value:
+            new_value, document = self._judge_value(name, value)
+        return Verdict(new_name, new_value, document) if new_name or new_value or document else HARMLESS
+
+    def _judge_value(self, key: str, literal: str) -> tuple[Redacted | None, str | None]:
+        """A string or number redacted, or a string that is JSON with something to redact in it."""
+        text = decode(literal)
+        if is_redacted(text):
+            return None, None
+        if _is_document(text):
+            walk = Walk(self, text, everywhere(text), Place("", ""))
+            walk.run()
+            return None, text if walk.types else None
+        return self.rules.string(text, key), None
+
+    def hide(self, literal: str, key: str = "") -> Redacted | None:
+        """A string or number under a secret's key, redacted whole; None if it cannot be one."""
+        return self.rules.secret(key, decode(literal), is_number=literal[0] != '"')
+
+
+class _Level:
+    """An object or list that a walk is in.
+
+    Attributes:
+        index: of the present element; None in an object.
+        key: the literal of the present member's key.
+        is_secret: whether every string and number in here is to be redacted whole.
+        secret_keys: literals of the keys under which that is so.
+        renamed: literals of the keys that were redacted, to their new names.
+        masks: how often a mask was tried as a new name.
+    """
+
+    __slots__ = ("index", "is_secret", "key", "masks", "renamed", "secret_keys")
+
+    def __init__(self, *, is_list: bool, is_secret: bool) -> None:
+        self.index = -1 if is_list else None
+        self.key = '""'
+        self.is_secret = is_secret
+        self.secret_keys: set[str] = set()
+        self.renamed: dict[str, str] = {}
+        self.masks: dict[str, int] = {}
+
+    def inner(self, bracket: str) -> "_Level":
+        """What begins with a bracket in the present member or element."""
+        is_secret = self.is_secret or (self.index is None and self.key in self.secret_keys)
+        return _Level(is_list=bracket == "[", is_secret=is_secret)
+
+
+class Walk:
+    """A walk through one JSON text that collects what to change in it.
+
+    Args:
+        members: the judge.
+        text: an object or a list.
+        hits: where to look, from left to right: at the members that one of these spans touches.
+        place: of the text itself if it is JSON inside a string; None for an event.
+    """
+
+    def __init__(self, members: Members, text: str, hits: Iterable[Span], place: Place | None = None) -> None:
+        self.members = members
+        self.text = text
+        self.hits = iter(hits)
+        self.place = place
+        self.levels = [_Level(is_list=True, is_secret=False)]
+        self.edits: list[Edit] = []
+        self.types: list[str] = []
+        self.fields: set[Field] = set()
+        self.found_secret_key = False
+        self.mark_span = (0, 0)
+        self.trusted = 0
+
+    def run(self) -> None:
+        """Walk, to the last hit if nothing after it can matter.
+
+        Raises:
+            ValueError, LookupError: the text is not JSON.
+        """
+        text, levels, end = self.text, self.levels, len(self.text)
+        no_hit = (end + 1, end + 1)
+        position, (hit_start, hit_end) = 0, next(self.hits, no_hit)
+        while position < end:
+            while hit_end < position:
+                hit_start, hit_end = next(self.hits, no_hit)
+            if hit_start > end and not self.found_secret_key:
+                return
+            level = levels[-1]
+            if position < hit_start and not level.is_secret and (passed := _MEMBERS.match(text, position, hit_start)):
+                position = passed.end()
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise ValueError("not JSON")
+            position = match.end()
+            string, colon, _value, inner, number, bracket = match.groups()
+            if bracket and bracket in "]}":
+                levels.pop()
+                continue
+            if colon:
+                level.key = string
+            elif level.index is not None:
+                level.index += 1
+            if (string or number) and (hit_start < position or level.is_secret):
+                self._visit(match, level)
+            if inner or bracket:
+                levels.append(level.inner(inner or bracket))
+        if len(levels) != 1 or levels[0].index != 0:
+            raise ValueError("not one JSON value")
+
+    def _visit(self, match: re.Match[str], level: _Level) -> None:
+        """Judge the member or element that a step has found, and change it if it is to be redacted here."""
+        key, group = (match["string"], "value") if match["colon"] else ("", "string" if match["string"] else "number")
+        literal = match[group] or ""
+        if key and self.place is None and level is self.levels[1] and decode(key) == MARK:
+            self._read_mark(match)
+        if match.start() < self.trusted:
+            return
+        verdict = self.members.judge(key, literal)
+        if verdict.is_secret:
+            level.secret_keys.add(key)
+            self.found_secret_key = True
+        if level.is_secret and literal:
+            verdict = Verdict(verdict.key, self.members.hide(literal))
+        if verdict is not HARMLESS:
+            self._change(match, group, level, verdict)
+
+    def _change(self, match: re.Match[str], group: str, level: _Level, verdict: Verdict) -> None:
+        here = self._here()
+        is_covered = self.members.rules.covers(here.path)
+        if is_covered and verdict.key:
+            self._rename(level, verdict.key.text)
+            here = self._here()
+            self._edit(
+                match.span("string"), level.renamed[level.key], verdict.key.types, here.fields(verdict.key.types)
+            )
+        if is_covered and verdict.value:
+            self._edit(match.span(group), verdict.value.text, verdict.value.types, here.fields(verdict.value.types))
+        if verdict.document:
+            self._redact_document(match.span(group), verdict.document, here)
+
+    def _rename(self, level: _Level, name: str) -> None:
+        """Give the present key a new name that no other key of its object has: two addresses may have the same mask."""
+        while level.key not in level.renamed:
+            number = level.masks[name] = level.masks.get(name, 0) + 1
+            new_name = name if number == 1 else f"{name}#{number}"
+            if f"{json.dumps(new_name)}:" not in self.text:
+                level.renamed[level.key] = new_name
+
+    def _edit(self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]) -> None:
+        start, end = span
+        self.edits.append((start, end, encode(text, self.text[start:end])))
+        self.types += types
+        if start >= self.mark_span[1]:
+            self.fields.update(fields)
+
+    def _redact_document(self, span: Span, document: str, here: Place) -> None:
+        inner = Walk(self.members, document, everywhere(document), here)
+        inner.run()
+        if inner.types:
+            self._edit(span, splice(document, inner.edits), inner.types, inner.fields)
+
+    def _here(self) -> Place:
+        """Where the walk is.
+
+        Raises:
+            ValueError: too deep for anybody to have meant it.
+        """
+        if len(self.levels) > MAX_DEPTH:
+            raise ValueError("too deep")
+        path, shown = ([self.place.path], [self.place.shown]) if self.place else ([], [])
+        for level in self.levels[1:]:
+            name = decode(level.key) if level.index is None else str(level.index)
+            path.append(name)
+            shown.append(level.renamed.get(level.key, name))
+        return Place(".".join(path), ".".join(shown))
+
+    def _read_mark(self, match: re.Match[str]) -> None:
+        """Note where the event's own ``_redaction`` is; what a redaction has written is not looked at again."""
+        start = match.start("value" if match["value"] else "inner") if match["value"] or match["inner"] else match.end()
+        value, end = json.JSONDecoder().raw_decode(self.text, start)
+        self.mark_span = start, end
+        fields = self.members.marks.fields_of(value)
+        if fields is not None:
+            self.fields |= fields
+            self.trusted = end
+
+    def marked_text(self) -> str:
+        """The event with its findings redacted, ``_redaction`` where it was or at the end."""
+        mark = self.members.marks.json(self.fields)
+        start, end = self.mark_span
+        if end:
+            outside = [edit for edit in self.edits if not start <= edit[0] < end]
+            return splice(self.text, [*outside, (start, end, mark)])
+        return f'{splice(self.text, self.edits).rstrip()[:-1]},"{MARK}":{mark}}}'
+
+
+def decode(literal: str) -> str:
+    """What a JSON literal stands for, a number as it is written."""
+    if literal[0] != '"':
+        return literal
+    return str(json.loads(literal)) if "\\" in literal else literal[1:-1]
+
+
+def encode(text: str, like: str) -> str:
+    """A string as a JSON literal; in ASCII if the literal before was, so that no lone surrogate leaves its escape."""
+    return json.dumps(text, ensure_ascii="\\u" in like or like.isascii())
+
+
+def _is_document(text: str) -> bool:
+    """Whether a string is a JSON object or list itself."""
+    if _DOCUMENT.match(text) is None:
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def everywhere(text: str) -> list[Span]:
+    """The one span that is all of a text."""
+    return [(0, len(text))]
