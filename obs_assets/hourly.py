@@ -26,7 +26,8 @@ from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, Perma
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
-from obs_assets.receipts import InputVersion, Receipt
+from obs_assets.profile import by_minute, fields_of
+from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, list_files
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
@@ -304,7 +305,14 @@ class HourlyPipeline:
         if receipt.unaccounted:  # rare, so that redaction is not run twice for a count that is nearly always empty
             receipt = replace(receipt, other=count_by(frame, "dropped_by"))
         written = self.store.read_frame(connection, "redacted_events", hour)
-        return replace(receipt, details={"redacted values": redacted_by_type(written)})
+        return replace(
+            receipt,
+            details={
+                "redacted values": redacted_by_type(written),
+                **self._profile(written),
+                FIELDS: fields_of(written, receipt.kept),
+            },
+        )
 
     def _sampled(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
         before = self.store.read_receipt("redacted_events", hour).check()
@@ -313,7 +321,12 @@ class HourlyPipeline:
         kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
         version = self.config.next_version(before.version, "sampled_events")
         receipt = self._write(connection, kept, "sampled_events", hour, version, taken=before.kept, hashed=True)
-        return replace(receipt, other=count_by(judged, "dropped_by"))
+        written = self.store.read_frame(connection, "sampled_events", hour)
+        return replace(receipt, other=count_by(judged, "dropped_by"), details=self._profile(written))
+
+    def _profile(self, written: Frame) -> dict[str, Mapping[str, int | float | str]]:
+        levels, cost = by_minute(written)
+        return {LEVELS_BY_MINUTE: levels, COST: cost}
 
     def _write(
         self,

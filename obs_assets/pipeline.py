@@ -19,6 +19,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from obs_assets import settings
+from obs_assets.checks import ChecksConfig
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.destinations.s3 import S3Config
@@ -77,17 +78,22 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     Attributes:
         start: the first hour, UTC; what happened before is a dead letter.
         allowed_lateness_minutes: how long after its end an hour waits for stragglers before it closes.
+        refresh_open_hour_minutes: how often the open hour is built while events arrive, so that tables and alerts are
+            minutes behind; never by default. Closing builds it once more, and ends in the same bytes.
         on_config_change: what a changed configuration or code version does to hours that are built. ``mark``: they show
             as stale and stay as they are until somebody materializes them; ``rebuild``: they are built again.
         owners: shown on every asset: e-mail addresses or ``team:name``.
+        checks: when an hour's checks warn.
         source, enrich, redact, filter, sample: the stages' blocks. Without a redact block events are redacted by mask.
         destinations: who takes the hours.
     """
 
     start: str = "2025-01-01-00:00"
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
+    refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59)
     on_config_change: Literal["mark", "rebuild"] = "mark"
     owners: tuple[str, ...] = ()
+    checks: ChecksConfig = ChecksConfig()
     source: SourceConfig = SourceConfig()
     enrich: EnrichConfig | None = None
     redact: RedactConfig = RedactConfig()
@@ -323,6 +329,7 @@ def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     blocks: dict[str, type[BaseModel]] = {
+        "checks": ChecksConfig,
         "source": SourceConfig,
         "enrich": EnrichConfig,
         "redact": RedactConfig,

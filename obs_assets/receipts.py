@@ -7,6 +7,9 @@ from typing import Any
 
 from obs_assets.errors import ReceiptError
 
+FIELDS, LEVELS_BY_MINUTE, COST = "fields", "levels by minute", "cost"
+"""Among a receipt's details, from ``redacted_events`` on: see `obs_assets.profile`."""
+
 
 @dataclass(frozen=True)
 class InputVersion:

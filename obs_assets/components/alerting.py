@@ -70,6 +70,11 @@ def stuck_check(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
         return dg.AssetCheckResult(
             passed=stuck == 0,
             severity=dg.AssetCheckSeverity.WARN,
+            description=(
+                f"{stuck:,} dispatches were given up or wait for more than an hour: `obs alerts list` names them."
+                if stuck
+                else "No dispatch was given up, and none waits for more than an hour."
+            ),
             metadata={"stuck": stuck, "see": "obs alerts list --state failed, obs alerts retry"},
         )
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from obs_assets.checks import Finding
 from obs_assets.events import LINEAGE, PROMOTED
-from obs_assets.receipts import Receipt
+from obs_assets.receipts import FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
 
 _TYPES = {
@@ -18,6 +19,9 @@ _TYPES = {
     "weight": "float",
     "redactions": "map",
 }
+_DRAWN = {FIELDS, LEVELS_BY_MINUTE}
+"""Details that are too long for a table, or shown otherwise."""
+
 _MEANINGS = {
     "row_uid": "identity of the row: where it came from (file, byte offset, bytes)",
     "event_time": "when it happened, UTC, microseconds",
@@ -72,9 +76,18 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
         **{
             title: dg.MetadataValue.md(_count_table(title, counts))
             for title, counts in receipt.details.items()
-            if counts
+            if counts and title not in _DRAWN
         },
     }
+
+
+def finding_metadata(finding: Finding) -> dict[str, Any]:
+    """What a check found: the sentence first, then the facts."""
+    facts = {
+        name: dg.MetadataValue.md(fact) if isinstance(fact, str) and "`" in fact else fact
+        for name, fact in finding.facts.items()
+    }
+    return {"finding": finding.sentence, **facts}
 
 
 def landing_metadata(report: LandingReport) -> dict[str, Any]:

@@ -1,22 +1,24 @@
 """Stages and destinations as hourly assets. A body calls one function for each hour and reports its receipt."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
+from obs_assets.checks import Finding
 from obs_assets.components.keys import Naming
-from obs_assets.components.metadata import columns, receipt_metadata
+from obs_assets.components.metadata import columns, finding_metadata, receipt_metadata
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.pipeline import STAGES, Stage, asset_name
 from obs_assets.receipts import Receipt
+from obs_assets.review import RECEIPT_CHECK, checks_of, review
 
-RECEIPT_CHECK = "receipt_adds_up"
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
 OVERDUE = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90))
@@ -41,8 +43,6 @@ _CARRIED: dict[Stage, tuple[str, ...]] = {
     "sampled_events": ("weight",),
 }
 
-Work = Callable[[dg.AssetExecutionContext, Hour], Receipt]
-
 
 def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
     """The asset of a stage, with a blocking check on its receipt."""
@@ -54,7 +54,7 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         deps=[upstream],
         partitions_def=naming.hours,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[_receipt_spec(naming, stage, blocking=True)],
+        check_specs=_check_specs(hourly, naming, stage),
         description=DESCRIPTIONS[stage],
         group_name="events",
         kinds={"duckdb", "parquet"},
@@ -63,7 +63,10 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         metadata={"dagster/column_schema": columns(*_CARRIED.get(stage, ()))},
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from _each_hour(context, naming, stage, lambda _, hour: hourly.build(stage, hour), hold_back=True)
+        def work(hour: Hour) -> Receipt:
+            return hourly.build(stage, hour)
+
+        yield from _each_hour(context, naming, _Task(hourly, stage, work), hold_back=True)
 
     return build
 
@@ -78,7 +81,7 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         deps=[naming.key(f"{block.from_}_events")],
         partitions_def=naming.hours,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[_receipt_spec(naming, name, blocking=False)],
+        check_specs=_check_specs(hourly, naming, name),
         retry_policy=RETRY,
         description=DESTINATION_DESCRIPTIONS[kind],
         group_name="destinations",
@@ -87,27 +90,46 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         freshness_policy=OVERDUE,
     )
     def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        def work(inner: dg.AssetExecutionContext, hour: Hour) -> Receipt:
-            return hourly.deliver(name, hour, run_id=inner.run.run_id)
+        def work(hour: Hour) -> Receipt:
+            return hourly.deliver(name, hour, run_id=context.run.run_id)
 
-        yield from _each_hour(context, naming, name, work, hold_back=False)
+        yield from _each_hour(context, naming, _Task(hourly, name, work), hold_back=False)
 
     return deliver
 
 
-def _receipt_spec(naming: Naming, name: str, *, blocking: bool) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(
-        RECEIPT_CHECK,
-        asset=naming.key(name),
-        blocking=blocking,
-        partitions_def=naming.hours,
-        description="Every event that went in is kept, or set aside for a named reason.",
-    )
+def _check_specs(hourly: HourlyPipeline, naming: Naming, name: str) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            check.name,
+            asset=naming.key(name),
+            blocking=check.blocks,
+            partitions_def=naming.hours,
+            description=check.promise,
+        )
+        for check in checks_of(hourly, name)
+    ]
 
 
-def _each_hour(
-    context: dg.AssetExecutionContext, naming: Naming, name: str, work: Work, *, hold_back: bool
-) -> Iterator[Any]:
+@dataclass(frozen=True)
+class _Task:
+    """What an asset does with an hour, timed, and what its checks say of that."""
+
+    hourly: HourlyPipeline
+    name: str
+    work: Callable[[Hour], Receipt]
+
+    def do(self, hour: Hour) -> tuple[Receipt, dict[str, Any]]:
+        """The receipt, and the metadata of the materialization."""
+        began = time.monotonic()
+        receipt = self.work(hour)
+        return receipt, receipt_metadata(receipt, time.monotonic() - began)
+
+    def findings(self, hour: Hour, receipt: Receipt) -> Mapping[str, Finding]:
+        return review(self.hourly, self.name, hour, receipt)
+
+
+def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *, hold_back: bool) -> Iterator[Any]:
     """Do the work of each hour of the run.
 
     In a run of one hour a failure is the run's. In a range, a bad hour must not take the others down: a stage holds it
@@ -115,59 +137,68 @@ def _each_hour(
     """
     hours = [parse_hour(key) for key in context.partition_keys]
     if len(hours) == 1:
-        yield from _one_hour(context, hours[0], work)
+        yield from _one_hour(hours[0], task)
         return
+    key = naming.key(task.name)
     reports: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for hour in hours:
-        began = time.monotonic()
         try:
-            receipt = work(context, hour).check()
+            receipt, metadata = task.do(hour)
+            receipt.check()
         except ObsError as error:
             failed[hour.key] = str(error)
             context.log.error("%s: %s", hour, error)  # noqa: TRY400 - the sentence says it; a traceback could quote
             context.add_asset_metadata({"held back": str(error)}, partition_key=hour.key)
+            yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, str(error), is_grave=True))
         else:
-            reports[hour.key] = receipt_metadata(receipt, time.monotonic() - began)
-            context.add_asset_metadata(reports[hour.key], partition_key=hour.key)
-        yield _evaluation(naming, name, hour, passed=hour.key in reports)
+            reports[hour.key] = metadata
+            context.add_asset_metadata(metadata, partition_key=hour.key)
+            for name, finding in task.findings(hour, receipt).items():
+                yield _evaluation(key, hour, name, finding)
     if failed and not hold_back:
-        for key, metadata in reports.items():
-            yield dg.AssetMaterialization(naming.key(name), partition=key, metadata=metadata)
+        for partition, metadata in reports.items():
+            yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
         named = f"{len(failed)} of {len(hours)} hours failed: {', '.join(failed)}"
         raise dg.Failure(named, metadata=failed, allow_retries=False)
     yield dg.MaterializeResult()
-    # Instead of an AssetCheckResult, which would be one for all hours; they have been evaluated one by one.
-    (check_output,) = context.assets_def.check_specs_by_output_name
-    yield dg.Output(None, output_name=check_output)
+    # Instead of AssetCheckResults, which would be one for all hours; they have been evaluated one by one.
+    for output in context.assets_def.check_specs_by_output_name:
+        yield dg.Output(None, output_name=output)
 
 
-def _evaluation(naming: Naming, name: str, hour: Hour, *, passed: bool) -> dg.AssetCheckEvaluation:
-    return dg.AssetCheckEvaluation(
-        asset_key=naming.key(name),
-        check_name=RECEIPT_CHECK,
-        passed=passed,
-        metadata={},
-        partition=hour.key,
-        blocking=False,
-    )
-
-
-def _one_hour(context: dg.AssetExecutionContext, hour: Hour, work: Work) -> Iterator[Any]:
-    began = time.monotonic()
+def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
     try:
-        receipt = work(context, hour)
+        receipt, metadata = task.do(hour)
     except TransientError as error:
         raise dg.Failure(str(error)) from None
     except ObsError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    yield dg.MaterializeResult(
-        metadata=receipt_metadata(receipt, time.monotonic() - began),
-        check_results=[
-            dg.AssetCheckResult(
-                passed=receipt.unaccounted == 0,
-                check_name=RECEIPT_CHECK,
-                metadata={"taken": receipt.taken, "kept": receipt.kept, "unaccounted": receipt.unaccounted},
-            )
-        ],
+    results = [
+        dg.AssetCheckResult(
+            check_name=name,
+            passed=finding.passed,
+            severity=_severity(finding),
+            description=finding.sentence,
+            metadata=finding_metadata(finding),
+        )
+        for name, finding in task.findings(hour, receipt).items()
+    ]
+    yield dg.MaterializeResult(metadata=metadata, check_results=results)
+
+
+def _evaluation(key: dg.AssetKey, hour: Hour, name: str, finding: Finding) -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=name,
+        passed=finding.passed,
+        metadata=finding_metadata(finding),
+        partition=hour.key,
+        blocking=False,
+        severity=_severity(finding),
+        description=finding.sentence,
     )
+
+
+def _severity(finding: Finding) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if finding.is_grave else dg.AssetCheckSeverity.WARN

@@ -424,13 +424,14 @@ class WebhookAlerts:
                 connection.execute("DELETE FROM obs.webhook_endpoints WHERE endpoint = %s", [self._endpoint()])
             return found.rowcount > 0
 
-    def holding(self, hour: Hour) -> Holding | None:
+    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
         """The ledger's row of an hour: its version and content, and the rows of it that are in a dispatch."""
+        counted = "(SELECT count(*) FROM obs.webhook_rows w WHERE (w.destination, w.hour) = (l.destination, l.hour))"
         with self._session() as connection:
             try:
                 row = connection.execute(
-                    "SELECT generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads "
-                    "WHERE destination = %s AND hour = %s",
+                    "SELECT generation, config_hash, code_version, rows, content_hash, "
+                    f"{counted if count else 'NULL'} FROM obs.hour_loads l WHERE destination = %s AND hour = %s",
                     [self.name, hour.start],
                 ).fetchone()
             except errors.UndefinedTable:

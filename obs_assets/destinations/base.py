@@ -83,11 +83,16 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Holding:
-    """What a destination's own ledger says that it holds of an hour."""
+    """What a destination's own ledger says that it holds of an hour.
+
+    Attributes:
+        counted: the rows that are there, where they were asked for and single ones are kept.
+    """
 
     version: InputVersion
     rows: int
     content_hash: str
+    counted: int | None = None
 
 
 class Destination(Protocol):
@@ -102,8 +107,8 @@ class Destination(Protocol):
             PermanentError: it will not.
         """
 
-    def holding(self, hour: Hour) -> Holding | None:
-        """The ledger's row of an hour; None when it never took one."""
+    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+        """The ledger's row of an hour, and with ``count`` the rows that are there; None when it never took one."""
 
     def holdings(self) -> Mapping[Hour, Holding]:
         """The ledger's rows of all hours whose data is still there: an hour that somebody deleted is missing.

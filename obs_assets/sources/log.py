@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,12 @@ class LandingLog:
         """The files of an hour's chunks."""
         return [self.passes_dir / chunk for chunk in landed.chunks]
 
+    def read_with(self, landed: LandedHour) -> tuple[int, int]:
+        """Dead letters that nobody has replayed, and events, of whatever hour, of the passes that brought an hour."""
+        numbers = sorted({chunk.partition("/")[0] for chunk in landed.chunks})
+        sums = [_counts(self.passes_dir / number / "pass.json") for number in numbers]
+        return sum(dead for dead, _ in sums), sum(events for _, events in sums)
+
     def _pass_dir(self, number: int) -> Path:
         return self.passes_dir / f"{number:08d}"
 
@@ -254,6 +261,13 @@ def _landed(state: dict[str, Any]) -> Landed:
         files={file.file_id: file for file in files},
         hours={key: _landed_hour(value) for key, value in state["hours"].items()},
     )
+
+
+@lru_cache(maxsize=4096)
+def _counts(path: Path) -> tuple[int, int]:
+    """Dead letters and events of a pass; passes never change, and the hours of a range share many."""
+    files = read_pass(path).files
+    return sum(receipt.dead_letters for receipt in files), sum(receipt.events for receipt in files)
 
 
 def read_pass(path: Path) -> LandingPass:

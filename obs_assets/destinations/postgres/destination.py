@@ -18,7 +18,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import LiteralString
 
@@ -167,13 +167,16 @@ class PostgresDestination:
         }
         return Delivery(written=offer.rows, size_bytes=size, stats=stats)
 
-    def holding(self, hour: Hour) -> Holding | None:
-        """The ledger's row of an hour."""
+    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+        """The ledger's row of an hour, and the rows of the table."""
+        query = "SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
         with session(self.server) as connection:
             try:
-                return self._ledger_row(connection, hour)
+                held = self._ledger_row(connection, hour)
+                counted = one(connection, self._of_hour(query, hour))[0] if held and count else None
             except errors.UndefinedTable:
                 return None
+        return replace(held, counted=counted) if held else None
 
     def holdings(self) -> dict[Hour, Holding]:
         """The ledger's rows of the hours that still have a row in the table, or never had one."""

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +80,15 @@ class S3Destination:
                     f"another run is writing {offer.hour} to {self.place.url}: let it finish, then try again"
                 ) from None
 
-    def holding(self, hour: Hour) -> Holding | None:
-        """What the hour's manifest says."""
+    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+        """What the hour's manifest says; counted are the rows of those of its objects that are there, unchanged."""
         with self.place.session():
             held, _ = self._manifest(hour)
-            return held.holding if held else None
+            if held is None or not count:
+                return held.holding if held else None
+            tags = self._tags(hour)
+            there = sum(stored.rows for stored in held.objects if tags.get(stored.key) == stored.etag)
+            return replace(held.holding, counted=there)
 
     def holdings(self) -> dict[Hour, Holding]:
         """What the manifests say of the hours whose objects are all there, each the version that the manifest names.

@@ -1,0 +1,128 @@
+"""What an hour looks like after redaction: its fields and their types, its levels minute by minute, its cost.
+
+Paths, types, levels and counts, no value. What is found goes into receipts, for checks and charts.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from obs_assets.events import Frame
+
+EVENTS_LOOKED_AT = 200_000
+"""Of a larger hour, so many events tell the fields: 4 µs each, and all of a million would be a tenth of redaction."""
+
+SHAPES, KEYS, FIELDS, LEVELS = 5_000, 100, 2_000, 8
+"""Bounds: different shapes of events, keys of one inner object before they count as data, fields, levels."""
+
+NO_LEVEL, OTHER_LEVELS = "no level", "other levels"
+
+_TYPES = {"VARCHAR": "string", "BOOLEAN": "boolean", "NULL": "null", "JSON": "any"}
+_LABEL = re.compile(r"[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}|\d+")
+"""In keys that are data: hexadecimal words such as UUIDs and tokens, and numbers."""
+
+Fields = Mapping[str, str]
+"""Path → JSON types, ``|`` between them: ``steps[].cost`` → ``null|number``."""
+
+
+def fields_of(frame: Frame, rows: int) -> dict[str, str]:
+    """The fields of an hour's events and their JSON types.
+
+    Args:
+        frame: a redacted frame.
+        rows: how many it has; of more than `EVENTS_LOOKED_AT` a part is looked at, chosen by ``row_uid``.
+
+    Returns:
+        path → types, sorted. A list's items are ``[]``. Keys that hold identifiers or numbers are one field with ``*``
+        in their place, and so are all keys of an object that has more than `KEYS` of them. ``any`` is the type of an
+        object without keys, and of what differs between the items of a list. At most `FIELDS`.
+    """
+    if rows > EVENTS_LOOKED_AT:
+        frame = frame.filter(f"row_uid < '{int(EVENTS_LOOKED_AT / rows * (1 << 32)):08x}'")
+    # What DuckDB cannot take apart has been through it many times by now; but a profile must never fail an hour
+    shapes = frame.project("try(json_structure(event)) AS shape").aggregate("shape, count(*) AS n")
+    root = _Node()
+    for (shape,) in shapes.filter("shape IS NOT NULL").order("n DESC, shape").limit(SHAPES).project("shape").fetchall():
+        root.add(json.loads(shape))
+    root.keys.pop("_redaction", None)  # says where something was redacted, and differs from hour to hour
+    found = {path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path}
+    return dict(sorted(found.items())[:FIELDS])
+
+
+@dataclass
+class _Node:
+    """What was seen at one path."""
+
+    types: set[str] = field(default_factory=set)
+    keys: "dict[str, _Node]" = field(default_factory=dict)
+    items: "_Node | None" = None
+
+    def add(self, shape: Any) -> None:
+        if isinstance(shape, dict):
+            self.types.add("object")
+            for key, inner in shape.items():
+                self.keys.setdefault(_name(key), _Node()).add(inner)
+        elif isinstance(shape, list):
+            self.types.add("array")
+            self.items = self.items or _Node()
+            self.items.add(shape[0])
+        else:
+            self.types.add(_TYPES.get(shape, "number"))
+
+    def merge(self, other: "_Node") -> "_Node":
+        self.types |= other.types
+        for key, node in other.keys.items():
+            self.keys.setdefault(key, _Node()).merge(node)
+        if other.items:
+            self.items = (self.items or _Node()).merge(other.items)
+        return self
+
+    def walk(self, path: str, *, is_root: bool = False) -> Iterator[tuple[str, set[str]]]:
+        yield path, self.types
+        keys = self.keys
+        if len(keys) > KEYS and not is_root:
+            one = _Node()
+            for node in keys.values():
+                one.merge(node)
+            keys = {"*": one}
+        for key, node in keys.items():
+            yield from node.walk(f"{path}.{key}" if path else key)
+        if self.items:
+            yield from self.items.walk(f"{path}[]")
+
+
+def _name(key: str) -> str:
+    """A key as a path shows it: what is masked, an identifier or a number is data, not a name."""
+    if "*" in key:
+        return "*"
+    plain = _LABEL.sub("*", key)
+    return json.dumps(plain, ensure_ascii=False) if "." in plain or not plain else plain
+
+
+def by_minute(frame: Frame) -> tuple[dict[str, str], dict[str, int | float]]:
+    """An hour's levels minute by minute, and its cost.
+
+    Args:
+        frame: a frame after redaction; its ``weight``, where it has one, says how many events a row stands for.
+
+    Returns:
+        level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS` of them. And
+        ``events with a cost`` and ``USD``, as far as there are any; for a sample, what it stands for.
+    """
+    weight = "sum(cost_usd * weight::DECIMAL(18, 6))" if "weight" in frame.columns else "sum(cost_usd)"
+    rows = frame.aggregate(
+        f"event_level AS level, minute(event_time) AS minute, count(*) AS n, count(cost_usd) AS priced, {weight} AS usd"
+    ).fetchall()
+    counts: dict[str, list[int]] = {}
+    for level, minute, n, _, _ in rows:
+        counts.setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
+    ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
+    shown = {level: counts[level] for level in ranked[:LEVELS]}
+    if rest := ranked[LEVELS:]:
+        shown[OTHER_LEVELS] = [sum(counts[level][minute] for level in rest) for minute in range(60)]
+    priced = sum(row[3] for row in rows)
+    usd = sum((row[4] for row in rows if row[4] is not None), start=0)
+    cost = {"events with a cost": priced, "USD": round(float(usd), 6)} if priced else {}
+    return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}, cost

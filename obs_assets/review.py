@@ -1,0 +1,135 @@
+"""What the checks need to know of an hour, read; what they say is `obs_assets.checks`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from obs_assets import checks
+from obs_assets.checks import Finding
+from obs_assets.errors import ObsError
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.pipeline import STAGES
+from obs_assets.receipts import FIELDS, Receipt
+
+HOURS_BEFORE, DAYS_BEFORE = 24, 14
+"""What `obs_assets.checks.volume` compares with: the hours just before, and the same hour of so many days."""
+
+RECEIPT_CHECK = "receipt_adds_up"
+
+Review = Callable[[HourlyPipeline, Hour, Receipt], Finding]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of every hour of an asset, made where the asset is.
+
+    Attributes:
+        name: public.
+        promise: what holds when it passes, one sentence.
+        review: reads what it needs and judges.
+        blocks: whether nothing is built of an hour that fails.
+    """
+
+    name: str
+    promise: str
+    review: Review
+    blocks: bool = False
+
+
+def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
+    """The checks of a stage or a destination, the receipt's first."""
+    is_stage = asset in STAGES
+    receipt = replace(_RECEIPT, blocks=is_stage)
+    if not hourly.config.checks.enabled:
+        return (receipt,)
+    return (receipt, *(_OF_STAGE.get(asset, ()) if is_stage else (_AGREE,)))
+
+
+def review(hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt) -> Mapping[str, Finding]:
+    """What the checks of an asset find in an hour, by their names. A check that cannot be made does not pass."""
+    found: dict[str, Finding] = {}
+    for check in checks_of(hourly, asset):
+        try:
+            found[check.name] = check.review(hourly, hour, receipt)
+        except ObsError as error:
+            found[check.name] = Finding(False, f"This could not be checked: {error}")
+    return found
+
+
+def _receipt(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    del hourly, hour
+    return checks.receipt_adds_up(receipt)
+
+
+def _unreadable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    del receipt
+    dead, events = hourly.log.read_with(hourly.landed().hour(hour))
+    limit = hourly.config.checks.dead_letter_share
+    return checks.dead_letter_share(dead, dead + events, limit, "records of the landing passes that brought this hour")
+
+
+def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    del hour
+    limit = hourly.config.checks.dead_letter_share
+    return checks.dead_letter_share(receipt.taken - receipt.kept, receipt.taken, limit, "events given to the redactor")
+
+
+def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    if hour >= hourly.first_open_hour():
+        return Finding(True, f"{receipt.taken:,} events so far; the hour is open.", {"events": receipt.taken})
+    landed = hourly.landed().hours
+    first = parse_hour(min(landed)) if landed else hour
+    rows = {
+        Hour(hour.start - timedelta(hours=back)): None
+        for back in (*range(1, HOURS_BEFORE + 1), *range(24, 24 * DAYS_BEFORE + 1, 24))
+    }
+    counts = {each: landed[each.key].rows if each.key in landed else 0 for each in rows if each >= first}
+    before = [n for each, n in counts.items() if hour.start - each.start <= timedelta(hours=HOURS_BEFORE)]
+    same_hour = [n for each, n in counts.items() if each.start.hour == hour.start.hour]
+    return checks.volume(receipt.taken, before, same_hour, hourly.config.checks.volume_deviations)
+
+
+def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    earlier = []
+    for back in range(1, hourly.config.checks.schema_hours + 1):
+        before = hourly.store.find_receipt(receipt.stage, Hour(hour.start - timedelta(hours=back)))
+        if before and FIELDS in before.details:
+            earlier.append({path: str(types) for path, types in before.details[FIELDS].items()})
+    now = {path: str(types) for path, types in receipt.details.get(FIELDS, {}).items()}
+    return checks.schema_drift(now, [fields for fields in earlier if fields])
+
+
+def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    config = hourly.destination_config(receipt.stage)
+    offered = hourly.store.read_receipt(config.stage, hour)
+    if config.filter is not None and config.filter.enabled:
+        offered = replace(offered, kept=receipt.taken - _filtered(receipt), content_hash=receipt.content_hash)
+    held = hourly.destination(receipt.stage).holding(hour, count=True)
+    takes_all = getattr(config, "type", "") != "webhook"
+    return checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
+
+
+def _filtered(receipt: Receipt) -> int:
+    return sum(n for reason, n in receipt.other.items() if reason.startswith("filtered:"))
+
+
+_RECEIPT = Check(RECEIPT_CHECK, "Every event that went in is kept, or set aside for a named reason.", _receipt)
+_AGREE = Check(
+    "destinations_agree",
+    "The ledger, and the rows that are there, are what the receipt of the frame says: so destinations agree.",
+    _agree,
+)
+_OF_STAGE: Mapping[str, tuple[Check, ...]] = {
+    "raw_events": (
+        Check("dead_letter_share", "Few of the lines that were read with this hour could not be read.", _unreadable),
+        Check(
+            "volume", "The hour has about as many events as the hours before it and as this hour usually has.", _volume
+        ),
+    ),
+    "redacted_events": (
+        Check("dead_letter_share", "The redactor failed on few events, if any.", _unredactable),
+        Check("schema_drift", "No field of the events is new, none has another JSON type than before.", _drift),
+    ),
+}
+"""In the order in which they are shown; what may be a check of a stage is added here."""

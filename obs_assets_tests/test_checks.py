@@ -1,0 +1,94 @@
+"""When checks warn, and what they say."""
+
+from dataclasses import replace
+
+import pytest
+
+from obs_assets.checks import dead_letter_share, destinations_agree, receipt_adds_up, schema_drift, volume
+from obs_assets.destinations.base import Holding
+from obs_assets.receipts import InputVersion, Receipt
+
+VERSION = InputVersion(3, "c", "1")
+RECEIPT = Receipt("2025-12-04-10:00", "sampled_events", VERSION, 10, 7, {"filtered:level": 3}, content_hash="abc")
+HELD = Holding(VERSION, 7, "abc", counted=7)
+
+
+def test_a_receipt_is_read_out() -> None:
+    """The sentence is the sum, and says how many events are nowhere."""
+    assert receipt_adds_up(RECEIPT).sentence == "10 taken = 7 kept + 3 set aside."
+    lost = receipt_adds_up(replace(RECEIPT, kept=6))
+    assert not lost.passed
+    assert "10 taken ≠ 6 kept + 3 set aside: 1 unaccounted for" in lost.sentence
+
+
+@pytest.mark.parametrize(("dead", "passed"), [(0, True), (10, True), (11, False)])
+def test_dead_letters_above_the_limit_are_told(dead: int, *, passed: bool) -> None:
+    """One per cent is well, more is not, and nothing of nothing is well."""
+    found = dead_letter_share(dead, 1000, 0.01, "records")
+    assert found.passed == passed
+    assert f"{dead} of 1,000 records" in found.sentence
+    assert ("obs dead-letters list" in found.sentence) != passed
+    assert dead_letter_share(0, 0, 0.0, "records").passed
+
+
+@pytest.mark.parametrize(
+    ("rows", "before", "same_hour", "passed"),
+    [
+        (1000, [1000] * 24, [1000] * 14, True),
+        (1400, [1000] * 24, [1000] * 14, True),  # even traffic: not within 5 of 0 deviations, but within half of it
+        (1600, [1000] * 24, [1000] * 14, False),
+        (0, [1000] * 24, [1000] * 14, False),
+        (300, [1000] * 24, [290, 310] * 7, True),  # a quiet hour of the day
+        (3000, [2900, 3100] * 12, [1000] * 14, True),  # a busy day
+        (3, [1, 4, 0, 2, 6, 1, 2, 3], [], True),  # few events vary by themselves
+        (9000, [1000] * 23 + [50_000], [1000] * 14, False),  # one odd hour before does not make the next usual
+        (0, [1000] * 6, [1000] * 6, True),  # too little is known
+    ],
+)
+def test_an_unusual_number_of_events_is_told(
+    rows: int, before: list[int], same_hour: list[int], *, passed: bool
+) -> None:
+    """An hour stands out if it does so among the hours before it and among the same hours of the days before."""
+    assert volume(rows, before, same_hour, 5.0).passed == passed
+
+
+def test_a_new_field_and_a_changed_type_are_listed() -> None:
+    """By path and types; null, and what is missing, are no change."""
+    earlier = [{"a": "number", "b": "string", "n": "null", "gone": "string"}, {"a": "null"}, {"c[].d": "number|string"}]
+    assert schema_drift({"a": "null|number", "n": "object", "c[].d": "string"}, earlier).passed
+    drift = schema_drift({"a": "number|string", "b": "string", "new.er": "boolean"}, earlier)
+    assert not drift.passed
+    assert drift.sentence == "1 field is new and 1 field is of another type than before: new.er, a."
+    assert drift.facts["new fields"] == "- `new.er`: boolean"
+    assert drift.facts["changed fields"] == "- `a`: number → number|string"
+
+
+def test_new_fields_are_not_told_before_fields_are_known() -> None:
+    """A new pipeline does not warn of everything."""
+    assert schema_drift({"a": "number"}, [{"b": "string"}] * 2).passed
+    assert not schema_drift({"a": "number"}, [{"b": "string"}] * 3).passed
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (None, "s3_archive does not know the hour: materialize it again."),
+        (replace(HELD, version=InputVersion(2, "c", "1")), "its ledger names landing generation 2, the frame 3"),
+        (replace(HELD, content_hash="other"), "its ledger names other content than the frame has"),
+        (replace(HELD, rows=6, counted=6), "its ledger names 6 rows where sampled_events has 7"),
+        (replace(HELD, counted=5), "5 rows are there where its ledger names 7"),
+    ],
+)
+def test_a_destination_that_disagrees_is_told(held: Holding | None, said: str) -> None:
+    """What the ledger, the rows that are there and the frame's receipt say must be the same."""
+    assert destinations_agree("s3_archive", RECEIPT, HELD, takes_all=True).passed
+    found = destinations_agree("s3_archive", RECEIPT, held, takes_all=True)
+    assert not found.passed
+    assert said in found.sentence
+
+
+def test_a_destination_may_take_a_part() -> None:
+    """A webhook holds the rows that match a rule: its ledger counts those."""
+    alerts = replace(HELD, rows=2, counted=2)
+    assert destinations_agree("webhook_alerts", RECEIPT, alerts, takes_all=False).passed
+    assert not destinations_agree("webhook_alerts", RECEIPT, replace(alerts, counted=1), takes_all=False).passed

@@ -1,0 +1,118 @@
+"""What an hour looks like: fields, levels by minute, cost."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obs_assets import profile
+from obs_assets.profile import by_minute, fields_of
+from obs_assets_tests.frames import frame_of
+
+_NAMES = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+
+
+def paths(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The slow, obvious way; a list is told by its first item alone, and an object without keys is ``any``."""
+    if isinstance(value, dict):
+        yield path, "object" if value else "any"
+        for key, inner in value.items():
+            yield from paths(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        yield path, "array"
+        yield from paths(value[0], f"{path}[]") if value else [(f"{path}[]", "null")]
+    else:
+        yield path, _NAMES[type(value)]
+
+
+keys = st.sampled_from(["a", "b", "name", "ключ"])
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    scalars | st.text(max_size=3),
+    lambda inner: st.dictionaries(keys, inner, max_size=3) | st.lists(inner, max_size=1),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(keys, values, min_size=1, max_size=4), min_size=1, max_size=6))
+def test_fields_are_what_a_walk_finds(events: list[dict[str, Any]]) -> None:
+    """Each path of each event with each of its types, whatever the events are."""
+    expected: dict[str, set[str]] = {}
+    for event in events:
+        for path, type_ in paths(event):
+            expected.setdefault(path, set()).add(type_)
+    expected.pop("")
+    with duckdb.connect() as connection:
+        found = fields_of(frame_of(connection, events), len(events))
+    assert {path: set(types.split("|")) for path, types in found.items()} == expected
+
+
+def test_keys_that_are_data_are_one_field() -> None:
+    """Identifiers, numbers, masked keys, and all keys of an object that has very many."""
+    events: list[dict[str, Any]] = [
+        {"by_user": {f"name{letter}{other}": 1 for letter in "abcdefghijklm" for other in "abcdefgh"}},
+        {"runs": {"run-17": {"ok": True}, "run-18": {"ok": False}}, "a.b": 1, "_redaction": {"rules": ["email"]}},
+        {"seen": {"5f0c1d2e-aaaa-4bbb-8ccc-0123456789ab": 1, "a***@example.com": 2, "": 3}},
+    ]
+    with duckdb.connect() as connection:
+        found = fields_of(frame_of(connection, events), len(events))
+    assert found == {
+        '"a.b"': "number",
+        "by_user": "object",
+        "by_user.*": "number",
+        "runs": "object",
+        "runs.run-*": "object",
+        "runs.run-*.ok": "boolean",
+        "seen": "object",
+        "seen.*": "number",
+        'seen.""': "number",
+    }
+
+
+def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part is chosen by row_uid, so that it is the same at every build, and finds what is not rare."""
+    monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 100)
+    events: list[dict[str, Any]] = [{"common": number} for number in range(1000)] + [{"rare": 1}]
+    with duckdb.connect() as connection:
+        frame = frame_of(connection, events)
+        assert fields_of(frame, 1001) == fields_of(frame, 1001)
+        assert "common" in fields_of(frame, 1001)
+        monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 1001)
+        assert set(fields_of(frame, 1001)) == {"common", "rare"}
+
+
+def test_levels_by_minute_and_cost() -> None:
+    """Each event is in the minute in which it happened; what has no level is not hidden; a sample is weighed."""
+    events = [
+        {"timestamp": "2025-12-04T10:00:59.9Z", "level": "error", "cost_usd": 0.1},
+        {"timestamp": "2025-12-04T10:59:00Z", "level": "error", "cost_usd": 0.2},
+        {"timestamp": "2025-12-04T10:59:59Z"},
+    ]
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        levels, cost = by_minute(frame_of(connection, events, weight=10.0))
+        without = by_minute(frame_of(connection, events).project("* EXCLUDE (weight)"))[1]
+        nothing = by_minute(frame_of(connection, events).filter("false"))
+    assert list(levels) == ["error", "no level"]
+    assert levels["error"].split(" ") == ["1", *["0"] * 58, "1"]
+    assert levels["no level"].split(" ") == [*["0"] * 59, "1"]
+    assert cost == {"events with a cost": 2, "USD": 3.0}
+    assert Decimal(str(without["USD"])) == Decimal("0.3")
+    assert nothing == ({}, {})
+
+
+def test_many_levels_are_few_lines() -> None:
+    """Those with the most events have a line, the others one together."""
+    events = [{"level": f"level-{n:02}"} for n in range(20) for _ in range(40 - n)]
+    with duckdb.connect() as connection:
+        levels, _ = by_minute(frame_of(connection, events))
+    assert len(levels) == profile.LEVELS + 1
+    assert list(levels)[-1] == profile.OTHER_LEVELS
+    assert sum(int(n) for line in levels.values() for n in line.split()) == len(events)
+    assert json.dumps(levels)
