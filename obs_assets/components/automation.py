@@ -22,6 +22,7 @@ RANGE_END_TAG = "dagster/asset_partition_range_end"
 VERSION_TAG = "obs/version"
 SEEN_TAG = "obs/seen"
 ATTEMPT_TAG = "obs/attempt"
+CLOSING_TAG = "obs/closing"
 PIPELINE_TAG = "obs/pipeline"
 
 LEFT_TO_THE_SCHEDULE = timedelta(minutes=15)
@@ -90,14 +91,50 @@ def hourly_schedule(
         hour = hourly.first_open_hour().previous
         if hour < hourly.config.first_hour:
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
-        if hourly.is_current(hour):
+        version, refreshed = str(hourly.landed().hour(hour).generation), bool(hourly.config.refresh_open_hour_minutes)
+        # What was built while it was open holds every event perhaps, but nobody has judged it as a whole
+        if hourly.is_current(hour) and not (refreshed and not _was_closed(context.instance, naming, hour, version)):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
         if hour.key in _hours_under_way(context.instance):
             return dg.SkipReason(f"{hour} is being built")
         # Once for each landing generation: the run key sees to that. The rest is for stale_hour_sensor.
-        return _request(naming, hour, str(hourly.landed().hour(hour).generation), attempt=1)
+        return _request(naming, hour, version, attempt=1, closes=refreshed)
 
     return hourly_pipeline_schedule
+
+
+def open_hour_sensor(
+    hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
+) -> list[dg.SensorDefinition]:
+    """``open_hour_sensor``, where ``refresh_open_hour_minutes`` is set: asks for open hours that have new events."""
+    minutes = hourly.config.refresh_open_hour_minutes
+    if minutes is None:
+        return []
+
+    @dg.sensor(
+        name=naming.job("open_hour_sensor"),
+        job=job,
+        minimum_interval_seconds=60 * minutes,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Builds the open hour while its events arrive. hourly_pipeline_schedule builds it when it closes.",
+    )
+    def open_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        now, landed = datetime.now(UTC), hourly.landed()
+        present = [Hour.of(now).previous, Hour.of(now)]
+        # Open by the clock: while files wait, hours long past have not closed either
+        due = [hour for hour in present if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours]
+        under_way = set(_hours_under_way(context.instance))
+        requests = []
+        for hour in due:
+            if hour.key not in under_way and not hourly.is_current(hour):
+                version = str(landed.hour(hour).generation)
+                attempt, _ = _last_attempt(context.instance, naming, hour, version)
+                requests.append(_request(naming, hour, version, attempt + 1))
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        return dg.SkipReason("no open hour has new events, or it is being built")
+
+    return [open_hour_sensor]
 
 
 def stale_hours_sensor(
@@ -190,15 +227,28 @@ def _of(naming: Naming) -> dict[str, str]:
 
 
 def _request(
-    naming: Naming, hour: Hour, version: str, attempt: int, selection: list[dg.AssetKey] | None = None
+    naming: Naming,
+    hour: Hour,
+    version: str,
+    attempt: int,
+    selection: list[dg.AssetKey] | None = None,
+    *,
+    closes: bool = False,
 ) -> dg.RunRequest:
     """A run of an hour. Dagster remembers a run key for ever, failed runs included: each attempt has its own."""
+    closing = {CLOSING_TAG: "true"} if closes else {}
     return dg.RunRequest(
-        run_key=f"{hour}:{version}:{attempt}",
+        run_key=f"{hour}:{version}:{'closing' if closes else attempt}",
         partition_key=hour.key,
         asset_selection=selection,
-        tags={VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **_of(naming)},
+        tags={VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **closing, **_of(naming)},
     )
+
+
+def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> bool:
+    """Whether the run that builds an hour as it closes was asked for: of an hour that was built while it was open."""
+    tags = {**_of(naming), PARTITION_TAG: hour.key, VERSION_TAG: version, CLOSING_TAG: "true"}
+    return bool(instance.get_run_records(dg.RunsFilter(tags=tags), limit=1))
 
 
 def _under_way(instance: dg.DagsterInstance, job_name: str) -> bool:

@@ -8,7 +8,12 @@ from pydantic import BaseModel
 
 from obs_assets import pipeline, settings
 from obs_assets.components.alerting import alert_definitions
-from obs_assets.components.automation import hourly_schedule, new_files_sensor, stale_hours_sensor
+from obs_assets.components.automation import (
+    hourly_schedule,
+    new_files_sensor,
+    open_hour_sensor,
+    stale_hours_sensor,
+)
 from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job
 from obs_assets.components.schema import schema_of
@@ -46,7 +51,11 @@ def pipeline_definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
         jobs=[landing, job, *upkeep],
         schedules=[hourly_schedule(hourly, naming, job), *(upkeep_schedule(naming, each) for each in upkeep)],
-        sensors=[new_files_sensor(hourly, naming, landing), stale_hours_sensor(hourly, naming, job)],
+        sensors=[
+            new_files_sensor(hourly, naming, landing),
+            stale_hours_sensor(hourly, naming, job),
+            *open_hour_sensor(hourly, naming, job),
+        ],
         # Seven trivial steps: 22 s with a process each, 4 s in one
         executor=dg.in_process_executor,
     )

@@ -1,6 +1,7 @@
 """Hours that build themselves: what the sensors and the schedule ask for, and why they do not."""
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -232,6 +233,102 @@ def test_an_hour_without_events_is_asked_for_as_well(persistent: Deployment) -> 
     harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour(HOUR.previous))
     persistent.hourly.land(now=CLOSED)
     assert hours_of(scheduled(persistent)[0]) == [HOUR.key]
+
+
+# -- open_hour_sensor --------------------------------------------------------------------------------------------------
+
+HALF_PAST = HOUR.start + timedelta(minutes=30)
+
+
+def refreshing(deployment: Deployment) -> Deployment:
+    """The pipeline with the open hour built every five minutes."""
+    return replace(deployment, config=deployment.config.model_copy(update={"refresh_open_hour_minutes": 5}))
+
+
+def test_the_open_hour_is_left_alone_by_default(deployment: Deployment) -> None:
+    """An hour that is open is not built on every new line, unless somebody asks for it."""
+    assert "open_hour_sensor" not in {sensor.name for sensor in deployment.definitions.sensors or []}
+
+
+def test_the_open_hour_follows(deployment: Deployment) -> None:
+    """With new events it is asked for, once while it is being built; not without, and no hour that has closed."""
+    refreshed = refreshing(deployment)
+    sensor = refreshed.definitions.resolve_sensor_def("open_hour_sensor")
+    assert sensor.minimum_interval_seconds == 300
+    Clock.moment = HALF_PAST
+    file = harness.write_events(refreshed.events_dir / "a.jsonl", harness.an_hour(HOUR.previous) + harness.an_hour())
+    refreshed.hourly.land(now=HALF_PAST)
+    assert hours_of(tick(refreshed, "open_hour_sensor")[0]) == [HOUR.key]
+    run_of(refreshed, "hourly_pipeline", dg.DagsterRunStatus.STARTED, HOUR)
+    assert tick(refreshed, "open_hour_sensor")[0] == []
+    (run,) = refreshed.instance.get_runs()
+    refreshed.instance.report_run_failed(run)
+    (again,), _, _ = tick(refreshed, "open_hour_sensor")
+    assert again.run_key == f"{HOUR}:1:2"  # a run that failed is repeated: Dagster would not take its key again
+    harness.build(refreshed.hourly, HOUR)
+    assert tick(refreshed, "open_hour_sensor")[:2] == ([], "no open hour has new events, or it is being built")
+    harness.write_events(file, [LATE])
+    refreshed.hourly.land(now=HALF_PAST)
+    assert hours_of(tick(refreshed, "open_hour_sensor")[0]) == [HOUR.key]
+    Clock.moment = HOUR.end + timedelta(minutes=4)
+    assert hours_of(tick(refreshed, "open_hour_sensor")[0]) == [HOUR.key]
+    Clock.moment = CLOSED
+    assert tick(refreshed, "open_hour_sensor")[0] == []
+
+
+def test_a_refreshed_hour_is_built_once_more_when_it_closes(persistent: Deployment) -> None:
+    """All its events may be at the destinations; whether they are many or absent is judged when the hour is whole."""
+    refreshed = refreshing(persistent)
+    harness.write_events(refreshed.events_dir / "a.jsonl", harness.an_hour())
+    refreshed.hourly.land(now=HALF_PAST)
+    harness.build(refreshed.hourly, HOUR)
+    refreshed.hourly.land(now=CLOSED)
+    (request,), _ = scheduled(refreshed)
+    assert request.run_key == f"{HOUR}:1:closing"
+    tags = {**request.tags, PARTITION_TAG: HOUR.key}
+    run = dg.DagsterRun(job_name="hourly_pipeline", status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+    refreshed.instance.add_run(run)
+    assert scheduled(refreshed) == ([], f"{HOUR} is built; the next hour has not closed")
+
+
+def test_a_refreshed_hour_ends_in_the_same_bytes(deployment: Deployment) -> None:
+    """Built three times while it grew, or once when it had closed: frames, receipts, rows, objects, events told."""
+    events = harness.an_hour()
+    for part in (events[:10], events[10:20], events[20:]):
+        harness.write_events(deployment.events_dir / "a.jsonl", part)
+        deployment.hourly.land(now=HALF_PAST)
+        harness.build(deployment.hourly, HOUR)
+    deployment.hourly.land(now=CLOSED)
+    told_early = told(deployment)
+    harness.build(deployment.hourly, HOUR)
+    refreshed = harness.snapshot(deployment.hourly)
+    assert told(deployment) == told_early
+    assert harness.wrong(deployment.hourly) == []
+
+    forget(deployment)
+    harness.build(deployment.hourly, HOUR)
+    assert harness.snapshot(deployment.hourly) == refreshed
+    assert told(deployment) == told_early
+
+
+def told(deployment: Deployment) -> list[str]:
+    """The events that the receiver has got, each as often as it came, sorted."""
+    bodies = [json.loads(request.body) for request in deployment.receiver.requests]
+    return sorted(json.dumps(event, sort_keys=True) for body in bodies for event in body["events"])
+
+
+def forget(deployment: Deployment) -> None:
+    """All that was ever built is gone; what has landed stays."""
+    for folder in ("frames", "receipts"):
+        shutil.rmtree(deployment.hourly.store.root / folder)
+    server = deployment.machine.postgres
+    harness.ask(server, "DROP SCHEMA obs, public CASCADE")
+    harness.ask(server, "CREATE SCHEMA public")
+    assert deployment.machine.s3
+    with contextlib.closing(connect_s3(deployment.machine.s3)) as client:
+        for key in harness.objects(deployment.machine):
+            client.delete_object(Bucket=deployment.machine.s3.bucket, Key=key)
+    deployment.receiver.requests.clear()
 
 
 # -- stale_hour_sensor -------------------------------------------------------------------------------------------------
