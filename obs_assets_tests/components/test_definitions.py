@@ -64,7 +64,14 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
     assert names(definitions.schedules) == schedules
     assert names(definitions.sensors) == ["event_file_sensor", "stale_hour_sensor"]
     checks = definitions.resolve_asset_graph().asset_check_keys
-    assert {check.name for check in checks} == {"receipt_adds_up", "dispatches_move"}
+    assert {check.name for check in checks} == {
+        "dead_letter_share",
+        "destinations_agree",
+        "dispatches_move",
+        "receipt_adds_up",
+        "schema_drift",
+        "volume",
+    }
     assert {check.asset_key.to_user_string() for check in checks} == EDGES.keys() - {"event_files", "landed_events"}
 
 
