@@ -24,6 +24,7 @@ from obs_assets.destinations.postgres.table import COLUMNS, INDEXES
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.transforms.enrich import EnrichConfig, enrich
 
 ORIGINAL = """
 CREATE TABLE original (
@@ -56,16 +57,20 @@ def main() -> None:
         embedded.stop(DATA / "obs")
 
 
-def offer_of(duck: duckdb.DuckDBPyConnection, count: int) -> Offer:
+def offer_of(duck: duckdb.DuckDBPyConnection, count: int, *, enriched: bool = False) -> Offer:
     """The benchmark's events as a frame in Parquet, which is how a destination gets them."""
-    path = DATA / f"frame-{count}.parquet"
+    path = DATA / f"frame-{count}{'-enriched' * enriched}.parquet"
     if not path.exists():
         files = str(events_of(count) / "*.jsonl")
         lines = duck.read_csv(files, columns={"line": "VARCHAR"}, delimiter="\x01", quotechar="", header=False)
         landed = lines.project(
             "*, 'bench' AS file_id, row_number() OVER () AS file_offset, now() AS landed_at, 1.0::DOUBLE AS weight"
         ).project(f"*, {events.ROW_UID} AS row_uid, (line->>'timestamp')::TIMESTAMPTZ AS event_time, line AS event")
-        store.write_parquet(events.with_columns(landed, "weight").order("event_time, row_uid"), path)
+        frame = events.with_columns(landed, "weight")
+        if enriched:
+            whence = """'bench' AS event_file, '{"hostname": "bench", "process_id": 1}' AS collector"""
+            frame = enrich(frame.project(f"*, {whence}"), EnrichConfig()).project("*, 1.0::DOUBLE AS weight")
+        store.write_parquet(frame.order("event_time, row_uid"), path)
     frame = duck.read_parquet(str(path))
     rows, content = frame.aggregate(f"count(*), {events.CONTENT_HASH}").fetchall()[0]
     return Offer(frame, parse_hour(HOUR), InputVersion(1, "bench", "bench"), rows, content)
