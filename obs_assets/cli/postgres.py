@@ -31,7 +31,7 @@ def init(pipeline_name: Pipeline = "pipeline", reader: Reader = "obs_reader", as
 def upkeep(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
     """Drop the leaves that retention_days no longer keeps, and roll small old leaves up into larger ones."""
     now = datetime.now(UTC)
-    done = {found.key: found.upkeep(now) for found in _tables(hourly_pipeline(pipeline_name))}
+    done = {found.key: found.upkeep.run(now) for found in _tables(hourly_pipeline(pipeline_name))}
     _print(done, as_json, nothing="needs nothing")
 
 

@@ -17,7 +17,7 @@ def upkeep_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
         now = datetime.now(UTC)
         try:
             for table in hourly.tables():
-                for done in table.upkeep(now) or ["Nothing to do."]:
+                for done in table.upkeep.run(now) or ["Nothing to do."]:
                     context.log.info("%s: %s", table.key, done)
         except ObsError as error:  # the next day's run takes up what this one has left
             raise dg.Failure(str(error), allow_retries=False) from None

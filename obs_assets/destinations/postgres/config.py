@@ -25,7 +25,7 @@ class PostgresConfig(DestinationConfig, frozen=True):
         create_table_if_not_exists: False when somebody else makes the tables (``obs postgres init``); leaves are always
             made by the loads.
         pool_size: connections of the search API; a load uses one.
-        retention_days: days after which `PostgresDestination.drop_expired` drops a leaf; None keeps all.
+        retention_days: days after which `Upkeep.drop_expired` drops a leaf; None keeps all.
         host, port, database, user, password: win over ``POSTGRES_HOST`` and its fellows.
     """
 

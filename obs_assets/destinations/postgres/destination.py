@@ -9,7 +9,8 @@
     obs.hour_loads                the ledger: a row for each hour that a table holds, and what it was built from
 
 An hour whose leaf is there is replaced in it, by DELETE and COPY: the one way that never blocks a reader and lets each
-see the old hour or the new, whatever its isolation level. An hour without a leaf gets one that is filled and indexed
+see the old hour or the new, whatever its isolation level. Where the hour comes of the same recipe as what is held, as
+after a late event, only the rows that differ are written. An hour without a leaf gets one that is filled and indexed
 aside, then attached, which blocks nobody either, and takes a third of the WAL. The advisory lock keeps a second writer
 of the hour out; the ledger's generation turns away a writer that has seen less.
 """
@@ -25,7 +26,6 @@ from typing import LiteralString
 import duckdb
 import psycopg
 import pyarrow as pa
-import tenacity
 from psycopg import errors, sql
 
 from obs_assets.crash import crash_point
@@ -35,7 +35,8 @@ from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.leaves import Span
 from obs_assets.destinations.postgres.rows import BATCH_ROWS, copy_data, row_of, statistics_of, stored_event
-from obs_assets.destinations.postgres.table import INDEXES, STATISTICS, EventTable
+from obs_assets.destinations.postgres.table import STATISTICS, EventTable, patiently
+from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import (
     ConfigurationError,
     HourBusyError,
@@ -50,17 +51,6 @@ from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings
 
 OLDEST_SERVER = 140000
-
-DOOMED = "obs_assets: expired, to be dropped"
-"""The comment on a leaf that retention has begun to drop; a run that was killed is taken up where it ended."""
-
-# Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
-_patiently = tenacity.retry(
-    retry=tenacity.retry_if_exception_type(errors.LockNotAvailable),
-    wait=tenacity.wait_random(0.1, 1.0),
-    stop=tenacity.stop_after_attempt(10),
-    reraise=True,
-)
 
 
 def _now() -> datetime:
@@ -126,6 +116,7 @@ class PostgresDestination:
         self.server = server_of(config, settings)
         self.table = EventTable(config)
         self.key = self.table.key
+        self.upkeep = Upkeep(self.table, config, self.server, busy_after_s=busy_after_s)
         self._busy_after_s = busy_after_s
         self._clock = clock
 
@@ -152,20 +143,21 @@ class PostgresDestination:
                 )
             if held == _holding(offer) and not offer.rebuild and self._count(connection, offer.hour) == offer.rows:
                 return Delivery(written=0, already_there=offer.rows)
-            size, batches = self._replace(connection, offer)
+            sent = self._replace(connection, offer, held)
             self._write_statistics(connection, offer)
-            self._write_ledger(connection, offer, batches)
+            self._write_ledger(connection, offer, sent)
             crash_point("postgres.before_commit")
             self._commit(connection, offer)
             crash_point("postgres.after_commit")
         seconds = time.monotonic() - began
         stats = {
-            "total_events_written": offer.rows,
-            "total_batches_written": batches,
+            "total_events_written": sent.written,
+            "total_batches_written": sent.batches,
             "seconds": round(seconds, 3),
             "rows_per_s": round(offer.rows / seconds),
         }
-        return Delivery(written=offer.rows, size_bytes=size, stats=stats)
+        same = offer.rows - sent.written
+        return Delivery(written=sent.written, already_there=same, size_bytes=sent.size_bytes, stats=stats)
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
         """The ledger's row of an hour, and the rows of the table."""
@@ -285,7 +277,7 @@ class PostgresDestination:
             return Health(
                 version=one(connection, "SHOW server_version")[0],
                 size_bytes=one(connection, size, [self.table.name.as_string(connection)])[0],
-                leaves=len(self._leaves(connection)),
+                leaves=len(self.table.leaves(connection)),
                 rows=rows,
                 oldest=Hour.of(oldest) if oldest else None,
                 newest=Hour.of(newest) if newest else None,
@@ -299,156 +291,9 @@ class PostgresDestination:
                 },
             )
 
-    def upkeep(self, now: datetime) -> list[str]:
-        """Drop what has expired and roll up what is old; to be run daily. Harmless to repeat.
-
-        Returns:
-            what was done, a sentence for each leaf; nothing when there was nothing to do.
-        """
-        dropped = [f"Dropped {leaf}." for leaf in self.drop_expired(now)]
-        return dropped + [f"Rolled up {leaf}." for leaf in self.roll_up(now)]
-
-    def drop_expired(self, now: datetime) -> list[str]:
-        """Drop the leaves that ended ``retention_days`` before ``now``, and what ledger and statistics say of them.
-
-        No reader waits for it. What an interrupted run has begun is ended by the next.
-
-        Returns:
-            the names of the leaves dropped.
-        """
-        dropped: list[str] = []
-        if self.config.retention_days is None:
-            return dropped
-        with session(self.server) as connection:
-            connection.autocommit = True
-            # Other sessions' longer transactions are waited for; after this time the next run goes on.
-            connection.execute("SET lock_timeout = '60s'")
-            if not self.table.is_there(connection):
-                return dropped
-            expired = leaves.expired(self._leaves(connection), now=now, retention_days=self.config.retention_days)
-            for span in expired:
-                doom = sql.SQL("COMMENT ON TABLE {} IS {}").format(self.table.leaf(span.suffix), sql.Literal(DOOMED))
-                connection.execute(doom)
-            for name, attached, pending in self._doomed(connection):
-                leaf = sql.Identifier(self.config.schema_name, name)
-                if attached:
-                    how = sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
-                    connection.execute(
-                        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(self.table.name, leaf, how)
-                    )
-                self._drop(connection, name)
-                dropped.append(name)
-        return dropped
-
-    def _doomed(self, connection: Connection) -> list[tuple[str, bool, bool]]:
-        """Leaves that retention has marked: name, whether still attached, whether detaching has begun."""
-        query = """
-            SELECT relname, inhrelid IS NOT NULL, coalesce(inhdetachpending, false)
-            FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid
-            WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'r' AND starts_with(relname, %s)
-                AND obj_description(c.oid, 'pg_class') = %s
-            ORDER BY coalesce(inhdetachpending, false) DESC, relname"""
-        parameters = [self.config.schema_name, f"{self.config.table_name}_", DOOMED]
-        found = connection.execute(query, parameters).fetchall()
-        return [row for row in found if leaves.span_of(row[0].removeprefix(self.config.table_name))]
-
-    def _drop(self, connection: Connection, name: str) -> None:
-        span = leaves.span_of(name.removeprefix(self.config.table_name))
-        if span is None:
-            raise LookupError("not the name of a leaf")
-        with connection.transaction():
-            for table, key in (("hour_loads", "destination"), ("receipts", "destination")):
-                connection.execute(
-                    sql.SQL("DELETE FROM obs.{} WHERE {} = %s AND hour >= %s AND hour < %s").format(
-                        sql.Identifier(table), sql.Identifier(key)
-                    ),
-                    [self.key, span.start, span.end],
-                )
-            connection.execute(
-                sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s").format(self.table.statistics),
-                [span.start, span.end],
-            )
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(self.config.schema_name, name)))
-
-    def roll_up(self, now: datetime) -> list[str]:
-        """Make larger leaves of smaller ones that are old enough: days of hours, months of days.
-
-        Readers see the same rows at every moment, those in older snapshots too. Loads of the leaves concerned are told
-        that their hour is busy.
-
-        Returns:
-            the names of the leaves made; one that others keep busy is left for the next time.
-        """
-        with session(self.server) as connection:
-            if not self.table.is_there(connection):
-                return []
-            due = leaves.roll_ups(self._leaves(connection), now=now, retention_days=self.config.retention_days)
-            connection.rollback()
-        return [f"{self.config.table_name}{span.suffix}" for span in due if self._roll_up(span)]
-
-    def _roll_up(self, span: Span) -> bool:
-        with session(self.server) as connection:
-            lock_name = self._leaves_lock(span.start)
-            query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-            if not one(connection, query, [lock_name])[0]:  # held by this session, over both transactions
-                return False
-            connection.commit()
-            parts = [part for part in self._leaves(connection) if span.overlaps(part)]
-            connection.rollback()
-            self._merge_aside(connection, span, parts)
-            if not self._wait_for_older_snapshots(connection):
-                return False
-            self._swap(connection, span, parts)
-            return True
-
-    def _merge_aside(self, connection: Connection, span: Span, parts: list[Span]) -> None:
-        aside = self.table.leaf(f"{span.suffix}_new")
-        with connection.transaction():
-            begin(connection, lock_timeout_s=self._busy_after_s)
-            connection.execute("SET LOCAL statement_timeout = 0")
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))  # of a run that was killed
-            self._create_aside(connection, aside, span)
-            for part in parts:
-                insert = sql.SQL("INSERT INTO {} SELECT * FROM {} ORDER BY timestamp, row_uid")
-                connection.execute(insert.format(aside, self.table.leaf(part.suffix)))
-            self._index_aside(connection, aside)
-
-    def _wait_for_older_snapshots(self, connection: Connection, patience_s: float = 60) -> bool:
-        """Wait until no transaction is left that began before the merged leaf was committed: it would see none of it.
-
-        As CREATE INDEX CONCURRENTLY does; False if that takes too long.
-        """
-        running = """
-            SELECT l.virtualtransaction FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-            WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
-                AND a.datname = current_database()"""
-        until = time.monotonic() + patience_s
-        connection.autocommit = True
-        try:
-            older = set(connection.execute(running).fetchall())
-            while older and time.monotonic() < until:
-                time.sleep(0.1)
-                older &= set(connection.execute(running).fetchall())
-        finally:
-            connection.autocommit = False
-        return not older
-
-    @_patiently
-    def _swap(self, connection: Connection, span: Span, parts: list[Span]) -> None:
-        aside = self.table.leaf(f"{span.suffix}_new")
-        with connection.transaction():
-            begin(connection, lock_timeout_s=1)
-            for part in parts:
-                leaf = self.table.leaf(part.suffix)
-                connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(self.table.name, leaf))
-                connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
-            name = sql.Identifier(self.config.table_name + span.suffix)
-            connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(aside, name))
-            self._attach(connection, self.table.leaf(span.suffix), span)
-
     # -- an hour, inside the transaction of `deliver` ------------------------------------------------------------------
 
-    @_patiently
+    @patiently
     def _prepare(self, connection: Connection) -> None:
         """Make table and ledger where they are missing or of an older version, in a short transaction of its own."""
         with connection.transaction():
@@ -464,13 +309,9 @@ class PostgresDestination:
         begin(connection, lock_timeout_s=self._busy_after_s)
         try:
             lock(connection, f"{self.key} {hour}")
-            lock(connection, self._leaves_lock(hour.start), shared=True)
+            lock(connection, self.table.leaves_lock(hour.start), shared=True)
         except errors.LockNotAvailable:
             raise HourBusyError(f"another run is writing {hour} to {self.key}: let it finish, then try again") from None
-
-    def _leaves_lock(self, moment: datetime) -> str:
-        """The lock on which leaves there are in a month: shared by loads, taken alone by a roll-up."""
-        return f"{self.key} leaves {moment:%Y-%m}"
 
     def _ledger_row(self, connection: Connection, hour: Hour, *, for_update: bool = False) -> Holding | None:
         query: LiteralString = """
@@ -483,33 +324,37 @@ class PostgresDestination:
         query = self._of_hour("SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}", hour)
         return int(one(connection, query)[0])
 
-    def _replace(self, connection: Connection, offer: Offer) -> tuple[int, int]:
-        """Put the offered rows in the place of the hour's; returns the bytes and batches sent."""
+    def _replace(self, connection: Connection, offer: Offer, held: Holding | None) -> "_Sent":
+        """Put the offered rows in the place of the hour's."""
         leaf = self._leaf_of(connection, offer.hour)
         if leaf is None and offer.rows:
             leaf = self._only_maker(connection, offer.hour)
         if leaf is not None:
-            self._delete(connection, self.table.leaf(leaf.suffix), offer.hour)
-            return self._copy(connection, self.table.leaf(leaf.suffix), offer)
+            name = self.table.leaf(leaf.suffix)
+            alike = held and held.rows and replace(held.version, generation=offer.version.generation) == offer.version
+            if alike and (sent := self._merge(connection, name, offer)):
+                return sent
+            self._delete(connection, name, offer.hour)
+            return self._copy(connection, name, offer)
         if not offer.rows:
-            return 0, 0
+            return _Sent(0, 0, 0)
         span = leaves.new_leaf(
             offer.hour,
             offer.rows,
-            self._leaves(connection),
+            self.table.leaves(connection),
             now=self._clock(),
             retention_days=self.config.retention_days,
         )
         aside = self.table.leaf(span.suffix)  # seen by nobody before the commit
-        self._create_aside(connection, aside, span)
+        self.table.create_aside(connection, aside, span)
         sent = self._copy(connection, aside, offer)
-        self._index_aside(connection, aside)
+        self.table.index_aside(connection, aside)
         crash_point("postgres.after_index")
-        self._attach(connection, aside, span)
+        self.table.attach(connection, aside, span)
         return sent
 
     def _leaf_of(self, connection: Connection, hour: Hour) -> Span | None:
-        return next((span for span in self._leaves(connection) if hour in span), None)
+        return next((span for span in self.table.leaves(connection) if hour in span), None)
 
     def _only_maker(self, connection: Connection, hour: Hour) -> Span | None:
         """Become the only one who makes leaves of this month; the leaf that another has made meanwhile."""
@@ -519,23 +364,14 @@ class PostgresDestination:
             raise HourBusyError(f"another run is making the leaf of {hour} in {self.key}: try again") from None
         return self._leaf_of(connection, hour)
 
-    def _leaves(self, connection: Connection) -> list[Span]:
-        """What the leaves hold, in the order of time."""
-        query = """
-            SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid
-            WHERE inhparent = to_regclass(%s) AND NOT inhdetachpending"""
-        names = connection.execute(query, [self.table.name.as_string(connection)]).fetchall()
-        found = (leaves.span_of(name.removeprefix(self.config.table_name)) for (name,) in names)
-        return sorted(span for span in found if span)
-
     def _delete(self, connection: Connection, leaf: sql.Identifier, hour: Hour) -> None:
         query: LiteralString = "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
         connection.execute(sql.SQL(query).format(leaf=leaf, start=sql.Literal(hour.start), end=sql.Literal(hour.end)))
         crash_point("postgres.after_delete")
 
-    def _copy(self, connection: Connection, leaf: sql.Identifier, offer: Offer) -> tuple[int, int]:
+    def _copy(self, connection: Connection, table: sql.Identifier, offer: Offer) -> "_Sent":
         columns = sql.SQL(", ").join(map(sql.Identifier, row_of(offer.hour)))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(leaf, columns)
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
         size = batches = 0
         with connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
@@ -547,32 +383,32 @@ class PostgresDestination:
                 raise PermanentError(
                     f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, the frame has {cursor.rowcount:,}"
                 )
-        return size, batches
+            return _Sent(cursor.rowcount, size, batches)
 
-    def _create_aside(self, connection: Connection, aside: sql.Identifier, span: Span) -> None:
-        # Never UNLOGGED: attached and then crashed, such a table is empty.
-        like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION"
-        # The constraint spares ATTACH PARTITION its scan.
-        within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
-        connection.execute(
-            sql.SQL(f"CREATE TABLE {{aside}} (LIKE {{table}} {like}, {within})").format(
-                aside=aside, table=self.table.name, start=sql.Literal(span.start), end=sql.Literal(span.end)
-            )
-        )
+    def _merge(self, connection: Connection, leaf: sql.Identifier, offer: Offer) -> "_Sent | None":
+        """Write only the rows that differ from those that are there: a late event costs its own row and no more WAL.
 
-    def _index_aside(self, connection: Connection, aside: sql.Identifier) -> None:
-        # In memory of its own, not the server's default of 64 MB, a GIN index is sorted once instead of many times.
-        connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
-        for definition in INDEXES.values():
-            connection.execute(sql.SQL(f"CREATE INDEX ON {{}} {definition}").format(aside))
-        connection.execute(sql.SQL("ANALYZE {}").format(aside))
-
-    def _attach(self, connection: Connection, leaf: sql.Identifier, span: Span) -> None:
-        """Attach a leaf: unlike ``PARTITION OF``, this blocks no reader."""
-        bounds = {"start": sql.Literal(span.start), "end": sql.Literal(span.end)}
-        attach = sql.SQL("ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})")
-        connection.execute(attach.format(table=self.table.name, leaf=leaf, **bounds))
-        connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT within_leaf").format(leaf))
+        None if that did not do, as when somebody has doubled a row by hand.
+        """
+        # Aside, without an index and without WAL; gone with the transaction
+        aside = sql.Identifier("pg_temp", "offered")
+        connection.execute("SET LOCAL work_mem = '64MB'")  # for the hash of the rows' identities
+        create = sql.SQL("CREATE TEMPORARY TABLE offered (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP")
+        connection.execute(create.format(self.table.name))
+        sent = self._copy(connection, aside, offer)
+        names = [sql.Identifier(name) for name in row_of(offer.hour)]
+        words = {
+            "leaf": leaf,
+            "aside": aside,
+            "start": sql.Literal(offer.hour.start),
+            "end": sql.Literal(offer.hour.end),
+            "there": sql.SQL(", ").join(sql.SQL("there.{}").format(name) for name in names),
+            "offered": sql.SQL(", ").join(sql.SQL("offered.{}").format(name) for name in names),
+        }
+        connection.execute(sql.SQL(_DELETE_CHANGED).format(**words))
+        crash_point("postgres.after_delete")
+        written = connection.execute(sql.SQL(_INSERT_MISSING).format(**words)).rowcount
+        return replace(sent, written=written) if self._count(connection, offer.hour) == offer.rows else None
 
     def _write_statistics(self, connection: Connection, offer: Offer) -> None:
         delete = sql.SQL("DELETE FROM {} WHERE hour = %s").format(self.table.statistics)
@@ -583,7 +419,7 @@ class PostgresDestination:
             for row in statistics_of(offer.frame, offer.hour):
                 copy.write_row(row)
 
-    def _write_ledger(self, connection: Connection, offer: Offer, batches: int) -> None:
+    def _write_ledger(self, connection: Connection, offer: Offer, sent: "_Sent") -> None:
         row = {
             "destination": self.key,
             "hour": offer.hour.start,
@@ -618,7 +454,7 @@ class PostgresDestination:
             ],
         )
         # Last: all loads of a table meet here, and the row stays locked until the commit.
-        connection.execute(_COUNT_LOAD, [self.key, offer.rows, batches, _now()])
+        connection.execute(_COUNT_LOAD, [self.key, sent.written, sent.batches, _now()])
 
     def _count_error(self) -> None:
         """Count a failed load where the server lets us; a count is not worth another error."""
@@ -649,6 +485,26 @@ class PostgresDestination:
     def _of_hour(self, query: LiteralString, hour: Hour) -> sql.Composed:
         return sql.SQL(query).format(table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end))
 
+
+@dataclass(frozen=True)
+class _Sent:
+    """What a load wrote, and how much was sent for it."""
+
+    written: int
+    size_bytes: int
+    batches: int
+
+
+_DELETE_CHANGED: LiteralString = """
+DELETE FROM {leaf} AS there WHERE timestamp >= {start} AND timestamp < {end} AND NOT EXISTS (
+    SELECT FROM {aside} AS offered
+    WHERE offered.row_uid = there.row_uid AND ({offered}) IS NOT DISTINCT FROM ({there}))"""
+
+_INSERT_MISSING: LiteralString = """
+INSERT INTO {leaf} SELECT * FROM {aside} AS offered WHERE NOT EXISTS (
+    SELECT FROM {leaf} AS there
+    WHERE timestamp >= {start} AND timestamp < {end} AND there.row_uid = offered.row_uid)
+ORDER BY timestamp, row_uid"""
 
 _COUNT_LOAD = """
 INSERT INTO obs.totals AS t (destination, total_events_written, total_batches_written, last_write_at)

@@ -22,6 +22,10 @@ def _text(column: str) -> str:
     return f"replace({column}, chr(0), chr(65533))"
 
 
+def _indexed(column: str) -> str:
+    return f"left({_text(column)}, {INDEXED_TEXT})"
+
+
 def stored_event(event: str) -> str:
     r"""SQL for an event as ``jsonb`` takes it: ``\u0000`` and halves of surrogate pairs become ``\ufffd``.
 
@@ -38,11 +42,13 @@ def stored_event(event: str) -> str:
 
 def row_of(hour: Hour) -> dict[str, str]:
     """DuckDB's SQL for each column of a row; ``created_at`` is the server's."""
-    plain = ("event_id", "source_name", "master_type", "worker_type", "error", "trace_id", "session_id", "worker_id")
+    plain = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
     return {name: _text(name) for name in plain} | {
         "id": "try_cast(('0x' || left(row_uid, 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
-        "event_type": f"coalesce(left({_text('event_type')}, {INDEXED_TEXT}), 'unknown')",
-        "event_level": f"coalesce(left({_text('event_level')}, {INDEXED_TEXT}), 'info')",
+        "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
+        "event_level": f"coalesce({_indexed('event_level')}, 'info')",
+        "master_type": _indexed("master_type"),
+        "trace_id": _indexed("trace_id"),
         "timestamp": "event_time",
         "data": stored_event("event"),
         "duration_ms": "duration_ms",
