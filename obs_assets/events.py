@@ -67,6 +67,9 @@ LEVELS = (
 _FIELDS = """id event_id _id type event_type level severity source master_type master worker_type worker worker_id
 trace_id session_id status error error_message duration_ms duration cost_usd cost"""
 
+SOURCE_KEYS = frozenset((*_FIELDS.split(), "_source", "cost_estimate"))
+"""Keys of an event that the promoted columns are computed from."""
+
 _STRUCTURE = ", ".join(
     [
         *(f'"{field}": "VARCHAR"' for field in _FIELDS.split()),

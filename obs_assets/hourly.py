@@ -36,6 +36,7 @@ from obs_assets.sources.replay import count_letters, replay
 from obs_assets.store import Store, connect, make_private_dir
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
+from obs_assets.transforms.functions import failure_in
 from obs_assets.transforms.redact import redact, redacted_by_type
 from obs_assets.transforms.sample import sample
 
@@ -249,6 +250,8 @@ class HourlyPipeline:
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
                 raise TransientError(f"{work}: {str(error).splitlines()[0]}") from None
             except duckdb.Error as error:
+                if (failure := failure_in(error)) is not None:
+                    raise failure from None
                 raise PermanentError(f"{work}: DuckDB refused the hour ({type(error).__name__})") from None
 
     def _raw(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
@@ -283,7 +286,7 @@ class HourlyPipeline:
         before = self.store.read_receipt("raw_events", hour).check()
         frame = self.store.read_frame(connection, "raw_events", hour)
         frame = (
-            enrich(frame, self.config.enrich)
+            enrich(connection, frame, self.config.enrich)
             if self.config.enrich
             else frame.project("* EXCLUDE (event_file, collector)")
         )
@@ -317,7 +320,7 @@ class HourlyPipeline:
     def _sampled(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
         before = self.store.read_receipt("redacted_events", hour).check()
         frame = self.store.read_frame(connection, "redacted_events", hour).project("* EXCLUDE (redactions)")
-        judged = sample(judge(frame, self.config.filter), self.config.sample)
+        judged = sample(judge(connection, frame, self.config.filter), self.config.sample)
         kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
         version = self.config.next_version(before.version, "sampled_events")
         receipt = self._write(connection, kept, "sampled_events", hour, version, taken=before.kept, hashed=True)
@@ -392,7 +395,7 @@ class HourlyPipeline:
         offer = Offer(frame.project(_OFFERED), hour, receipt.version, receipt.kept, receipt.content_hash)
         if config.filter is None or not config.filter.enabled:
             return offer, {}
-        judged = judge(frame, config.filter)
+        judged = judge(connection, frame, config.filter)
         kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
         rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
         return replace(offer, frame=kept, rows=rows, content_hash=content), count_by(judged, "dropped_by")

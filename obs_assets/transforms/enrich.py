@@ -7,14 +7,17 @@ The functions below build SQL, one small expression each; `enrich` puts them tog
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+import duckdb
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, computed_field, model_validator
 
 from obs_assets.config import Block, mapping_or_yaml_file
-from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote
+from obs_assets.events import LINEAGE, PROMOTED, SOURCE_KEYS, Frame, append_fields, quote, with_columns
+from obs_assets.transforms.functions import RESERVED, DottedPath, digest, enrich_by
+from obs_assets.transforms.lookup import FieldName, GeoIp, Lookup, register
 
 Enrichment = Literal["timestamp", "hostname", "environment", "process", "performance", "context"]
 
@@ -56,6 +59,11 @@ class EnrichConfig(Block, frozen=True):
         prices: model, as events name it, to ``input_usd_per_million`` and ``output_usd_per_million``; ``*`` is every
             other model, and without it a model that is not named gets no estimate. Or the path of a YAML file with such
             a table, relative to the working directory; it is read when the configuration is.
+        static_fields: fields and their values, any JSON, for events that do not have them.
+        lookups: fields from tables, by a value of the event.
+        geoip: fields from MaxMind databases, by an address in the event.
+        function: the dotted path of ``pandas.DataFrame -> pandas.DataFrame``, called last, see
+            `obs_assets.transforms.functions`.
     """
 
     enrichments: tuple[Enrichment | Literal["all"], ...] = (
@@ -70,13 +78,40 @@ class EnrichConfig(Block, frozen=True):
         dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
     ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
 
+    static_fields: dict[FieldName, JsonValue] = Field(default_factory=dict)
+    lookups: tuple[Lookup, ...] = ()
+    geoip: tuple[GeoIp, ...] = ()
+    function: DottedPath | None = None
+
+    @model_validator(mode="after")
+    def _fields_are_given_once(self) -> "EnrichConfig":
+        given = [name for enrichment in self.applied for name in FIELDS[enrichment]]
+        for name in (*self.static_fields, *(name for source in self.sources for name in source.names)):
+            if name in RESERVED:
+                raise ValueError(f"the field {name} is written by the stages: choose another name")
+            if name in given:
+                raise ValueError(f"the field {name} is added twice: once by another part of this block")
+            given.append(name)
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def function_digest(self) -> str | None:
+        """Of the function's source: another code is another configuration."""
+        return digest(self.function)
+
+    @property
+    def sources(self) -> tuple[Lookup | GeoIp, ...]:
+        """What values of the event are looked up in."""
+        return (*self.lookups, *self.geoip)
+
     @property
     def applied(self) -> tuple[Enrichment, ...]:
         """The enrichments asked for, in `ENRICHMENTS`' order."""
         return tuple(name for name in ENRICHMENTS if name in self.enrichments or "all" in self.enrichments)
 
 
-def enrich(frame: Frame, config: EnrichConfig) -> Frame:
+def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichConfig) -> Frame:
     """Add fields to events.
 
     ===========  ==================================================================================================
@@ -89,8 +124,11 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
                  model's price, unless the event names its cost: ``cost_usd`` or ``cost``
     context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
                  with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
-    always       ``_enrichment``: by whom, and which of the above were configured
+    configured   ``static_fields``, then what the ``lookups`` and ``geoip`` say of values that the event came with
+    always       ``_enrichment``: by whom, and which of the six were configured
     ===========  ==================================================================================================
+
+    At last the ``function`` sees what has become of them.
 
     A key that is there, even with null, is left alone. A duration below zero is not written: ``_enrichment.flags`` says
     ``negative_duration``. A token count is a whole number of at most 15 digits. One that is missing or null is 0; if
@@ -100,6 +138,7 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
     ``enriched_at``, no memory and CPU, ``unknown`` for a model that is not named).
 
     Args:
+        connection: the frame's own.
         frame: lineage, promoted columns and ``event``; from landing ``event_file`` and ``collector`` (VARCHAR, a JSON
             object with hostname, platform, arch, process_id and python_version; what it lacks is not added).
         config: if disabled, ``event`` stays as it is.
@@ -109,12 +148,25 @@ def enrich(frame: Frame, config: EnrichConfig) -> Frame:
     """
     if not config.enabled:
         return frame.project(", ".join([*LINEAGE, *PROMOTED, "event"]))
-    extracted = _derive(frame, found=_extract("event", _EVENT_KEYS), collected=_extract("collector", _COLLECTOR_KEYS))
+    paths = (*map(_path, _EVENT_KEYS), *_own_paths(config))
+    extracted = _derive(
+        frame, found=_extract("event", paths), collected=_extract("collector", map(_path, _COLLECTOR_KEYS))
+    )
     measured = _with_performance(extracted, config) if "performance" in config.applied else extracted
+    looked_up, own_fields = _with_own(connection, measured, config, paths)
     fields = [field for enrichment in config.applied for field in _FIELDS[enrichment](config)]
-    described = _derive(measured, fields=_concat(*fields, _unless_there("_enrichment", _enrichment(config))))
-    columns = [*LINEAGE, *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED)]
-    return described.project(", ".join([*columns, f"{append_fields('event', 'fields')} AS event"]))
+    described = _derive(
+        looked_up, fields=_concat(*fields, *own_fields, _unless_there("_enrichment", _enrichment(config)))
+    )
+    event = f"{append_fields('event', 'fields')} AS event"
+    enriched = (
+        with_columns(described.project(", ".join([*LINEAGE, event])))
+        if SOURCE_KEYS.intersection(_own_names(config))
+        else described.project(
+            ", ".join([*LINEAGE, *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED), event])
+        )
+    )
+    return enrich_by(connection, enriched, config.function) if config.function else enriched
 
 
 def _columns(config: EnrichConfig) -> dict[str, str]:
@@ -146,9 +198,13 @@ _EVENT_KEYS = (
 _COLLECTOR_KEYS = ("hostname", "platform", "arch", "python_version", "process_id")
 
 
-def _extract(document: str, keys: tuple[str, ...]) -> str:
-    """JSON texts by key, in one pass over the document: NULL where a key is missing, ``null`` where it is null."""
-    return f"json_extract({document}, [{', '.join(quote(f'$.{key}') for key in keys)}])"
+def _path(key: str) -> str:
+    return "$" + "".join(f'."{name}"' for name in key.split("."))
+
+
+def _extract(document: str, paths: Iterable[str]) -> str:
+    """JSON texts by path, in one pass over the document: NULL where it is missing, ``null`` where it is null."""
+    return f"json_extract({document}, [{', '.join(map(quote, paths))}])"
 
 
 def _there(key: str) -> str:
@@ -265,6 +321,57 @@ _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
     ],
     "context": lambda _: [_unless_there("_context", _context())],
 }
+
+
+FIELDS: dict[Enrichment, tuple[str, ...]] = {
+    "timestamp": ("timestamp",),
+    "hostname": ("hostname", "platform", "arch"),
+    "environment": ("environment", "python_version"),
+    "process": ("process_id",),
+    "performance": ("duration_ms", "cost_estimate"),
+    "context": ("_context",),
+}
+"""What each enrichment adds."""
+
+
+# ---- fields of the user's own
+
+
+def _own_names(config: EnrichConfig) -> list[str]:
+    return [*config.static_fields, *(name for source in config.sources for name in source.names)]
+
+
+def _own_paths(config: EnrichConfig) -> tuple[str, ...]:
+    """Of the fields to add, and of the values to look up."""
+    wanted = (*_own_names(config), *(source.key for source in config.sources))
+    return tuple(dict.fromkeys(map(_path, wanted)))
+
+
+def _with_own(
+    connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichConfig, paths: tuple[str, ...]
+) -> tuple[Frame, list[str]]:
+    """The frame with what was looked up, and the fields to add."""
+
+    def found(key: str) -> str:
+        return f"found[{paths.index(_path(key)) + 1}]"
+
+    def unless_found(name: str, value: str) -> str:
+        return f"CASE WHEN {found(name)} IS NULL THEN {_field(name, value)} END"
+
+    fields = [unless_found(name, quote(_json(value))) for name, value in config.static_fields.items()]
+    columns = {}
+    for number, source in enumerate(config.sources):
+        columns[f"looked_up_{number}"] = (
+            f"{register(connection, source)}(json_extract_string({found(source.key)}, '$'))"
+        )
+        for place, name in enumerate(source.names, start=1):
+            otherwise = quote(_json(source.default[name])) if name in source.default else "NULL"
+            fields.append(unless_found(name, f"coalesce(looked_up_{number}[{place}], {otherwise})"))
+    return (_derive(frame, **columns) if columns else frame), fields
+
+
+def _json(value: JsonValue) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # ---- performance

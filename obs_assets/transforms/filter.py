@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import model_validator
+import duckdb
+from pydantic import computed_field, model_validator
 
 from obs_assets.config import Block
 from obs_assets.events import LINEAGE, PROMOTED, Frame, one_of, quote
 from obs_assets.patterns import Pattern
+from obs_assets.transforms.functions import DottedPath, digest, kept_by
 
 LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
 LOW_VALUE_LEVELS = ("debug", "trace")
@@ -45,6 +47,8 @@ class FilterConfig(Block, frozen=True):
         drop_event_types: drop events of these types; compared exactly.
         keep_event_types: keep events of these types; compared exactly.
         drop_low_value: drop events that say nothing, as `judge` defines them.
+        custom_filter: the dotted path of ``pandas.DataFrame -> pandas.Series`` of booleans, false for events to drop,
+            see `obs_assets.transforms.functions`.
         filter_mode: ``allowlist`` drops everything that no keep rule names.
     """
 
@@ -55,7 +59,14 @@ class FilterConfig(Block, frozen=True):
     drop_event_types: tuple[str, ...] = ()
     keep_event_types: tuple[str, ...] = ()
     drop_low_value: bool = True
+    custom_filter: DottedPath | None = None
     filter_mode: Literal["blocklist", "allowlist"] = "blocklist"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def custom_filter_digest(self) -> str | None:
+        """Of the function's source: another code is another configuration."""
+        return digest(self.custom_filter)
 
     @model_validator(mode="after")
     def _allowlist_names_something(self) -> "FilterConfig":
@@ -66,12 +77,13 @@ class FilterConfig(Block, frozen=True):
         return self
 
 
-def judge(frame: Frame, config: FilterConfig | None) -> Frame:
+def judge(connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterConfig | None) -> Frame:
     """Say of every event whether, and by which rule, it is dropped.
 
     Keep rules win. Then the first of these decides:
 
     =======================  ===============================================================================
+    ``filtered:custom``      ``custom_filter`` says so
     ``filtered:pattern``     one of ``drop_patterns`` is found
     ``filtered:level``       ``event_level`` is one of ``drop_levels``; an event without a level has none
     ``filtered:type``        ``event_type`` is one of ``drop_event_types``
@@ -88,6 +100,7 @@ def judge(frame: Frame, config: FilterConfig | None) -> Frame:
     something with nothing beside it. (The original kept it by chance: it counts the keys that its source added.)
 
     Args:
+        connection: the frame's own.
         frame: lineage, promoted columns and ``event``. ``event`` is read only for patterns, and for events of which
             nothing else says whether they are of low value.
         config: None, or a disabled one, drops nothing.
@@ -98,17 +111,19 @@ def judge(frame: Frame, config: FilterConfig | None) -> Frame:
     """
     carried = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, "dropped_by", "event"}]
     given = ["WHEN dropped_by IS NOT NULL THEN dropped_by"] if "dropped_by" in frame.columns else []
-    rules = list(_rules(config)) if config and config.enabled else []
+    rules = list(_rules(connection, config)) if config and config.enabled else []
     verdict = f"CASE {' '.join([*given, *rules])} ELSE NULL END::VARCHAR" if given or rules else "NULL::VARCHAR"
     return frame.project(", ".join([*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"]))
 
 
-def _rules(config: FilterConfig) -> Iterator[str]:
+def _rules(connection: duckdb.DuckDBPyConnection, config: FilterConfig) -> Iterator[str]:
     """Branches of a CASE, in order. A condition that is NULL does not hold."""
     if config.keep_event_types:
         yield f"WHEN {one_of('event_type', config.keep_event_types)} THEN NULL"
     if config.keep_patterns:
         yield f"WHEN {_found(config.keep_patterns, config.patterns_in)} THEN NULL"
+    if config.custom_filter:
+        yield f"WHEN NOT {kept_by(connection, config.custom_filter)} THEN 'filtered:custom'"
     if config.drop_patterns:
         yield f"WHEN {_found(config.drop_patterns, config.patterns_in)} THEN 'filtered:pattern'"
     if config.drop_levels:

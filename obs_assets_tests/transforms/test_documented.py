@@ -1,5 +1,6 @@
 """The examples of docs/transforms.md do what the page says."""
 
+import contextlib
 import json
 import re
 from decimal import Decimal
@@ -24,7 +25,19 @@ def documented() -> PipelineConfig:
     for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL):
         blocks |= yaml.safe_load(text)
     assert set(blocks) == {"enrich", "filter", "sample"}
-    return parse(blocks)
+    with contextlib.chdir(PAGE.parents[1]):
+        return parse(blocks)
+
+
+def test_the_documented_lookup(tmp_path: Path) -> None:
+    """The example's table is there; a service that it does not have is of an unknown team."""
+    config = documented().enrich
+    assert config is not None
+    with store.connect(tmp_path, threads=1) as connection:
+        told = [{"service": "billing"}, {"service": "x"}]
+        frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
+        found = enrich(connection, frame, config).project("event->>'team', event->>'tier', event->>'region'").fetchall()
+    assert found == [("payments", "1", "eu-west-1"), ("unknown", None, "eu-west-1")]
 
 
 def test_the_documented_prices(tmp_path: Path) -> None:
@@ -35,7 +48,7 @@ def test_the_documented_prices(tmp_path: Path) -> None:
     with store.connect(tmp_path, threads=1) as connection:
         told = [{"model": model, "tokens_used": usage} for model in ("model-a", "model-b")]
         frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
-        costs = enrich(frame, config).project("cost_usd").fetchall()
+        costs = enrich(connection, frame, config).project("cost_usd").fetchall()
     assert costs == [(Decimal("0.0015"),), (Decimal("0.018"),)]
 
 
@@ -52,7 +65,9 @@ def test_the_documented_filter(tmp_path: Path) -> None:
     ]
     with store.connect(tmp_path, threads=1) as connection:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
-        verdicts = [verdict for (verdict,) in judge(frame, documented().filter).project("dropped_by").fetchall()]
+        verdicts = [
+            verdict for (verdict,) in judge(connection, frame, documented().filter).project("dropped_by").fetchall()
+        ]
     low = "filtered:low_value"
     assert verdicts == ["filtered:pattern", "filtered:level", None, None, low, low, None]
 

@@ -57,7 +57,7 @@ def texts_of(frame: Frame) -> list[str]:
 
 def enriched(connection: duckdb.DuckDBPyConnection, event: Event | str, config: EnrichConfig = ALL) -> Event:
     """One event, enriched, its numbers exact."""
-    (text,) = texts_of(enrich(raw(connection, [event]), config))
+    (text,) = texts_of(enrich(connection, raw(connection, [event]), config))
     return exact(text)
 
 
@@ -245,7 +245,7 @@ def test_events_are_enriched_as_the_reference_does(
     """Every event gets the reference's fields in the reference's order, and its own text stays as it was."""
     separators = (",", ":") if compact else (", ", " : ")
     texts = [json.dumps(event, separators=separators, ensure_ascii=ascii_only) for event in told]
-    out = texts_of(enrich(raw(connection, list(texts)), config))
+    out = texts_of(enrich(connection, raw(connection, list(texts)), config))
     for n, (before, after) in enumerate(zip(texts, out, strict=True)):
         expected = reference(exact(before), HOUR.start + timedelta(seconds=n), COLLECTOR, config)
         assert list(exact(after).items()) == list(expected.items())
@@ -259,11 +259,13 @@ def test_columns_agree_with_the_event_and_nothing_is_added_twice(
 ) -> None:
     """Promoted columns are what the new text says; enriching again changes nothing."""
     frame = raw(connection, list(told))
-    once = enrich(frame, ALL)
+    once = enrich(connection, frame, ALL)
     assert once.columns == [*events.LINEAGE, *events.PROMOTED, "event"]
     assert once.fetchall() == events.with_columns(once).fetchall()
     again = enrich(
-        once.project("*, '{\"hostname\":\"another\"}' AS collector, 'b' AS event_file"), EnrichConfig(name="x")
+        connection,
+        once.project("*, '{\"hostname\":\"another\"}' AS collector, 'b' AS event_file"),
+        EnrichConfig(name="x"),
     )
     assert once.fetchall() == again.fetchall()
 
@@ -287,7 +289,7 @@ def test_costs_are_exact_decimals_in_plain_notation(
 ) -> None:
     """0.0063540 is written 0.006354, and never 6.354e-3 or 0.006353999."""
     usage = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
-    (text,) = texts_of(enrich(raw(connection, [{"tokens_used": usage}]), ALL))
+    (text,) = texts_of(enrich(connection, raw(connection, [{"tokens_used": usage}]), ALL))
     found = re.search(r'"input_cost_usd":(.*),"output_cost_usd":(.*),"total_cost_usd":(.*),"model":"unknown"', text)
     assert found
     assert found.groups() == amounts
@@ -317,14 +319,16 @@ def test_token_counts(connection: duckdb.DuckDBPyConnection, event: Event, token
 
 def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> None:
     """cost_usd is the estimate's total, to the last digit."""
-    frame = enrich(raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]), EnrichConfig())
+    frame = enrich(
+        connection, raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]), EnrichConfig()
+    )
     assert frame.project("cost_usd").fetchall() == [(Decimal("0.036984"),)]
 
 
 @pytest.mark.parametrize("own", [{"cost_usd": 0.5}, {"cost": 0.5}])
 def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Event) -> None:
     """What an event says that it cost is its cost; nothing is estimated beside it."""
-    frame = enrich(raw(connection, [own | {"tokens_used": {"input_tokens": 2118}}]), EnrichConfig())
+    frame = enrich(connection, raw(connection, [own | {"tokens_used": {"input_tokens": 2118}}]), EnrichConfig())
     ((cost_usd, text),) = frame.project("cost_usd, event").fetchall()
     assert cost_usd == Decimal("0.5")
     assert "cost_estimate" not in json.loads(text)
@@ -421,7 +425,7 @@ def test_a_missing_timestamp_is_the_event_time(connection: duckdb.DuckDBPyConnec
     at = "'2025-12-04 10:00:00.120000+00'::TIMESTAMPTZ + to_microseconds(file_offset * 7)"
     try:
         connection.execute("SET TimeZone = 'Asia/Kolkata'")
-        texts = texts_of(enrich(frame.project(f"* REPLACE ({at} AS event_time)"), EnrichConfig()))
+        texts = texts_of(enrich(connection, frame.project(f"* REPLACE ({at} AS event_time)"), EnrichConfig()))
     finally:
         connection.execute("SET TimeZone = 'UTC'")
     assert [json.loads(text)["timestamp"] for text in texts] == [
@@ -435,21 +439,23 @@ def test_what_landing_did_not_record_is_not_added(
     connection: duckdb.DuckDBPyConnection, collector: Event | None
 ) -> None:
     """An hour landed by an older version is enriched with what there is."""
-    (text,) = texts_of(enrich(raw(connection, [{}], collector), EnrichConfig()))
+    (text,) = texts_of(enrich(connection, raw(connection, [{}], collector), EnrichConfig()))
     assert set(json.loads(text)) == {"timestamp", "environment", "_enrichment"}
 
 
 def test_a_disabled_enricher_leaves_the_text_alone(connection: duckdb.DuckDBPyConnection) -> None:
     """``enabled: false`` drops landing's columns and nothing else."""
     told: list[Event | str] = ['{ "a" : 1.50 }', "{}"]
-    frame = enrich(raw(connection, told), EnrichConfig(enabled=False))
+    frame = enrich(connection, raw(connection, told), EnrichConfig(enabled=False))
     assert frame.columns == [*events.LINEAGE, *events.PROMOTED, "event"]
     assert texts_of(frame) == told
 
 
 def test_the_events_own_digits_survive(connection: duckdb.DuckDBPyConnection) -> None:
     """Numbers keep the digits they came with: the text is extended, never written anew."""
-    (text,) = texts_of(enrich(raw(connection, ['{"a":1.50,"b":1e2,"c":123456789012345678901234567890}']), ALL))
+    (text,) = texts_of(
+        enrich(connection, raw(connection, ['{"a":1.50,"b":1e2,"c":123456789012345678901234567890}']), ALL)
+    )
     assert text.startswith('{"a":1.50,"b":1e2,"c":123456789012345678901234567890,"timestamp":')
 
 
@@ -471,9 +477,10 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
         )
         store.write_parquet(events.with_columns(rows, "collector", "event_file"), tmp_path / "raw.parquet")
         store.write_parquet(
-            enrich(connection.read_parquet(str(tmp_path / "raw.parquet")), EnrichConfig()), tmp_path / "out.parquet"
+            enrich(connection, connection.read_parquet(str(tmp_path / "raw.parquet")), EnrichConfig()),
+            tmp_path / "out.parquet",
         )
         out = connection.read_parquet(str(tmp_path / "out.parquet")).project("file_offset, event_id").fetchall()
-        plan = enrich(connection.read_parquet(str(tmp_path / "raw.parquet")), ALL).explain()
+        plan = enrich(connection, connection.read_parquet(str(tmp_path / "raw.parquet")), ALL).explain()
     assert "join" not in plan.lower()  # DuckDB's joins lose the order of rows, sometimes
     assert out == [(n, str(n)) for n in range(150000)]

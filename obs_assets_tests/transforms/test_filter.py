@@ -37,7 +37,7 @@ def verdicts(frame: Frame) -> list[str | None]:
 
 
 def verdict(connection: duckdb.DuckDBPyConnection, event: Event, config: FilterConfig) -> str | None:
-    (only,) = verdicts(judge(redacted(connection, [event]), config))
+    (only,) = verdicts(judge(connection, redacted(connection, [event]), config))
     return only
 
 
@@ -221,7 +221,7 @@ def test_events_are_judged_as_the_reference_does(
 ) -> None:
     """Every event gets the reference's verdict and is otherwise untouched; the counts add up."""
     frame = redacted(connection, told)
-    judged = judge(frame, config)
+    judged = judge(connection, frame, config)
     expected = [reference(event, config) for event in told]
     assert verdicts(judged) == expected
     assert judged.project("* EXCLUDE (dropped_by)").fetchall() == frame.fetchall()
@@ -278,7 +278,7 @@ def test_an_allowlist_drops_what_no_keep_rule_names(connection: duckdb.DuckDBPyC
     """The original's allowlist keeps everything; ours keeps what is named."""
     config = FilterConfig(filter_mode="allowlist", keep_event_types=("deploy",), keep_patterns=("prod",))
     told = [{"type": "deploy"}, {"type": "a", "message": "in PROD"}, {"type": "a", "message": "x"}, {"type": "ping"}]
-    assert verdicts(judge(redacted(connection, told), config)) == [
+    assert verdicts(judge(connection, redacted(connection, told), config)) == [
         None,
         None,
         "filtered:not_allowed",
@@ -320,7 +320,7 @@ def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None
         (FilterConfig(keep_event_types=("ping",)), ["dead", None]),
         (None, ["dead", None]),
     ):
-        judged = judge(frame, config)
+        judged = judge(connection, frame, config)
         assert verdicts(judged) == expected
         assert judged.columns == [*events.LINEAGE, *events.PROMOTED, "weight", "dropped_by", "event"]
 
@@ -328,7 +328,7 @@ def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None
 @pytest.mark.parametrize("config", [None, FilterConfig(enabled=False, drop_patterns=(".",))])
 def test_no_filter_keeps_everything(connection: duckdb.DuckDBPyConnection, config: FilterConfig | None) -> None:
     """Without a filter block, or with a disabled one, even a heartbeat stays."""
-    judged = judge(redacted(connection, [{"type": "heartbeat"}, {}]), config)
+    judged = judge(connection, redacted(connection, [{"type": "heartbeat"}, {}]), config)
     assert verdicts(judged) == [None, None]
     assert judged.columns == [*events.LINEAGE, *events.PROMOTED, "dropped_by", "event"]
 
@@ -338,12 +338,12 @@ def test_the_event_is_read_only_where_it_matters(connection: duckdb.DuckDBPyConn
     told = [{"type": "ping"}, {"level": "debug"}, {"level": "error"}, {"type": "x"}]
     frame = redacted(connection, told).project("* REPLACE ('no JSON' AS event)")
     columns_only = FilterConfig(drop_low_value=False, drop_levels=("debug",), drop_event_types=("x",))
-    assert count_by(judge(frame, columns_only), "dropped_by") == {"filtered:level": 1, "filtered:type": 1}
-    decided = judge(frame, FilterConfig(drop_event_types=("x",)))
+    assert count_by(judge(connection, frame, columns_only), "dropped_by") == {"filtered:level": 1, "filtered:type": 1}
+    decided = judge(connection, frame, FilterConfig(drop_event_types=("x",)))
     assert count_by(decided, "dropped_by") == {"filtered:low_value": 2, "filtered:type": 1}
     untyped = redacted(connection, [{"id": "1"}]).project("* REPLACE ('no JSON' AS event)")
     with pytest.raises(duckdb.Error):
-        count_by(judge(untyped, FilterConfig()), "dropped_by")
+        count_by(judge(connection, untyped, FilterConfig()), "dropped_by")
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
             FROM range(150000) t(n)"""
         )
         store.write_parquet(events.with_columns(rows), tmp_path / "in.parquet")
-        judged = judge(connection.read_parquet(str(tmp_path / "in.parquet")), config)
+        judged = judge(connection, connection.read_parquet(str(tmp_path / "in.parquet")), config)
         store.write_parquet(judged.filter("dropped_by IS NULL"), tmp_path / "out.parquet")
         out = connection.read_parquet(str(tmp_path / "out.parquet")).project("file_offset").fetchall()
         assert "join" not in judged.explain().lower()  # DuckDB's joins lose the order of rows, sometimes

@@ -303,7 +303,9 @@ def test_what_is_kept_at_a_rate_is_kept_at_a_higher_one(many: Frame) -> None:
 
 def test_filter_and_sampler_account_for_every_event(many: Frame) -> None:
     """What goes in is kept or counted under one reason; the filter's verdicts stand."""
-    judged = sample(judge(many, FilterConfig(drop_event_types=("x",), drop_low_value=False)), SampleConfig())
+    judged = sample(
+        judge(connection, many, FilterConfig(drop_event_types=("x",), drop_low_value=False)), SampleConfig()
+    )
     counts = count_by(judged, "dropped_by")
     rest = kept(judged).aggregate("count(*)").fetchall()[0][0]
     assert rest + sum(counts.values()) == 20_000
@@ -368,7 +370,7 @@ def test_strata(connection: duckdb.DuckDBPyConnection, event: Event, stratum: st
 def test_no_sampler_keeps_everything(connection: duckdb.DuckDBPyConnection, config: SampleConfig | None) -> None:
     """Without a sample block, or with a disabled one, every event weighs 1 and its text stays; earlier drops stand."""
     frame = redacted(connection, [{"a": 1}, {"type": "ping"}])
-    sampled = sample(judge(frame, FilterConfig(keep_event_types=("ping",))), config)
+    sampled = sample(judge(connection, frame, FilterConfig(keep_event_types=("ping",))), config)
     assert sampled.project("dropped_by, weight, event").fetchall() == [
         ("filtered:low_value", None, '{"a": 1}'),
         (None, 1.0, '{"type": "ping"}'),

@@ -1,0 +1,253 @@
+"""Functions of users, named by dotted path: what they are given of a frame, and what of it they may change.
+
+A function sees batches of at most 2,048 rows as a `pandas.DataFrame` with Arrow-backed types, one batch at a time. It
+has to be pure: the same rows, the same outcome, however they are cut into batches. What it raises reaches nobody's log:
+it may quote an event.
+"""
+
+import hashlib
+import importlib
+import inspect
+import itertools
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import duckdb
+import duckdb.func
+from pydantic import AfterValidator
+
+from obs_assets.errors import ObsError, PermanentError
+from obs_assets.events import LINEAGE, PROMOTED, Frame, with_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Function = Callable[["pd.DataFrame"], Any]
+
+READ_ONLY = (*LINEAGE, *PROMOTED)
+"""Columns that a function sees and may not change: they are computed, the event is what counts."""
+
+_ROW = ", ".join([*READ_ONLY, "event"])
+
+RESERVED = ("_source", "_event_file", "_enrichment", "_redaction", "_sampling", "_obs")
+"""Keys of an event that the stages write."""
+
+FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+
+_numbers = itertools.count()
+_one_at_a_time = threading.Lock()
+"""A user's function need not be safe to be called by several threads at once."""
+
+_failures: dict[str, ObsError] = {}
+_FAILURE = re.compile(r"function-failure-\d+")
+"""DuckDB makes text of an exception: the error itself waits here, under the name that stands in that text."""
+
+
+def _importable(dotted: str) -> str:
+    resolve(dotted)
+    return dotted
+
+
+DottedPath = Annotated[str, AfterValidator(_importable)]
+"""A function's module and name: ``my_package.enrichments.add_team``. Imported when the configuration is read."""
+
+
+def resolve(dotted: str) -> Function:
+    """The function of that name.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    module_name, _, name = dotted.rpartition(".")
+    if not module_name:
+        raise ValueError(f"{dotted!r} is no dotted path: write package.module.function")
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"cannot import {dotted!r} ({reason}); its package must be installed, or on PYTHONPATH"
+        ) from None
+    if not callable(function):
+        raise ValueError(f"{dotted!r} is no function")  # noqa: TRY004 - pydantic explains ValueErrors
+    return function  # type: ignore[no-any-return]
+
+
+def digest(dotted: str | None) -> str | None:
+    """A short hash of a function's own source, so that another code is another configuration."""
+    if dotted is None:
+        return None
+    try:
+        source = inspect.getsource(resolve(dotted))
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def failure_in(error: BaseException) -> ObsError | None:
+    """What a function, or what we think of it, is to blame for, if that is what a DuckDB error is about."""
+    found = _FAILURE.search(str(error))
+    return _failures.pop(found[0], None) if found else None
+
+
+def enrich_by(connection: duckdb.DuckDBPyConnection, frame: Frame, dotted: str) -> Frame:
+    """What a function adds to the events of a frame.
+
+    Every new column becomes a field of the event, unless the event has it or the value is null. ``event`` itself may be
+    changed, too. Rows stay as many and in their order, and `READ_ONLY` columns as they are.
+
+    Args:
+        connection: the frame's own.
+        frame: lineage, promoted columns and ``event``.
+        dotted: names ``pandas.DataFrame -> pandas.DataFrame``.
+
+    Returns:
+        Lineage and promoted columns recomputed, ``event``.
+    """
+    function = resolve(dotted)
+    name = _register(connection, dotted, "VARCHAR", lambda rows: _events_after(rows, function))
+    return with_columns(frame.project(f"* REPLACE ({name}({_ROW}) AS event)"))
+
+
+def kept_by(connection: duckdb.DuckDBPyConnection, dotted: str) -> str:
+    """SQL for the verdict of a function on a row with lineage, promoted columns and ``event``: true for those to keep.
+
+    Args:
+        connection: the frame's own.
+        dotted: names ``pandas.DataFrame -> pandas.Series`` of booleans, one for each row.
+    """
+    function = resolve(dotted)
+    return f"{_register(connection, dotted, 'BOOLEAN', lambda rows: _verdicts(rows, function))}({_ROW})"
+
+
+class _MisuseError(Exception):
+    """A function did what it may not; the words are ours."""
+
+
+def _register(
+    connection: duckdb.DuckDBPyConnection, dotted: str, returns: str, work: Callable[["pa.Table"], "pa.Array"]
+) -> str:
+    name = f"function_{next(_numbers)}"
+    connection.create_function(
+        name,
+        lambda *columns: _guarded(dotted, work, columns),
+        None,
+        returns,
+        type=duckdb.func.ARROW,
+        null_handling=duckdb.func.SPECIAL,
+        side_effects=True,  # else the optimizer may ask for a verdict twice
+    )
+    return name
+
+
+def _guarded(dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Iterable["pa.Array"]) -> "pa.Array":
+    import pyarrow as pa
+
+    rows = pa.table(list(columns), [*READ_ONLY, "event"])
+    try:
+        with _one_at_a_time:
+            return work(rows)
+    except _MisuseError as error:
+        blame = f"the function {dotted} {error}"
+    except Exception as error:  # noqa: BLE001 - its message may quote an event
+        blame = f"the function {dotted} raised {type(error).__name__}; try it on obs_assets.read_hour(...)"
+    token = f"function-failure-{next(_numbers)}"
+    _failures[token] = PermanentError(f"{blame}: correct it, then materialize the hour again")
+    raise RuntimeError(token)
+
+
+def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
+    import pandas as pd
+    import pyarrow as pa
+
+    after = function(rows.to_pandas(types_mapper=pd.ArrowDtype))
+    if not isinstance(after, pd.DataFrame):
+        raise _MisuseError(f"returned {type(after).__name__} instead of a DataFrame")
+    if len(after) != rows.num_rows:
+        raise _MisuseError(f"returned {len(after):,} rows for {rows.num_rows:,}: it may neither drop nor add any")
+    for name in READ_ONLY:
+        if name not in after or not _is_same(rows[name], after[name]):
+            raise _MisuseError(
+                f"changed the column {name}, or the order of the rows: it may change event and add columns"
+            )
+    before = rows["event"].to_pylist()
+    told = before if "event" not in after else _checked(before, after["event"].tolist())
+    added = {str(name): after[name].tolist() for name in after.columns if name not in (*READ_ONLY, "event")}
+    return pa.array(_with_fields(told, added) if added else told, pa.string())
+
+
+def _is_same(column: "pa.ChunkedArray", after: "pd.Series[Any]") -> bool:
+    import pyarrow as pa
+
+    try:
+        return bool(pa.chunked_array([pa.Array.from_pandas(after, type=column.type)]).equals(column))
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+
+
+def _checked(before: list[str], after: list[Any]) -> list[str]:
+    for old, new in zip(before, after, strict=True):
+        if new is not old and new != old:
+            _check_object(new)
+    return after
+
+
+def _check_object(text: Any) -> None:
+    try:
+        is_object = isinstance(json.loads(text), dict) and "\n" not in text
+    except (ValueError, TypeError):
+        is_object = False
+    if not is_object:
+        raise _MisuseError("made an event that is no JSON object on one line")
+
+
+def _with_fields(events: list[str], added: Mapping[str, list[Any]]) -> Iterable[str]:
+    for name in added:
+        if not FIELD_NAME.fullmatch(name) or name in RESERVED:
+            raise _MisuseError("added a column whose name cannot be a field of an event: letters, digits, - and _")
+    for number, event in enumerate(events):
+        given = json.loads(event)
+        fields = [
+            f"{json.dumps(name)}:{text}"
+            for name, values in added.items()
+            if name not in given and (text := _json(values[number], name)) is not None
+        ]
+        yield event if not fields else f"{event[:-1].rstrip()}{',' if given else ''}{','.join(fields)}}}"
+
+
+def _json(value: Any, name: str) -> str | None:
+    """A value as JSON; None for a missing one."""
+    import pandas as pd
+
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError):
+        raise _MisuseError(f"added to {name} a value that JSON does not know ({type(value).__name__})") from None
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy's
+        return value.tolist()
+    raise TypeError
+
+
+def _verdicts(rows: "pa.Table", function: Function) -> "pa.Array":
+    import pandas as pd
+    import pyarrow as pa
+
+    verdicts = list(function(rows.to_pandas(types_mapper=pd.ArrowDtype)))
+    if len(verdicts) != rows.num_rows:
+        raise _MisuseError(f"returned {len(verdicts):,} verdicts for {rows.num_rows:,} rows")
+    kept = [verdict.item() if hasattr(verdict, "item") else verdict for verdict in verdicts]
+    if not all(isinstance(verdict, bool) for verdict in kept):
+        raise _MisuseError("returned something else than true and false")
+    return pa.array(kept, pa.bool_())

@@ -1,0 +1,269 @@
+"""What is added to an event because of one value in it: from a table of the user's, or from a database of addresses.
+
+Both are read when the configuration is, and their content is part of it: another content is another configuration. Both
+answer by distinct value, in the order of the events: a join would lose it.
+"""
+
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import duckdb
+import duckdb.func
+from pydantic import BaseModel, Field, JsonValue, PrivateAttr, computed_field, field_validator, model_validator
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,99}"
+
+FieldName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
+"""A key of an event that is added."""
+
+FieldPath = Annotated[str, Field(pattern=rf"^{_NAME}(\.{_NAME})*$")]
+"""Where an event has a value: keys, dots between them."""
+
+ADDRESSES_REMEMBERED = 1 << 16
+
+_numbers = itertools.count()
+
+
+class Lookup(BaseModel, frozen=True, extra="forbid"):
+    """A table in which an event's value is looked up, such as service → team.
+
+    All of the table is text. A cell that is empty is missing.
+
+    Attributes:
+        table: the path of a CSV file with a header or of a Parquet file, relative to the working directory; it is read
+            when the configuration is.
+        key: where events have the value: keys, dots between them.
+        column: of the table, with the values; by default called like the last key.
+        fields: what is added: the event's field → the table's column, or a list of columns; all others by default.
+        default: field → value, for events whose value the table does not have, or that have none.
+    """
+
+    table: str
+    key: FieldPath
+    column: str = ""
+    fields: dict[FieldName, str] = Field(default_factory=dict)
+    default: dict[FieldName, JsonValue] = Field(default_factory=dict)
+    _rows: dict[str, int] = PrivateAttr(default_factory=dict)
+    _cells: Any = PrivateAttr(None)
+    _names: tuple[str, ...] = PrivateAttr(())
+    _digest: str = PrivateAttr("")
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _columns_named_alike(cls, value: Any) -> Any:
+        return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _read(self) -> "Lookup":
+        content = _content(self.table)
+        columns = _columns(content, self.table)
+        by = self.column or self.key.rpartition(".")[2]
+        fields = self.fields or {name: name for name in columns if name != by}
+        for column in (by, *fields.values()):
+            if column not in columns:
+                raise ValueError(f"{self.table} has no column {column!r}; there are {', '.join(columns)}")
+        if unknown := sorted(set(self.default) - set(fields)):
+            raise ValueError(f"default: {', '.join(unknown)} is none of the fields {', '.join(fields)}")
+        self._digest = hashlib.sha256(content).hexdigest()
+        self._names = tuple(fields)
+        self._rows.update(_numbered(columns[by], self.table, by))
+        self._cells = _lists([columns[column] for column in fields.values()])
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def sha256(self) -> str:
+        """Of the table: part of the configuration's hash."""
+        return self._digest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that it adds."""
+        return self._names
+
+    def find(self, values: "pa.Array") -> "pa.Array":
+        """For each value a list with the JSON text of each field, NULL where the table says nothing."""
+        return self._cells.take(_places(values, self._rows.get))
+
+
+class GeoIp(BaseModel, frozen=True, extra="forbid"):
+    """A MaxMind database in which an event's address is looked up.
+
+    Enrichment comes before redaction: the address itself is gone afterwards. Private addresses and such as the database
+    does not have add nothing.
+
+    Attributes:
+        database: the path of an ``.mmdb`` file, relative to the working directory; read when the configuration is.
+        key: where events have the address: keys, dots between them.
+        fields: what is added: the event's field → where the database has it: keys, dots between them, numbers for the
+            elements of lists.
+    """
+
+    database: str
+    key: FieldPath
+    fields: dict[FieldName, str] = Field(
+        default_factory=lambda: {"geo_country": "country.iso_code", "geo_city": "city.names.en"}, min_length=1
+    )
+    _reader: Any = PrivateAttr(None)
+    _digest: str = PrivateAttr("")
+
+    @model_validator(mode="after")
+    def _open(self) -> "GeoIp":
+        try:
+            import maxminddb
+        except ImportError:
+            raise ValueError("geoip needs the package maxminddb: pip install 'obs_assets[geoip]'") from None
+        content = _content(self.database)
+        try:
+            self._reader = maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD)
+        except (maxminddb.InvalidDatabaseError, ValueError):
+            raise ValueError(f"{self.database} is no MaxMind database") from None
+        self._digest = hashlib.sha256(content).hexdigest()
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def sha256(self) -> str:
+        """Of the database: part of the configuration's hash."""
+        return self._digest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields that it adds."""
+        return tuple(self.fields)
+
+    @property
+    def default(self) -> Mapping[str, JsonValue]:
+        """What is added where the database says nothing: nothing."""
+        return {}
+
+    def find(self, values: "pa.Array") -> "pa.Array":
+        """For each address a list with the JSON text of each field, NULL where the database says nothing."""
+        import pyarrow as pa
+
+        distinct = values.dictionary_encode()
+        found = [self._located(address) for address in distinct.dictionary.to_pylist()]
+        return pa.array(found, pa.list_(pa.string())).take(distinct.indices)
+
+    @functools.cached_property
+    def _located(self) -> "functools._lru_cache_wrapper[list[str | None]]":
+        return functools.lru_cache(ADDRESSES_REMEMBERED)(self._locate)
+
+    def _locate(self, address: str) -> list[str | None]:
+        try:
+            record = self._reader.get(address)
+        except ValueError:  # no address
+            record = None
+        return [_json(_at(record, path)) for path in self.fields.values()]
+
+
+def register(connection: duckdb.DuckDBPyConnection, source: Lookup | GeoIp) -> str:
+    """Make a table known to a connection as a function from a text to a list of JSON texts; returns its name there."""
+    name = f"look_up_{next(_numbers)}"
+    connection.create_function(
+        name,
+        lambda values: source.find(values.combine_chunks()),
+        ["VARCHAR"],
+        "VARCHAR[]",
+        type=duckdb.func.ARROW,
+        null_handling=duckdb.func.SPECIAL,
+    )
+    return name
+
+
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read the file {path}: {error.strerror}") from None
+
+
+def _columns(content: bytes, path: str) -> dict[str, list[str | None]]:
+    """The columns of a table, by name, as text."""
+    return _columns_of_parquet(content, path) if content[:4] == b"PAR1" else _columns_of_csv(content, path)
+
+
+def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True) if row]
+    except (UnicodeDecodeError, csv.Error, ValueError):
+        raise ValueError(f"{path} is no CSV file in UTF-8 with a header") from None
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"{path}, row {number}: {len(row)} cells under {len(header)} columns")
+    _check_header(header, path)
+    return {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
+
+
+def _columns_of_parquet(content: bytes, path: str) -> dict[str, list[str | None]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+        texts = {name: table[name].cast(pa.string()).to_pylist() for name in table.column_names}
+    except (pa.ArrowException, OSError):
+        raise ValueError(f"{path} is no Parquet file whose columns can be read as text") from None
+    _check_header(table.column_names, path)
+    return {name: [text or None for text in column] for name, column in texts.items()}
+
+
+def _check_header(names: list[str], path: str) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: two columns have the same name")
+
+
+def _numbered(keys: Iterable[str | None], path: str, column: str) -> dict[str, int]:
+    """The number of each key's row.
+
+    Raises:
+        ValueError: a key is missing, or there twice. Keys are not repeated in the message: they may be personal.
+    """
+    rows: dict[str, int] = {}
+    for number, key in enumerate(keys):
+        if key is None:
+            raise ValueError(f"{path}: row {number + 1} below the header has no {column}")
+        if rows.setdefault(key, number) != number:
+            raise ValueError(f"{path}: rows {rows[key] + 1} and {number + 1} below the header have the same {column}")
+    return rows
+
+
+def _lists(columns: list[list[str | None]]) -> "pa.Array":
+    """For each row of a table a list of its cells as JSON."""
+    import pyarrow as pa
+
+    return pa.array([[_json(cell) for cell in row] for row in zip(*columns, strict=True)], pa.list_(pa.string()))
+
+
+def _places(values: "pa.Array", place_of: Any) -> "pa.Array":
+    """The place of each value, NULL where it has none; asked for once for each distinct one."""
+    import pyarrow as pa
+
+    distinct = values.dictionary_encode()
+    places = pa.array([place_of(value) for value in distinct.dictionary.to_pylist()], pa.int64())
+    return places.take(distinct.indices)
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _at(record: Any, path: str) -> Any:
+    for segment in path.split("."):
+        if isinstance(record, dict):
+            record = record.get(segment)
+        elif isinstance(record, list) and segment.isdecimal() and int(segment) < len(record):
+            record = record[int(segment)]
+        else:
+            return None
+    return record
