@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write deterministic observability events as JSONL, for benchmarks.
 
-    make_events.py OUT_DIR --events 1000000 --hours 1 --files 4 --seed 7
+    make_events.py OUT_DIR --events 1000000 --hours 1 --files 4 --seed 7 --personal 0.18
 
 Events resemble an agent platform's own log: masters and workers that start,
 complete and fail tasks, with token usage, traces, nested payloads and, in
@@ -32,11 +32,12 @@ MASTERS = ["development", "security", "inventory", "cicd", "coordinator"]
 WORKERS = ["implementation", "scan", "documentation", "review", "test"]
 FIRST = ["ana", "ben", "chloe", "dmitri", "emeka", "fatima", "george", "hana", "ivan", "julia", "kofi", "lena"]
 LAST = ["silva", "okafor", "meyer", "tanaka", "novak", "haddad", "brown", "rossi", "kim", "larsen"]
+NAMESAKES = 100
 DOMAINS = ["example.com", "mail.example.org", "corp.example.net", "example.co.uk"]
 
 
 def email(r):
-    return f"{r.choice(FIRST)}.{r.choice(LAST)}{r.randrange(100)}@{r.choice(DOMAINS)}"
+    return f"{r.choice(FIRST)}.{r.choice(LAST)}{r.randrange(NAMESAKES)}@{r.choice(DOMAINS)}"
 
 
 def ipv4(r):
@@ -71,7 +72,7 @@ PLAIN = [
 ]
 
 
-def make(r, n, ts):
+def make(r, n, ts, personal=0.18):
     kind, level, status, _ = r.choices(TYPES, weights=[t[3] for t in TYPES])[0]
     stamp = ts.strftime("%Y-%m-%dT%H:%M:%S.") + f"{ts.microsecond // 1000:03d}Z"
     event = {
@@ -84,7 +85,7 @@ def make(r, n, ts):
         "worker_type": r.choice(WORKERS),
         "worker_id": f"worker-{r.randrange(400):03d}",
         "trace_id": f"{r.getrandbits(128):032x}",
-        "message": r.choice(PII)(r) if r.random() < 0.18 else r.choice(PLAIN),
+        "message": r.choice(PII)(r) if r.random() < personal else r.choice(PLAIN),
     }
     if status:
         event["status"] = status
@@ -122,7 +123,12 @@ def main():
     p.add_argument("--files", type=int, default=4, help="files an hour")
     p.add_argument("--start", default="2025-12-04T10:00:00+00:00")
     p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--personal", type=float, default=0.18, help="share of events with a value in their message")
+    p.add_argument("--unrepeated", action="store_true", help="hardly any value twice")
     a = p.parse_args()
+    if a.unrepeated:
+        global NAMESAKES  # noqa: PLW0603
+        NAMESAKES = 10**9
     r = random.Random(a.seed)
     start = dt.datetime.fromisoformat(a.start)
     a.out_dir.mkdir(parents=True, exist_ok=True)
@@ -133,7 +139,7 @@ def main():
         handles = [(a.out_dir / f"agent-events-{begin:%Y%m%dT%H}-{i}.jsonl").open("wb") for i in range(a.files)]
         for k in range(per_hour):
             ts = begin + dt.timedelta(microseconds=3_600_000_000 * k // per_hour)
-            handles[k % a.files].write(orjson.dumps(make(r, n, ts)) + b"\n")
+            handles[k % a.files].write(orjson.dumps(make(r, n, ts, a.personal)) + b"\n")
             n += 1
         for handle in handles:
             handle.close()

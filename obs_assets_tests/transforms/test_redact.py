@@ -202,7 +202,7 @@ def test_a_value_is_found_however_it_is_written_and_wherever_it_stands(type_: st
         json.dumps({text: json.dumps({text: 1})}),
     ]
     for place in places:
-        outcome = redactor_module.redactor_of(MASK, None).redact_hit(place)
+        outcome = redactor_module.redactor_of(MASK, None).redact_hits([place])[0]
         assert outcome.event, place
         assert part not in outcome.event
         assert (outcome.event, Counter(outcome.types)) == redact_text(place, MASK)
@@ -237,7 +237,7 @@ MEMBERS = [
 def test_a_member_is_redacted_for_its_key(key: str, value: Any, type_: str) -> None:
     """Values under the names of secrets go whole; keys tell what bare digits are, and are looked at themselves."""
     text = json.dumps({"a": {"b": 1, key: value, "c": True}})
-    outcome = redactor_module.redactor_of(MASK, None).redact_hit(text)
+    outcome = redactor_module.redactor_of(MASK, None).redact_hits([text])[0]
     assert outcome.event
     assert set(outcome.types) == {type_}
     assert json.dumps(value) not in outcome.event or key.startswith("bob")
@@ -417,7 +417,7 @@ def test_no_text_makes_a_rule_slow(unit: str) -> None:
     every_trigger = " ".join(text for _, text, _ in VALUES)
     text = event_of(f"{(unit * 32_768)[:32_768]} {every_trigger}")
     begin = time.thread_time()
-    redactor_module.redactor_of(MASK, None).redact_hit(text)
+    redactor_module.redactor_of(MASK, None).redact_hits([text])[0]
     assert time.thread_time() - begin < 1.0
 
 
@@ -439,7 +439,7 @@ def test_what_nobody_has_meant_does_not_pass() -> None:
     """A value below hundreds of brackets fails the event; brackets alone do not."""
     below = '{"a":' + "[" * 300 + "%s" + "]" * 300 + "}"
     assert redact_text(below % 1, MASK) == (below % 1, {})
-    outcome = redactor_module.redactor_of(MASK, None).redact_hit(below % '"219-09-9999"')
+    outcome = redactor_module.redactor_of(MASK, None).redact_hits([below % '"219-09-9999"'])[0]
     assert outcome.failed
     assert outcome.event == "{}"
 
@@ -694,7 +694,7 @@ FIELDS = {
 def test_paths_say_where(options: dict[str, Any], fields: list[str]) -> None:
     """Exact paths and globs choose and skip fields; a path covers what is below it."""
     config = RedactConfig.model_validate(options)
-    outcome = redactor_module.redactor_of(config, None).redact_hit(json.dumps(FIELDS))
+    outcome = redactor_module.redactor_of(config, None).redact_hits([json.dumps(FIELDS)])[0]
     mark = json.loads(outcome.event)["_redaction"]["fields"] if outcome.event else []
     assert [field["field"] for field in mark] == fields
     assert redact_text(json.dumps(FIELDS), config) == (outcome.event or json.dumps(FIELDS), Counter(outcome.types))
@@ -709,7 +709,7 @@ def test_custom_patterns_are_types_of_their_own() -> None:
     ]
     config = RedactConfig.model_validate({"patterns": patterns})
     told = {"a": "emp-123456", "b": "no emp-123456", "c": 'I say "hush"', "d": "x\ny", "emp-654321": 1}
-    outcome = redactor_module.redactor_of(config, None).redact_hit(json.dumps(told))
+    outcome = redactor_module.redactor_of(config, None).redact_hits([json.dumps(told)])[0]
     assert Counter(outcome.types) == {"employee": 2, "quoted": 1, "lines": 1}
     assert (outcome.event, Counter(outcome.types)) == redact_text(json.dumps(told), config)
     assert outcome.event
@@ -764,7 +764,7 @@ def test_a_pattern_fires_wherever_it_matches(regex: str, flags: str, value: str 
     """Whatever its syntax, the prefilter made of it lets nothing through that it would have found."""
     config = RedactConfig.model_validate({"patterns": [{"name": "mine", "regex": regex, "flags": flags}]})
     text = event_of(value)
-    outcome = redactor_module.redactor_of(config, None).redact_hit(text)
+    outcome = redactor_module.redactor_of(config, None).redact_hits([text])[0]
     assert outcome.types == ("mine",)
     assert redact_text(text, config)[1] == {"mine": 1}
 
@@ -831,9 +831,9 @@ def test_columns_are_recomputed_and_lineage_is_kept(connection: duckdb.DuckDBPyC
 def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ordinary events, epochs, trace ids and versions fire no trigger; a frame may be computed again."""
     seen = []
-    redact_hit = redactor_module.Redactor.redact_hit
+    redact_hits = redactor_module.Redactor.redact_hits
     monkeypatch.setattr(
-        redactor_module.Redactor, "redact_hit", lambda self, event: seen.append(event) or redact_hit(self, event)
+        redactor_module.Redactor, "redact_hits", lambda self, hits: seen.extend(hits) or redact_hits(self, hits)
     )
     plain = (
         '{"id":"evt-%d","timestamp":"2025-12-04T10:00:37.828Z","trace_id":"%032d","ms":1764094526123,'
@@ -852,9 +852,9 @@ def test_a_filter_on_the_verdict_does_not_redact_twice(
 ) -> None:
     """The optimizer may not compute the redaction once for a filter and once more for the columns."""
     seen = []
-    redact_hit = redactor_module.Redactor.redact_hit
+    redact_hits = redactor_module.Redactor.redact_hits
     monkeypatch.setattr(
-        redactor_module.Redactor, "redact_hit", lambda self, event: seen.append(event) or redact_hit(self, event)
+        redactor_module.Redactor, "redact_hits", lambda self, hits: seen.extend(hits) or redact_hits(self, hits)
     )
     result = redact(connection, frame_of(connection, [event_of("bob@example.com")]), MASK)
     assert len(result.filter("dropped_by IS NULL").fetchall()) == len(seen) == 1
@@ -933,7 +933,7 @@ def test_the_slow_way_takes_no_short_cut(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(redactor_module, "redact_in_place", None)
     monkeypatch.setattr(redactor, "any_trigger", None)
     assert redact_text(text, MASK) == expected
-    assert redactor.redact_hit(text).failed
+    assert redactor.redact_hits([text])[0].failed
 
 
 # ---- any event
@@ -997,7 +997,7 @@ def test_any_event_stays_json_and_the_second_time_changes_nothing(text: str, con
     event, counts = redact_text(text, config, KEY)
     assert shape(event) == shape(text)
     assert redact_text(event, config, KEY) == (event, {})
-    outcome = redactor_module.redactor_of(config, KEY).redact_hit(text)
+    outcome = redactor_module.redactor_of(config, KEY).redact_hits([text])[0]
     assert (outcome.event or text, Counter(outcome.types)) == (event, counts)
     assert bool(counts) == (event != text)
 

@@ -24,7 +24,8 @@ import duckdb.func
 from obs_assets.errors import PermanentError
 from obs_assets.events import Frame, count_by, quote, with_columns
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
-from obs_assets.transforms.redact.redactor import Outcome, Redactor, redactor_of
+from obs_assets.transforms.redact.in_place import Outcome
+from obs_assets.transforms.redact.redactor import Redactor, redactor_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -122,7 +123,7 @@ def _redact_arrow(redactor: Redactor, events: "pa.Array") -> "pa.Array":
     import pyarrow as pa
 
     with _one_at_a_time:
-        columns = zip(*map(redactor.redact_hit, events.to_pylist()), strict=True)
+        columns = zip(*redactor.redact_hits(events.to_pylist()), strict=True)
     types = (pa.string(), pa.list_(pa.string()), pa.bool_())
     return pa.StructArray.from_arrays(
         [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], names=Outcome._fields

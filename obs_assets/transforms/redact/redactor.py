@@ -1,27 +1,15 @@
 """One event redacted: the fast way and the slow, obvious one."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.transforms.detectors import ENCODED, Span
 from obs_assets.transforms.redact.config import RedactConfig
-from obs_assets.transforms.redact.in_place import redact_in_place
+from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome, redact_in_place, strings_hit
 from obs_assets.transforms.redact.mark import MARK_TRIGGER
 from obs_assets.transforms.redact.rules import Rules, any_of, compiled
 from obs_assets.transforms.redact.walk import Members, Walk, everywhere
-
-
-class Outcome(NamedTuple):
-    """What became of an event: its new text or None, the type of each value redacted, whether the redactor failed."""
-
-    event: str | None = None
-    types: tuple[str, ...] = ()
-    failed: bool = False
-
-
-_FAILED = Outcome("{}", (), failed=True)
 
 
 class Redactor:
@@ -42,32 +30,43 @@ class Redactor:
 
     def redact(self, event: str) -> Outcome:
         """Redact one event by a walk to every string and number in it."""
-        return _guarded(event, lambda: self._walk(event, everywhere(event)))
+        return self._walk(event, everywhere(event))
 
-    def redact_hit(self, event: str) -> Outcome:
-        """Redact one event, looking only where a trigger fires, and in place if that will do."""
-        return _guarded(event, lambda: self._redact_hits(event))
+    def redact_hits(self, events: Sequence[str]) -> list[Outcome]:
+        """Redact many events, looking only where a trigger fires, and in place where that will do."""
+        try:
+            return self._redact_hits(events)
+        except Exception:  # noqa: BLE001 - one of them is at fault, the others shall pass
+            if len(events) == 1:
+                return [FAILED]
+        return [outcome for event in events for outcome in self.redact_hits([event])]
 
-    def _redact_hits(self, event: str) -> Outcome:
+    def _redact_hits(self, events: Sequence[str]) -> list[Outcome]:
+        # One step after the other for all events: a step at work stays in the processor's cache
+        hits = [self._hits(event) for event in events]
+        strings = [strings_hit(event, spans) for event, spans in zip(events, hits, strict=True)]
+        verdicts = self.members.judge_all(string[:2] for found in strings if found for string in found)
+        outcomes = []
+        for event, spans, found in zip(events, hits, strings, strict=True):
+            outcome = redact_in_place(self.members, event, found, verdicts) if found else None
+            outcomes.append(outcome or self._walk(event, spans))
+        return outcomes
+
+    def _hits(self, event: str) -> list[Span]:
+        """Where triggers fire in an event."""
         text = event.encode() if event.isascii() else event  # of bytes, RE2 need not count characters
-        hits = [match.span() for match in self.any_trigger.finditer(text)]
-        outcome = redact_in_place(self.members, event, hits)
-        return self._walk(event, hits) if outcome is None else Outcome(outcome[0], tuple(sorted(outcome[1])))
+        return [match.span() for match in self.any_trigger.finditer(text)]
 
     def _walk(self, event: str, hits: list[Span]) -> Outcome:
-        walk = Walk(self.members, event, hits)
-        walk.run()
-        return Outcome(walk.marked_text(), tuple(sorted(walk.types))) if walk.types else Outcome()
-
-
-def _guarded(event: str, redact_it: Callable[[], Outcome]) -> Outcome:
-    """The outcome for an event, a failed one if anything goes wrong."""
-    if not event.lstrip().startswith("{"):
-        return _FAILED
-    try:
-        return redact_it()
-    except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
-        return _FAILED
+        """Redact one event by a walk to what these spans touch."""
+        if not event.lstrip().startswith("{"):
+            return FAILED
+        try:
+            walk = Walk(self.members, event, hits)
+            walk.run()
+            return Outcome(walk.marked_text(), tuple(sorted(walk.types))) if walk.types else UNCHANGED
+        except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
+            return FAILED
 
 
 @functools.lru_cache(maxsize=8)

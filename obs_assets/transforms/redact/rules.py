@@ -2,8 +2,9 @@
 
 import functools
 import hmac
+import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import re2
@@ -13,6 +14,7 @@ from obs_assets.transforms.detectors import (
     SURROGATE,
     TYPES,
     Detector,
+    Span,
     find_base64,
     is_redacted,
     is_secret_key,
@@ -25,6 +27,9 @@ from obs_assets.transforms.redact.config import RedactConfig
 Edit = tuple[int, int, str]
 """A part of a text, from its start to its end, and what takes its place."""
 
+_MAY_HIDE = re.compile(r"[^\x00-\x7f]|[%&\\]")
+"""What encodings begin with."""
+
 _BASE64 = re.compile(BASE64)
 _MAX_WRAPPINGS = 3
 """Base64 of base64 and so on."""
@@ -35,8 +40,9 @@ _MAX_ROUNDS = 10
 _TRIGGER_BYTES = 64 << 20
 
 _Result = TypeVar("_Result")
-_REMEMBERED = 1 << 15
-_REMEMBERED_LENGTH = 1_000
+REMEMBERED = 1 << 15
+REMEMBERED_LENGTH = 1_000
+"""How many outcomes are remembered, and of texts up to which length."""
 
 
 class Redacted(NamedTuple):
@@ -60,6 +66,14 @@ class Key(NamedTuple):
     is_secret: bool
 
 
+class _Rule(NamedTuple):
+    """A detector, and what it leaves in a value's place."""
+
+    type: str
+    find: Callable[[str, str], Iterator[Span]]
+    replace: Callable[[str], str]
+
+
 class Rules:
     """The rules of one configuration, compiled.
 
@@ -75,8 +89,8 @@ class Rules:
         self.detectors = config.detectors()
         self.hides_secrets = config.detects("password")
         self.known_types = TYPES.union(detector.type for detector in self.detectors)
+        self._rules = [_Rule(detector.type, detector.find, self._replacer(detector)) for detector in self.detectors]
         self._triggers = _trigger_set([*(detector.trigger for detector in self.detectors), BASE64])
-        self._named = functools.lru_cache(_REMEMBERED)(self._named_by)
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
         self.key = remembered(self._key)
@@ -100,65 +114,70 @@ class Rules:
             return None
         return Redacted(self._replace(text, "password", mask_all), ("password",))
 
-    def string(self, text: str, key: str = "", wrapped: int = 0) -> Redacted | None:
+    def string(self, text: str, key: str = "") -> Redacted | None:
         """A string with its values redacted, those that are encoded too; None if there are none.
 
         Args:
             text: the string.
             key: what it stands under.
-            wrapped: in how many layers of base64 it was found.
         """
-        types: list[str] = []
+        return self.strings([(text, key)])[0]
+
+    def strings(self, strings: Sequence[tuple[str, str]], wrapped: int = 0) -> list[Redacted | None]:
+        """Many strings, each with its key and by itself, as `string` does one.
+
+        One rule after the other goes over all of them: a rule at work stays in the processor's cache.
+
+        Args:
+            strings: (text, key) of each.
+            wrapped: in how many layers of base64 they were found.
+        """
+        texts, keys = [text for text, _ in strings], [key for _, key in strings]
+        types: list[list[str]] = [[] for _ in strings]
+        pending: Sequence[int] = range(len(strings))
         for _ in range(_MAX_ROUNDS):
-            known = len(types)
-            fired, may_be_base64 = self._fired(key, text)
-            for detector in fired:
-                text = self._apply(detector, text, key, types)
-            if not text.isascii() or "%" in text or "&" in text or "\\" in text:
-                text = self._apply_hidden(text, key, types)
-            if may_be_base64 and wrapped < _MAX_WRAPPINGS and _BASE64.search(text):
-                text = self._apply_base64(text, types, wrapped + 1)
-            if len(types) == known:
+            known = [len(types[which]) for which in pending]
+            *fired, may_be_base64 = self._fired([(which, f"{keys[which]}: {texts[which]}") for which in pending])
+            for rule, hits in zip(self._rules, fired, strict=True):
+                for which in hits:
+                    texts[which] = _apply(rule, texts[which], keys[which], types[which])
+            for which in pending:
+                if _MAY_HIDE.search(texts[which]):
+                    texts[which] = self._apply_hidden(texts[which], keys[which], types[which])
+            for which in may_be_base64:
+                if wrapped < _MAX_WRAPPINGS and _BASE64.search(texts[which]):
+                    texts[which] = self._apply_base64(texts[which], types[which], wrapped + 1)
+            pending = [which for which, count in zip(pending, known, strict=True) if len(types[which]) > count]
+            if not pending:
                 break
-        return Redacted(text, tuple(types)) if types else None
+        return [Redacted(text, tuple(found)) if found else None for text, found in zip(texts, types, strict=True)]
 
-    def _fired(self, key: str, text: str) -> tuple[tuple[Detector, ...], bool]:
-        """The detectors whose trigger fires, in their order, and whether there may be base64 in the text."""
-        told = f"{key}: {text}"
-        fired = self._triggers.Match(told if told.isascii() else SURROGATE.sub("\ufffd", told))
-        if not fired:
-            raise MemoryError("RE2 gave up")
-        return self._named(*fired)
-
-    def _named_by(self, *fired: int) -> tuple[tuple[Detector, ...], bool]:
-        """What the indexes of triggers stand for."""
-        count = len(self.detectors)
-        return tuple(self.detectors[index] for index in sorted(fired) if index < count), count in fired
-
-    def _apply(self, detector: Detector, text: str, key: str, types: list[str]) -> str:
-        """A text after one rule."""
-        edits: list[Edit] = []
-        for start, end in detector.find(text, key):
-            value = text[start:end]
-            if not is_redacted(value):
-                edits.append((start, end, self._replacement(value, detector)))
-                types.append(detector.type)
-        return splice(text, edits) if edits else text
+    def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
+        """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
+        fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
+        for which, text in told:
+            indexes = self._triggers.Match((text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode())
+            if not indexes:
+                raise MemoryError("RE2 gave up")
+            for index in indexes:
+                fired[index].append(which)
+        return fired[:-1]
 
     def _apply_hidden(self, text: str, key: str, types: list[str]) -> str:
         """Run the rules on what a string says when its encodings are undone, such as ``u%40example.com``."""
         revealed = reveal(text)
         if revealed is None:
             return text
-        for detector in self._fired(key, revealed[0])[0]:
+        *fired, _ = self._fired([(0, f"{key}: {revealed[0]}")])
+        for rule in itertools.compress(self._rules, fired):
             plain, offsets = revealed
             edits = [
-                (offsets[start], offsets[end], self._replacement(plain[start:end], detector))
-                for start, end in detector.find(plain, key)
+                (offsets[start], offsets[end], rule.replace(plain[start:end]))
+                for start, end in rule.find(plain, key)
                 if not is_redacted(plain[start:end])
             ]
             if edits:
-                types += [detector.type] * len(edits)
+                types += [rule.type] * len(edits)
                 text = splice(text, edits)
                 revealed = reveal(text)
                 if revealed is None:
@@ -169,23 +188,42 @@ class Rules:
         """Redact base64 whole if there is a value in what it says."""
         edits: list[Edit] = []
         for (start, end), plain in find_base64(text):
-            redacted = self.string(plain, wrapped=wrapped)
+            redacted = self.strings([(plain, "")], wrapped)[0]
             if redacted:
                 types += redacted.types
                 edits.append((start, end, self._replace(plain, redacted.types[0], mask_all)))
         return splice(text, edits)
 
-    def _replacement(self, value: str, detector: Detector) -> str:
-        return detector.replacement or self._replace(value, detector.type, detector.mask)
+    def _replacer(self, detector: Detector) -> Callable[[str], str]:
+        """What a detector leaves in the place of a value."""
+        if replacement := detector.replacement:
+            return lambda _: replacement
+        if self._mode_of(detector.type) == "mask":
+            return detector.mask
+        return lambda value: self._replace(value, detector.type, detector.mask)
+
+    def _mode_of(self, type_: str) -> str:
+        return self.modes.get(type_, self.mode)
 
     def _replace(self, value: str, type_: str, mask: Callable[[str], str]) -> str:
-        mode = self.modes.get(type_, self.mode)
+        mode = self._mode_of(type_)
         if mode == "mask":
             return mask(value)
         if mode == "remove" or self.hash_key is None:
             return "[REDACTED]"
         message = f"{type_}:{value}".encode("utf-8", "surrogatepass")
         return f"[REDACTED:{hmac.digest(self.hash_key, message, 'sha256').hex()[:32]}]"
+
+
+def _apply(rule: _Rule, text: str, key: str, types: list[str]) -> str:
+    """A text after one rule."""
+    edits: list[Edit] = []
+    for start, end in rule.find(text, key):
+        value = text[start:end]
+        if not is_redacted(value):
+            edits.append((start, end, rule.replace(value)))
+            types.append(rule.type)
+    return splice(text, edits) if edits else text
 
 
 def any_of(triggers: Iterable[str]) -> str:
@@ -200,19 +238,21 @@ def compiled(trigger: str) -> Any:
 
 def splice(text: str, edits: list[Edit]) -> str:
     """A text with some of its parts replaced."""
-    pieces, copied = [], 0
+    pieces: list[str] = []
+    copied = 0
     for start, end, new in sorted(edits):
-        pieces += [text[copied:start], new]
+        pieces += text[copied:start], new
         copied = end
-    return "".join([*pieces, text[copied:]])
+    pieces.append(text[copied:])
+    return "".join(pieces)
 
 
 def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
     """A function of texts that remembers its last outcomes, those of long texts not: what it holds is bounded."""
-    recall = functools.lru_cache(_REMEMBERED)(function)
+    recall = functools.lru_cache(REMEMBERED)(function)
 
     def call(*texts: str) -> _Result:
-        return recall(*texts) if sum(map(len, texts)) <= _REMEMBERED_LENGTH else function(*texts)
+        return recall(*texts) if sum(map(len, texts)) <= REMEMBERED_LENGTH else function(*texts)
 
     return call
 
