@@ -52,11 +52,11 @@ _JUDGED_SCHEMA = pa.schema({"text": pa.large_string(), "is_suspect": pa.bool_()}
 
 _FIRST_WINDOW = 2048
 _BLOCK = 1 << 19  # what fits a processor's cache
-_FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 12  # of an exponent: fewer are harmless, more are not looked at
+_FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 21  # of an exponent: fewer are harmless, more are suspicious as they are
+_MOST_BLANKS = 4
 _TEN = 10
 _MOST_SEPARATORS = 64
-_GOES_ON = np.isin(np.arange(256), list(b"0123456789+-"))
-_ENDS_VALUE = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",}]"])
+_ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
 _BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,["))
 _AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]"))
 
@@ -293,17 +293,11 @@ def _to_be_changed(data: bytes, unfold: tuple[str, ...]) -> Iterator[int]:
 
 
 def _suspicious_places(data: bytes, view: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Where `_SUSPICIOUS` might match: never too few places, and few enough."""
-    found = [np.array([len(data) - 1] if data else [], np.int64)]  # the blocks leave out the last byte
-    for start in range(0, len(view), _BLOCK - 2):
-        block = view[start : start + _BLOCK]
-        before, here, after = block[:-2], block[1:-1], block[2:]
-        closes = (here | 0x20) == ord("}")  # or ]
-        word_end = before | 0x20
-        is_odd = (word_end == ord("n")) | (word_end == ord("f")) | (word_end == ord("y")) | (before <= ord(" "))
-        found.append(np.flatnonzero(((closes | (here == ord(","))) & is_odd) | (closes & (before == ord(",")))) + start)
-        exponents = np.flatnonzero(((here | 0x20) == ord("e")) & _is_digit(before) & _GOES_ON[after])
-        found.append(_large_exponents(view, exponents + start + 1))
+    """Where `_SUSPICIOUS` might match: never too few places, and few enough.
+
+    A value ends before a comma or a closing bracket, so that only the bytes before those are looked at.
+    """
+    found = [_suspicious_ends(view, start) for start in range(0, len(view), _BLOCK)]
     samples = _is_digit(view[::_SAMPLE])
     for distance in (1, 2, 4, 4):  # two, four, eight and at last twelve samples in a row
         samples = samples[:-distance] & samples[distance:]
@@ -313,16 +307,47 @@ def _suspicious_places(data: bytes, view: npt.NDArray[np.uint8]) -> npt.NDArray[
     return np.concatenate(found)
 
 
+def _suspicious_ends(view: npt.NDArray[np.uint8], start: int) -> npt.NDArray[np.int64]:
+    """Commas and closing brackets of a block behind a comma, a number that is not finite, or many blanks."""
+    block = view[start : start + _BLOCK]
+    ends = np.flatnonzero(((block | 0x20) == ord("}")) | (block == ord(","))) + start
+    ends = ends[np.searchsorted(ends, len('{"":')) :]  # before any value: nothing of what follows looks back that far
+    values = _without_blanks(view, ends)
+    last = view[values]
+    is_odd = _ENDS_ODDLY[last]
+    odd, few, comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
+    is_word = (few == ord("n")) & (_letter(view, odd, 1) == ord("a")) & (_letter(view, odd, 2) == ord("n"))
+    is_word |= (few == ord("f")) & (_letter(view, odd, 1) == ord("n")) & (_letter(view, odd, 2) == ord("i"))
+    is_word |= (few == ord("y")) & (_letter(view, odd, 1) == ord("t")) & (_letter(view, odd, 2) == ord("i"))
+    is_blank = view[odd] <= ord(" ")
+    is_trailing = comma & (view[ends[is_odd]] != ord(","))
+    return np.concatenate([odd[is_word | is_blank | is_trailing], _large_exponents(view, values[_is_digit(last)])])
+
+
+def _without_blanks(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where the values before these ends end themselves; still at a blank after `_MOST_BLANKS`."""
+    values = ends - 1
+    blank = np.flatnonzero(view[values] <= ord(" "))
+    for _ in range(_MOST_BLANKS):
+        values[blank] -= 1
+        blank = blank[view[values[blank]] <= ord(" ")]
+    return values
+
+
 def _large_exponents(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which of these letters e have three digits or more after them, and then the end of a value."""
-    last = len(view) - 1
-    digits = places + 1
-    digits += ~_is_digit(view[digits])
-    for number in range(_EXPONENT_DIGITS):
-        is_digit = _is_digit(view[np.minimum(digits, last)])
-        going_on = is_digit | (_ENDS_VALUE[view[np.minimum(digits, last)]] if number >= _FEWEST_DIGITS else False)
-        places, digits = places[going_on], (digits + is_digit)[going_on]
-    return places
+    """Which of these last digits of numbers have so many before them that they may belong to a large exponent."""
+    found = []
+    for number in range(1, _EXPONENT_DIGITS):
+        before = view[places - number]
+        if number >= _FEWEST_DIGITS:
+            signed = places[(before == ord("-")) | (before == ord("+"))]
+            found += [places[(before | 0x20) == ord("e")], signed[_letter(view, signed, number + 1) == ord("e")]]
+        places = places[_is_digit(before)]
+    return np.concatenate([*found, places])
+
+
+def _letter(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], back: int) -> npt.NDArray[np.uint8]:
+    return view[places - back] | np.uint8(0x20)
 
 
 def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -427,6 +452,8 @@ class _CarefulLane:
         return self._segments[number].offset + position - int(self._starts[number])
 
     def _add_dead(self, number: int, begin: int, end: int, reason: str) -> None:
+        if begin == end:
+            return
         if self._dead and (self._dead[-1][0], *self._dead[-1][2:]) == (number, begin, reason):
             begin = self._dead.pop()[1]
         self._dead.append((number, begin, end, reason))

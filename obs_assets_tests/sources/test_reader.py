@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import resource
 from collections import Counter
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from obs_assets.sources import reader
 from obs_assets.sources.reader import MAX_NESTING, DeadLetter, Rules, Segment, read_batch
 from obs_assets.store import connect
 
@@ -522,8 +525,22 @@ def test_every_byte_is_in_one_place(connection: duckdb.DuckDBPyConnection, data:
     assert not (sealed and result.rest)
 
 
+@settings(max_examples=1000)
+@given(st.text('naNiIfFtyYeE+-0123 \t\r,}]":', max_size=60), st.text("0123", max_size=250))
+@example("-inf", "")
+@example("Infinity     ", "")
+@example("1e+", "0" * 30)
+@example("1,\t", "")
+def test_whatever_duckdb_alone_would_take_is_looked_at_again(value: str, digits: str) -> None:
+    """Wherever the expression matches that tells strict JSON, a place in the line was found first."""
+    data = f'{{"a":{value}{digits}}}\n'.encode()
+    places = reader._suspicious_places(data, np.frombuffer(data, np.uint8))
+    assert len(places) or not re.search(reader._SUSPICIOUS, data[:-1].decode())
+
+
 @many
 @given(data=files, limit=st.integers(8, 64), cut=st.integers(24, 96))
+@example(data=b'{\n\0 "": [\n -1,\n "a",\n "b"\n ],\n "c": 0\n}\n{}\n', limit=8, cut=36)  # {} right after what was given up
 def test_small_limits_lose_no_byte(connection: duckdb.DuckDBPyConnection, data: bytes, limit: int, cut: int) -> None:
     """Events longer than the limit, wherever the file is cut, are dead letters and nothing worse."""
     result = read(connection, data, pieces=repeat(cut), max_bytes=limit).check()
