@@ -38,8 +38,8 @@ PROMOTED = (
 )
 """Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
 
-ROW_UID = "left(sha256(concat(file_id, ':', file_offset, ':', hash(line))), 32)"
-"""A row's identity is where it came from: SQL over file_id, file_offset and the line.
+ROW_UID = "left(sha256(concat(file_id, ':', file_offset, ':', line_hash)), 32)"
+"""A row's identity is where it came from: SQL over file_id, file_offset and line_hash, DuckDB's ``hash`` of the line.
 
 Never the event's own id: real files use one id for several events, and true duplicates are events too. A file id is 128
 random bits and a file lands each of its offsets once, so that file id and offset alone tell rows apart; 128 bits of

@@ -10,6 +10,7 @@ bytes is a copy, if it is the same from end to end or at least `HEAD_BYTES` long
 import functools
 import gzip
 import hashlib
+import io
 import os
 import stat
 import sys
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -98,7 +99,7 @@ class EventFile:
     size: int
     mtime_ns: int
     node: str
-    open: Callable[[], BinaryIO] = field(compare=False, repr=False)
+    open: Callable[[], io.BufferedReader] = field(compare=False, repr=False)
 
     @property
     def is_compressed(self) -> bool:
@@ -210,7 +211,7 @@ def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Ite
             yield EventFile(relative, status.st_size, status.st_mtime_ns, node, open_it)
 
 
-def _open_regular(path: str) -> BinaryIO:
+def _open_regular(path: str) -> io.BufferedReader:
     raw = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         raw.close()
@@ -305,6 +306,14 @@ class Content:
             blocks.append(block)
             length -= len(block)
         return b"".join(blocks)
+
+    def read_into(self, space: memoryview) -> int:
+        """Fill a space with the next bytes; how many there were, fewer than fit only at the end or before a fault."""
+        if self._unpacked is None:
+            return self._raw.readinto(space)
+        block = self.read(len(space))
+        space[: len(block)] = block
+        return len(block)
 
     def _read_compressed(self, stream: "gzip.GzipFile | zstd.ZstdFile", length: int) -> bytes:
         """A block; unlike ``read``, what comes before a fault is not lost."""

@@ -47,7 +47,7 @@ from obs_assets.sources.files import (
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import ROWS_A_TASK, DeadLetter, Reading, Rules, Segment, read_batch
-from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, json_path, time_text, time_values
+from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, json_path
 from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
@@ -94,12 +94,10 @@ _RATIO_FREE = 64 << 20
 _HOUR_US = 3_600_000_000
 _ROW_GROUP = 61_440  # what DuckDB reads with one thread
 
-_TIMED = """
-SELECT {reason} AS reason, event_time, {origin} AS time_from, {uid} AS row_uid
-FROM (SELECT *, {moment} AS event_time
-FROM (SELECT *, {text} AS time_text
-FROM (SELECT *, {values} AS times, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour
-FROM lines)))
+_TIMED = f"""
+SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from, {ROW_UID} AS row_uid
+FROM (SELECT *, {EVENT_TIME} AS event_time
+FROM (SELECT *, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines))
 """
 
 
@@ -181,6 +179,7 @@ class Progress:
     content: Content | None = None
     fault: str | None = None
     pending: bytes = b""
+    buffer: bytearray = field(default_factory=bytearray)
     at_end: bool = False
     has_failed: bool = False
     is_left: bool = False
@@ -202,37 +201,46 @@ class Progress:
         """Where this pass began."""
         return self.known.offset
 
-    def read(self, room: int) -> bytes:
+    def read(self, room: int) -> bytes | bytearray:
         """Up to ``room`` bytes from the position; what came since the listing is the next pass's.
+
+        A full piece is in the file's own buffer, and gone with the next one: 32 MB of fresh memory cost what reading
+        them does.
 
         Raises:
             OSError: the file is gone, or may not be read.
             _ReplacedError: it is another one by now.
         """
         content = self.content or self._open()
-        wanted = min(room, self.most - self.position) - len(self.pending)
-        fresh = content.read(max(0, wanted))
-        data = self.pending + fresh if self.pending else fresh
+        wanted = max(len(self.pending), min(room, self.most - self.position))
+        if len(self.buffer) != wanted:
+            self.buffer = bytearray(wanted)
+        self.buffer[: len(self.pending)] = self.pending
+        length = len(self.pending) + content.read_into(memoryview(self.buffer)[len(self.pending) :])
+        data = self.buffer if length == wanted == room else bytes(memoryview(self.buffer)[:length])
         self.pending = b""
         self.fault = content.fault
-        if not self.file.is_compressed and len(fresh) < wanted:
+        if not self.file.is_compressed and length < wanted:
             self.fault = "truncated while it was read"
         if self.file.is_compressed and self.position + len(data) >= self.most:
             self.fault = _TOO_WELL_COMPRESSED
             self.has_failed = True
         self.at_end = len(data) < room
         if self.at_end:
+            self.buffer = bytearray()
             self.close()
         return data
 
-    def advance(self, data: bytes, consumed: int, *, within_line: bool = False, within_object: int = 0) -> None:
+    def advance(
+        self, data: bytes | bytearray, consumed: int, *, within_line: bool = False, within_object: int = 0
+    ) -> None:
         """Take note that the first ``consumed`` bytes of what was read are done with."""
         self.sha.update(memoryview(data)[:consumed])
         self.tail = (self.tail + data[max(0, consumed - TAIL_BYTES) : consumed])[-TAIL_BYTES:]
         self.position += consumed
         self.within_line = within_line
         self.within_object = within_object
-        self.pending = data[consumed:]
+        self.pending = bytes(data[consumed:])
 
     def close(self) -> None:
         """Close the file: there may be ten thousand of them."""
@@ -306,8 +314,8 @@ class Pass:
         self._warnings: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
-        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
-        self._timed = _timed(config.time_path)
+        own_path = (json_path(config.time_path),) if config.time_path else ()
+        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold, (*own_path, *TIME_PATHS))
         self._rows: Counter[str] = Counter()
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -436,10 +444,10 @@ class Pass:
                 writing.result()
         sync_file(folder / "dead_letters.parquet")
 
-    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes]]]:
+    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
         """Small files together, large ones in pieces."""
         size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
-        batch: list[tuple[Progress, bytes]] = []
+        batch: list[tuple[Progress, bytes | bytearray]] = []
         room = size
         taken = 0
         for file in files:
@@ -463,7 +471,7 @@ class Pass:
         if batch:
             yield batch
 
-    def _read_piece(self, file: Progress, room: int) -> bytes | None:
+    def _read_piece(self, file: Progress, room: int) -> bytes | bytearray | None:
         try:
             data = file.read(room)
         except (OSError, _ReplacedError) as error:
@@ -519,9 +527,10 @@ class Pass:
         same = pa.array(np.zeros(rows, np.int32))
         owner = lines["file"].combine_chunks()
         lines = lines.append_column("file_id", pa.DictionaryArray.from_arrays(owner, self._file_ids))
-        connection.register("lines", pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_A_TASK), lines.schema))
+        told = lines.select(["file_id", "file_offset", "line_hash", "time_text"])
+        connection.register("lines", pa.Table.from_batches(told.to_batches(max_chunksize=ROWS_A_TASK), told.schema))
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        timed = connection.sql(self._timed, params=values).to_arrow_table()
+        timed = connection.sql(_TIMED, params=values).to_arrow_table()
         connection.unregister("lines")
         landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
         for name in timed.column_names:
@@ -578,19 +587,6 @@ class Pass:
         crash_point("landing.after_commit")
         self._landed.add(landing)
         self._log.save_checkpoint(self._landed)
-
-
-def _timed(time_path: str | None) -> str:
-    """`_TIMED` with the paths at which an event's time may be."""
-    paths = [*([json_path(time_path)] if time_path else []), *TIME_PATHS]
-    return _TIMED.format(
-        reason=TIME_REASON,
-        origin=TIME_FROM,
-        uid=ROW_UID,
-        moment=EVENT_TIME,
-        text=time_text(paths),
-        values=time_values(paths),
-    )
 
 
 def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:

@@ -23,32 +23,31 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from obs_assets.sources.times import TIME_PATHS, time_text, time_values
+
 _BOM = b"\xef\xbb\xbf"
 
 # What DuckDB's parser takes and strict JSON does not: NaN, Infinity, a comma before a closing bracket; numbers that
 # overflow a double elsewhere; and a carriage return, which some readers of the event take for the end of its line.
 # Inside strings all of these are harmless: the careful lane tells. As the expression costs more than parsing, it looks
-# only at lines with one of `_suspicious_places`.
+# only at lines with one of `_doubtful_places`.
 _SUSPICIOUS = r"(?:(?i:nan|inf|inity)|\d[eE](?:\+?\d{3,}|-\d{5,})|,)\s*[,}\]]|\d{200}|\r"
-_LONG_DIGITS, _SAMPLE = 200, 16
+_SAMPLE = 16
 
 MAX_NESTING = 256
 """Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
 
-_BRACKETS = "strlen(text) - strlen(replace(replace(text, '{', ''), '[', ''))"
+_STRICT = f"""
+SELECT NOT regexp_matches(line, '{_SUSPICIOUS}')
+    AND strlen(line) - strlen(replace(replace(line, '{{', ''), '[', '')) <= $max_nesting AS is_strict FROM batch_lines
+"""
 
 # A shape is all keys of an event in their order: events of one shape repeat a key, or none of them does. The list
 # around the event makes the event's own keys part of it.
-_JUDGE = f"""
-SELECT is_event, CASE WHEN is_event THEN hash(json_keys(concat('[', text, ']'), '$..*')) ELSE 0 END AS shape
-FROM (SELECT text, json_valid(text) AND (NOT is_suspect OR NOT regexp_matches(text, '{_SUSPICIOUS}'))
-    AND (strlen(text) <= 2 * $max_nesting OR {_BRACKETS} <= $max_nesting) AS is_event FROM batch_lines)
-"""
+_SHAPE = "hash(json_keys(concat('[', line, ']'), '$..*')) AS shape"
 
 ROWS_A_TASK = 8192
 """DuckDB works through an Arrow table one chunk a thread."""
-
-_JUDGED_SCHEMA = pa.schema({"text": pa.large_string(), "is_suspect": pa.bool_()})
 
 _FIRST_WINDOW = 2048
 _BLOCK = 1 << 19  # what fits a processor's cache
@@ -88,7 +87,7 @@ class Segment:
 
     file: int
     offset: int
-    data: bytes
+    data: bytes | bytearray
     at_end: bool = True
     sealed: bool = False
     within_line: bool = False
@@ -111,7 +110,8 @@ class Reading:
     """What was read from a batch of segments.
 
     Attributes:
-        lines: events: file (INT), file_offset (BIGINT), length (BIGINT, bytes it took), line (VARCHAR).
+        lines: events: file (INT), file_offset (BIGINT), length (BIGINT, bytes it took), line (VARCHAR), line_hash
+            (UBIGINT, DuckDB's hash of it), time_text (VARCHAR, the text at the first of ``time_paths`` that is there).
         dead: what is no event, neighbours with the same reason joined.
         consumed: how many bytes of each segment are done with; the rest must be read again, with more bytes after it
             unless the file has none. A segment longer than ``max_event_bytes`` always gets on.
@@ -154,11 +154,13 @@ class Rules:
         max_event_bytes: a longer event is a dead letter.
         max_nesting: so is one with more brackets within brackets.
         unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
+        time_paths: where the time of an event may be, in DuckDB's form.
     """
 
     max_event_bytes: int
     max_nesting: int = MAX_NESTING
     unfold: tuple[str, ...] = ()
+    time_paths: tuple[str, ...] = TIME_PATHS
 
 
 def read_batch(connection: duckdb.DuckDBPyConnection, segments: list[Segment], rules: Rules) -> Reading:
@@ -186,52 +188,90 @@ def read_batch(connection: duckdb.DuckDBPyConnection, segments: list[Segment], r
     is_plain[_lines_at(bounds, [*_undecodable(data), *_to_be_changed(data, rules.unfold), *begun_before])] = False
     is_unclear[_lines_at(bounds, begun_before)] = True
 
-    is_suspect = np.zeros(len(begins), np.bool_)
-    is_suspect[_lines_at(bounds, _suspicious_places(data, view))] = True
-    texts = _texts(data, first, last, is_plain)
-    judged = _judge(connection, texts, is_suspect[is_plain], rules.max_nesting)
+    is_doubtful = np.zeros(len(begins), np.bool_)
+    is_doubtful[_lines_at(bounds, _doubtful_places(data, view, bounds, rules.max_nesting))] = True
+    is_doubtful &= is_plain
+    if is_doubtful.any():
+        is_plain[is_doubtful] = _are_strict(connection, _texts(data, first, last, is_doubtful), rules)
+    told, is_told = _told(connection, _texts(data, first, last, is_plain), rules)
     is_event = is_plain.copy()
-    is_event[is_plain] = judged
+    is_event[is_plain] = is_told
 
     careful = _CarefulLane(data, starts, segments, rules)
     for begin in begins[is_unclear & ~is_event].tolist():
         careful.read_from(begin)
-    is_event &= ~careful.covers(begins)
+    is_left = ~careful.covers(begins)
+    if not is_left[is_event].all():
+        told, is_event = told.filter(pa.array(is_left[is_event])), is_event & is_left
 
     owner = np.searchsorted(starts, begins[is_event], side="right") - 1
     shift = np.array([segment.offset for segment in segments] + [0]) - starts
-    native = pa.table(
-        {
-            "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
-            "file_offset": begins[is_event] + shift[owner],
-            "length": (ends - begins)[is_event],
-            "line": texts.filter(pa.array(is_event[is_plain])) if is_event.sum() < len(texts) else texts,
-        }
-    )
-    lines = pa.concat_tables([native, careful.events_table()]) if careful.events else native
+    columns = {
+        "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
+        "file_offset": begins[is_event] + shift[owner],
+        "length": (ends - begins)[is_event],
+    }
+    lines = pa.table({**columns, **{name: told[name] for name in told.column_names}})
+    if careful.events:
+        lines = pa.concat_tables([lines, careful.events_table(connection)])
     return Reading(
         lines, careful.dead_letters(), careful.consumed, careful.within_line, careful.within_object, careful.remarks
     )
 
 
-def _judge(
-    connection: duckdb.DuckDBPyConnection, texts: pa.LargeStringArray, is_suspect: npt.NDArray[np.bool_], nesting: int
+def _are_strict(
+    connection: duckdb.DuckDBPyConnection, texts: pa.LargeStringArray, rules: Rules
 ) -> npt.NDArray[np.bool_]:
-    """Which of the texts are events as they are."""
-    tasks = pa.table({"text": texts, "is_suspect": is_suspect}).to_batches(max_chunksize=ROWS_A_TASK)
-    connection.register("batch_lines", pa.Table.from_batches(tasks, schema=_JUDGED_SCHEMA))
-    judged = connection.sql(_JUDGE, params={"max_nesting": nesting}).to_arrow_table()
-    connection.unregister("batch_lines")
-    is_event: npt.NDArray[np.bool_] = judged["is_event"].to_numpy().astype(np.bool_)
-    shapes, examples, shape_of = np.unique(judged["shape"].to_numpy(), return_index=True, return_inverse=True)
-    has_duplicates = np.zeros(len(shapes), np.bool_)
-    for number, example in enumerate(examples.tolist()):
-        has_duplicates[number] = is_event[example] and _has_duplicates(texts[example].as_py())
-    return is_event & ~has_duplicates[shape_of]
+    """Which of the texts hold only what strict JSON allows, if they are JSON, and are not too deep."""
+    answer = _ask(connection, _STRICT, texts, max_nesting=rules.max_nesting)
+    is_strict: npt.NDArray[np.bool_] = answer["is_strict"].to_numpy()
+    return is_strict
+
+
+def _told(
+    connection: duckdb.DuckDBPyConnection, texts: pa.LargeStringArray, rules: Rules
+) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+    """The columns of `Reading.lines` that an event's text tells, and which texts are events as they are."""
+    is_event = np.ones(len(texts), np.bool_)
+    query = _query(rules, _SHAPE)
+    try:
+        told = _ask(connection, query, texts)
+    except duckdb.InvalidInputException:  # rare enough to be asked about only then
+        is_event = _ask(connection, "SELECT json_valid(line) AS is_event FROM batch_lines", texts)[
+            "is_event"
+        ].to_numpy()
+        texts = texts.filter(pa.array(is_event))
+        told = _ask(connection, query, texts)
+    _, examples, shape_of = np.unique(told["shape"].to_numpy(), return_index=True, return_inverse=True)
+    is_repeating = np.array([_has_duplicates(texts[example].as_py()) for example in examples.tolist()], np.bool_)
+    told = told.drop_columns(["shape"]).add_column(0, "line", texts)
+    if is_repeating.any():
+        is_unique = ~is_repeating[shape_of]
+        told = told.filter(pa.array(is_unique))
+        is_event = is_event.copy()
+        is_event[is_event] = is_unique
+    return told, is_event
+
+
+def _query(rules: Rules, *more: str) -> str:
+    """SQL for the columns that an event's text tells."""
+    columns = ", ".join(["hash(line) AS line_hash", f"{time_text(rules.time_paths)} AS time_text", *more])
+    return f"SELECT {columns} FROM (SELECT line, {time_values(rules.time_paths)} AS times FROM batch_lines)"
+
+
+def _ask(
+    connection: duckdb.DuckDBPyConnection, query: str, texts: pa.LargeStringArray, **parameters: object
+) -> pa.Table:
+    tasks = pa.table({"line": texts}).to_batches(max_chunksize=ROWS_A_TASK)
+    connection.register("batch_lines", pa.Table.from_batches(tasks, pa.schema({"line": pa.large_string()})))
+    try:
+        return connection.sql(query, params=parameters or None).to_arrow_table()
+    finally:
+        connection.unregister("batch_lines")
 
 
 def _texts(
-    data: bytes, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
+    data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]
 ) -> pa.LargeStringArray:
     """The wanted stretches of the data: of the stretches and the gaps between them, as one array, every second one."""
     bounds = np.stack([first[wanted], last[wanted]], axis=1).ravel()
@@ -262,7 +302,7 @@ def _lines_at(bounds: npt.NDArray[np.int64], positions: npt.ArrayLike) -> npt.ND
     return np.searchsorted(bounds, np.asarray(positions, np.int64), side="right") - 1
 
 
-def _undecodable(data: bytes) -> Iterator[int]:
+def _undecodable(data: bytes | bytearray) -> Iterator[int]:
     """A byte in each line that is not UTF-8."""
     position, rest = 0, memoryview(data)
     whole = pa.Array.from_buffers(
@@ -281,7 +321,7 @@ def _undecodable(data: bytes) -> Iterator[int]:
             return
 
 
-def _to_be_changed(data: bytes, unfold: tuple[str, ...]) -> Iterator[int]:
+def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator[int]:
     """Places of what may not stay as it is, or is to be unfolded."""
     position = data.find(b"\\u0000")
     while position >= 0:
@@ -292,12 +332,18 @@ def _to_be_changed(data: bytes, unfold: tuple[str, ...]) -> Iterator[int]:
             yield match.start()
 
 
-def _suspicious_places(data: bytes, view: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Where `_SUSPICIOUS` might match: never too few places, and few enough.
+def _doubtful_places(
+    data: bytes | bytearray, view: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], max_nesting: int
+) -> npt.NDArray[np.int64]:
+    """Where `_STRICT` might refuse what DuckDB takes: never too few places, and few enough.
 
     A value ends before a comma or a closing bracket, so that only the bytes before those are looked at.
     """
-    found = [_suspicious_ends(view, start) for start in range(0, len(view), _BLOCK)]
+    blocks = [_ends(view, start) for start in range(0, len(view), _BLOCK)]
+    found = [_suspicious_ends(view, ends) for ends in blocks]
+    closing = np.concatenate([ends[view[ends] != ord(",")] for ends in blocks]) if blocks else np.array([], np.int64)
+    longest = int(np.diff(bounds).max(initial=0))
+    found.append(closing[:-max_nesting][closing[max_nesting:] - closing[:-max_nesting] < longest])
     samples = _is_digit(view[::_SAMPLE])
     for distance in (1, 2, 4, 4):  # two, four, eight and at last twelve samples in a row
         samples = samples[:-distance] & samples[distance:]
@@ -307,21 +353,24 @@ def _suspicious_places(data: bytes, view: npt.NDArray[np.uint8]) -> npt.NDArray[
     return np.concatenate(found)
 
 
-def _suspicious_ends(view: npt.NDArray[np.uint8], start: int) -> npt.NDArray[np.int64]:
-    """Commas and closing brackets of a block behind a comma, a number that is not finite, or many blanks."""
+def _ends(view: npt.NDArray[np.uint8], start: int) -> npt.NDArray[np.int64]:
+    """The commas and closing brackets of a block."""
     block = view[start : start + _BLOCK]
     ends = np.flatnonzero(((block | 0x20) == ord("}")) | (block == ord(","))) + start
-    ends = ends[np.searchsorted(ends, len('{"":')) :]  # before any value: nothing of what follows looks back that far
+    return ends[np.searchsorted(ends, len('{"":')) :]  # before any value: nothing that looks back looks further
+
+
+def _suspicious_ends(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those behind a comma, a number that is not finite, or many blanks."""
     values = _without_blanks(view, ends)
     last = view[values]
     is_odd = _ENDS_ODDLY[last]
-    odd, few, comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
+    odd, few, is_comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
     is_word = (few == ord("n")) & (_letter(view, odd, 1) == ord("a")) & (_letter(view, odd, 2) == ord("n"))
     is_word |= (few == ord("f")) & (_letter(view, odd, 1) == ord("n")) & (_letter(view, odd, 2) == ord("i"))
     is_word |= (few == ord("y")) & (_letter(view, odd, 1) == ord("t")) & (_letter(view, odd, 2) == ord("i"))
     is_blank = view[odd] <= ord(" ")
-    is_trailing = comma & (view[ends[is_odd]] != ord(","))
-    return np.concatenate([odd[is_word | is_blank | is_trailing], _large_exponents(view, values[_is_digit(last)])])
+    return np.concatenate([odd[is_word | is_blank | is_comma], _large_exponents(view, values[_is_digit(last)])])
 
 
 def _without_blanks(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -354,7 +403,7 @@ def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return (characters - np.uint8(ord("0"))) < _TEN  # below 0 it wraps around
 
 
-def _line_bounds(data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _line_bounds(data: bytes | bytearray, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where lines begin, and at last where they end; a segment's begin starts a line too."""
     # bytes.find is memchr: ten times as fast as comparing a NumPy array
     found = array("q")
@@ -373,7 +422,9 @@ def _line_bounds(data: bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.i
 class _CarefulLane:
     """Reads, one event at a time, what the native lane could not."""
 
-    def __init__(self, data: bytes, starts: npt.NDArray[np.int64], segments: list[Segment], rules: Rules) -> None:
+    def __init__(
+        self, data: bytes | bytearray, starts: npt.NDArray[np.int64], segments: list[Segment], rules: Rules
+    ) -> None:
         self._data = data
         self._starts = starts
         self._segments = segments
@@ -395,17 +446,26 @@ class _CarefulLane:
         inside: npt.NDArray[np.bool_] = (number >= 0) & (begins < covered[number, 1])
         return inside
 
-    def events_table(self) -> pa.Table:
+    def events_table(self, connection: duckdb.DuckDBPyConnection) -> pa.Table:
         """The events found, in the form of `Reading.lines`."""
         types = {"file": pa.int32(), "file_offset": pa.int64(), "length": pa.int64(), "line": pa.large_string()}
         columns = zip(*self.events, strict=True)
-        return pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
+        table = pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
+        texts = table["line"].combine_chunks()
+        told = _ask(connection, _query(self._rules), texts)
+        for name in told.column_names:
+            table = table.append_column(name, told[name])
+        return table
 
     def dead_letters(self) -> list[DeadLetter]:
         """The dead letters found, with their bytes."""
         return [
             DeadLetter(
-                self._segments[number].file, self._offset(number, begin), end - begin, reason, self._data[begin:end]
+                self._segments[number].file,
+                self._offset(number, begin),
+                end - begin,
+                reason,
+                bytes(self._data[begin:end]),
             )
             for number, begin, end, reason in self._dead
         ]
@@ -466,7 +526,7 @@ class _CarefulLane:
         return separators.end() if separators else position
 
 
-def _end_of_given_up(data: bytes, segment: Segment, begin: int, limit: int) -> tuple[int, int]:
+def _end_of_given_up(data: bytes | bytearray, segment: Segment, begin: int, limit: int) -> tuple[int, int]:
     """Where an object over many lines ends that was given up before, and the state after it.
 
     By its indentation, since nobody knows any more how many brackets are open: at a bracket that closes in the column
@@ -485,7 +545,7 @@ def _end_of_given_up(data: bytes, segment: Segment, begin: int, limit: int) -> t
     return (match.end(), 0) if match[0].endswith(b"}") else (match.end() - 1, 0)
 
 
-def _read_one(data: bytes, begin: int, limit: int, rules: Rules, *, sealed: bool) -> _Found | None:
+def _read_one(data: bytes | bytearray, begin: int, limit: int, rules: Rules, *, sealed: bool) -> _Found | None:
     """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
     if data[begin] == 0:  # a hole in the file: a crash of its host, or truncated under a writer
         nuls = _NULS.match(data, begin, limit)
@@ -561,7 +621,7 @@ def _is_unfinished(error: json.JSONDecodeError, text: str) -> bool:
     )
 
 
-def _brackets(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+def _brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """The brackets outside strings: where each one ends, and how many are open then."""
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(data, begin, end):
@@ -577,7 +637,7 @@ class _Damage:
     Without this, the lines of a damaged object that was printed over many lines would be taken for events.
     """
 
-    data: bytes
+    data: bytes | bytearray
     begin: int
     limit: int
     rules: Rules

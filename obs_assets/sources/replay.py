@@ -155,8 +155,8 @@ class _Replay(Pass):
         stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
         return stretch
 
-    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes]]]:
-        batch: list[tuple[Progress, bytes]] = []
+    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
+        batch: list[tuple[Progress, bytes | bytearray]] = []
         size = 0
         for stretch in _stretches(files):
             data = b"".join(letter.raw for letter in stretch.letters)

@@ -108,7 +108,7 @@ def read(
         at_end = result.position + len(piece) == len(data)
         segment = Segment(0, result.position, piece, at_end or grows, sealed and at_end, within_line, within_object)
         reading = read_batch(connection, [segment], rules or Rules(max_bytes))
-        for _, offset, length, line in zip(*reading.lines.to_pydict().values(), strict=True):
+        for _, offset, length, line, *_ in zip(*reading.lines.to_pydict().values(), strict=True):
             # The native lane counts the separators around an event as the event's
             raw = data[offset : offset + length]
             begin = offset + len(raw) - len(raw.lstrip(SEPARATORS))
@@ -534,13 +534,16 @@ def test_every_byte_is_in_one_place(connection: duckdb.DuckDBPyConnection, data:
 def test_whatever_duckdb_alone_would_take_is_looked_at_again(value: str, digits: str) -> None:
     """Wherever the expression matches that tells strict JSON, a place in the line was found first."""
     data = f'{{"a":{value}{digits}}}\n'.encode()
-    places = reader._suspicious_places(data, np.frombuffer(data, np.uint8))
+    bounds = np.array([0, len(data)])
+    places = reader._doubtful_places(data, np.frombuffer(data, np.uint8), bounds, MAX_NESTING)
     assert len(places) or not re.search(reader._SUSPICIOUS, data[:-1].decode())
 
 
 @many
 @given(data=files, limit=st.integers(8, 64), cut=st.integers(24, 96))
-@example(data=b'{\n\0 "": [\n -1,\n "a",\n "b"\n ],\n "c": 0\n}\n{}\n', limit=8, cut=36)  # {} right after what was given up
+@example(
+    data=b'{\n\0 "": [\n -1,\n "a",\n "b"\n ],\n "c": 0\n}\n{}\n', limit=8, cut=36
+)  # {} right after what was given up
 def test_small_limits_lose_no_byte(connection: duckdb.DuckDBPyConnection, data: bytes, limit: int, cut: int) -> None:
     """Events longer than the limit, wherever the file is cut, are dead letters and nothing worse."""
     result = read(connection, data, pieces=repeat(cut), max_bytes=limit).check()
