@@ -602,18 +602,18 @@ def test_file_that_fails_half_way_is_tried_again(place: Place, monkeypatch: pyte
     """After an error of the disk the next pass goes on where this one stopped, although the file is unchanged."""
     monkeypatch.setattr(landing, "BATCH_BYTES", 2048)
     lines = place.write("a.jsonl", events(200))
-    read, pieces = Content.read, iter(range(100))
+    read, pieces = Content.read_into, iter(range(100))
 
-    def read_or_fail(self: Content, length: int) -> bytes:
-        if length > HEAD_BYTES and next(pieces) == 3:
+    def read_or_fail(self: Content, space: memoryview) -> int:
+        if next(pieces) == 3:
             raise OSError(5, "Input/output error")
-        return read(self, length)
+        return read(self, space)
 
-    monkeypatch.setattr(Content, "read", read_or_fail)
+    monkeypatch.setattr(Content, "read_into", read_or_fail)
     report = place.land(max_event_bytes=1024)
     assert report.warnings == {"unreadable file": 1}
     assert 0 < report.bytes_read < len(text(lines))
-    monkeypatch.setattr(Content, "read", read)
+    monkeypatch.setattr(Content, "read_into", read)
     place.land(max_event_bytes=1024)
     assert place.audit().lines() == sorted(lines)
 
