@@ -149,6 +149,14 @@ class KnownFile:
 
 
 @dataclass(frozen=True)
+class Original:
+    """A file that begins with all that another holds, and what is known of it unless it is new."""
+
+    file: EventFile
+    known: KnownFile | None = None
+
+
+@dataclass(frozen=True)
 class Listing:
     """Files found, and what was passed over: reason → count."""
 
@@ -399,15 +407,20 @@ class Identities:
         is_short = len(self._head(file)) < HEAD_BYTES
         return self._heads[file.path][1] if is_short else None
 
-    def is_copy(self, file: EventFile) -> bool:
-        """Whether a file that was claimed, or is new, begins with all that this one holds."""
+    def original_of(self, file: EventFile) -> "Original | None":
+        """A file that was claimed, or is new, and begins with all that this one holds."""
         head = self._head(file)
-        originals = [self._claimed[known.file_id] for known in self._alike(head) if known.file_id in self._claimed]
-        originals += self._new[digest(head)]
+        originals = [
+            Original(self._claimed[known.file_id], known)
+            for known in self._alike(head)
+            if known.file_id in self._claimed
+        ]
+        originals += [Original(new) for new in self._new[digest(head)]]
         if self.fault_of_stub(file):  # too little to look it up by: compression writes beside the original
-            others = [*self._claimed.values(), *(new for alike in self._new.values() for new in alike)]
-            originals = [other for other in others if _folder(other) == _folder(file)]
-        return any(_is_beginning(file, original) for original in originals)
+            others = [Original(claimed, self._known[file_id]) for file_id, claimed in self._claimed.items()]
+            others += [Original(new) for alike in self._new.values() for new in alike]
+            originals = [other for other in others if _folder(other.file) == _folder(file)]
+        return next((original for original in originals if _is_beginning(file, original.file)), None)
 
     def add_new(self, file: EventFile) -> None:
         """Take note of a file that nobody knows."""

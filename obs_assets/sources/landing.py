@@ -40,6 +40,7 @@ from obs_assets.sources.files import (
     EventFile,
     Identities,
     KnownFile,
+    Original,
     SourceConfig,
     digest,
     ends_match,
@@ -171,7 +172,7 @@ class Progress:
     file: EventFile
     known: KnownFile
     sealed: bool
-    is_copy: bool = False
+    original: Original | None = None
     most: int = 0
     position: int = 0
     within_line: bool = False
@@ -200,6 +201,11 @@ class Progress:
     def start(self) -> int:
         """Where this pass began."""
         return self.known.offset
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether its ``original`` begins with all that it holds."""
+        return self.original is not None
 
     def read(self, room: int) -> bytes | bytearray:
         """Up to ``room`` bytes from the position; what came since the listing is the next pass's.
@@ -352,23 +358,31 @@ class Pass:
         self._publish(files, folder)
 
     def _select(
-        self, found: Iterable[tuple[EventFile, KnownFile, bool]], waiting: Mapping[str, str]
+        self, found: Iterable[tuple[EventFile, KnownFile, Original | None]], waiting: Mapping[str, str]
     ) -> tuple[list[Progress], list[str]]:
-        """The files to read in this pass, those first that have waited longest, and the paths of those left."""
+        """The files to read in this pass, those first that have waited longest, and the paths of those left.
+
+        Copies come last, with their originals: until both are accounted for, either could vanish.
+        """
         places = {path: place for place, path in enumerate(waiting)}
-
-        def turn(one: tuple[EventFile, KnownFile, bool]) -> tuple[bool, int, int]:
-            file, _, is_copy = one
-            # A copy must not count as landed before its original has: that could vanish meanwhile
-            return is_copy, places.get(file.path, len(places)), file.size
-
-        in_turn = sorted(found, key=turn)
-        taken, left = in_turn[: self._config.max_files_per_pass], in_turn[self._config.max_files_per_pass :]
+        found = list(found)
+        in_turn = sorted(
+            (one for one in found if one[2] is None),
+            key=lambda one: (places.get(one[0].path, len(places)), one[0].size),
+        )
+        taken = in_turn[: self._config.max_files_per_pass]
+        left = [file.path for file, _, _ in in_turn[self._config.max_files_per_pass :]]
+        waits = set(left)
+        for file, known, original in found:
+            if original and original.file.path in waits:
+                left.append(file.path)
+            elif original:
+                taken.append((file, known, original))
         files = [
-            Progress(index, file, known, self._is_sealed(file), is_copy, self._most_bytes(file))
-            for index, (file, known, is_copy) in enumerate(taken)
+            Progress(index, file, known, self._is_sealed(file), original, self._most_bytes(file))
+            for index, (file, known, original) in enumerate(taken)
         ]
-        return files, [file.path for file, _, _ in left]
+        return files, left
 
     def _most_bytes(self, file: EventFile) -> int:
         """How much of a file is read."""
@@ -378,8 +392,8 @@ class Pass:
         idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
         return idle > timedelta(minutes=self._config.seal_after_minutes)
 
-    def _identify(self, files: tuple[EventFile, ...]) -> Iterator[tuple[EventFile, KnownFile, bool]]:
-        """The files to read, each with what is known of it and whether it is a copy."""
+    def _identify(self, files: tuple[EventFile, ...]) -> Iterator[tuple[EventFile, KnownFile, Original | None]]:
+        """The files to read, each with what is known of it and, if it is a copy, of what."""
         identities = Identities(self._landed.files.values())
         changed = [
             file for file in files if file.size and not identities.claim_unchanged(file, sealed=self._is_sealed(file))
@@ -387,7 +401,7 @@ class Pass:
         others = []
         for file in changed:
             if known := self._tolerant(identities.claim_in_place, file):
-                yield file, known, False
+                yield file, known, None
             else:
                 others.append(file)
         for file in identities.originals_first(others):
@@ -395,14 +409,14 @@ class Pass:
                 self._warnings[fault] += 1
                 continue
             new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.node)
-            if self._tolerant(identities.is_copy, file):
+            if original := self._tolerant(identities.original_of, file):
                 self._warnings["copy of another file"] += 1
-                yield file, new, True
+                yield file, new, original
             elif known := self._tolerant(identities.claim_moved, file):
-                yield file, known, False
+                yield file, known, None
             else:
                 self._tolerant(identities.add_new, file)
-                yield file, new, False
+                yield file, new, None
 
     def _tolerant(self, ask: Callable[[EventFile], _T], file: EventFile) -> _T | None:
         try:
@@ -442,6 +456,7 @@ class Pass:
                 writing = executor.submit(write, folder=folder, dead_letters=dead_letters)
             if writing:
                 writing.result()
+            self._take_copies(files)
         sync_file(folder / "dead_letters.parquet")
 
     def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
@@ -451,18 +466,15 @@ class Pass:
         room = size
         taken = 0
         for file in files:
-            while not file.at_end:
+            while not file.at_end and not file.is_copy:
                 if taken >= self._config.max_bytes_per_pass:
                     file.is_left = True
                     file.close()
                     break
-                data = self._read_piece(file, size if file.is_copy else room)
+                data = self._read_piece(file, room)
                 if data is None:
                     break
                 taken += len(data)
-                if file.is_copy:
-                    file.advance(data, len(data))
-                    continue
                 batch.append((file, data))
                 room -= len(data)
                 if not file.at_end:  # what is left of it must be known before more is read
@@ -470,6 +482,27 @@ class Pass:
                     batch, room = [], size
         if batch:
             yield batch
+
+    def _take_copies(self, files: list[Progress]) -> None:
+        """Take note of copies, as far as what they hold has landed from their originals.
+
+        Not further: who goes on from what is known of a copy, when its original is gone, must not leave out anything.
+        """
+        read = {file.file.path: file for file in files}
+        for copy in files:
+            if copy.original is None:
+                continue
+            original = read.get(copy.original.file.path)
+            known = original.known_now() if original else copy.original.known
+            while known and copy.position < known.offset and not copy.at_end:
+                data = self._read_piece(copy, min(BATCH_BYTES, known.offset - copy.position))
+                if data is None:
+                    break
+                copy.advance(data, len(data))
+            if known and copy.position == known.offset:
+                rest = self._read_piece(copy, 1) or b""
+                copy.advance(rest, 0, within_line=known.within_line, within_object=known.within_object)
+            copy.is_left = bool(original and not original.at_end)
 
     def _read_piece(self, file: Progress, room: int) -> bytes | bytearray | None:
         try:

@@ -39,6 +39,7 @@ class EventFiles(RuleBasedStateMachine):
 
     Attributes:
         torn: name → what is missing of a file's last event.
+        copies: names of files that no program writes on: it and its original would be two files that began alike.
         must, may: the events that have landed for sure, and those that may have.
         is_settled: no event hides behind an unfinished one that was never completed.
     """
@@ -48,6 +49,7 @@ class EventFiles(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.place = Place(Path(self.folder.name))
         self.torn: dict[str, str] = {}
+        self.copies: set[str] = set()
         self.must: set[str] = set()
         self.may: set[str] = set()
         self.is_settled = True
@@ -114,7 +116,7 @@ class EventFiles(RuleBasedStateMachine):
         name = self.pick(data)
         other = self.next_name(name)
         self.place.path(name).rename(self.place.path(other))
-        self.move_torn(name, other)
+        self.move(name, other)
         if recreates:
             self.write(name, self.event() + "\n")
 
@@ -127,6 +129,7 @@ class EventFiles(RuleBasedStateMachine):
         self.place.path(f"{self.next_name(name)}.{suffix}").write_bytes(packed)
         self.place.path(name).unlink()
         self.torn.pop(name, None)
+        self.copies.discard(name)
 
     @precondition(lambda self: self.names())
     @rule(data=st.data())
@@ -139,23 +142,26 @@ class EventFiles(RuleBasedStateMachine):
     @rule(data=st.data())
     def copy_and_truncate(self, data: st.DataObject) -> None:
         name = self.pick(data)
-        shutil.copy(self.place.path(name), self.place.path(self.next_name(name)))
+        shutil.copy(self.place.path(name), self.place.path(other := self.next_name(name)))
         self.place.path(name).write_bytes(b"")
         self.torn.pop(name, None)
+        if name in self.copies:
+            self.copies.add(other)
 
     @precondition(lambda self: self.names())
     @rule(data=st.data())
     def copy(self, data: st.DataObject) -> None:
         name = self.pick(data)
-        shutil.copy(self.place.path(name), self.place.path(self.next_name(name)))
+        shutil.copy(self.place.path(name), self.place.path(other := self.next_name(name)))
+        self.copies.add(other)
 
     @precondition(lambda self: self.names())
     @rule(data=st.data(), other=st.sampled_from(NAMES))
     def rename(self, data: st.DataObject, other: str) -> None:
         name = self.pick(data)
-        if not self.place.path(other).exists():
+        if name not in self.copies and not self.place.path(other).exists():
             self.place.path(name).rename(self.place.path(other))
-            self.move_torn(name, other)
+            self.move(name, other)
 
     @precondition(lambda self: self.names())
     @rule(data=st.data())
@@ -163,11 +169,15 @@ class EventFiles(RuleBasedStateMachine):
         name = self.pick(data)
         self.place.path(name).unlink()
         self.torn.pop(name, None)
+        self.copies.discard(name)
 
-    def move_torn(self, name: str, other: str) -> None:
+    def move(self, name: str, other: str) -> None:
         self.torn.pop(other, None)
         if name in self.torn:
             self.torn[other] = self.torn.pop(name)
+        if name in self.copies:
+            self.copies.remove(name)
+            self.copies.add(other)
 
     def event(self) -> str:
         return event(filler="lorem ipsum " * 95)

@@ -317,6 +317,29 @@ def test_a_copy_waits_for_its_original(place: Place) -> None:
     assert set(lines[:50]) <= set(place.audit().lines())
 
 
+def test_a_copy_is_accounted_for_with_its_original(place: Place) -> None:
+    """A pass that has its fill with a file takes note of the file's copies: without it, they would look new."""
+    lines = place.write("a.jsonl", events(60))
+    place.write("b.jsonl", lines[:50])
+    place.land(max_files_per_pass=1, max_bytes_per_pass=1)
+    place.path("a.jsonl").unlink()
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_a_copy_of_an_unfinished_event_has_not_landed(place: Place) -> None:
+    """What the program writes on is not taken for the rest of something that is known already."""
+    whole = event(filler="x" * 2000)
+    place.path("a.jsonl").write_text(whole[:1500])
+    place.path("b.jsonl").write_text(whole[:1500])
+    place.land()
+    place.path("b.jsonl").unlink()
+    with place.path("a.jsonl").open("a") as file:
+        file.write(whole[1500:] + "\n")
+    place.land()
+    assert place.audit().lines() == [whole]
+
+
 def test_pass_without_news_still_counts_as_a_look(place: Place) -> None:
     """Hours close although nothing comes: the last look is remembered."""
     assert place.log.looked_at() is None
