@@ -64,7 +64,7 @@ def new_files_sensor(hourly: HourlyPipeline, naming: Naming, job: dg.JobDefiniti
         closes = first_open_hour(datetime.now(UTC), hourly.config.allowed_lateness) > hourly.first_open_hour()
         if not news and not closes:
             return dg.SkipReason(f"nothing new in {len(listing.files):,} files")
-        if _under_way(context.instance, job.name):
+        if _is_landing(context.instance, hourly, job.name):
             return dg.SkipReason("a landing pass is under way")
         seen = news or f"nothing new in {len(listing.files):,} files; an hour can close"
         context.log.info(seen)
@@ -251,6 +251,10 @@ def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, versio
     return bool(instance.get_run_records(dg.RunsFilter(tags=tags), limit=1))
 
 
-def _under_way(instance: dg.DagsterInstance, job_name: str) -> bool:
-    filters = dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)
-    return bool(instance.get_run_records(filters, limit=1))
+def _is_landing(instance: dg.DagsterInstance, hourly: HourlyPipeline, job_name: str) -> bool:
+    """Whether a landing pass waits or runs; a run of which nobody holds the lock is lost after a while."""
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)):
+        age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
+        if record.dagster_run.status == dg.DagsterRunStatus.QUEUED or age <= LAUNCHED_WITHIN or hourly.log.is_held():
+            return True
+    return False

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,17 @@ class LandingLog:
                 raise HourBusyError("another landing pass is under way; it lands what this one would have") from None
             self._remove_debris()
             yield
+
+    def is_held(self) -> bool:
+        """Whether a process is landing at this moment."""
+        try:
+            with (self.root / "lock").open("r+") as handle:
+                flock(handle, LOCK_SH | LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def _remove_debris(self) -> None:
         """Remove what killed passes left: it may hold events, and nobody else will."""

@@ -140,6 +140,18 @@ def test_one_landing_pass_at_a_time(deployment: Deployment) -> None:
     assert len(tick(deployment, "event_file_sensor")[0]) == 1
 
 
+def test_a_landing_run_that_was_lost_is_given_up(deployment: Deployment) -> None:
+    """Nobody lands, though a run says so: a quarter of an hour later another pass is asked for."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    run_of(deployment, "land_event_files", dg.DagsterRunStatus.STARTED)
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=14)
+    assert tick(deployment, "event_file_sensor")[0] == []
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=16)
+    with deployment.hourly.log.lock():  # a long pass
+        assert tick(deployment, "event_file_sensor")[:2] == ([], "a landing pass is under way")
+    assert len(tick(deployment, "event_file_sensor")[0]) == 1
+
+
 def test_a_landing_run_that_failed_is_repeated(deployment: Deployment) -> None:
     """Files are not forgotten because a run was asked for: only a pass that has finished counts as one."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
