@@ -7,9 +7,10 @@ can be compared byte for byte with one that was not.
 import itertools
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from multiprocessing import get_context
+from typing import Any
 
 from obs_assets import pipeline, settings
 from obs_assets.hourly import HourlyPipeline
@@ -26,7 +27,16 @@ _processes.set_forkserver_preload([__name__, "boto3", "pandas", "pyarrow.compute
 
 def run_hour(env: Mapping[str, str], key: str, crash_at: str = "") -> int:
     """Run an hour with this environment; returns the exit code, -9 if it was killed."""
-    process = _processes.Process(target=_run, args=({**env, "OBS_CRASH_AT": crash_at}, key))
+    return _end_of(_run, {**env, "OBS_CRASH_AT": crash_at}, key)
+
+
+def run_replay(env: Mapping[str, str], crash_at: str = "") -> int:
+    """Replay all dead letters with this environment; returns the exit code, -9 if it was killed."""
+    return _end_of(_replay, {**env, "OBS_CRASH_AT": crash_at})
+
+
+def _end_of(target: Callable[..., None], *arguments: Any) -> int:
+    process = _processes.Process(target=target, args=arguments)
     process.start()
     process.join(timeout=60)
     code = process.exitcode
@@ -38,12 +48,20 @@ def run_hour(env: Mapping[str, str], key: str, crash_at: str = "") -> int:
 
 
 def _run(env: Mapping[str, str], key: str) -> None:
-    os.environ.clear()
-    os.environ.update(env)
+    hourly = _hourly(env)
     _hold_still()
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
     hourly.land(now=NOW)
     build(hourly, parse_hour(key))
+
+
+def _replay(env: Mapping[str, str]) -> None:
+    _hourly(env).replay()
+
+
+def _hourly(env: Mapping[str, str]) -> HourlyPipeline:
+    os.environ.clear()
+    os.environ.update(env)
+    return HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
 
 
 def _hold_still() -> None:

@@ -15,8 +15,10 @@ from obs_assets.demo.receiver import Receiver
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.pipeline import STAGES
 from obs_assets.settings import Settings
+from obs_assets.sources.files import SourceConfig
+from obs_assets.sources.landing import land
 from obs_assets_tests import harness
-from obs_assets_tests.crash.driver import run_hour
+from obs_assets_tests.crash.driver import NOW, run_hour, run_replay
 from obs_assets_tests.frames import HOUR
 from obs_assets_tests.harness import Snapshot
 
@@ -47,6 +49,7 @@ PLACES = {
 }
 """Crash points, and at which of the times that a run passes them it is killed."""
 
+WHILE_REPLAYING = ["receipt.before_rename", *(name for name in PLACES if name.startswith("landing."))]
 WHILE_REPLACING = ["frame.after_rename:4", "postgres.after_delete", "postgres.before_commit", "s3.after_object"]
 LATE = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
 
@@ -147,6 +150,21 @@ def test_a_killed_rebuild_leaves_the_old_hour_in_place(
         *(f"err-{number}" for number in range(5)),
         "late",
     ]
+
+
+@pytest.mark.parametrize("place", WHILE_REPLAYING)
+def test_a_killed_replay_has_been_or_has_not(place: str, settings: Settings, events_dir: Path) -> None:
+    """Dead letters that can be read by now are landed once, whenever their replay dies; none is left, none is lost."""
+    hourly = hourly_of(settings)
+    land(SourceConfig(events_dir=events_dir), hourly.log, first_hour=HOUR.next.next, now=NOW)
+    letters = sum(count for _, _, count, _, _ in hourly.dead_letters())
+    assert letters == 2 * 68
+    env = harness.environment(settings, events_dir)
+    assert run_replay(env, crash_at=place) == -signal.SIGKILL
+    assert hourly.landed().hour(HOUR).rows in (0, 68)
+    assert run_replay(env) == 0
+    assert sum(hour.rows for hour in hourly.landed().hours.values()) == letters
+    assert hourly.dead_letters() == []
 
 
 def test_two_dagster_runs_die_and_the_third_makes_the_hours_whole(
