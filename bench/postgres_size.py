@@ -5,17 +5,22 @@ Loads 90 days of hours through the destination's own code, as the schedule would
 not loaded again, so that ``--plans`` may be asked for afterwards.
 
     python bench/postgres_size.py [--rows 10000000] [--days 90] [--plans]
+    python bench/postgres_size.py --one-hour 5000000     # how long a large hour takes, and how much memory
 """
 
 import argparse
+import re
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import duckdb
 import psycopg
-from place import DATA, out
+from place import DATA, HERE, HOUR, out
 from postgres import offer_of
 from rich.progress import track
 from rich.table import Table
@@ -24,7 +29,8 @@ from obs_assets import embedded, events, store
 from obs_assets.database import Connection, connect
 from obs_assets.destinations.base import Offer
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
 
 SIZE = DATA / "size"
@@ -73,10 +79,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--plans", action="store_true", help="print EXPLAIN (ANALYZE, BUFFERS) of each question")
+    parser.add_argument("--one-hour", type=int, metavar="ROWS", help="load one hour of so many rows, and nothing else")
     args = parser.parse_args()
     SIZE.mkdir(parents=True, exist_ok=True)
     server = embedded.resolve(Settings(data_dir=SIZE)).postgres
     assert server
+    if args.one_hour:
+        one_hour(server, args.one_hour)
+        return
     newest = Hour.of(datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2))
     try:
         with store.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
@@ -91,6 +101,39 @@ def main() -> None:
             readers(hours, newest)
     finally:
         embedded.stop(SIZE)
+
+
+def one_hour(server: PostgresSettings, rows: int) -> None:
+    """Load a large hour in this process, its frame written beforehand by another."""
+    path = DATA / f"frame-{rows}.parquet"
+    if not path.exists():
+        subprocess.run(
+            [sys.executable, "-c", f"import postgres_size as s; s.write_large({rows})"], cwd=HERE, check=True
+        )
+    with store.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS large")
+        connection.execute("DELETE FROM obs.hour_loads WHERE destination = 'public.large'")
+        frame = duck.read_parquet(str(path))
+        offer = Offer(frame, parse_hour(HOUR), InputVersion(1, "bench", "bench"), rows, "not compared")
+        began = time.perf_counter()
+        PostgresDestination(PostgresConfig(table_name="large"), server).deliver(offer)
+        seconds = time.perf_counter() - began
+        connection.execute("DROP TABLE large")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak
+    out.print(
+        f"one hour of {rows:,} rows: {seconds:.0f} s, {rows / seconds:,.0f} rows/s, peak {int(peak[1]) / 1024:,.0f} MiB"
+    )
+
+
+def write_large(rows: int) -> None:
+    """The benchmark's events over and over, as a frame of one hour."""
+    with store.connect(SIZE / "tmp") as duck:
+        source = offer_of(duck, SOURCE_ROWS, enriched=True).frame
+        copies = duck.sql(f"SELECT * FROM range({-(-rows // SOURCE_ROWS)}) AS copies (n)")
+        named = "* EXCLUDE (n) REPLACE (left(sha256(row_uid || n), 32) AS row_uid)"
+        frame = copies.join(source, "true", "inner").project(named).limit(rows)
+        store.write_parquet(frame, DATA / f"frame-{rows}.parquet")
 
 
 class Hours:

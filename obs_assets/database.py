@@ -93,6 +93,10 @@ CREATE TABLE IF NOT EXISTS obs.migrations (
     PRIMARY KEY (subject, version))"""
 
 
+SCHEMA_LOCK = "obs_assets schema"
+"""What a transaction locks before it makes or changes tables."""
+
+
 @dataclass(frozen=True)
 class Migration:
     """A step that brings a subject's tables from one version to the next.
@@ -126,7 +130,7 @@ def migrate(connection: Connection, subject: str, migrations: Sequence[Migration
     """
     if _version(connection, subject) == len(migrations):
         return []
-    lock(connection, "obs_assets schema")
+    lock(connection, SCHEMA_LOCK)
     # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
     if not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
         connection.execute(_MIGRATIONS_TABLE)

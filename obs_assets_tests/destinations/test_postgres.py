@@ -404,6 +404,19 @@ def test_a_table_of_the_original_is_left_alone(
     assert ask(server, "SELECT count(*) FROM old.events") == [(1,)]
 
 
+def test_a_table_that_was_dropped_is_made_again(
+    destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """Who starts afresh with DROP TABLE needs to know nothing of our ledger."""
+    offer = offer_of(frame_of(duck, [{"n": 1}]))
+    destination.deliver(offer)
+    with connect_postgres(server) as connection:
+        connection.execute("DROP TABLE events")
+    assert destination.holdings() == {}
+    assert destination.deliver(offer).written == 1
+    assert held(destination, duck) == [{"n": 1}]
+
+
 def test_a_table_is_made_only_where_that_is_wanted(
     server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:

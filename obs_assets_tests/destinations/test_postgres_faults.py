@@ -134,6 +134,36 @@ def test_a_killed_server_process_leaves_the_old_hours(
     assert numbers(again.server) == [1, 2, 3]
 
 
+@pytest.mark.slow
+def test_files_that_a_crash_left_are_counted(
+    own: PostgresSettings, own_data_dir: Path, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend killed in a load leaves files that no table owns, and the server keeps them: `obs status` says so."""
+    destination = at_end(own)
+    destination.init()
+    before = destination.health()
+    at = HOUR.start.isoformat()
+    told = [{"n": n, "text": f"{n:x}" * 200, "timestamp": at} for n in range(5_000)]
+
+    def kill(name: str) -> None:
+        if name == "postgres.before_commit":
+            with connect_postgres(own) as connection:
+                connection.execute("CHECKPOINT")  # files of transactions in progress are on disk by then
+                query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
+                (pid,) = connection.execute(query).fetchone()
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(module, "crash_point", kill)
+    with pytest.raises(TransientError):
+        destination.deliver(offer_of(frame_of(duck, told)))
+    comes_back(own_data_dir)
+    after = at_end(embedded.postgres(own_data_dir)).health()
+    assert before
+    assert after
+    assert after.size_bytes == before.size_bytes
+    assert after.lost_bytes > before.lost_bytes + 1_000_000
+
+
 def postmaster_of(data_dir: Path) -> int:
     lock_file = data_dir / "servers" / "postgres" / "data" / "postmaster.pid"
     return int(lock_file.read_text().split()[0])

@@ -64,6 +64,8 @@ class Health:
     Attributes:
         version: of the server.
         size_bytes: of the table with its indexes.
+        lost_bytes: files of the database that belong to no table. A server that crashes in a load leaves them and never
+            removes them; a dump and restore does.
         leaves, rows: how many, the rows by the ledger.
         oldest, newest: hours in the ledger.
         connections, max_connections: of the server.
@@ -72,6 +74,7 @@ class Health:
 
     version: str
     size_bytes: int
+    lost_bytes: int
     leaves: int
     rows: int
     oldest: Hour | None
@@ -86,6 +89,7 @@ class Health:
             "version": self.version,
             "rows": self.rows,
             "bytes": self.size_bytes,
+            "lost_bytes": self.lost_bytes,
             "leaves": self.leaves,
             "oldest": str(self.oldest) if self.oldest else None,
             "newest": str(self.newest) if self.newest else None,
@@ -277,6 +281,7 @@ class PostgresDestination:
             return Health(
                 version=one(connection, "SHOW server_version")[0],
                 size_bytes=one(connection, size, [self.table.name.as_string(connection)])[0],
+                lost_bytes=max(0, one(connection, _LOST_BYTES)[0] - _NOT_TABLES_BYTES),
                 leaves=len(self.table.leaves(connection)),
                 rows=rows,
                 oldest=Hour.of(oldest) if oldest else None,
@@ -494,6 +499,13 @@ class _Sent:
     size_bytes: int
     batches: int
 
+
+_LOST_BYTES: LiteralString = """
+SELECT (pg_database_size(current_database()) - sum(pg_total_relation_size(oid)))::bigint
+FROM pg_class WHERE relkind IN ('r', 'm', 'S')"""
+
+_NOT_TABLES_BYTES = 1_000_000
+"""More than the few files of a database that are no table's: some 150 kB, and the cache of the catalog."""
 
 _DELETE_CHANGED: LiteralString = """
 DELETE FROM {leaf} AS there WHERE timestamp >= {start} AND timestamp < {end} AND NOT EXISTS (

@@ -6,7 +6,7 @@ from typing import LiteralString
 import tenacity
 from psycopg import errors, sql
 
-from obs_assets.database import LEDGER, Connection, Migration, migrate, one
+from obs_assets.database import LEDGER, SCHEMA_LOCK, Connection, Migration, lock, migrate, one
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
@@ -131,9 +131,16 @@ class EventTable:
         return bool(one(connection, query, [self._subject, len(self._migrations()), len(LEDGER)])[0])
 
     def migrate(self, connection: Connection) -> list[str]:
-        """Bring table and ledger to this program's version, in the open transaction; says what was done."""
-        there = self.is_there(connection)
+        """Bring table and ledger to this program's version, in the open transaction; says what was done.
+
+        A table that somebody dropped is made again.
+        """
         done = migrate(connection, "ledger", LEDGER)
+        if not self.is_there(connection):
+            lock(connection, SCHEMA_LOCK)  # before another look: somebody may be making it
+            if not self.is_there(connection):
+                connection.execute("DELETE FROM obs.migrations WHERE subject = %s", [self._subject])
+        there = self.is_there(connection)
         return done + migrate(connection, self._subject, self._migrations(), start=int(there))
 
     def leaves(self, connection: Connection) -> list[Span]:
@@ -223,8 +230,8 @@ class EventTable:
         # No primary key: types and masters may be longer than an index entry.
         index = sql.Identifier(f"idx_{self._config.table_name}_hourly")
         return [
-            sql.SQL("CREATE TABLE {} ({})").format(self.statistics, columns),
-            sql.SQL("CREATE INDEX {} ON {} (hour)").format(index, self.statistics),
+            sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(self.statistics, columns),
+            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)").format(index, self.statistics),
         ]
 
     def _create_receipts(self) -> sql.Composed:
