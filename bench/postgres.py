@@ -88,11 +88,19 @@ def compare(server: PostgresSettings, connection: Connection, offer: Offer, roun
     def ours(name: str, now: datetime) -> PostgresDestination:
         return PostgresDestination(PostgresConfig(table_name=name), server, clock=lambda: now)
 
+    a_row = "row_number() OVER (ORDER BY event_time, row_uid) = 1"
+    late = replace(
+        offer,
+        frame=offer.frame.project(f"* REPLACE (CASE WHEN {a_row} THEN reverse(row_uid) ELSE row_uid END AS row_uid)"),
+        version=replace(offer.version, generation=2),
+    )
+    changed = replace(offer, version=replace(offer.version, generation=3, code_version="another"))
     ways: dict[str, Callable[[], object]] = {
         "original: INSERT of 100 rows": lambda: insert_hundreds(connection, rows),
         "hand-written COPY, same indexes": lambda: copy_by_hand(connection, text, offer.hour),
         "ours, first load of an hour": lambda: ours("fresh", new.end).deliver(offer),
-        "ours, the same hour again": lambda: ours("fresh", new.end).deliver(replace(offer, rebuild=True)),
+        "ours, a late event in it": lambda: ours("fresh", new.end).deliver(late),
+        "ours, all its rows replaced": lambda: ours("fresh", new.end).deliver(changed),
         "ours, into a leaf that is there": lambda: ours("shared", new.end).deliver(offer),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
