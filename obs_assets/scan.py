@@ -135,7 +135,7 @@ def scope(hourly: HourlyPipeline) -> Scope:
             f"(?{flags}:{pattern.regex})"
             if (flags := pattern.flags.replace("g", "").replace("u", ""))
             else pattern.regex,
-            VALIDATORS.get(pattern.validator or "", bool),
+            VALIDATORS.get(pattern.validator or "") or pattern.is_valid(),
         )
         for pattern in redact.patterns
         if redact.modes.get(pattern.name) != "keep"

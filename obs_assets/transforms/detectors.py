@@ -827,7 +827,7 @@ VALIDATORS: dict[str, Callable[[str], bool]] = {
 
 
 def custom_detector(
-    name: str, regex: str, flags: str, validator: str | None = None, replacement: str | None = None
+    name: str, regex: str, flags: str, is_valid: Callable[[str], bool] = bool, replacement: str | None = None
 ) -> Detector:
     """A detector for a pattern from the configuration.
 
@@ -839,7 +839,7 @@ def custom_detector(
         name: the type its values are counted as.
         regex: RE2, so that no text can make it slow.
         flags: letters of ``i``, ``m`` and ``s``, as in ``(?i)``.
-        validator: a name in `VALIDATORS`, or None.
+        is_valid: what a match must pass besides.
         replacement: left in a value's place instead of what the mode says, or None.
 
     Raises:
@@ -850,7 +850,6 @@ def custom_detector(
         raise ValueError(f"pattern {name!r} matches the empty text: it would find a value everywhere")
     if replacement is not None and pattern.search(replacement) is not None:
         raise ValueError(f"pattern {name!r} matches its own replacement: it would find a value there again")
-    is_valid = VALIDATORS[validator] if validator else bool
     trigger = rf"(?s{flags.replace('s', '')}:{_without_assertions(regex)})|\\"
 
     def find(text: str, _key: str) -> Iterator[Span]:

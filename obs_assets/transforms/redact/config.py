@@ -1,12 +1,13 @@
 """What is redacted, where, and what is left in its place: the ``redact`` block of a pipeline."""
 
-from collections.abc import Mapping
-from typing import Literal, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, Field, model_validator
+from pydantic import AliasChoices, BaseModel, Field, computed_field, model_validator
 
 from obs_assets.config import Block
 from obs_assets.transforms.detectors import DETECTORS, TYPES, VALIDATORS, Detector, custom_detector
+from obs_assets.transforms.functions import digest, resolve
 
 Mode: TypeAlias = Literal["mask", "hash", "remove"]
 TypeMode: TypeAlias = Literal["mask", "hash", "remove", "keep"]
@@ -19,7 +20,9 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
         name: what its values are counted as, and their type in ``_redaction``.
         regex: RE2 syntax: linear in time whatever the text, without lookaround and backreferences.
         flags: ``i`` ignore case, ``m`` lines, ``s`` dot matches newlines; the original's ``g`` and ``u`` are implied.
-        validator: what a match must pass besides: ``luhn``, ``iban``, ``has_digit`` or ``has_letter_and_digit``.
+        validator: what a match must pass besides: ``luhn``, ``iban``, ``has_digit``, ``has_letter_and_digit``, or a
+            function of one's own by its dotted path, ``my_package.checks.is_employee``: ``str -> bool``, pure, since
+            answers are remembered. An event on which it raises, or answers anything else, is a dead letter.
         replacement: left in a value's place, whatever the mode; the pattern may not match it.
     """
 
@@ -29,17 +32,50 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
     validator: str | None = None
     replacement: str | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def validator_digest(self) -> str | None:
+        """Of the validator's source: another code is another configuration."""
+        return digest(self.validator) if self.validator not in (None, *VALIDATORS) else None
+
     @model_validator(mode="after")
     def _compiles(self) -> Self:
-        if self.validator not in (None, *VALIDATORS):
-            raise ValueError(f"validator {self.validator!r} is unknown; there are {', '.join(VALIDATORS)}")
         self.detector()
         return self
 
     def detector(self) -> Detector:
         """The rule that it stands for."""
         flags = "".join(sorted(set(self.flags) - {"g", "u"}))
-        return custom_detector(self.name, self.regex, flags, self.validator, self.replacement)
+        return custom_detector(self.name, self.regex, flags, self.is_valid(), self.replacement)
+
+    def is_valid(self) -> Callable[[str], bool]:
+        """What a match must pass besides."""
+        if self.validator is None:
+            return bool
+        if self.validator in VALIDATORS:
+            return VALIDATORS[self.validator]
+        if "." not in self.validator:
+            known = ", ".join(VALIDATORS)
+            raise ValueError(
+                f"validator {self.validator!r} is unknown; there are {known}, or a dotted path of your own"
+            )
+        return _strict(resolve(self.validator))
+
+
+def _strict(function: Callable[[Any], Any]) -> Callable[[str], bool]:
+    """A user's validator whose answer is a boolean: None, forgotten in a branch, must not let a value pass.
+
+    Raises:
+        TypeError: it answered anything else.
+    """
+
+    def is_valid(value: str) -> bool:
+        answer = function(value)
+        if not isinstance(answer, bool):
+            raise TypeError("a validator has to answer True or False")
+        return answer
+
+    return is_valid
 
 
 class RedactConfig(Block, frozen=True):
