@@ -34,11 +34,13 @@ class ChecksConfig(Block, frozen=True):
         volume_deviations: warn when an hour's events are further from the median of the hours before it, and from that
             of the same hour on the days before, than so many times the usual deviation.
         schema_hours: how many hours back fields count as known.
+        leftover_sample: in how many redacted events of an hour a second opinion looks for what redaction left; 0: none.
     """
 
     dead_letter_share: float = Field(0.01, ge=0, le=1)
     volume_deviations: float = Field(5.0, gt=0)
     schema_hours: int = Field(48, ge=1, le=24 * 31)
+    leftover_sample: int = Field(1_000, ge=0)
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,25 @@ def dead_letter_share(dead: int, total: int, limit: float, where: str) -> Findin
     return Finding(
         share <= limit, f"{sentence}.", {"dead letters": dead, "of": total, "share": share, "allowed": limit}
     )
+
+
+def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: str) -> Finding:
+    """Redaction left nothing that a second opinion sees.
+
+    Args:
+        events: looked at.
+        left: how many of what, where.
+        unreadable: events that could not be looked into.
+        hour: its key, for the command that looks at all of it.
+    """
+    facts: dict[str, int | str] = {"looked at": events, "left": sum(left.values()), "not looked into": unreadable}
+    if not left and not unreadable:
+        return Finding(True, f"A second opinion finds nothing left in {events:,} redacted events.", facts)
+    most = sorted(left, key=lambda what: (-left[what], what))
+    named = "; ".join(f"{left[what]:,} {what}" for what in most[:NAMED]) or f"{unreadable:,} that cannot be looked into"
+    facts["leftovers"] = "\n".join(f"- {left[what]:,} `{what}`" for what in most[:LISTED])
+    sentence = f"Redaction left something in {events:,} events, a second opinion says: {named}."
+    return Finding(False, f"{sentence} `obs scan {hour}` looks at all of the hour.", facts, is_grave=True)
 
 
 def volume(rows: int, before: Sequence[int], same_hour: Sequence[int], deviations: float) -> Finding:

@@ -11,6 +11,7 @@ from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.pipeline import STAGES
 from obs_assets.receipts import FIELDS, Receipt
+from obs_assets.scan import scan
 
 HOURS_BEFORE, DAYS_BEFORE = 24, 14
 """What `obs_assets.checks.volume` compares with: the hours just before, and the same hour of so many days."""
@@ -43,7 +44,8 @@ def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
     receipt = replace(_RECEIPT, blocks=is_stage)
     if not hourly.config.checks.enabled:
         return (receipt,)
-    return (receipt, *(_OF_STAGE.get(asset, ()) if is_stage else (_AGREE,)))
+    scans = asset == "redacted_events" and hourly.config.redact.enabled and hourly.config.checks.leftover_sample > 0
+    return (receipt, *(_OF_STAGE.get(asset, ()) if is_stage else (_AGREE,)), *((_LEFTOVERS,) if scans else ()))
 
 
 def review(hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt) -> Mapping[str, Finding]:
@@ -100,6 +102,14 @@ def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     return checks.schema_drift(now, [fields for fields in earlier if fields])
 
 
+def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+    (findings,) = scan(hourly, hour, [receipt.stage], hourly.config.checks.leftover_sample)
+    if findings.problem:
+        raise ObsError(findings.problem)
+    left = {f"{leftover.type} at {leftover.path}": count for leftover, count in findings.leftovers.items()}
+    return checks.nothing_left(findings.events, left, findings.unreadable, hour.key)
+
+
 def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     config = hourly.destination_config(receipt.stage)
     offered = hourly.store.read_receipt(config.stage, hour)
@@ -119,6 +129,11 @@ _AGREE = Check(
     "destinations_agree",
     "The ledger, and the rows that are there, are what the receipt of the frame says: so destinations agree.",
     _agree,
+)
+_LEFTOVERS = Check(
+    "redaction_leftovers",
+    "In a sample of the redacted events, other rules and another engine than the redactor's find nothing left.",
+    _leftovers,
 )
 _OF_STAGE: Mapping[str, tuple[Check, ...]] = {
     "raw_events": (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from obs_assets.checks import dead_letter_share, destinations_agree, receipt_adds_up, schema_drift, volume
+from obs_assets.checks import dead_letter_share, destinations_agree, nothing_left, receipt_adds_up, schema_drift, volume
 from obs_assets.destinations.base import Holding
 from obs_assets.receipts import InputVersion, Receipt
 
@@ -61,6 +61,17 @@ def test_a_new_field_and_a_changed_type_are_listed() -> None:
     assert drift.sentence == "1 field is new and 1 field is of another type than before: new.er, a."
     assert drift.facts["new fields"] == "- `new.er`: boolean"
     assert drift.facts["changed fields"] == "- `a`: number → number|string"
+
+
+def test_what_is_left_is_listed() -> None:
+    """The most first, three in the sentence; what could not be looked into is no clean bill of health."""
+    left = {"email at a": 1, "phone at b": 3, "ssn at c": 2, "iban at d": 1}
+    found = nothing_left(10, left, 0, "2025-12-04-10:00")
+    assert (found.passed, found.is_grave) == (False, True)
+    assert "10 events, a second opinion says: 3 phone at b; 2 ssn at c; 1 email at a. `obs scan 2025" in found.sentence
+    assert found.facts["leftovers"] == "- 3 `phone at b`\n- 2 `ssn at c`\n- 1 `email at a`\n- 1 `iban at d`"
+    assert nothing_left(10, {}, 0, "").passed
+    assert not nothing_left(10, {}, 1, "").passed
 
 
 def test_new_fields_are_not_told_before_fields_are_known() -> None:

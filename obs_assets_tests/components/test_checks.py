@@ -8,6 +8,8 @@ import pytest
 from obs_assets.hours import Hour
 from obs_assets.pipeline import STAGES
 from obs_assets.review import review
+from obs_assets.transforms.redact import RedactConfig
+from obs_assets.transforms.redact.redactor import redactor_of
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
 from obs_assets_tests.conftest import connect_postgres, connect_s3
@@ -35,7 +37,7 @@ def test_each_hour_has_its_checks(deployment: Deployment) -> None:
         result = deployment.materialize(first, last)
         found = [e for e in result.get_asset_check_evaluations() if e.check_name != "dispatches_move"]
         hours = 1 if last is None else 2
-        assert len(found) == hours * (len(STAGES) + 2 + 2 + 3 + 3)
+        assert len(found) == hours * (len(STAGES) + 2 + 3 + 3 + 3)
         assert all(evaluation.passed and evaluation.description for evaluation in found)
         assert all(e.partition in {hour.key for hour in HOURS[:3]} for e in found)
     agree = evaluations(result, "destinations_agree")
@@ -85,6 +87,24 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
     assert drift.metadata["new fields"].value == "- `extra`: array\n- `extra[]`: string"
     assert drift.metadata["changed fields"].value == "- `data.status`: string → number"
     assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
+
+
+def test_what_redaction_left_is_told(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With type, path and number, as an error; not with a value, and not in the way of the hour."""
+    monkeypatch.setattr(RedactConfig, "detectors", lambda self: ())
+    redactor_of.cache_clear()
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.land()
+    result = deployment.materialize(HOUR)
+    redactor_of.cache_clear()
+    assert result.success
+    (found,) = evaluations(result, "redaction_leftovers").values()
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert found.description == (
+        "Redaction left something in 34 events, a second opinion says: 20 email at data.note; "
+        f"5 ip_address at error; 5 phone at data.owner. `obs scan {HOUR.key}` looks at all of the hour."
+    )
+    assert not any("example.com" in str(e) for e in result.get_asset_check_evaluations())
 
 
 @pytest.mark.parametrize("store", ["postgres_events", "s3_archive", "webhook_alerts"])
