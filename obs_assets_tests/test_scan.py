@@ -12,8 +12,8 @@ import pytest
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly import HourlyPipeline
-from obs_assets.leftovers import Leftover
-from obs_assets.scan import MOST_PATHS, OTHER_PATHS, Findings, scan
+from obs_assets.leftovers import Leftover, Scanner
+from obs_assets.scan import MOST_PATHS, OTHER_PATHS, Findings, scan, scope
 from obs_assets.settings import Settings
 from obs_assets.transforms.redact import RedactConfig
 from obs_assets.transforms.redact.redactor import redactor_of
@@ -126,6 +126,24 @@ def test_an_hour_that_the_redactor_left_alone_is_red_everywhere(
     assert {store: findings.by_type for store, findings in found(hourly).items()} == {
         store: {"email": 20, "ip_address": 5, "phone": 5} for store in STORES
     }
+
+
+def is_staff(badge: str) -> bool:
+    return badge.endswith("1")
+
+
+def test_patterns_of_ones_own_are_looked_for_as_they_are_redacted(hour: HourlyPipeline) -> None:
+    """With flags and validators, built-in or one's own; but for those that are kept."""
+    patterns = [
+        {"name": "badge", "regex": r"emp-\d+", "flags": "gi", "validator": f"{__name__}.is_staff"},
+        {"name": "card", "regex": r"\d{16}", "validator": "luhn"},
+        {"name": "room", "regex": r"R\d"},
+    ]
+    redact = RedactConfig.model_validate({"patterns": patterns, "modes": {"room": "keep", "phone": "keep"}})
+    config = hour.config.model_copy(update={"redact": redact})
+    scanner = Scanner(scope(HourlyPipeline(config, hour.settings)))
+    event = {"a": "EMP-11 R2", "b": "EMP-12", "c": "n4111111111111111", "d": "n4111111111111112", "p": "+12125550123"}
+    assert scanner.event(json.dumps(event)) == [Leftover("badge", "a"), Leftover("card", "c")]
 
 
 def test_places_are_chosen_by_kind_or_by_name(hour: HourlyPipeline) -> None:
