@@ -22,9 +22,11 @@ Query: TypeAlias = LiteralString | sql.Composed
 
 
 @contextlib.contextmanager
-def session(server: PostgresSettings) -> Iterator[Connection]:
+def session(
+    server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False
+) -> Iterator[Connection]:
     """A connection whose errors are ours; what is not committed by its end is rolled back."""
-    with contextlib.closing(connect(server)) as connection:
+    with contextlib.closing(connect(server, application_name=application_name, autocommit=autocommit)) as connection:
         try:
             yield connection
         except psycopg.Error as error:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
-from obs_assets.delivery.outbox import State
+from obs_assets.delivery.dispatches import State
 from obs_assets.hours import Hour
 
 alerts_app = typer.Typer(no_args_is_help=True, help="Dispatches to webhooks: sent, waiting and given up.")

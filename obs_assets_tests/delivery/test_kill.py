@@ -1,81 +1,140 @@
 """Kill -9 anywhere between match and record, at random: nothing is lost and nothing changes its id."""
 
 import json
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
+import duckdb
 import pytest
 from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
-from obs_assets.settings import PostgresSettings, Settings
-from obs_assets_tests.delivery.test_alert_delivery import FAILURES, Place
-from obs_assets_tests.delivery.test_outbox import CRASH_POINTS, FakeClock, then
-
-RULES = [FAILURES, {"name": "errors"}]
-RUN = """
-import json, sys
-from types import SimpleNamespace
 from obs_assets import crash
-from obs_assets.settings import PostgresSettings
-from obs_assets_tests.delivery import test_kill as tests
+from obs_assets.delivery.outbox import WebhookAlerts
+from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.hours import Hour
+from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets_tests.delivery.test_outbox import CRASH_POINTS, FakeClock
+from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
-server, port, hour, point = json.loads(sys.stdin.read())
-crash.arm(point)
-tests.place(PostgresSettings(**server), SimpleNamespace(port=port)).build(hour, tests.failed(hour))
-"""
-
-
-def place(server: PostgresSettings, receiver: HTTPServer) -> Place:
-    return Place(server, receiver, FakeClock(), rules=RULES, batch_size=3)
-
-
-def failed(hour: int) -> dict[str, int]:
-    return {"a": 4, "b": 3 * (hour % 2)}
+RULES = [
+    {"name": "failing", "types": ["task_failed"], "above": 2, "by": ["worker"], "cooldown_hours": 3},
+    {"name": "errors"},
+]
 
 
-@pytest.mark.parametrize(
-    "runs",
-    [pytest.param(6, marks=pytest.mark.slow), pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
-)
-def test_killed_at_random(runs: int, settings: Settings, httpserver: HTTPServer) -> None:
-    """Hours are built by processes that die at random points: every event and alert arrives, each under one id."""
-    server = settings.postgres
+def webhook(server: PostgresSettings, url: str, clock: FakeClock) -> WebhookAlerts:
+    config = WebhookConfig.model_validate({"url": url, "rules": RULES, "batch_size": 3, "max_retries": 2})
+    environment = WebhookSettings(allow_private=True)
+    return WebhookAlerts("hook", config, server, environment, clock=clock, sleep=clock.sleep)
+
+
+def hour_of(number: int) -> Hour:
+    return Hour(HOUR.start + timedelta(hours=number))
+
+
+def events_of(number: int, attempt: int) -> list[dict[str, Any]]:
+    """An hour's events; each attempt finds one more, which came late."""
+    workers = ["b"] * (3 * (number % 2)) + ["a"] * (4 + attempt)
+    return [
+        {"type": "task_failed", "level": "error", "worker": worker, "id": f"{number}-{n}"}
+        for n, worker in enumerate(workers)
+    ]
+
+
+def build(server: PostgresSettings, url: str, number: int, attempt: int, point: str | None) -> None:
+    """Deliver an hour; dies at the crash point, if it comes by."""
+    crash.arm(point)
+    hour = hour_of(number)
+    with duckdb.connect() as connection:
+        offer = offer_of(frame_of(connection, events_of(number, attempt), hour), hour, attempt)
+        webhook(server, url, FakeClock(hour.end + timedelta(minutes=6))).deliver(offer)
+
+
+@dataclass
+class Receiver:
+    """Takes what it is sent, as a whole request or not at all, and now and then has a bad moment."""
+
+    chance: random.Random
+    bodies: dict[str, Counter[bytes]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def __call__(self, request: Request) -> Response:
+        body = request.get_data()
+        if len(body) != int(request.headers["content-length"]):
+            return Response(status=400)  # the sender died in mid-sentence
+        if self.chance.random() < 0.05:
+            return Response(status=503)
+        self.bodies[request.headers["webhook-id"]][body] += 1
+        return Response("ok")
+
+
+@pytest.fixture
+def receiver(request: pytest.FixtureRequest) -> Iterator[tuple[Receiver, str]]:
+    with HTTPServer(host="127.0.0.1", threaded=True) as http:
+        taking = Receiver(random.Random(7))
+        http.expect_request("/in").respond_with_handler(taking)
+        yield taking, http.url_for("/in")
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_killed_at_random(kills: int, settings: Settings, receiver: tuple[Receiver, str]) -> None:
+    """Processes that build hours die at random: every event and alert arrives, each under one id and with one body."""
+    server, (taken, url) = settings.postgres, receiver
     assert server
-    then(httpserver)
-    chance = random.Random(runs)
-    password = server.password and server.password.get_secret_value()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OBS_")}
-    hours = max(2, runs // 20)
-    for _ in range(runs):
-        point = f"{chance.choice(CRASH_POINTS)}:{chance.randint(1, 3)}"
-        told = json.dumps(
-            [{**server.model_dump(), "password": password}, httpserver.port, chance.randrange(hours), point]
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", RUN], input=told, text=True, env=environment, timeout=60, check=False
-        )
-        assert done.returncode in (0, -signal.SIGKILL)
-    whole = place(server, httpserver)
-    for hour in range(hours):
-        whole.build(hour, failed(hour))
-    assert {dispatch.state for dispatch in whole.webhook.dispatches(limit=10_000)} == {"sent"}
-    bodies: dict[str, set[bytes]] = defaultdict(set)
-    for request, _ in httpserver.log:
-        bodies[request.headers["webhook-id"]].add(request.get_data())
-    assert all(len(found) == 1 for found in bodies.values())
-    assert set(bodies) == {dispatch.webhook_id for dispatch in whole.webhook.dispatches(limit=10_000)}
-    messages = [json.loads(body) for found in bodies.values() for body in found]
-    events = sum(len(message) for message in messages if isinstance(message, list))
-    assert events == sum(sum(failed(hour).values()) for hour in range(hours))
-    alerts = [
-        (message["data"]["status"], message["data"]["hour"], alert["fingerprint"])
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__, "pandas"])  # the imports cost more than a delivery
+    chance, hours = random.Random(kills), max(2, kills // 10)
+    attempts: Counter[int] = Counter()
+    deaths: Counter[str] = Counter()
+    longest_s = 0.1
+    while deaths.total() < kills:
+        number = chance.randrange(hours)
+        attempts[number] += 1
+        where = chance.choice([*CRASH_POINTS, "any moment"])
+        point = None if where == "any moment" else f"{where}:{chance.randint(1, 3)}"
+        process = processes.Process(target=build, args=(server, url, number, attempts[number], point))
+        began = time.monotonic()
+        process.start()
+        if point is None:
+            process.join(chance.uniform(0, longest_s))
+            process.kill()
+        process.join(60)
+        longest_s = max(longest_s, time.monotonic() - began)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        deaths[where] += process.exitcode != 0
+        assert attempts.total() < 10 * kills
+    for number in range(hours):
+        build(server, url, number, attempts[number] + 1, None)
+    assert set(deaths) == {*CRASH_POINTS, "any moment"}
+    check(server, url, taken, {n: len(events_of(n, attempts[n] + 1)) for n in range(hours)})
+
+
+def check(server: PostgresSettings, url: str, taken: Receiver, expected: dict[int, int]) -> None:
+    """Drain what is left; then the receiver has everything, as often as it may."""
+    clock = FakeClock(HOUR.end + timedelta(days=30))
+    whole = webhook(server, url, clock)
+    while whole.drain(clock())["pending"]:
+        clock.pass_time(3600)
+    dispatches = whole.dispatches(limit=100_000)
+    assert {dispatch.state for dispatch in dispatches} == {"sent"}
+    assert {dispatch.webhook_id: {dispatch.body} for dispatch in dispatches} == {
+        webhook_id: set(bodies) for webhook_id, bodies in taken.bodies.items()
+    }
+    messages = [json.loads(dispatch.body) for dispatch in dispatches]
+    forwarded = Counter(event["id"] for message in messages if isinstance(message, list) for event in message)
+    assert forwarded == Counter(f"{number}-{n}" for number, size in expected.items() for n in range(size))
+    told = Counter(
+        (message["data"]["rule"], message["data"]["status"], message["data"]["hour"], alert["fingerprint"])
         for message in messages
         if isinstance(message, dict)
         for alert in message["data"]["alerts"]
-    ]
-    assert alerts
-    assert len(alerts) == len(set(alerts))
+    )
+    assert set(told.values()) == {1}
+    assert "firing" in {status for _, status, _, _ in told}

@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from obs_assets.delivery import outbox
+from obs_assets.database import lock
+from obs_assets.delivery import drain, outbox
 from obs_assets.delivery.outbox import NO_RULE, OFF, WebhookAlerts
 from obs_assets.destinations.base import Delivery, Offer
 from obs_assets.destinations.postgres import connect
@@ -360,7 +361,7 @@ def test_a_run_that_has_to_wait_too_long_says_so(
     destination = alerts()
     destination.check()
     with closing(connect(server, autocommit=True)) as other, other.transaction():
-        other.execute(outbox._ADVISORY_LOCK, [f"outbox {NAME}"])
+        lock(other, f"outbox {NAME}")
         with pytest.raises(HourBusyError):
             destination.deliver(offer_of(connection, [event(0)]))
     assert destination.dispatches() == []
@@ -475,7 +476,7 @@ def test_a_refusal_is_final_and_is_not_repeated(
     clock.pass_time(100_000)
     destination.drain(clock())
     assert event_ids(httpserver) == ["e0", "e1"]
-    own = [record for record in caplog.records if record.name == outbox.__name__]
+    own = [record for record in caplog.records if record.name == drain.__name__]
     assert [record.levelname for record in own] == ["ERROR"]
     assert failed.webhook_id in own[0].getMessage()
 
