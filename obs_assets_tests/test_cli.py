@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from obs_assets import cli, pipeline
-from obs_assets.delivery import outbox
+from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.settings import Settings
@@ -194,7 +194,7 @@ def test_alerts_are_listed_and_sent_again(
     """A dispatch that its receiver refused is failed, listed without its body, and sent by `retry` with its old id."""
     closed = f"http://127.0.0.1:{free_port()}/CANARY"
     environment = {"WEBHOOK_URL": closed, "OBS_EVENTS_DIR": str(events_dir)}
-    monkeypatch.setattr(outbox, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(drain, "PATIENCE_S", 0.0)
     config = pipeline.load(pipeline.file_of("pipeline"), environment)
     machine = settings.model_copy(
         update={"webhook": settings.webhook.model_copy(update={"allow_private": True, "send_old": True})}

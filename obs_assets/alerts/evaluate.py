@@ -1,5 +1,6 @@
 """Measurements of one hour: what every rule sees of every group. Pure, and computed in one scan for each grouping."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ https://www.vldb.org/pvldb/vol12/p2195-masson.pdf, which can be added up over ho
 
 LONGEST_GROUP = 200
 """Characters of a group's value that are kept."""
+
+CHUNK_GROUPS = 10_000
+"""Groups held at a time, beside those that are kept."""
 
 _LOG_GAMMA = math.log(GAMMA)
 
@@ -95,15 +99,19 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
     for rule in watching:
         scans.setdefault((rule.by, rule.window_minutes), []).append(rule)
     for (by, minutes), together in scans.items():
-        table = _scan(base, by, minutes, together, paths)
-        for number, rule in enumerate(together):
-            found[rule.definition] = _measured(table, number, rule)
+        most = [_MostEvents(rule, number) for number, rule in enumerate(together)]
+        # DuckDB lets nothing else run while a result is open: it is closed whatever happens.
+        with contextlib.closing(_scan(base, by, minutes, together, paths).to_arrow_reader(CHUNK_GROUPS)) as reader:
+            for batch in reader:
+                for one in most:
+                    one.add(batch)
+        found |= {one.rule.definition: one.measured() for one in most}
     return found
 
 
 def _scan(
     base: Frame, by: tuple[str, ...], minutes: int | None, rules: Sequence[AlertRule], paths: Sequence[str]
-) -> pa.Table:
+) -> Frame:
     """Groups × (aggregates of each rule). A condition that several rules share is computed once for each row."""
     conditions = list(dict.fromkeys(condition(rule, paths) for rule in rules))
     keys = [f"left(({field_sql(name, paths)})::VARCHAR, {LONGEST_GROUP}) AS k{i}" for i, name in enumerate(by)]
@@ -127,7 +135,7 @@ def _scan(
     if minutes:
         worst = [text for number, rule in enumerate(rules) for text in _worst(number, rule, minutes)]
         table = table.aggregate(", ".join([*names, *worst]))
-    return table.to_arrow_table()
+    return table
 
 
 def _inputs(rules: Sequence[AlertRule]) -> Iterator[str]:
@@ -180,21 +188,50 @@ def _worst(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
     yield f"count(*) FILTER (n{number} > 0) AS b{number}"
 
 
-def _measured(table: pa.Table, number: int, rule: AlertRule) -> Measured:
-    """One rule's columns of a scan; of too many groups those with most events."""
-    keys = [f"k{i}" for i in range(len(rule.by))]
-    own = {f"{name.rstrip('0123456789')}{number}": name.rstrip("0123456789") for name in table.column_names}
-    names = {name: short for name, short in own.items() if name in table.column_names and name not in keys}
-    mine = table.select([*keys, *names]).filter(pc.greater(table[f"n{number}"], 0))
-    left_out = max(0, mine.num_rows - rule.max_groups)
-    if left_out:
-        order = [(f"n{number}", "descending"), *((key, "ascending") for key in keys)]
-        mine = mine.sort_by(order).slice(0, rule.max_groups)
-    groups = {
-        tuple(row[key] for key in keys): _measurement({short: row[name] for name, short in names.items()}, rule)
-        for row in mine.to_pylist()
-    }
-    return Measured(groups, left_out)
+class _MostEvents:
+    """One rule's columns of a scan, of the groups with most events: the others are counted, not held."""
+
+    def __init__(self, rule: AlertRule, number: int) -> None:
+        self.rule = rule
+        self._events = f"n{number}"
+        self._number = str(number)
+        self._keys = [f"k{i}" for i in range(len(rule.by))]
+        self._held: list[pa.Table] = []
+        self._rows = self._matched = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        columns = [*self._keys, *(name for name in batch.schema.names if self._is_mine(name))]
+        mine = pa.table(batch).select(columns).filter(pc.greater(batch[self._events], 0))
+        self._matched += mine.num_rows
+        self._rows += mine.num_rows
+        self._held.append(mine)
+        if self._rows > 2 * max(self.rule.max_groups, CHUNK_GROUPS):
+            self._cut()
+
+    def measured(self) -> Measured:
+        self._cut()
+        (table,) = self._held or [None]
+        rows = table.to_pylist() if table is not None else []
+        groups = {
+            tuple(row[key] for key in self._keys): _measurement(
+                {name.removesuffix(self._number): value for name, value in row.items() if name not in self._keys},
+                self.rule,
+            )
+            for row in rows
+        }
+        return Measured(groups, self._matched - len(groups))
+
+    def _is_mine(self, name: str) -> bool:
+        return name not in self._keys and name.rstrip("0123456789") + self._number == name
+
+    def _cut(self) -> None:
+        if not self._held:
+            return
+        table = pa.concat_tables(self._held)
+        if table.num_rows > self.rule.max_groups:
+            order = [(self._events, "descending"), *((key, "ascending") for key in self._keys)]
+            table = table.sort_by(order).slice(0, self.rule.max_groups).combine_chunks()
+        self._held, self._rows = [table], table.num_rows
 
 
 def _measurement(row: Mapping[str, Any], rule: AlertRule) -> Measurement:

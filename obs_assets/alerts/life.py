@@ -6,7 +6,7 @@ built anew is folded again together with those after it.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -88,6 +88,35 @@ def fold(
             after.update({fingerprint(rule.name, group): state for group, state in mine.items()})
         states = after
         yield hour, states
+
+
+def refold(
+    rules: Sequence[AlertRule],
+    blocks: Iterable[tuple[History, Mapping[Hour, States]]],
+    before: States,
+    *,
+    first: Hour,
+    closed_until: Hour,
+    reach: Hour,
+) -> Iterator[tuple[Hour, States]]:
+    """Fold from a changed hour on, up to the first hour after which nothing can differ from what is stored.
+
+    Args:
+        rules: as they are now.
+        blocks: some consecutive hours at a time, from ``first`` on: the measurements of these and of the hours that
+            they look back to, and the states that an earlier fold found after these.
+        before: the states after the last evaluated hour before ``first``.
+        first: the first hour that is folded.
+        closed_until: hours before it are closed.
+        reach: the last hour whose states may have changed although those before it did not: a new measurement is in
+            its window, it has closed, or it was folded by other rules.
+    """
+    for history, stored in blocks:
+        for hour, states in fold(rules, history, before, first, closed_until):
+            yield hour, states
+            if hour >= reach and states == stored.get(hour, {}):
+                return
+            before, first = states, hour.next
 
 
 def judge(

@@ -53,6 +53,7 @@ def decide(
     folded: Sequence[tuple[Hour, States]],
     told: Iterable[Notice],
     is_muted: Callable[[Hour], bool],
+    beyond: Sequence[tuple[Hour, States]] = (),
 ) -> Decision:
     """Which of the folded hours' alerts are told.
 
@@ -66,12 +67,14 @@ def decide(
         told: earlier notices that may matter: those not older than the longest cooldown, and those of alerts that were
             told and not resolved.
         is_muted: whether notices of an hour are only recorded.
+        beyond: states after later hours, in order, which the fold had no need to reach: those that notices are about,
+            and the last of all.
     """
     named = {rule.name: rule for rule in rules}
     earlier: dict[str, list[Notice]] = {}
     for notice in told:
         earlier.setdefault(notice.fingerprint, []).append(notice)
-    episodes = {(key, hour): state.since for hour, states in folded for key, state in states.items()}
+    episodes = {(key, hour): state.since for hour, states in (*folded, *beyond) for key, state in states.items()}
     notices: list[Notice] = []
     suppressed = 0
     for hour, states in folded:
@@ -89,7 +92,8 @@ def decide(
             known.append(notice)
             notices.append(notice)
     if folded:
-        notices += _resolved(folded[-1][0], folded[-1][1], earlier, is_muted)
+        head, states = (*folded, *beyond)[-1]
+        notices += _resolved(head, states, earlier, is_muted)
     return Decision(notices, suppressed)
 
 

@@ -30,6 +30,10 @@ CREATE TABLE IF NOT EXISTS obs.webhook_rows (
 CREATE INDEX IF NOT EXISTS webhook_rows_hour ON obs.webhook_rows (destination, hour);
 """
 
+BY_HOUR = """
+CREATE INDEX webhook_dispatches_hour ON obs.webhook_dispatches (destination, hour);
+"""
+
 _INSERT = """
 INSERT INTO obs.webhook_dispatches
     (webhook_id, destination, hour, rule, body, content_type, events, state, next_attempt_at, created_at, last_error,

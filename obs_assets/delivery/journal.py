@@ -4,21 +4,19 @@ Everything here runs inside the transaction, and under the lock, of the outbox t
 dispatches are there together or not at all.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
-
-import psycopg
+from typing import LiteralString
 
 from obs_assets.alerts.evaluate import Evaluation, Measured, from_json, to_json
-from obs_assets.alerts.life import AlertState, States, fold
+from obs_assets.alerts.life import AlertState, History, States, refold
 from obs_assets.alerts.notices import Decision, Notice, decide
 from obs_assets.alerts.rules import AlertRule
+from obs_assets.database import Connection
 from obs_assets.hours import Hour, hours_between
-
-Connection: TypeAlias = psycopg.Connection[Any]
 
 GAP_HOURS = 168
 """How far back hours without a single event are noticed."""
@@ -46,13 +44,20 @@ CREATE OR REPLACE VIEW obs.alerts AS
 COMMENT ON VIEW obs.alerts IS 'alerts that fire or are about to, after the latest hour of each destination';
 """
 
+FOLDED_BY = """
+ALTER TABLE obs.alert_evaluations ADD COLUMN rules TEXT NOT NULL DEFAULT '';
+"""
+
+BLOCK_HOURS = 48
+"""Hours whose measurements are read at a time when a change is folded forward."""
+
 _TOLD = """
 SELECT fingerprint, rule, "group", kind, hour, since, sent, value, minute FROM obs.alert_notices
 WHERE destination = %s AND (open OR hour >= %s)
 """
 _STATES = """
-SELECT fingerprint, rule, definition, "group", status, since, held_hours, calm_hours, value, minute
-FROM obs.alert_states WHERE destination = %s AND hour = %s
+SELECT hour, fingerprint, rule, definition, "group", status, since, held_hours, calm_hours, value, minute
+FROM obs.alert_states WHERE destination = %s AND hour = ANY(%s)
 """
 _UPSERT_EVALUATION = """
 INSERT INTO obs.alert_evaluations (destination, hour, evaluation, closed, evaluated_at)
@@ -62,12 +67,19 @@ ON CONFLICT (destination, hour) DO UPDATE SET (evaluation, closed, evaluated_at)
 """
 
 
+_FORGET: Sequence[LiteralString] = (
+    "DELETE FROM obs.alert_evaluations WHERE destination = %s AND hour < %s",
+    "DELETE FROM obs.alert_states WHERE destination = %s AND hour < %s",
+    "DELETE FROM obs.alert_notices WHERE destination = %s AND hour < %s AND NOT open",
+)
+
+
 @dataclass(frozen=True)
 class Told:
     """What a fold led to."""
 
-    decision: Decision
-    states: States
+    decision: Decision = field(default_factory=Decision)
+    states: States = field(default_factory=dict)
     """After the hour that was built."""
 
 
@@ -96,7 +108,7 @@ class Journal:
     ) -> Told:
         """Keep an hour's evaluation, fold it and all hours after it, and decide what is to be told."""
         self._keep({hour: evaluation}, closed_until, now)
-        return self._fold(hour, closed_until, is_muted, focus=hour)
+        return self._fold([hour], closed_until, is_muted, focus=hour)
 
     def advance(
         self,
@@ -117,7 +129,7 @@ class Journal:
         empty = [h for h in hours_between(min(known), closed_until) if h not in known and is_empty(h)]
         self._keep({h: self._nothing() for h in empty}, closed_until, now)
         changed = [*empty, *(h for h, closed in known.items() if not closed and h < closed_until)]
-        return self._fold(min(changed), closed_until, is_muted).decision if changed else Decision()
+        return self._fold(changed, closed_until, is_muted).decision if changed else Decision()
 
     def record(self, notices: Iterable[Notice], webhook_id: str) -> None:
         """Write down what is told by a dispatch."""
@@ -137,13 +149,10 @@ class Journal:
                     [self.destination, notice.fingerprint, notice.sent],
                 )
 
-    def states_after(self, hour: Hour) -> States:
-        """The alerts after an hour."""
-        rows = self.connection.execute(_STATES, [self.destination, hour.start])
-        return {
-            key: AlertState(rule, definition, tuple(group), status, Hour.of(since), held, calm, value, minute)
-            for key, rule, definition, group, status, since, held, calm, value, minute in rows
-        }
+    def forget(self, before: datetime) -> None:
+        """Drop what is kept of earlier hours; alerts that somebody believes to fire stay known."""
+        for query in _FORGET:
+            self.connection.execute(query, [self.destination, before])
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,34 +165,101 @@ class Journal:
             self.connection.execute(_UPSERT_EVALUATION, values)
 
     def _fold(
-        self, first: Hour, closed_until: Hour, is_muted: Callable[[Hour], bool], focus: Hour | None = None
+        self, changed: Sequence[Hour], closed_until: Hour, is_muted: Callable[[Hour], bool], focus: Hour | None = None
     ) -> Told:
-        back = max((rule.looks_back for rule in self.rules), default=0)
-        rows = self.connection.execute(
-            "SELECT hour, evaluation::text FROM obs.alert_evaluations WHERE destination = %s AND hour >= %s",
-            [self.destination, first.start - timedelta(hours=back)],
+        """Fold the changed hours and those after them, as far as anything is new."""
+        first, reach = min(changed), self._reach(changed, closed_until)
+        folded = list(
+            refold(
+                self.rules,
+                self._blocks(first),
+                self._before(first),
+                first=first,
+                closed_until=closed_until,
+                reach=reach,
+            )
         )
-        history = {Hour.of(hour): from_json(text) for hour, text in rows}
-        folded = list(fold(self.rules, history, self._before(first), first, closed_until))
-        self._write_states(first, folded)
+        last = folded[-1][0]
+        self._write_states(folded)
         self.connection.execute(
-            "UPDATE obs.alert_evaluations SET closed = true WHERE destination = %s AND hour >= %s AND hour < %s",
-            [self.destination, first.start, closed_until.start],
+            "UPDATE obs.alert_evaluations SET closed = closed OR hour < %s, rules = %s "
+            "WHERE destination = %s AND hour >= %s AND hour <= %s",
+            [closed_until.start, self._definitions, self.destination, first.start, last.start],
         )
         cooldown = max((rule.cooldown_hours for rule in self.rules), default=0)
-        decision = decide(self.rules, folded, self._told(first.start - timedelta(hours=cooldown)), is_muted)
+        told = self._told(first.start - timedelta(hours=cooldown))
+        decision = decide(self.rules, folded, told, is_muted, self._beyond(last))
         return Told(decision, dict(folded)[focus] if focus else {})
+
+    @property
+    def _looks_back(self) -> timedelta:
+        return timedelta(hours=max((rule.looks_back for rule in self.rules), default=0))
+
+    @property
+    def _definitions(self) -> str:
+        """A hash of the rules that a fold depends on."""
+        found = sorted(rule.definition for rule in self.rules if rule.measures and rule.enabled)
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+    def _reach(self, changed: Sequence[Hour], closed_until: Hour) -> Hour:
+        """The last hour whose states may have changed although those before it did not; see `refold`."""
+        seen = Hour(max(changed).start + self._looks_back)
+        row = self.connection.execute(
+            "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour >= %s "
+            "AND (rules <> %s OR (NOT closed AND hour < %s))",
+            [self.destination, min(changed).start, self._definitions, closed_until.start],
+        ).fetchone()
+        return max(seen, Hour.of(row[0])) if row and row[0] else seen
+
+    def _blocks(self, first: Hour) -> Iterator[tuple[History, Mapping[Hour, States]]]:
+        """Measurements and states from an hour on, a block of hours at a time, with the measurements looked back to."""
+        known = self._evaluations(
+            "AND hour >= %s AND hour < %s ORDER BY hour", first.start - self._looks_back, first.start
+        )
+        while block := self._evaluations("AND hour >= %s ORDER BY hour LIMIT %s", first.start, BLOCK_HOURS):
+            yield known | block, self._states(list(block))
+            first = max(block).next
+            known = {h: e for h, e in (known | block).items() if h.start >= first.start - self._looks_back}
+
+    def _evaluations(self, condition: LiteralString, *values: datetime | int) -> dict[Hour, Evaluation]:
+        rows = self.connection.execute(
+            "SELECT hour, evaluation::text FROM obs.alert_evaluations WHERE destination = %s " + condition,
+            [self.destination, *values],
+        )
+        return {Hour.of(hour): from_json(text) for hour, text in rows}
 
     def _before(self, first: Hour) -> States:
         row = self.connection.execute(
             "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour < %s",
             [self.destination, first.start],
         ).fetchone()
-        return self.states_after(Hour.of(row[0])) if row and row[0] else {}
+        return self._states([Hour.of(row[0])]).get(Hour.of(row[0]), {}) if row and row[0] else {}
 
-    def _write_states(self, first: Hour, folded: Sequence[tuple[Hour, States]]) -> None:
+    def _beyond(self, last: Hour) -> list[tuple[Hour, States]]:
+        """States after later hours, those that notices are about and the last of all."""
+        rows = self.connection.execute(
+            "SELECT hour FROM obs.alert_notices WHERE destination = %(destination)s AND hour > %(last)s UNION "
+            "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %(destination)s AND hour > %(last)s",
+            {"destination": self.destination, "last": last.start},
+        )
+        hours = sorted(Hour.of(hour) for (hour,) in rows if hour)
+        states = self._states(hours)
+        return [(hour, states.get(hour, {})) for hour in hours]
+
+    def _states(self, hours: Sequence[Hour]) -> dict[Hour, States]:
+        """The alerts after some hours; an hour without any is not there."""
+        found: dict[Hour, dict[str, AlertState]] = {}
+        for at, key, rule, definition, group, status, since, held, calm, value, minute in self.connection.execute(
+            _STATES, [self.destination, [hour.start for hour in hours]]
+        ):
+            state = AlertState(rule, definition, tuple(group), status, Hour.of(since), held, calm, value, minute)
+            found.setdefault(Hour.of(at), {})[key] = state
+        return dict(found)
+
+    def _write_states(self, folded: Sequence[tuple[Hour, States]]) -> None:
         self.connection.execute(
-            "DELETE FROM obs.alert_states WHERE destination = %s AND hour >= %s", [self.destination, first.start]
+            "DELETE FROM obs.alert_states WHERE destination = %s AND hour >= %s AND hour <= %s",
+            [self.destination, folded[0][0].start, folded[-1][0].start],
         )
         with self.connection.cursor().copy("COPY obs.alert_states FROM STDIN") as copy:
             for hour, states in folded:

@@ -48,7 +48,7 @@ from obs_assets.delivery import breaker, dispatches, journal
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
 from obs_assets.delivery.drain import Drain, Means, stats
-from obs_assets.delivery.journal import Journal
+from obs_assets.delivery.journal import Journal, Told
 from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.webhook import CONTENT_TYPE, WebhookConfig, WebhookSender, compose, identify
 from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, StaleHourError
@@ -71,6 +71,10 @@ ALERTS = (
     Migration(
         "Make the outbox: dispatches, the rows in them, endpoints; measurements, states and notices of alerts.",
         dispatches.TABLES + breaker.TABLES + journal.TABLES,
+    ),
+    Migration(
+        "Note by which rules an hour was folded, so that a change is folded forward only as far as it reaches.",
+        journal.FOLDED_BY + dispatches.BY_HOUR,
     ),
 )
 """The tables of all webhook destinations; subject ``alerts``."""
@@ -165,9 +169,11 @@ class WebhookAlerts:
                 self._refuse_stale(connection, offer)
                 new, known, size = self._write_dispatches(connection, offer.hour, labelled.filter("rule IS NOT NULL"))
                 kept = self._journal(connection)
-                told = kept.take(
-                    offer.hour, evaluation, self._clock(), closed_until=closed_until, is_muted=self._is_muted
-                )
+                told = Told()
+                if offer.hour.start >= self._oldest(closed_until):
+                    told = kept.take(
+                        offer.hour, evaluation, self._clock(), closed_until=closed_until, is_muted=self._is_muted
+                    )
                 size += self._write_messages(connection, kept, told.decision)
                 self._write_load(connection, offer)
                 crash_point("webhook.before_outbox")
@@ -184,21 +190,23 @@ class WebhookAlerts:
         )
 
     def dispatch(self, closed_until: Hour, is_empty: Callable[[Hour], bool]) -> Mapping[str, int | float]:
-        """Judge hours that have closed since they were built, or in which nothing happened; then send what is due.
+        """Judge hours that have closed since they were built, or in which nothing happened; send what is due; forget.
 
         Args:
             closed_until: hours before it are closed.
             is_empty: whether nothing has landed for an hour.
         """
-        decision = Decision()
-        if any(rule.measures for rule in self.config.rules):
-            with self._session() as connection, connection.transaction():
-                self._lock(connection)
-                kept = self._journal(connection)
+        with self._session() as connection, connection.transaction():
+            self._lock(connection)
+            kept = self._journal(connection)
+            decision = Decision()
+            if any(rule.measures for rule in self.config.rules):
                 decision = kept.advance(
                     self._clock(), closed_until=closed_until, is_empty=is_empty, is_muted=self._is_muted
                 )
-                self._write_messages(connection, kept, decision)
+            self._write_messages(connection, kept, decision)
+            kept.forget(self._oldest(closed_until))
+            self._dispatches(connection).forget(self._oldest(closed_until))
         return {**_figures(decision), **self.drain(self._clock())}
 
     def alerts(self) -> list[dict[str, Any]]:
@@ -386,6 +394,9 @@ class WebhookAlerts:
 
     def _journal(self, connection: Connection) -> Journal:
         return Journal(connection, self.name, self.config.rules)
+
+    def _oldest(self, closed_until: Hour) -> datetime:
+        return closed_until.start - timedelta(days=self.config.history_days)
 
     def _is_muted(self, hour: Hour) -> bool:
         return self._fate(hour)[0] == "unsent"

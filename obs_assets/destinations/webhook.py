@@ -70,6 +70,8 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
         max_age_hours: what is about an hour that ended longer ago is recorded and not sent, so that a backfill is
             silent; null, or the environment's ``OBS_WEBHOOK_SEND_OLD=true``: it is sent.
         give_up_after_hours: a dispatch that could not be sent for so long is given up; `obs alerts retry` sends it.
+        history_days: what is known of alerts, and dispatches that nobody waits for, is kept so long. Older hours may be
+            built; they are no longer judged, and what was forwarded of them is not sent again.
         allow_hosts: hosts that may have loopback and private addresses.
     """
 
@@ -103,6 +105,7 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     allow_hosts: tuple[str, ...] = ()
     max_age_hours: float | None = Field(24, ge=0)
     give_up_after_hours: float = Field(24, gt=0)
+    history_days: int = Field(400, ge=60)  # more than rules can look back, 336 hours, and be silent, 720
 
     @model_validator(mode="before")
     @classmethod

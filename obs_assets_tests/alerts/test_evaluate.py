@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from obs_assets.alerts import AlertRule, matching
+from obs_assets.alerts import evaluate as evaluate_module
 from obs_assets.alerts.evaluate import evaluate, from_json, p95, to_json, value_of
 from obs_assets_tests.frames import HOUR, frame_of
 
@@ -115,6 +116,25 @@ def test_groups_beyond_the_bound_are_counted(connection: duckdb.DuckDBPyConnecti
     events = [{"worker_id": f"w{n}"} for n in range(5) for _ in range(n + 1)]
     found = evaluate(frame(connection, events), [one])[one.definition]
     assert (set(found.groups), found.left_out) == ({("w4",), ("w3",)}, 3)
+
+
+def test_few_groups_are_held(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of ten thousand groups is cut while it is read: the largest, however late they come, and few others."""
+    monkeypatch.setattr(evaluate_module, "CHUNK_GROUPS", 2048)
+    add, held = evaluate_module._MostEvents.add, []
+
+    def watched(most: Any, batch: Any) -> None:
+        add(most, batch)
+        held.append(sum(table.num_rows for table in most._held))
+
+    monkeypatch.setattr(evaluate_module._MostEvents, "add", watched)
+    one = AlertRule(above=0, by=("worker_id",), max_groups=3)
+    numbers = "SELECT i::VARCHAR AS worker_id FROM range(10_000) t(i), range(CASE WHEN i % 3000 = 7 THEN 2 ELSE 1 END)"
+    columns = frame(connection, [{}]).project("* EXCLUDE (worker_id)")
+    found = evaluate(columns.join(connection.sql(numbers), "true"), [one])[one.definition]
+    assert set(found.groups) <= {(f"{n}",) for n in (7, 3007, 6007, 9007)}
+    assert (len(found.groups), found.left_out, len(held) > 1) == (3, 9_997, True)
+    assert max(held) <= 3 * 2048
 
 
 def test_p95_of_nothing() -> None:

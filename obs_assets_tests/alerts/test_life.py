@@ -1,6 +1,6 @@
 """The life of alerts: whatever the order in which hours are built, one state, and nothing told twice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from obs_assets.alerts import AlertRule
 from obs_assets.alerts.evaluate import Evaluation, Group, Measured, Measurement
-from obs_assets.alerts.life import States, fingerprint, fold
+from obs_assets.alerts.life import History, States, fingerprint, fold, refold
 from obs_assets.alerts.notices import Notice, decide
 from obs_assets.hours import Hour, parse_hour
 
@@ -39,13 +39,33 @@ class Journal:
     history: dict[Hour, Evaluation] = field(default_factory=dict)
     states: dict[Hour, States] = field(default_factory=dict)
     told: list[Notice] = field(default_factory=list)
+    folded: int = 0
+
+    def blocks(self, first: Hour) -> Iterator[tuple[History, Mapping[Hour, States]]]:
+        """Two hours at a time, with those before them."""
+        hours = sorted(hour for hour in self.history if hour >= first)
+        for start in range(0, len(hours), 2):
+            some = hours[start : start + 2]
+            known = {h: e for h, e in self.history.items() if h <= some[-1]}
+            yield known, {h: self.states[h] for h in some if h in self.states}
 
     def build(self, hour: Hour, counts: Counts, *, muted: bool = False) -> list[Notice]:
         self.history[hour] = evaluated(self.rule, counts)
         before = [h for h in self.states if h < hour]
-        folded = list(fold([self.rule], self.history, self.states[max(before)] if before else {}, hour, CLOSED))
+        folded = list(
+            refold(
+                [self.rule],
+                self.blocks(hour),
+                self.states[max(before)] if before else {},
+                first=hour,
+                closed_until=CLOSED,
+                reach=Hour(hour.start + timedelta(hours=self.rule.looks_back)),
+            )
+        )
+        self.folded += len(folded)
         self.states.update(folded)
-        decision = decide([self.rule], folded, self.told, lambda _: muted)
+        beyond = sorted((h, states) for h, states in self.states.items() if h > folded[-1][0])
+        decision = decide([self.rule], folded, self.told, lambda _: muted, beyond)
         self.told += decision.notices
         return decision.notices
 
@@ -236,3 +256,17 @@ def test_an_hour_built_late_is_silent_within_the_cooldown_of_a_later_one() -> No
     journal.build(HOURS[4], {})
     assert len(journal.build(HOURS[5], {("a",): 5})) == 1
     assert journal.build(HOURS[3], {("a",): 5}) == []
+
+
+def test_a_change_is_folded_only_as_far_as_it_reaches() -> None:
+    """An hour that is built anew and says the same, or something that soon is past, folds few hours."""
+    journal = Journal(rule())
+    hours = [Hour(FIRST.start + timedelta(hours=n)) for n in range(100)]
+    for hour in hours:
+        journal.build(hour, {("a",): 1})
+    journal.folded = 0
+    journal.build(hours[5], {("a",): 1})
+    assert journal.folded <= 3
+    journal.folded = 0
+    told = journal.build(hours[5], {("a",): 3})
+    assert (journal.folded <= 4, [notice.kind for notice in told]) == (True, ["firing", "resolved"])

@@ -346,6 +346,29 @@ def secretive(settings: Settings, postgres_admin: "psycopg.Connection[tuple[obje
     postgres_admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
 
 
+WATCHING: dict[str, Any] = {
+    "type": "webhook",
+    "max_retries": 1,
+    "max_age_hours": None,
+    "allow_hosts": ["127.0.0.1"],
+    "headers": {"X-Key": CANARY},
+    "rules": [{"levels": ["error"]}, {"name": "mail", "where": ["data exists"], "above": 0, "by": ["data"]}],
+}
+RECEIVERS: list[dict[str, Any]] = [
+    {"auth_type": "basic", "username": CANARY, "password": CANARY},
+    {"name": "pages", "receiver": "pagerduty", "routing_key": CANARY},
+]
+"""Alerts that measure and alerts that forward, an alert for each value of a field that is personal."""
+
+
+def kept_of_alerts(settings: Settings) -> str:
+    """All that the outbox keeps, but for the bodies that are sent."""
+    tables = ["alert_evaluations", "alert_states", "alert_notices", "webhook_endpoints", "webhook_rows", "migrations"]
+    texts = [row for name in tables for row in harness.ask(settings.postgres, f"SELECT t::text FROM obs.{name} AS t")]  # type: ignore[arg-type]
+    columns = "webhook_id, destination, rule, state, last_error, subject"
+    return str(texts) + str(harness.ask(settings.postgres, f"SELECT {columns} FROM obs.webhook_dispatches"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["chunk", "postgres", "s3", "webhook", "frame"])
 def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
@@ -371,7 +394,11 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
             f'{{"broken": "{CANARY}\n{CANARY}\n{{"timestamp": "2025-12-04T10:00:03Z", "n": 1e999, "s": "{CANARY}"}}\n'
         )
     url = f"{deployment.receiver.url}/{CANARY}" if trouble != "webhook" else f"http://127.0.0.1:1/{CANARY}"
-    config = harness.everything_kept(deployment.events_dir, url, redact={"mode": "hash"})
+    config = harness.everything_kept(
+        deployment.events_dir,
+        redact={"mode": "hash"},
+        destinations=[{"type": "postgres"}, {"type": "s3"}, *(WATCHING | some | {"url": url} for some in RECEIVERS)],
+    )
     if trouble == "postgres":
         assert secretive.postgres
         bad = secretive.postgres.model_copy(update={"password": SecretStr(CANARY + "wrong")})
@@ -401,3 +428,7 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
     kept = {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
     assert sum(map(len, kept.values())) > 100_000
     assert [name for name, data in kept.items() if CANARY.encode() in data] == []
+    if trouble in {"webhook", "s3"}:
+        kept_alerts = kept_of_alerts(deployment.machine)
+        assert CANARY not in kept_alerts
+        assert "mail" in kept_alerts

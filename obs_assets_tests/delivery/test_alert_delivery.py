@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -10,11 +11,13 @@ import duckdb
 import pytest
 from pytest_httpserver import HTTPServer
 
-from obs_assets.delivery.outbox import MEASURED, WebhookAlerts
+from obs_assets.database import LEDGER, connect, migrate
+from obs_assets.delivery.outbox import ALERTS, MEASURED, WebhookAlerts
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets_tests import harness
 from obs_assets_tests.delivery.test_outbox import FakeClock, status, then
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -245,3 +248,60 @@ def test_pagerduty_gets_one_event_an_alert_and_its_key_is_not_stored(
     assert len({body["dedup_key"] for body in bodies}) == 2
     assert {body["routing_key"] for body in bodies} == {"CANARY_routing"}
     assert all(b"CANARY" not in dispatch.body for dispatch in place.webhook.dispatches())
+
+
+def test_what_is_old_is_forgotten(place: Place, server: PostgresSettings) -> None:
+    """After history_days measurements, states, notices and dispatches go; an old hour that is built again is silent."""
+    then(place.receiver)
+    place = Place(server, place.receiver, place.clock, history_days=60, rules=[FAILURES, {"name": "errors"}])
+    place.build(0, {"a": 3})
+    place.build(1, {})
+    place.webhook.dispatch(Hour(HOUR.start + timedelta(hours=2)), lambda _: False)
+    sent = len(place.receiver.log)
+    kept = "SELECT (SELECT count(*) FROM obs.alert_evaluations), (SELECT count(*) FROM obs.alert_notices), "
+    kept += "(SELECT count(*) FROM obs.webhook_dispatches), (SELECT count(*) FROM obs.webhook_rows)"
+    assert harness.ask(server, kept) == [(2, 2, 3, 3)]
+    place.clock.pass_time(70 * 86400)
+    later = Hour.of(place.clock())
+    place.webhook.dispatch(later, lambda _: False)
+    assert harness.ask(server, kept) == [(0, 0, 0, 3)]
+    again = place.build(0, {"a": 4}, generation=2)
+    assert (again.stats["fired"], again.written, again.already_there, len(place.receiver.log)) == (0, 1, 3, sent)
+
+
+def test_an_older_hour_is_folded_a_few_hours_forward(place: Place, server: PostgresSettings) -> None:
+    """A late event in a long history writes the states of few hours anew, and leaves those that nothing changes."""
+    then(place.receiver)
+    place = Place(server, place.receiver, place.clock, rules=[{**FAILURES, "cooldown_hours": 0}])
+    for hours in range(8):
+        place.build(hours, {"a": 3 * (hours > 4)})
+    versions = "SELECT extract(hour FROM hour)::int, xmin::text FROM obs.alert_states ORDER BY hour"
+    before = harness.ask(server, versions)
+    assert [hour for hour, _ in before] == [15, 16, 17]
+    told = place.build(0, {"b": 5}, generation=2)
+    assert (told.stats["fired"], told.stats["resolved"]) == (1, 1)
+    assert harness.ask(server, versions)[-3:] == before
+    assert [row["rule"] for row in place.webhook.alerts()] == ["failures"]
+
+
+def test_changed_rules_are_folded_to_the_end(place: Place, server: PostgresSettings) -> None:
+    """An hour that is built under other rules takes back what only the old ones said, in all hours after it."""
+    then(place.receiver)
+    for hours in range(6):
+        place.build(hours, {"a": 3})
+    assert len(place.webhook.alerts()) == 1
+    other = Place(server, place.receiver, place.clock, rules=[{**FAILURES, "above": 100}])
+    other.build(0, {"a": 3}, generation=2)
+    assert other.webhook.alerts() == []
+
+
+def test_the_tables_of_an_older_version_are_brought_up(place: Place, server: PostgresSettings) -> None:
+    """What an older version kept stays, and a newer one goes on from there."""
+    then(place.receiver)
+    with closing(connect(server)) as connection, connection:
+        migrate(connection, "ledger", LEDGER)
+        migrate(connection, "alerts", ALERTS[:1])
+    assert harness.ask(server, "SELECT max(version) FROM obs.migrations WHERE subject = 'alerts'") == [(1,)]
+    place.build(0, {"a": 3})
+    assert harness.ask(server, "SELECT max(version) FROM obs.migrations WHERE subject = 'alerts'") == [(len(ALERTS),)]
+    assert [kind for kind, _, _ in place.said()] == ["firing"]
