@@ -92,7 +92,7 @@ ON CONFLICT (destination, hour) DO UPDATE SET
 """
 
 _COUNTED: LiteralString = """
-(SELECT count(*) FROM obs.webhook_rows AS row WHERE (row.destination, row.hour) = (load.destination, load.hour))
+(SELECT count(*) FROM obs.webhook_rows AS held WHERE (held.destination, held.hour) = (load.destination, load.hour))
 """
 
 _log = logging.getLogger(__name__)
