@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cached_property
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import duckdb
 import tenacity
@@ -39,6 +39,9 @@ from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
 from obs_assets.transforms.redact import redact, redacted_by_type
 from obs_assets.transforms.sample import sample
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 _OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
 
@@ -349,8 +352,17 @@ class HourlyPipeline:
 
     # Destinations
 
-    def deliver(self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False) -> Receipt:
+    def deliver(
+        self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False, s3_client: "S3Client | None" = None
+    ) -> Receipt:
         """Offer an hour to the destination whose asset has this name.
+
+        Args:
+            name: of the asset.
+            hour: to be offered.
+            run_id: goes into the ledger.
+            rebuild: take it even if nothing is new.
+            s3_client: reaches an archive's bucket, instead of a client of the destination's own.
 
         Raises:
             MissingFrameError: the frame that it takes has not been built.
@@ -358,14 +370,20 @@ class HourlyPipeline:
         """
         config = self.destination_config(name)
         with self._hold(hour, alone=False):
-            return self._deliver(config, name, hour, run_id=run_id, rebuild=rebuild)
+            destination = self.destination(name)
+            if s3_client and isinstance(config, S3Config):
+                destination = S3Destination(config, self.s3, s3_client)
+            return self._deliver(config, destination, hour, run_id=run_id, rebuild=rebuild)
 
-    def _deliver(self, config: DestinationConfig, name: str, hour: Hour, *, run_id: str, rebuild: bool) -> Receipt:
+    def _deliver(
+        self, config: DestinationConfig, destination: Destination, hour: Hour, *, run_id: str, rebuild: bool
+    ) -> Receipt:
+        name = asset_name(config)
         with self._connect(f"{name} {hour}", streams=isinstance(config, S3Config)) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
             sent = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)
-            delivery = self.destination(name).deliver(replace(sent, closed_until=self._closed_until(hour)))
+            delivery = destination.deliver(replace(sent, closed_until=self._closed_until(hour)))
         already_there = {"already there": delivery.already_there} if delivery.already_there else {}
         receipt = Receipt(
             hour.key,

@@ -1,5 +1,6 @@
 """A pipeline as Dagster definitions, and as a component that a YAML file configures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from obs_assets.components.automation import (
 )
 from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job
+from obs_assets.components.resources import archive_resource, resource_key
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
 from obs_assets.components.upkeep import upkeep_job, upkeep_schedule
 from obs_assets.destinations.postgres import PostgresConfig
+from obs_assets.destinations.s3 import S3Config
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
 from obs_assets.settings import Settings
 
 
 def pipeline_definitions(
-    config: PipelineConfig, name: str = DEFAULT_PIPELINE, machine: Settings | None = None
+    config: PipelineConfig,
+    name: str = DEFAULT_PIPELINE,
+    machine: Settings | None = None,
+    resources: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
     """Everything that Dagster knows of a pipeline: assets, jobs, the schedule and the sensors.
 
@@ -34,6 +40,7 @@ def pipeline_definitions(
         config: what happens to events.
         name: prefixes the asset keys and jobs of every pipeline but the default one.
         machine: where data lies and how servers are reached; from the environment by default.
+        resources: instead of those made here; ``s3`` is the archive's `dagster_aws.s3.S3Resource`.
     """
     hourly = HourlyPipeline(config, machine or settings.load(), name)
     naming = Naming("" if name == DEFAULT_PIPELINE else name, config)
@@ -47,6 +54,8 @@ def pipeline_definitions(
     )
     has_tables = any(isinstance(block, PostgresConfig) for block in config.enabled_destinations)
     upkeep = [upkeep_job(hourly, naming)] if has_tables else []
+    archives = [block for block in config.enabled_destinations if isinstance(block, S3Config)]
+    buckets = {key: archive_resource(hourly, block) for block in archives if (key := resource_key(naming, block))}
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
         jobs=[landing, job, *upkeep],
@@ -58,6 +67,7 @@ def pipeline_definitions(
         ],
         # Seven trivial steps: 22 s with a process each, 4 s in one
         executor=dg.in_process_executor,
+        resources={**buckets, **(resources or {})},
     )
     return dg.Definitions.merge(own, alert_definitions(hourly, naming))
 

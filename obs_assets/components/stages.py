@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import dagster as dg
 from obs_assets.checks import Finding
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import columns, finding_metadata, receipt_metadata
+from obs_assets.components.resources import client_from, resource_key
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly import HourlyPipeline
@@ -74,6 +76,7 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
 def destination_asset(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig) -> dg.AssetsDefinition:
     """The asset of a destination: independent of the others in status, retry and backfill."""
     name = asset_name(block)
+    bucket = resource_key(naming, block)
     kind = str(getattr(block, "type", "")).replace("postgresql", "postgres")
 
     @dg.asset(
@@ -88,14 +91,28 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         kinds=_KINDS[kind],
         owners=naming.owners,
         freshness_policy=OVERDUE,
+        required_resource_keys={bucket} if bucket else None,
     )
     def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        def work(hour: Hour) -> Receipt:
-            return hourly.deliver(name, hour, run_id=context.run.run_id)
+        with _client(context, bucket) as client:
 
-        yield from _each_hour(context, naming, _Task(hourly, name, work), hold_back=False)
+            def work(hour: Hour) -> Receipt:
+                return hourly.deliver(name, hour, run_id=context.run.run_id, s3_client=client)
+
+            yield from _each_hour(context, naming, _Task(hourly, name, work), hold_back=False)
 
     return deliver
+
+
+@contextmanager
+def _client(context: dg.AssetExecutionContext, key: str | None) -> Iterator[Any]:
+    """The client that a resource gives, closed when the step is over; None for a destination without a bucket."""
+    try:
+        client = client_from(getattr(context.resources, key)) if key else None
+    except ObsError as error:
+        raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from None
+    with closing(client) if client else nullcontext():
+        yield client
 
 
 def _check_specs(hourly: HourlyPipeline, naming: Naming, name: str) -> list[dg.AssetCheckSpec]:

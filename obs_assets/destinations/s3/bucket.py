@@ -242,8 +242,17 @@ def _is_on_this_machine(endpoint_url: str | None) -> bool:
     return urlsplit(endpoint_url or "").hostname in {"127.0.0.1", "::1", "localhost"}
 
 
-def client_of(config: S3Config, server: S3Settings) -> "S3Client":
-    """A boto3 client that gives up within minutes: the long wait belongs to the run's retries."""
+def client_of(
+    config: S3Config, server: S3Settings, *, profile: str | None = None, verify: bool | None = None
+) -> "S3Client":
+    """A boto3 client that gives up within minutes: the long wait belongs to the run's retries.
+
+    Args:
+        config: how the bucket is spoken to.
+        server: where it is. Without keys in it the standard AWS chain finds them.
+        profile: of the AWS configuration, instead of the environment's.
+        verify: False accepts any certificate.
+    """
     import boto3
     from botocore.config import Config
 
@@ -267,14 +276,17 @@ def client_of(config: S3Config, server: S3Settings) -> "S3Client":
         **({"proxies": {}} if _is_on_this_machine(server.endpoint_url) else {}),  # no proxy leads back here
     }
     try:
-        return boto3.client(
+        return (boto3.Session(profile_name=profile) if profile else boto3).client(
             "s3",
             region_name=server.region,
             endpoint_url=server.endpoint_url,
+            verify=verify,
             aws_access_key_id=server.access_key_id,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             config=Config(**options),
         )
+    except exceptions.ProfileNotFound:
+        raise ConfigurationError(f"the AWS configuration has no profile {profile!r}") from None
     except ValueError:
         raise ConfigurationError(f"AWS_ENDPOINT_URL_S3 is not a URL: {server.endpoint_url!r}") from None
 
