@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obs_assets.alerts import AlertRule
@@ -138,6 +138,7 @@ RULES = st.one_of(
 BUILDS = st.lists(st.tuples(st.sampled_from(HOURS), st.lists(st.integers(0, 5), min_size=2, max_size=2)), max_size=25)
 
 
+@settings(deadline=None)
 @given(one=RULES, builds=BUILDS, data=st.data())
 def test_any_order_of_builds_ends_in_one_state(
     one: AlertRule, builds: list[tuple[Hour, list[int]]], data: st.DataObject
@@ -157,6 +158,7 @@ def test_any_order_of_builds_ends_in_one_state(
     assert again.states == journal.states
 
 
+@settings(deadline=None)
 @given(one=RULES, builds=BUILDS)
 def test_nothing_is_told_twice(one: AlertRule, builds: list[tuple[Hour, list[int]]]) -> None:
     """No alert is told twice within its cooldown, nor for one hour; an end is told once, and only after a beginning."""
