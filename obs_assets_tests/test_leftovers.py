@@ -48,6 +48,7 @@ ALIKE = (
     ),
     *(
         "Chrome/124.0.0.0",
+        "Mozilla/5.0 (X11; rv:1.9.5.20) Gecko/2010",
         "git@github.com:org/repo.git",
         "@property",
         "logo@2x.png",
@@ -80,7 +81,7 @@ def found(event: dict[str, Any], **scope: Any) -> list[Leftover]:
     return Scanner(Scope(**scope)).event(json.dumps(event))
 
 
-@pytest.mark.parametrize(("type_", "value"), EACH)
+@pytest.mark.parametrize(("type_", "value"), [*EACH, ("phone", "212-555-0123x045")])
 def test_what_is_left_is_seen_with_its_type_and_path(type_: str, value: str) -> None:
     """In a sentence, deep in lists, in JSON inside a string."""
     assert Leftover(type_, "note") in found({"note": f"saw {value} today"})
