@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -247,8 +248,19 @@ def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
     assert (done.code, done.err) == (1, f"obs: line 2 of {file} is not JSON\n")
 
 
+def test_redact_names_the_line_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
+    """What is JSON and no event, in any batch; the lines before it are printed, in their order."""
+    some = [json.dumps({"n": number, "who": f"jane{number}@example.com"}) for number in range(5_000)]
+    (file := tmp_path / "some.jsonl").write_text("\n".join([*some, '["CANARY"]', *some]))
+    done = obs("redact", str(file))
+    assert [json.loads(line)["n"] for line in done.out.splitlines()] == list(range(5_000))
+    assert "@example.com" not in re.sub(r"j\*\*\*\d@example\.com", "", done.out)
+    told = f"obs: the redactor failed on line 5001 of {file}: the pipeline would not let it pass\n"
+    assert (done.code, done.err) == (1, told)
+
+
 def test_redact_holds_no_file_in_memory(obs: Obs, tmp_path: Path) -> None:
-    """With --json too, an event is printed before the next line is read; no event at all is an empty list."""
+    """With --json too, what comes before a bad line is printed; no event at all is an empty list."""
     (file := tmp_path / "some.jsonl").write_text('{"n": 1}\n{"n": 2}\nCANARY\n')
     assert obs("redact", str(file), "--json").out == '{"events": [{"n": 1},\n{"n": 2}'
     file.write_text("\n")

@@ -10,7 +10,7 @@ themselves, see `ENCODED`.) Its *find* is exact, runs on a decoded string and sa
 Every `re` pattern here is linear: it begins with a literal, or with a lookbehind that allows one start per run of its
 characters, and its repetitions are bounded, possessive, or end where the run ends.
 
-What a redaction leaves behind (`is_redacted`) is found by no rule, so that redacting twice is redacting once.
+What a redaction leaves behind (`may_be_masked`) is found by no rule, so that redacting twice is redacting once.
 """
 
 import base64
@@ -55,17 +55,27 @@ _ASTERISKS = "***"
 _SHOWN = 4
 
 _REDACTED = re.compile(
-    r"(?:\[REDACTED(?::[0-9a-f]{32})?\]"  # remove, hash
-    r"|[^*]{0,4}\*\*\*"  # mask_start, mask_all
+    r"(?:\[REDACTED(?::[0-9a-f]{32})?\]|\*\*\*)(?:#[0-9]+)?"
+)  # the number: one of several equal keys
+_MASKED = re.compile(
+    r"(?:[^*]{0,4}\*\*\*"  # mask_start
     r"|\d{0,3}\*\*\*\d{2,4}"  # mask_phone, mask_card
     r"|[^*\s]?\*\*\*[^*\s]?@[^\s@]+"  # mask_email
-    r")(?:#[0-9]+)?"  # one of several equal keys
+    r")(?:#[0-9]+)?"
 )
 
 
 def is_redacted(value: str) -> bool:
-    """Whether a value is what a redaction has left, so that it stays."""
+    """Whether a value is certainly what a redaction has left: a token, or three asterisks and nothing else."""
     return ("*" in value or "[" in value) and _REDACTED.fullmatch(value) is not None
+
+
+def may_be_masked(value: str) -> bool:
+    """Whether a value is that, or looks like a mask that shows a little.
+
+    A password may look like one, too (``x***``): ask only of values that have no asterisks of their own.
+    """
+    return ("*" in value and _MASKED.fullmatch(value) is not None) or is_redacted(value)
 
 
 def mask_all(_value: str) -> str:
@@ -250,6 +260,9 @@ _KEY_SHAPES = "|".join(
 _JWT_SHAPE = r"eyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]{5,}(?:\.[0-9A-Za-z_-]*){1,3}"
 """JSON Web Token (RFC 7519), signed or encrypted: base64url parts, the first begins with ``{"``."""
 
+_KEY_MASK = re.compile(r"(?:sk-.|AKIA|ASIA|gh[pousr]_|gith|glpa|xox.|[rs]k_[lt]|AIza|npm_|pypi|eyJ.)\*\*\*")
+"""What their mask shows: none of the secret's own characters but one or two."""
+
 _KEY = re.compile(rf"(?<![0-9A-Za-z])(?:{_KEY_SHAPES})|(?<![0-9A-Za-z_-]){_JWT_SHAPE}")
 _KEY_TRIGGER = rf"{_EDGE}(?:{_KEY_SHAPES}|{_JWT_SHAPE})"
 
@@ -371,10 +384,17 @@ _SPOKEN_TRIGGER = (
 )
 
 
+def _is_left(name: str, value: str) -> bool:
+    """Whether a redaction has left this after a secret's name. Passwords may have asterisks, keys and tokens never."""
+    if _PASSWORD.match(name):
+        return is_redacted(value) or _KEY_MASK.fullmatch(value) is not None
+    return may_be_masked(value)
+
+
 def _is_told(match: re.Match[str]) -> bool:
     """Whether what follows ``password is`` is one and not prose: in quotes, or with digits or signs in it."""
     value = match[match.lastindex or 0].rstrip(".,;:!?)")
-    if value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or is_redacted(value):
+    if value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or _is_left(match["name"], value):
         return False
     if _PASSWORD.match(match["name"]):
         return match.string[match.end() - 1] in "\"'" or re.search(r"[^A-Za-z'\u2019-]", value) is not None
@@ -419,7 +439,7 @@ def _is_assigned(match: re.Match[str]) -> bool:
     values need a digit or length.
     """
     name, sign, value = match["name"], match["sign"], match[match.lastindex or 0]
-    if not value or value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value):
+    if not value or value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or _is_left(name, value):
         return False
     if _PASSWORD.match(name):
         return is_secret_value(name, value, is_number=False)
@@ -856,7 +876,9 @@ def custom_detector(
         left_over = [match.span() for match in _LEFT_OVER.finditer(text)]
         for match in pattern.finditer(SURROGATE.sub("\ufffd", text)):
             start, end = match.span()
-            is_new = start < end and not _is_left_over(text, start, end, left_over)
+            is_new = (
+                start < end and not _is_left_over(text, start, end, left_over) and not may_be_masked(text[start:end])
+            )
             if is_new and is_valid(text[start:end]):
                 yield start, end
 

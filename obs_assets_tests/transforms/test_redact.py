@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from obs_assets import events, store
 from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.transforms import redact as redact_module
-from obs_assets.transforms.detectors import DETECTORS, Detector, is_redacted, mask_all
+from obs_assets.transforms.detectors import DETECTORS, Detector, is_redacted, mask_all, may_be_masked
 from obs_assets.transforms.redact import (
     REDACTOR_FAILED,
     RedactConfig,
@@ -568,6 +568,16 @@ def test_a_path_made_of_keys_shows_no_value() -> None:
     assert json.loads(event)["_redaction"]["fields"] == [{"field": "b***h@example.com", "type": "ip_address"}]
 
 
+@pytest.mark.parametrize("before", range(230, 256))
+def test_a_path_that_is_cut_off_is_told_once(before: int) -> None:
+    """Wherever the cut falls, in a token after a name too, the event's own mark is known again."""
+    text = event_of({"k" * before: {"PGPASSWORD=hunter2secret": {"a": "bob@example.com"}}})
+    for config in (MASK, HASH, REMOVE):
+        event, counts = redact_text(text, config, KEY)
+        assert counts
+        assert redact_text(event, config, KEY) == (event, {})
+
+
 def test_two_keys_with_one_mask_stay_two_keys() -> None:
     """No member is lost when keys become equal, in their object or with one that was there before."""
     event, _ = redact_text('{"b***b@x.org":0,"bo.b@x.org":1,"o":{"b.b@x.org":2,"ba.b@x.org":3}}', MASK)
@@ -613,10 +623,37 @@ def test_a_second_redaction_adds_to_the_first() -> None:
 
 @pytest.mark.parametrize("left", ["***", "sk-a***", "212***23", "***1111", "u***r@x.org", "[REDACTED]"])
 def test_what_is_left_matches_no_rule(left: str) -> None:
-    """A mask or token stays what it is, in text, after a name, under a secret's key and as a key."""
-    assert is_redacted(left)
-    for event in (event_of(left), event_of(f"password={left}"), event_of(left, "password"), event_of(1, left)):
+    """A mask or token stays what it is, in text, after the name of a token and as a key."""
+    assert may_be_masked(left)
+    for event in (event_of(left), event_of(f"token={left}"), event_of(left, "owner"), event_of(1, left)):
         assert redact_text(event, MASK) == (event, {})
+
+
+@pytest.mark.parametrize("left", ["***", "[REDACTED]", "[REDACTED:0123456789abcdef0123456789abcdef]"])
+def test_what_is_left_of_a_secret_stays(left: str) -> None:
+    """Under a secret's key, and after the name of a password; there, a key's mask stays, too."""
+    assert is_redacted(left)
+    for event in (event_of(left, "password"), event_of(f"password={left}"), event_of("password=sk-a***")):
+        assert redact_text(event, MASK) == (event, {})
+
+
+@pytest.mark.parametrize("config", [MASK, HASH, REMOVE])
+@pytest.mark.parametrize("secret", ["x***", "ab1!***", "123***45", "a***b@example.com"])
+def test_a_secret_that_looks_like_a_mask_goes(secret: str, config: RedactConfig) -> None:
+    """Passwords may have asterisks: what only looks redacted is not taken for it, and what is left of it stays."""
+    for text in (
+        event_of(secret, "password"),
+        event_of({"inner": [secret]}, "client_secret"),
+        event_of(f"password={secret} used"),
+        event_of(f"--password '{secret}'"),
+        event_of(f"postgres://bob:{secret.replace('@', '')}@db.example.com/app"),
+        event_of(f"curl -u bob:{secret} https://example.com"),
+    ):
+        event, counts = redact_text(text, config, KEY)
+        assert secret[:3] not in event.replace("***", "")
+        assert secret not in event
+        assert sum(counts.values()) == 1
+        assert redact_text(event, config, KEY) == (event, {})
 
 
 @pytest.mark.parametrize("regex", [r"\w+", "[a-z]+1", "mask|redacted|message|email", r"\d{4}", "^pass"])

@@ -17,6 +17,7 @@ An event on which the redactor fails is set aside as a dead letter, without a wo
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import duckdb.func
@@ -24,14 +25,22 @@ import duckdb.func
 from obs_assets.errors import PermanentError
 from obs_assets.events import Frame, count_by, quote, with_columns
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
-from obs_assets.transforms.redact.in_place import Outcome
+from obs_assets.transforms.redact.in_place import UNCHANGED, Outcome
 from obs_assets.transforms.redact.redactor import Redactor, redactor_of
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-__all__ = ["REDACTOR_FAILED", "CustomPattern", "RedactConfig", "redact", "redact_text", "redacted_by_type"]
+__all__ = [
+    "REDACTOR_FAILED",
+    "CustomPattern",
+    "RedactConfig",
+    "redact",
+    "redact_text",
+    "redact_texts",
+    "redacted_by_type",
+]
 
 REDACTOR_FAILED = "redactor_failed"
 """Why a row is dropped: the redactor raised on it."""
@@ -98,6 +107,27 @@ def redact_text(event: str, config: RedactConfig, hash_key: bytes | None = None)
     return event if outcome.event is None else outcome.event, dict(Counter(outcome.types))
 
 
+def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | None = None) -> Iterator[Outcome]:
+    """Redact events one after the other, as fast as a frame's: what `redact` does, without a database around it.
+
+    Args:
+        events: texts of JSON objects; some thousand are taken at a time.
+        config: as for `redact`.
+        hash_key: as for `redact`.
+
+    Yields:
+        the outcome for each, in their order; one that ``failed`` must not pass.
+
+    Raises:
+        ConfigurationError: ``hash`` without a key.
+    """
+    remaining = iter(events)
+    redactor = redactor_of(config, hash_key) if config.enabled else None
+    while vector := list(itertools.islice(remaining, _VECTOR)):
+        yield from redactor.redact_hits(vector) if redactor else [UNCHANGED] * len(vector)
+
+
+_VECTOR = 2_048
 _OUTCOME = "STRUCT(event VARCHAR, types VARCHAR[], failed BOOLEAN)"
 _function_numbers = itertools.count()
 _one_at_a_time = threading.Lock()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, get_args
 
 from obs_assets.transforms.redact.config import Mode
-from obs_assets.transforms.redact.rules import Rules, remembered
+from obs_assets.transforms.redact.rules import MAX_ROUNDS, Rules, remembered
 
 MARK = "_redaction"
 MARK_TRIGGER = rf'{MARK}\\*"\s*:'
@@ -51,10 +51,18 @@ class Marks:
         return json.dumps(told, separators=(",", ":"))
 
     def _shown(self, path: str) -> str:
-        """A path, which may read like a value although no key in it does: ``u@example`` above ``com``."""
-        redacted = self.rules.string(path)
-        shown = path if redacted is None else redacted.text
-        return shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 1]}…"
+        """A path, which may read like a value although no key in it does: ``u@example`` above ``com``.
+
+        Until it stays as it is: a path that is cut off inside of a token may read like a value again.
+        """
+        for _ in range(MAX_ROUNDS):
+            redacted = self.rules.string(path)
+            shown = path if redacted is None else redacted.text
+            shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[: _MAX_SHOWN - 1]}…"
+            if shown == path:
+                return path
+            path = shown
+        return "…"
 
     def fields_of(self, mark: Any) -> set[Field] | None:
         """The fields of a ``_redaction`` that a redaction has written; None for anything else under that name."""

@@ -33,7 +33,7 @@ class Redactor:
         return self._walk(event, everywhere(event))
 
     def redact_hits(self, events: Sequence[str]) -> list[Outcome]:
-        """Redact many events, looking only where a trigger fires, and in place where that will do."""
+        """Redact many events, looking only where a trigger fires, and in place where that will do; same order."""
         try:
             return self._redact_hits(events)
         except Exception:  # noqa: BLE001 - one of them is at fault, the others shall pass
@@ -61,6 +61,8 @@ class Redactor:
         """Redact one event by a walk to what these spans touch."""
         if not event.lstrip().startswith("{"):
             return FAILED
+        if not hits:
+            return UNCHANGED
         try:
             walk = Walk(self.members, event, hits)
             walk.run()

@@ -34,7 +34,7 @@ _BASE64 = re.compile(BASE64)
 _MAX_WRAPPINGS = 3
 """Base64 of base64 and so on."""
 
-_MAX_ROUNDS = 10
+MAX_ROUNDS = 10
 """What a rule takes out may have hidden a value from another one: look again until nothing is found."""
 
 _TRIGGER_BYTES = 64 << 20
@@ -135,7 +135,7 @@ class Rules:
         texts, keys = [text for text, _ in strings], [key for _, key in strings]
         types: list[list[str]] = [[] for _ in strings]
         pending: Sequence[int] = range(len(strings))
-        for _ in range(_MAX_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             known = [len(types[which]) for which in pending]
             *fired, may_be_base64 = self._fired([(which, f"{keys[which]}: {texts[which]}") for which in pending])
             for rule, hits in zip(self._rules, fired, strict=True):
