@@ -25,6 +25,9 @@ from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 
+ROW_GROUP_SIZE = 61_440
+"""Rows that one thread of DuckDB takes at a time: thirty vectors."""
+
 
 def connect(temp_dir: Path, *, memory_limit: str = "1GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with bounded memory that never reaches out to the network.
@@ -204,4 +207,4 @@ def write_parquet(frame: Frame, path: Path) -> None:
 
     LZ4 writes an hour at twice the speed of Zstandard, and these files are read back within minutes.
     """
-    frame.write_parquet(str(path), compression="lz4_raw", row_group_size=61_440)
+    frame.write_parquet(str(path), compression="lz4_raw", row_group_size=ROW_GROUP_SIZE)
