@@ -181,7 +181,7 @@ class PostgresDestination:
             SELECT hour, generation, config_hash, code_version, rows, content_hash
             FROM obs.hour_loads AS load LEFT JOIN LATERAL (
                 SELECT true AS found FROM {table}
-                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1) ON true
+                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1) AS first ON true
             WHERE destination = {key} AND (rows = 0 OR found)"""
         with session(self.server) as connection:
             begin(connection, lock_timeout_s=5)
