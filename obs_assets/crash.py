@@ -15,6 +15,8 @@ CRASH_POINTS = frozenset(
         "landing.after_chunk",
         "landing.before_commit",
         "landing.after_commit",
+        "fold.after_record",
+        "retention.after_commit",
         "frame.before_rename",
         "frame.after_rename",
         "receipt.before_rename",

@@ -10,6 +10,7 @@
         ├── StaleHourError      the destination already holds a newer landing generation of this hour
         ├── ColdArchiveError    the hour is held, but must be fetched from its storage class before it can be read
         ├── MissingFrameError   the stage before has not built this hour
+        ├── HourExpiredError    what this hour is built from is kept no longer
         └── ReceiptError        the counts of an hour do not add up
 
 Leaves say what failed, branches say what may be caught. No message ever holds event text or a secret.
@@ -58,6 +59,10 @@ class ColdArchiveError(PermanentError):
 
 class MissingFrameError(PermanentError):
     """The frame of the stage before does not exist for this hour."""
+
+
+class HourExpiredError(PermanentError):
+    """What the hour would be built from was removed, since ``retention_days`` have passed."""
 
 
 class ReceiptError(PermanentError):

@@ -7,7 +7,8 @@ memory. Frames are sorted by ``(event_time, row_uid)`` from ``raw_events`` on, a
 with. Transforms change that text alone; `with_columns` then recomputes every other column from it.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import duckdb
@@ -64,19 +65,27 @@ LEVELS = (
 )
 """Words that make a ``status`` a level."""
 
-_FIELDS = """id event_id _id type event_type level severity source master_type master worker_type worker worker_id
-trace_id session_id status error error_message duration_ms duration cost_usd cost"""
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "event_id": ("id", "event_id", "_id", "event.id", "eventID"),
+    "event_type": ("type", "event_type", "event_name", "eventName", "event.name", "event.action"),
+    "event_level": ("level", "severity", "severityText", "severity_text", "log.level"),
+    "source_name": ("_source.name", "source", "service.name", "eventSource"),
+    "master_type": ("master_type", "master"),
+    "worker_type": ("worker_type", "worker"),
+    "worker_id": ("worker_id",),
+    "trace_id": ("trace_id", "traceId", "trace.id"),
+    "session_id": ("session_id", "sessionId", "session.id"),
+    "status": ("status", "event.outcome"),
+    "error": ("error", "error_message", "error.message", "errorMessage", "errorCode", "exception.message"),
+    "duration_ms": ("duration_ms", "duration"),
+    "cost_usd": ("cost_usd", "cost", "cost_estimate.total_cost_usd"),
+}
+"""Where each promoted column comes from: the first of these fields that is there and not null.
 
-SOURCE_KEYS = frozenset((*_FIELDS.split(), "_source", "cost_estimate"))
-"""Keys of an event that the promoted columns are computed from."""
-
-_STRUCTURE = ", ".join(
-    [
-        *(f'"{field}": "VARCHAR"' for field in _FIELDS.split()),
-        '"_source": {"name": "VARCHAR"}',
-        '"cost_estimate": {"total_cost_usd": "VARCHAR"}',
-    ]
-)
+``log.level`` is a field of that name, as ECS loggers write it, or else the field ``level`` of the object ``log``. An
+event without a level has the level that its ``status`` names, if that is one of `LEVELS`. An ``error`` that says that
+there is none (false, 0, empty) is none.
+"""
 
 
 def quote(text: str) -> str:
@@ -93,24 +102,50 @@ def one_of(expression: str, values: Iterable[str]) -> str:
     return f"(list_position([{', '.join(map(quote, values))}], {expression}) IS NOT NULL)"
 
 
-_LEVEL = f"coalesce(j.level, j.severity, CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END)"
+def _structure(aliases: Iterable[str]) -> str:
+    """What `json_transform` is to take out of an event; what has another type there is NULL."""
+    fields: dict[str, Any] = dict.fromkeys(aliases, "VARCHAR")
+    for alias in list(fields):
+        outer, _, name = alias.partition(".")
+        if name and fields.get(outer) != "VARCHAR":
+            fields.setdefault(outer, {})[name] = "VARCHAR"
+    return json.dumps(fields)
 
-_COLUMNS = {
-    "event_id": "coalesce(j.id, j.event_id, j._id)",
-    "event_type": "coalesce(j.type, j.event_type)",
-    "event_level": f"regexp_replace(lower({_LEVEL}), '^warn$', 'warning')",
-    "source_name": "coalesce(j._source.name, j.source)",
-    "master_type": "coalesce(j.master_type, j.master)",
-    "worker_type": "coalesce(j.worker_type, j.worker)",
-    "worker_id": "j.worker_id",
-    "trace_id": "j.trace_id",
-    "session_id": "j.session_id",
-    "status": "j.status",
-    # false, 0, "" and null are "no error", as in the original
-    "error": "coalesce(nullif(nullif(nullif(j.error, ''), 'false'), '0'), nullif(j.error_message, ''))",
-    "duration_ms": "try_cast(coalesce(j.duration_ms, j.duration) AS BIGINT)",
-    "cost_usd": "try_cast(coalesce(j.cost_usd, j.cost_estimate.total_cost_usd, j.cost) AS DECIMAL(28, 12))",
-}
+
+def _fields(alias: str) -> list[str]:
+    """SQL over the parsed event ``j``: the field of this name, and the one at this path."""
+    outer, _, name = alias.partition(".")
+    nested = [f'j."{outer}"."{name}"'] if isinstance(_PARSED.get(outer), dict) else []
+    return [f'j."{alias}"', *nested]
+
+
+_STRUCTURE = _structure(alias for aliases in ALIASES.values() for alias in aliases)
+_PARSED = json.loads(_STRUCTURE)
+
+SOURCE_KEYS = frozenset(_PARSED)
+"""Keys of an event that the promoted columns are computed from."""
+
+
+def _first(fields: Iterable[str]) -> str:
+    return f"coalesce({', '.join(fields)})"
+
+
+def _column(name: str) -> str:
+    fields = [field for alias in ALIASES[name] for field in _fields(alias)]
+    match name:
+        case "event_level":
+            fields.append(f"CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END")
+            return f"regexp_replace(lower({_first(fields)}), '^warn$', 'warning')"
+        case "error":  # false, 0, "" and null are "no error", as in the original
+            return _first(f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields)
+        case "duration_ms":
+            return f"try_cast({_first(fields)} AS BIGINT)"
+        case "cost_usd":
+            return f"try_cast({_first(fields)} AS DECIMAL(28, 12))"
+    return _first(fields)
+
+
+_COLUMNS = {name: _column(name) for name in PROMOTED}
 
 
 def with_columns(frame: Frame, *carried: str) -> Frame:
@@ -123,7 +158,7 @@ def with_columns(frame: Frame, *carried: str) -> Frame:
     Returns:
         lineage, promoted, carried, then ``event``; same rows, same order.
     """
-    parsed = frame.project(f"*, json_transform(event, '{{{_STRUCTURE}}}') AS j")
+    parsed = frame.project(f"*, json_transform(event, '{_STRUCTURE}') AS j")
     columns = [f"{expression} AS {name}" for name, expression in _COLUMNS.items()]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
 

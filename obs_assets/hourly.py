@@ -22,7 +22,14 @@ from obs_assets.destinations.base import Destination, DestinationConfig, Holding
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.webhook import WebhookConfig
-from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, PermanentError, TransientError
+from obs_assets.errors import (
+    ConfigurationError,
+    HourBusyError,
+    HourExpiredError,
+    ObsError,
+    PermanentError,
+    TransientError,
+)
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
@@ -33,6 +40,7 @@ from obs_assets.sources.files import Listing, list_files
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
 from obs_assets.sources.log import Landed, LandedHour, LandingLog
 from obs_assets.sources.replay import count_letters, replay
+from obs_assets.sources.retention import Expiry, due, forgettable, note_expiry, remove_chunks, remove_letters
 from obs_assets.store import Store, connect, make_private_dir
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
@@ -44,6 +52,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
+
+UNREDACTED = STAGES[:2]
+"""Stages whose frames hold events as they were."""
 
 BUSY_AFTER_S = 30
 """How long to wait for another run that is at work on the same hour."""
@@ -139,6 +150,47 @@ class HourlyPipeline:
         source, first_hour = self.config.source, self.config.first_hour
         return replay(source, self.log, first_hour=first_hour, reason=reason, event_file=event_file)
 
+    def expire(self, now: datetime) -> Expiry:
+        """Remove what is not redacted and kept long enough; ``retention_days`` says how long that is.
+
+        Raises:
+            HourBusyError: a landing pass is under way.
+            ConfigurationError, TransientError: the event files cannot be listed; nothing is removed.
+        """
+        days = self.config.retention_days
+        if days is None:
+            return Expiry()
+        hours = due(self.landed(), days=days, now=now)
+        staleness, open_hour = self.staleness(now), self.first_open_hour()
+        held_back = set(hours) if staleness.unreachable else set(staleness.missing)
+        ready = [(hour, seen) for hour, seen in hours.items() if hour < open_hour and hour not in held_back]
+        waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
+        listed = {name for file in self.listing().files for name in (file.path, file.node)}
+        with self.log.lock():
+            letters, size = remove_letters(self.log, days=days, now=now)
+            files = () if waiting else forgettable(self.landed(), listed, days=days, now=now)
+            expired = note_expiry(self.log, ready, files, now)
+            size += remove_chunks(self.log)
+            self.log.remove_folded()
+        size += sum(
+            self._remove_unredacted(parse_hour(key)) for key, hour in self.landed().hours.items() if hour.expired
+        )
+        return Expiry(tuple(expired), waiting, len(files), letters, size)
+
+    def _remove_unredacted(self, hour: Hour) -> int:
+        """Remove the raw and the enriched frame of an hour that has expired; returns their bytes."""
+        paths = [path for stage in UNREDACTED if (path := self.store.frame_path(stage, hour)).exists()]
+        if not paths:
+            return 0
+        try:
+            with self._hold(hour, alone=True):
+                size = sum(path.stat().st_size for path in paths)
+                for path in paths:
+                    path.unlink()
+                return size
+        except HourBusyError:
+            return 0  # somebody reads it: the next run removes it
+
     def is_current(self, hour: Hour) -> bool:
         """Whether every destination's ledger says that it holds all that has landed for an hour.
 
@@ -166,10 +218,11 @@ class HourlyPipeline:
         """What the destinations do not hold of what has landed, by their own ledgers: a few requests to each.
 
         What has expired by ``now``, the clock by default, and is gone stays away; while it is held, it is kept current.
+        An hour whose landed events are kept no longer cannot be built again, and is not asked for.
         """
         now = now or datetime.now(UTC)
         open_hour = self.first_open_hour()
-        landed = {parse_hour(key): hour.generation for key, hour in self.landed().hours.items()}
+        landed = {parse_hour(key): one.generation for key, one in self.landed().hours.items() if not one.expired}
         closed = {hour: generation for hour, generation in landed.items() if hour < open_hour}
         missing: dict[Hour, list[str]] = {}
         unreachable: dict[str, str] = {}
@@ -200,6 +253,7 @@ class HourlyPipeline:
 
         Raises:
             MissingFrameError: the stage before has not built the hour.
+            HourExpiredError: what it would be built from is kept no longer; what there is stays as it is.
             ReceiptError: the counts of the stage before do not add up.
         """
         steps: dict[Stage, Callable[[duckdb.DuckDBPyConnection, Hour], Receipt]] = {
@@ -209,10 +263,19 @@ class HourlyPipeline:
             "sampled_events": self._sampled,
         }
         with self._hold(hour, alone=True), self._connect(f"{stage} {hour}") as connection:
+            self._refuse_expired(stage, hour)
             self._sweep(hour, stage, *(self.destination_names if stage == STAGES[0] else ()))
             # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
             self.store.forget_receipt(stage, hour)
             return self.store.write_receipt(steps[stage](connection, hour), hour)
+
+    def _refuse_expired(self, stage: Stage, hour: Hour) -> None:
+        if stage in (*UNREDACTED, "redacted_events") and self.landed().hour(hour).expired:
+            raise HourExpiredError(
+                f"{hour} has expired: its events before redaction were removed after retention_days, "
+                f"{self.config.retention_days}, so that {stage} cannot be built again. What the destinations hold "
+                f"stays as it is; `obs s3 restore {hour}` brings the hour back from the archive"
+            )
 
     @contextmanager
     def _hold(self, hour: Hour, *, alone: bool) -> Iterator[None]:

@@ -43,7 +43,7 @@ _BLOCKS: Mapping[Stage, tuple[str, ...]] = {
     "sampled_events": ("filter", "sample"),
 }
 
-CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 1, "enriched_events": 2, "redacted_events": 4, "sampled_events": 2}
+CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 2, "redacted_events": 4, "sampled_events": 2}
 """Raised by whoever changes what a stage makes of the same input."""
 
 DEFAULT_PIPELINE = "pipeline"
@@ -82,6 +82,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
             minutes behind; never by default. Closing builds it once more, and ends in the same bytes.
         on_config_change: what a changed configuration or code version does to hours that are built. ``mark``: they show
             as stale and stay as they are until somebody materializes them; ``rebuild``: they are built again.
+        retention_days: how long events are kept that are not redacted: landed ones, dead letters, raw and enriched
+            frames. From the end of their hour or its first landing, whichever is later, and until every destination
+            holds the hour; it cannot be built again afterwards. None keeps them for ever.
         owners: shown on every asset: e-mail addresses or ``team:name``.
         checks: when an hour's checks warn.
         source, enrich, redact, filter, sample: the stages' blocks. Without a redact block events are redacted by mask.
@@ -92,6 +95,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
     refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59)
     on_config_change: Literal["mark", "rebuild"] = "mark"
+    retention_days: int | None = Field(30, ge=1)
     owners: tuple[str, ...] = ()
     checks: ChecksConfig = ChecksConfig()
     source: SourceConfig = SourceConfig()

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obs_assets.events import (
+    ALIASES,
     CONTENT_HASH,
     LEVELS,
     LINEAGE,
@@ -74,8 +76,14 @@ def columns(connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str) 
         ({"duration_ms": "soon"}, {}),
         ({"duration_ms": 2**63}, {}),
         ({"cost_usd": 0.1}, {"cost_usd": Decimal("0.1")}),
-        ({"cost_estimate": {"total_cost_usd": 0.25}, "cost": 9}, {"cost_usd": Decimal("0.25")}),
+        ({"cost_estimate": {"total_cost_usd": 0.25}}, {"cost_usd": Decimal("0.25")}),
+        ({"cost_estimate": {"total_cost_usd": 0.25}, "cost": 9}, {"cost_usd": Decimal(9)}),
+        ({"cost": 9, "cost_usd": 1}, {"cost_usd": Decimal(1)}),
         ({"cost": "1e99"}, {}),
+        ({"log": "text", "event": "user_login", "trace": 1, "service": None}, {}),
+        ({"event": {"action": {"a": 1}}}, {"event_type": '{"a":1}'}),
+        ({"log.level": "WARN", "log": {"level": "error"}}, {"event_level": "warning"}),
+        ({"level": None, "severityText": "Error"}, {"event_level": "error"}),
         ({"id": "x\u0000y"}, {"event_id": "x\u0000y"}),
     ],
 )
@@ -84,6 +92,83 @@ def test_columns_from_the_alternatives(
 ) -> None:
     """The first alternative that is there fills the column; what does not fit stays in the event alone."""
     assert columns(connection, event) == expected
+
+
+OPENTELEMETRY = {"severityText": "WARN", "traceId": "0af7", "spanId": "b7ad", "eventName": "cart.checkout", "body": {}}
+ECS = {
+    "@timestamp": "2025-12-04T10:00:00Z",
+    "log": {"level": "ERROR", "logger": "web"},
+    "event": {"action": "login", "id": "e1", "outcome": "failure"},
+    "trace": {"id": "t1"},
+    "session": {"id": "s1"},
+    "service": {"name": "shop"},
+    "error": {"message": "no"},
+}
+CLOUDTRAIL = {
+    "eventID": "6f8a",
+    "eventName": "PutObject",
+    "eventSource": "s3.amazonaws.com",
+    "errorCode": "AccessDenied",
+    "errorMessage": "Access Denied",
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (OPENTELEMETRY, {"event_level": "warning", "trace_id": "0af7", "event_type": "cart.checkout"}),
+        (
+            ECS,
+            {
+                "event_id": "e1",
+                "event_type": "login",
+                "event_level": "error",
+                "source_name": "shop",
+                "trace_id": "t1",
+                "session_id": "s1",
+                "status": "failure",
+                "error": '{"message":"no"}',
+            },
+        ),
+        (
+            {"log.level": "info", "event.action": "login", "trace.id": "t1", "error.message": "no"},
+            {"event_level": "info", "event_type": "login", "trace_id": "t1", "error": "no"},
+        ),
+        (
+            CLOUDTRAIL,
+            {
+                "event_id": "6f8a",
+                "event_type": "PutObject",
+                "source_name": "s3.amazonaws.com",
+                "error": "Access Denied",
+            },
+        ),
+    ],
+    ids=["opentelemetry", "ecs", "ecs-flat", "cloudtrail"],
+)
+def test_other_conventions(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """OpenTelemetry logs, ECS, nested or as its loggers write it, and CloudTrail fill the same columns."""
+    assert columns(connection, event) == expected
+
+
+@pytest.mark.parametrize("name", PROMOTED)
+def test_aliases_are_looked_at_in_their_order(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Of all aliases of a column, each wins over those after it in the table."""
+    aliases = list(ALIASES[name])
+    for place, alias in enumerate(aliases):
+        assert columns(connection, {other: f"{10 + n}" for n, other in enumerate(aliases[place:])})[name] in {
+            "10",
+            10,
+        }, alias
+
+
+def test_the_page_has_the_table() -> None:
+    """What operators read about columns is what happens."""
+    page = (Path(__file__).parent.parent / "docs" / "landing.md").read_text()
+    for column, aliases in ALIASES.items():
+        assert f"| `{column}` | {', '.join(f'`{alias}`' for alias in aliases)} |" in page
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -96,7 +181,9 @@ def test_status_is_a_level_where_it_names_one(connection: duckdb.DuckDBPyConnect
 @many
 @given(
     event=st.dictionaries(
-        st.sampled_from(["id", "type", "level", "status", "error", "duration", "cost", "cost_estimate", "_source"]),
+        st.sampled_from(
+            ["id", "type", "level", "status", "error", "duration", "cost", "cost_estimate", "_source", "log", "event"]
+        ),
         json_values,
     )
 )

@@ -20,7 +20,7 @@ from obs_assets.components.landing import landing_assets, landing_job
 from obs_assets.components.resources import archive_resource, resource_key
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
-from obs_assets.components.upkeep import upkeep_job, upkeep_schedule
+from obs_assets.components.upkeep import retention_job, retention_schedule, upkeep_job, upkeep_schedule
 from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.destinations.s3 import S3Config
 from obs_assets.hourly import HourlyPipeline
@@ -54,12 +54,17 @@ def pipeline_definitions(
     )
     has_tables = any(isinstance(block, PostgresConfig) for block in config.enabled_destinations)
     upkeep = [upkeep_job(hourly, naming)] if has_tables else []
+    retention = [retention_job(hourly, naming)] if config.retention_days else []
     archives = [block for block in config.enabled_destinations if isinstance(block, S3Config)]
     buckets = {key: archive_resource(hourly, block) for block in archives if (key := resource_key(naming, block))}
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        jobs=[landing, job, *upkeep],
-        schedules=[hourly_schedule(hourly, naming, job), *(upkeep_schedule(naming, each) for each in upkeep)],
+        jobs=[landing, job, *upkeep, *retention],
+        schedules=[
+            hourly_schedule(hourly, naming, job),
+            *(upkeep_schedule(naming, each) for each in upkeep),
+            *(retention_schedule(naming, each) for each in retention),
+        ],
         sensors=[
             new_files_sensor(hourly, naming, landing),
             stale_hours_sensor(hourly, naming, job),

@@ -1,4 +1,4 @@
-"""The tables of events look after themselves: once a day what has expired goes, and what is old is rolled up."""
+"""What is kept for a time only: once a day what has expired goes, and what is old is rolled up."""
 
 from datetime import UTC, datetime
 
@@ -42,4 +42,42 @@ def upkeep_schedule(naming: Naming, job: dg.JobDefinition) -> dg.ScheduleDefinit
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Drops expired leaves and rolls up old ones, each day at 00:40 UTC.",
+    )
+
+
+def retention_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
+    """The job ``remove_expired_events``: what ``obs expire`` does."""
+
+    @dg.op(name=naming.job("expire"), out=dg.Out(dg.Nothing))
+    def expire(context: dg.OpExecutionContext) -> None:
+        try:
+            done = hourly.expire(datetime.now(UTC))
+        except ObsError as error:  # the next day's run takes up what this one has left
+            raise dg.Failure(str(error), allow_retries=False) from None
+        for line in done.sentences():
+            context.log.info(line)
+
+    @dg.job(
+        name=naming.job("remove_expired_events"),
+        description=(
+            "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of "
+            "hours that every destination holds. Harmless to repeat."
+        ),
+        executor_def=dg.in_process_executor,
+    )
+    def remove_expired_events() -> None:
+        expire()
+
+    return remove_expired_events
+
+
+def retention_schedule(naming: Naming, job: dg.JobDefinition) -> dg.ScheduleDefinition:
+    """``remove_expired_events_schedule``: once a day."""
+    return dg.ScheduleDefinition(
+        name=naming.job("remove_expired_events_schedule"),
+        job=job,
+        cron_schedule="50 0 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Removes what retention_days no longer keeps, each day at 00:50 UTC.",
     )

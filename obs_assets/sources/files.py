@@ -122,6 +122,7 @@ class KnownFile:
         within_line: what comes next belongs to a line that was too long.
         within_object: or to an object over many lines that was given up: the column of its bracket, plus 1.
         is_copy: nothing was landed from it, since another file begins with all of its bytes.
+        landed_at: when the last pass began that landed something from it: ISO 8601, UTC.
     """
 
     file_id: str
@@ -138,6 +139,7 @@ class KnownFile:
     within_line: bool = False
     within_object: int = 0
     is_copy: bool = False
+    landed_at: str = ""
 
     def seen_as(self, file: EventFile) -> "KnownFile":
         """This file under the name and inode that it has now."""

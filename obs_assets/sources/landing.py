@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from obs_assets.crash import crash_point
 from obs_assets.errors import ObsError, ReceiptError
 from obs_assets.events import ROW_UID
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import (
     HEAD_BYTES,
     KEPT_RANGES,
@@ -322,6 +322,8 @@ class Pass:
         self._remarks: Counter[str] = Counter()
         own_path = (json_path(config.time_path),) if config.time_path else ()
         self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold, (*own_path, *TIME_PATHS))
+        expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
+        self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
         self._rows: Counter[str] = Counter()
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -457,7 +459,10 @@ class Pass:
             if writing:
                 writing.result()
             self._take_copies(files)
-        sync_file(folder / "dead_letters.parquet")
+        if pq.read_metadata(folder / "dead_letters.parquet").num_rows:
+            sync_file(folder / "dead_letters.parquet")
+        else:
+            (folder / "dead_letters.parquet").unlink()
 
     def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
         """Small files together, large ones in pieces."""
@@ -563,7 +568,7 @@ class Pass:
         told = lines.select(["file_id", "file_offset", "line_hash", "time_text"])
         connection.register("lines", pa.Table.from_batches(told.to_batches(max_chunksize=ROWS_A_TASK), told.schema))
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        timed = connection.sql(_TIMED, params=values).to_arrow_table()
+        timed = self._not_of_expired(connection.sql(_TIMED, params=values).to_arrow_table())
         connection.unregister("lines")
         landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
         for name in timed.column_names:
@@ -574,7 +579,17 @@ class Pass:
             .append_column("collector", pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])))
         )
 
+    def _not_of_expired(self, timed: pa.Table) -> pa.Table:
+        """The rows, those with a reason that came too late for all that their hour has held."""
+        if not len(self._expired):
+            return timed
+        hours = timed["event_time"].cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
+        late = pc.and_(pc.is_null(timed["reason"]), pa.array(np.isin(hours, self._expired)))
+        return timed.set_column(0, "reason", pc.if_else(late, "hour_expired", timed["reason"]))
+
     def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
+        if not dead:
+            return
         for letter in dead:
             files[letter.file].dead_letters += 1
             files[letter.file].dead_bytes += letter.length
@@ -603,9 +618,11 @@ class Pass:
         self._commit(folder, tuple(file.receipt() for file in read))
 
     def _commit(self, folder: Path, receipts: tuple[FileReceipt, ...]) -> None:
+        began_at = self._began_at.isoformat()
+        receipts = tuple(replace(one, file=replace(one.file, landed_at=began_at)) for one in receipts)
         landing = LandingPass(
             number=self._number,
-            began_at=self._began_at.isoformat(),
+            began_at=began_at,
             finished_at=datetime.now(UTC).isoformat(),
             collector=self._collector,
             files=receipts,
@@ -620,6 +637,7 @@ class Pass:
         crash_point("landing.after_commit")
         self._landed.add(landing)
         self._log.save_checkpoint(self._landed)
+        self._log.fold(self._landed)
 
 
 def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:

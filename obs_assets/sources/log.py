@@ -6,17 +6,23 @@
     ├── passes/00000012/          one landing pass, put in place by one rename
     │   ├── pass.json             files with their byte ranges, hours with their rows, the collector
     │   ├── 2025120410-0.parquet  a chunk: lines of one hour
-    │   └── dead_letters.parquet
+    │   └── dead_letters.parquet  if there are any
+    ├── folded-00001000.json      the first thousand pass.json as one
     ├── checkpoint.json           the passes added up; made again from them when it is lost or old
     ├── looked.json               what the last pass saw, also one that found nothing
     └── tmp/                      where DuckDB spills
 
-The passes are the truth. A crash leaves a folder that no rename has published, and the next pass removes it.
+The passes are the truth, those that were folded included. A crash leaves a folder that no rename has published, and the
+next pass removes it.
 """
 
+import contextlib
+import functools
+import itertools
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -26,12 +32,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
 from obs_assets.store import make_private_dir, replacing, sync_file
 
-_CHECKPOINT_FORM = 3
+_CHECKPOINT_FORM = 4
+
+FOLD_AT = 1000
+"""So many passes are folded into one record: landing once a minute, a year has half a million of them."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,15 @@ class LandedHour:
         generation: the number of the last pass that brought it bytes: grows, never falls.
         rows: events.
         chunks: paths below ``landed/passes``.
+        since: when the first pass began that brought it bytes: ISO 8601, UTC.
+        expired: the chunks were removed since it was kept long enough.
     """
 
     generation: int = 0
     rows: int = 0
     chunks: tuple[str, ...] = ()
+    since: str = ""
+    expired: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,20 @@ class FileReceipt:
     separator_bytes: int
     copied_bytes: int = 0
 
+    def __add__(self, later: "FileReceipt") -> "FileReceipt":
+        """What this pass and a later one did."""
+        return FileReceipt(
+            later.file,
+            self.start,
+            later.end,
+            self.events + later.events,
+            self.event_bytes + later.event_bytes,
+            self.dead_letters + later.dead_letters,
+            self.dead_bytes + later.dead_bytes,
+            self.separator_bytes + later.separator_bytes,
+            self.copied_bytes + later.copied_bytes,
+        )
+
 
 @dataclass(frozen=True)
 class LandingPass:
@@ -79,6 +107,8 @@ class LandingPass:
         hours: partition key → rows landed, and chunks.
         dead_letters: reason → count.
         remarks: events landed with something changed or assumed: what → count.
+        expired: hours whose chunks are no longer kept.
+        forgotten: ids of files that nobody needs to know any more.
     """
 
     number: int
@@ -89,6 +119,8 @@ class LandingPass:
     hours: Mapping[str, LandedHour]
     dead_letters: Mapping[str, int]
     remarks: Mapping[str, int] = field(default_factory=dict)
+    expired: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,8 +162,15 @@ class Landed:
         for receipt in landing.files:
             self.files[receipt.file.file_id] = receipt.file
         for key, new in landing.hours.items():
-            old = self.hours.get(key, LandedHour())
-            self.hours[key] = LandedHour(landing.number, old.rows + new.rows, old.chunks + new.chunks)
+            old = self.hours.get(key)
+            if old is None or old.expired:  # restored from the archive
+                self.hours[key] = replace(new, since=new.since or landing.began_at)
+            else:
+                self.hours[key] = LandedHour(new.generation, old.rows + new.rows, old.chunks + new.chunks, old.since)
+        for key in landing.expired:
+            self.hours[key] = replace(self.hours[key], chunks=(), expired=True)
+        for file_id in landing.forgotten:
+            del self.files[file_id]
 
     def hour(self, hour: Hour) -> LandedHour:
         """What has landed for an hour; generation 0 when nothing has."""
@@ -182,9 +221,62 @@ class LandingLog:
     def load(self) -> Landed:
         """The state: the checkpoint and whatever passes came after it."""
         landed = self._read_checkpoint()
-        while (path := self._pass_dir(landed.last_pass + 1) / "pass.json").exists():
+        if landed.last_pass < self._folded_until():
+            landed = Landed()
+            landed.add(read_pass(self._folded_path(self._folded_until())))
+        while (path := self.pass_dir(landed.last_pass + 1) / "pass.json").exists():
             landed.add(read_pass(path))
         return landed
+
+    def passes(self) -> Iterator[LandingPass]:
+        """All of them in order, the folded ones as one."""
+        folded = self._folded_until()
+        if folded:
+            yield read_pass(self._folded_path(folded))
+        for number in itertools.count(folded + 1):
+            path = self.pass_dir(number) / "pass.json"
+            if not path.exists():
+                return
+            yield read_pass(path)
+
+    def fold(self, landed: Landed, *, at: int = FOLD_AT) -> None:
+        """Make one record of the passes when there are many, holding the lock; they stay as they are until it is whole.
+
+        Args:
+            landed: all passes added up.
+            at: how many are many.
+        """
+        before = self._folded_until()
+        if landed.last_pass - before < at:
+            return
+        folded = functools.reduce(_folded, self.passes())
+        known = tuple(receipt for receipt in folded.files if receipt.file.file_id in landed.files)
+        folded = replace(folded, files=known, hours=landed.hours)
+        with replacing(self._folded_path(landed.last_pass)) as aside:
+            aside.write_text(json.dumps(asdict(folded), sort_keys=True))
+        crash_point("fold.after_record")
+        self.remove_folded()
+
+    def remove_folded(self) -> None:
+        """Remove what a newer record has in it, and folded passes of which no chunk is kept; holding the lock.
+
+        The others keep their ``pass.json``, which tells what was read together with the chunks.
+        """
+        until = self._folded_until()
+        for path in self.root.glob("folded-*.json"):
+            if path != self._folded_path(until):
+                path.unlink()
+        for folder in self.passes_dir.glob("[0-9]*"):
+            if int(folder.name) <= until and not any(folder.glob("[0-9]*.parquet")):
+                (folder / "pass.json").unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it still holds dead letters
+                    folder.rmdir()
+
+    def _folded_until(self) -> int:
+        return max((int(path.stem.removeprefix("folded-")) for path in self.root.glob("folded-*.json")), default=0)
+
+    def _folded_path(self, number: int) -> Path:
+        return self.root / f"folded-{number:08d}.json"
 
     def begin(self, number: int) -> Path:
         """A folder to prepare a pass in; whatever an earlier, killed attempt left is removed."""
@@ -198,7 +290,7 @@ class LandingLog:
         with replacing(prepared / "pass.json") as aside:
             aside.write_text(json.dumps(asdict(landing), sort_keys=True))
         sync_file(prepared)
-        prepared.replace(self._pass_dir(landing.number))
+        prepared.replace(self.pass_dir(landing.number))
         sync_file(self.passes_dir)
 
     def save_checkpoint(self, landed: Landed) -> None:
@@ -243,7 +335,8 @@ class LandingLog:
         sums = [_counts(self.passes_dir / number / "pass.json") for number in numbers]
         return sum(dead for dead, _ in sums), sum(events for _, events in sums)
 
-    def _pass_dir(self, number: int) -> Path:
+    def pass_dir(self, number: int) -> Path:
+        """The folder of a pass."""
         return self.passes_dir / f"{number:08d}"
 
     def _read_checkpoint(self) -> Landed:
@@ -286,7 +379,25 @@ def read_pass(path: Path) -> LandingPass:
     values = json.loads(path.read_text())
     receipts = [FileReceipt(**{**receipt, "file": known_from_json(receipt["file"])}) for receipt in values["files"]]
     hours = {parse_hour(key).key: _landed_hour(value) for key, value in values["hours"].items()}
-    return LandingPass(**{**values, "files": tuple(receipts), "hours": hours})
+    lists = {name: tuple(values.get(name, ())) for name in ("expired", "forgotten")}
+    return LandingPass(**{**values, **lists, "files": tuple(receipts), "hours": hours})
+
+
+def _folded(before: LandingPass, later: LandingPass) -> LandingPass:
+    """Two passes as one, but for the hours: `Landed` adds those up."""
+    files = {receipt.file.file_id: receipt for receipt in before.files}
+    for receipt in later.files:
+        known = files.get(receipt.file.file_id)
+        files[receipt.file.file_id] = known + receipt if known else receipt
+    return replace(
+        later,
+        began_at=before.began_at,
+        files=tuple(files.values()),
+        dead_letters=dict(Counter(before.dead_letters) + Counter(later.dead_letters)),
+        remarks=dict(Counter(before.remarks) + Counter(later.remarks)),
+        expired=(),
+        forgotten=(),
+    )
 
 
 def _landed_hour(value: dict[str, Any]) -> LandedHour:

@@ -59,8 +59,19 @@ def names(things: "Iterable[Any] | None") -> list[str]:
 def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
     """Asset keys, jobs, the schedule and sensors are in people's scripts: renaming one breaks them."""
     assert sorted(key.to_user_string() for key in definitions.resolve_all_asset_keys()) == sorted(EDGES)
-    assert names(definitions.jobs) == ["dispatch_alerts", "hourly_pipeline", "land_event_files", "postgres_upkeep"]
-    schedules = ["dispatch_alerts_schedule", "hourly_pipeline_schedule", "postgres_upkeep_schedule"]
+    assert names(definitions.jobs) == [
+        "dispatch_alerts",
+        "hourly_pipeline",
+        "land_event_files",
+        "postgres_upkeep",
+        "remove_expired_events",
+    ]
+    schedules = [
+        "dispatch_alerts_schedule",
+        "hourly_pipeline_schedule",
+        "postgres_upkeep_schedule",
+        "remove_expired_events_schedule",
+    ]
     assert names(definitions.schedules) == schedules
     assert names(definitions.sensors) == ["event_file_sensor", "stale_hour_sensor"]
     checks = definitions.resolve_asset_graph().asset_check_keys
@@ -150,9 +161,14 @@ def test_a_second_pipeline_has_names_of_its_own(definitions: dg.Definitions, tmp
     dg.Definitions.validate_loadable(both)
     keys = {key.to_user_string() for key in both.resolve_all_asset_keys()}
     assert keys == EDGES.keys() | {f"audit/{name}" for name in EDGES}
-    jobs = ["dispatch_alerts", "hourly_pipeline", "land_event_files", "postgres_upkeep"]
+    jobs = ["dispatch_alerts", "hourly_pipeline", "land_event_files", "postgres_upkeep", "remove_expired_events"]
     assert names(second.jobs) == [f"audit_{job}" for job in jobs]
-    schedules = ["dispatch_alerts_schedule", "hourly_pipeline_schedule", "postgres_upkeep_schedule"]
+    schedules = [
+        "dispatch_alerts_schedule",
+        "hourly_pipeline_schedule",
+        "postgres_upkeep_schedule",
+        "remove_expired_events_schedule",
+    ]
     assert names(second.schedules) == [f"audit_{schedule}" for schedule in schedules]
     assert names(second.sensors) == ["audit_event_file_sensor", "audit_stale_hour_sensor"]
 

@@ -60,4 +60,34 @@ def test_the_schedule_runs_daily_from_the_start(deployment: Deployment) -> None:
     assert schedule.cron_schedule == "40 0 * * *"
     without = keeping(deployment, {"type": "s3"}).definitions
     assert "postgres_upkeep" not in [job.name for job in without.jobs or ()]
-    assert [found.name for found in without.schedules or ()] == ["hourly_pipeline_schedule"]
+    assert [found.name for found in without.schedules or ()] == [
+        "hourly_pipeline_schedule",
+        "remove_expired_events_schedule",
+    ]
+
+
+def test_a_run_removes_what_is_kept_no_longer(deployment: Deployment) -> None:
+    """The job lets the hour expire; a run that would build it again is red, says why, and changes nothing."""
+    config = harness.everything_kept(deployment.events_dir, destinations=[{"type": "s3"}], retention_days=1)
+    kept = replace(deployment, config=config)
+    hour = Hour.of(TODAY - timedelta(days=3))
+    harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour(hour))
+    kept.hourly.land(now=TODAY - timedelta(days=2))
+    harness.build(kept.hourly, hour)
+    job = kept.definitions.resolve_job_def("remove_expired_events")
+    assert job.execute_in_process(instance=kept.instance).success
+    assert kept.hourly.landed().hour(hour).expired
+    assert not kept.hourly.store.frame_path("raw_events", hour).exists()
+    before = kept.hourly.store.read_receipt("sampled_events", hour)
+    pipeline = kept.definitions.resolve_job_def("hourly_pipeline")
+    result = pipeline.execute_in_process(instance=kept.instance, partition_key=hour.key, raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert "has expired" in (failure.message + str(failure.event_specific_data))
+    assert kept.hourly.store.read_receipt("sampled_events", hour) == before
+
+
+def test_what_is_kept_for_ever_needs_no_job(deployment: Deployment) -> None:
+    """retention_days: null."""
+    config = harness.everything_kept(deployment.events_dir, retention_days=None)
+    without = replace(deployment, config=config).definitions
+    assert "remove_expired_events" not in [job.name for job in without.jobs or ()]

@@ -35,6 +35,11 @@ def run_replay(env: Mapping[str, str], crash_at: str = "") -> int:
     return _end_of(_replay, {**env, "OBS_CRASH_AT": crash_at})
 
 
+def run_expiry(env: Mapping[str, str], now: datetime, crash_at: str = "") -> int:
+    """Close hours up to ``now`` and remove what has expired; returns the exit code."""
+    return _end_of(_expire, {**env, "OBS_CRASH_AT": crash_at}, now)
+
+
 def _end_of(target: Callable[..., None], *arguments: Any) -> int:
     process = _processes.Process(target=target, args=arguments)
     process.start()
@@ -52,6 +57,12 @@ def _run(env: Mapping[str, str], key: str) -> None:
     _hold_still()
     hourly.land(now=NOW)
     build(hourly, parse_hour(key))
+
+
+def _expire(env: Mapping[str, str], now: datetime) -> None:
+    hourly = _hourly(env)
+    hourly.land(now=now)
+    hourly.expire(now)
 
 
 def _replay(env: Mapping[str, str]) -> None:

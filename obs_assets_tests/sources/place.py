@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from obs_assets.hours import parse_hour
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.landing import LandingReport, land
-from obs_assets.sources.log import FileReceipt, LandingLog, read_pass
+from obs_assets.sources.log import FileReceipt, LandingLog
 
 START = parse_hour("2031-01-01-00:00")
 NEVER = 1 << 30
@@ -97,10 +97,10 @@ class Place:
         return [(row["reason"], row["raw"]) for row in rows]
 
     def receipts(self) -> dict[str, list[FileReceipt]]:
-        """File id → what each pass did with it."""
+        """File id → what each pass did with it, the folded ones together."""
         receipts = defaultdict(list)
-        for path in sorted(self.log.passes_dir.glob("[0-9]*/pass.json")):
-            for receipt in read_pass(path).files:
+        for landing_pass in self.log.passes():
+            for receipt in landing_pass.files:
                 receipts[receipt.file.file_id].append(receipt)
         return receipts
 

@@ -1,0 +1,145 @@
+"""What is not redacted does not stay for ever: landed events, dead letters, and what the log knows of files long gone.
+
+An hour expires so many days after its end or its first landing, whichever is later, and never before every destination
+holds it. The log says so first, in a pass of its own that appears whole; then the bytes are removed. A run that is
+killed in between leaves an expired hour's bytes, and the next one removes them.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from obs_assets.crash import crash_point
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.sources.landing import collector
+from obs_assets.sources.log import Landed, LandedHour, LandingLog, LandingPass
+
+FORGET_AFTER = timedelta(days=2)
+"""A file is forgotten so long after its events have expired: one may lie a day ahead of its landing."""
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """What a run of retention did.
+
+    Attributes:
+        hours: that expired now.
+        waiting: hours that are due, but not held by every destination as they have landed.
+        files_forgotten: files that are gone and of which nothing is kept any more.
+        letters_removed: dead letters that were due.
+        removed_bytes: what all that took on disk.
+    """
+
+    hours: tuple[Hour, ...] = ()
+    waiting: tuple[Hour, ...] = ()
+    files_forgotten: int = 0
+    letters_removed: int = 0
+    removed_bytes: int = 0
+
+    def sentences(self) -> list[str]:
+        """What to tell."""
+        told = [
+            f"{len(self.hours):,} hours have expired: they cannot be built again, what the destinations hold stays",
+            f"{self.removed_bytes:,} bytes removed, {self.letters_removed:,} dead letters among them; "
+            f"{self.files_forgotten:,} files forgotten",
+        ]
+        if self.waiting:
+            told.append(
+                f"{len(self.waiting):,} more hours are due, the oldest {self.waiting[0]}, but are not closed, or not "
+                "held by every destination as they have landed"
+            )
+        return told
+
+
+def due(landed: Landed, *, days: int, now: datetime) -> dict[Hour, LandedHour]:
+    """The hours whose time is over by ``now`` and that have not expired yet, oldest first."""
+    found = {parse_hour(key): hour for key, hour in sorted(landed.hours.items()) if not hour.expired}
+    age = timedelta(days=days)
+    return {
+        hour: held for hour, held in found.items() if max(hour.end, datetime.fromisoformat(held.since)) + age <= now
+    }
+
+
+def forgettable(landed: Landed, listed: Collection[str], *, days: int, now: datetime) -> tuple[str, ...]:
+    """Ids of files that are not there any more, and from which nothing has landed that could still be kept.
+
+    One that came back would be read again: its events belong to hours that have expired, and become dead letters.
+    """
+    age = timedelta(days=days) + FORGET_AFTER
+    return tuple(
+        sorted(
+            file.file_id
+            for file in landed.files.values()
+            if file.path not in listed and file.node not in listed and _is_old(file.landed_at, now - age)
+        )
+    )
+
+
+def _is_old(moment: str, limit: datetime) -> bool:
+    return bool(moment) and datetime.fromisoformat(moment) <= limit
+
+
+def note_expiry(
+    log: LandingLog, hours: Iterable[tuple[Hour, LandedHour]], files: tuple[str, ...], now: datetime
+) -> list[Hour]:
+    """Let hours expire that are still as they were when it was decided, and forget files; holding the log's lock."""
+    landed = log.load()
+    expired = [hour for hour, seen in hours if landed.hour(hour) == seen]
+    if not expired and not files:
+        return []
+    number, moment = landed.last_pass + 1, now.isoformat()
+    landing = LandingPass(
+        number=number,
+        began_at=moment,
+        finished_at=moment,
+        collector=collector(),
+        files=(),
+        hours={},
+        dead_letters={},
+        expired=tuple(hour.key for hour in expired),
+        forgotten=files,
+    )
+    log.commit(log.begin(number), landing)
+    crash_point("retention.after_commit")
+    landed.add(landing)
+    log.save_checkpoint(landed)
+    return expired
+
+
+def remove_chunks(log: LandingLog) -> int:
+    """Remove the chunks that no hour refers to, holding the log's lock; returns their bytes."""
+    kept = {path for hour in log.load().hours.values() for path in log.chunk_paths(hour)}
+    return sum(_remove(path) for path in log.passes_dir.glob("[0-9]*/[0-9]*-*.parquet") if path not in kept)
+
+
+def remove_letters(log: LandingLog, *, days: int, now: datetime) -> tuple[int, int]:
+    """Remove dead letters first seen so many days ago, holding the log's lock; how many, and their bytes."""
+    letters = size = 0
+    for path, first_seen, rows in _dead_letters(log):
+        if first_seen + timedelta(days=days) <= now:
+            letters += rows
+            size += _remove(path)
+    for path in log.passes_dir.glob("[0-9]*/replayed.parquet"):
+        passes = pq.read_table(path, columns=["pass"])["pass"].unique().to_pylist()
+        if not any((log.pass_dir(number) / "dead_letters.parquet").exists() for number in passes):
+            size += _remove(path)
+    return letters, size
+
+
+def _dead_letters(log: LandingLog) -> Iterator[tuple[Path, datetime, int]]:
+    for path in sorted(log.passes_dir.glob("[0-9]*/dead_letters.parquet")):
+        moments = pq.read_table(path, columns=["landed_at"])["landed_at"]
+        if len(moments):
+            yield path, moments[0].as_py(), len(moments)
+
+
+def _remove(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        size = path.stat().st_size
+        path.unlink()
+        return size
+    return 0
