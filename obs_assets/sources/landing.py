@@ -627,7 +627,8 @@ class Pass:
             collector=self._collector,
             files=receipts,
             hours={
-                key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key])) for key in sorted(self._rows)
+                key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key]), began_at)
+                for key in sorted(self._rows)
             },
             dead_letters=dict(self._dead_letters),
             remarks=dict(self._remarks),
