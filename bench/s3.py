@@ -113,9 +113,12 @@ def multiply(copies: int) -> None:
     larger.replace(path)
 
 
+def frame_path() -> Path:
+    return next((DATA / "obs").glob("pipelines/pipeline/frames/redacted_events/*.parquet"))
+
+
 def frame_of(connection):  # type: ignore[no-untyped-def]
-    path = next((DATA / "obs").glob("pipelines/pipeline/frames/redacted_events/*.parquet"))
-    return connection.read_parquet(str(path)).project("*, 1.0::DOUBLE AS weight")
+    return connection.read_parquet(str(frame_path())).project("*, 1.0::DOUBLE AS weight")
 
 
 def write_lines(events: int) -> dict[str, float]:
@@ -144,11 +147,11 @@ def _deliver(events: int, options: dict[str, str]) -> dict[str, float]:
     from obs_assets.destinations.s3 import S3Config, S3Destination
     from obs_assets.hours import parse_hour
     from obs_assets.receipts import InputVersion
-    from obs_assets.store import connect
+    from obs_assets.store import connect_to_stream
 
     prefix = f"bench/{time.time_ns()}"
     destination = S3Destination(S3Config(prefix=prefix, compression_level=LEVEL, **options), hourly().s3)
-    with connect(DATA / "obs" / "spill", threads=1) as connection:  # as `HourlyPipeline` does
+    with connect_to_stream(DATA / "obs" / "spill", frame_path()) as connection:  # as `HourlyPipeline` does
         began = time.perf_counter()
         offer = Offer(frame_of(connection), parse_hour(HOUR), InputVersion(1, "", ""), events, "")
         delivery = destination.deliver(offer)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cached_property
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import duckdb
@@ -41,7 +42,7 @@ from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
 from obs_assets.sources.log import Landed, LandedHour, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry, due, forgettable, note_expiry, remove_chunks, remove_letters
-from obs_assets.store import Store, connect, make_private_dir
+from obs_assets.store import Store, connect, connect_to_stream, make_private_dir
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
@@ -305,12 +306,13 @@ class HourlyPipeline:
         return connect(self.store.temp_dir)
 
     @contextmanager
-    def _connect(self, work: str, *, streams: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(self, work: str, *, stream: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection whose errors are ours; DuckDB's own may quote events.
 
-        One that only streams reads ahead on one thread: it is fast enough for who takes the rows, in half the memory.
+        One that only streams a file reads ahead on one thread: it is fast enough for who takes the rows, in half the
+        memory.
         """
-        with connect(self.store.temp_dir, threads=1) if streams else self._database.cursor() as connection:
+        with connect_to_stream(self.store.temp_dir, stream) if stream else self._database.cursor() as connection:
             try:
                 yield connection
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
@@ -442,7 +444,8 @@ class HourlyPipeline:
         self, config: DestinationConfig, destination: Destination, hour: Hour, *, run_id: str, rebuild: bool
     ) -> Receipt:
         name = asset_name(config)
-        with self._connect(f"{name} {hour}", streams=isinstance(config, S3Config)) as connection:
+        source = self.store.frame_path(f"{config.from_}_events", hour)
+        with self._connect(f"{name} {hour}", stream=source if isinstance(config, S3Config) else None) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
             sent = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)

@@ -42,4 +42,4 @@ def restore(archive: S3Destination, hourly: HourlyPipeline, hour: Hour) -> Landi
         raise ConfigurationError(f"{hour} is before the first hour of {hourly.name!r}: set start in its pipeline file")
     with archive.archived(hour, make_private_dir(hourly.store.temp_dir)) as objects:
         named = ((f"{archive.place.url}/{archived.key}", archived.path) for archived in objects)
-        return land_archived(hourly.log, hour, named, rows_of)
+        return land_archived(hourly.log, hour, named, rows_of, time_path=hourly.config.source.time_path)

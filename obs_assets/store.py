@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
 from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError, ReceiptError
@@ -49,6 +50,18 @@ def connect(temp_dir: Path, *, memory_limit: str = "1GB", threads: int | None = 
     connection = duckdb.connect(config=options)
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+def connect_to_stream(temp_dir: Path, path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reads one Parquet file from its beginning to its end, in no more memory than that takes.
+
+    DuckDB fills what it is given. What it needs is the largest row group less than three times, as was measured.
+    """
+    largest = 0
+    if path.exists():
+        stored = pq.read_metadata(path)
+        largest = max((stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)), default=0)
+    return connect(temp_dir, threads=1, memory_limit=f"{max(256, 3 * largest // 2**20)}MiB")
 
 
 def make_private_dir(path: Path) -> Path:

@@ -50,6 +50,51 @@ def test_an_hour_comes_back_as_it_was_archived(settings: Settings, tmp_path: Pat
     assert fresh.log.load().files == {}
 
 
+def test_an_events_time_is_where_the_pipeline_looks_for_it(settings: Settings, tmp_path: Path) -> None:
+    """With time_path an event keeps its time: not the one of another field, nor the beginning of its hour."""
+    events = [
+        {"data": {"at": f"{HOUR.start:%Y-%m-%dT%H}:4{n}:00Z"}, "timestamp": f"{HOUR.start:%Y-%m-%dT%H}:00:01Z", "n": n}
+        for n in range(3)
+    ]
+    harness.write_events(tmp_path / "events" / "a.jsonl", events)
+    source = {"events_dir": str(tmp_path / "events"), "time_path": "data.at"}
+    blocks = [{"type": "s3", "from": "redacted"}]
+    config = harness.everything_kept(tmp_path / "events", source=source, destinations=blocks)
+    hourly = HourlyPipeline(config, settings)
+    hourly.land()
+    harness.build(hourly, HOUR)
+    before = frame(hourly)
+    assert [time.minute for _, time, _ in before] == [40, 41, 42]
+    shutil.rmtree(settings.data_dir)
+    (tmp_path / "events" / "a.jsonl").unlink()
+    fresh = HourlyPipeline(config, settings)
+    restore(archive_of(fresh), fresh, HOUR)
+    harness.build(fresh, HOUR)
+    assert frame(fresh) == before
+
+
+def test_a_sample_comes_back_as_the_sample(settings: Settings, tmp_path: Path) -> None:
+    """What was archived after sampling keeps its weights: it is not sampled once more, and nothing is uploaded."""
+    many = [harness.at(HOUR, n, {"id": f"e{n}", "level": "info", "type": "t"}) for n in range(200)]
+    harness.write_events(tmp_path / "events" / "a.jsonl", [*many, *harness.an_hour()])
+    config = harness.everything_kept(
+        tmp_path / "events", sample={"success_rate": 0.25}, destinations=[{"type": "s3", "from": "sampled"}]
+    )
+    hourly = HourlyPipeline(config, settings)
+    hourly.land()
+    harness.build(hourly, HOUR)
+    before = frame(hourly, "sampled_events")
+    assert 20 < len(before) < 120
+    assert sum('"weight":4' in event for _, _, event in before) > 10
+    shutil.rmtree(settings.data_dir)
+    (tmp_path / "events" / "a.jsonl").unlink()
+    fresh = HourlyPipeline(config, settings)
+    assert restore(archive_of(fresh), fresh, HOUR).hours == {HOUR.key: len(before)}
+    harness.build(fresh, HOUR)
+    assert frame(fresh, "sampled_events") == before
+    assert fresh.deliver("s3_archive", HOUR).kept == 0
+
+
 def test_what_has_landed_is_not_landed_again(settings: Settings, tmp_path: Path) -> None:
     """A restore is a no-op where the hour has its rows, adds what is missing, and is a no-op when repeated."""
     file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())

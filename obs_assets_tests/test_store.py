@@ -12,7 +12,7 @@ import pytest
 from obs_assets import store
 from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError
 from obs_assets.receipts import InputVersion, Receipt
-from obs_assets.store import Store, connect, make_private_dir, replacing, write_parquet
+from obs_assets.store import Store, connect, connect_to_stream, make_private_dir, replacing, write_parquet
 from obs_assets_tests.frames import HOUR
 
 
@@ -155,3 +155,18 @@ def test_receipts_are_kept_by_stage_and_hour(tmp_path: Path) -> None:
     kept.forget_receipt("raw_events", HOUR)
     kept.forget_receipt("raw_events", HOUR)
     assert kept.find_receipt("raw_events", HOUR) is None
+
+
+def test_a_stream_has_room_for_the_largest_row_group(tmp_path: Path) -> None:
+    """An hour of long events is read all the same: memory follows the row group, not a fixed limit."""
+    path = tmp_path / "frame.parquet"
+    with duckdb.connect() as connection:
+        long = "array_to_string(list_transform(range(400), lambda n: md5((n * i)::VARCHAR)), '')"
+        connection.sql(f"SELECT i, {long} AS event FROM range(24_000) AS t(i)").write_parquet(
+            str(path), compression="lz4_raw", row_group_size=61_440
+        )
+    with connect_to_stream(tmp_path / "spill", path) as connection:
+        read = connection.read_parquet(str(path)).project("event").to_arrow_reader(2048)
+        assert sum(len(batch) for batch in read) == 24_000
+    with connect_to_stream(tmp_path / "spill", tmp_path / "missing.parquet") as connection:
+        assert connection.sql("SELECT current_setting('memory_limit')").fetchall() == [("256.0 MiB",)]

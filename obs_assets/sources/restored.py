@@ -7,7 +7,7 @@ enrichment leave alone what they did before, so that the hour rebuilt from it is
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,24 +19,20 @@ from obs_assets.events import Frame, quote
 from obs_assets.hours import Hour
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, collector
 from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
-from obs_assets.sources.times import EVENT_TIME, TIME_TEXT, TIME_VALUES
+from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text, time_values
 from obs_assets.store import connect, sync_file, write_parquet
 
 Rows = Callable[[duckdb.DuckDBPyConnection, Path], Frame]
 
-# An event without a time of its own happened at some time of its hour.
-_TIMED = f"""
-SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
-    $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
-        THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector, line
-FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {TIME_TEXT} AS time_text
-FROM (SELECT *, {TIME_VALUES} AS times, $landed_at AS landed_at, $start AS first_hour FROM archived)))
-"""
-
 
 def land_archived(
-    log: LandingLog, hour: Hour, objects: Iterable[tuple[str, Path]], rows_of: Rows, *, now: datetime | None = None
+    log: LandingLog,
+    hour: Hour,
+    objects: Iterable[tuple[str, Path]],
+    rows_of: Rows,
+    *,
+    time_path: str | None = None,
+    now: datetime | None = None,
 ) -> LandingReport:
     """Land what the objects of an archived hour hold and the hour does not, as one pass: all of it or nothing.
 
@@ -45,12 +41,14 @@ def land_archived(
         hour: which hour.
         objects: the URL of each object, and its file.
         rows_of: reads such a file: ``row_uid``, ``event``, and ``length``, the bytes that the row took there.
+        time_path: where the pipeline looks for an event's time first.
         now: the landing time; the clock by default.
 
     Raises:
         HourBusyError: a landing pass is under way.
         PermanentError: a row has no row_uid.
     """
+    paths = ((json_path(time_path),) if time_path else ()) + TIME_PATHS
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
         landed = log.load()
@@ -62,7 +60,7 @@ def land_archived(
             for part, (key, path) in enumerate(objects):
                 crash_point("landing.before_chunk")
                 chunk = folder / f"{hour.stamp}-{part}.parquet"
-                fresh = _fresh(connection, rows_of(connection, path), key, hour, began_at)
+                fresh = _fresh(connection, rows_of(connection, path), key, hour, began_at, paths)
                 write_parquet(fresh.project(", ".join(LANDED_SCHEMA.names)), chunk)
                 written = connection.read_parquet(str(chunk)).aggregate("count(*), count(row_uid)").fetchall()[0]
                 if written[0] != written[1]:
@@ -94,6 +92,19 @@ def land_archived(
     return LandingReport(number, hours={hour.key: rows})
 
 
+def _timed(paths: Sequence[str]) -> str:
+    """SQL of the archived rows with the columns of a chunk."""
+    # An event without a time of its own happened at some time of its hour.
+    return f"""
+SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
+    $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
+        THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector, line
+FROM (SELECT *, {EVENT_TIME} AS event_time
+FROM (SELECT *, {time_text(paths)} AS time_text
+FROM (SELECT *, {time_values(paths)} AS times, $landed_at AS landed_at, $start AS first_hour FROM archived)))
+"""
+
+
 def _note_row_uids(connection: duckdb.DuckDBPyConnection, chunks: list[Path]) -> None:
     """The rows that the hour holds, as a table ``known``."""
     connection.execute("CREATE TEMP TABLE known (row_uid VARCHAR)")
@@ -101,7 +112,14 @@ def _note_row_uids(connection: duckdb.DuckDBPyConnection, chunks: list[Path]) ->
         connection.read_parquet([str(chunk) for chunk in chunks]).project("row_uid").insert_into("known")
 
 
-def _fresh(connection: duckdb.DuckDBPyConnection, rows: Frame, key: str, hour: Hour, landed_at: datetime) -> Frame:
+def _fresh(  # noqa: PLR0917
+    connection: duckdb.DuckDBPyConnection,
+    rows: Frame,
+    key: str,
+    hour: Hour,
+    landed_at: datetime,
+    paths: Sequence[str],
+) -> Frame:
     """Of an object's rows those that the hour does not hold, with the columns of a chunk."""
     numbered = rows.project(
         "row_uid, event AS line, (sum(length) OVER (ROWS UNBOUNDED PRECEDING) - length)::BIGINT AS file_offset"
@@ -116,7 +134,7 @@ def _fresh(connection: duckdb.DuckDBPyConnection, rows: Frame, key: str, hour: H
         "$key": quote(key),
         "$collector": quote(json.dumps(collector(), separators=(",", ":"))),
     }
-    statement = _TIMED
+    statement = _timed(paths)
     for name, value in values.items():
         statement = statement.replace(name, value)
     return connection.sql(

@@ -273,6 +273,11 @@ def _key(config: SampleConfig) -> str:
     return f"coalesce({', '.join(given)}, row_uid)"
 
 
-# An event that another sampler has seen: rare, so that writing its numbers anew does no harm.
-_WITHOUT_SAMPLING = """CASE WHEN dropped_by IS NULL AND json_exists(event, '$._sampling')
-    THEN json_merge_patch(event, '{"_sampling": null}')::VARCHAR ELSE event END"""
+# What this sampler wrote comes off as text, so that an event restored from an archive stays as it was. What another has
+# written, anywhere in the event, is rare: that numbers are written anew does no harm.
+_OURS = r""",?"_sampling":\{"rate":[0-9.e-]+,"strategy":"[a-z]+","weight":[0-9.e-]+\}\}$"""
+_WITHOUT_OURS = f"regexp_replace(event, {quote(_OURS)}, '}}')"
+_WITHOUT_SAMPLING = f"""CASE WHEN dropped_by IS NULL AND json_exists(event, '$._sampling')
+    THEN CASE WHEN json_exists({_WITHOUT_OURS}, '$._sampling')
+        THEN json_merge_patch(event, '{{"_sampling": null}}')::VARCHAR ELSE {_WITHOUT_OURS} END
+    ELSE event END"""

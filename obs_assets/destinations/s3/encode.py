@@ -232,8 +232,8 @@ def _reaching(ends: npt.NDArray[np.int64], size: int) -> int:
 
 # -- Parquet -----------------------------------------------------------------------------------------------------------
 
-GROUP_ROWS = 32_768
-GROUP_BYTES = 32 * MIB
+GROUP_ROWS = 16_384
+GROUP_BYTES = 8 * MIB
 PARQUET_COLUMNS = (*LINEAGE, *PROMOTED, "weight", "event")
 
 
