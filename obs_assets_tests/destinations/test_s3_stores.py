@@ -24,7 +24,10 @@ from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ColdArchiveError, ConfigurationError, HourBusyError, PermanentError, TransientError
-from obs_assets.settings import S3Settings
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.settings import S3Settings, Settings
+from obs_assets.verify import verify
+from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -206,6 +209,27 @@ def test_what_lies_cold_is_compared_by_checksums(
         destination.read_back(duck, HOUR)
 
 
+@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
+def test_obs_verify_of_a_cold_hour(bucket: tuple[S3Settings, "S3Client"], tmp_path: Path, storage_class: str) -> None:
+    """The hour counts as held, and the verdict says that it was compared unread; an exchanged object is found."""
+    server, client = bucket
+    harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
+    config = harness.everything_kept(
+        tmp_path / "events", destinations=[{"type": "s3", "storage_class": storage_class, "from": "redacted"}]
+    )
+    hourly = HourlyPipeline(config, Settings(data_dir=tmp_path / "data", s3=server))
+    hourly.land()
+    harness.build(hourly, HOUR)
+    (verdict,) = [verdict for verdict in verify(hourly, HOUR) if verdict.store == "s3_archive"]
+    assert (verdict.ok, verdict.rows) == (True, len(harness.an_hour()))
+    assert "unread" in (verdict.note or "")
+    (block,) = [block for block in config.destinations if isinstance(block, S3Config)]
+    client.put_object(Bucket=server.bucket, Key=block.object_key(HOUR, 0), Body=b"x", StorageClass=storage_class)  # type: ignore[arg-type]
+    (damaged,) = harness.wrong(hourly)
+    assert damaged.store == "s3_archive"
+    assert "size and checksum" in (damaged.problem or "")
+
+
 # -- rights ------------------------------------------------------------------------------------------------------------
 
 ACTIONS = {
@@ -308,7 +332,10 @@ def test_a_directory_is_named_by_an_absolute_path(url: str) -> None:
 UPLOAD = """
 import duckdb, json, os, time
 from obs_assets.destinations.s3 import S3Config, S3Destination
-from obs_assets.settings import S3Settings
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.settings import S3Settings, Settings
+from obs_assets.verify import verify
+from obs_assets_tests import harness
 from obs_assets_tests.destinations.test_s3_stores import LARGE
 from obs_assets_tests.frames import frame_of, offer_of
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-PRICES_OF = "us-east-1, first tier, list prices of 2025"
+PRICES_OF = "us-east-1, first tier, list prices of March 2026"
 USD_PER_GIB_MONTH = {
     "STANDARD": 0.023,
     "STANDARD_IA": 0.0125,
