@@ -166,13 +166,13 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
     said = " and ".join(f"{n:,} {'field is' if n == 1 else 'fields are'} {what}" for what, n in counts.items() if n)
     listed = {"new fields": new, "changed fields": changed}
     facts |= {title: _listed(fields) for title, fields in listed.items() if fields}
-    named = ", ".join([*new, *changed][:NAMED]) + (" …" if len(new) + len(changed) > NAMED else "")
-    return Finding(False, f"{said}: {named}.", facts)
+    named = ", ".join([*new, *changed][:NAMED]) + (" …" if len(new) + len(changed) > NAMED else ".")
+    return Finding(False, f"{said}: {named}", facts)
 
 
 def _listed(fields: Mapping[str, str]) -> str:
-    lines = [f"- `{path}`: {types}" for path, types in list(fields.items())[:LISTED]]
-    return "\n".join([*lines, *([f"- … {len(fields) - LISTED:,} more"] if len(fields) > LISTED else [])])
+    listed = [f"{path} ({types})" for path, types in list(fields.items())[:LISTED]]
+    return ", ".join([*listed, *([f"… {len(fields) - LISTED:,} more"] if len(fields) > LISTED else [])])
 
 
 def destinations_agree(name: str, offered: Receipt, held: Holding | None, *, takes_all: bool) -> Finding:

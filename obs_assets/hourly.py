@@ -5,7 +5,7 @@ counted that was not read back from what was written.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ from obs_assets.errors import (
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
-from obs_assets.profile import by_minute, fields_of
+from obs_assets.profile import by_minute, cost_of, fields_of
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, list_files
@@ -71,6 +71,12 @@ def _lock(handle: IO[str], operation: int) -> None:
     flock(handle, operation | LOCK_NB)
 
 
+def _looks(receipts: Sequence[Receipt]) -> dict[str, Mapping[str, int | float | str]]:
+    """What the last of these receipts says of the look of its hour, for who takes its frame."""
+    details = receipts[-1].details if receipts else {}
+    return {title: details[title] for title in (LEVELS_BY_MINUTE, COST) if title in details}
+
+
 @dataclass(frozen=True)
 class Staleness:
     """Closed hours that destinations do not hold as they have landed.
@@ -97,21 +103,27 @@ class HourlyPipeline:
         config: what happens to events.
         settings: where data lies and how servers are reached.
         name: of the pipeline; its folder below the data dir.
+        scratch: where frames and receipts lie instead, for a trial; what has landed is the pipeline's.
     """
 
     config: PipelineConfig
     settings: Settings
     name: str = DEFAULT_PIPELINE
+    scratch: Path | None = None
 
     @cached_property
     def store(self) -> Store:
         """The frames and receipts."""
-        return Store(self.settings.data_dir / "pipelines" / self.name)
+        return Store(self.scratch or self._root)
+
+    @property
+    def _root(self) -> Path:
+        return self.settings.data_dir / "pipelines" / self.name
 
     @cached_property
     def log(self) -> LandingLog:
         """What has landed."""
-        return LandingLog(self.store.landed_dir)
+        return LandingLog(Store(self._root).landed_dir)
 
     # Landing
 
@@ -359,7 +371,8 @@ class HourlyPipeline:
             else frame.project("* EXCLUDE (event_file, collector)")
         )
         version = self.config.next_version(before.version, "enriched_events")
-        return self._write(connection, frame, "enriched_events", hour, version, taken=before.kept)
+        receipt = self._write(connection, frame, "enriched_events", hour, version, taken=before.kept)
+        return replace(receipt, details={COST: cost_of(self.store.read_frame(connection, "enriched_events", hour))})
 
     def _redacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
         before = self.store.read_receipt("enriched_events", hour).check()
@@ -396,8 +409,7 @@ class HourlyPipeline:
         return replace(receipt, other=count_by(judged, "dropped_by"), details=self._profile(written))
 
     def _profile(self, written: Frame) -> dict[str, Mapping[str, int | float | str]]:
-        levels, cost = by_minute(written)
-        return {LEVELS_BY_MINUTE: levels, COST: cost}
+        return {LEVELS_BY_MINUTE: by_minute(written), COST: cost_of(written)}
 
     def _write(
         self,
@@ -458,7 +470,7 @@ class HourlyPipeline:
             taken=offer.rows + sum(filtered.values()),
             kept=delivery.written,
             other={**filtered, **already_there, **delivery.refused},
-            details={"figures": dict(delivery.stats), **delivery.tables},
+            details={"figures": dict(delivery.stats), **delivery.tables, **_looks(receipts)},
             content_hash=offer.content_hash,
             size_bytes=delivery.size_bytes,
         )

@@ -14,10 +14,10 @@ from obs_assets.events import Frame
 EVENTS_LOOKED_AT = 200_000
 """Of a larger hour, so many events tell the fields: 4 µs each, and all of a million would be a tenth of redaction."""
 
-SHAPES, KEYS, FIELDS, LEVELS = 5_000, 100, 2_000, 8
+SHAPES, KEYS, FIELDS, LEVELS = 5_000, 100, 2_000, 6
 """Bounds: different shapes of events, keys of one inner object before they count as data, fields, levels."""
 
-NO_LEVEL, OTHER_LEVELS = "no level", "other levels"
+NO_LEVEL, OTHER_LEVELS = "no level", "others"
 
 _TYPES = {"VARCHAR": "string", "BOOLEAN": "boolean", "NULL": "null", "JSON": "any"}
 _LABEL = re.compile(r"[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}|\d+")
@@ -101,28 +101,28 @@ def _name(key: str) -> str:
     return json.dumps(plain, ensure_ascii=False) if "." in plain or not plain else plain
 
 
-def by_minute(frame: Frame) -> tuple[dict[str, str], dict[str, int | float]]:
-    """An hour's levels minute by minute, and its cost.
+def by_minute(frame: Frame) -> dict[str, str]:
+    """An hour's events by level, minute by minute.
 
     Args:
-        frame: a frame after redaction; its ``weight``, where it has one, says how many events a row stands for.
+        frame: a frame after redaction: a level is text of an event.
 
     Returns:
-        level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS` of them. And
-        ``events with a cost`` and ``USD``, as far as there are any; for a sample, what it stands for.
+        level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS` of them.
     """
-    weight = "sum(cost_usd * weight::DECIMAL(18, 6))" if "weight" in frame.columns else "sum(cost_usd)"
-    rows = frame.aggregate(
-        f"event_level AS level, minute(event_time) AS minute, count(*) AS n, count(cost_usd) AS priced, {weight} AS usd"
-    ).fetchall()
     counts: dict[str, list[int]] = {}
-    for level, minute, n, _, _ in rows:
+    rows = frame.aggregate("event_level, minute(event_time) AS minute, count(*) AS n").fetchall()
+    for level, minute, n in rows:
         counts.setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
     ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
     shown = {level: counts[level] for level in ranked[:LEVELS]}
     if rest := ranked[LEVELS:]:
         shown[OTHER_LEVELS] = [sum(counts[level][minute] for level in rest) for minute in range(60)]
-    priced = sum(row[3] for row in rows)
-    usd = sum((row[4] for row in rows if row[4] is not None), start=0)
-    cost = {"events with a cost": priced, "USD": round(float(usd), 6)} if priced else {}
-    return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}, cost
+    return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}
+
+
+def cost_of(frame: Frame) -> dict[str, int | float]:
+    """``events with a cost`` and their ``USD``; of a sample, what its events stand for. Empty where none has a cost."""
+    weighed = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
+    priced, usd = frame.aggregate(f"count(cost_usd), sum({weighed})").fetchall()[0]
+    return {"events with a cost": priced, "USD": round(float(usd), 6)} if priced else {}

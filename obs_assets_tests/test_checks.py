@@ -59,8 +59,8 @@ def test_a_new_field_and_a_changed_type_are_listed() -> None:
     drift = schema_drift({"a": "number|string", "b": "string", "new.er": "boolean"}, earlier)
     assert not drift.passed
     assert drift.sentence == "1 field is new and 1 field is of another type than before: new.er, a."
-    assert drift.facts["new fields"] == "- `new.er`: boolean"
-    assert drift.facts["changed fields"] == "- `a`: number → number|string"
+    assert drift.facts["new fields"] == "new.er (boolean)"
+    assert drift.facts["changed fields"] == "a (number → number|string)"
 
 
 def test_what_is_left_is_listed() -> None:

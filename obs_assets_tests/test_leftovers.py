@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from obs_assets.leftovers import TYPES, CustomRule, Leftover, Scanner, Scope
+from obs_assets.transforms import redact as redactor
 from obs_assets.transforms.redact import RedactConfig, redact_text
-from obs_assets.transforms.redact.redactor import redactor_of
 
 LEFT = {
     "email": ["ana.silva@example.com", "jörg+ops@mail.example.co.uk"],
@@ -146,9 +146,9 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """The redactor without the rules of one type; that type."""
     rules = RedactConfig.detectors
     monkeypatch.setattr(RedactConfig, "detectors", lambda self: [r for r in rules(self) if r.type != request.param])
-    redactor_of.cache_clear()
+    redactor._redactor.cache_clear()
     yield request.param
-    redactor_of.cache_clear()
+    redactor._redactor.cache_clear()
 
 
 @pytest.mark.parametrize("broken", TYPES, indirect=True)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obs_assets import profile
-from obs_assets.profile import by_minute, fields_of
+from obs_assets.profile import by_minute, cost_of, fields_of
 from obs_assets_tests.frames import frame_of
 
 _NAMES = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
@@ -96,14 +95,15 @@ def test_levels_by_minute_and_cost() -> None:
     ]
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        levels, cost = by_minute(frame_of(connection, events, weight=10.0))
-        without = by_minute(frame_of(connection, events).project("* EXCLUDE (weight)"))[1]
-        nothing = by_minute(frame_of(connection, events).filter("false"))
+        frame = frame_of(connection, events, weight=10.0)
+        levels, cost = by_minute(frame), cost_of(frame)
+        without = cost_of(frame.project("* EXCLUDE (weight)"))
+        nothing = by_minute(frame.filter("false")), cost_of(frame.filter("false"))
     assert list(levels) == ["error", "no level"]
     assert levels["error"].split(" ") == ["1", *["0"] * 58, "1"]
     assert levels["no level"].split(" ") == [*["0"] * 59, "1"]
     assert cost == {"events with a cost": 2, "USD": 3.0}
-    assert Decimal(str(without["USD"])) == Decimal("0.3")
+    assert without == {"events with a cost": 2, "USD": 0.3}
     assert nothing == ({}, {})
 
 
@@ -111,7 +111,7 @@ def test_many_levels_are_few_lines() -> None:
     """Those with the most events have a line, the others one together."""
     events = [{"level": f"level-{n:02}"} for n in range(20) for _ in range(40 - n)]
     with duckdb.connect() as connection:
-        levels, _ = by_minute(frame_of(connection, events))
+        levels = by_minute(frame_of(connection, events))
     assert len(levels) == profile.LEVELS + 1
     assert list(levels)[-1] == profile.OTHER_LEVELS
     assert sum(int(n) for line in levels.values() for n in line.split()) == len(events)

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Take the README's pictures from the real UI: ``make demo KEEP=1`` first, then ``python scripts/pictures.py``.
+"""Take the README's pictures from the real UI: ``make demo KEEP=1`` first, then ``python scripts/pictures.py [HOUR]``.
 
-Opens the demo's Dagster instance in headless Chromium (Debian's package ``chromium``) and writes docs/images/*.png.
+Opens the demo's Dagster instance (``OBS_DATA_DIR``, ``.obs/demo`` by default) in headless Chromium (Debian's package
+``chromium``) and writes docs/images/*.png. The hour is the demo's last one; a picture that needs a check that fails has
+the newest such evaluation.
 """
 
 import contextlib
@@ -16,7 +18,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from obs_assets.embedded.dagster_home import dagster_home
+
+ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 CHROMIUM = (
     "--headless",
@@ -33,10 +37,14 @@ CHROMIUM = (
 
 
 def main() -> None:
+    os.environ.setdefault("OBS_DATA_DIR", str(ROOT / ".obs" / "demo"))
+    os.environ.setdefault("OBS_EVENTS_DIR", f"{os.environ['OBS_DATA_DIR']}/events")
+    os.environ.update(dagster_home(Path(os.environ["OBS_DATA_DIR"])))
     hour = sys.argv[1] if len(sys.argv) > 1 else last_hour()
     pages = {
         "lineage": ("/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4", "2600,900"),
-        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1600,1200"),
+        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1600,1500"),
+        "checks": ("/assets/redacted_events?view=checks&checkDetail=schema_drift", "1600,900"),
     }
     IMAGES.mkdir(parents=True, exist_ok=True)
     with webserver() as address:
@@ -83,7 +91,8 @@ def last_hour() -> str:
     from obs_assets import pipeline, settings
     from obs_assets.hourly import HourlyPipeline
 
-    return max(HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load()).landed().hours)
+    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    return max(key for key in hourly.landed().hours if key < hourly.first_open_hour().key)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from obs_assets.cli import (  # isort: skip - this is the order of --help
     metrics,
     s3,
     backtest,
+    diff,
 )
 from obs_assets.cli.app import app, main
 
@@ -24,6 +25,7 @@ __all__ = [
     "backtest",
     "configuration",
     "dead_letters",
+    "diff",
     "main",
     "metrics",
     "postgres",

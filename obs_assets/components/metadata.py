@@ -5,9 +5,13 @@ from typing import Any
 
 import dagster as dg
 
-from obs_assets.checks import Finding
+from obs_assets.components.chart import chart
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.postgres import PostgresConfig
+from obs_assets.destinations.postgres.table import COLUMNS
+from obs_assets.destinations.s3 import S3Config
 from obs_assets.events import LINEAGE, PROMOTED
-from obs_assets.receipts import FIELDS, LEVELS_BY_MINUTE, Receipt
+from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
 
 _TYPES = {
@@ -19,7 +23,7 @@ _TYPES = {
     "weight": "float",
     "redactions": "map",
 }
-_DRAWN = {FIELDS, LEVELS_BY_MINUTE}
+_DRAWN = {FIELDS, LEVELS_BY_MINUTE, COST}
 """Details that are too long for a table, or shown otherwise."""
 
 _MEANINGS = {
@@ -48,6 +52,16 @@ _MEANINGS = {
     "event": "the whole event as JSON; every other column is computed from it",
 }
 
+_IN_POSTGRES = {
+    "id": "63 bits of row_uid as a number, for programs that want one; row_uid tells rows apart",
+    "event_type": "type or event_type, its first 500 characters; unknown where there is none",
+    "event_level": "level, severity, or status where it is a level; lower case; info where there is none",
+    "timestamp": "when it happened (event_time): the column that the table is partitioned by",
+    "data": "the whole event, redacted, as jsonb; every other column is computed from it",
+    "created_at": "when the row was written; a rebuilt hour that has not changed keeps it",
+    "hour": "the start of its hour, UTC: WHERE hour = … is a partition of this asset",
+}
+
 
 def columns(*carried: str) -> dg.TableSchema:
     """The columns of a frame, for the catalogue."""
@@ -59,11 +73,55 @@ def columns(*carried: str) -> dg.TableSchema:
     )
 
 
+def table_columns() -> dg.TableSchema:
+    """The columns of the table in PostgreSQL, for the catalogue."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                name, kind.split(" NOT NULL")[0].lower(), description=_IN_POSTGRES.get(name) or _MEANINGS[name]
+            )
+            for name, kind in COLUMNS.items()
+        ]
+    )
+
+
+def line_columns() -> dg.TableSchema:
+    """What a line of the archive holds beside the event's own fields, for the catalogue."""
+    added = {
+        "row_uid": ("string", _MEANINGS["row_uid"]),
+        "weight": ("float", _MEANINGS["weight"]),
+        "hour": ("string", "its hour, as Dagster's partition key"),
+    }
+    own = dg.TableColumn("…", "any", description="the event's own fields, redacted, as they were written")
+    return dg.TableSchema(
+        [own, *(dg.TableColumn(f"_obs.{name}", kind, description=text) for name, (kind, text) in added.items())]
+    )
+
+
+def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
+    """What an asset's page says of a destination."""
+    match block:
+        case PostgresConfig():
+            name = f"{block.schema_name}.{block.table_name}"
+            return {"dagster/column_schema": table_columns(), "dagster/table_name": name}
+        case S3Config(format="jsonl"):
+            return {"dagster/column_schema": line_columns()}
+        case _:
+            return {}
+
+
 def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     """A receipt on a materialization."""
+    levels, cost = receipt.details.get(LEVELS_BY_MINUTE), receipt.details.get(COST, {})
     return {
         "dagster/partition_row_count": receipt.kept,
         "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
+        **({} if levels is None else {"events by minute": dg.MetadataValue.md(chart(_texts(levels)))}),
+        **(
+            {"cost of the hour, USD": float(cost["USD"]), "events with a cost": int(cost["events with a cost"])}
+            if cost
+            else {}
+        ),
         "taken": receipt.taken,
         "kept": receipt.kept,
         "set aside": sum(receipt.other.values()),
@@ -81,13 +139,8 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     }
 
 
-def finding_metadata(finding: Finding) -> dict[str, Any]:
-    """What a check found: the sentence first, then the facts."""
-    facts = {
-        name: dg.MetadataValue.md(fact) if isinstance(fact, str) and "`" in fact else fact
-        for name, fact in finding.facts.items()
-    }
-    return {"finding": finding.sentence, **facts}
+def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
+    return {name: str(text) for name, text in counts.items()}
 
 
 def landing_metadata(report: LandingReport) -> dict[str, Any]:
@@ -105,6 +158,8 @@ def landing_metadata(report: LandingReport) -> dict[str, Any]:
 def _receipt_table(receipt: Receipt) -> str:
     rows: Mapping[str, int] = {"taken": receipt.taken, "kept": receipt.kept, **receipt.other}
     verdict = "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
+    if not receipt.taken:
+        verdict = "an hour without events: nothing of it has landed"
     return _count_table("receipt", rows) + f"\n\n{verdict}"
 
 

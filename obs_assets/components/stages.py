@@ -11,7 +11,7 @@ import dagster as dg
 
 from obs_assets.checks import Finding
 from obs_assets.components.keys import Naming
-from obs_assets.components.metadata import columns, finding_metadata, receipt_metadata
+from obs_assets.components.metadata import columns, destination_metadata, receipt_metadata
 from obs_assets.components.resources import client_from, resource_key
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
@@ -92,6 +92,7 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         owners=naming.owners,
         freshness_policy=OVERDUE,
         required_resource_keys={bucket} if bucket else None,
+        metadata=destination_metadata(block),
     )
     def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
         with _client(context, bucket) as client:
@@ -197,7 +198,7 @@ def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
             passed=finding.passed,
             severity=_severity(finding),
             description=finding.sentence,
-            metadata=finding_metadata(finding),
+            metadata=dict(finding.facts),
         )
         for name, finding in task.findings(hour, receipt).items()
     ]
@@ -209,7 +210,7 @@ def _evaluation(key: dg.AssetKey, hour: Hour, name: str, finding: Finding) -> dg
         asset_key=key,
         check_name=name,
         passed=finding.passed,
-        metadata=finding_metadata(finding),
+        metadata=dict(finding.facts),
         partition=hour.key,
         blocking=False,
         severity=_severity(finding),

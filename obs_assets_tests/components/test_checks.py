@@ -84,8 +84,8 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
         "2 fields are new and 1 field is of another type than before: extra, extra[]"
     )
     (drift,) = [e for e in warned if e.check_name == "schema_drift"]
-    assert drift.metadata["new fields"].value == "- `extra`: array\n- `extra[]`: string"
-    assert drift.metadata["changed fields"].value == "- `data.status`: string → number"
+    assert drift.metadata["new fields"].value == "extra (array), extra[] (string)"
+    assert drift.metadata["changed fields"].value == "data.status (string → number)"
     assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
 
 
