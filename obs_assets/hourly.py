@@ -566,6 +566,10 @@ class HourlyPipeline:
             for outbox in self.outboxes()
         }
 
+    def is_outbox(self, name: str) -> bool:
+        """Whether this is the name of a webhook destination."""
+        return any(isinstance(c, WebhookConfig) and asset_name(c) == name for c in self.config.destinations)
+
     def outboxes(self) -> list[WebhookAlerts]:
         """The webhook destinations, for those who look after their dispatches."""
         found = [self.destination(name) for name in self.destination_names]
