@@ -136,10 +136,10 @@ def _check_specs(hourly: HourlyPipeline, naming: Naming, name: str) -> list[dg.A
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of an hour: its receipt's metadata and its checks' findings, or an error."""
+    """What became of an hour: its receipt, also as metadata, or an error."""
 
+    receipt: Receipt | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    findings: Mapping[str, Finding] = field(default_factory=dict)
     error: ObsError | None = None
 
 
@@ -160,8 +160,11 @@ class _Task:
                 receipt.check()
         except ObsError as error:
             return _Done(error=error)
-        metadata = receipt_metadata(receipt, time.monotonic() - began)
-        return _Done(metadata, review(self.hourly, self.name, hour, receipt))
+        return _Done(receipt, receipt_metadata(receipt, time.monotonic() - began))
+
+    def findings(self, hour: Hour, done: _Done) -> Mapping[str, Finding]:
+        """What the checks say; of the hours of a range in their order, since some look at the hours before."""
+        return review(self.hourly, self.name, hour, done.receipt) if done.receipt else {}
 
     def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Done]]:
         """Do all, in order; small hours several at a time: most of their time is waiting, for disks and servers."""
@@ -200,7 +203,7 @@ def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *
         else:
             reports[hour.key] = done.metadata
             context.add_asset_metadata(done.metadata, partition_key=hour.key)
-            for name, finding in done.findings.items():
+            for name, finding in task.findings(hour, done).items():
                 yield _evaluation(key, hour, name, finding)
     if failed and not hold_back:
         for partition, metadata in reports.items():
@@ -225,7 +228,7 @@ def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
             description=finding.sentence,
             metadata=dict(finding.facts),
         )
-        for name, finding in done.findings.items()
+        for name, finding in task.findings(hour, done).items()
     ]
     yield dg.MaterializeResult(metadata=done.metadata, check_results=results)
 
