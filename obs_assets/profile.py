@@ -42,10 +42,11 @@ def fields_of(frame: Frame, rows: int) -> dict[str, str]:
     if rows > EVENTS_LOOKED_AT:
         frame = frame.filter(f"row_uid < '{int(EVENTS_LOOKED_AT / rows * (1 << 32)):08x}'")
     # What DuckDB cannot take apart has been through it many times by now; but a profile must never fail an hour
-    shapes = frame.project("try(json_structure(event)) AS shape").aggregate("shape, count(*) AS n")
+    shapes = frame.aggregate("try(json_structure(event)) AS shape, count(*) AS n").order("n DESC, shape").limit(SHAPES)
     root = _Node()
-    for (shape,) in shapes.filter("shape IS NOT NULL").order("n DESC, shape").limit(SHAPES).project("shape").fetchall():
-        root.add(json.loads(shape))
+    for shape, _ in shapes.fetchall():
+        if shape is not None:
+            root.add(json.loads(shape))
     root.keys.pop("_redaction", None)  # says where something was redacted, and differs from hour to hour
     found = {path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path}
     return dict(sorted(found.items())[:FIELDS])

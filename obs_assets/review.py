@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
 
 from obs_assets import checks
 from obs_assets.checks import Finding
@@ -93,13 +95,29 @@ def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
 
 
 def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
-    earlier = []
-    for back in range(1, hourly.config.checks.schema_hours + 1):
-        before = hourly.store.find_receipt(receipt.stage, Hour(hour.start - timedelta(hours=back)))
-        if before and FIELDS in before.details:
-            earlier.append({path: str(types) for path, types in before.details[FIELDS].items()})
-    now = {path: str(types) for path, types in receipt.details.get(FIELDS, {}).items()}
-    return checks.schema_drift(now, [fields for fields in earlier if fields])
+    before = (Hour(hour.start - timedelta(hours=back)) for back in range(1, hourly.config.checks.schema_hours + 1))
+    earlier = [_fields_at(hourly.store.receipt_path(receipt.stage, each)) for each in before]
+    return checks.schema_drift(_fields(receipt), [fields for fields in earlier if fields])
+
+
+def _fields(receipt: Receipt) -> dict[str, str]:
+    return {path: str(types) for path, types in receipt.details.get(FIELDS, {}).items()}
+
+
+def _fields_at(path: Path) -> dict[str, str]:
+    """The fields that a receipt names; none where there is none that can be read."""
+    try:
+        status = path.stat()
+        return _fields_of_file(path, status.st_ino, status.st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@lru_cache(maxsize=256)
+def _fields_of_file(path: Path, *identity: int) -> dict[str, str]:
+    # Read once: in a range each hour looks back at two days
+    del identity
+    return _fields(Receipt.from_json(path.read_text()))
 
 
 def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
