@@ -264,7 +264,7 @@ SELF_EXPLAINING = {
 def test_every_option_is_explained() -> None:
     """Editors and the UI show what an option is for: it stands in the docstring of its block."""
     schema = schema_of(PipelineConfig)
-    blocks = [schema, *schema["$defs"].values()]
+    blocks = [schema, *(block for block in schema["$defs"].values() if "properties" in block)]
     silent = {name for block in blocks for name, option in block["properties"].items() if "description" not in option}
     assert silent == SELF_EXPLAINING
     assert not any("Attributes:" in block["description"] for block in blocks)
