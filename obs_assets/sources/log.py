@@ -330,9 +330,12 @@ class LandingLog:
         return [self.passes_dir / chunk for chunk in landed.chunks]
 
     def read_with(self, landed: LandedHour) -> tuple[int, int]:
-        """Dead letters that nobody has replayed, and events, of whatever hour, of the passes that brought an hour."""
-        numbers = sorted({chunk.partition("/")[0] for chunk in landed.chunks})
-        sums = [_counts(self.passes_dir / number / "pass.json") for number in numbers]
+        """Dead letters that nobody has replayed, and events, of whatever hour, of the passes that brought an hour.
+
+        Passes that were folded long ago have no figures of their own any more and count for nothing.
+        """
+        records = (self.passes_dir / chunk.partition("/")[0] / "pass.json" for chunk in landed.chunks)
+        sums = [_counts(record) for record in sorted(set(records)) if record.exists()]
         return sum(dead for dead, _ in sums), sum(events for _, events in sums)
 
     def pass_dir(self, number: int) -> Path:
