@@ -29,6 +29,7 @@ from urllib3 import HTTPResponse
 from obs_assets import store
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination, encode
+from obs_assets.destinations.s3 import destination as s3_destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
 from obs_assets.hours import Hour
@@ -454,6 +455,58 @@ def test_a_lost_answer_is_no_lost_race(
     assert destination.deliver(offer_of(frame_of(duck, [{"n": 1}]))).written == 1
     assert answered == [200]
     assert manifest_of(client, server).objects[0].sha256 == hashlib.sha256(read(client, server, FIRST)).hexdigest()
+
+
+def test_an_object_is_packed_while_another_is_on_its_way(
+    server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The upload of the first of three objects ends only when the second is packed, and none is held longer."""
+    destination = S3Destination(S3Config(part_size_mb=1), server)
+    packed: list[Any] = []
+    second = threading.Event()
+
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for one in encode.pack(*arguments):
+            packed.append(one)
+            second.set() if len(packed) == 2 else None
+            yield one
+
+    upload = destination.place.upload
+
+    def slow(*arguments: Any) -> Any:
+        assert second.wait(20)
+        assert sum(not one.file.closed for one in packed) <= 2
+        return upload(*arguments)
+
+    monkeypatch.setattr(s3_destination, "pack", watched)
+    monkeypatch.setattr(destination.place, "upload", slow)
+    offer = offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(3)]))
+    assert destination.deliver(offer).written == 3
+    assert [one.file.closed for one in packed] == [True] * 3
+
+
+def test_an_upload_that_fails_ends_the_packing(
+    server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is published, nothing is packed for nobody, and no file is left open."""
+    destination = S3Destination(S3Config(part_size_mb=1), server)
+    packed: list[Any] = []
+
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for one in encode.pack(*arguments):
+            packed.append(one)
+            yield one
+
+    def failing(*_: Any) -> Any:
+        raise TransientError("S3 failed")
+
+    monkeypatch.setattr(s3_destination, "pack", watched)
+    monkeypatch.setattr(destination.place, "upload", failing)
+    with pytest.raises(TransientError, match="S3 failed"):
+        destination.deliver(offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(9)])))
+    assert len(packed) == 2
+    assert all(one.file.closed for one in packed)
+    assert destination.holding(HOUR) is None
 
 
 def test_threads_share_a_destination(

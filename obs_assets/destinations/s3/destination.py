@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,11 +206,7 @@ class S3Destination:
             return Delivery(written=0, already_there=offer.rows)
 
         self.place.clean_up(self.config.base_key(offer.hour))
-        built = []
-        with contextlib.closing(pack(offer.frame, offer.hour, self.config)) as objects_to_store:
-            for number, packed in enumerate(objects_to_store):
-                with packed.file:
-                    built.append(self._store(self.config.object_key(offer.hour, number), packed, tags, intact))
+        built = self._build(offer, tags, intact)
         manifest = Manifest(offer.hour.key, offer.version, offer.rows, offer.content_hash, tuple(built))
         if sum(stored.rows for stored in built) != offer.rows:
             raise PermanentError(f"{offer.rows:,} rows of {offer.hour} were offered to S3, the frame has others")
@@ -221,15 +217,34 @@ class S3Destination:
         uploaded = [stored for stored in built if stored not in intact.values()]
         return _delivery(self.config, manifest, uploaded, time.monotonic() - began)
 
+    def _build(self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]) -> list[StoredObject]:
+        """Pack the hour into objects and store them: while one is on its way, the next is packed."""
+        built: list[Future[StoredObject]] = []
+        with (
+            contextlib.closing(pack(offer.frame, offer.hour, self.config)) as objects,
+            ThreadPoolExecutor(1, "upload") as uploader,
+        ):
+            for number, packed in enumerate(objects):
+                try:
+                    for last in built[-1:]:
+                        last.result()
+                except BaseException:
+                    packed.file.close()
+                    raise
+                key = self.config.object_key(offer.hour, number)
+                built.append(uploader.submit(self._store, key, packed, tags, intact))
+            return [stored.result() for stored in built]
+
     def _store(
         self, key: str, packed: Packed, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
     ) -> StoredObject:
-        """Upload one object, unless the bucket has these bytes already."""
-        if key in intact and intact[key].sha256 == packed.sha256:
-            return intact[key]
-        crash_point("s3.before_object")
-        etag, version_id = self.place.upload(key, packed, tags.get(key))
-        crash_point("s3.after_object")
+        """Upload one object, unless the bucket has these bytes already; its file is closed."""
+        with packed.file:
+            if key in intact and intact[key].sha256 == packed.sha256:
+                return intact[key]
+            crash_point("s3.before_object")
+            etag, version_id = self.place.upload(key, packed, tags.get(key))
+            crash_point("s3.after_object")
         return StoredObject(
             key, packed.rows, packed.size_bytes, packed.uncompressed_bytes, packed.sha256, etag, version_id
         )

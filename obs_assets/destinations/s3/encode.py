@@ -92,7 +92,7 @@ class Packed:
 
 
 def pack(frame: Frame, hour: Hour, config: S3Config) -> Generator[Packed, None, None]:
-    """Pack an hour into objects, one at a time: close each before asking for the next."""
+    """Pack an hour into objects, one after the other; whoever takes one closes it."""
     if config.format == "parquet":
         yield from _pack_parquet(frame, config)
     else:
