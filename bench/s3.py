@@ -109,7 +109,7 @@ def multiply(copies: int) -> None:
     larger = path.with_suffix(".larger")
     with duckdb.connect(config={"memory_limit": "4GB", "preserve_insertion_order": True}) as connection:
         connection.execute(
-            f"COPY (SELECT * REPLACE (md5(row_uid || n) AS row_uid) FROM range({copies}) r(n), '{path}') "
+            f"COPY (SELECT f.* REPLACE (md5(row_uid || copy) AS row_uid) FROM range({copies}) r(copy), '{path}' AS f) "
             f"TO '{larger}' (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 61440)"
         )
     larger.replace(path)
