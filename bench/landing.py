@@ -4,7 +4,7 @@
 Both read the same events, in turn, each time in a process of its own; medians are compared. The bare form does not
 judge what it reads, gives no identity, counts nothing and is not repeatable: it is the floor, not a rival.
 
-    python bench/landing.py [--events N] [--rounds N] [--small-files N]
+    python bench/landing.py [--events N] [--rounds N] [--small-files N] [--repeat N]
 """
 
 import argparse
@@ -34,17 +34,18 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small-files", type=int, default=10_000)
+    parser.add_argument("--repeat", type=int, default=0, help="also land one file with all the events so many times")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
         print(json.dumps(measure_here(args.step, args.folder)))
     else:
-        compare(args.events, args.rounds, args.small_files)
+        compare(args.events, args.rounds, args.small_files, args.repeat)
 
 
-def compare(events: int, rounds: int, small_files: int) -> None:
-    """Landing and the bare form in turn, then many small files."""
+def compare(events: int, rounds: int, small_files: int, repeat: int) -> None:
+    """Landing and the bare form in turn, then many small files, then a large one."""
     folder = events_of(events)
     results = [{step: child(step, folder) for step in STEPS} for _ in range(rounds)]
     table = Table("what", "seconds", "events/s", "peak memory", title=f"{events:,} events, {rounds} rounds, medians")
@@ -54,6 +55,9 @@ def compare(events: int, rounds: int, small_files: int) -> None:
     if small_files:
         result = child("land", small(small_files))
         add_row(table, f"{small_files:,} files of 100", result["seconds"], 100 * small_files, result["peak_mb"])
+    if repeat:
+        result = child("land", large(events, repeat))
+        add_row(table, f"one file of {events * repeat:,}", result["seconds"], events * repeat, result["peak_mb"])
     out.print(table)
     out.print(f"landing is {medians['bare'] / medians['land']:.2f} times as fast as the bare form")
 
@@ -70,6 +74,18 @@ def small(files: int) -> Path:
         lines = [line for path in events_of(100 * files).iterdir() for line in path.read_bytes().splitlines(True)]
         for number in range(files):
             (folder / f"{number:06d}.jsonl").write_bytes(b"".join(lines[100 * number : 100 * number + 100]))
+    return folder
+
+
+def large(events: int, repeat: int) -> Path:
+    """A folder with one file that holds the events so many times."""
+    folder = DATA / f"large-{events}-{repeat}"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        with (folder / "large.jsonl").open("wb") as whole:
+            for path in sorted(events_of(events).iterdir()) * repeat:
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, whole)
     return folder
 
 
@@ -97,7 +113,7 @@ def land(folder: Path, target: Path) -> float:
     from obs_assets.sources.files import SourceConfig
     from obs_assets.sources.log import LandingLog
 
-    config = SourceConfig(events_dir=folder)
+    config = SourceConfig(events_dir=folder, max_bytes_per_pass=1 << 40)
     began = time.perf_counter()
     report = landing.land(config, LandingLog(target), first_hour=parse_hour("2025-01-01-00:00"))
     seconds = time.perf_counter() - began

@@ -180,9 +180,9 @@ class HourlyPipeline:
         waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
         listed = {name for file in self.listing().files for name in (file.path, file.node)}
         with self.log.lock():
-            letters, size = remove_letters(self.log, days=days, now=now)
             files = () if waiting else forgettable(self.landed(), listed, days=days, now=now)
-            expired = note_expiry(self.log, ready, files, now)
+            expired = note_expiry(self.log, ready, files, days=days, now=now)
+            letters, size = remove_letters(self.log, days=days, now=now)
             size += remove_chunks(self.log)
             self.log.remove_folded()
         size += sum(

@@ -59,10 +59,12 @@ def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
     """A second early nothing goes; then chunks, raw and enriched frames and dead letters do, the rest stays."""
     assert hourly.expire(OVER - timedelta(seconds=1)).hours == ()
     assert unredacted(hourly) == ALL
+    assert hourly.landed().letters == {"not_an_object": (1, LANDED.isoformat())}
     done = hourly.expire(OVER)
     assert (done.hours, done.letters_removed, done.waiting) == ((HOUR,), 1, ())
     assert done.removed_bytes > 1000
     assert unredacted(hourly) == []
+    assert hourly.landed().letters == {}
     assert all(hourly.store.frame_path(stage, HOUR).exists() for stage in STAGES[2:])
     assert hourly.landed().hour(HOUR).rows == len(harness.an_hour())
     assert hourly.expire(OVER).hours == ()

@@ -6,6 +6,7 @@ import dagster as dg
 
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
+from obs_assets.errors import ObsError
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.sources.landing import LandingReport
 
@@ -67,6 +68,40 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     return land_event_files
 
 
+def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
+    """The job ``replay_dead_letters``: what ``obs dead-letters replay`` does, and the hours that got events show it."""
+
+    @dg.op(
+        name=naming.job("replay"),
+        out=dg.Out(dg.Nothing),
+        config_schema={
+            "reason": dg.Field(str, is_required=False, description="Only letters with this reason"),
+            "event_file": dg.Field(str, is_required=False, description="Only those of this file"),
+        },
+    )
+    def replay(context: dg.OpExecutionContext) -> None:
+        try:
+            report = hourly.replay(context.op_config.get("reason"), context.op_config.get("event_file"))
+        except ObsError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        if report.number is None:
+            context.log.info("none of the dead letters can be read")
+            return
+        context.log.info(_sentence(report))
+        for event in _events(hourly, naming, report):
+            context.log_event(event)
+
+    @dg.job(
+        name=naming.job("replay_dead_letters"),
+        description="Reads dead letters once more and lands what can be read now, exactly once.",
+        executor_def=dg.in_process_executor,
+    )
+    def replay_dead_letters() -> None:
+        replay()
+
+    return replay_dead_letters
+
+
 def _sentence(report: LandingReport) -> str:
     if report.number is None:
         return f"nothing new in {report.files_listed:,} files"
@@ -82,10 +117,10 @@ def _events(
     hourly: HourlyPipeline, naming: Naming, report: LandingReport
 ) -> list[dg.AssetObservation | dg.AssetMaterialization]:
     """Observation, then materialization of each hour that got bytes: staleness downstream reads the observation."""
-    events: list[dg.AssetObservation | dg.AssetMaterialization] = [
-        dg.AssetObservation(naming.key("event_files"), metadata=landing_metadata(report))
-    ]
     landed = hourly.landed()
+    events: list[dg.AssetObservation | dg.AssetMaterialization] = [
+        dg.AssetObservation(naming.key("event_files"), metadata=landing_metadata(report, landed))
+    ]
     for hour, rows in report.hours.items():
         total = landed.hours[hour]
         tags = {"dagster/data_version": str(total.generation)}

@@ -1,6 +1,7 @@
 """Receipts and reports as the UI shows them. Counts, names and sizes: never an event."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from obs_assets.destinations.s3 import S3Config
 from obs_assets.events import LINEAGE, PROMOTED
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
+from obs_assets.sources.log import Landed
 
 _TYPES = {
     "event_time": "timestamp",
@@ -143,16 +145,26 @@ def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
     return {name: str(text) for name, text in counts.items()}
 
 
-def landing_metadata(report: LandingReport) -> dict[str, Any]:
-    """A landing pass on the files' observation."""
+def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
+    """A landing pass on the files' observation, and the dead letters that are open after it."""
     return {
         "files listed": report.files_listed,
         "files read": report.files_read,
         "bytes read": report.bytes_read,
         "events": sum(report.hours.values()),
         "dead letters": dg.MetadataValue.md(_count_table("reason", report.dead_letters)),
+        "open dead letters": dg.MetadataValue.md(_letter_table(landed.letters)),
         "warnings": dg.MetadataValue.md(_count_table("warning", report.warnings)),
     }
+
+
+def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
+    """By reason, most first."""
+    rows = [
+        f"| `{reason}` | {count:,} | {datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S} |"
+        for reason, (count, since) in sorted(letters.items(), key=lambda item: -item[1][0])
+    ]
+    return "\n".join(["| reason | letters | since (UTC) |", "|:--|--:|:--|", *rows]) if rows else "none"
 
 
 def _receipt_table(receipt: Receipt) -> str:

@@ -16,7 +16,7 @@ from obs_assets.components.automation import (
     stale_hours_sensor,
 )
 from obs_assets.components.keys import Naming
-from obs_assets.components.landing import landing_assets, landing_job
+from obs_assets.components.landing import landing_assets, landing_job, replay_job
 from obs_assets.components.resources import archive_resource, resource_key
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
@@ -59,7 +59,7 @@ def pipeline_definitions(
     buckets = {key: archive_resource(hourly, block) for block in archives if (key := resource_key(naming, block))}
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        jobs=[landing, job, *upkeep, *retention],
+        jobs=[landing, replay_job(hourly, naming), job, *upkeep, *retention],
         schedules=[
             hourly_schedule(hourly, naming, job),
             *(upkeep_schedule(naming, each) for each in upkeep),

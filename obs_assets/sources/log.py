@@ -38,7 +38,7 @@ from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
 from obs_assets.store import make_private_dir, replacing, sync_file
 
-_CHECKPOINT_FORM = 4
+_CHECKPOINT_FORM = 5
 
 FOLD_AT = 1000
 """So many passes are folded into one record: landing once a minute, a year has half a million of them."""
@@ -109,6 +109,7 @@ class LandingPass:
         remarks: events landed with something changed or assumed: what → count.
         expired: hours whose chunks are no longer kept.
         forgotten: ids of files that nobody needs to know any more.
+        letters: all open dead letters, where they were counted anew: reason → how many, since when.
     """
 
     number: int
@@ -121,6 +122,7 @@ class LandingPass:
     remarks: Mapping[str, int] = field(default_factory=dict)
     expired: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
+    letters: Mapping[str, tuple[int, str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class Landed:
     last_pass: int = 0
     files: dict[str, KnownFile] = field(default_factory=dict)
     hours: dict[str, LandedHour] = field(default_factory=dict)
+    letters: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Open dead letters: reason → how many, since when."""
 
     def add(self, landing: LandingPass) -> None:
         """Take in the next pass."""
@@ -171,6 +175,16 @@ class Landed:
             self.hours[key] = replace(self.hours[key], chunks=(), expired=True)
         for file_id in landing.forgotten:
             del self.files[file_id]
+        self._add_letters(landing)
+
+    def _add_letters(self, landing: LandingPass) -> None:
+        if landing.letters is not None:
+            self.letters = dict(landing.letters)
+            return
+        for reason, count in landing.dead_letters.items():
+            before, since = self.letters.get(reason, (0, landing.began_at))
+            self.letters[reason] = before + count, since
+        self.letters = {reason: found for reason, found in self.letters.items() if found[0] > 0}
 
     def hour(self, hour: Hour) -> LandedHour:
         """What has landed for an hour; generation 0 when nothing has."""
@@ -251,7 +265,7 @@ class LandingLog:
             return
         folded = functools.reduce(_folded, self.passes())
         known = tuple(receipt for receipt in folded.files if receipt.file.file_id in landed.files)
-        folded = replace(folded, files=known, hours=landed.hours)
+        folded = replace(folded, files=known, hours=landed.hours, letters=landed.letters)
         with replacing(self._folded_path(landed.last_pass)) as aside:
             aside.write_text(json.dumps(asdict(folded), sort_keys=True))
         crash_point("fold.after_record")
@@ -300,6 +314,7 @@ class LandingLog:
             "last_pass": landed.last_pass,
             "files": [asdict(file) for file in landed.files.values()],
             "hours": {key: asdict(hour) for key, hour in landed.hours.items()},
+            "letters": landed.letters,
         }
         with replacing(self.root / "checkpoint.json") as aside:
             aside.write_text(json.dumps(state))
@@ -356,7 +371,7 @@ class LandingLog:
                     kept = self._checkpoint = (identity, _landed(json.load(file)))
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return Landed()  # a cache: the passes hold all of it
-        return replace(kept[1], files=dict(kept[1].files), hours=dict(kept[1].hours))
+        return replace(kept[1], files=dict(kept[1].files), hours=dict(kept[1].hours), letters=dict(kept[1].letters))
 
 
 def _landed(state: dict[str, Any]) -> Landed:
@@ -367,6 +382,7 @@ def _landed(state: dict[str, Any]) -> Landed:
         last_pass=state["last_pass"],
         files={file.file_id: file for file in files},
         hours={key: _landed_hour(value) for key, value in state["hours"].items()},
+        letters=_letters(state["letters"]),
     )
 
 
@@ -382,8 +398,14 @@ def read_pass(path: Path) -> LandingPass:
     values = json.loads(path.read_text())
     receipts = [FileReceipt(**{**receipt, "file": known_from_json(receipt["file"])}) for receipt in values["files"]]
     hours = {parse_hour(key).key: _landed_hour(value) for key, value in values["hours"].items()}
-    lists = {name: tuple(values.get(name, ())) for name in ("expired", "forgotten")}
+    lists: dict[str, Any] = {name: tuple(values.get(name, ())) for name in ("expired", "forgotten")}
+    if values.get("letters") is not None:
+        lists["letters"] = _letters(values["letters"])
     return LandingPass(**{**values, **lists, "files": tuple(receipts), "hours": hours})
+
+
+def _letters(values: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    return {reason: (count, since) for reason, (count, since) in values.items()}
 
 
 def _folded(before: LandingPass, later: LandingPass) -> LandingPass:

@@ -6,7 +6,7 @@ appears together with the events or not at all; what is still unreadable beside 
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from obs_assets.hours import Hour
 from obs_assets.sources.files import EventFile, SourceConfig
-from obs_assets.sources.landing import LandingReport, Pass, Progress
+from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, LandingReport, Pass, Progress
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
 from obs_assets.sources.reader import DeadLetter
 from obs_assets.store import sync_file
@@ -57,16 +57,23 @@ class Letter:
 
 def open_letters(log: LandingLog) -> Iterator[Letter]:
     """The dead letters that no replay has taken, in the order of landing, file and offset; one pass in memory."""
+    for number, row in open_rows(log, DEAD_LETTER_SCHEMA.names):
+        first_seen = row.pop("landed_at")
+        yield Letter(landing_pass=number, first_seen=first_seen, **row)
+
+
+def open_rows(log: LandingLog, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Those letters with their pass, and of each these columns, ``file_id`` and ``file_offset`` among them."""
     taken: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)
     for path in sorted(log.passes_dir.glob("[0-9]*/replayed.parquet")):
         for row in pq.read_table(path).to_pylist():
             taken[row["pass"]].add((row["file_id"], row["file_offset"]))
     for path in sorted(log.passes_dir.glob("[0-9]*/dead_letters.parquet")):
         number = int(path.parent.name)
-        for row in sorted(pq.read_table(path).to_pylist(), key=lambda row: (row["file_id"], row["file_offset"])):
+        rows = pq.read_table(path, columns=list(columns)).to_pylist()
+        for row in sorted(rows, key=lambda row: (row["file_id"], row["file_offset"])):
             if (row["file_id"], row["file_offset"]) not in taken[number]:
-                first_seen = row.pop("landed_at")
-                yield Letter(landing_pass=number, first_seen=first_seen, **row)
+                yield number, row
 
 
 def count_letters(log: LandingLog) -> list[tuple[str, str, int, int, datetime]]:
@@ -74,11 +81,11 @@ def count_letters(log: LandingLog) -> list[tuple[str, str, int, int, datetime]]:
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], datetime] = {}
-    for letter in open_letters(log):
-        key = letter.event_file, letter.reason
+    for _, row in open_rows(log, [name for name in DEAD_LETTER_SCHEMA.names if name != "raw"]):
+        key = row["event_file"], row["reason"]
         counts[key] += 1
-        sizes[key] += letter.length
-        first[key] = min(first.get(key, letter.first_seen), letter.first_seen)
+        sizes[key] += row["length"]
+        first[key] = min(first.get(key, row["landed_at"]), row["landed_at"])
     return sorted(((*key, n, sizes[key], first[key]) for key, n in counts.items()), key=lambda row: (-row[2], row[:2]))
 
 
@@ -105,12 +112,14 @@ def replay(
         ObsError: it cannot be landed where it should be, for example because the disk is full.
     """
     with log.lock():
+        landed = log.load()
         letters = [
             letter
             for letter in open_letters(log)
-            if reason in {None, letter.reason} and event_file in {None, letter.event_file}
+            if letter.file_id in landed.files  # else it has expired and is about to be removed
+            and reason in {None, letter.reason}
+            and event_file in {None, letter.event_file}
         ]
-        landed = log.load()
         return _Replay(config, log, landed, first_hour, (now or datetime.now(UTC)).astimezone(UTC)).replay(letters)
 
 

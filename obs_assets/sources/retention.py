@@ -17,6 +17,7 @@ from obs_assets.crash import crash_point
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.landing import collector
 from obs_assets.sources.log import Landed, LandedHour, LandingLog, LandingPass
+from obs_assets.sources.replay import open_rows
 
 FORGET_AFTER = timedelta(days=2)
 """A file is forgotten so long after its events have expired: one may lie a day ahead of its landing."""
@@ -84,12 +85,13 @@ def _is_old(moment: str, limit: datetime) -> bool:
 
 
 def note_expiry(
-    log: LandingLog, hours: Iterable[tuple[Hour, LandedHour]], files: tuple[str, ...], now: datetime
+    log: LandingLog, hours: Iterable[tuple[Hour, LandedHour]], files: tuple[str, ...], *, days: int, now: datetime
 ) -> list[Hour]:
     """Let hours expire that are still as they were when it was decided, and forget files; holding the log's lock."""
     landed = log.load()
     expired = [hour for hour, seen in hours if landed.hour(hour) == seen]
-    if not expired and not files:
+    letters = _letters_kept(log, days=days, now=now)
+    if not expired and not files and letters == landed.letters:
         return []
     number, moment = landed.last_pass + 1, now.isoformat()
     landing = LandingPass(
@@ -102,12 +104,23 @@ def note_expiry(
         dead_letters={},
         expired=tuple(hour.key for hour in expired),
         forgotten=files,
+        letters=letters,
     )
     log.commit(log.begin(number), landing)
     crash_point("retention.after_commit")
     landed.add(landing)
     log.save_checkpoint(landed)
     return expired
+
+
+def _letters_kept(log: LandingLog, *, days: int, now: datetime) -> dict[str, tuple[int, str]]:
+    """The open dead letters that stay: reason → how many, since when."""
+    letters: dict[str, tuple[int, str]] = {}
+    for _, row in open_rows(log, ("file_id", "file_offset", "reason", "landed_at")):
+        if row["landed_at"] + timedelta(days=days) > now:
+            count, since = letters.get(row["reason"], (0, row["landed_at"].isoformat()))
+            letters[row["reason"]] = count + 1, since
+    return letters
 
 
 def remove_chunks(log: LandingLog) -> int:

@@ -65,6 +65,7 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
         "land_event_files",
         "postgres_upkeep",
         "remove_expired_events",
+        "replay_dead_letters",
     ]
     schedules = [
         "dispatch_alerts_schedule",
@@ -161,7 +162,14 @@ def test_a_second_pipeline_has_names_of_its_own(definitions: dg.Definitions, tmp
     dg.Definitions.validate_loadable(both)
     keys = {key.to_user_string() for key in both.resolve_all_asset_keys()}
     assert keys == EDGES.keys() | {f"audit/{name}" for name in EDGES}
-    jobs = ["dispatch_alerts", "hourly_pipeline", "land_event_files", "postgres_upkeep", "remove_expired_events"]
+    jobs = [
+        "dispatch_alerts",
+        "hourly_pipeline",
+        "land_event_files",
+        "postgres_upkeep",
+        "remove_expired_events",
+        "replay_dead_letters",
+    ]
     assert names(second.jobs) == [f"audit_{job}" for job in jobs]
     schedules = [
         "dispatch_alerts_schedule",

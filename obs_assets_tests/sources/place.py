@@ -16,6 +16,7 @@ from obs_assets.hours import parse_hour
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import FileReceipt, LandingLog
+from obs_assets.sources.replay import open_rows
 
 START = parse_hour("2031-01-01-00:00")
 NEVER = 1 << 30
@@ -115,6 +116,8 @@ class Place:
         for row, (line_hash,) in zip(rows, hashes, strict=True):
             identity = f"{row['file_id']}:{row['file_offset']}:{line_hash}"
             assert row["row_uid"] == hashlib.sha256(identity.encode()).hexdigest()[:32]
+        letters = Counter(row["reason"] for _, row in open_rows(self.log, ["file_id", "file_offset", "reason"]))
+        assert {reason: count for reason, (count, _) in landed.letters.items()} == letters
         of_file = Counter(row["file_id"] for row in rows)
         for file_id, receipts in self.receipts().items():
             assert receipts[0].start == 0

@@ -1,0 +1,51 @@
+"""Landing as the UI shows it: dead letters by reason, and a replay that materializes the hours that it fills."""
+
+from dataclasses import replace
+
+import dagster as dg
+
+from obs_assets_tests import harness
+from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
+from obs_assets_tests.frames import HOUR
+
+pytestmark = DAGSTER_WARNINGS
+FILES, LANDED = dg.AssetKey("event_files"), dg.AssetKey("landed_events")
+
+
+def run(deployment: Deployment, job: str, **config: object) -> dg.ExecuteInProcessResult:
+    found = deployment.definitions.resolve_job_def(job)
+    return found.execute_in_process(instance=deployment.instance, run_config={"ops": config} if config else None)
+
+
+def table(deployment: Deployment) -> str:
+    """What stands under "open dead letters" on the newest observation of the files."""
+    (record,) = deployment.instance.fetch_observations(FILES, limit=1).records
+    assert record.asset_observation
+    return str(record.asset_observation.metadata["open dead letters"].value)
+
+
+def test_dead_letters_show_by_reason_until_they_are_replayed(deployment: Deployment) -> None:
+    """All that are open, also those of earlier passes; a replay lands what it can, and its hours are materialized."""
+    long = harness.at(HOUR, 7, {"id": "long", "text": "x" * 3000})
+    harness.write_events(deployment.events_dir / "a.jsonl", [*harness.an_hour(), long])
+    with (deployment.events_dir / "a.jsonl").open("a") as file:
+        file.write("what?\nand what?\n")
+    source = {"events_dir": str(deployment.events_dir), "max_event_bytes": 2048}
+    small = replace(deployment, config=harness.everything_kept(deployment.events_dir, source=source))
+    assert run(small, "land_event_files").success
+    (deployment.events_dir / "b.jsonl").write_text("no event\n")
+    assert run(small, "land_event_files").success
+    shown = table(small)
+    assert "| `not_an_object` | 2 | " in shown
+    assert "| `too_long` | 1 | " in shown
+    assert shown.index("not_an_object") < shown.index("too_long")
+    assert "what" not in shown
+
+    result = run(deployment, "replay_dead_letters", replay={"config": {"reason": "too_long"}})
+    (event,) = result.get_asset_materialization_events()
+    assert event.asset_key == LANDED
+    assert event.partition == HOUR.key
+    assert event.materialization.metadata["events now"].value == 1
+    assert event.materialization.tags == {"dagster/data_version": "3"}
+    assert "too_long" not in table(deployment)
+    assert not run(deployment, "replay_dead_letters").get_asset_materialization_events()
