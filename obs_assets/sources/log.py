@@ -36,7 +36,7 @@ from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
-from obs_assets.store import make_private_dir, replacing, sync_file
+from obs_assets.store import explained, make_private_dir, replacing, sync_file
 
 _CHECKPOINT_FORM = 5
 
@@ -303,9 +303,10 @@ class LandingLog:
         """Publish a prepared pass in one step."""
         with replacing(prepared / "pass.json") as aside:
             aside.write_text(json.dumps(asdict(landing), sort_keys=True))
-        sync_file(prepared)
-        prepared.replace(self.pass_dir(landing.number))
-        sync_file(self.passes_dir)
+        with explained(prepared):
+            sync_file(prepared)
+            prepared.replace(self.pass_dir(landing.number))
+            sync_file(self.passes_dir)
 
     def save_checkpoint(self, landed: Landed) -> None:
         """Spare the next pass from reading all passes again."""

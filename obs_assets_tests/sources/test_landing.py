@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -488,6 +489,56 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
     assert last.startswith("obs_assets.errors.ObsError: cannot write ")
     assert "bytes free there" in last
     assert '"time"' not in refused.stderr
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+@pytest.mark.system
+def test_a_disk_without_room_lands_nothing_half(place: Place) -> None:
+    """A file system of one megabyte: the error names path and free bytes, nothing is published; with room all lands."""
+    place.log.root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", place.log.root], check=True)
+    try:
+        lines = place.write("a.jsonl", [event(filler=random.randbytes(500).hex()) for _ in range(2000)])
+        with pytest.raises(
+            ObsError, match=r"cannot write .*landed.*No space left on device \([0-9,]+ bytes free there\)"
+        ):
+            place.land()
+        assert place.rows() == []
+        subprocess.run(["mount", "-o", "remount,size=50m", place.log.root], check=True)
+        place.land()
+        assert place.audit().lines() == sorted(lines)
+        assert not list(place.log.root.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", place.log.root], check=True)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_a_disk_that_fails_to_flush_lands_nothing_half(place: Place, nth: int) -> None:
+    """fsync answers EIO: the pass fails with a sentence, and the next one lands everything exactly once."""
+    lines = place.write("a.jsonl", events(50))
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        f"inject=fsync:error=EIO:when={nth}",
+    ]
+    refused = subprocess.run(
+        [*command, sys.executable, "-c", CHILD, str(place.root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode == 1, refused.stderr
+    assert "cannot write " in refused.stderr.splitlines()[-1]
+    assert "Input/output error" in refused.stderr
     place.land()
     assert place.audit().lines() == sorted(lines)
 
