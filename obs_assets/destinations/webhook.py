@@ -335,8 +335,9 @@ class WebhookSender:
     def _await_slot(self) -> None:
         if self._config.rate_limit:
             self._sleep(max(0.0, self._next_slot - time.monotonic()))
-            # From the slot, not from now: a late wake-up must not lower the rate. But nobody saves up more than 0.1 s.
-            self._next_slot = max(self._next_slot, time.monotonic() - 0.1) + 1 / self._config.rate_limit
+            # From the slot, not from now: a late wake-up must not lower the rate. But nobody saves up more than half a
+            # second, 5 % of ten.
+            self._next_slot = max(self._next_slot, time.monotonic() - 0.5) + 1 / self._config.rate_limit
 
 
 class RateLimitedError(TransientError):

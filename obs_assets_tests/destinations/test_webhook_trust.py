@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import json
+import random
 import shutil
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from obs_assets.destinations import webhook
 from obs_assets.destinations.webhook import WebhookConfig, WebhookSender, signatures
 from obs_assets.errors import TransientError
 
@@ -136,13 +138,20 @@ def test_a_bad_certificate_gets_nothing(trusted: trustme.CA, wrong: str) -> None
 
 @pytest.mark.slow
 def test_a_hundred_a_second_for_ten_seconds() -> None:
-    """``rate_limit: 100`` is held within 5 % over ten seconds."""
+    """``rate_limit: 100`` is held within 5 % over ten seconds; a machine too busy for as many is given three tries."""
+    found = []
+    while len(found) < 3 and not any(sent >= 950 for sent in found):
+        found.append(requests_in_ten_seconds(100))
+    assert max(found) <= 1050
+    assert max(found) >= 950
+
+
+def requests_in_ten_seconds(rate: int) -> int:
     with _Server(("127.0.0.1", 0), type("Taker", (_Taker,), {"taken": [], "protocol_version": "HTTP/1.1"})) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
-        config = WebhookConfig.model_validate(
-            {"url": f"http://127.0.0.1:{server.server_address[1]}/", "rate_limit": 100}
-        )
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        config = WebhookConfig.model_validate({"url": url, "rate_limit": rate})
         sender = WebhookSender(config, allow_private=True)
         began, sent = time.monotonic(), 0
         while time.monotonic() - began < 10:
@@ -150,4 +159,24 @@ def test_a_hundred_a_second_for_ten_seconds() -> None:
             sent += 1
         server.shutdown()
         thread.join()
-    assert 950 <= sent <= 1050
+    return sent
+
+
+def test_the_rate_is_held_whatever_else_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late wake-ups, slow answers and pauses of the machine: any ten seconds have 950 to 1,050."""
+    chance = random.Random(1)
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds + chance.uniform(0, 0.004)
+
+    monkeypatch.setattr(webhook.time, "monotonic", lambda: now[0])
+    config = WebhookConfig.model_validate({"url": "http://localhost/", "rate_limit": 100})
+    sender = WebhookSender(config, sleep=sleep)
+    moments = []
+    while now[0] < 1060:
+        sender._await_slot()
+        moments.append(now[0])
+        now[0] += chance.uniform(0, 0.008) if chance.random() > 0.002 else 0.4
+    for start in range(1000, 1050):
+        assert 950 <= sum(start <= moment < start + 10 for moment in moments) <= 1050
