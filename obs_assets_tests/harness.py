@@ -1,6 +1,7 @@
 """Real runs, seen from outside: event files, commands in a clean environment, and all that an hour left behind."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -218,6 +219,20 @@ def objects(machine: Settings) -> dict[str, bytes]:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=machine.s3.bucket)
         keys = [stored["Key"] for page in pages for stored in page.get("Contents", [])]
         return {key: client.get_object(Bucket=machine.s3.bucket, Key=key)["Body"].read() for key in keys}
+
+
+def lines_of(stored: Mapping[str, bytes], hour: Hour) -> list[dict[str, Any]]:
+    """The events of an hour in a bucket's objects."""
+    bodies = [body for key, body in stored.items() if f"events-{hour.stamp}" in key and key.endswith(".gz")]
+    return [json.loads(line) for body in bodies for line in gzip.decompress(body).splitlines()]
+
+
+def alerts(received: Iterable[Received]) -> list[dict[str, Any]]:
+    """The events that a receiver got; every repetition of a dispatch must have brought the same bytes."""
+    bodies: dict[str, bytes] = {}
+    for request in received:
+        assert bodies.setdefault(request.webhook_id, request.body) == request.body
+    return [event for body in bodies.values() for event in json.loads(body)["events"]]
 
 
 # -- what an hour left -------------------------------------------------------------------------------------------------
