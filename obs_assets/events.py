@@ -148,18 +148,23 @@ def _column(name: str) -> str:
 _COLUMNS = {name: _column(name) for name in PROMOTED}
 
 
-def with_columns(frame: Frame, *carried: str) -> Frame:
+def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
     """Recompute the promoted columns from ``event``.
 
     Args:
         frame: a frame with the lineage columns and ``event``.
         carried: further columns to pass through, for example ``"weight"``.
+        where: SQL; elsewhere ``event`` is as it was when the frame's promoted columns were computed: they stay.
 
     Returns:
         lineage, promoted, carried, then ``event``; same rows, same order.
     """
-    parsed = frame.project(f"*, json_transform(event, '{_STRUCTURE}') AS j")
-    columns = [f"{expression} AS {name}" for name, expression in _COLUMNS.items()]
+    event = f"CASE WHEN {where} THEN event END" if where else "event"
+    parsed = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
+    columns = [
+        f"CASE WHEN {where} THEN {expression} ELSE {name} END AS {name}" if where else f"{expression} AS {name}"
+        for name, expression in _COLUMNS.items()
+    ]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
 
 

@@ -913,9 +913,11 @@ def test_columns_are_recomputed_and_lineage_is_kept(connection: duckdb.DuckDBPyC
 def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ordinary events, epochs, trace ids and versions fire no trigger; a frame may be computed again."""
     seen = []
-    redact_hits = redactor_module.Redactor.redact_hits
+    real = redactor_module.Redactor._redact_hits
     monkeypatch.setattr(
-        redactor_module.Redactor, "redact_hits", lambda self, hits: seen.extend(hits) or redact_hits(self, hits)
+        redactor_module.Redactor,
+        "_redact_hits",
+        lambda self, some, trigger: seen.extend(some) or real(self, some, trigger),
     )
     plain = (
         '{"id":"evt-%d","timestamp":"2025-12-04T10:00:37.828Z","trace_id":"%032d","ms":1764094526123,'
@@ -934,9 +936,11 @@ def test_a_filter_on_the_verdict_does_not_redact_twice(
 ) -> None:
     """The optimizer may not compute the redaction once for a filter and once more for the columns."""
     seen = []
-    redact_hits = redactor_module.Redactor.redact_hits
+    real = redactor_module.Redactor._redact_hits
     monkeypatch.setattr(
-        redactor_module.Redactor, "redact_hits", lambda self, hits: seen.extend(hits) or redact_hits(self, hits)
+        redactor_module.Redactor,
+        "_redact_hits",
+        lambda self, some, trigger: seen.extend(some) or real(self, some, trigger),
     )
     result = redact(connection, frame_of(connection, [event_of("bob@example.com")]), MASK)
     assert len(result.filter("dropped_by IS NULL").fetchall()) == len(seen) == 1

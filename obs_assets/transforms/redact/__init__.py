@@ -14,10 +14,12 @@ and the slow truth that the fast way is tested against.
 An event on which the redactor fails is set aside as a dead letter, without a word of it in any message.
 """
 
+import gc
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import duckdb.func
@@ -70,13 +72,15 @@ def redact(
         return with_columns(untouched, "redactions", "dropped_by")
     redactor = redactor_of(config, hash_key)
     function = _register(connection, redactor)
-    fires = " OR ".join(f"regexp_matches(event, {quote(trigger)})" for trigger in redactor.prefilters)
-    outcomes = frame.project(f"*, CASE WHEN {fires} THEN {function}(event) END AS outcome")
+    first, second = (f"regexp_matches(event, {quote(trigger)})" for trigger in redactor.prefilters)
+    outcomes = frame.project(
+        f"*, CASE WHEN {first} THEN {function}(event) WHEN {second} THEN {function}_late(event) END AS outcome"
+    )
     redacted = outcomes.project(
         "* REPLACE (coalesce(outcome.event, event) AS event), coalesce(outcome.types, []) AS redactions, "
-        f"CASE WHEN outcome.failed THEN '{REDACTOR_FAILED}' END AS dropped_by"
+        f"CASE WHEN outcome.failed THEN '{REDACTOR_FAILED}' END AS dropped_by, outcome.event IS NOT NULL AS is_changed"
     )
-    return with_columns(redacted, "redactions", "dropped_by")
+    return with_columns(redacted, "redactions", "dropped_by", where="is_changed")
 
 
 def redacted_by_type(frame: Frame) -> dict[str, int]:
@@ -134,26 +138,43 @@ _one_at_a_time = threading.Lock()
 """Threads that hand the interpreter's lock to one another within a vector cost a fifth of the speed."""
 
 
+@contextmanager
+def _no_cyclic_garbage() -> Iterator[None]:
+    """Put off the search for it: a vector makes ten thousands of short-lived objects, none of them in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor) -> str:
-    """Make a redactor known to a connection; returns the function's name there."""
+    """Make a redactor known to a connection; returns the function's name there, of which ``_late`` has a variant."""
     name = f"redact_{next(_function_numbers)}"
-    connection.create_function(
-        name,
-        lambda events: _redact_arrow(redactor, events),
-        ["VARCHAR"],
-        _OUTCOME,
-        type=duckdb.func.ARROW,
-        side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
-    )
+    for variant, run in (name, redactor.redact_hits), (f"{name}_late", redactor.redact_late_hits):
+        connection.create_function(
+            variant,
+            _of_one_vector(run),
+            ["VARCHAR"],
+            _OUTCOME,
+            type=duckdb.func.ARROW,
+            side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
+        )
     return name
 
 
-def _redact_arrow(redactor: Redactor, events: "pa.Array") -> "pa.Array":
+def _of_one_vector(run: Callable[[list[str]], list[Outcome]]) -> Callable[["pa.Array"], "pa.Array"]:
+    return lambda events: _redact_arrow(run, events)
+
+
+def _redact_arrow(run: Callable[[list[str]], list[Outcome]], events: "pa.Array") -> "pa.Array":
     """One vector of the events in which a trigger fires."""
     import pyarrow as pa
 
-    with _one_at_a_time:
-        columns = zip(*redactor.redact_hits(events.to_pylist()), strict=True)
+    with _one_at_a_time, _no_cyclic_garbage():
+        columns = list(zip(*run(events.to_pylist()), strict=True))
     types = (pa.string(), pa.list_(pa.string()), pa.bool_())
     return pa.StructArray.from_arrays(
         [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], names=Outcome._fields
