@@ -910,6 +910,14 @@ def test_columns_are_recomputed_and_lineage_is_kept(connection: duckdb.DuckDBPyC
     assert result.project(lineage).fetchall() == frame.project(lineage).fetchall()
 
 
+def test_every_column_says_what_its_event_says(connection: duckdb.DuckDBPyConnection) -> None:
+    """Columns are computed anew for the events that changed alone; for the others they were right before."""
+    texts = [event_of(text, key) for _, text, _ in VALUES[::3] for key in ("error", "status", "id", "note")]
+    texts += [event_of(text, key) for text in LOOK_ALIKES for key in ("error", "level")]
+    result = redact(connection, frame_of(connection, texts), MASK)
+    assert result.fetchall() == events.with_columns(result, "redactions", "dropped_by").fetchall()
+
+
 def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ordinary events, epochs, trace ids and versions fire no trigger; a frame may be computed again."""
     seen = []
