@@ -56,6 +56,9 @@ _REPLACED = {
     "buffer_size": "hours are loaded whole; see batch_size (webhook), part_size_mb (s3)",
     "flush_interval": "hours are loaded whole; allowed_lateness_minutes says when",
     "hash_salt": "the key of redaction tokens is the environment's OBS_HASH_KEY",
+    "adaptive_target_rate": "adaptive keeps adaptive_target events of each type and hour",
+    "adaptive_window": "adaptive looks at the whole hour",
+    "drop_on_error": "an event on which a stage fails is a dead letter, and counted",
 }
 
 

@@ -39,6 +39,11 @@ def test_the_environment_fills_templates_in(tmp_path: Path) -> None:
     ("attributes", "line", "words"),
     [
         ("  sample:\n    error_rat: 1.0\n", 4, ["error_rat", "did you mean 'error_rate'"]),
+        (
+            "  sample:\n    adaptive_target_rate: 0.1\n",
+            4,
+            ["adaptive keeps adaptive_target events of each type and hour"],
+        ),
         ("  sample:\n    error_rate: 7\n", 4, ["error_rate", "less than or equal to 1"]),
         ("  destinations:\n    - {type: s33}\n", 4, ["type must be one of postgres, s3, webhook"]),
         ("  destinations:\n    - {type: s3}\n    - {type: s3}\n", 2, ["s3_archive", "a name of its own"]),
