@@ -218,6 +218,7 @@ class Store:
 def write_parquet(frame: Frame, path: Path) -> None:
     """Compute a frame into one Parquet file, rows in the frame's order.
 
-    LZ4 writes an hour at twice the speed of Zstandard, and these files are read back within minutes.
+    Snappy: of the codecs it takes the least time to write an hour (an eighth less than LZ4, a third less than
+    Zstandard), for a file a tenth larger than LZ4's; these files are read back within minutes.
     """
-    frame.write_parquet(str(path), compression="lz4_raw", row_group_size=ROW_GROUP_SIZE)
+    frame.write_parquet(str(path), compression="snappy", row_group_size=ROW_GROUP_SIZE)

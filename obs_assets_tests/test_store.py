@@ -131,7 +131,7 @@ def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection
     assert pq.read_table(path)["n"].to_pylist() == list(range(200_003))
     metadata = pq.read_metadata(path)
     assert metadata.num_row_groups > 1
-    assert metadata.row_group(0).column(0).compression == "LZ4"
+    assert metadata.row_group(0).column(0).compression == "SNAPPY"
     assert Store(tmp_path).read_frame(connection, "raw_events", HOUR).aggregate("count(*)").fetchall() == [(200_003,)]
 
 

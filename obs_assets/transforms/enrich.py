@@ -148,7 +148,8 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
     """
     if not config.enabled:
         return frame.project(", ".join([*LINEAGE, *PROMOTED, "event"]))
-    paths = (*map(_path, _EVENT_KEYS), *_own_paths(config))
+    keys = _EVENT_KEYS if "context" in config.applied else _EVENT_KEYS[: -len(_CONTEXT_KEYS)]
+    paths = (*map(_path, keys), *_own_paths(config))
     extracted = _derive(
         frame, found=_extract("event", paths), collected=_extract("collector", map(_path, _COLLECTOR_KEYS))
     )
@@ -188,12 +189,17 @@ def _derive(frame: Frame, **columns: str) -> Frame:
 
 # ---- what the event and its collector say
 
+_CONTEXT_KEYS = (
+    *("_context", "master_type", "worker_type", "worker_id"),
+    *("trace_id", "session_id", "parent_span_id"),
+)
+"""Looked at for the context alone: they come last, so that they can be left out."""
+
 _EVENT_KEYS = (
     *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
-    *("duration_ms", "cost_estimate", "cost_usd", "cost", "_context", "_enrichment"),
-    *("started_at", "completed_at", "model", "master_type", "worker_type", "worker_id"),
-    *("trace_id", "session_id", "parent_span_id"),
+    *("duration_ms", "cost_estimate", "cost_usd", "cost", "_enrichment", "started_at", "completed_at", "model"),
     *("tokens_used.input_tokens", "tokens_used.output_tokens", "token_usage.input_tokens", "token_usage.output_tokens"),
+    *_CONTEXT_KEYS,
 )
 _COLLECTOR_KEYS = ("hostname", "platform", "arch", "python_version", "process_id")
 
