@@ -170,8 +170,8 @@ def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
 def _receipt_table(receipt: Receipt) -> str:
     rows: Mapping[str, int] = {"taken": receipt.taken, "kept": receipt.kept, **receipt.other}
     verdict = "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
-    if not receipt.taken:
-        verdict = "an hour without events: nothing of it has landed"
+    if not receipt.version.generation:
+        verdict += "; nothing has landed for this hour"
     return _count_table("receipt", rows) + f"\n\n{verdict}"
 
 

@@ -131,7 +131,10 @@ def test_an_hour_in_which_nothing_happened_is_built(deployment: Deployment) -> N
     """Empty is a result: the hour is whole everywhere, and holds nothing."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.land()
-    assert deployment.materialize(HOUR.next).success
+    result = deployment.materialize(HOUR.next)
+    assert result.success
+    assert "nothing has landed for this hour" in metadata(result, "s3_archive")["receipt"]
+    assert metadata(result, "redacted_events")["events by minute"] == "no events"
     assert harness.wrong(deployment.hourly, HOUR.next) == []
     assert rows(deployment, HOUR.next) == []
     assert deployment.receiver.requests == []
