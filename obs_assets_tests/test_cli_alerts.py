@@ -15,6 +15,8 @@ from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 from obs_assets_tests.test_cli import Obs, events_dir, obs  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.slow
+
 YAML = """
 attributes:
   start: "2025-12-04-00:00"

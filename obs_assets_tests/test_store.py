@@ -157,6 +157,7 @@ def test_receipts_are_kept_by_stage_and_hour(tmp_path: Path) -> None:
     assert kept.find_receipt("raw_events", HOUR) is None
 
 
+@pytest.mark.slow
 def test_a_stream_has_room_for_the_largest_row_group(tmp_path: Path) -> None:
     """An hour of long events is read all the same: memory follows the row group, not a fixed limit."""
     path = tmp_path / "frame.parquet"

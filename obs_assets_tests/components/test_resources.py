@@ -55,6 +55,7 @@ def test_its_client_is_the_one_of_the_command_line(deployment: Deployment) -> No
     assert keys[0] == keys[1]
 
 
+@pytest.mark.slow
 def test_a_run_reaches_the_bucket_through_it(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive's step takes the resource that the code location names, dagster-aws' plain one for example."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
@@ -89,6 +90,7 @@ def test_a_run_reaches_the_bucket_through_it(deployment: Deployment, monkeypatch
     assert len(harness.objects(deployment.machine)) == 2
 
 
+@pytest.mark.slow
 def test_a_bucket_out_of_reach_fails_the_archive_alone(deployment: Deployment) -> None:
     """A profile that does not exist fails the archive's step with a sentence; the others hold the hour."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())

@@ -83,7 +83,13 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[tuple[Receiver, str]]:
         yield taking, http.url_for("/in")
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(10, marks=pytest.mark.slow),
+        pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+    ],
+)
 def test_killed_at_random(kills: int, settings: Settings, receiver: tuple[Receiver, str]) -> None:
     """Processes that build hours die at random: every event and alert arrives, each under one id and with one body."""
     server, (taken, url) = settings.postgres, receiver
