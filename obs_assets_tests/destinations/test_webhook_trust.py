@@ -174,9 +174,13 @@ def test_the_rate_is_held_whatever_else_takes_time(monkeypatch: pytest.MonkeyPat
     config = WebhookConfig.model_validate({"url": "http://localhost/", "rate_limit": 100})
     sender = WebhookSender(config, sleep=sleep)
     moments = []
-    while now[0] < 1060:
+    while now[0] < 1080:
         sender._await_slot()
         moments.append(now[0])
         now[0] += chance.uniform(0, 0.008) if chance.random() > 0.002 else 0.4
-    for start in range(1000, 1050):
-        assert 950 <= sum(start <= moment < start + 10 for moment in moments) <= 1050
+        if 1060 < now[0] < 1061:
+            now[0] += 4  # who was away for long catches up on half a second of it
+    for start in range(1000, 1070):
+        sent = sum(start <= moment < start + 10 for moment in moments)
+        assert sent <= 1050
+        assert sent >= 950 or start > 1050
