@@ -9,8 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from obs_assets.leftovers import TYPES, CustomRule, Leftover, Scanner, Scope
-from obs_assets.transforms import redact as redactor
-from obs_assets.transforms.redact import RedactConfig, redact_text
+from obs_assets.transforms.redact import RedactConfig, redact_text, redactor
 
 LEFT = {
     "email": ["ana.silva@example.com", "jörg+ops@mail.example.co.uk"],
@@ -146,9 +145,9 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """The redactor without the rules of one type; that type."""
     rules = RedactConfig.detectors
     monkeypatch.setattr(RedactConfig, "detectors", lambda self: [r for r in rules(self) if r.type != request.param])
-    redactor._redactor.cache_clear()
+    redactor.redactor_of.cache_clear()
     yield request.param
-    redactor._redactor.cache_clear()
+    redactor.redactor_of.cache_clear()
 
 
 @pytest.mark.parametrize("broken", TYPES, indirect=True)

@@ -15,8 +15,7 @@ from obs_assets.hourly import HourlyPipeline
 from obs_assets.leftovers import Leftover, Scanner
 from obs_assets.scan import MOST_PATHS, OTHER_PATHS, Findings, scan, scope
 from obs_assets.settings import Settings
-from obs_assets.transforms import redact as redactor
-from obs_assets.transforms.redact import RedactConfig
+from obs_assets.transforms.redact import RedactConfig, redactor
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 from obs_assets_tests.test_verify import in_file, in_frame, in_postgres, in_s3, truncated
@@ -120,9 +119,9 @@ def test_an_hour_that_the_redactor_left_alone_is_red_everywhere(
 ) -> None:
     """A redactor without rules passes its own tests of counts; the scan sees what it let through."""
     monkeypatch.setattr(RedactConfig, "detectors", lambda self: ())
-    redactor._redactor.cache_clear()
+    redactor.redactor_of.cache_clear()
     hourly = built(tmp_path, settings)
-    redactor._redactor.cache_clear()
+    redactor.redactor_of.cache_clear()
     assert {store: findings.by_type for store, findings in found(hourly).items()} == {
         store: {"email": 20, "ip_address": 5, "phone": 5} for store in STORES
     }
