@@ -493,7 +493,7 @@ _CARD_ISSUER = re.compile(
     r"|3[47]\d{13}"  # American Express
     r"|3(?:0[0-5]|[689]\d)\d{11}"  # Diners Club
     r"|6(?:011|4[4-9]\d|5\d\d)\d{12}(?:\d{3})?"  # Discover
-    r"|35(?:2[89]|[3-8]\d)\d{12}(?:\d{3})?"  # JCB
+    r"|35\d{14}(?:\d{3})?"  # JCB, and what generators of test numbers take for it
     r"|62\d{14,17}"  # UnionPay
     r"|(?:2131|1800)\d{11}"  # JCB of old
     r"|8699\d{11}"  # Voyager
@@ -514,12 +514,17 @@ _WORD_BEFORE, _WORD_AFTER = re.compile(r"[0-9A-Za-z]\Z|[0-9]\.\Z"), re.compile(r
 _ID_BEFORE, _ID_AFTER = re.compile(r"[0-9A-Za-z]-\Z"), re.compile(r"-[0-9A-Za-z]")
 
 
-_ID_NAME_BEFORE = re.compile(
+_ID_BEFORE_CARD = re.compile(
     r"(?i)(?:id|order|request|req|trace|span|ean|gtin|isbn|upc|sku|build|ticket|seq|sequence|offset|bytes|epoch|ts|ms"
     r"|job|run|invoice|tracking|batch|event|record|serial|version|timestamp|time|number of|count|size)"
     r"(?: (?:no|number|num|id))?[\"':=# ]{0,4}\Z"
 )
-"""Twelve and thirteen digits are often ids: one in ten passes Luhn."""
+_CARD_BEFORE = re.compile(
+    r"(?i)(?:card|visa|maestro|mastercard|pan|cc|payment|paid|pay|charged?|debit|credit)(?![a-z])[^0-9]{0,30}\Z"
+)
+"""Twelve and thirteen digits are mostly ids and article numbers, one in ten of which passes Luhn: alone in a
+string they need the name of a card, among words they must not follow that of an id."""
+_CARD_WORD_LENGTH = 48
 
 
 def _find_cards(text: str, key: str) -> Iterator[Span]:
@@ -528,14 +533,17 @@ def _find_cards(text: str, key: str) -> Iterator[Span]:
     first = 0
     while first < len(groups):
         last = _last_group_of_card(text, groups, first)
-        if last is not None and not _is_short_id(text, groups[first][0], groups[last][1], key):
+        if last is not None and _is_long_or_named(text, groups[first][0], groups[last][1], key):
             yield groups[first][0], groups[last][1]
         first = first + 1 if last is None else last + 1
 
 
-def _is_short_id(text: str, start: int, end: int, key: str) -> bool:
-    is_short = len(_digits(text[start:end])) <= _SHORT_CARD_DIGITS
-    return is_short and _ID_NAME_BEFORE.search(_before(text, start, key)) is not None
+def _is_long_or_named(text: str, start: int, end: int, key: str) -> bool:
+    if len(_digits(text[start:end])) > _SHORT_CARD_DIGITS:
+        return True
+    before = _before(text, start, key)[-_CARD_WORD_LENGTH:]
+    is_alone = end - start == len(text.strip())
+    return _CARD_BEFORE.search(before) is not None or not (is_alone or _ID_BEFORE_CARD.search(before))
 
 
 def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None:
@@ -677,7 +685,7 @@ _IPV4 = re.compile(
 )
 _IPV4_TRIGGER = rf"{_NUMBER_EDGE}(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[^0-9A-Za-z.]|\.[^0-9]|\.?$)"
 _VERSION_WORD = re.compile(
-    r"(?:(?<![A-Za-z])(?i:version|ver|v|release|rel|build|revision|rev|firmware|section)"
+    r"(?:(?<![A-Za-z])(?i:version|ver|v|release|rel|build|revision|rev|rv|firmware|section)"
     r"|[a-z](?:Version|Release|Build|Revision))\Z"
 )
 _VERSION_WORD_LENGTH = 10
@@ -734,13 +742,19 @@ def _is_version(match: re.Match[str], key: str) -> bool:
 
 # --- Phone numbers --------------------------------------------------------------------------------------------------
 
-_INTERNATIONAL = re.compile(r"(?<![\w+])\+[1-9](?:[ ().\-/]{0,2}[0-9]){7,14}(?![0-9])")
+_EXTENSION = r"(?:[ ,;]{0,2}(?i:x|ext\.?|extension) ?[0-9]{1,6}(?![0-9]))?"
+_LABEL = "(?i:office|fax|mobile|home|work|cell)(?![0-9A-Za-z])"
+_LABELLED = re.compile(rf"(?<![\w.+:/-])[0-9]{{10,11}}(?=[ -]{_LABEL})")
+_INTERNATIONAL = re.compile(rf"(?<![\w+])\+[1-9](?:[ ().\-/]{{0,2}}[0-9]){{7,14}}(?![0-9]){_EXTENSION}")
 """A plus and 8 to 15 digits (ITU-T E.164)."""
 
 _NORTH_AMERICAN = re.compile(
-    r"(?:\([2-9][0-9]{2}\) ?|(?<![\w.+-])(?:1[ .-])?[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}(?!\w|[.-]\w)"
+    r"(?:(?:\([2-9][0-9]{2}\) ?|(?<![\w.+-])(?:(?:00)?1[ .-])?[2-9][0-9]{2}[ .-])[2-9][0-9]{2}"
+    r"|(?<![\w.+-])(?:00)?1(?:[ .-][0-9]{3}[ .-]| ?\([0-9]{3}\) ?)[0-9]{3})[ .-][0-9]{4}"
+    rf"{_EXTENSION}(?!\w|[.-](?!{_LABEL})\w)"
 )
-"""Area code and exchange begin with 2 to 9 (North American Numbering Plan); without separators ten digits are an id."""
+"""Area code and exchange begin with 2 to 9 (North American Numbering Plan), behind the country's 1 with anything, as
+those who make numbers up do; without separators ten digits are an id."""
 
 _UNDER_NAME = re.compile(r"(?<![\w.+-])\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?!\w)")
 _PHONE_NAME = r"(?i:phone|mobile|msisdn|whatsapp|cell|fax)"
@@ -763,13 +777,19 @@ _NATIONAL = re.compile(
 
 _CONTEXT = (
     r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
-    r"|telephone|mobile|cell|fax|whatsapp|hotline|my number)"
+    r"|telephone|mobile|cell|fax|whatsapp|hotline|my number|registered|answer(?:ing|ed)?|messages? to)"
 )
 _CONTEXT_BEFORE = re.compile(rf"(?<![0-9A-Za-z_]){_CONTEXT}(?![0-9A-Za-z_])[^0-9\n\"{{}}<>]{{0,40}}\Z")
 _SPOKEN_PHONE = re.compile(
-    r"(?<![\w.+:/-])\(?[0-9]{2,5}\)?(?:[ .-]{1,2}|/)[0-9]{2,5}(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
+    r"(?<![\w.+:/-])\(?[0-9]{2,5}\)?(?:[ .-]{1,2}[0-9]{2,5}|/[0-9]{2,8})(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
 )
 _SPOKEN_DIGITS = re.compile(r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])")
+_ASKED_DIGITS = re.compile(r"(?<![\w.+:/-])[0-9]{7,13}(?![\w:/]|[.-][0-9])")
+_ASKED_BEFORE = re.compile(
+    r"(?<![0-9A-Za-z_])(?i:call|reach|contact|phone|text|ring) "
+    r"(?i:(?:me|us|him|her|them|back)(?: (?:at|on|to))?|at|on)(?: (?i:my|his|her|our) [a-z]{1,12})?:? \Z"
+)
+"""``call me at``: whatever digits come next are a number to call."""
 _ID_WORD = re.compile(
     r"(?i)(?:(?<![a-z])(?:ids?|order|ticket|version|build|port|line|row|error|code|invoice|ref|case)|#)[\"':=# ]{0,3}\Z"
 )
@@ -782,18 +802,25 @@ _PHONE_TRIGGER = (
     rf"|{_CONTEXT}[^0-9\"]{{1,44}}[0-9](?:[ ().\-/]{{0,3}}[0-9]){{6}}|"
     r"\+[1-9](?:[ ().\-/\\]{0,3}[0-9]){7}"
     r"|[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"
+    r"|1(?:[ .-][0-9]{3}[ .-]| ?\([0-9]{3}\) ?)[0-9]{3}[ .-][0-9]{4}"
+    r"|[0-9]{10}[ -](?i:office|fax|mobile|home|work|cell)"
     rf"|(?:{_PHONE_NAME}|{_EDGE}(?i:tel))[^0-9]{{0,40}}[0-9](?:[ ().\-/\\]{{0,3}}[0-9]){{6}}"
 )
 
 
 def _find_phones(text: str, key: str) -> Iterator[Span]:
     """International and North American numbers; other forms only right after ``phone`` and the like, or under it."""
-    spans = [match.span() for pattern in (_INTERNATIONAL, _NORTH_AMERICAN) for match in pattern.finditer(text)]
+    spans = [
+        match.span() for pattern in (_INTERNATIONAL, _NORTH_AMERICAN, _LABELLED) for match in pattern.finditer(text)
+    ]
     for match in _NATIONAL.finditer(text):
         if _MIN_NATIONAL <= len(_digits(match[0])) <= _MAX_NATIONAL and not _NO_PHONE.fullmatch(match[0]):
             spans.append(match.span())
     for pattern in (_SPOKEN_PHONE, _SPOKEN_DIGITS):
         spans += [match.span() for match in pattern.finditer(text) if _is_spoken(match)]
+    for match in _ASKED_DIGITS.finditer(text):
+        if _ASKED_BEFORE.search(text, max(0, match.start() - _SPOKEN_LENGTH), match.start()):
+            spans.append(match.span())
     for match in _UNDER_NAME.finditer(text):
         before = _before(text, match.start(), key)[-_PHONE_NAME_LENGTH:]
         if _PHONE_BEFORE.search(before) and not _NO_PHONE.fullmatch(match[0]):
