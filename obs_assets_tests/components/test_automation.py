@@ -526,15 +526,15 @@ def test_what_a_destination_let_expire_stays_away(
     (table,) = kept.hourly.tables()
 
     Clock.moment = HOUR.end + timedelta(days=2, microseconds=-1)
-    assert table.drop_expired(Clock.moment) == []
+    assert table.upkeep.drop_expired(Clock.moment) == []
     assert hours_of(tick(kept, "stale_hour_sensor")[0]) == [HOUR.key]
     harness.build(kept.hourly, HOUR)
-    assert table.drop_expired(Clock.moment) == []
+    assert table.upkeep.drop_expired(Clock.moment) == []
     assert tick(kept, "stale_hour_sensor")[0] == []
 
     end = HOUR.end if leaf_hours == 1 else HOUR.start.replace(hour=0) + timedelta(days=1)
     Clock.moment = end + timedelta(days=2)
-    assert len(table.drop_expired(Clock.moment)) == 1
+    assert len(table.upkeep.drop_expired(Clock.moment)) == 1
     assert tick(kept, "stale_hour_sensor")[0] == []
 
 
