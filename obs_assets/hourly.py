@@ -329,7 +329,7 @@ class HourlyPipeline:
                 yield connection
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
                 raise TransientError(f"{work}: {str(error).splitlines()[0]}") from None
-            except duckdb.Error as error:
+            except (duckdb.Error, UnicodeDecodeError) as error:  # which quotes a text may cut it within a letter
                 if (failure := failure_in(error)) is not None:
                     raise failure from None
                 raise PermanentError(f"{work}: DuckDB refused the hour ({type(error).__name__})") from None

@@ -88,7 +88,7 @@ def _reading(what: str) -> Iterator[None]:
     """Turn DuckDB's errors, which may quote what they could not read, into one of ours."""
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, UnicodeDecodeError) as error:
         raise PermanentError(f"{what} cannot be read ({type(error).__name__})") from None
 
 

@@ -355,7 +355,7 @@ class Pass:
         try:
             with explained(folder):
                 self._read(files, folder)
-        except duckdb.Error as error:  # its own message may quote events
+        except (duckdb.Error, UnicodeDecodeError) as error:  # its own message may quote events, cut within a letter
             raise ObsError(f"landing pass {self._number}: DuckDB refused ({type(error).__name__})") from None
         self._publish(files, folder)
 

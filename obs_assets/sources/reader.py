@@ -266,6 +266,8 @@ def _ask(
     connection.register("batch_lines", pa.Table.from_batches(tasks, pa.schema({"line": pa.large_string()})))
     try:
         return connection.sql(query, params=parameters or None).to_arrow_table()
+    except UnicodeDecodeError:  # what DuckDB quotes of a text that is no JSON may end within a letter
+        raise duckdb.InvalidInputException("not JSON") from None
     finally:
         connection.unregister("batch_lines")
 

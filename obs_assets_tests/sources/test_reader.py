@@ -519,6 +519,7 @@ many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthChe
 @given(data=files, sealed=st.booleans())
 @example(data=BOM, sealed=True)
 @example(data=b'{"a":1}\x1f\n', sealed=True)
+@example(data=b'{}{"":null,"0\\u001f\\u001f\xc2\x80":null,"000\\u001f\\\\\xc2\x80":null}\n', sealed=False)
 def test_every_byte_is_in_one_place(connection: duckdb.DuckDBPyConnection, data: bytes, sealed: bool) -> None:
     """Whatever a file holds, each byte is in one event, in one dead letter, a separator, or waits at the end."""
     result = read(connection, data, sealed=sealed).check()
