@@ -1,4 +1,4 @@
-"""Rows 7 to 15 and 48 of the fault matrix, each caused for real: processes that die, disks that are full, names."""
+"""What goes wrong around PostgreSQL, each caused for real: processes that die, disks that are full, names."""
 
 import contextlib
 import os

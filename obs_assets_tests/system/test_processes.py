@@ -218,7 +218,7 @@ def test_a_normal_day(deployment: Deployment, receiver: Receiver) -> None:
 
 
 def test_a_run_whose_worker_is_killed_is_run_again(deployment: Deployment, receiver: Receiver) -> None:
-    """Rows 1 and 2: kill -9 of the worker, which runs the steps itself; the daemon repeats the run by itself."""
+    """Kill -9 of the worker, which runs the steps itself; the daemon repeats the run by itself."""
     (hour,) = hours_of_day(2, 1)
     write(deployment, hour)
     land(deployment, hour)
@@ -236,7 +236,7 @@ PLACES = ["frame.before_rename:3", "postgres.before_commit", "s3.after_object", 
 
 
 def test_runs_that_are_killed_at_named_places_are_healed(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 1: a real run dies in a stage and in each destination; the reconciler repairs what it left."""
+    """A real run dies in a stage and in each destination; the reconciler repairs what it left."""
     hours = hours_of_day(3, 1 + len(PLACES))
     write(deployment, hours[-1])
     deployment.restart("code", OBS_CRASH_AT="landing.before_commit")
@@ -264,7 +264,7 @@ def test_runs_that_are_killed_at_named_places_are_healed(deployment: Deployment,
 
 
 def test_a_run_ends_when_code_server_and_worker_are_killed(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 3: nobody is left to say that the run is dead; its time runs out, and the hour is built."""
+    """Nobody is left to say that the run is dead; its time runs out, and the hour is built."""
     (hour,) = hours_of_day(2, 1, first=1)
     write(deployment, hour)
     land(deployment, hour)
@@ -281,7 +281,7 @@ def test_a_run_ends_when_code_server_and_worker_are_killed(deployment: Deploymen
 
 
 def test_an_orphan_does_not_overwrite_what_is_newer(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 4: the code server alone is killed, a late event comes, and two runs of the hour are alive at once."""
+    """The code server alone is killed, a late event comes, and two runs of the hour are alive at once."""
     (hour,) = hours_of_day(2, 1, first=2)
     write(deployment, hour)
     land(deployment, hour)
@@ -306,7 +306,7 @@ def test_an_orphan_does_not_overwrite_what_is_newer(deployment: Deployment, rece
 
 
 def test_a_daemon_that_is_killed_within_a_tick(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 5: between what it has decided and what it has launched; each hour is run, and none twice."""
+    """Between what it has decided and what it has launched; each hour is run, and none twice."""
     hours = hours_of_day(4, 3)
     for hour in hours:
         write(deployment, hour)
@@ -322,7 +322,7 @@ def test_a_daemon_that_is_killed_within_a_tick(deployment: Deployment, receiver:
 
 
 def test_twelve_hours_without_a_daemon(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 6: events were written all the time; once it runs again, everything is landed and built, oldest first."""
+    """Events were written all the time; once it runs again, everything is landed and built, oldest first."""
     hours = hours_of_day(5, 12)
     deployment.kill("daemon")
     for hour in hours:
@@ -368,7 +368,7 @@ def test_an_hour_that_was_deleted_by_hand(deployment: Deployment, receiver: Rece
 
 
 def test_two_runs_of_one_hour(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 15: the queue lets one wait for the other; a command that passes the queue by waits at the hour's lock."""
+    """The queue lets one wait for the other; a command that passes the queue by waits at the hour's lock."""
     (hour,) = hours_of_day(2, 1, first=5)
     write(deployment, hour)
     land(deployment, hour)
@@ -385,7 +385,7 @@ def test_two_runs_of_one_hour(deployment: Deployment, receiver: Receiver) -> Non
 
 
 def test_a_backfill_beside_an_hourly_run(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 16: a range has no partition tag that a queue could count, so that both are at the same hours."""
+    """A range has no partition tag that a queue could count, so that both are at the same hours."""
     hours = hours_of_day(6, 4)
     for hour in hours:
         write(deployment, hour)
@@ -402,7 +402,7 @@ def test_a_backfill_beside_an_hourly_run(deployment: Deployment, receiver: Recei
 
 
 def test_dagsters_database_is_lost_during_a_run(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 47: the destinations are served, nobody writes down that they were; the hour is whole after one more run."""
+    """The destinations are served, nobody writes down that they were; the hour is whole after one more run."""
     (hour,) = hours_of_day(2, 1, first=6)
     write(deployment, hour)
     land(deployment, hour)
@@ -424,7 +424,7 @@ def test_dagsters_database_is_lost_during_a_run(deployment: Deployment, receiver
 
 
 def test_nothing_secret_or_personal_shows_anywhere(deployment: Deployment, receiver: Receiver) -> None:
-    """Row 51: good runs and failing ones; then databases, logs, answers, objects and alerts are searched."""
+    """Good runs and failing ones; then databases, logs, answers, objects and alerts are searched."""
     good, broken, denied = hours = hours_of_day(7, 3, first=12)
     people = make_people(3, random.Random(secrets.randbits(32)))
     for hour, person in zip(hours, people, strict=True):
