@@ -1,4 +1,4 @@
-"""A run that is killed anywhere, and run again, leaves what an uninterrupted run leaves: row 1 of the fault matrix."""
+"""A run that is killed anywhere, and run again, leaves what an uninterrupted run leaves."""
 
 import signal
 from collections import Counter
