@@ -5,12 +5,14 @@ Whoever keeps tables in the server describes them as a list of `Migration` and c
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import ExecStatus
 
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings
@@ -26,11 +28,75 @@ def session(
     server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False
 ) -> Iterator[Connection]:
     """A connection whose errors are ours; what is not committed by its end is rolled back."""
-    with contextlib.closing(connect(server, application_name=application_name, autocommit=autocommit)) as connection:
-        try:
-            yield connection
-        except psycopg.Error as error:
-            raise explained(error, server) from None
+    use = (server, application_name, autocommit)
+    connection = _idle.take(use) or connect(server, application_name=application_name, autocommit=autocommit)
+    try:
+        yield connection
+    except psycopg.Error as error:
+        connection.close()
+        raise explained(error, server) from None
+    except BaseException:
+        connection.close()
+        raise
+    _idle.put(use, connection)
+
+
+@contextlib.contextmanager
+def connections_kept() -> Iterator[None]:
+    """Until its end, sessions use connections again: to make one takes longer than to load an hour of a few events.
+
+    For work that leaves nothing behind in a session but what its transaction ends: no lock, no setting.
+    """
+    _idle.open()
+    try:
+        yield
+    finally:
+        _idle.close()
+
+
+class _Idle:
+    """Connections that wait for their next use, for as long as anybody wants that; for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._waiting: dict[_Use, list[Connection]] = {}
+
+    def open(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._users -= 1
+            left = [] if self._users else [one for waiting in self._waiting.values() for one in waiting]
+            self._waiting = self._waiting if self._users else {}
+        for connection in left:
+            connection.close()
+
+    def take(self, use: "_Use") -> Connection | None:
+        """One that the server still answers."""
+        while True:
+            with self._lock:
+                connection = self._waiting[use].pop() if self._waiting.get(use) else None
+            if connection is None or connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY:
+                return connection
+            connection.close()
+
+    def put(self, use: "_Use", connection: Connection) -> None:
+        """Keep one, or close it; either way, what is not committed is rolled back."""
+        with contextlib.suppress(psycopg.Error):
+            if self._users and not connection.closed:
+                connection.rollback()
+                with self._lock:
+                    if self._users:
+                        self._waiting.setdefault(use, []).append(connection)
+                        return
+        connection.close()
+
+
+_Use: TypeAlias = tuple[PostgresSettings, str, bool]
+_idle = _Idle()
 
 
 def connect(server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False) -> Connection:

@@ -192,9 +192,21 @@ to check anywhere.
 """
 
 
+HASH_OF_NOTHING = "0" * 16
+"""`CONTENT_HASH` of no rows."""
+
+
+def counts_by(frame: Frame, by: str, expression: str) -> dict[Any, dict[str, int]]:
+    """Rows of ``frame`` by the value of ``by`` and then by that of ``expression``, both SQL; see `count_by`."""
+    # A filter on NULL would be pushed down, and the expression computed twice.
+    counts = frame.aggregate(f"{by} AS part, {expression} AS value, count(*) AS n").order("n DESC, value")
+    found: dict[Any, dict[str, int]] = {}
+    for part, value, n in counts.fetchall():
+        if value is not None:
+            found.setdefault(part, {})[str(value)] = int(n)
+    return found
+
+
 def count_by(frame: Frame, expression: str) -> dict[str, int]:
     """Rows of ``frame`` by the value of an SQL expression, NULLs left out, largest first."""
-    # A filter on NULL would be pushed down, and the expression computed twice.
-    counts = frame.aggregate(f"{expression} AS value, count(*) AS n").order("n DESC, value")
-    rows: list[Any] = counts.fetchall()
-    return {str(value): int(n) for value, n in rows if value is not None}
+    return counts_by(frame, quote(""), expression).get("", {})

@@ -4,9 +4,9 @@ A stage reads the frame before it, applies one pure function, writes its own fra
 counted that was not read back from what was written.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
@@ -31,23 +31,20 @@ from obs_assets.errors import (
     PermanentError,
     TransientError,
 )
-from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, append_fields, count_by, quote, with_columns
+from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
-from obs_assets.profile import by_minute, cost_of, fields_of
-from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
+from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, list_files
-from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, land
-from obs_assets.sources.log import Landed, LandedHour, LandingLog
+from obs_assets.sources.landing import LandingReport, land
+from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry, due, forgettable, note_expiry, remove_chunks, remove_letters
+from obs_assets.stages import Stages
 from obs_assets.store import Store, connect, connect_to_stream, make_private_dir
-from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
-from obs_assets.transforms.redact import redact, redacted_by_type
-from obs_assets.transforms.sample import sample
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,6 +53,9 @@ _OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
 
 UNREDACTED = STAGES[:2]
 """Stages whose frames hold events as they were."""
+
+STREAMED_FROM = 8 << 20
+"""Bytes of a frame from which on it is streamed to an archive on a connection of its own: about 20,000 events."""
 
 BUSY_AFTER_S = 30
 """How long to wait for another run that is at work on the same hour."""
@@ -115,6 +115,12 @@ class HourlyPipeline:
     def store(self) -> Store:
         """The frames and receipts."""
         return Store(self.scratch or self._root)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """What makes frames."""
+        key = self.settings.hash_key
+        return Stages(self.config, self.store, self.log, key.get_secret_value().encode() if key else None)
 
     @property
     def _root(self) -> Path:
@@ -227,16 +233,22 @@ class HourlyPipeline:
             raise TransientError(problem)
         return staleness.hours
 
-    def staleness(self, now: datetime | None = None) -> "Staleness":
+    def staleness(self, now: datetime | None = None, *, empty: Iterable[Hour] = ()) -> "Staleness":
         """What the destinations do not hold of what has landed, by their own ledgers: a few requests to each.
 
         What has expired by ``now``, the clock by default, and is gone stays away; while it is held, it is kept current.
         An hour whose landed events are kept no longer cannot be built again, and is not asked for.
+
+        Args:
+            now: the time.
+            empty: hours that are to be held although nothing has landed for them.
         """
         now = now or datetime.now(UTC)
         open_hour = self.first_open_hour()
-        landed = {parse_hour(key): one.generation for key, one in self.landed().hours.items() if not one.expired}
-        closed = {hour: generation for hour, generation in landed.items() if hour < open_hour}
+        landed = {parse_hour(key): one for key, one in self.landed().hours.items()}
+        wanted = dict.fromkeys(empty, 0) | {hour: one.generation for hour, one in landed.items()}
+        expired = {hour for hour, one in landed.items() if one.expired}
+        closed = {hour: wanted[hour] for hour in wanted if hour < open_hour and hour not in expired}
         missing: dict[Hour, list[str]] = {}
         unreachable: dict[str, str] = {}
         for config in self.config.enabled_destinations:
@@ -269,18 +281,36 @@ class HourlyPipeline:
             HourExpiredError: what it would be built from is kept no longer; what there is stays as it is.
             ReceiptError: the counts of the stage before do not add up.
         """
-        steps: dict[Stage, Callable[[duckdb.DuckDBPyConnection, Hour], Receipt]] = {
-            "raw_events": self._raw,
-            "enriched_events": self._enriched,
-            "redacted_events": self._redacted,
-            "sampled_events": self._sampled,
-        }
         with self._hold(hour, alone=True), self._connect(f"{stage} {hour}") as connection:
-            self._refuse_expired(stage, hour)
-            self._sweep(hour, stage, *(self.destination_names if stage == STAGES[0] else ()))
-            # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
-            self.store.forget_receipt(stage, hour)
-            return self.store.write_receipt(steps[stage](connection, hour), hour)
+            self._prepare(stage, hour)
+            receipt = self.stages.build(connection, stage, {hour: self.stages.given(stage, hour)})[hour]
+            return self.store.write_receipt(receipt, hour)
+
+    def build_together(self, stage: Stage, hours: Sequence[Hour]) -> dict[Hour, Receipt]:
+        """Build small hours of a stage anew, all in one go, which takes little longer than one of them.
+
+        Returns:
+            the receipts of those that were built. The others have to be built alone: that says what is wrong with them.
+        """
+        receipts: dict[Hour, Receipt] = {}
+        if not self.stages.takes_many(stage):
+            return receipts
+        with contextlib.suppress(ObsError), ExitStack() as held, self._connect(stage) as connection:
+            given = {}
+            for hour in hours:
+                with contextlib.suppress(ObsError):
+                    held.enter_context(self._hold(hour, alone=True, wait=False))
+                    self._prepare(stage, hour)
+                    given[hour] = self.stages.given(stage, hour)
+            for hour, receipt in self.stages.build(connection, stage, given).items() if given else ():
+                receipts[hour] = self.store.write_receipt(receipt, hour)
+        return receipts
+
+    def _prepare(self, stage: Stage, hour: Hour) -> None:
+        self._refuse_expired(stage, hour)
+        self._sweep(hour, stage, *(self.destination_names if stage == STAGES[0] else ()))
+        # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
+        self.store.forget_receipt(stage, hour)
 
     def _refuse_expired(self, stage: Stage, hour: Hour) -> None:
         if stage in (*UNREDACTED, "redacted_events") and self.landed().hour(hour).expired:
@@ -291,7 +321,7 @@ class HourlyPipeline:
             )
 
     @contextmanager
-    def _hold(self, hour: Hour, *, alone: bool) -> Iterator[None]:
+    def _hold(self, hour: Hour, *, alone: bool, wait: bool = True) -> Iterator[None]:
         """Hold an hour's frames: alone to build one, with others to read them. The system lets go when a process ends.
 
         Raises:
@@ -300,7 +330,8 @@ class HourlyPipeline:
         path = make_private_dir(self.store.root / "locks") / f"{hour.stamp}.lock"
         with path.open("w") as handle:
             try:
-                _lock(handle, LOCK_EX if alone else LOCK_SH)
+                operation = LOCK_EX if alone else LOCK_SH
+                _lock(handle, operation) if wait else flock(handle, operation | LOCK_NB)
             except BlockingIOError:
                 raise HourBusyError(f"another run is at work on {hour}: let it finish, then try again") from None
             yield
@@ -313,8 +344,8 @@ class HourlyPipeline:
                     left.unlink(missing_ok=True)
 
     @cached_property
-    def _database(self) -> duckdb.DuckDBPyConnection:
-        # Opened once: twelve milliseconds for each stage of a small hour would be a fifth of its time
+    def database(self) -> duckdb.DuckDBPyConnection:
+        """Where frames are computed, by cursors of it: to open one takes a fifth of the time of a small hour."""
         return connect(self.store.temp_dir)
 
     @contextmanager
@@ -324,7 +355,7 @@ class HourlyPipeline:
         One that only streams a file reads ahead on one thread: it is fast enough for who takes the rows, in half the
         memory.
         """
-        with connect_to_stream(self.store.temp_dir, stream) if stream else self._database.cursor() as connection:
+        with connect_to_stream(self.store.temp_dir, stream) if stream else self.database.cursor() as connection:
             try:
                 yield connection
             except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
@@ -333,99 +364,6 @@ class HourlyPipeline:
                 if (failure := failure_in(error)) is not None:
                     raise failure from None
                 raise PermanentError(f"{work}: DuckDB refused the hour ({type(error).__name__})") from None
-
-    def _raw(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
-        landed = self.landed().hour(hour)
-        frame = with_columns(self._landed_frame(connection, landed), "event_file", "collector")
-        version = self.config.next_version(InputVersion(landed.generation, "", ""), "raw_events")
-        return self._write(connection, frame, "raw_events", hour, version, taken=landed.rows)
-
-    def _landed_frame(self, connection: duckdb.DuckDBPyConnection, landed: LandedHour) -> Frame:
-        """An hour's chunks in order, each event with ``_source`` and ``_event_file``, as the original's source adds."""
-        chunks = [str(path) for path in self.log.chunk_paths(landed)]
-        lines = connection.read_parquet(chunks) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
-        kind = self.config.source.type
-        source = json.dumps({"name": self.config.source.name or kind, "type": kind}, separators=(",", ":"))
-        fields = {
-            "_source": quote(f',"_source":{source}'),
-            "_event_file": "',\"_event_file\":' || to_json(event_file)",
-        }
-        added = " || ".join(
-            f"CASE WHEN named AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
-            for key, field in fields.items()
-        )
-        # Sorted while there are few columns: those to come would all go through the sort
-        ordered = lines.order("event_time, row_uid")
-        # One search for both keys before anything is parsed: nearly no event has one
-        named = ordered.project(f"*, regexp_matches(line, '\"({'|'.join(fields)})\"') AS named")
-        return named.project(f"* EXCLUDE (named), {added} AS added").project(
-            f"* EXCLUDE (line, added), {append_fields('line', 'added')} AS event"
-        )
-
-    def _enriched(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
-        before = self.store.read_receipt("raw_events", hour).check()
-        frame = self.store.read_frame(connection, "raw_events", hour)
-        frame = (
-            enrich(connection, frame, self.config.enrich)
-            if self.config.enrich
-            else frame.project("* EXCLUDE (event_file, collector)")
-        )
-        version = self.config.next_version(before.version, "enriched_events")
-        receipt = self._write(connection, frame, "enriched_events", hour, version, taken=before.kept)
-        return replace(receipt, details={COST: cost_of(self.store.read_frame(connection, "enriched_events", hour))})
-
-    def _redacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
-        before = self.store.read_receipt("enriched_events", hour).check()
-        key = self.settings.hash_key
-        frame = redact(
-            connection,
-            self.store.read_frame(connection, "enriched_events", hour),
-            self.config.redact,
-            key.get_secret_value().encode() if key else None,
-        )
-        kept = frame.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
-        version = self.config.next_version(before.version, "redacted_events")
-        receipt = self._write(connection, kept, "redacted_events", hour, version, taken=before.kept, hashed=True)
-        if receipt.unaccounted:  # rare, so that redaction is not run twice for a count that is nearly always empty
-            receipt = replace(receipt, other=count_by(frame, "dropped_by"))
-        written = self.store.read_frame(connection, "redacted_events", hour)
-        return replace(
-            receipt,
-            details={
-                "redacted values": redacted_by_type(written),
-                **self._profile(written),
-                FIELDS: fields_of(written, receipt.kept),
-            },
-        )
-
-    def _sampled(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Receipt:
-        before = self.store.read_receipt("redacted_events", hour).check()
-        frame = self.store.read_frame(connection, "redacted_events", hour).project("* EXCLUDE (redactions)")
-        judged = sample(judge(connection, frame, self.config.filter), self.config.sample)
-        kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
-        version = self.config.next_version(before.version, "sampled_events")
-        receipt = self._write(connection, kept, "sampled_events", hour, version, taken=before.kept, hashed=True)
-        written = self.store.read_frame(connection, "sampled_events", hour)
-        return replace(receipt, other=count_by(judged, "dropped_by"), details=self._profile(written))
-
-    def _profile(self, written: Frame) -> dict[str, Mapping[str, int | float | str]]:
-        return {LEVELS_BY_MINUTE: by_minute(written), COST: cost_of(written)}
-
-    def _write(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        frame: Frame,
-        stage: Stage,
-        hour: Hour,
-        version: InputVersion,
-        *,
-        taken: int,
-        hashed: bool = False,
-    ) -> Receipt:
-        path = self.store.write_frame(frame, stage, hour)
-        written = self.store.read_frame(connection, stage, hour)
-        rows, content = written.aggregate(f"count(*), {CONTENT_HASH if hashed else quote('')}").fetchall()[0]
-        return Receipt(hour.key, stage, version, taken, rows, content_hash=content, size_bytes=path.stat().st_size)
 
     # Destinations
 
@@ -457,7 +395,8 @@ class HourlyPipeline:
     ) -> Receipt:
         name = asset_name(config)
         source = self.store.frame_path(f"{config.from_}_events", hour)
-        with self._connect(f"{name} {hour}", stream=source if isinstance(config, S3Config) else None) as connection:
+        streams = isinstance(config, S3Config) and source.exists() and source.stat().st_size > STREAMED_FROM
+        with self._connect(f"{name} {hour}", stream=source if streams else None) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
             sent = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)

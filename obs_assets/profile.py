@@ -27,26 +27,32 @@ Fields = Mapping[str, str]
 """Path → JSON types, ``|`` between them: ``steps[].cost`` → ``null|number``."""
 
 
-def fields_of(frame: Frame, rows: int) -> dict[str, str]:
-    """The fields of an hour's events and their JSON types.
+def fields_of(frame: Frame, rows: int, by: str) -> dict[Any, dict[str, str]]:
+    """The fields of events and their JSON types.
 
     Args:
         frame: a redacted frame.
-        rows: how many it has; of more than `EVENTS_LOOKED_AT` a part is looked at, chosen by ``row_uid``.
+        rows: how many an hour has, at most; of more than `EVENTS_LOOKED_AT` a part is looked at, chosen by ``row_uid``.
+        by: SQL that tells hours apart.
 
     Returns:
-        path → types, sorted. A list's items are ``[]``. Keys that hold identifiers or numbers are one field with ``*``
-        in their place, and so are all keys of an object that has more than `KEYS` of them. ``any`` is the type of an
-        object without keys, and of what differs between the items of a list. At most `FIELDS`.
+        value of ``by`` → path → types, sorted. A list's items are ``[]``. Keys that hold identifiers or numbers are one
+        field with ``*`` in their place, and so are all keys of an object that has more than `KEYS` of them. ``any`` is
+        the type of an object without keys, and of what differs between the items of a list. At most `FIELDS` an hour.
     """
     if rows > EVENTS_LOOKED_AT:
         frame = frame.filter(f"row_uid < '{int(EVENTS_LOOKED_AT / rows * (1 << 32)):08x}'")
     # What DuckDB cannot take apart has been through it many times by now; but a profile must never fail an hour
-    shapes = frame.aggregate("try(json_structure(event)) AS shape, count(*) AS n").order("n DESC, shape").limit(SHAPES)
-    root = _Node()
-    for shape, _ in shapes.fetchall():
+    shapes = frame.aggregate(f"{by} AS part, try(json_structure(event)) AS shape, count(*) AS n")
+    ranked = shapes.project("*, row_number() OVER (PARTITION BY part ORDER BY n DESC, shape) AS place")
+    roots: dict[Any, _Node] = {}
+    for part, shape in ranked.filter(f"place <= {SHAPES}").order("part, place").project("part, shape").fetchall():
         if shape is not None:
-            root.add(json.loads(shape))
+            roots.setdefault(part, _Node()).add(json.loads(shape))
+    return {part: _listed(root) for part, root in roots.items()}
+
+
+def _listed(root: "_Node") -> dict[str, str]:
     root.keys.pop("_redaction", None)  # says where something was redacted, and differs from hour to hour
     found = {path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path}
     return dict(sorted(found.items())[:FIELDS])
@@ -102,19 +108,25 @@ def _name(key: str) -> str:
     return json.dumps(plain, ensure_ascii=False) if "." in plain or not plain else plain
 
 
-def by_minute(frame: Frame) -> dict[str, str]:
-    """An hour's events by level, minute by minute.
+def by_minute(frame: Frame, by: str) -> dict[Any, dict[str, str]]:
+    """Events by level, minute by minute.
 
     Args:
         frame: a frame after redaction: a level is text of an event.
+        by: SQL that tells hours apart.
 
     Returns:
-        level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS` of them.
+        value of ``by`` → level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS`
+        of them.
     """
-    counts: dict[str, list[int]] = {}
-    rows = frame.aggregate("event_level, minute(event_time) AS minute, count(*) AS n").fetchall()
-    for level, minute, n in rows:
-        counts.setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
+    counts: dict[Any, dict[str, list[int]]] = {}
+    rows = frame.aggregate(f"{by}, event_level, minute(event_time) AS minute, count(*) AS n").fetchall()
+    for part, level, minute, n in rows:
+        counts.setdefault(part, {}).setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
+    return {part: _drawn(levels) for part, levels in counts.items()}
+
+
+def _drawn(counts: Mapping[str, list[int]]) -> dict[str, str]:
     ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
     shown = {level: counts[level] for level in ranked[:LEVELS]}
     if rest := ranked[LEVELS:]:
@@ -122,8 +134,13 @@ def by_minute(frame: Frame) -> dict[str, str]:
     return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}
 
 
-def cost_of(frame: Frame) -> dict[str, int | float]:
-    """``events with a cost`` and their ``USD``; of a sample, what its events stand for. Empty where none has a cost."""
+def cost_of(frame: Frame, by: str) -> dict[Any, dict[str, int | float]]:
+    """``events with a cost`` and their ``USD``, where an event has one; of a sample, what its events stand for.
+
+    Args:
+        frame: with ``weight``, if it is a sample.
+        by: SQL that tells hours apart.
+    """
     weighed = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
-    priced, usd = frame.aggregate(f"count(cost_usd), sum({weighed})").fetchall()[0]
-    return {"events with a cost": priced, "USD": round(float(usd), 6)} if priced else {}
+    costs = frame.aggregate(f"{by}, count(cost_usd), sum({weighed})").fetchall()
+    return {part: {"events with a cost": n, "USD": round(float(usd), 6)} for part, n, usd in costs if n}

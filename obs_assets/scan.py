@@ -20,7 +20,6 @@ from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.leftovers import TYPES, VALIDATORS, CustomRule, Leftover, Scanner, Scope
 from obs_assets.pipeline import asset_name
-from obs_assets.store import connect
 
 STAGES_AFTER_REDACTION = ("redacted_events", "sampled_events")
 
@@ -93,7 +92,7 @@ def scan(
         raise ConfigurationError("redaction is off (redact: enabled: false): all that the events hold is left")
     scanner = Scanner(scope(hourly))
     for store in stores(hourly, places):
-        with connect(hourly.store.temp_dir, threads=1) as connection:
+        with hourly.database.cursor() as connection:
             try:
                 yield _findings(store, scanner, _read(hourly, hour, store, connection), sample)
             except ObsError as error:

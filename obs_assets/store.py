@@ -174,10 +174,18 @@ class Store:
         Raises:
             MissingFrameError: the stage has not built the hour.
         """
+        return connection.read_parquet(str(self.built_frame(stage, hour)))
+
+    def built_frame(self, stage: str, hour: Hour) -> Path:
+        """The Parquet file of a stage's hour, which is there.
+
+        Raises:
+            MissingFrameError: the stage has not built the hour.
+        """
         path = self.frame_path(stage, hour)
         if not path.exists():
             raise MissingFrameError(f"{stage} has no hour {hour}: materialize {stage} for it first")
-        return connection.read_parquet(str(path))
+        return path
 
     def write_frame(self, frame: Frame, stage: str, hour: Hour) -> Path:
         """Compute a frame and put it in place atomically; returns its path."""

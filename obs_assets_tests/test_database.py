@@ -1,11 +1,12 @@
-"""Migrations, on a real server."""
+"""Connections and migrations, on a real server."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from obs_assets.database import Migration, migrate, session
-from obs_assets.errors import ConfigurationError
+from obs_assets.database import Migration, connections_kept, migrate, session
+from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.settings import PostgresSettings, Settings
 from obs_assets_tests.conftest import connect_postgres
 
@@ -25,6 +26,54 @@ def run(server: PostgresSettings, *migrations: Migration, start: int = 0) -> lis
         done = migrate(connection, "test", migrations, start=start)
         connection.commit()
     return done
+
+
+def backend(server: PostgresSettings) -> int:
+    """The process at the server that answers a session; what the session did is not committed."""
+    with session(server) as connection:
+        connection.execute("CREATE TABLE left_open (n INT)")
+        return connection.info.backend_pid
+
+
+def backends(server: PostgresSettings) -> set[int]:
+    with connect_postgres(server) as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        return {pid for (pid,) in connection.execute(query)}
+
+
+def test_a_connection_is_used_again_while_that_is_wanted(server: PostgresSettings) -> None:
+    """Not before and not after; nothing of one session is seen by the next, and at the end none is left."""
+    assert backend(server) != backend(server)
+    with connections_kept(), connections_kept():
+        first = backend(server)
+        assert [backend(server), backend(server)] == [first, first]
+        with session(server) as one, session(server) as two:  # two at a time are two
+            pids = {one.info.backend_pid, two.info.backend_pid}
+        assert first in pids
+        assert len(pids) == 2
+        with session(server, autocommit=True) as connection:  # another kind of session is another connection
+            pids.add(other := connection.info.backend_pid)
+        assert len(pids) == 3
+        with pytest.raises(PermanentError), session(server, autocommit=True) as connection:
+            connection.execute("SELECT 1 / 0")
+        with session(server, autocommit=True) as connection:
+            assert connection.info.backend_pid != other
+        assert backends(server) >= pids - {other}
+    for _ in range(100):  # the server takes a moment to let go
+        if not backends(server) & pids:
+            break
+        time.sleep(0.05)
+    assert not backends(server) & pids
+    assert backend(server) != first
+
+
+def test_a_connection_that_the_server_has_ended_is_not_used_again(server: PostgresSettings) -> None:
+    """As after a restart between two hours: the next session does not know of it."""
+    with connections_kept():
+        first = backend(server)
+        with connect_postgres(server) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+        assert backend(server) != first
 
 
 def test_each_migration_runs_once_and_says_what_it_does(server: PostgresSettings) -> None:

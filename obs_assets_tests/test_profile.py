@@ -13,6 +13,9 @@ from obs_assets import profile
 from obs_assets.profile import by_minute, cost_of, fields_of
 from obs_assets_tests.frames import frame_of
 
+ALL = "''"
+"""What tells hours apart where there is one."""
+
 _NAMES = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
 
 
@@ -48,7 +51,7 @@ def test_fields_are_what_a_walk_finds(events: list[dict[str, Any]]) -> None:
             expected.setdefault(path, set()).add(type_)
     expected.pop("")
     with duckdb.connect() as connection:
-        found = fields_of(frame_of(connection, events), len(events))
+        found = fields_of(frame_of(connection, events), len(events), ALL)[""]
     assert {path: set(types.split("|")) for path, types in found.items()} == expected
 
 
@@ -60,7 +63,7 @@ def test_keys_that_are_data_are_one_field() -> None:
         {"seen": {"5f0c1d2e-aaaa-4bbb-8ccc-0123456789ab": 1, "a***@example.com": 2, "": 3}},
     ]
     with duckdb.connect() as connection:
-        found = fields_of(frame_of(connection, events), len(events))
+        found = fields_of(frame_of(connection, events), len(events), ALL)[""]
     assert found == {
         '"a.b"': "number",
         "by_user": "object",
@@ -80,10 +83,10 @@ def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> N
     events: list[dict[str, Any]] = [{"common": number} for number in range(1000)] + [{"rare": 1}]
     with duckdb.connect() as connection:
         frame = frame_of(connection, events)
-        assert fields_of(frame, 1001) == fields_of(frame, 1001)
-        assert "common" in fields_of(frame, 1001)
+        assert fields_of(frame, 1001, ALL)[""] == fields_of(frame, 1001, ALL)[""]
+        assert "common" in fields_of(frame, 1001, ALL)[""]
         monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 1001)
-        assert set(fields_of(frame, 1001)) == {"common", "rare"}
+        assert set(fields_of(frame, 1001, ALL)[""]) == {"common", "rare"}
 
 
 def test_levels_by_minute_and_cost() -> None:
@@ -96,9 +99,9 @@ def test_levels_by_minute_and_cost() -> None:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         frame = frame_of(connection, events, weight=10.0)
-        levels, cost = by_minute(frame), cost_of(frame)
-        without = cost_of(frame.project("* EXCLUDE (weight)"))
-        nothing = by_minute(frame.filter("false")), cost_of(frame.filter("false"))
+        levels, cost = by_minute(frame, ALL)[""], cost_of(frame, ALL)[""]
+        without = cost_of(frame.project("* EXCLUDE (weight)"), ALL)[""]
+        nothing = by_minute(frame.filter("false"), ALL), cost_of(frame.filter("false"), ALL)
     assert list(levels) == ["error", "no level"]
     assert levels["error"].split(" ") == ["1", *["0"] * 58, "1"]
     assert levels["no level"].split(" ") == [*["0"] * 59, "1"]
@@ -111,7 +114,7 @@ def test_many_levels_are_few_lines() -> None:
     """Those with the most events have a line, the others one together."""
     events = [{"level": f"level-{n:02}"} for n in range(20) for _ in range(40 - n)]
     with duckdb.connect() as connection:
-        levels = by_minute(frame_of(connection, events))
+        levels = by_minute(frame_of(connection, events), ALL)[""]
     assert len(levels) == profile.LEVELS + 1
     assert list(levels)[-1] == profile.OTHER_LEVELS
     assert sum(int(n) for line in levels.values() for n in line.split()) == len(events)

@@ -12,7 +12,7 @@ import dagster as dg
 from obs_assets.components.keys import Naming
 from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.hourly import HourlyPipeline, Staleness
-from obs_assets.hours import Hour, first_open_hour, parse_hours
+from obs_assets.hours import Hour, first_open_hour, parse_hour, parse_hours
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES
 
 HOURS_A_TICK = 24
@@ -154,7 +154,7 @@ def stale_hours_sensor(
         ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        staleness = hourly.staleness(datetime.now(UTC))
+        staleness = hourly.staleness(datetime.now(UTC), empty=_empty_hours(context.instance, naming))
         for name, problem in staleness.unreachable.items():
             context.log.warning("%s cannot be asked what it holds: %s", name, problem)
         waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
@@ -206,6 +206,13 @@ def _due(
         if len(requests) == cap:
             break
     return requests
+
+
+def _empty_hours(instance: dg.DagsterInstance, naming: Naming) -> Iterator[Hour]:
+    """Hours that were asked for when nothing had landed for them: no landing log knows of these. The latest ones."""
+    asked = dg.RunsFilter(tags={**_of(naming), VERSION_TAG: "0"})
+    for record in instance.get_run_records(asked, limit=HOURS_LOOKED_AT):
+        yield parse_hour(record.dagster_run.tags[PARTITION_TAG])
 
 
 def _last_attempt(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> tuple[int, datetime]:

@@ -15,6 +15,7 @@ from obs_assets.checks import Finding
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import columns, destination_metadata, receipt_metadata
 from obs_assets.components.resources import client_from, resource_key
+from obs_assets.database import connections_kept
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly import HourlyPipeline
@@ -22,13 +23,14 @@ from obs_assets.hours import Hour, parse_hour
 from obs_assets.pipeline import STAGES, Stage, asset_name
 from obs_assets.receipts import Receipt
 from obs_assets.review import RECEIPT_CHECK, checks_of, review
+from obs_assets.stages import SMALL
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
 OVERDUE = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90))
 
-SMALL_HOUR, HANDS = 20_000, 4
-"""Of a range, hours of at most so many events are worked on several at a time, so many."""
+TOGETHER, HANDS = 24, 4
+"""Of a range, so many small hours go through a stage at once, and so many at a time to a destination."""
 
 DESCRIPTIONS: dict[Stage, str] = {
     "raw_events": "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data.",
@@ -73,7 +75,8 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         def work(hour: Hour) -> Receipt:
             return hourly.build(stage, hour)
 
-        yield from _each_hour(context, naming, _Task(hourly, stage, work), hold_back=True)
+        task = _Task(hourly, stage, work, partial(hourly.build_together, stage))
+        yield from _each_hour(context, naming, task, hold_back=True)
 
     return build
 
@@ -136,49 +139,78 @@ def _check_specs(hourly: HourlyPipeline, naming: Naming, name: str) -> list[dg.A
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of an hour: its receipt, also as metadata, or an error."""
+    """What became of an hour: its receipt, also as metadata, and what the checks find; or an error."""
 
-    receipt: Receipt | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, Finding] = field(default_factory=dict)
     error: ObsError | None = None
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What an asset does with an hour, timed, and what its checks say of that."""
+    """What an asset does with an hour, timed, and what its checks say of that.
+
+    Attributes:
+        hourly: the pipeline.
+        name: the asset's.
+        work: does it with one hour.
+        together: does it with some of many small hours, in one go; a destination has no such way.
+    """
 
     hourly: HourlyPipeline
     name: str
     work: Callable[[Hour], Receipt]
+    together: Callable[[Sequence[Hour]], Mapping[Hour, Receipt]] | None = None
 
-    def do(self, hour: Hour, *, must_add_up: bool = False) -> _Done:
-        """Do it; an error of ours is an outcome."""
-        began = time.monotonic()
+    def do(self, hour: Hour, receipt: Receipt | None = None, seconds: float = 0, *, must_add_up: bool = False) -> _Done:
+        """Do it, unless it was done with others in so many seconds; an error of ours is an outcome."""
+        began = time.monotonic() - seconds
         try:
-            receipt = self.work(hour)
+            receipt = receipt or self.work(hour)
             if must_add_up:
                 receipt.check()
         except ObsError as error:
             return _Done(error=error)
-        return _Done(receipt, receipt_metadata(receipt, time.monotonic() - began))
-
-    def findings(self, hour: Hour, done: _Done) -> Mapping[str, Finding]:
-        """What the checks say; of the hours of a range in their order, since some look at the hours before."""
-        return review(self.hourly, self.name, hour, done.receipt) if done.receipt else {}
+        metadata = receipt_metadata(receipt, time.monotonic() - began)
+        return _Done(metadata, review(self.hourly, self.name, hour, receipt))
 
     def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Done]]:
-        """Do all, in order; small hours several at a time: most of their time is waiting, for disks and servers."""
-        pool = ThreadPoolExecutor(self._hands(hours))
-        try:
-            yield from zip(hours, pool.map(partial(self.do, must_add_up=True), hours), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _hands(self, hours: Sequence[Hour]) -> int:
-        # Alerts are told in the order of the hours. Large hours use all cores by themselves, and memory.
+        """Do all, in order, while those that are done are taken."""
         landed = self.hourly.landed()
-        is_small = max(landed.hour(hour).rows for hour in hours) <= SMALL_HOUR
-        return HANDS if is_small and not self.hourly.is_outbox(self.name) else 1
+        rows = [landed.hour(hour).rows for hour in hours]
+        batches = _batches(hours, rows) if self.together else [[hour] for hour in hours]
+        with connections_kept():
+            pool = ThreadPoolExecutor(self._hands(max(rows)))
+            try:
+                for done in pool.map(self._do_some, batches):
+                    yield from done
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _hands(self, largest: int) -> int:
+        # A destination is mostly waited for; but alerts are told in the order of the hours. Large hours use all cores
+        # by themselves, and memory.
+        is_waited_for = self.together is None and not self.hourly.is_outbox(self.name)
+        return HANDS if is_waited_for and largest <= SMALL else 1
+
+    def _do_some(self, hours: Sequence[Hour]) -> list[tuple[Hour, _Done]]:
+        began = time.monotonic()
+        receipts = self.together(hours) if self.together and len(hours) > 1 else {}
+        each = (time.monotonic() - began) / len(hours) if receipts else 0
+        return [(hour, self.do(hour, receipts.get(hour), each, must_add_up=True)) for hour in hours]
+
+
+def _batches(hours: Sequence[Hour], rows: Sequence[int]) -> Iterator[list[Hour]]:
+    """Hours in their order, as many at a time as may go through a stage together."""
+    batch: list[Hour] = []
+    held = 0
+    for hour, n in zip(hours, rows, strict=True):
+        if batch and (held + n > SMALL or len(batch) == TOGETHER):
+            yield batch
+            batch, held = [], 0
+        batch.append(hour)
+        held += n
+    yield batch
 
 
 def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *, hold_back: bool) -> Iterator[Any]:
@@ -192,7 +224,7 @@ def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *
         yield from _one_hour(hours[0], task)
         return
     key = naming.key(task.name)
-    reports: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     for hour, done in task.do_all(hours):
         if done.error:
@@ -202,8 +234,8 @@ def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *
             yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, problem, is_grave=True))
         else:
             reports[hour.key] = done.metadata
-            context.add_asset_metadata(done.metadata, partition_key=hour.key)
-            for name, finding in task.findings(hour, done).items():
+            context.add_asset_metadata(dict(done.metadata), partition_key=hour.key)
+            for name, finding in done.findings.items():
                 yield _evaluation(key, hour, name, finding)
     if failed and not hold_back:
         for partition, metadata in reports.items():
@@ -228,7 +260,7 @@ def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
             description=finding.sentence,
             metadata=dict(finding.facts),
         )
-        for name, finding in task.findings(hour, done).items()
+        for name, finding in done.findings.items()
     ]
     yield dg.MaterializeResult(metadata=done.metadata, check_results=results)
 

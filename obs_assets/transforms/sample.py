@@ -64,6 +64,11 @@ class SampleConfig(Block, frozen=True):
     min_per_type: int = Field(0, ge=0, le=100_000)
     deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = None
 
+    @property
+    def is_by_event(self) -> bool:
+        """Whether an event alone says what becomes of it, rather than all the events of its hour."""
+        return self.strategy in ("deterministic", "random") and not self.min_per_type
+
 
 @dataclass(frozen=True)
 class _Stratum:

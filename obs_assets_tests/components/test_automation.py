@@ -408,6 +408,26 @@ def test_an_hour_deleted_by_hand_is_asked_for(deployment: Deployment, delete: Ca
     assert harness.wrong(deployment.hourly) == []
 
 
+def test_an_hour_without_events_is_not_forgotten(persistent: Deployment) -> None:
+    """Of silence no file tells: a run of such an hour that failed is repeated all the same, until the hour is there."""
+    harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour(HOUR.previous))
+    persistent.hourly.land(now=CLOSED)
+    harness.build(persistent.hourly, HOUR.previous)
+    assert tick(persistent, "stale_hour_sensor")[:2] == ([], "no hour is stale")  # nobody has asked for it yet
+    (request,), _ = scheduled(persistent)
+    tags = {**request.tags, PARTITION_TAG: HOUR.key}
+    run = dg.DagsterRun(job_name="hourly_pipeline", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    persistent.instance.add_run(run)
+    assert tick(persistent, "stale_hour_sensor")[0] == []
+    persistent.instance.report_run_failed(run)
+    Clock.moment = datetime.now(UTC) + timedelta(hours=1)
+    (again,), _, _ = tick(persistent, "stale_hour_sensor")
+    assert again.partition_key == HOUR.key
+    assert again.run_key == f"{HOUR}:0:2" != request.run_key
+    harness.build(persistent.hourly, HOUR)
+    assert tick(persistent, "stale_hour_sensor")[:2] == ([], "no hour is stale")
+
+
 def test_a_lost_machine_is_no_reason_to_build_again(deployment: Deployment) -> None:
     """Without receipts and frames of ours the destinations still hold the hour."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())

@@ -23,12 +23,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb.func
 
 from obs_assets.errors import PermanentError
-from obs_assets.events import Frame, count_by, quote, with_columns
+from obs_assets.events import Frame, counts_by, quote, with_columns
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
 from obs_assets.transforms.redact.in_place import UNCHANGED, Outcome
 from obs_assets.transforms.redact.redactor import Redactor, redactor_of
@@ -86,9 +86,9 @@ def redact(
     return with_columns(redacted, "redactions", "dropped_by", where="is_changed")
 
 
-def redacted_by_type(frame: Frame) -> dict[str, int]:
-    """Redacted values by type, from a frame's ``redactions``; largest first."""
-    return count_by(frame.project("unnest(redactions) AS type"), "type")
+def redacted_by_type(frame: Frame, by: str) -> dict[Any, dict[str, int]]:
+    """Redacted values, from a frame's ``redactions``, by the value of ``by``, SQL, and by type; largest first."""
+    return counts_by(frame.project(f"{by} AS part, unnest(redactions) AS type"), "part", "type")
 
 
 def redact_text(event: str, config: RedactConfig, hash_key: bytes | None = None) -> tuple[str, dict[str, int]]:

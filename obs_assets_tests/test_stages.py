@@ -1,0 +1,126 @@
+"""Hours that go through a stage together: they become what each becomes alone."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from obs_assets.errors import HourBusyError, MissingFrameError, ReceiptError
+from obs_assets.hourly import HourlyPipeline
+from obs_assets.hours import Hour
+from obs_assets.pipeline import STAGES, Stage
+from obs_assets.receipts import Receipt
+from obs_assets.settings import Settings
+from obs_assets_tests import harness
+from obs_assets_tests.frames import HOUR
+
+EMPTY = HOUR.next.next
+HOURS = (HOUR, HOUR.next, EMPTY, EMPTY.next)
+EDGES = ("00:00.000000", "59:59.999999")
+
+
+@pytest.fixture
+def events_dir(tmp_path: Path) -> Path:
+    """Events of three hours of four, among them the first and the last moment of each."""
+    for hour in HOURS:
+        if hour != EMPTY:
+            edges = [{"type": "edge", "timestamp": f"{hour.start:%Y-%m-%dT%H}:{moment}Z"} for moment in EDGES]
+            harness.write_events(tmp_path / "events" / f"{hour.stamp}.jsonl", harness.an_hour(hour) + edges)
+    return tmp_path / "events"
+
+
+def landed(events_dir: Path, settings: Settings, **others: Any) -> HourlyPipeline:
+    hourly = HourlyPipeline(harness.everything_kept(events_dir, **others), settings)
+    if not hourly.landed().hours:
+        hourly.land()
+    return hourly
+
+
+def frames(hourly: HourlyPipeline, stage: Stage) -> Mapping[Hour, Any]:
+    return {hour: pq.read_table(hourly.store.frame_path(stage, hour)) for hour in HOURS}
+
+
+def but_for_bytes(receipt: Receipt) -> Receipt:
+    """How well a few columns can be packed depends on what was computed beside them."""
+    return replace(receipt, size_bytes=0)
+
+
+@pytest.mark.parametrize("sample", [{}, {"strategy": "random", "error_rate": 0.5}])
+def test_together_as_alone(events_dir: Path, settings: Settings, sample: dict[str, Any]) -> None:
+    """At every stage the same rows in the same order, and the same receipts, whatever lies beside an hour."""
+    hourly = landed(events_dir, settings, sample=sample, filter={"drop_levels": ["debug"], "drop_low_value": True})
+    for stage in STAGES:
+        alone = {hour: but_for_bytes(hourly.build(stage, hour)) for hour in HOURS}
+        expected = frames(hourly, stage)
+        together = hourly.build_together(stage, HOURS)
+        assert {hour: but_for_bytes(receipt) for hour, receipt in together.items()} == alone
+        assert [together[hour].unaccounted for hour in HOURS] == [0] * len(HOURS)
+        assert together == {hour: hourly.store.read_receipt(stage, hour) for hour in HOURS}
+        for hour, frame in frames(hourly, stage).items():
+            assert frame.cast(expected[hour].schema).equals(expected[hour]), f"{stage} {hour}"
+    assert [receipt.kept > 0 for receipt in together.values()] == [True, True, False, True]
+    assert any(receipt.other for receipt in together.values())
+
+
+@pytest.mark.parametrize(
+    "sample", [{"strategy": "adaptive", "adaptive_target": 2}, {"strategy": "tail"}, {"min_per_type": 3}]
+)
+def test_what_needs_the_whole_hour_is_drawn_hour_by_hour(
+    events_dir: Path, settings: Settings, sample: dict[str, Any]
+) -> None:
+    """A sample that looks at all events of an hour must not see those of another."""
+    hourly = landed(events_dir, settings, sample=sample)
+    for stage in STAGES:
+        built = hourly.build_together(stage, HOURS)
+        assert list(built) == ([] if stage == "sampled_events" else list(HOURS))
+
+
+def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settings) -> None:
+    """No frame, a damaged receipt, another run at it: such an hour is left out at once, and alone says what it has."""
+    hourly = landed(events_dir, settings)
+    hourly.build_together("raw_events", HOURS)
+    hourly.store.frame_path("raw_events", HOURS[0]).unlink()
+    hourly.store.receipt_path("raw_events", HOURS[1]).write_text("{")
+    with hourly._hold(HOURS[2], alone=False):
+        assert list(hourly.build_together("enriched_events", HOURS)) == [HOURS[3]]
+        with pytest.raises(HourBusyError), hourly._hold(HOURS[2], alone=True, wait=False):
+            pass
+    with pytest.raises(MissingFrameError, match=HOURS[0].key):
+        hourly.build("enriched_events", HOURS[0])
+    with pytest.raises(ReceiptError, match="damaged"):
+        hourly.build("enriched_events", HOURS[1])
+    assert hourly.build("enriched_events", HOURS[2]).kept == 0
+
+
+def fails_in_the_second_hour(rows: pd.DataFrame) -> pd.DataFrame:
+    """A function of a user's that cannot take some event."""
+    if (rows["event_time"] >= HOURS[1].start).any() and (rows["event_time"] < HOURS[1].end).any():
+        raise KeyError("of the second hour")
+    return rows
+
+
+def test_what_fails_together_counts_as_not_built(events_dir: Path, settings: Settings) -> None:
+    """A function that fails on one event: no receipt is left of any hour, and alone all but one are built."""
+    function = f"{__name__}.{fails_in_the_second_hour.__name__}"
+    hourly = landed(events_dir, settings, enrich={"function": function})
+    for hour in HOURS:
+        hourly.build("raw_events", hour)
+    hourly.store.write_receipt(replace(hourly.store.read_receipt("raw_events", HOUR), stage="enriched_events"), HOUR)
+    assert hourly.build_together("enriched_events", HOURS) == {}
+    assert hourly.store.find_receipt("enriched_events", HOUR) is None
+
+
+def test_nobody_gets_between_hours_that_are_built(events_dir: Path, settings: Settings) -> None:
+    """Each is locked until all are there: a second run waits, and neither sees the other's half."""
+    hourly = landed(events_dir, settings)
+    done: list[Mapping[Hour, Receipt]] = []
+    with hourly._hold(HOURS[1], alone=False):
+        thread = threading.Thread(target=lambda: done.append(hourly.build_together("raw_events", HOURS)))
+        thread.start()
+        thread.join()
+    assert [hour for hour in HOURS if hour not in done[0]] == [HOURS[1]]
