@@ -49,7 +49,9 @@ from obs_assets.transforms.functions import failure_in
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
+_OFFERED, _OFFERED_WHOLE = (
+    ", ".join([*LINEAGE, *PROMOTED, weight, "event"]) for weight in ("weight", "1.0::DOUBLE AS weight")
+)
 
 UNREDACTED = STAGES[:2]
 """Stages whose frames hold events as they were."""
@@ -302,8 +304,9 @@ class HourlyPipeline:
                     held.enter_context(self._hold(hour, alone=True, wait=False))
                     self._prepare(stage, hour)
                     given[hour] = self.stages.given(stage, hour)
-            for hour, receipt in self.stages.build(connection, stage, given).items() if given else ():
-                receipts[hour] = self.store.write_receipt(receipt, hour)
+            built = self.stages.build(connection, stage, given) if given else {}
+            self.store.write_receipts(built)
+            receipts.update(built)
         return receipts
 
     def _prepare(self, stage: Stage, hour: Hour) -> None:
@@ -424,10 +427,9 @@ class HourlyPipeline:
     ) -> tuple[Offer, dict[str, int]]:
         stage = f"{config.from_}_events"
         receipt = self.store.read_receipt(stage, hour).check()
-        frame = self.store.read_frame(connection, stage, hour)
-        if config.from_ == "redacted":
-            frame = frame.project("*, 1.0::DOUBLE AS weight")
-        offer = Offer(frame.project(_OFFERED), hour, receipt.version, receipt.kept, receipt.content_hash)
+        offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
+        frame = self.store.read_frame(connection, stage, hour).project(offered)
+        offer = Offer(frame, hour, receipt.version, receipt.kept, receipt.content_hash)
         if config.filter is None or not config.filter.enabled:
             return offer, {}
         judged = judge(connection, frame, config.filter)

@@ -121,7 +121,8 @@ def _fields_of_file(path: Path, *identity: int) -> dict[str, str]:
 
 
 def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
-    (findings,) = scan(hourly, hour, [receipt.stage], hourly.config.checks.leftover_sample)
+    limit = hourly.config.checks.leftover_sample
+    (findings,) = scan(hourly, hour, [receipt.stage], limit if receipt.kept > limit else None)
     if findings.problem:
         raise ObsError(findings.problem)
     left = {f"{leftover.type} at {leftover.path}": count for leftover, count in findings.leftovers.items()}

@@ -103,10 +103,8 @@ class Stages:
             judged = _held(connection, judged)
         drops = "dropped_by" in judged.columns
         kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)") if drops else judged
-        hours = {}
-        for hour in given:
-            part = kept.filter(_within(hour)) if len(given) > 1 else kept
-            hours[str(self.store.write_frame(part, stage, hour))] = hour
+        parts = ((hour, kept.filter(_within(hour)) if len(given) > 1 else kept) for hour in given)
+        hours = {str(path): hour for hour, path in self.store.write_frames(parts, stage).items()}
         receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
         # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
         if drops and any(receipt.unaccounted for receipt in receipts.values()):

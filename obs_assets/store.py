@@ -13,7 +13,7 @@ Frames before redaction hold personal data: folders are made for their owner alo
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +80,15 @@ def make_private_dir(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync_folder: bool = True) -> Iterator[Path]:
     """Write a file aside, then put it in place in one step.
 
     Yields a path to write to; on success the file there is flushed to disk and renamed to ``path``, on failure removed.
     A reader, or a re-run after a crash, sees the old file or the new one, never half of one.
+
+    Args:
+        path: of the file.
+        sync_folder: whether the new name is on disk at the end; who puts many files there does that once for all.
 
     Raises:
         ObsError: the file system refused, for example because it is full.
@@ -99,7 +103,8 @@ def replacing(path: Path) -> Iterator[Path]:
             sync_file(aside)
             crash_point("receipt.before_rename" if path.suffix == ".json" else "frame.before_rename")
             aside.replace(path)
-            sync_file(path.parent)
+            if sync_folder:
+                sync_file(path.parent)
             crash_point("frame.after_rename")
     finally:
         aside.unlink(missing_ok=True)
@@ -187,12 +192,16 @@ class Store:
             raise MissingFrameError(f"{stage} has no hour {hour}: materialize {stage} for it first")
         return path
 
-    def write_frame(self, frame: Frame, stage: str, hour: Hour) -> Path:
-        """Compute a frame and put it in place atomically; returns its path."""
-        path = self.frame_path(stage, hour)
-        with replacing(path) as aside:
-            write_parquet(frame, aside)
-        return path
+    def write_frames(self, frames: Iterable[tuple[Hour, Frame]], stage: str) -> dict[Hour, Path]:
+        """Compute frames of a stage and put each in place atomically; returns their paths. All are on disk then."""
+        paths = {}
+        for hour, frame in frames:
+            paths[hour] = self.frame_path(stage, hour)
+            with replacing(paths[hour], sync_folder=False) as aside:
+                write_parquet(frame, aside)
+        for folder in {path.parent for path in paths.values()}:
+            sync_file(folder)
+        return paths
 
     def read_receipt(self, stage: str, hour: Hour) -> Receipt:
         """The receipt of a stage's hour.
@@ -218,9 +227,17 @@ class Store:
 
     def write_receipt(self, receipt: Receipt, hour: Hour) -> Receipt:
         """Put a receipt in place atomically, after its frame; returns it."""
-        with replacing(self.receipt_path(receipt.stage, hour)) as aside:
-            aside.write_text(receipt.to_json())
-        return receipt
+        return self.write_receipts({hour: receipt})[hour]
+
+    def write_receipts(self, receipts: Mapping[Hour, Receipt]) -> Mapping[Hour, Receipt]:
+        """Put receipts in place, each atomically, after their frames; returns them. All are on disk then."""
+        paths = {self.receipt_path(receipt.stage, hour): receipt for hour, receipt in receipts.items()}
+        for path, receipt in paths.items():
+            with replacing(path, sync_folder=False) as aside:
+                aside.write_text(receipt.to_json())
+        for folder in {path.parent for path in paths}:
+            sync_file(folder)
+        return receipts
 
 
 def write_parquet(frame: Frame, path: Path) -> None:

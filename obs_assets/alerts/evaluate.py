@@ -92,6 +92,8 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
         One entry for each definition; a rule that matched nothing has no groups.
     """
     watching = [rule for rule in rules if rule.measures and rule.enabled]
+    if not watching:
+        return {}
     paths = paths_of(watching)
     base = with_fields(frame, paths)
     found: dict[str, Measured] = {}

@@ -306,5 +306,7 @@ def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
     forwarding = [rule for rule in rules if not rule.measures]
     paths = paths_of(forwarding)
     cases = " ".join(f"WHEN {condition(rule, paths)} THEN {quote(rule.name)}" for rule in forwarding)
-    named = f"*, {f'CASE {cases} END' if cases else 'NULL::VARCHAR'} AS rule"
-    return with_fields(frame, paths).project(named).project("* EXCLUDE (fields)")
+    named = f"{f'CASE {cases} END' if cases else 'NULL::VARCHAR'} AS rule"
+    if not paths:
+        return frame.project(f"*, {named}")
+    return with_fields(frame, paths).project(f"* EXCLUDE (fields), {named}")

@@ -160,7 +160,7 @@ class WebhookAlerts:
             TransientError: PostgreSQL cannot be reached.
         """
         labelled = with_rule(offer.frame, self.config.rules)
-        unmatched = _count_rows(labelled.filter("rule IS NULL"))
+        ((unmatched,),) = labelled.aggregate("count(*) FILTER (rule IS NULL)").fetchall()
         evaluation = evaluate(offer.frame, self.config.rules)
         closed_until = offer.closed_until or Hour.of(self._clock())
         with self._session() as connection:
@@ -479,11 +479,6 @@ def _table(states: States) -> dict[str, dict[str, int | float | str]]:
         for s in shown
     }
     return {"alerts after this hour": rows} if rows else {}
-
-
-def _count_rows(frame: Frame) -> int:
-    ((rows,),) = frame.aggregate("count(*)").fetchall()
-    return int(rows)
 
 
 def _split(rows: list[_Row], size: int) -> list[list[_Row]]:

@@ -51,6 +51,15 @@ def remembered(settings: PostgresSettings) -> list[object]:
         return [n for (n,) in connection.execute("SELECT n FROM kept ORDER BY n").fetchall()]
 
 
+def test_a_connection_is_made_quickly(own: PostgresSettings) -> None:
+    """The password is too random to be guessed, so that proving it may be cheap: Dagster does so for each event."""
+    assert own.password
+    assert len(bytes.fromhex(own.password.get_secret_value())) >= 16
+    with connect_postgres(own) as connection:
+        (kept,) = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").fetchone() or [""]
+    assert kept.startswith("SCRAM-SHA-256$1:")
+
+
 def test_both_databases_exist(own: PostgresSettings) -> None:
     """There is a database for events and one for Dagster's own storage."""
     assert own.database == "cortex_observability"
