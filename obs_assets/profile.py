@@ -11,7 +11,7 @@ from typing import Any
 
 from obs_assets.events import Frame
 
-EVENTS_LOOKED_AT = 100_000
+EVENTS_LOOKED_AT = 25_000
 """Of a larger hour, so many events tell the fields: 12 µs each, a sixth of all the work if all were looked at."""
 
 SHAPES, KEYS, FIELDS, LEVELS = 5_000, 100, 2_000, 6

@@ -23,7 +23,7 @@ from obs_assets.sources.log import LandingLog
 from obs_assets.store import Store
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
-from obs_assets.transforms.redact import redact, redacted_by_type
+from obs_assets.transforms.redact import Workers, redact, redacted_by_type, workers_for
 from obs_assets.transforms.sample import sample
 
 SMALL = 20_000
@@ -97,20 +97,26 @@ class Stages:
         Returns:
             the receipts, which are not yet written.
         """
-        judged = self._frame(connection, stage, [str(path) for one in given.values() for path in one.paths])
-        # What is read more than once is computed once: by the hours, or by those who count what a sample dropped
-        if (len(given) > 1 or stage == STAGES[-1]) and sum(one.rows for one in given.values()) <= SMALL:
-            judged = _held(connection, judged)
-        drops = "dropped_by" in judged.columns
-        kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)") if drops else judged
-        parts = ((hour, kept.filter(_within(hour)) if len(given) > 1 else kept) for hour in given)
-        hours = {str(path): hour for hour, path in self.store.write_frames(parts, stage).items()}
-        receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
-        # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
-        if drops and any(receipt.unaccounted for receipt in receipts.values()):
-            dropped = counts_by(judged, _HOUR, "dropped_by")
-            return {hour: replace(one, other=dropped.get(hour.start, {})) for hour, one in receipts.items()}
-        return receipts
+        rows, paths = (
+            sum(one.rows for one in given.values()),
+            [str(path) for one in given.values() for path in one.paths],
+        )
+        to_redact = rows if stage == "redacted_events" else 0
+        with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
+            judged = self._frame(connection, stage, paths, workers)
+            # What is read more than once is computed once: by the hours, or by those who count what a sample dropped
+            if (len(given) > 1 or stage == STAGES[-1]) and rows <= SMALL:
+                judged = _held(connection, judged)
+            drops = "dropped_by" in judged.columns
+            kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)") if drops else judged
+            parts = ((hour, kept.filter(_within(hour)) if len(given) > 1 else kept) for hour in given)
+            hours = {str(path): hour for hour, path in self.store.write_frames(parts, stage).items()}
+            receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
+            # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
+            if drops and any(receipt.unaccounted for receipt in receipts.values()):
+                dropped = counts_by(judged, _HOUR, "dropped_by")
+                return {hour: replace(one, other=dropped.get(hour.start, {})) for hour, one in receipts.items()}
+            return receipts
 
     def _receipts(
         self, written: Frame, stage: Stage, given: Mapping[Hour, Given], hours: Mapping[str, Hour]
@@ -151,7 +157,9 @@ class Stages:
                 }
         return {LEVELS_BY_MINUTE: by_minute(written, file), COST: cost_of(written, file)}
 
-    def _frame(self, connection: duckdb.DuckDBPyConnection, stage: Stage, paths: Sequence[str]) -> Frame:
+    def _frame(
+        self, connection: duckdb.DuckDBPyConnection, stage: Stage, paths: Sequence[str], workers: Workers | None
+    ) -> Frame:
         """A stage's rows of all of these files, in their order; where some are dropped, ``dropped_by`` says why."""
         if stage == STAGES[0]:
             return with_columns(self._landed(connection, paths), "event_file", "collector")
@@ -162,7 +170,7 @@ class Stages:
                     return enrich(connection, frame, self.config.enrich)
                 return frame.project("* EXCLUDE (event_file, collector)")
             case "redacted_events":
-                return redact(connection, frame, self.config.redact, self.hash_key)
+                return redact(connection, frame, self.config.redact, self.hash_key, workers)
         return sample(
             judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter), self.config.sample
         )

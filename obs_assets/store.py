@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -28,6 +29,10 @@ from obs_assets.receipts import Receipt
 
 ROW_GROUP_SIZE = 61_440
 """Rows that one thread of DuckDB takes at a time: thirty vectors."""
+
+
+_NEVER_TWICE = ("event", "row_uid", "line", "line_hash")
+"""Columns of which a dictionary would be as long as they are."""
 
 
 def connect(temp_dir: Path, *, memory_limit: str = "1GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -241,9 +246,17 @@ class Store:
 
 
 def write_parquet(frame: Frame, path: Path) -> None:
-    """Compute a frame into one Parquet file, rows in the frame's order.
+    """Compute a frame into one Parquet file, rows in the frame's order, a row group at a time.
+
+    DuckDB works ahead on all cores while Arrow encodes. DuckDB's own COPY would collect what its threads make until the
+    memory limit stops them: with two threads and frames larger than that it is slower than with one.
 
     Snappy: of the codecs it takes the least time to write an hour (an eighth less than LZ4, a third less than
     Zstandard), for a file a tenth larger than LZ4's; these files are read back within minutes.
     """
-    frame.write_parquet(str(path), compression="snappy", row_group_size=ROW_GROUP_SIZE)
+    batches = frame.to_arrow_reader(ROW_GROUP_SIZE)
+    repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
+    options: dict[str, Any] = {"compression": "snappy", "use_dictionary": repeated, "store_schema": False}
+    with pq.ParquetWriter(path, batches.schema, write_statistics=["event_time"], **options) as file:
+        for batch in batches:
+            file.write_batch(batch)

@@ -18,7 +18,6 @@ import binascii
 import bisect
 import html
 import ipaddress
-import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -106,7 +105,7 @@ def mask_phone(value: str) -> str:
 
 
 def _digits(value: str) -> str:
-    return "".join(character for character in value if character.isdigit())
+    return "".join(filter(str.isdigit, value))
 
 
 # --- Encodings -------------------------------------------------------------------------------------------------------
@@ -409,20 +408,30 @@ def _told_span(match: re.Match[str]) -> Span:
 
 
 def _find_passwords(text: str, _key: str) -> Iterator[Span]:
-    spoken = [_told_span(match) for match in _SPOKEN.finditer(text) if _is_told(match)]
-    spoken += [
-        match.span(3)
-        for match in _QUERY.finditer(text)
-        if _DIGIT.search(match[3]) and not _PLACEHOLDER.fullmatch(match[3])
-    ]
-    spoken += [match.span(3) for match in _USER_OPTION.finditer(text) if not _PLACEHOLDER.fullmatch(match[3])]
-    spoken += [match.span(3) for match in _ELEMENT.finditer(text) if _is_assigned(match)]
-    return _merged([*spoken, *_find_assigned(text)])
+    """Each way to tell a secret is looked for only where its signs are: looking for a sign costs next to nothing."""
+    folded = text.casefold()
+    spans: list[Span] = []
+    if " is" in folded or " was" in folded or " to" in folded:
+        spans += [_told_span(match) for match in _SPOKEN.finditer(text) if _is_told(match)]
+    if "?" in text or "&" in text:
+        spans += [
+            match.span(3)
+            for match in _QUERY.finditer(text)
+            if _DIGIT.search(match[3]) and not _PLACEHOLDER.fullmatch(match[3])
+        ]
+    if "-u" in text or "-proxy" in text:
+        spans += [match.span(3) for match in _USER_OPTION.finditer(text) if not _PLACEHOLDER.fullmatch(match[3])]
+    if "</" in text:
+        spans += [match.span(3) for match in _ELEMENT.finditer(text) if _is_assigned(match)]
+    if "=" in text or ":" in text:
+        spans += [_assigned_span(match) for match in _ASSIGNMENT.finditer(text) if _is_assigned(match)]
+    if "--" in text:
+        spans += [_assigned_span(match) for match in _OPTION.finditer(text) if _is_assigned(match)]
+    return _merged(spans)
 
 
-def _find_assigned(text: str) -> Iterator[Span]:
-    matches = itertools.chain(_ASSIGNMENT.finditer(text), _OPTION.finditer(text))
-    return _merged(match.span(match.lastindex or 0) for match in matches if _is_assigned(match))
+def _assigned_span(match: re.Match[str]) -> Span:
+    return match.span(match.lastindex or 0)
 
 
 _MIN_LENGTH_OF_DIGITS = 8
@@ -466,10 +475,12 @@ _NO_PERSON = re.compile(r"git@.*|.*@[0-9]x\.[a-z]+", re.IGNORECASE)
 def _find_emails(text: str, _key: str) -> Iterator[Span]:
     """Addresses at a dotted domain whose last label has letters (RFC 5321), international ones included (RFC 6531)."""
     for match in _EMAIL.finditer(text):
-        end = match.start(2) + _domain_length(match[2])
-        is_mask = len(match[1]) == 1 and _MASKED_LOCAL.search(text[max(0, match.start() - 4) : match.start()])
-        if end > match.start(2) and not is_mask and not _NO_PERSON.fullmatch(text, match.start(), end):
-            yield match.start(), end
+        start, at = match.start(), match.end(1)
+        if at - start == 1 and _MASKED_LOCAL.search(text, max(0, start - 4), start):
+            continue
+        end = at + 1 + _domain_length(match[2])
+        if end > at + 1 and not _NO_PERSON.fullmatch(text, start, end):
+            yield start, end
 
 
 def _domain_length(dotted: str) -> int:
@@ -701,9 +712,10 @@ _PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
 
 def _find_ips(text: str, key: str) -> Iterator[Span]:
     """IPv6 addresses (RFC 4291), which may end in an IPv4 address, and IPv4 addresses that are no version."""
-    v6 = (span for match in _IPV6.finditer(text) if (span := _ipv6_span(match)))
-    v4 = (match.span() for match in _IPV4.finditer(text) if not _is_version(match, key))
-    return _merged(itertools.chain(v6, v4))
+    spans = [match.span() for match in _IPV4.finditer(text) if not _is_version(match, key)]
+    if text.count(":") >= _MIN_COLONS:
+        spans += [span for match in _IPV6.finditer(text) if (span := _ipv6_span(match))]
+    return _merged(spans)
 
 
 def _ipv6_span(match: re.Match[str]) -> Span | None:
@@ -785,6 +797,8 @@ _SPOKEN_PHONE = re.compile(
 )
 _SPOKEN_DIGITS = re.compile(r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])")
 _ASKED_DIGITS = re.compile(r"(?<![\w.+:/-])[0-9]{7,13}(?![\w:/]|[.-][0-9])")
+_UNBROKEN = re.compile("[0-9]{7}")
+"""Without it there is no number of the three kinds that are written without blanks."""
 _ASKED_BEFORE = re.compile(
     r"(?<![0-9A-Za-z_])(?i:call|reach|contact|phone|text|ring) "
     r"(?i:(?:me|us|him|her|them|back)(?: (?:at|on|to))?|at|on)(?: (?i:my|his|her|our) [a-z]{1,12})?:? \Z"
@@ -810,17 +824,19 @@ _PHONE_TRIGGER = (
 
 def _find_phones(text: str, key: str) -> Iterator[Span]:
     """International and North American numbers; other forms only right after ``phone`` and the like, or under it."""
-    spans = [
-        match.span() for pattern in (_INTERNATIONAL, _NORTH_AMERICAN, _LABELLED) for match in pattern.finditer(text)
-    ]
+    spans = [match.span() for match in _NORTH_AMERICAN.finditer(text)]
+    if "+" in text:
+        spans += [match.span() for match in _INTERNATIONAL.finditer(text)]
     for match in _NATIONAL.finditer(text):
         if _MIN_NATIONAL <= len(_digits(match[0])) <= _MAX_NATIONAL and not _NO_PHONE.fullmatch(match[0]):
             spans.append(match.span())
-    for pattern in (_SPOKEN_PHONE, _SPOKEN_DIGITS):
-        spans += [match.span() for match in pattern.finditer(text) if _is_spoken(match)]
-    for match in _ASKED_DIGITS.finditer(text):
-        if _ASKED_BEFORE.search(text, max(0, match.start() - _SPOKEN_LENGTH), match.start()):
-            spans.append(match.span())
+    spans += [match.span() for match in _SPOKEN_PHONE.finditer(text) if _is_spoken(match)]
+    if _UNBROKEN.search(text):
+        spans += [match.span() for match in _LABELLED.finditer(text)]
+        spans += [match.span() for match in _SPOKEN_DIGITS.finditer(text) if _is_spoken(match)]
+        for match in _ASKED_DIGITS.finditer(text):
+            if _ASKED_BEFORE.search(text, max(0, match.start() - _SPOKEN_LENGTH), match.start()):
+                spans.append(match.span())
     for match in _UNDER_NAME.finditer(text):
         before = _before(text, match.start(), key)[-_PHONE_NAME_LENGTH:]
         if _PHONE_BEFORE.search(before) and not _NO_PHONE.fullmatch(match[0]):

@@ -89,6 +89,13 @@ def digest(dotted: str | None) -> str | None:
     return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
+def told_later(failure: ObsError) -> RuntimeError:
+    """What to raise inside of DuckDB so that `failure_in` finds this failure outside of it."""
+    token = f"function-failure-{next(_numbers)}"
+    _failures[token] = failure
+    return RuntimeError(token)
+
+
 def failure_in(error: BaseException) -> ObsError | None:
     """What a function, or what we think of it, is to blame for, if that is what a DuckDB error is about."""
     found = _FAILURE.search(str(error))
@@ -156,9 +163,7 @@ def _guarded(dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Ite
         blame = f"the function {dotted} {error}"
     except Exception as error:  # noqa: BLE001 - its message may quote an event
         blame = f"the function {dotted} raised {type(error).__name__}; try it on obs_assets.read_hour(...)"
-    token = f"function-failure-{next(_numbers)}"
-    _failures[token] = PermanentError(f"{blame}: correct it, then materialize the hour again")
-    raise RuntimeError(token)
+    raise told_later(PermanentError(f"{blame}: correct it, then materialize the hour again"))
 
 
 def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":

@@ -7,27 +7,34 @@ import hashlib
 import hmac
 import json
 import re
+import subprocess
+import sys
 import time
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from obs_assets import events, store
-from obs_assets.errors import ConfigurationError, PermanentError
+from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.transforms import redact as redact_module
 from obs_assets.transforms.detectors import DETECTORS, Detector, is_redacted, mask_all, may_be_masked
+from obs_assets.transforms.functions import failure_in
 from obs_assets.transforms.redact import (
     REDACTOR_FAILED,
     RedactConfig,
+    Workers,
     redact,
     redact_text,
+    redact_texts,
     redacted_by_type,
 )
 from obs_assets.transforms.redact import redactor as redactor_module
@@ -199,7 +206,7 @@ def test_a_value_is_left_nowhere(type_: str, text: str, part: str) -> None:
 
 @pytest.mark.parametrize(("type_", "text", "part"), VALUES)
 def test_a_value_is_found_however_it_is_written_and_wherever_it_stands(type_: str, text: str, part: str) -> None:
-    """Escapes of JSON, JSON inside strings, lists, depth and keys hide nothing, from the prefilter neither."""
+    """Escapes of JSON, JSON inside strings, lists, depth and keys hide nothing, and no trigger misses it."""
     escaped = "".join(f"\\u{ord(character):04x}" for character in text)
     slashed = json.dumps(text).replace("/", "\\/")
     places = [
@@ -212,7 +219,7 @@ def test_a_value_is_found_however_it_is_written_and_wherever_it_stands(type_: st
         json.dumps({text: json.dumps({text: 1})}),
     ]
     for place in places:
-        outcome = redactor_module.redactor_of(MASK, None).redact_hits([place])[0]
+        outcome = next(redact_texts([place], MASK))
         assert outcome.event, place
         assert part not in outcome.event
         assert (outcome.event, Counter(outcome.types)) == redact_text(place, MASK)
@@ -247,7 +254,7 @@ MEMBERS = [
 def test_a_member_is_redacted_for_its_key(key: str, value: Any, type_: str) -> None:
     """Values under the names of secrets go whole; keys tell what bare digits are, and are looked at themselves."""
     text = json.dumps({"a": {"b": 1, key: value, "c": True}})
-    outcome = redactor_module.redactor_of(MASK, None).redact_hits([text])[0]
+    outcome = next(redact_texts([text], MASK))
     assert outcome.event
     assert set(outcome.types) == {type_}
     assert json.dumps(value) not in outcome.event or key.startswith("bob")
@@ -429,7 +436,7 @@ def test_no_text_makes_a_rule_slow(unit: str) -> None:
     every_trigger = " ".join(text for _, text, _ in VALUES)
     text = event_of(f"{(unit * 32_768)[:32_768]} {every_trigger}")
     begin = time.thread_time()
-    redactor_module.redactor_of(MASK, None).redact_hits([text])[0]
+    next(redact_texts([text], MASK))
     assert time.thread_time() - begin < 1.0
 
 
@@ -451,7 +458,7 @@ def test_what_nobody_has_meant_does_not_pass() -> None:
     """A value below hundreds of brackets fails the event; brackets alone do not."""
     below = '{"a":' + "[" * 300 + "%s" + "]" * 300 + "}"
     assert redact_text(below % 1, MASK) == (below % 1, {})
-    outcome = redactor_module.redactor_of(MASK, None).redact_hits([below % '"219-09-9999"'])[0]
+    outcome = next(redact_texts([below % '"219-09-9999"'], MASK))
     assert outcome.failed
     assert outcome.event == "{}"
 
@@ -743,7 +750,7 @@ FIELDS = {
 def test_paths_say_where(options: dict[str, Any], fields: list[str]) -> None:
     """Exact paths and globs choose and skip fields; a path covers what is below it."""
     config = RedactConfig.model_validate(options)
-    outcome = redactor_module.redactor_of(config, None).redact_hits([json.dumps(FIELDS)])[0]
+    outcome = next(redact_texts([json.dumps(FIELDS)], config))
     mark = json.loads(outcome.event)["_redaction"]["fields"] if outcome.event else []
     assert [field["field"] for field in mark] == fields
     assert redact_text(json.dumps(FIELDS), config) == (outcome.event or json.dumps(FIELDS), Counter(outcome.types))
@@ -758,7 +765,7 @@ def test_custom_patterns_are_types_of_their_own() -> None:
     ]
     config = RedactConfig.model_validate({"patterns": patterns})
     told = {"a": "emp-123456", "b": "no emp-123456", "c": 'I say "hush"', "d": "x\ny", "emp-654321": 1}
-    outcome = redactor_module.redactor_of(config, None).redact_hits([json.dumps(told)])[0]
+    outcome = next(redact_texts([json.dumps(told)], config))
     assert Counter(outcome.types) == {"employee": 2, "quoted": 1, "lines": 1}
     assert (outcome.event, Counter(outcome.types)) == redact_text(json.dumps(told), config)
     assert outcome.event
@@ -853,10 +860,10 @@ def test_another_code_of_a_validator_is_another_configuration(monkeypatch: pytes
     ],
 )
 def test_a_pattern_fires_wherever_it_matches(regex: str, flags: str, value: str | int) -> None:
-    """Whatever its syntax, the prefilter made of it lets nothing through that it would have found."""
+    """Whatever its syntax, the trigger made of it misses nothing that it would have found."""
     config = RedactConfig.model_validate({"patterns": [{"name": "mine", "regex": regex, "flags": flags}]})
     text = event_of(value)
-    outcome = redactor_module.redactor_of(config, None).redact_hits([text])[0]
+    outcome = next(redact_texts([text], config))
     assert outcome.types == ("mine",)
     assert redact_text(text, config)[1] == {"mine": 1}
 
@@ -937,7 +944,7 @@ def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypat
     monkeypatch.setattr(
         redactor_module.Redactor,
         "_redact_hits",
-        lambda self, some, trigger: seen.extend(some) or real(self, some, trigger),
+        lambda self, some: seen.extend(some) or real(self, some),
     )
     plain = (
         '{"id":"evt-%d","timestamp":"2025-12-04T10:00:37.828Z","trace_id":"%032d","ms":1764094526123,'
@@ -951,6 +958,24 @@ def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypat
     assert result.aggregate("count(*), count(dropped_by), count(DISTINCT row_uid)").fetchall() == [(3_000, 0, 3_000)]
 
 
+LINES = st.lists(st.lists(st.sampled_from([*"ab12{} \n", "é", '"']), max_size=6).map("".join), min_size=1, max_size=12)
+
+
+@given(
+    texts=LINES, regexes=st.sets(st.sampled_from(["a[^0-9]*1", "b{2}", "(?s)2.*a", "é1?", "[^b]a|^1|1$"]), min_size=1)
+)
+def test_a_look_at_many_events_at_once_sees_what_a_look_at_each_sees(texts: list[str], regexes: set[str]) -> None:
+    """Nothing is seen across the end of an event, and nothing is hidden by what would be."""
+    patterns = [{"name": f"p{number}", "regex": regex} for number, regex in enumerate(sorted(regexes))]
+    config = RedactConfig.model_validate({"patterns": patterns})
+    redactor = redactor_module.redactor_of(config, None)
+    each = {number: [hit.span() for hit in redactor.trigger.finditer(text)] for number, text in enumerate(texts)}
+    whole = pa.array(["a2b", *texts, "a1b1"])
+    assert redactor.hits_in(whole.slice(1, len(texts))) == {
+        number: (texts[number], spans) for number, spans in each.items() if spans
+    }
+
+
 def test_a_filter_on_the_verdict_does_not_redact_twice(
     connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -960,7 +985,7 @@ def test_a_filter_on_the_verdict_does_not_redact_twice(
     monkeypatch.setattr(
         redactor_module.Redactor,
         "_redact_hits",
-        lambda self, some, trigger: seen.extend(some) or real(self, some, trigger),
+        lambda self, some: seen.extend(some) or real(self, some),
     )
     result = redact(connection, frame_of(connection, [event_of("bob@example.com")]), MASK)
     assert len(result.filter("dropped_by IS NULL").fetchall()) == len(seen) == 1
@@ -1037,9 +1062,9 @@ def test_the_slow_way_takes_no_short_cut(monkeypatch: pytest.MonkeyPatch) -> Non
     redactor = redactor_module.Redactor(MASK, None)
     monkeypatch.setattr(redact_module, "redactor_of", lambda *_: redactor)
     monkeypatch.setattr(redactor_module, "redact_in_place", None)
-    monkeypatch.setattr(redactor, "any_trigger", None)
+    assert next(redact_texts([text], MASK)).failed
+    monkeypatch.setattr(redactor, "trigger", None)
     assert redact_text(text, MASK) == expected
-    assert redactor.redact_hits([text])[0].failed
 
 
 # ---- any event
@@ -1103,7 +1128,7 @@ def test_any_event_stays_json_and_the_second_time_changes_nothing(text: str, con
     event, counts = redact_text(text, config, KEY)
     assert shape(event) == shape(text)
     assert redact_text(event, config, KEY) == (event, {})
-    outcome = redactor_module.redactor_of(config, KEY).redact_hits([text])[0]
+    outcome = next(redact_texts([text], config, KEY))
     assert (outcome.event or text, Counter(outcome.types)) == (event, counts)
     assert bool(counts) == (event != text)
 
@@ -1126,9 +1151,68 @@ def test_no_planted_value_is_left(text: str, config: RedactConfig) -> None:
 )
 @given(texts=st.lists(events_of(free_text), min_size=1, max_size=20))
 def test_any_frame_is_redacted_as_its_events_are(connection: duckdb.DuckDBPyConnection, texts: list[str]) -> None:
-    """Nothing that the exact rules find is missed by DuckDB's prefilter."""
+    """Nothing that the exact rules find is missed by the triggers."""
     frame = frame_of(connection, texts)
     expected = [redact_text(event, MASK) for (event,) in frame.project("event").fetchall()]
     assert rows(redact(connection, frame, MASK)) == [
         (event, sorted(Counter(counts).elements()), None) for event, counts in expected
     ]
+
+
+# ---- several processes
+
+
+def test_workers_redact_as_this_process_does(connection: duckdb.DuckDBPyConnection) -> None:
+    """Custom patterns and the hash key reach them, and what a validator prints is no answer of theirs."""
+    pattern = {"name": "employee", "regex": "emp-[0-9]{6}", "validator": f"{__name__}.talks"}
+    config = RedactConfig.model_validate({"mode": "hash", "patterns": [pattern]})
+    texts = [event_of(f"{text} emp-{number:06d}") for number, (_, text, _) in enumerate(VALUES)] * 20
+    frame = frame_of(connection, [*texts, event_of("boring")])
+    with Workers(config, KEY, 2) as workers:
+        assert rows(redact(connection, frame, config, KEY, workers)) == rows(redact(connection, frame, config, KEY))
+
+
+def talks(value: str) -> bool:
+    """A validator that prints."""
+    print("is it one?")
+    return value.endswith(("2", "3"))
+
+
+def test_a_worker_that_ends_fails_the_hour_with_a_reason(connection: duckdb.DuckDBPyConnection) -> None:
+    """Nothing passes unredacted, nobody waits for an answer that does not come, and the others end with it."""
+    frame = frame_of(connection, [event_of("bob@example.com")] * 5_000)
+    with Workers(MASK, None, 2) as workers:
+        processes = [worker._process for worker in workers._all]
+        for process in processes:
+            process.kill()
+        with pytest.raises(duckdb.Error) as caught:
+            redact(connection, frame, MASK, None, workers).fetchall()
+    failure = failure_in(caught.value)
+    assert isinstance(failure, TransientError)
+    assert "has ended (status -9" in str(failure)
+    assert all(process.poll() is not None for process in processes)
+
+
+KILLED = """
+import os
+from obs_assets.transforms.redact import RedactConfig, Workers
+workers = Workers(RedactConfig(), None, 2)
+print(*(worker._process.pid for worker in workers._all), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_no_worker_outlives_who_started_it() -> None:
+    """Whatever ends a run: their input ends with it."""
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, check=False)
+    assert done.returncode == -9
+    deadline = time.monotonic() + 20
+    while any(is_running(int(pid)) for pid in done.stdout.split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not done.stderr
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -3,10 +3,11 @@
 The rules are in `obs_assets.transforms.detectors`; here is how they reach every string, number and key of an event at
 the speed of a database:
 
-1. DuckDB looks at the raw text of each event for any trigger. Without one the event passes as the bytes it is.
-2. Python finds the triggers in the others (`redactor`): nine in ten lie in strings that can be told without parsing
-   (`in_place`), for the rest a walk keeps track of where it is (`walk`).
-3. The strings of some thousand events are judged by the exact rules, one rule after the other (`rules`); the outcome
+1. RE2 looks for any trigger in the raw text of some thousand events at once (`redactor`), for a large hour in several
+   processes (`workers`). Without one an event passes as the bytes it is.
+2. Of the strings in which one fires, nine in ten can be told without parsing (`in_place`), for the rest a walk keeps
+   track of where it is (`walk`).
+3. The strings are judged by the exact rules, one rule after the other (`rules`); the outcome
    is remembered, since values repeat.
 4. The new literals are spliced into the text. Everything else keeps its bytes, numbers keep their digits. What was
    done is told in the event (`mark`).
@@ -17,34 +18,36 @@ and the slow truth that the fast way is tested against.
 An event on which the redactor fails is set aside as a dead letter, without a word of it in any message.
 """
 
-import gc
 import itertools
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import duckdb.func
+import numpy as np
+import pyarrow as pa
 
-from obs_assets.errors import PermanentError
-from obs_assets.events import Frame, counts_by, quote, with_columns
+from obs_assets.errors import PermanentError, TransientError
+from obs_assets.events import Frame, counts_by, with_columns
+from obs_assets.transforms.functions import told_later
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
-from obs_assets.transforms.redact.in_place import UNCHANGED, Outcome
+from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome
 from obs_assets.transforms.redact.redactor import Redactor, redactor_of
+from obs_assets.transforms.redact.workers import Workers, workers_for
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 __all__ = [
     "REDACTOR_FAILED",
     "CustomPattern",
     "RedactConfig",
+    "Workers",
     "redact",
     "redact_text",
     "redact_texts",
     "redacted_by_type",
+    "workers_for",
 ]
 
 REDACTOR_FAILED = "redactor_failed"
@@ -52,7 +55,11 @@ REDACTOR_FAILED = "redactor_failed"
 
 
 def redact(
-    connection: "duckdb.DuckDBPyConnection", frame: Frame, config: RedactConfig, hash_key: bytes | None = None
+    connection: "duckdb.DuckDBPyConnection",
+    frame: Frame,
+    config: RedactConfig,
+    hash_key: bytes | None = None,
+    workers: Workers | None = None,
 ) -> Frame:
     """Redact every event of a frame.
 
@@ -61,6 +68,7 @@ def redact(
         frame: lineage, promoted columns and ``event``, the text of one JSON object on one line.
         config: what, where and how.
         hash_key: the key of ``hash`` tokens: who has it can test guesses.
+        workers: processes of the same configuration that do it; this one if None.
 
     Returns:
         lineage and promoted columns recomputed, ``event``, and two more; same rows, same order:
@@ -73,17 +81,15 @@ def redact(
     if not config.enabled:
         untouched = frame.project("*, []::VARCHAR[] AS redactions, NULL::VARCHAR AS dropped_by")
         return with_columns(untouched, "redactions", "dropped_by")
-    redactor = redactor_of(config, hash_key)
-    function = _register(connection, redactor)
-    first, second = (f"regexp_matches(event, {quote(trigger)})" for trigger in redactor.prefilters)
-    outcomes = frame.project(
-        f"*, CASE WHEN {first} THEN {function}(event) WHEN {second} THEN {function}_late(event) END AS outcome"
-    )
+    function = _register(connection, workers or redactor_of(config, hash_key))
+    outcomes = frame.project(f"*, {function}(event) AS outcome")
     redacted = outcomes.project(
-        "* REPLACE (coalesce(outcome.event, event) AS event), coalesce(outcome.types, []) AS redactions, "
-        f"CASE WHEN outcome.failed THEN '{REDACTOR_FAILED}' END AS dropped_by, outcome.event IS NOT NULL AS is_changed"
+        "* REPLACE (coalesce(outcome.event, event) AS event), "
+        "coalesce(list_sort(string_split(outcome.types, ' ')), []) AS redactions, "
+        f"CASE WHEN outcome.failed THEN '{REDACTOR_FAILED}' END AS dropped_by, "
+        "coalesce(outcome.recompute, false) AS recompute"
     )
-    return with_columns(redacted, "redactions", "dropped_by", where="is_changed")
+    return with_columns(redacted, "redactions", "dropped_by", where="recompute")
 
 
 def redacted_by_type(frame: Frame, by: str) -> dict[Any, dict[str, int]]:
@@ -123,7 +129,7 @@ def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | 
         hash_key: as for `redact`.
 
     Yields:
-        the outcome for each, in their order; one that ``failed`` must not pass.
+        the outcome for each, in their order; one that ``failed`` must not pass, for example because it is no object.
 
     Raises:
         ConfigurationError: ``hash`` without a key.
@@ -131,54 +137,45 @@ def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | 
     remaining = iter(events)
     redactor = redactor_of(config, hash_key) if config.enabled else None
     while vector := list(itertools.islice(remaining, _VECTOR)):
-        yield from redactor.redact_hits(vector) if redactor else [UNCHANGED] * len(vector)
+        outcomes = redactor.redact_all(pa.array(vector, pa.string())) if redactor else {}
+        for number, event in enumerate(vector):
+            yield outcomes.get(number) or (UNCHANGED if event.lstrip().startswith("{") else FAILED)
 
 
 _VECTOR = 2_048
-_OUTCOME = "STRUCT(event VARCHAR, types VARCHAR[], failed BOOLEAN)"
+_OUTCOME = "STRUCT(event VARCHAR, types VARCHAR, recompute BOOLEAN, failed BOOLEAN)"
 _function_numbers = itertools.count()
-_one_at_a_time = threading.Lock()
-"""Threads that hand the interpreter's lock to one another within a vector cost a fifth of the speed."""
 
 
-@contextmanager
-def _no_cyclic_garbage() -> Iterator[None]:
-    """Put off the search for it: a vector makes ten thousands of short-lived objects, none of them in a cycle."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor) -> str:
-    """Make a redactor known to a connection; returns the function's name there, of which ``_late`` has a variant."""
+def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Workers) -> str:
+    """Make a redactor known to a connection; returns the function's name there."""
     name = f"redact_{next(_function_numbers)}"
-    for variant, run in (name, redactor.redact_hits), (f"{name}_late", redactor.redact_late_hits):
-        connection.create_function(
-            variant,
-            _of_one_vector(run),
-            ["VARCHAR"],
-            _OUTCOME,
-            type=duckdb.func.ARROW,
-            side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
-        )
+    connection.create_function(
+        name,
+        lambda events: _redact_vector(redactor, events.combine_chunks()),
+        ["VARCHAR"],
+        _OUTCOME,
+        type=duckdb.func.ARROW,
+        null_handling=duckdb.func.SPECIAL,  # an outcome may be null, an event never is
+        side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
+    )
     return name
 
 
-def _of_one_vector(run: Callable[[list[str]], list[Outcome]]) -> Callable[["pa.Array"], "pa.Array"]:
-    return lambda events: _redact_arrow(run, events)
-
-
-def _redact_arrow(run: Callable[[list[str]], list[Outcome]], events: "pa.Array") -> "pa.Array":
-    """One vector of the events in which a trigger fires."""
-    import pyarrow as pa
-
-    with _one_at_a_time, _no_cyclic_garbage():
-        columns = list(zip(*run(events.to_pylist()), strict=True))
-    types = (pa.string(), pa.list_(pa.string()), pa.bool_())
-    return pa.StructArray.from_arrays(
-        [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], names=Outcome._fields
+def _redact_vector(redactor: Redactor | Workers, events: pa.StringArray) -> pa.StructArray:
+    """The outcome for each event, null for one that is as it was; types with blanks between them."""
+    try:
+        outcomes = redactor.redact_all(events)
+    except TransientError as error:
+        raise told_later(error) from None
+    told = [
+        (event, " ".join(types) or None, recompute, failed) for event, types, recompute, failed in outcomes.values()
+    ]
+    columns = zip(*told, strict=True) if told else ([], [], [], [])
+    types = (pa.string(), pa.string(), pa.bool_(), pa.bool_())
+    found = pa.StructArray.from_arrays(
+        [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], Outcome._fields
     )
+    places = np.full(len(events), len(told))
+    places[list(outcomes)] = np.arange(len(told))
+    return found.take(pa.array(places, mask=places == len(told)))

@@ -1,23 +1,35 @@
 """The fast way for nine events in ten: what is found in an event's text is replaced where it stands, without a walk."""
 
+import itertools
 from typing import NamedTuple
 
+from obs_assets.events import SOURCE_KEYS
 from obs_assets.transforms.detectors import Span
-from obs_assets.transforms.redact.mark import MARK, Field
+from obs_assets.transforms.redact.mark import MARK, Found
 from obs_assets.transforms.redact.rules import Edit, splice
 from obs_assets.transforms.redact.walk import HARMLESS, MAX_DEPTH, Member, Members, Verdict, encode
 
 
 class Outcome(NamedTuple):
-    """What became of an event: its new text or None, the type of each value redacted, whether the redactor failed."""
+    """What became of an event.
+
+    Attributes:
+        event: its new text; None for one that is as it was.
+        types: of each value redacted.
+        recompute: whether promoted columns may have another value now.
+        failed: the redactor could not do it; the event must not pass.
+    """
 
     event: str | None = None
     types: tuple[str, ...] = ()
+    recompute: bool = False
     failed: bool = False
 
 
 UNCHANGED = Outcome()
-FAILED = Outcome("{}", failed=True)
+FAILED = Outcome("{}", recompute=True, failed=True)
+
+_SOURCES = frozenset(key.partition(".")[0] for key in SOURCE_KEYS)
 
 String = tuple[str, str, int, int]
 """A string in an event: the literal of its key, empty for an element of a list, its own, its start and its end."""
@@ -63,8 +75,7 @@ def redact_in_place(
         the outcome; None for an event that needs a walk: objects under a secret's key, keys to rename, JSON in strings.
     """
     edits: list[Edit] = []
-    types: list[str] = []
-    fields: set[Field] = set()
+    found: list[Found] = []
     for key, literal, start, end in strings:
         verdict = verdicts[key, literal]
         if verdict is HARMLESS:
@@ -73,14 +84,15 @@ def redact_in_place(
         if value is None or verdict.key or verdict.document:
             return None
         path = _path_to(event[: start - len(key) - 1 if key else start], key[1:-1])
-        if members.rules.covers(path):
+        if members.rules.covered[path]:
             edits.append((start, end, encode(value.text, literal)))
-            types += value.types
-            fields.update([Field(path, type_) for type_ in value.types])
+            found.append((path, value.types))
     if not edits:
         return UNCHANGED
     text = splice(event, edits).rstrip()
-    return Outcome(f'{text[:-1]},"{MARK}":{members.marks.json(fields)}}}', tuple(sorted(types)))
+    types = found[0][1] if len(found) == 1 else tuple(itertools.chain.from_iterable(types for _, types in found))
+    recompute = any(path.partition(".")[0] in _SOURCES for path, _ in found)
+    return Outcome(f'{text[:-1]},"{MARK}":{members.marks.of(tuple(found))}}}', types, recompute)
 
 
 def _string_at(event: str, hit_start: int, hit_end: int) -> String | None:
@@ -107,6 +119,9 @@ def _path_to(before: str, key: str) -> str:
     if before.count("{") == 1 and "[" not in before:
         return key
     pieces = before.split('"')  # outside of a string, in it, outside …
+    structure = "".join(pieces[::2])
+    if structure.count("{") - structure.count("}") == 1 and structure.count("[") == structure.count("]"):
+        return key
     names: list[str | int] = []
     for index in range(0, len(pieces), 2):
         piece = pieces[index]

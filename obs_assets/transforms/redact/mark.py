@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Collection, Iterable
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 from obs_assets.transforms.redact.config import Mode
-from obs_assets.transforms.redact.rules import MAX_ROUNDS, Rules, remembered
+from obs_assets.transforms.redact.rules import MAX_ROUNDS, REMEMBERED, REMEMBERED_LENGTH, Remembered, Rules
 
 MARK = "_redaction"
 MARK_TRIGGER = rf'{MARK}\\*"\s*:'
@@ -32,19 +33,35 @@ class Place(NamedTuple):
         return {Field(self.shown, type_) for type_ in types}
 
 
+Found = tuple[str, tuple[str, ...]]
+"""A path, as it is and may be shown, and the types of the values redacted in the string there."""
+
+
 class Marks:
     """Writes and reads the marks of one configuration."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._entry = remembered(self._entry_json)
+        self._known: dict[tuple[Found, ...], str] = {}
+        self._entries = {type_: Remembered(partial(self._entry_json, type_)) for type_ in rules.known_types}
+
+    def of(self, found: tuple[Found, ...]) -> str:
+        """The JSON of ``_redaction`` for what was found; the last ones are remembered, unless paths are long."""
+        mark = self._known.get(found)
+        if mark is None:
+            mark = self.json({Field(path, type_) for path, types in found for type_ in types})
+            if len(mark) <= REMEMBERED_LENGTH:
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                self._known[found] = mark
+        return mark
 
     def json(self, fields: Collection[Field]) -> str:
         """The JSON of ``_redaction``."""
-        entries = ",".join([self._entry(field, type_) for field, type_ in sorted(fields)])
+        entries = ",".join([self._entries[type_][field] for field, type_ in sorted(fields)])
         return f'{{"redacted":true,"mode":"{self.rules.mode}","fields":[{entries}]}}'
 
-    def _entry_json(self, field: str, type_: str) -> str:
+    def _entry_json(self, type_: str, field: str) -> str:
         told = {"field": self._shown(field), "type": type_}
         if type_ in self.rules.modes:
             told["mode"] = self.rules.modes[type_]

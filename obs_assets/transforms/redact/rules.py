@@ -1,6 +1,5 @@
 """What a string, a number or a key comes to by the rules of one configuration, wherever in an event it stands."""
 
-import functools
 import hmac
 import itertools
 import re
@@ -93,17 +92,16 @@ class Rules:
         self._triggers = _trigger_set([*(detector.trigger for detector in self.detectors), BASE64])
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
-        self.key = remembered(self._key)
-        self.covers = remembered(self._covers)
+        self.covered = Remembered(self.covers)
 
-    def _key(self, name: str) -> Key:
-        """What a key comes to; remembered as ``key``."""
+    def key(self, name: str) -> Key:
+        """What a key comes to."""
         redacted = self.string(name)
         shown = redacted.text if redacted else name
         return Key(shown, redacted, self.hides_secrets and (is_secret_key(name) or is_secret_key(shown)))
 
-    def _covers(self, path: str) -> bool:
-        """Whether a path is to be redacted; remembered as ``covers``."""
+    def covers(self, path: str) -> bool:
+        """Whether a path is to be redacted."""
         dotted = SURROGATE.sub("\ufffd", path) + "."
         is_scanned = self._scanned is None or self._scanned.fullmatch(dotted) is not None
         return is_scanned and self._skipped.fullmatch(dotted) is None
@@ -238,6 +236,9 @@ def compiled(trigger: str) -> Any:
 
 def splice(text: str, edits: list[Edit]) -> str:
     """A text with some of its parts replaced."""
+    if len(edits) == 1:
+        ((start, end, new),) = edits
+        return f"{text[:start]}{new}{text[end:]}"
     pieces: list[str] = []
     copied = 0
     for start, end, new in sorted(edits):
@@ -247,14 +248,20 @@ def splice(text: str, edits: list[Edit]) -> str:
     return "".join(pieces)
 
 
-def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """A function of texts that remembers its last outcomes, those of long texts not: what it holds is bounded."""
-    recall = functools.lru_cache(REMEMBERED)(function)
+class Remembered(dict[str, _Result]):
+    """What a function says of a text, looked up by it: its last outcomes, those of long texts not, so it is bounded."""
 
-    def call(*texts: str) -> _Result:
-        return recall(*texts) if sum(map(len, texts)) <= REMEMBERED_LENGTH else function(*texts)
+    def __init__(self, function: Callable[[str], _Result]) -> None:
+        super().__init__()
+        self.function = function
 
-    return call
+    def __missing__(self, text: str) -> _Result:
+        result = self.function(text)
+        if len(text) <= REMEMBERED_LENGTH:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[text] = result
+        return result
 
 
 def _trigger_set(triggers: list[str]) -> Any:
