@@ -1,6 +1,7 @@
 """The fast way for nine events in ten: what is found in an event's text is replaced where it stands, without a walk."""
 
 import itertools
+import re
 from typing import NamedTuple
 
 from obs_assets.events import SOURCE_KEYS
@@ -114,6 +115,9 @@ def _string_at(event: str, hit_start: int, hit_end: int) -> String | None:
     return (key, event[start:end], start, end) if hit_end <= end + 1 else None
 
 
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
 def _path_to(before: str, key: str) -> str:
     """The path of a member or element, from an event's text before it, without escapes, and its key."""
     if before.count("{") == 1 and "[" not in before:
@@ -125,8 +129,10 @@ def _path_to(before: str, key: str) -> str:
     names: list[str | int] = []
     for index in range(0, len(pieces), 2):
         piece = pieces[index]
-        if piece != ":":
+        if _BRACKET.search(piece):
             _follow(piece, pieces[index - 1], names)
+        elif isinstance(names[-1], int):
+            names[-1] += piece.count(",")
     if isinstance(names[-1], str):
         names[-1] = key
     if len(names) > MAX_DEPTH:

@@ -89,6 +89,7 @@ class _Worker:
             [sys.executable, "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pipesize=1 << 20,  # a vector of events in a few pieces; a tenth less time
             start_new_session=True,  # who interrupts a run does not have to hear of it from each of its processes
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
