@@ -27,6 +27,9 @@ from obs_assets.transforms.redact.redactor import redactor_of
 MANY = 200_000
 """Events for which it pays to start workers."""
 
+MOST = 8
+"""Workers: more could not be fed by one process."""
+
 _EVENTS = pa.schema([("event", pa.string())])
 
 
@@ -72,12 +75,12 @@ class Workers:
 def workers_for(
     connection: duckdb.DuckDBPyConnection, rows: int, config: RedactConfig, hash_key: bytes | None
 ) -> Iterator[Workers | None]:
-    """A worker for each thread of a connection if there are so many events that it pays; None otherwise."""
+    """A worker for each thread of a connection, `MOST` at most, if there are so many events that it pays, or None."""
     ((threads,),) = connection.sql("SELECT current_setting('threads')").fetchall()
     if rows < MANY or threads == 1 or not config.enabled:
         yield None
     else:
-        with Workers(config, hash_key, threads) as workers:
+        with Workers(config, hash_key, min(threads, MOST)) as workers:
             yield workers
 
 
