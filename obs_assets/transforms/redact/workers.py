@@ -121,8 +121,8 @@ class _Worker:
 
 def main() -> None:
     """Redact what comes in until there is no more of it."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a user's validator prints is no answer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a user's validator prints is no answer
     # Who started it may end within a request or an answer
     with contextlib.suppress(pa.ArrowInvalid, BrokenPipeError), pa.ipc.open_stream(sys.stdin.buffer) as requests:
         told = requests.schema.metadata
