@@ -80,7 +80,7 @@ class Redactor:
             return {number: (event, everywhere(event)) for number, event in enumerate(events.to_pylist())}
         _, bounds, buffer = events.buffers()
         offsets = np.frombuffer(bounds, np.int32)[events.offset : events.offset + len(events) + 1]
-        text = memoryview(buffer)[offsets[0] : offsets[-1]]
+        text = memoryview(buffer or b"")[offsets[0] : offsets[-1]]
         offsets = offsets - offsets[0]
         spans = [match.span() for match in self.trigger.finditer(text)]
         starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
