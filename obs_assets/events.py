@@ -39,14 +39,14 @@ PROMOTED = (
 )
 """Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
 
-ROW_UID = "left(sha256(concat(file_id, ':', file_offset, ':', line_hash)), 32)"
-"""A row's identity is where it came from: SQL over file_id, file_offset and line_hash, DuckDB's ``hash`` of the line.
+ROW_UID = "concat(right(file_id, 20), lower(right(to_hex(file_offset + (1::BIGINT << 48)), 12)))"
+"""A row's identity is where it came from: 20 digits of the id of its file, 12 of its offset there. SQL over file_id and
+file_offset.
 
-Never the event's own id: real files use one id for several events, and true duplicates are events too. A file id is 128
-random bits and a file lands each of its offsets once, so that file id and offset alone tell rows apart; 128 bits of
-SHA-256 keep it so: for 10¹² rows the chance of one collision is about 10⁻¹⁵. The line takes part as 64 bits of DuckDB's
-hash, a twentieth of the cost of SHA-256 over it. That hash may differ in another version of DuckDB; nobody computes the
-identity again once a row has landed.
+Never the event's own id: real files use one id for several events, and true duplicates are events too. A file lands
+each of its offsets once, and its id was drawn by chance when it was first seen, so that nothing in an event can make
+two identities meet: for 10⁷ files the chance that two share their digits is below 10⁻⁸. Rows of one file differ in few
+digits, which compresses well; whoever wants digits that are evenly spread takes ``md5(row_uid)``.
 """
 
 LEVELS = (

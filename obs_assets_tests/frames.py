@@ -42,11 +42,7 @@ def frame_of(
             "weight": pa.array([weight] * size, pa.float64()),
         }
     )
-    landed = (
-        connection.from_arrow(table)
-        .project("*, hash(line) AS line_hash")
-        .project(f"*, {events.ROW_UID} AS row_uid, line AS event")
-    )
+    landed = connection.from_arrow(table).project(f"*, {events.ROW_UID} AS row_uid, line AS event")
     return events.with_columns(landed, "weight").order("event_time, row_uid")
 
 

@@ -29,7 +29,7 @@ _DRAWN = {FIELDS, LEVELS_BY_MINUTE, COST}
 """Details that are too long for a table, or shown otherwise."""
 
 _MEANINGS = {
-    "row_uid": "identity of the row: where it came from (file, byte offset, bytes)",
+    "row_uid": "identity of the row: where it came from (file and byte offset)",
     "event_time": "when it happened, UTC, microseconds",
     "file_id": "the file it was landed from",
     "file_offset": "byte offset in that file, decompressed",
@@ -55,7 +55,7 @@ _MEANINGS = {
 }
 
 _IN_POSTGRES = {
-    "id": "63 bits of row_uid as a number, for programs that want one; row_uid tells rows apart",
+    "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
     "event_type": "type or event_type, its first 500 characters; unknown where there is none",
     "event_level": "level, severity, or status where it is a level; lower case; info where there is none",
     "timestamp": "when it happened (event_time): the column that the table is partitioned by",

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,6 +33,8 @@ from obs_assets.crash import crash_point
 from obs_assets.errors import ObsError, ReceiptError
 from obs_assets.events import ROW_UID
 from obs_assets.hours import Hour, parse_hour
+from obs_assets.sources import views
+from obs_assets.sources.careful import DeadLetter, Rules, Segment
 from obs_assets.sources.files import (
     HEAD_BYTES,
     KEPT_RANGES,
@@ -47,7 +50,7 @@ from obs_assets.sources.files import (
     list_files,
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
-from obs_assets.sources.reader import ROWS_A_TASK, DeadLetter, Reading, Rules, Segment, read_batch
+from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
 from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, json_path
 from obs_assets.store import connect, explained, sync_file
 
@@ -88,6 +91,7 @@ time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`
 collector: the JSON object of `collector`. line: the event's own text.
 """
 
+_OF_LETTER = ["file", "file_offset", "length", "reason", "line"]
 _REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
 _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
 _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not read"
@@ -180,7 +184,6 @@ class Progress:
     content: Content | None = None
     fault: str | None = None
     pending: bytes = b""
-    buffer: bytearray = field(default_factory=bytearray)
     at_end: bool = False
     has_failed: bool = False
     is_left: bool = False
@@ -207,42 +210,33 @@ class Progress:
         """Whether its ``original`` begins with all that it holds."""
         return self.original is not None
 
-    def read(self, room: int) -> bytes | bytearray:
-        """Up to ``room`` bytes from the position; what came since the listing is the next pass's.
-
-        A full piece is in the file's own buffer, and gone with the next one: 32 MB of fresh memory cost what reading
-        them does.
+    def read(self, space: memoryview) -> int:
+        """Fill ``space`` from the position; what came since the listing is the next pass's.
 
         Raises:
             OSError: the file is gone, or may not be read.
             _ReplacedError: it is another one by now.
         """
         content = self.content or self._open()
-        wanted = max(len(self.pending), min(room, self.most - self.position))
-        if len(self.buffer) != wanted:
-            self.buffer = bytearray(wanted)
-        self.buffer[: len(self.pending)] = self.pending
-        length = len(self.pending) + content.read_into(memoryview(self.buffer)[len(self.pending) :])
-        data = self.buffer if length == wanted == room else bytes(memoryview(self.buffer)[:length])
+        waiting = len(self.pending)
+        wanted = max(waiting, min(len(space), self.most - self.position))
+        space[:waiting] = self.pending
+        length = waiting + content.read_into(space[waiting:wanted])
         self.pending = b""
         self.fault = content.fault
         if not self.file.is_compressed and length < wanted:
             self.fault = "truncated while it was read"
-        if self.file.is_compressed and self.position + len(data) >= self.most:
+        if self.file.is_compressed and self.position + length >= self.most:
             self.fault = _TOO_WELL_COMPRESSED
             self.has_failed = True
-        self.at_end = len(data) < room
+        self.at_end = length < len(space)
         if self.at_end:
-            self.buffer = bytearray()
             self.close()
-        return data
+        return length
 
-    def advance(
-        self, data: bytes | bytearray, consumed: int, *, within_line: bool = False, within_object: int = 0
-    ) -> None:
+    def advance(self, data: memoryview, consumed: int, *, within_line: bool = False, within_object: int = 0) -> None:
         """Take note that the first ``consumed`` bytes of what was read are done with."""
-        self.sha.update(memoryview(data)[:consumed])
-        self.tail = (self.tail + data[max(0, consumed - TAIL_BYTES) : consumed])[-TAIL_BYTES:]
+        self.tail = (self.tail + bytes(data[max(0, consumed - TAIL_BYTES) : consumed]))[-TAIL_BYTES:]
         self.position += consumed
         self.within_line = within_line
         self.within_object = within_object
@@ -301,6 +295,52 @@ class Progress:
             self.close()
             raise _ReplacedError
         return self.content
+
+
+@dataclass
+class Batch:
+    """Pieces of files, one after another in one space."""
+
+    space: bytearray
+    pieces: list[tuple[Progress, int, int]] = field(default_factory=list)
+    length: int = 0
+
+    @functools.cached_property
+    def data(self) -> bytes | bytearray:
+        """The bytes of all pieces, once all are there."""
+        return self.space if self.length == len(self.space) else bytes(memoryview(self.space)[: self.length])
+
+    def room(self) -> memoryview:
+        """Where the next piece is read into."""
+        return memoryview(self.space)[self.length :]
+
+    def add(self, file: Progress, length: int) -> None:
+        """Take note of a piece that was read into the room."""
+        self.pieces.append((file, self.length, self.length + length))
+        self.length += length
+
+    def segments(self) -> list[Segment]:
+        """The pieces as they are to be read."""
+        return [
+            Segment(
+                *(file.index, file.position, end - begin, file.at_end, file.sealed),
+                within_line=file.within_line,
+                within_object=file.within_object,
+            )
+            for file, begin, end in self.pieces
+        ]
+
+    def advance(self, reading: Reading) -> None:
+        """Take note in each file of what was read of it."""
+        states = zip(self.pieces, reading.consumed, reading.within_line, reading.within_object, strict=True)
+        for (file, begin, end), consumed, within_line, within_object in states:
+            piece = memoryview(self.data)[begin:end]
+            file.advance(piece, consumed, within_line=within_line, within_object=within_object)
+
+    def digest(self, reading: Reading) -> None:
+        """Add what was read to each file's digest: a part of the time that landing takes, and beside the rest."""
+        for (file, begin, _), consumed in zip(self.pieces, reading.consumed, strict=True):
+            file.sha.update(memoryview(self.data)[begin : begin + consumed])
 
 
 class Pass:
@@ -440,21 +480,12 @@ class Pass:
                 stack.callback(file.close)
             writing: Future[None] | None = None
             for number, batch in enumerate(self._batches(files)):
-                segments = [
-                    Segment(
-                        file.index, file.position, data, file.at_end, file.sealed, file.within_line, file.within_object
-                    )
-                    for file, data in batch
-                ]
-                reading = read_batch(judging, segments, self._rules)
-                for (file, data), consumed, within_line, within_object in zip(
-                    batch, reading.consumed, reading.within_line, reading.within_object, strict=True
-                ):
-                    file.advance(data, consumed, within_line=within_line, within_object=within_object)
+                reading = read_batch(judging, batch.data, batch.segments(), self._rules)
+                batch.advance(reading)
                 if writing:
                     writing.result()
                 # While a batch is being written the next one is read: neither keeps all cores busy
-                write = functools.partial(self._write_batch, connection, number, reading, files)
+                write = functools.partial(self._write_batch, connection, number, batch, reading, files)
                 writing = executor.submit(write, folder=folder, dead_letters=dead_letters)
             if writing:
                 writing.result()
@@ -464,11 +495,11 @@ class Pass:
         else:
             (folder / "dead_letters.parquet").unlink()
 
-    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
-        """Small files together, large ones in pieces."""
+    def _batches(self, files: list[Progress]) -> Iterator[Batch]:
+        """Small files together, large ones in pieces. What a batch is read into is used again for the next but one."""
         size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
-        batch: list[tuple[Progress, bytes | bytearray]] = []
-        room = size
+        spaces = itertools.cycle([bytearray(size), bytearray(size)])
+        batch = Batch(next(spaces))
         taken = 0
         for file in files:
             while not file.at_end and not file.is_copy:
@@ -476,16 +507,15 @@ class Pass:
                     file.is_left = True
                     file.close()
                     break
-                data = self._read_piece(file, room)
-                if data is None:
+                length = self._read_piece(file, batch.room())
+                if length is None:
                     break
-                taken += len(data)
-                batch.append((file, data))
-                room -= len(data)
+                taken += length
+                batch.add(file, length)
                 if not file.at_end:  # what is left of it must be known before more is read
                     yield batch
-                    batch, room = [], size
-        if batch:
+                    batch = Batch(next(spaces))
+        if batch.pieces:
             yield batch
 
     def _take_copies(self, files: list[Progress]) -> None:
@@ -499,19 +529,23 @@ class Pass:
                 continue
             original = read.get(copy.original.file.path)
             known = original.known_now() if original else copy.original.known
+            space = memoryview(bytearray(BATCH_BYTES))
             while known and copy.position < known.offset and not copy.at_end:
-                data = self._read_piece(copy, min(BATCH_BYTES, known.offset - copy.position))
-                if data is None:
+                piece = space[: known.offset - copy.position]
+                length = self._read_piece(copy, piece)
+                if length is None:
                     break
-                copy.advance(data, len(data))
+                copy.advance(piece, length)
+                copy.sha.update(piece[:length])
             if known and copy.position == known.offset:
-                rest = self._read_piece(copy, 1) or b""
-                copy.advance(rest, 0, within_line=known.within_line, within_object=known.within_object)
+                rest = space[:1]
+                length = self._read_piece(copy, rest) or 0
+                copy.advance(rest[:length], 0, within_line=known.within_line, within_object=known.within_object)
             copy.is_left = bool(original and not original.at_end)
 
-    def _read_piece(self, file: Progress, room: int) -> bytes | bytearray | None:
+    def _read_piece(self, file: Progress, space: memoryview) -> int | None:
         try:
-            data = file.read(room)
+            length = file.read(space)
         except (OSError, _ReplacedError) as error:
             reason = "unreadable file" if isinstance(error, OSError) else "replaced while it was looked at"
             self._warnings[reason] += 1
@@ -519,29 +553,32 @@ class Pass:
             return None
         if file.at_end and file.fault:
             self._warnings[file.fault] += 1
-        return data
+        return length
 
     def _write_batch(
         self,
         connection: duckdb.DuckDBPyConnection,
         number: int,
+        batch: Batch,
         reading: Reading,
         files: list[Progress],
         *,
         folder: Path,
         dead_letters: pq.ParquetWriter,
     ) -> None:
+        batch.digest(reading)
         rows = self._timed_rows(connection, reading.lines)
-        has_time = pc.is_null(rows["reason"])
-        untimed = rows.filter(pc.invert(has_time))
-        letters = [
-            DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
-            for row in untimed.select(["file", "file_offset", "length", "reason", "line"]).to_pylist()
-        ]
+        has_hour = pc.is_null(rows["reason"]).to_numpy()
+        if not has_hour.all():
+            letters = [
+                DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
+                for row in _taken(rows.select(_OF_LETTER), np.flatnonzero(~has_hour)).to_pylist()
+            ]
+            rows = _taken(rows, np.flatnonzero(has_hour))
+        else:
+            letters = []
         self._write_dead_letters([*reading.dead, *letters], files, dead_letters)
         crash_point("landing.before_chunk")
-        if letters:
-            rows = rows.filter(has_time)
         self._remarks.update(reading.remarks)
         for value in pc.value_counts(rows["time_from"]).to_pylist():
             if remark := _REMARK_OF_TIME.get(value["values"]):
@@ -565,7 +602,7 @@ class Pass:
         same = pa.array(np.zeros(rows, np.int32))
         owner = lines["file"].combine_chunks()
         lines = lines.append_column("file_id", pa.DictionaryArray.from_arrays(owner, self._file_ids))
-        told = lines.select(["file_id", "file_offset", "line_hash", "time_text"])
+        told = lines.select(["file_id", "file_offset", "time_text"])
         connection.register("lines", pa.Table.from_batches(told.to_batches(max_chunksize=ROWS_A_TASK), told.schema))
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
         timed = self._not_of_expired(connection.sql(_TIMED, params=values).to_arrow_table())
@@ -648,10 +685,20 @@ def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
         return
     if (hours != hours[0]).any():
         order = np.argsort(hours, kind="stable")
-        rows, hours = rows.take(pa.array(order)), hours[order]
+        rows, hours = _taken(rows, order), hours[order]
     edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1, append=hours[-1] + 1)).tolist()
     for begin, end in itertools.pairwise(edges):
         yield datetime.fromtimestamp(int(hours[begin]) * 3600, UTC), rows.slice(begin, end - begin)
+
+
+def _taken(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
+    """The rows at these places, in this order."""
+    indices = pa.array(places)
+    columns = [
+        views.take(column.combine_chunks(), places) if column.type == pa.string_view() else column.take(indices)
+        for column in rows.columns
+    ]
+    return pa.table(columns, rows.column_names)
 
 
 def _write_chunk(rows: pa.Table, path: Path) -> None:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.hours import Hour
+from obs_assets.sources.careful import DeadLetter
 from obs_assets.sources.files import EventFile, SourceConfig
-from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, LandingReport, Pass, Progress
+from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, Pass, Progress
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
-from obs_assets.sources.reader import DeadLetter
 from obs_assets.store import sync_file
 
 BATCH_BYTES = 32 << 20
@@ -164,17 +164,12 @@ class _Replay(Pass):
         stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
         return stretch
 
-    def _batches(self, files: list[Progress]) -> Iterator[list[tuple[Progress, bytes | bytearray]]]:
-        batch: list[tuple[Progress, bytes | bytearray]] = []
-        size = 0
-        for stretch in _stretches(files):
-            data = b"".join(letter.raw for letter in stretch.letters)
-            batch.append((stretch, data))
-            size += len(data)
-            if size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
+    def _batches(self, files: list[Progress]) -> Iterator[Batch]:
+        for stretches in _groups(_stretches(files)):
+            data = [b"".join(letter.raw for letter in stretch.letters) for stretch in stretches]
+            batch = Batch(bytearray().join(data))
+            for stretch, piece in zip(stretches, data, strict=True):
+                batch.add(stretch, len(piece))
             yield batch
 
     def _write_dead_letters(self, dead: list[DeadLetter], *_: Any) -> None:
@@ -182,7 +177,7 @@ class _Replay(Pass):
 
     def _write_batch(self, *arguments: Any, **options: Any) -> None:
         super()._write_batch(*arguments, **options)
-        files = arguments[3]
+        files = arguments[4]
         beside_events = [letter for letter in self._letters if files[letter.file].events]
         self._letters = []
         super()._write_dead_letters(beside_events, files, options["dead_letters"])
@@ -213,6 +208,20 @@ def _never() -> Any:
 
 def _stretches(files: Iterable[Progress]) -> Iterator[_Stretch]:
     return (file for file in files if isinstance(file, _Stretch))
+
+
+def _groups(stretches: Iterable[_Stretch]) -> Iterator[list[_Stretch]]:
+    """Those that are read together."""
+    group: list[_Stretch] = []
+    size = 0
+    for stretch in stretches:
+        group.append(stretch)
+        size += sum(len(letter.raw) for letter in stretch.letters)
+        if size >= BATCH_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _neighbours(letters: list[Letter]) -> Iterator[tuple[Letter, ...]]:

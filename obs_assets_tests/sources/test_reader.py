@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources import reader
-from obs_assets.sources.reader import MAX_NESTING, DeadLetter, Rules, Segment, read_batch
+from obs_assets.sources import strict
+from obs_assets.sources.careful import MAX_NESTING, DeadLetter, Rules, Segment
+from obs_assets.sources.reader import read_batch
 from obs_assets.store import connect
 
 MAX_BYTES = 1 << 16
@@ -106,8 +107,10 @@ def read(
         room += next(sizes)
         piece = data[result.position : result.position + room]
         at_end = result.position + len(piece) == len(data)
-        segment = Segment(0, result.position, piece, at_end or grows, sealed and at_end, within_line, within_object)
-        reading = read_batch(connection, [segment], rules or Rules(max_bytes))
+        segment = Segment(
+            0, result.position, len(piece), at_end or grows, sealed and at_end, within_line, within_object
+        )
+        reading = read_batch(connection, piece, [segment], rules or Rules(max_bytes))
         for _, offset, length, line, *_ in zip(*reading.lines.to_pydict().values(), strict=True):
             # The native lane counts the separators around an event as the event's
             raw = data[offset : offset + length]
@@ -413,8 +416,8 @@ def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConn
 
 def test_rest_of_a_long_line_may_look_like_an_event(connection: duckdb.DuckDBPyConnection) -> None:
     """Where a line began decides, not what is left of it."""
-    segment = Segment(0, 5000, b'{"b":1}\n' + EVENT + b"\n", within_line=True)
-    reading = read_batch(connection, [segment], Rules(MAX_BYTES))
+    data = b'{"b":1}\n' + EVENT + b"\n"
+    reading = read_batch(connection, data, [Segment(0, 5000, len(data), within_line=True)], Rules(MAX_BYTES))
     assert reading.lines["line"].to_pylist() == [EVENT.decode()]
     assert reading.dead == [DeadLetter(0, 5000, 8, "too_long", b'{"b":1}\n')]
 
@@ -445,9 +448,12 @@ def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnec
 def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection) -> None:
     """Files read together are read as if each were alone, unfinished ends, marks at the beginning and all."""
     contents = [EVENT + b"\n", b"", b'{"a":', BOM + OTHER, b"[" + EVENT, b"", b"], garb", b'{"b":1}', b'1}\n{"c":1}\n']
-    segments = [Segment(number, 100 * number * (number > 3), data) for number, data in enumerate(contents)]
-    together = read_batch(connection, segments, Rules(MAX_BYTES))
-    alone = [read_batch(connection, [segment], Rules(MAX_BYTES)) for segment in segments]
+    segments = [Segment(number, 100 * number * (number > 3), len(data)) for number, data in enumerate(contents)]
+    together = read_batch(connection, b"".join(contents), segments, Rules(MAX_BYTES))
+    alone = [
+        read_batch(connection, data, [segment], Rules(MAX_BYTES))
+        for data, segment in zip(contents, segments, strict=True)
+    ]
     rows = sorted(zip(*together.lines.to_pydict().values(), strict=True))
     assert rows == [row for one in alone for row in zip(*one.lines.to_pydict().values(), strict=True)]
     assert together.dead == [letter for one in alone for letter in one.dead]
@@ -536,8 +542,8 @@ def test_whatever_duckdb_alone_would_take_is_looked_at_again(value: str, digits:
     """Wherever the expression matches that tells strict JSON, a place in the line was found first."""
     data = f'{{"a":{value}{digits}}}\n'.encode()
     bounds = np.array([0, len(data)])
-    places = reader._doubtful_places(data, np.frombuffer(data, np.uint8), bounds, MAX_NESTING)
-    assert len(places) or not re.search(reader._SUSPICIOUS, data[:-1].decode())
+    places = strict.doubtful_places(data, np.frombuffer(data, np.uint8), bounds, MAX_NESTING)
+    assert len(places) or not re.search(strict._SUSPICIOUS, data[:-1].decode())
 
 
 @many
@@ -605,8 +611,7 @@ def test_garbage_costs_linear_time(connection: duckdb.DuckDBPyConnection, tmp_pa
     """A log that is no JSON at all, in one batch, takes seconds and not hours."""
     line = b"2031-05-06 07:08:09 plain text of a hundred bytes" + b"." * 50 + b"\n"
     data = line * 100_000
-    segment = Segment(0, 0, data)
-    (letter,) = read_batch(connection, [segment], Rules(16 << 20)).dead
+    (letter,) = read_batch(connection, data, [Segment(0, 0, len(data))], Rules(16 << 20)).dead
     assert letter.raw == data
 
 
@@ -615,6 +620,7 @@ def test_long_strings_need_bounded_memory(connection: duckdb.DuckDBPyConnection)
     """A pretty-printed event with a string of 15 MB is an event, and costs a few times its size."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = b'{\n  "a": "' + b"x\\n" * (5 << 20) + b'"\n}\n' + EVENT
-    lines = read_batch(connection, [Segment(0, 0, data, sealed=True)], Rules(16 << 20)).lines["line"].to_pylist()
+    segments = [Segment(0, 0, len(data), sealed=True)]
+    lines = read_batch(connection, data, segments, Rules(16 << 20)).lines["line"].to_pylist()
     assert [len(line) for line in lines] == [len(EVENT), len(data) - len(EVENT) - 6] or len(lines) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000

@@ -44,7 +44,7 @@ def row_of(hour: Hour) -> dict[str, str]:
     """DuckDB's SQL for each column of a row; ``created_at`` is the server's."""
     plain = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
     return {name: _text(name) for name in plain} | {
-        "id": "try_cast(('0x' || left(row_uid, 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
+        "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
         "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
         "event_level": f"coalesce({_indexed('event_level')}, 'info')",
         "master_type": _indexed("master_type"),

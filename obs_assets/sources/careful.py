@@ -1,0 +1,324 @@
+"""The careful lane: one event at a time, wherever it begins and ends.
+
+It reads what the native lane (`obs_assets.sources.reader`) leaves: objects over many lines, several on one line, arrays
+of events, torn ends, damage, and events whose text may not stay as it is. It decides what is a dead letter and how far
+that reaches.
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep
+from obs_assets.sources.times import TIME_PATHS
+
+MAX_NESTING = 256
+"""Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
+
+_BOM = b"\xef\xbb\xbf"
+_FIRST_WINDOW = 2048
+_SEPARATOR_RUN = re.compile(rb"[ \t\r\n,\[\]]*+")
+_NULS = re.compile(rb"\0+")
+_CUT_SHORT = ("true", "false", "null", "NaN", "Infinity", "-Infinity", ".", "e+", "e-", "E+", "E-")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one file within a batch.
+
+    Attributes:
+        file: index of the file in the pass.
+        offset: where in the decompressed file it begins.
+        length: in bytes; may end anywhere.
+        at_end: the file has no more bytes for now.
+        sealed: an unfinished event at the end is given up.
+        within_line: it begins inside a line that was too long; what is left of that line is dead.
+        within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
+    """
+
+    file: int
+    offset: int
+    length: int
+    at_end: bool = True
+    sealed: bool = False
+    within_line: bool = False
+    within_object: int = 0
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Bytes that are no event; ``length`` is what they took in the file."""
+
+    file: int
+    file_offset: int
+    length: int
+    reason: str
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What begins at a position: an event (``text``) or a dead letter (``reason``), and where it ends.
+
+    line_goes_on: it ends where the bytes do, in the middle of a line that is too long.
+    object_goes_on: it ends where the bytes do, within an object over many lines: its bracket's column, plus 1.
+    remarks: what was changed in the text.
+    """
+
+    end: int
+    text: str | None = None
+    reason: str | None = None
+    line_goes_on: bool = False
+    object_goes_on: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an event may be, and what is made of it.
+
+    Attributes:
+        max_event_bytes: a longer event is a dead letter.
+        max_nesting: so is one with more brackets within brackets.
+        unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
+        time_paths: where the time of an event may be, in DuckDB's form.
+    """
+
+    max_event_bytes: int
+    max_nesting: int = MAX_NESTING
+    unfold: tuple[str, ...] = ()
+    time_paths: tuple[str, ...] = TIME_PATHS
+
+
+class CarefulLane:
+    """Reads, one event at a time, what the native lane could not.
+
+    Attributes:
+        events: file, offset, length and text of each event found.
+        consumed, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
+    """
+
+    def __init__(
+        self, data: bytes | bytearray, starts: npt.NDArray[np.int64], segments: list[Segment], rules: Rules
+    ) -> None:
+        self._data = data
+        self._starts = starts
+        self._segments = segments
+        self._rules = rules
+        self._covered: list[tuple[int, int]] = []
+        self._dead: list[tuple[int, int, int, str]] = []
+        self.events: list[tuple[int, int, int, str]] = []
+        self.consumed = [segment.length for segment in segments]
+        self.within_line = [False] * len(segments)
+        self.within_object = [0] * len(segments)
+        self.remarks: Counter[str] = Counter()
+
+    def covers(self, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the lines that begin there this lane has read."""
+        if not self._covered:
+            return np.zeros(len(begins), dtype=np.bool_)
+        covered = np.array(self._covered)
+        number = np.searchsorted(covered[:, 0], begins, side="right") - 1
+        inside: npt.NDArray[np.bool_] = (number >= 0) & (begins < covered[number, 1])
+        return inside
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """The dead letters found, with their bytes."""
+        return [
+            DeadLetter(
+                self._segments[number].file,
+                self._offset(number, begin),
+                end - begin,
+                reason,
+                bytes(self._data[begin:end]),
+            )
+            for number, begin, end, reason in self._dead
+        ]
+
+    def read_from(self, begin: int) -> None:
+        """Read the events that begin on the line at ``begin``, unless an earlier one reached over it."""
+        if self._covered and begin < self._covered[-1][1]:
+            return
+        number = int(np.searchsorted(self._starts, begin, side="right")) - 1
+        segment, limit = self._segments[number], int(self._starts[number + 1])
+        position = begin
+        line_end = self._line_end(begin, limit)
+        if segment.within_object and begin == self._starts[number]:
+            end, self.within_object[number] = _end_of_given_up(self._data, segment, begin, limit)
+            self._add_dead(number, begin, end, "too_long")
+            self.within_line[number] = end == limit and self._data[end - 1] != ord("\n")
+            position, line_end = end, self._line_end(end - 1, limit)
+        elif segment.within_line and begin == self._starts[number]:
+            self._add_dead(number, begin, line_end, "too_long")
+            self.within_line[number] = self._data[line_end - 1] != ord("\n")
+            position = line_end
+        elif segment.offset == 0 and begin == self._starts[number] and self._data.startswith(_BOM, begin):
+            position += len(_BOM)
+        done = position
+        while (position := self._skip_separators(done, line_end)) < line_end:
+            found = _read_one(self._data, position, limit, self._rules, sealed=segment.at_end and segment.sealed)
+            if found is None:
+                self.consumed[number] = done - int(self._starts[number])
+                line_end = limit
+                break
+            if found.text is not None:
+                self.events.append((segment.file, self._offset(number, position), found.end - position, found.text))
+                self.remarks.update(found.remarks)
+            elif found.reason:
+                self._add_dead(number, position, found.end, found.reason)
+                self.within_line[number] = found.line_goes_on
+                self.within_object[number] = found.object_goes_on
+            done = found.end
+            if done > line_end:
+                line_end = self._line_end(done - 1, limit)
+        self._covered.append((begin, line_end))
+
+    def _offset(self, number: int, position: int) -> int:
+        return self._segments[number].offset + position - int(self._starts[number])
+
+    def _add_dead(self, number: int, begin: int, end: int, reason: str) -> None:
+        if begin == end:
+            return
+        if self._dead and (self._dead[-1][0], *self._dead[-1][2:]) == (number, begin, reason):
+            begin = self._dead.pop()[1]
+        self._dead.append((number, begin, end, reason))
+
+    def _line_end(self, position: int, limit: int) -> int:
+        return (self._data.find(b"\n", position, limit) + 1) or limit
+
+    def _skip_separators(self, position: int, end: int) -> int:
+        separators = _SEPARATOR_RUN.match(self._data, position, end)
+        return separators.end() if separators else position
+
+
+def _end_of_given_up(data: bytes | bytearray, segment: Segment, begin: int, limit: int) -> tuple[int, int]:
+    """Where an object over many lines ends that was given up before, and the state after it.
+
+    By its indentation, since nobody knows any more how many brackets are open: at a bracket that closes in the column
+    where it began, or before a line that begins an object there or further out.
+    """
+    column = segment.within_object - 1
+    found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)" % column, re.MULTILINE)
+    start = (data.find(b"\n", begin, limit) + 1 or limit) if segment.within_line else begin
+    # ^ matches at the beginning of the data and after a newline, never at an offset given to search
+    if start == begin and (match := re.compile(rb"[ \t]{%d}[{}]|\{" % column).match(data, begin, limit)):
+        pass
+    else:
+        match = found.search(data, max(begin, start - 1), limit)
+    if not match:
+        return limit, segment.within_object
+    return (match.end(), 0) if match[0].endswith(b"}") else (match.end() - 1, 0)
+
+
+def _read_one(data: bytes | bytearray, begin: int, limit: int, rules: Rules, *, sealed: bool) -> _Found | None:
+    """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
+    if data[begin] == 0:  # a hole in the file: a crash of its host, or truncated under a writer
+        nuls = _NULS.match(data, begin, limit)
+        return _Found(nuls.end() if nuls else limit, reason="nul_bytes")
+    damage = _Damage(data, begin, limit, rules, sealed)
+    if data[begin] != ord("{"):
+        return damage.to_line_end("not_an_object")
+    return _read_object(damage)
+
+
+def _read_object(damage: "_Damage") -> _Found | None:
+    """Read an object; the window grows, so that a short event in a large file costs little."""
+    data, begin, limit, max_bytes = damage.data, damage.begin, damage.limit, damage.rules.max_event_bytes
+    stop = begin
+    window = _FIRST_WINDOW
+    while stop < min(limit, begin + max_bytes):
+        stop = min(begin + window, limit, begin + max_bytes)
+        text = data[begin:stop].decode("utf-8", "surrogateescape")
+        try:
+            length, reason = decode(text)
+        except json.JSONDecodeError as error:
+            if _is_unfinished(error, text):
+                window *= 16
+                continue
+            return damage.of_object("not_json", begin + len(_encode(text[: error.pos])))
+        except RecursionError:
+            return damage.of_object("too_deep", stop)
+        return _judge_object(text[:length], begin, reason, damage.rules)
+    if limit - begin > max_bytes:
+        return damage.of_object("too_long", begin + max_bytes)
+    return damage.of_object("unfinished", limit) if damage.sealed else None
+
+
+def _judge_object(source: str, begin: int, reason: str | None, rules: Rules) -> _Found:
+    raw = _encode(source)
+    end = begin + len(raw)
+    if not reason and is_too_deep(raw, rules.max_nesting):
+        reason = "too_deep"
+    if not reason:
+        try:
+            source.encode("utf-8")
+        except UnicodeEncodeError:
+            reason = "invalid_utf8"
+    if reason:
+        return _Found(end, reason=reason)
+    text, remarks = cleaned(source, rules.unfold, rules.max_nesting)
+    return _Found(end, text=text, remarks=remarks)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_unfinished(error: json.JSONDecodeError, text: str) -> bool:
+    """Whether the text may only have been cut: at its very end, or within a string, a word, a number or an escape."""
+    rest = text[error.pos :]
+    return (
+        error.msg.startswith("Unterminated string")
+        or (error.msg.startswith("Invalid \\u") and len(rest) <= len("\\u1234"))
+        or any(word.startswith(rest) for word in _CUT_SHORT)
+    )
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """How far something that is no event reaches: never over a later line that begins an object, if it can be told.
+
+    Without this, the lines of a damaged object that was printed over many lines would be taken for events.
+    """
+
+    data: bytes | bytearray
+    begin: int
+    limit: int
+    rules: Rules
+    sealed: bool
+
+    def to_line_end(self, reason: str) -> _Found | None:
+        """It costs its line."""
+        return self._up_to(self.data.find(b"\n", self.begin, self.limit) + 1, reason)
+
+    def of_object(self, reason: str, error_at: int) -> _Found | None:
+        """It costs what its outer brackets hold; or else its line, if that is where the error is; or else all lines
+        before one that begins with a bracket."""
+        line_end = self.data.find(b"\n", self.begin, self.limit) + 1
+        if error_at < line_end:
+            return self._up_to(self._closing(line_end) or line_end, reason)
+        neighbour = self.data.find(b"\n{", self.begin, self.limit) + 1
+        return self._up_to(self._closing(neighbour or self.limit) or neighbour, reason, self._column() + 1)
+
+    def _closing(self, reach: int) -> int:
+        found = brackets(self.data, self.begin, reach)
+        return next((position for position, depth in found if depth == 0), 0)
+
+    def _column(self) -> int:
+        """How far its bracket is indented."""
+        line_begin = self.data.rfind(b"\n", 0, self.begin) + 1
+        return 0 if self.data[line_begin : self.begin].strip() else self.begin - line_begin
+
+    def _up_to(self, end: int, reason: str, object_goes_on: int = 0) -> _Found | None:
+        if end:
+            return _Found(end, reason=reason)
+        if self.limit - self.begin > self.rules.max_event_bytes:
+            ends_line = self.data[self.limit - 1] == ord("\n")
+            is_over_lines = self.data.find(b"\n", self.begin, self.limit) >= 0
+            goes_on = object_goes_on if is_over_lines else 0
+            return _Found(self.limit, reason=reason, line_goes_on=not ends_line, object_goes_on=goes_on)
+        return _Found(self.limit, reason=reason) if self.sealed else None

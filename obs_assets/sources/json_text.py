@@ -1,0 +1,149 @@
+"""The text of one JSON value: where it ends, what is wrong with it, and how it is made fit to be kept.
+
+Texts are changed as texts, so that the digits of numbers and the spelling of strings stay as they were.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|(\\u0000)|\\.",
+    re.DOTALL,
+)
+_STRING_OR_SPACE = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|\s+')
+# A string may end where the bytes do: what follows is not known yet
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+(?:"|\\?\Z)|([{\[])|([}\]])')
+
+
+def decode(text: str) -> tuple[int, str | None]:
+    """Where the value at the start of the text ends, and what is wrong with its numbers."""
+    try:
+        return _DECODER.raw_decode(text)[1], None
+    except _NotFiniteError:
+        return _LENIENT_DECODER.raw_decode(text)[1], "number_not_finite"
+
+
+def is_too_deep(raw: bytes, most: int) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > most and max(depth for _, depth in brackets(raw, 0, len(raw))) > most
+
+
+def brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The brackets outside strings: where each one ends, and how many are open then."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(data, begin, end):
+        if match.lastindex:
+            depth += 1 if match.lastindex == 1 else -1
+            yield match.end(), depth
+
+
+def cleaned(source: str, unfold: tuple[str, ...], max_nesting: int) -> tuple[str, tuple[str, ...]]:
+    """The same JSON on one line, digits and escapes as they were, and what had to be changed.
+
+    Half a surrogate pair and ``\\u0000`` become ``\\ufffd``: no database takes them. Of equal keys the last one stays,
+    in the first one's place, as `json`, orjson and ``jsonb`` have it; only then are strings written anew.
+    """
+    remarks = []
+    if "\\u" in source:
+        kinds = set()
+
+        def replaced(match: re.Match[str]) -> str:
+            if match.lastindex is None:
+                return match[0]
+            kinds.add(("lone_surrogate", "nul_character")[match.lastindex - 1])
+            return "\\ufffd"
+
+        source = _ESCAPE.sub(replaced, source)
+        remarks += sorted(kinds)
+    if "\n" in source or "\r" in source:
+        source = _STRING_OR_SPACE.sub(lambda m: m[1] or "", source)
+    if has_duplicates(source):
+        source = _written(_LAST_WINS_DECODER.decode(source))
+        remarks.append("duplicate_keys")
+    unfolded = source
+    for field in unfold:
+        unfolded = _unfolded(unfolded, field, max_nesting)
+    if unfolded != source and not is_too_deep(unfolded.encode(), max_nesting):
+        source = unfolded
+        remarks.append("unfolded")
+    return source, tuple(remarks)
+
+
+def has_duplicates(text: str) -> bool:
+    try:
+        _UNIQUE_DECODER.decode(text)
+    except _DuplicateKeyError:
+        return True
+    return False
+
+
+def _unfolded(source: str, field: str, max_nesting: int) -> str:
+    """The event with the JSON document in place of the string that holds it, wherever a field has this name."""
+
+    def unfold(match: re.Match[str]) -> str:
+        inner = json.loads(match[2]).strip()
+        try:
+            length, reason = decode(inner)
+        except (json.JSONDecodeError, RecursionError):
+            return match[0]
+        if reason or length < len(inner):
+            return match[0]
+        return match[1] + cleaned(inner, (), max_nesting)[0]
+
+    name = re.escape(json.dumps(field))
+    return re.sub(rf'({name}\s*:\s*)("\s*[\[{{](?:[^"\\]|\\.)*")', unfold, source)
+
+
+class _Digits(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _written(value: Any) -> str:
+    """JSON text of a decoded value."""
+    match value:
+        case _Digits():
+            return str(value)
+        case dict():
+            return "{" + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _DuplicateKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise _DuplicateKeyError
+
+
+class _NotFiniteError(ValueError):
+    """A number that JSON or a double cannot hold."""
+
+
+def _refuse_constant(_: str) -> Any:
+    raise _NotFiniteError
+
+
+# A jsonb column takes 16,383 digits after the point
+_VANISHING = re.compile(r"[eE]-\d{5,}$")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value) or _VANISHING.search(text):
+        raise _NotFiniteError
+    return value
+
+
+# Python refuses to convert integers of more than 4,300 digits: as floats they are infinite, and refused by us
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite)
+_LENIENT_DECODER = json.JSONDecoder(parse_int=float)
+_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
+_LAST_WINS_DECODER = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)

@@ -1,0 +1,111 @@
+"""What DuckDB's parser takes and strict JSON does not, and where it may be.
+
+NaN, Infinity, a comma before a closing bracket; numbers that overflow a double elsewhere; and a carriage return, which
+some readers of the event take for the end of its line. Inside strings all of these are harmless: the careful lane
+tells.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+_SUSPICIOUS = r"(?:(?i:nan|inf|inity)|\d[eE](?:\+?\d{3,}|-\d{5,})|,)\s*[,}\]]|\d{200}|\r"
+
+IS_STRICT = f"""NOT regexp_matches(line, '{_SUSPICIOUS}')
+    AND strlen(line) - strlen(replace(replace(line, '{{', ''), '[', '')) <= $max_nesting"""
+"""SQL over ``line``: it holds only what strict JSON allows, if it is JSON, and is not deeper than ``$max_nesting``.
+
+It costs more than parsing: for lines with one of `doubtful_places`.
+"""
+
+_BLOCK = 1 << 18  # what fits a processor's cache
+_WORD = 64
+_SAMPLE = 16
+_FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 21  # of an exponent: fewer are harmless, more are suspicious as they are
+_MOST_BLANKS = 4
+_TEN = 10
+_ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
+
+
+def doubtful_places(
+    data: bytes | bytearray, view: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], max_nesting: int
+) -> npt.NDArray[np.int64]:
+    """Where `IS_STRICT` might refuse what DuckDB takes: never too few places, and few enough.
+
+    A value ends before a comma or a closing bracket, so that only the bytes before those are looked at.
+    """
+    ends, closing = [np.array([], np.int64)], [np.array([0])]
+    for start in range(0, len(view), _BLOCK):
+        is_closing = (view[start : start + _BLOCK] | 0x20) == ord("}")
+        ends.append(_ends(view, start, is_closing))
+        closing.append(_count_by_word(is_closing))
+    found = [_suspicious_ends(view, np.concatenate(ends))]
+    before = np.cumsum(np.concatenate(closing))
+    most = before[-(-bounds[1:] // _WORD)] - before[bounds[:-1] // _WORD]
+    found.append(bounds[:-1][most > max_nesting])
+    samples = _is_digit(view[::_SAMPLE])
+    for distance in (1, 2, 4, 4):  # two, four, eight and at last twelve samples in a row
+        samples = samples[:-distance] & samples[distance:]
+    found.append(np.flatnonzero(samples) * _SAMPLE)
+    if b"\r" in data:
+        found.append(np.flatnonzero((view[:-1] == ord("\r")) & (view[1:] != ord("\n"))))
+    return np.concatenate(found)
+
+
+def _ends(view: npt.NDArray[np.uint8], start: int, is_closing: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """The commas and closing brackets of a block that end something else than a string."""
+    first = max(start, len('{"":'))  # before any value: nothing that looks back looks further
+    block = view[first : start + _BLOCK]
+    is_end = is_closing[first - start :] | (block == ord(","))
+    is_end &= view[first - 1 : first - 1 + len(block)] != ord('"')
+    return np.flatnonzero(is_end) + first
+
+
+def _count_by_word(is_there: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many there are in each `_WORD`; adding them up byte by byte would take longer than all the rest."""
+    bits = np.packbits(is_there)
+    words = np.resize(bits, -(-len(bits) // 8) * 8)
+    words[len(bits) :] = 0
+    return np.bitwise_count(words.view(np.uint64)).astype(np.int64)
+
+
+def _suspicious_ends(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those behind a comma, a number that is not finite, or many blanks."""
+    values = _without_blanks(view, ends)
+    last = view[values]
+    is_odd = _ENDS_ODDLY[last]
+    odd, few, is_comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
+    is_word = (few == ord("n")) & (_letter(view, odd, 1) == ord("a")) & (_letter(view, odd, 2) == ord("n"))
+    is_word |= (few == ord("f")) & (_letter(view, odd, 1) == ord("n")) & (_letter(view, odd, 2) == ord("i"))
+    is_word |= (few == ord("y")) & (_letter(view, odd, 1) == ord("t")) & (_letter(view, odd, 2) == ord("i"))
+    is_blank = view[odd] <= ord(" ")
+    return np.concatenate([odd[is_word | is_blank | is_comma], _large_exponents(view, values[_is_digit(last)])])
+
+
+def _without_blanks(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where the values before these ends end themselves; still at a blank after `_MOST_BLANKS`."""
+    values = ends - 1
+    blank = np.flatnonzero(view[values] <= ord(" "))
+    for _ in range(_MOST_BLANKS):
+        values[blank] -= 1
+        blank = blank[view[values[blank]] <= ord(" ")]
+    return values
+
+
+def _large_exponents(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which of these last digits of numbers have so many before them that they may belong to a large exponent."""
+    found = []
+    for number in range(1, _EXPONENT_DIGITS):
+        before = view[places - number]
+        if number >= _FEWEST_DIGITS:
+            signed = places[(before == ord("-")) | (before == ord("+"))]
+            found += [places[(before | 0x20) == ord("e")], signed[_letter(view, signed, number + 1) == ord("e")]]
+        places = places[_is_digit(before)]
+    return np.concatenate([*found, places])
+
+
+def _letter(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], back: int) -> npt.NDArray[np.uint8]:
+    return view[places - back] | np.uint8(0x20)
+
+
+def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    return (characters - np.uint8(ord("0"))) < _TEN  # below 0 it wraps around

@@ -1,0 +1,51 @@
+"""Texts that lie in a larger buffer, as an Arrow column, without a copy of them.
+
+Arrow's string views: of each text sixteen bytes, its length and either all of it or its beginning and its place.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+_WHOLE = 12
+"""A text of so many bytes is kept in its view."""
+
+_REACH = 1 << 30  # a place is told by 31 bits
+
+_VIEW = np.dtype([("length", "<i4"), ("beginning", "<u4"), ("buffer", "<i4"), ("offset", "<i4")])
+
+
+def of(data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> pa.StringViewArray:
+    """The texts from ``first`` to before ``last``, which are UTF-8; valid as long as ``data`` stays as it is."""
+    views = np.empty(len(first), _VIEW)
+    views["length"] = last - first
+    views["buffer"], views["offset"] = first // _REACH, first % _REACH
+    is_short = views["length"] <= _WHOLE
+    is_long = ~is_short
+    # Four bytes from anywhere: an array whose elements overlap
+    fours = np.ndarray(max(len(data) - 3, 0), "<u4", data, strides=(1,))
+    if is_short.any():
+        views["beginning"][is_long] = fours[first[is_long]]
+        _keep_whole(views, np.flatnonzero(is_short), np.frombuffer(data, np.uint8), first)
+    else:
+        views["beginning"] = fours[first]
+    whole = pa.py_buffer(data)
+    buffers = [whole.slice(start) for start in range(0, max(len(data), 1), _REACH)]
+    return pa.Array.from_buffers(pa.string_view(), len(views), [None, pa.py_buffer(views), *buffers])
+
+
+def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringViewArray:
+    """Those rows, in this order; Arrow does not do that yet."""
+    _, views, *buffers = texts.buffers()
+    taken = np.frombuffer(views, _VIEW)[texts.offset + rows]
+    return pa.Array.from_buffers(pa.string_view(), len(rows), [None, pa.py_buffer(taken), *buffers])
+
+
+def _keep_whole(
+    views: npt.NDArray[np.void], rows: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], first: npt.NDArray[np.int64]
+) -> None:
+    """Put the short texts themselves into their views, with zeros behind them."""
+    places = first[rows][:, None] + np.arange(_WHOLE)
+    texts = data[np.minimum(places, len(data) - 1)]
+    texts[np.arange(_WHOLE) >= views["length"][rows][:, None]] = 0
+    views.view(np.uint8).reshape(len(views), _VIEW.itemsize)[rows, 4:] = texts
