@@ -71,10 +71,21 @@ def cleaned(source: str, unfold: tuple[str, ...], max_nesting: int) -> tuple[str
     return source, tuple(remarks)
 
 
+def decode_unique(text: str) -> Any:
+    """What the text holds, numbers as text.
+
+    Raises:
+        DuplicateKeyError: an object has a key twice.
+        json.JSONDecodeError: it is no JSON.
+    """
+    return _UNIQUE_DECODER.decode(text)
+
+
 def has_duplicates(text: str) -> bool:
+    """Whether an object in it has a key twice."""
     try:
-        _UNIQUE_DECODER.decode(text)
-    except _DuplicateKeyError:
+        decode_unique(text)
+    except DuplicateKeyError:
         return True
     return False
 
@@ -114,13 +125,15 @@ def _written(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-class _DuplicateKeyError(ValueError):
+class DuplicateKeyError(ValueError):
     """An object has a key twice."""
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
-        raise _DuplicateKeyError
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise DuplicateKeyError
+    return unique
 
 
 class _NotFiniteError(ValueError):
@@ -145,5 +158,5 @@ def _finite(text: str) -> float:
 # Python refuses to convert integers of more than 4,300 digits: as floats they are infinite, and refused by us
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite)
 _LENIENT_DECODER = json.JSONDecoder(parse_int=float)
-_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=str, parse_float=str)
+_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str)
 _LAST_WINS_DECODER = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)

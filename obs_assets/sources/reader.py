@@ -21,15 +21,11 @@ import pyarrow as pa
 
 from obs_assets.sources import views
 from obs_assets.sources.careful import CarefulLane, DeadLetter, Rules, Segment
-from obs_assets.sources.json_text import has_duplicates
+from obs_assets.sources.keys import ANYWHERE, repeating, shape_at, untold, usual_paths
 from obs_assets.sources.strict import IS_STRICT, doubtful_places
 from obs_assets.sources.times import time_text, time_values
 
 _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
-
-# A shape is all keys of an event in their order: events of one shape repeat a key, or none of them does. The list
-# around the event makes the event's own keys part of it.
-_SHAPE = "hash(json_keys(concat('[', line, ']'), '$..*')) AS shape"
 
 ROWS_A_TASK = 8192
 """DuckDB works through an Arrow table one chunk a thread."""
@@ -130,7 +126,8 @@ def _told(
 ) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
     """What the texts of events tell, ``time_text``, and which texts are events as they are."""
     is_event = np.ones(len(texts), np.bool_)
-    query = _query(rules, _SHAPE)
+    paths = usual_paths(texts)
+    query = _query(rules, f"{shape_at(paths)} AS shape")
     try:
         told = _ask(connection, query, texts)
     except duckdb.InvalidInputException:  # rare enough to be asked about only then
@@ -139,14 +136,30 @@ def _told(
         ].to_numpy()
         texts = views.take(texts, np.flatnonzero(is_event))
         told = _ask(connection, query, texts)
-    _, examples, shape_of = np.unique(told["shape"].to_numpy(), return_index=True, return_inverse=True)
-    is_repeating = np.array([has_duplicates(texts[example].as_py()) for example in examples.tolist()], np.bool_)
+    is_repeating = _repeating(connection, texts, told["shape"].to_numpy(), paths)
     if is_repeating.any():
-        is_unique = ~is_repeating[shape_of]
-        told = told.filter(pa.array(is_unique))
+        told = told.filter(pa.array(~is_repeating))
         is_event = is_event.copy()
-        is_event[is_event] = is_unique
+        is_event[is_event] = ~is_repeating
     return told, is_event
+
+
+def _repeating(
+    connection: duckdb.DuckDBPyConnection,
+    texts: pa.StringViewArray,
+    shapes: npt.NDArray[np.uint64],
+    paths: tuple[str, ...],
+) -> npt.NDArray[np.bool_]:
+    """Which events have a key twice; ``shapes`` are theirs at these paths."""
+    if not paths:
+        return repeating(texts, shapes)
+    is_repeating = untold(texts, shapes, paths)
+    rows = np.flatnonzero(is_repeating)
+    if len(rows):
+        texts = views.take(texts, rows)
+        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", texts)["shape"].to_numpy()
+        is_repeating[rows] = repeating(texts, shapes)
+    return is_repeating
 
 
 def _carefully_read(connection: duckdb.DuckDBPyConnection, careful: CarefulLane, rules: Rules) -> pa.Table:

@@ -17,7 +17,7 @@ IS_STRICT = f"""NOT regexp_matches(line, '{_SUSPICIOUS}')
 It costs more than parsing: for lines with one of `doubtful_places`.
 """
 
-_BLOCK = 1 << 18  # what fits a processor's cache
+_BLOCK = 1 << 17  # what fits a processor's cache
 _WORD = 64
 _SAMPLE = 16
 _FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 21  # of an exponent: fewer are harmless, more are suspicious as they are
@@ -33,13 +33,9 @@ def doubtful_places(
 
     A value ends before a comma or a closing bracket, so that only the bytes before those are looked at.
     """
-    ends, closing = [np.array([], np.int64)], [np.array([0])]
-    for start in range(0, len(view), _BLOCK):
-        is_closing = (view[start : start + _BLOCK] | 0x20) == ord("}")
-        ends.append(_ends(view, start, is_closing))
-        closing.append(_count_by_word(is_closing))
-    found = [_suspicious_ends(view, np.concatenate(ends))]
-    before = np.cumsum(np.concatenate(closing))
+    ends, closing = _ends(view)
+    found = [_suspicious_ends(view, ends)]
+    before = np.concatenate([[0], np.cumsum(closing, dtype=np.int64)])
     most = before[-(-bounds[1:] // _WORD)] - before[bounds[:-1] // _WORD]
     found.append(bounds[:-1][most > max_nesting])
     samples = _is_digit(view[::_SAMPLE])
@@ -51,21 +47,32 @@ def doubtful_places(
     return np.concatenate(found)
 
 
-def _ends(view: npt.NDArray[np.uint8], start: int, is_closing: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """The commas and closing brackets of a block that end something else than a string."""
-    first = max(start, len('{"":'))  # before any value: nothing that looks back looks further
-    block = view[first : start + _BLOCK]
-    is_end = is_closing[first - start :] | (block == ord(","))
-    is_end &= view[first - 1 : first - 1 + len(block)] != ord('"')
-    return np.flatnonzero(is_end) + first
+def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """The commas and closing brackets that end something else than a string; of each `_WORD`, how many brackets close.
 
-
-def _count_by_word(is_there: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """How many there are in each `_WORD`; adding them up byte by byte would take longer than all the rest."""
-    bits = np.packbits(is_there)
-    words = np.resize(bits, -(-len(bits) // 8) * 8)
-    words[len(bits) :] = 0
-    return np.bitwise_count(words.view(np.uint64)).astype(np.int64)
+    Block by block in the same memory: to get fresh memory would take longer than all the rest.
+    """
+    ends, closing = [], []
+    folded, is_closing, is_end, is_other = np.empty((4, _BLOCK), np.uint8)
+    for start in range(0, len(view), _BLOCK):
+        block = view[start : start + _BLOCK]
+        if len(block) < _BLOCK:
+            folded, is_closing, is_end, is_other = np.zeros((4, -(-len(block) // _WORD) * _WORD), np.uint8)
+        size = len(block)
+        np.bitwise_or(block, 0x20, out=folded[:size])
+        np.equal(folded, ord("}"), out=is_closing.view(np.bool_))
+        np.equal(block, ord(","), out=is_end[:size].view(np.bool_))
+        is_end |= is_closing
+        behind = max(start, 1)  # before the first byte there is none
+        np.not_equal(view[behind - 1 : start + size - 1], ord('"'), out=is_other[behind - start : size].view(np.bool_))
+        is_end &= is_other
+        ends.append(np.flatnonzero(is_end.view(np.bool_)) + start)
+        closing.append(np.bitwise_count(np.packbits(is_closing).view(np.uint64)))
+    if not ends:
+        return np.array([], np.int64), np.array([], np.uint8)
+    places = np.concatenate(ends)
+    # Before any value: nothing that looks back looks further
+    return places[np.searchsorted(places, len('{"":')) :], np.concatenate(closing)
 
 
 def _suspicious_ends(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
