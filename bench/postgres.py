@@ -64,8 +64,9 @@ def offer_of(duck: duckdb.DuckDBPyConnection, count: int, *, enriched: bool = Fa
         files = str(events_of(count) / "*.jsonl")
         lines = duck.read_csv(files, columns={"line": "VARCHAR"}, delimiter="\x01", quotechar="", header=False)
         landed = lines.project(
-            "*, md5('bench') AS file_id, row_number() OVER () AS file_offset, now() AS landed_at, 1.0::DOUBLE AS weight"
-        ).project(f"*, {events.ROW_UID} AS row_uid, (line->>'timestamp')::TIMESTAMPTZ AS event_time, line AS event")
+            "*, md5('bench') AS file_id, row_number() OVER () AS file_offset, "
+            "printf('%032x', file_offset) AS row_uid, now() AS landed_at, 1.0::DOUBLE AS weight"
+        ).project("*, (line->>'timestamp')::TIMESTAMPTZ AS event_time, line AS event")
         frame = events.with_columns(landed, "weight")
         if enriched:
             whence = """'bench' AS event_file, '{"hostname": "bench", "process_id": 1}' AS collector"""

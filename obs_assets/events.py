@@ -8,17 +8,20 @@ with. Transforms change that text alone; `with_columns` then recomputes every ot
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 
 LINEAGE = ("row_uid", "event_time", "file_id", "file_offset", "landed_at")
 """Where a row came from: given by landing, the same at every stage.
 
-row_uid: VARCHAR, 32 hexadecimal digits, see `ROW_UID`. event_time, landed_at: TIMESTAMPTZ, microseconds, UTC.
+row_uid: VARCHAR, 32 hexadecimal digits, see `row_uids`. event_time, landed_at: TIMESTAMPTZ, microseconds, UTC.
 file_id: VARCHAR. file_offset: BIGINT, byte offset in the decompressed file.
 """
 
@@ -39,15 +42,7 @@ PROMOTED = (
 )
 """Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
 
-ROW_UID = "concat(right(file_id, 20), lower(right(to_hex(file_offset + (1::BIGINT << 48)), 12)))"
-"""A row's identity is where it came from: 20 digits of the id of its file, 12 of its offset there. SQL over file_id and
-file_offset.
-
-Never the event's own id: real files use one id for several events, and true duplicates are events too. A file lands
-each of its offsets once, and its id was drawn by chance when it was first seen, so that nothing in an event can make
-two identities meet: for 10⁷ files the chance that two share their digits is below 10⁻⁸. Rows of one file differ in few
-digits, which compresses well; whoever wants digits that are evenly spread takes ``md5(row_uid)``.
-"""
+_HEX = np.array([f"{byte:02x}".encode() for byte in range(256)]).view(np.uint16)
 
 LEVELS = (
     "trace",
@@ -86,6 +81,30 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 event without a level has the level that its ``status`` names, if that is one of `LEVELS`. An ``error`` that says that
 there is none (false, 0, empty) is none.
 """
+
+
+def row_uids(
+    file_ids: Sequence[str], owner: npt.NDArray[np.int32], file_offset: npt.NDArray[np.int64]
+) -> pa.LargeStringArray:
+    """Identities of rows. A row's identity is where it came from: 20 digits of its file's id, 12 of its offset there.
+
+    Never the event's own id: real files use one id for several events, and true duplicates are events too. A file lands
+    each of its offsets once, and its id was drawn by chance when it was first seen, so that nothing in an event can
+    make two identities meet: for 10⁷ files the chance that two share their digits is below 10⁻⁸. Rows of one file
+    differ in few digits, which compresses well; whoever wants digits that are evenly spread takes ``md5(row_uid)``.
+
+    Args:
+        file_ids: each at least 20 hexadecimal digits.
+        owner: for each row, the index of its file.
+        file_offset: for each row, below 2⁴⁸.
+    """
+    of_file = np.array([list(file_id[-20:].encode()) for file_id in file_ids], np.uint8).reshape(-1, 20)
+    pairs = np.empty((len(owner), 16), np.uint16)  # of digits
+    pairs[:, :10] = of_file.view(np.uint16)[owner]
+    for place in range(6):
+        pairs[:, 15 - place] = _HEX[(file_offset >> (8 * place)) & 0xFF]
+    bounds = np.arange(0, 32 * len(owner) + 1, 32)
+    return pa.Array.from_buffers(pa.large_string(), len(owner), [None, pa.py_buffer(bounds), pa.py_buffer(pairs)])
 
 
 def quote(text: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from obs_assets import events
@@ -15,6 +16,7 @@ from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 
 HOUR = parse_hour("2025-12-04-10:00")
+FILE_ID = "6f1c" * 8
 
 
 def frame_of(
@@ -36,13 +38,14 @@ def frame_of(
         {
             "line": pa.array(texts, pa.large_string()),
             "event_time": pa.array(times, pa.timestamp("us", "UTC")),
-            "file_id": pa.array(["file"] * size, pa.string()),
+            "row_uid": events.row_uids([FILE_ID], np.zeros(size, np.int32), np.arange(size)),
+            "file_id": pa.array([FILE_ID] * size, pa.string()),
             "file_offset": pa.array(range(size), pa.int64()),
             "landed_at": pa.array([hour.end] * size, pa.timestamp("us", "UTC")),
             "weight": pa.array([weight] * size, pa.float64()),
         }
     )
-    landed = connection.from_arrow(table).project(f"*, {events.ROW_UID} AS row_uid, line AS event")
+    landed = connection.from_arrow(table).project("*, line AS event")
     return events.with_columns(landed, "weight").order("event_time, row_uid")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,11 +21,11 @@ from obs_assets.events import (
     LEVELS,
     LINEAGE,
     PROMOTED,
-    ROW_UID,
     append_fields,
     count_by,
     one_of,
     quote,
+    row_uids,
     with_columns,
 )
 from obs_assets.store import connect
@@ -207,16 +208,15 @@ def test_rows_keep_their_order_and_what_they_carry(connection: duckdb.DuckDBPyCo
     assert rows == [(n, str(n)) for n in range(300_000)]
 
 
-def test_identity_is_where_a_row_came_from(connection: duckdb.DuckDBPyConnection) -> None:
+def test_identity_is_where_a_row_came_from() -> None:
     """Digits of the file and of the offset: rows at different places differ, whatever they hold."""
-
-    def uid(file_id: str, offset: int) -> str:
-        query = f"SELECT {ROW_UID} FROM (SELECT ? AS file_id, ?::BIGINT AS file_offset)"
-        return str(connection.execute(query, [file_id, offset]).fetchall()[0][0])
-
-    one, other = uuid.uuid4().hex, uuid.uuid4().hex
-    for offset in (0, 1, 0xABC, (1 << 32) + 1, (1 << 48) - 1):
-        assert uid(one, offset) == one[-20:] + f"{offset:012x}" != uid(other, offset)
+    file_ids = [uuid.uuid4().hex for _ in range(3)]
+    offsets = [0, 1, 0xABC, (1 << 32) + 1, (1 << 48) - 1]
+    places = [(owner, offset) for owner in (2, 0, 1) for offset in offsets]
+    owners, file_offsets = zip(*places, strict=True)
+    uids = row_uids(file_ids, np.array(owners, np.int32), np.array(file_offsets)).to_pylist()
+    assert uids == [f"{file_ids[owner][-20:]}{offset:012x}" for owner, offset in places]
+    assert row_uids([], np.zeros(0, np.int32), np.zeros(0, np.int64)).to_pylist() == []
 
 
 def content_hash(connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str]]) -> str:

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
 from obs_assets.errors import ObsError, ReceiptError
-from obs_assets.events import ROW_UID
+from obs_assets.events import row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
 from obs_assets.sources.careful import DeadLetter, Rules, Segment
@@ -51,7 +51,7 @@ from obs_assets.sources.files import (
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
-from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, json_path
+from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, TIME_SOURCES, json_path
 from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
@@ -100,7 +100,7 @@ _HOUR_US = 3_600_000_000
 _ROW_GROUP = 61_440  # what DuckDB reads with one thread
 
 _TIMED = f"""
-SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from, {ROW_UID} AS row_uid
+SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
 FROM (SELECT *, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines))
 """
@@ -598,23 +598,29 @@ class Pass:
 
     def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
         """The events with all columns of a chunk, and ``reason`` where they have no hour."""
-        rows = len(lines)
-        same = pa.array(np.zeros(rows, np.int32))
-        owner = lines["file"].combine_chunks()
-        lines = lines.append_column("file_id", pa.DictionaryArray.from_arrays(owner, self._file_ids))
-        told = lines.select(["file_id", "file_offset", "time_text"])
+        told = lines.select(["time_text"])
         connection.register("lines", pa.Table.from_batches(told.to_batches(max_chunksize=ROWS_A_TASK), told.schema))
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
         timed = self._not_of_expired(connection.sql(_TIMED, params=values).to_arrow_table())
         connection.unregister("lines")
+        owner = lines["file"].combine_chunks()
+        same = pa.array(np.zeros(len(lines), np.int32))
         landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
-        for name in timed.column_names:
-            lines = lines.append_column(name, timed[name])
-        return (
-            lines.append_column("landed_at", pa.DictionaryArray.from_arrays(same, landed_at))
-            .append_column("event_file", pa.DictionaryArray.from_arrays(owner, self._paths))
-            .append_column("collector", pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])))
-        )
+        columns = {
+            "row_uid": row_uids(self._file_ids.to_pylist(), owner.to_numpy(), lines["file_offset"].to_numpy()),
+            "event_time": timed["event_time"],
+            "file_id": pa.DictionaryArray.from_arrays(owner, self._file_ids),
+            "file_offset": lines["file_offset"],
+            "landed_at": pa.DictionaryArray.from_arrays(same, landed_at),
+            "time_from": pa.DictionaryArray.from_arrays(timed["time_from"].combine_chunks(), pa.array(TIME_SOURCES)),
+            "event_file": pa.DictionaryArray.from_arrays(owner, self._paths),
+            "collector": pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])),
+            "line": lines["line"],
+            "reason": timed["reason"],
+            "file": owner,
+            "length": lines["length"],
+        }
+        return pa.table(columns)
 
     def _not_of_expired(self, timed: pa.Table) -> pa.Table:
         """The rows, those with a reason that came too late for all that their hour has held."""

@@ -93,16 +93,18 @@ def read_batch(
         texts = views.of(data, first[doubtful], last[doubtful])
         is_plain[doubtful] = _ask(connection, _STRICT, texts, max_nesting=rules.max_nesting)["is_strict"].to_numpy()
     rows = np.flatnonzero(is_plain)
-    told, is_event = _told(connection, views.of(data, first[rows], last[rows]), rules)
-    rows = rows[is_event]
+    texts = views.of(data, first[rows], last[rows])
+    told, is_event = _told(connection, texts, rules)
 
     careful = CarefulLane(data, starts, segments, rules)
-    is_unclear[rows] = False
+    is_unclear[rows[is_event]] = False
     for begin in begins[is_unclear].tolist():
         careful.read_from(begin)
     is_left = ~careful.covers(begins[rows])
-    if not is_left.all():
-        told, rows = told.filter(pa.array(is_left)), rows[is_left]
+    if not (is_event & is_left).all():
+        told = told.filter(pa.array(is_left[is_event]))
+        kept = np.flatnonzero(is_event & is_left)
+        texts, rows = views.take(texts, kept), rows[kept]
 
     owner = np.searchsorted(starts, begins[rows], side="right") - 1
     shift = np.array([segment.offset for segment in segments] + [0]) - starts
@@ -110,7 +112,7 @@ def read_batch(
         "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
         "file_offset": begins[rows] + shift[owner],
         "length": (ends - begins)[rows],
-        "line": views.of(data, first[rows], last[rows]),
+        "line": texts,
         "time_text": told["time_text"],
     }
     lines = pa.table(columns)

@@ -71,13 +71,16 @@ EVENT_TIME = f"""CASE
     END"""
 """The moment, over the columns ``time_text`` and ``landed_at``; NULL where it cannot be read."""
 
+TIME_SOURCES = ("event", "event_without_zone", "landed_at")
+"""Where a moment is from; ``event_without_zone``: UTC is assumed."""
+
 # Most end in Z; of the others, those with a time of day and no offset after it
 TIME_FROM = f"""CASE
-    WHEN time_text IS NULL THEN 'landed_at'
+    WHEN time_text IS NULL THEN 2
     WHEN ends_with(time_text, 'Z') OR NOT regexp_full_match(time_text, '{_ISO}')
-        OR regexp_matches(time_text, ':\\d\\d(?:[.,]\\d+)? ?(?:[Zz]|UTC|GMT|[+-][0-9:]+)\\s*$') THEN 'event'
-    ELSE 'event_without_zone' END"""
-"""Where the moment is from, over ``time_text``: ``event``, ``event_without_zone`` (UTC assumed), ``landed_at``."""
+        OR regexp_matches(time_text, ':\\d\\d(?:[.,]\\d+)? ?(?:[Zz]|UTC|GMT|[+-][0-9:]+)\\s*$') THEN 0
+    ELSE 1 END::TINYINT"""
+"""Which of `TIME_SOURCES` the moment is from, over ``time_text``."""
 
 TIME_REASON = f"""CASE
     WHEN event_time IS NULL OR NOT isfinite(event_time) THEN 'time_unreadable'
