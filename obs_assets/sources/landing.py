@@ -59,6 +59,8 @@ _T = TypeVar("_T")
 BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
+_FIRST_BYTES = 2 << 20
+
 DEAD_LETTER_SCHEMA = pa.schema(
     {
         "file_id": pa.string(),
@@ -496,9 +498,9 @@ class Pass:
             (folder / "dead_letters.parquet").unlink()
 
     def _batches(self, files: list[Progress]) -> Iterator[Batch]:
-        """Small files together, large ones in pieces. What a batch is read into is used again for the next but one."""
+        """Small files together, large ones in pieces. What a batch is read into may be the next but one's too."""
         size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
-        spaces = itertools.cycle([bytearray(size), bytearray(size)])
+        spaces = _spaces(size)
         batch = Batch(next(spaces))
         taken = 0
         for file in files:
@@ -682,6 +684,18 @@ class Pass:
         self._landed.add(landing)
         self._log.save_checkpoint(self._landed)
         self._log.fold(self._landed)
+
+
+def _spaces(size: int) -> Iterator[bytearray]:
+    """What to read into: small at first, so that soon there is something to write; then two of this size in turn.
+
+    Each is larger than the one before, until the longest event fits in it.
+    """
+    small = _FIRST_BYTES
+    while small < size:
+        yield bytearray(small)
+        small *= 4
+    yield from itertools.cycle([bytearray(size), bytearray(size)])
 
 
 def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:

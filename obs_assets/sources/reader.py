@@ -138,7 +138,7 @@ def _told(
         ].to_numpy()
         texts = views.take(texts, np.flatnonzero(is_event))
         told = _ask(connection, query, texts)
-    is_repeating = _repeating(connection, texts, told["shape"].to_numpy(), paths)
+    is_repeating = _repeating(connection, texts, told["shape"], paths)
     if is_repeating.any():
         told = told.filter(pa.array(~is_repeating))
         is_event = is_event.copy()
@@ -149,7 +149,7 @@ def _told(
 def _repeating(
     connection: duckdb.DuckDBPyConnection,
     texts: pa.StringViewArray,
-    shapes: npt.NDArray[np.uint64],
+    shapes: pa.ChunkedArray,
     paths: tuple[str, ...],
 ) -> npt.NDArray[np.bool_]:
     """Which events have a key twice; ``shapes`` are theirs at these paths."""
@@ -159,7 +159,7 @@ def _repeating(
     rows = np.flatnonzero(is_repeating)
     if len(rows):
         texts = views.take(texts, rows)
-        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", texts)["shape"].to_numpy()
+        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", texts)["shape"]
         is_repeating[rows] = repeating(texts, shapes)
     return is_repeating
 
