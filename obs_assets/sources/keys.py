@@ -54,19 +54,17 @@ def usual_paths(texts: pa.StringViewArray) -> tuple[str, ...]:
     return tuple(usual) if 2 * told > len(looked_at) else ()
 
 
-def untold(texts: pa.StringViewArray, shapes: pa.ChunkedArray, paths: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+def untold(texts: pa.ChunkedArray, shapes: pa.ChunkedArray, paths: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     """Which events may repeat a key, for all that their shapes at these paths tell."""
     return _by_shape(texts, shapes, lambda text: not _is_told(text, paths))
 
 
-def repeating(texts: pa.StringViewArray, shapes: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+def repeating(texts: pa.ChunkedArray, shapes: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """Which events repeat a key, by their shapes `ANYWHERE`."""
     return _by_shape(texts, shapes, has_duplicates)
 
 
-def _by_shape(
-    texts: pa.StringViewArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]
-) -> npt.NDArray[np.bool_]:
+def _by_shape(texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
     encoded = shapes.combine_chunks().dictionary_encode()  # by hashing: np.unique would sort
     shape_of = encoded.indices.to_numpy()
     examples = np.empty(len(encoded.dictionary), np.int64)

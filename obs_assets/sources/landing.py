@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -574,9 +573,9 @@ class Pass:
         if not has_hour.all():
             letters = [
                 DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
-                for row in _taken(rows.select(_OF_LETTER), np.flatnonzero(~has_hour)).to_pylist()
+                for row in views.filter_rows(rows.select(_OF_LETTER), ~has_hour).to_pylist()
             ]
-            rows = _taken(rows, np.flatnonzero(has_hour))
+            rows = views.filter_rows(rows, has_hour)
         else:
             letters = []
         self._write_dead_letters([*reading.dead, *letters], files, dead_letters)
@@ -705,20 +704,10 @@ def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
         return
     if (hours != hours[0]).any():
         order = np.argsort(hours, kind="stable")
-        rows, hours = _taken(rows, order), hours[order]
+        rows, hours = views.take_rows(rows, order), hours[order]
     edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1, append=hours[-1] + 1)).tolist()
     for begin, end in itertools.pairwise(edges):
         yield datetime.fromtimestamp(int(hours[begin]) * 3600, UTC), rows.slice(begin, end - begin)
-
-
-def _taken(rows: pa.Table, places: npt.NDArray[np.int64]) -> pa.Table:
-    """The rows at these places, in this order."""
-    indices = pa.array(places)
-    columns = [
-        views.take(column.combine_chunks(), places) if column.type == pa.string_view() else column.take(indices)
-        for column in rows.columns
-    ]
-    return pa.table(columns, rows.column_names)
 
 
 def _write_chunk(rows: pa.Table, path: Path) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import duckdb
@@ -87,32 +88,29 @@ def read_batch(
     is_plain[_lines_at(bounds, [*_undecodable(data), *_to_be_changed(data, rules.unfold), *begun_before])] = False
     is_unclear[_lines_at(bounds, begun_before)] = True
 
-    doubtful = np.unique(_lines_at(bounds, doubtful_places(data, view, bounds, rules.max_nesting)))
-    doubtful = doubtful[is_plain[doubtful]]
-    if len(doubtful):
-        texts = views.of(data, first[doubtful], last[doubtful])
-        is_plain[doubtful] = _ask(connection, _STRICT, texts, max_nesting=rules.max_nesting)["is_strict"].to_numpy()
     rows = np.flatnonzero(is_plain)
-    texts = views.of(data, first[rows], last[rows])
-    told, is_event = _told(connection, texts, rules)
+    told = pa.table({"row": rows, "line": views.of(data, first[rows], last[rows])})
+    with ThreadPoolExecutor(1) as beside:  # DuckDB does not keep all cores busy
+        doubtful = beside.submit(doubtful_places, data, view, bounds, rules.max_nesting)
+        paths = usual_paths(told["line"].combine_chunks())
+        told = _told(connection, told, paths, rules)
+        told = _strict(connection, told, _lines_at(bounds, doubtful.result()), rules)
+    told = _unique(connection, told, paths)
 
     careful = CarefulLane(data, starts, segments, rules)
-    is_unclear[rows[is_event]] = False
+    is_unclear[told["row"].to_numpy()] = False
     for begin in begins[is_unclear].tolist():
         careful.read_from(begin)
-    is_left = ~careful.covers(begins[rows])
-    if not (is_event & is_left).all():
-        told = told.filter(pa.array(is_left[is_event]))
-        kept = np.flatnonzero(is_event & is_left)
-        texts, rows = views.take(texts, kept), rows[kept]
+    told = views.filter_rows(told, ~careful.covers(begins[told["row"].to_numpy()]))
 
+    rows = told["row"].to_numpy()
     owner = np.searchsorted(starts, begins[rows], side="right") - 1
     shift = np.array([segment.offset for segment in segments] + [0]) - starts
     columns = {
         "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
         "file_offset": begins[rows] + shift[owner],
         "length": (ends - begins)[rows],
-        "line": texts,
+        "line": told["line"],
         "time_text": told["time_text"],
     }
     lines = pa.table(columns)
@@ -123,45 +121,42 @@ def read_batch(
     )
 
 
-def _told(
-    connection: duckdb.DuckDBPyConnection, texts: pa.StringViewArray, rules: Rules
-) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-    """What the texts of events tell, ``time_text``, and which texts are events as they are."""
-    is_event = np.ones(len(texts), np.bool_)
-    paths = usual_paths(texts)
+def _told(connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...], rules: Rules) -> pa.Table:
+    """Those lines that are JSON for DuckDB, with ``time_text`` and their ``shape`` at these paths."""
     query = _query(rules, f"{shape_at(paths)} AS shape")
     try:
-        told = _ask(connection, query, texts)
+        told = _ask(connection, query, lines)
     except duckdb.InvalidInputException:  # rare enough to be asked about only then
-        is_event = _ask(connection, "SELECT json_valid(line) AS is_event FROM batch_lines", texts)[
-            "is_event"
-        ].to_numpy()
-        texts = views.take(texts, np.flatnonzero(is_event))
-        told = _ask(connection, query, texts)
-    is_repeating = _repeating(connection, texts, told["shape"], paths)
-    if is_repeating.any():
-        told = told.filter(pa.array(~is_repeating))
-        is_event = is_event.copy()
-        is_event[is_event] = ~is_repeating
-    return told, is_event
+        is_json = _ask(connection, "SELECT json_valid(line) AS is_json FROM batch_lines", lines)["is_json"]
+        lines = views.filter_rows(lines, is_json.to_numpy())
+        told = _ask(connection, query, lines)
+    return pa.table([*lines.columns, *told.columns], [*lines.column_names, *told.column_names])
 
 
-def _repeating(
-    connection: duckdb.DuckDBPyConnection,
-    texts: pa.StringViewArray,
-    shapes: pa.ChunkedArray,
-    paths: tuple[str, ...],
-) -> npt.NDArray[np.bool_]:
-    """Which events have a key twice; ``shapes`` are theirs at these paths."""
+def _strict(
+    connection: duckdb.DuckDBPyConnection, told: pa.Table, doubtful: npt.NDArray[np.int64], rules: Rules
+) -> pa.Table:
+    """Without the doubtful lines that are no strict JSON."""
+    suspects = np.flatnonzero(np.isin(told["row"].to_numpy(), doubtful))
+    if not len(suspects):
+        return told
+    lines = views.take_rows(told.select(["line"]), suspects)
+    is_strict = np.ones(len(told), np.bool_)
+    is_strict[suspects] = _ask(connection, _STRICT, lines, max_nesting=rules.max_nesting)["is_strict"].to_numpy()
+    return views.filter_rows(told, is_strict)
+
+
+def _unique(connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[str, ...]) -> pa.Table:
+    """Without the events that have a key twice."""
     if not paths:
-        return repeating(texts, shapes)
-    is_repeating = untold(texts, shapes, paths)
+        return views.filter_rows(told, ~repeating(told["line"], told["shape"]))
+    is_repeating = untold(told["line"], told["shape"], paths)
     rows = np.flatnonzero(is_repeating)
     if len(rows):
-        texts = views.take(texts, rows)
-        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", texts)["shape"]
-        is_repeating[rows] = repeating(texts, shapes)
-    return is_repeating
+        lines = views.take_rows(told.select(["line"]), rows)
+        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", lines)["shape"]
+        is_repeating[rows] = repeating(lines["line"], shapes)
+    return views.filter_rows(told, ~is_repeating)
 
 
 def _carefully_read(connection: duckdb.DuckDBPyConnection, careful: CarefulLane, rules: Rules) -> pa.Table:
@@ -169,7 +164,7 @@ def _carefully_read(connection: duckdb.DuckDBPyConnection, careful: CarefulLane,
     types = {"file": pa.int32(), "file_offset": pa.int64(), "length": pa.int64(), "line": pa.string_view()}
     columns = zip(*careful.events, strict=True)
     table = pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
-    told = _ask(connection, _query(rules), table["line"].combine_chunks())
+    told = _ask(connection, _query(rules), table)
     return table.append_column("time_text", told["time_text"])
 
 
@@ -179,11 +174,11 @@ def _query(rules: Rules, *more: str) -> str:
     return f"SELECT {columns} FROM (SELECT line, {time_values(rules.time_paths)} AS times FROM batch_lines)"
 
 
-def _ask(
-    connection: duckdb.DuckDBPyConnection, query: str, texts: pa.StringViewArray, **parameters: object
-) -> pa.Table:
-    tasks = pa.table({"line": texts}).to_batches(max_chunksize=ROWS_A_TASK)
-    connection.register("batch_lines", pa.Table.from_batches(tasks, pa.schema({"line": pa.string_view()})))
+def _ask(connection: duckdb.DuckDBPyConnection, query: str, lines: pa.Table, **parameters: object) -> pa.Table:
+    """The answer to a query over ``batch_lines``, which has one column, ``line``."""
+    lines = lines.select(["line"])
+    tasks = pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_A_TASK), lines.schema)
+    connection.register("batch_lines", tasks)
     try:
         return connection.sql(query, params=parameters or None).to_arrow_table()
     except UnicodeDecodeError:  # what DuckDB quotes of a text that is no JSON may end within a letter

@@ -5,8 +5,6 @@ some readers of the event take for the end of its line. Inside strings all of th
 tells.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import numpy.typing as npt
 
@@ -21,7 +19,6 @@ It costs more than parsing: for lines with one of `doubtful_places`.
 
 _BLOCK = 1 << 17  # what fits a processor's cache
 _WORD = 64
-_THREADS = 2
 _SAMPLE = 16
 _FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 21  # of an exponent: fewer are harmless, more are suspicious as they are
 _MOST_BLANKS = 4
@@ -38,12 +35,9 @@ def doubtful_places(
     """
     if not len(view):
         return np.array([], np.int64)
-    stretch = -(-len(view) // (_BLOCK * _THREADS)) * _BLOCK
-    with ThreadPoolExecutor(_THREADS) as executor:
-        begins = range(0, len(view), stretch)
-        looked_at = list(executor.map(lambda begin: _look(view, begin, min(begin + stretch, len(view))), begins))
-    found = [places for places, _ in looked_at]
-    before = np.concatenate([[0], np.cumsum(np.concatenate([closing for _, closing in looked_at]), dtype=np.int64)])
+    ends, closing = _ends(view)
+    found = [_suspicious_ends(view, ends)]
+    before = np.concatenate([[0], np.cumsum(closing, dtype=np.int64)])
     most = before[-(-bounds[1:] // _WORD)] - before[bounds[:-1] // _WORD]
     found.append(bounds[:-1][most > max_nesting])
     samples = _is_digit(view[::_SAMPLE])
@@ -55,16 +49,15 @@ def doubtful_places(
     return np.concatenate(found)
 
 
-def _look(view: npt.NDArray[np.uint8], begin: int, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The suspicious ends in a stretch; of each `_WORD` of it, how many brackets close.
+def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """The commas and closing brackets that end something else than a string; of each `_WORD`, how many brackets close.
 
-    Ends are commas and closing brackets behind something else than a string. Block by block in the same memory: to get
-    fresh memory would take longer than all the rest.
+    Block by block in the same memory: to get fresh memory would take longer than all the rest.
     """
     ends, closing = [], []
     folded, is_closing, is_end, is_other = np.empty((4, _BLOCK), np.uint8)
-    for start in range(begin, limit, _BLOCK):
-        block = view[start : min(start + _BLOCK, limit)]
+    for start in range(0, len(view), _BLOCK):
+        block = view[start : start + _BLOCK]
         size = len(block)
         if size < _BLOCK:
             folded, is_closing, is_end, is_other = np.zeros((4, -(-size // _WORD) * _WORD), np.uint8)
@@ -79,7 +72,7 @@ def _look(view: npt.NDArray[np.uint8], begin: int, limit: int) -> tuple[npt.NDAr
         closing.append(np.bitwise_count(np.packbits(is_closing).view(np.uint64)))
     places = np.concatenate(ends)
     # Before any value: nothing that looks back looks further
-    return _suspicious_ends(view, places[np.searchsorted(places, len('{"":')) :]), np.concatenate(closing)
+    return places[np.searchsorted(places, len('{"":')) :], np.concatenate(closing)
 
 
 def _suspicious_ends(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -41,6 +41,20 @@ def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringVie
     return pa.Array.from_buffers(pa.string_view(), len(rows), [None, pa.py_buffer(taken), *buffers])
 
 
+def take_rows(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
+    """Those rows of a table that may have such columns, in this order."""
+    columns = [
+        take(column.combine_chunks(), rows) if column.type == pa.string_view() else column.take(pa.array(rows))
+        for column in table.columns
+    ]
+    return pa.table(columns, table.column_names)
+
+
+def filter_rows(table: pa.Table, is_wanted: npt.NDArray[np.bool_]) -> pa.Table:
+    """The wanted rows of such a table; the table itself, if those are all."""
+    return table if is_wanted.all() else take_rows(table, np.flatnonzero(is_wanted))
+
+
 def _keep_whole(
     views: npt.NDArray[np.void], rows: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], first: npt.NDArray[np.int64]
 ) -> None:
