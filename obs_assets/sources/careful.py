@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep
-from obs_assets.sources.times import TIME_PATHS
 
 MAX_NESTING = 256
 """Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
@@ -85,13 +84,11 @@ class Rules:
         max_event_bytes: a longer event is a dead letter.
         max_nesting: so is one with more brackets within brackets.
         unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
-        time_paths: where the time of an event may be, in DuckDB's form.
     """
 
     max_event_bytes: int
     max_nesting: int = MAX_NESTING
     unfold: tuple[str, ...] = ()
-    time_paths: tuple[str, ...] = TIME_PATHS
 
 
 class CarefulLane:

@@ -19,8 +19,8 @@ import pyarrow as pa
 from obs_assets.events import quote
 from obs_assets.sources.json_text import DuplicateKeyError, decode_unique, has_duplicates
 
-# The list around the event makes the event's own keys part of it
-ANYWHERE = "hash(json_keys(concat('[', line, ']'), '$..*'))"
+# The list around the event makes the event's own keys part of it, and JSON of what is none, which json_type refuses
+ANYWHERE = "hash(json_type(line), json_keys(concat('[', line, ']'), '$..*'))"
 """SQL over ``line``: the shape, whatever the event."""
 
 _LOOKED_AT = 64
@@ -70,7 +70,8 @@ def _by_shape(texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[
     examples = np.empty(len(encoded.dictionary), np.int64)
     examples[shape_of] = np.arange(len(shape_of))
     verdicts = np.array([judge(texts[example].as_py()) for example in examples.tolist()], np.bool_)
-    return verdicts[shape_of]
+    found: npt.NDArray[np.bool_] = verdicts[shape_of]
+    return found
 
 
 def _is_told(text: str, paths: tuple[str, ...]) -> bool:

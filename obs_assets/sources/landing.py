@@ -15,7 +15,7 @@ import shutil
 import socket
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -50,7 +50,16 @@ from obs_assets.sources.files import (
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
-from obs_assets.sources.times import EVENT_TIME, TIME_FROM, TIME_PATHS, TIME_REASON, TIME_SOURCES, json_path
+from obs_assets.sources.times import (
+    EVENT_TIME,
+    TIME_FROM,
+    TIME_PATHS,
+    TIME_REASON,
+    TIME_SOURCES,
+    json_path,
+    time_text,
+    time_values,
+)
 from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
@@ -59,6 +68,7 @@ BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
 _FIRST_BYTES = 2 << 20
+_THREADS = max(1, (os.cpu_count() or 1) - 1)  # of DuckDB: reading and writing take turns with it
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
@@ -99,12 +109,6 @@ _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not
 _RATIO_FREE = 64 << 20
 _HOUR_US = 3_600_000_000
 _ROW_GROUP = 61_440  # what DuckDB reads with one thread
-
-_TIMED = f"""
-SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
-FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines))
-"""
 
 
 @dataclass(frozen=True)
@@ -362,7 +366,8 @@ class Pass:
         self._dead_letters: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
         own_path = (json_path(config.time_path),) if config.time_path else ()
-        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold, (*own_path, *TIME_PATHS))
+        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
+        self._timed = _timed((*own_path, *TIME_PATHS))
         expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
         self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
         self._rows: Counter[str] = Counter()
@@ -472,7 +477,7 @@ class Pass:
         self._paths = pa.array([file.file.path for file in files])
         with (
             contextlib.ExitStack() as stack,
-            connect(self._log.temp_dir, memory_limit="512MB") as connection,
+            connect(self._log.temp_dir, memory_limit="512MB", threads=_THREADS) as connection,
             connection.cursor() as judging,
             pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
             ThreadPoolExecutor(1) as executor,
@@ -599,10 +604,10 @@ class Pass:
 
     def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
         """The events with all columns of a chunk, and ``reason`` where they have no hour."""
-        told = lines.select(["time_text"])
-        connection.register("lines", pa.Table.from_batches(told.to_batches(max_chunksize=ROWS_A_TASK), told.schema))
+        texts = lines.select(["line"])
+        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        timed = self._not_of_expired(connection.sql(_TIMED, params=values).to_arrow_table())
+        timed = self._not_of_expired(connection.sql(self._timed, params=values).to_arrow_table())
         connection.unregister("lines")
         owner = lines["file"].combine_chunks()
         same = pa.array(np.zeros(len(lines), np.int32))
@@ -683,6 +688,17 @@ class Pass:
         self._landed.add(landing)
         self._log.save_checkpoint(self._landed)
         self._log.fold(self._landed)
+
+
+def _timed(paths: Sequence[str]) -> str:
+    """SQL for the time of each of ``lines``, found at these paths, and ``reason`` where there is no hour for it."""
+    return f"""
+SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
+FROM (SELECT *, {EVENT_TIME} AS event_time
+FROM (SELECT {time_text(paths)} AS time_text, landed_at, first_hour
+FROM (SELECT {time_values(paths)} AS times, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour
+FROM lines)))
+"""
 
 
 def _spaces(size: int) -> Iterator[bytearray]:

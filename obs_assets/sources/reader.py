@@ -24,7 +24,6 @@ from obs_assets.sources import views
 from obs_assets.sources.careful import CarefulLane, DeadLetter, Rules, Segment
 from obs_assets.sources.keys import ANYWHERE, repeating, shape_at, untold, usual_paths
 from obs_assets.sources.strict import IS_STRICT, doubtful_places
-from obs_assets.sources.times import time_text, time_values
 
 _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
 
@@ -43,7 +42,7 @@ class Reading:
 
     Attributes:
         lines: events: file (INT), file_offset (BIGINT), length (BIGINT, bytes it took), line (VARCHAR, lies in the
-            batch's bytes), time_text (VARCHAR, the text at the first of ``time_paths`` that is there).
+            batch's bytes).
         dead: what is no event, neighbours with the same reason joined.
         consumed: how many bytes of each segment are done with; the rest must be read again, with more bytes after it
             unless the file has none. A segment longer than ``max_event_bytes`` always gets on.
@@ -93,7 +92,7 @@ def read_batch(
     with ThreadPoolExecutor(1) as beside:  # DuckDB does not keep all cores busy
         doubtful = beside.submit(doubtful_places, data, view, bounds, rules.max_nesting)
         paths = usual_paths(told["line"].combine_chunks())
-        told = _told(connection, told, paths, rules)
+        told = _told(connection, told, paths)
         told = _strict(connection, told, _lines_at(bounds, doubtful.result()), rules)
     told = _unique(connection, told, paths)
 
@@ -111,19 +110,19 @@ def read_batch(
         "file_offset": begins[rows] + shift[owner],
         "length": (ends - begins)[rows],
         "line": told["line"],
-        "time_text": told["time_text"],
     }
     lines = pa.table(columns)
     if careful.events:
-        lines = pa.concat_tables([lines, _carefully_read(connection, careful, rules)])
+        columns = dict(zip(lines.column_names, zip(*careful.events, strict=True), strict=True))
+        lines = pa.concat_tables([lines, pa.table(columns, lines.schema)])
     return Reading(
         lines, careful.dead_letters(), careful.consumed, careful.within_line, careful.within_object, careful.remarks
     )
 
 
-def _told(connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...], rules: Rules) -> pa.Table:
-    """Those lines that are JSON for DuckDB, with ``time_text`` and their ``shape`` at these paths."""
-    query = _query(rules, f"{shape_at(paths)} AS shape")
+def _told(connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...]) -> pa.Table:
+    """Those lines that are JSON for DuckDB, with their ``shape`` at these paths."""
+    query = f"SELECT {shape_at(paths)} AS shape FROM batch_lines"
     try:
         told = _ask(connection, query, lines)
     except duckdb.InvalidInputException:  # rare enough to be asked about only then
@@ -157,21 +156,6 @@ def _unique(connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[
         shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", lines)["shape"]
         is_repeating[rows] = repeating(lines["line"], shapes)
     return views.filter_rows(told, ~is_repeating)
-
-
-def _carefully_read(connection: duckdb.DuckDBPyConnection, careful: CarefulLane, rules: Rules) -> pa.Table:
-    """The events of the careful lane, in the form of `Reading.lines`."""
-    types = {"file": pa.int32(), "file_offset": pa.int64(), "length": pa.int64(), "line": pa.string_view()}
-    columns = zip(*careful.events, strict=True)
-    table = pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
-    told = _ask(connection, _query(rules), table)
-    return table.append_column("time_text", told["time_text"])
-
-
-def _query(rules: Rules, *more: str) -> str:
-    """SQL for what an event's text tells."""
-    columns = ", ".join([f"{time_text(rules.time_paths)} AS time_text", *more])
-    return f"SELECT {columns} FROM (SELECT line, {time_values(rules.time_paths)} AS times FROM batch_lines)"
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, query: str, lines: pa.Table, **parameters: object) -> pa.Table:
