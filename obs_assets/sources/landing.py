@@ -52,19 +52,19 @@ from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, 
 from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
 from obs_assets.sources.times import (
     EVENT_TIME,
+    TIME_FIELDS,
     TIME_FROM,
-    TIME_PATHS,
     TIME_REASON,
     TIME_SOURCES,
     json_path,
     time_text,
-    time_values,
+    usual_place,
 )
 from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
 
-BATCH_BYTES = 32 << 20
+BATCH_BYTES = 64 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
 _FIRST_BYTES = 2 << 20
@@ -365,9 +365,9 @@ class Pass:
         self._warnings: Counter[str] = Counter()
         self._dead_letters: Counter[str] = Counter()
         self._remarks: Counter[str] = Counter()
-        own_path = (json_path(config.time_path),) if config.time_path else ()
+        own_path = (config.time_path,) if config.time_path else ()
         self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
-        self._timed = _timed((*own_path, *TIME_PATHS))
+        self._time_fields = (*own_path, *TIME_FIELDS)
         expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
         self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
         self._rows: Counter[str] = Counter()
@@ -530,12 +530,12 @@ class Pass:
         Not further: who goes on from what is known of a copy, when its original is gone, must not leave out anything.
         """
         read = {file.file.path: file for file in files}
+        space = memoryview(bytearray(BATCH_BYTES))
         for copy in files:
             if copy.original is None:
                 continue
             original = read.get(copy.original.file.path)
             known = original.known_now() if original else copy.original.known
-            space = memoryview(bytearray(BATCH_BYTES))
             while known and copy.position < known.offset and not copy.at_end:
                 piece = space[: known.offset - copy.position]
                 length = self._read_piece(copy, piece)
@@ -606,8 +606,9 @@ class Pass:
         """The events with all columns of a chunk, and ``reason`` where they have no hour."""
         texts = lines.select(["line"])
         connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
+        usual = usual_place(lines["line"][0].as_py(), self._time_fields) if len(lines) else 0
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        timed = self._not_of_expired(connection.sql(self._timed, params=values).to_arrow_table())
+        timed = self._not_of_expired(connection.sql(_timed(self._time_fields, usual), params=values).to_arrow_table())
         connection.unregister("lines")
         owner = lines["file"].combine_chunks()
         same = pa.array(np.zeros(len(lines), np.int32))
@@ -690,14 +691,13 @@ class Pass:
         self._log.fold(self._landed)
 
 
-def _timed(paths: Sequence[str]) -> str:
-    """SQL for the time of each of ``lines``, found at these paths, and ``reason`` where there is no hour for it."""
+def _timed(fields: Sequence[str], usual: int) -> str:
+    """SQL for the time of each of ``lines``, from the first of these fields, and ``reason`` where no hour takes it."""
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT {time_text(paths)} AS time_text, landed_at, first_hour
-FROM (SELECT {time_values(paths)} AS times, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour
-FROM lines)))
+FROM (SELECT {time_text(tuple(map(json_path, fields)), usual)} AS time_text,
+    $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines))
 """
 
 

@@ -19,7 +19,7 @@ from obs_assets.events import Frame, quote
 from obs_assets.hours import Hour
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, collector
 from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
-from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text, time_values
+from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text
 from obs_assets.store import connect, sync_file, write_parquet
 
 Rows = Callable[[duckdb.DuckDBPyConnection, Path], Frame]
@@ -100,8 +100,7 @@ SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_
     $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
         THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector, line
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(paths)} AS time_text
-FROM (SELECT *, {time_values(paths)} AS times, $landed_at AS landed_at, $start AS first_hour FROM archived)))
+FROM (SELECT *, {time_text(paths)} AS time_text, $landed_at AS landed_at, $start AS first_hour FROM archived))
 """
 
 

@@ -16,8 +16,10 @@ anything else              dead letter ``time_unreadable``: names of time zones,
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from obs_assets.events import quote
+from obs_assets.sources.json_text import decode_unique
 
 TIME_FIELDS = ("timestamp", "@timestamp", "time", "ts", "event_time", "created_at", "eventTime")
 """Looked at in this order; the first that is there and not null decides."""
@@ -35,18 +37,35 @@ TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
 """DuckDB's form of `TIME_FIELDS`."""
 
 
-def time_values(paths: Sequence[str]) -> str:
-    """SQL over ``line``: the texts found at these paths."""
-    return f"json_extract_string(line, [{', '.join(map(quote, paths))}])"
+def time_text(paths: Sequence[str], usual: int = 0) -> str:
+    """SQL over ``line``: the text that decides, the first at these paths that is there and not null.
+
+    Args:
+        paths: in DuckDB's form.
+        usual: the place in ``paths`` of what decides in most lines: what comes after it is not looked for in those.
+    """
+    parts = [paths[: usual + 1], paths[usual + 1 :]]
+    return f"coalesce({', '.join(_first_of(part) for part in parts if part)})"
 
 
-def time_text(paths: Sequence[str]) -> str:
-    """SQL over ``times``, which are `time_values`: the text that decides."""
-    return f"coalesce({', '.join(f'times[{n}]' for n in range(1, len(paths) + 1))})"
+def usual_place(line: str, paths: Sequence[str]) -> int:
+    """The place in ``paths``, as an operator writes them, of what decides in this event; 0 if nothing does."""
+    event = decode_unique(line)
+    found = (place for place, path in enumerate(paths) if _value_at(event, path) is not None)
+    return next(found, 0)
 
 
-TIME_VALUES, TIME_TEXT = time_values(TIME_PATHS), time_text(TIME_PATHS)
-"""Both where no path is configured."""
+def _first_of(paths: Sequence[str]) -> str:
+    if len(paths) == 1:
+        return f"json_extract_string(line, {quote(paths[0])})"
+    return f"list_any_value(json_extract_string(line, [{', '.join(map(quote, paths))}]))"
+
+
+def _value_at(event: Any, path: str) -> Any:
+    for name in path.split("."):
+        event = event.get(name) if isinstance(event, dict) else None
+    return event
+
 
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
 # round nanoseconds up.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_PATHS, TIME_REASON, time_text, time_values
+from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_PATHS, TIME_REASON, time_text
 from obs_assets.store import connect
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
@@ -17,8 +17,8 @@ FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)
 
 _SQL = f"""
 SELECT event_time, {TIME_REASON} FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text FROM (SELECT *, {time_values(TIME_PATHS)} AS times
-FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour))))
+FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text
+FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour)))
 """
 
 many = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
