@@ -64,7 +64,7 @@ from obs_assets.store import connect, explained, sync_file
 
 _T = TypeVar("_T")
 
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
 _FIRST_BYTES = 2 << 20
