@@ -1,0 +1,35 @@
+"""Texts without a copy are the texts."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from obs_assets.sources import views
+
+texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=20) | st.text("é😀a", min_size=3, max_size=6))
+
+
+@settings(suppress_health_check=list(HealthCheck))
+@given(texts=texts, gap=st.binary(max_size=5), reach=st.sampled_from([1 << 30, 64, 7]), choice=st.randoms())
+def test_views_are_the_texts(
+    monkeypatch: pytest.MonkeyPatch, texts: list[str], gap: bytes, reach: int, choice: random.Random
+) -> None:
+    """Short or long, at the end of the data, in a far part of it, taken in any order, from a slice or all."""
+    monkeypatch.setattr(views, "_REACH", reach)
+    data, first, last = bytearray(), [], []
+    for text in texts:
+        data += gap
+        first.append(len(data))
+        data += text.encode()
+        last.append(len(data))
+    assume(data or not texts)
+    found = views.of(data, np.array(first, np.int64), np.array(last, np.int64))
+    found.validate(full=True)
+    assert found.to_pylist() == texts
+    rows = [row for row in range(1, len(texts)) if choice.random() < 0.5][::-1]
+    taken = views.take(found[1:], np.array(rows, np.int64) - 1)
+    taken.validate(full=True)
+    assert taken.to_pylist() == [texts[row] for row in rows]
