@@ -63,7 +63,15 @@ LEVELS = (
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "event_id": ("id", "event_id", "_id", "event.id", "eventID"),
     "event_type": ("type", "event_type", "event_name", "eventName", "event.name", "event.action"),
-    "event_level": ("level", "severity", "severityText", "severity_text", "log.level"),
+    "event_level": (
+        "level",
+        "severity",
+        "severityText",
+        "severity_text",
+        "log.level",
+        "severityNumber",
+        "severity_number",
+    ),
     "source_name": ("_source.name", "source", "service.name", "eventSource"),
     "master_type": ("master_type", "master"),
     "worker_type": ("worker_type", "worker"),
@@ -72,15 +80,26 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "session_id": ("session_id", "sessionId", "session.id"),
     "status": ("status", "event.outcome"),
     "error": ("error", "error_message", "error.message", "errorMessage", "errorCode", "exception.message"),
-    "duration_ms": ("duration_ms", "duration"),
+    "duration_ms": ("duration_ms", "duration", "event.duration"),
     "cost_usd": ("cost_usd", "cost", "cost_estimate.total_cost_usd"),
 }
 """Where each promoted column comes from: the first of these fields that is there and not null.
 
 ``log.level`` is a field of that name, as ECS loggers write it, or else the field ``level`` of the object ``log``. An
 event without a level has the level that its ``status`` names, if that is one of `LEVELS`. An ``error`` that says that
-there is none (false, 0, empty) is none.
+there is none (false, 0, empty) is none. What is in other units is converted, see `_CONVERSIONS`.
 """
+
+# OpenTelemetry's numbers of severity go in fours from 1, TRACE, to 24, FATAL4; ECS counts durations in nanoseconds
+_LEVEL = "['trace', 'debug', 'info', 'warning', 'error', 'fatal']"
+_LEVEL_OF_NUMBER = (
+    f"CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24 THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"
+)
+_CONVERSIONS: Mapping[str, str] = {
+    "severityNumber": _LEVEL_OF_NUMBER,
+    "severity_number": _LEVEL_OF_NUMBER,
+    "event.duration": "(round(try_cast({0} AS BIGINT) / 1000000)::BIGINT)::VARCHAR",
+}
 
 
 def row_uids(
@@ -135,7 +154,7 @@ def _fields(alias: str) -> list[str]:
     """SQL over the parsed event ``j``: the field of this name, and the one at this path."""
     outer, _, name = alias.partition(".")
     nested = [f'j."{outer}"."{name}"'] if isinstance(_PARSED.get(outer), dict) else []
-    return [f'j."{alias}"', *nested]
+    return [_CONVERSIONS.get(alias, "{0}").format(field) for field in [f'j."{alias}"', *nested]]
 
 
 _STRUCTURE = _structure(alias for aliases in ALIASES.values() for alias in aliases)

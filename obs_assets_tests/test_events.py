@@ -87,6 +87,16 @@ def columns(connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str) 
         ({"log.level": "WARN", "log": {"level": "error"}}, {"event_level": "warning"}),
         ({"level": None, "severityText": "Error"}, {"event_level": "error"}),
         ({"id": "x\u0000y"}, {"event_id": "x\u0000y"}),
+        ({"severityNumber": 17}, {"event_level": "error"}),
+        ({"severity_number": "4"}, {"event_level": "trace"}),
+        ({"severityNumber": 24, "severityText": "Error"}, {"event_level": "error"}),
+        ({"severityNumber": 0, "status": "fatal"}, {"event_level": "fatal", "status": "fatal"}),
+        ({"severityNumber": 25}, {}),
+        ({"severityNumber": [9]}, {}),
+        ({"event": {"duration": 1_499_999_999}}, {"duration_ms": 1500}),
+        ({"event.duration": 400_000}, {"duration_ms": 0}),
+        ({"event": {"duration": 2_000_000}, "duration": 3}, {"duration_ms": 3}),
+        ({"event": {"duration": "soon"}}, {}),
     ],
 )
 def test_columns_from_the_alternatives(
@@ -159,11 +169,11 @@ def test_other_conventions(
 def test_aliases_are_looked_at_in_their_order(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     """Of all aliases of a column, each wins over those after it in the table."""
     aliases = list(ALIASES[name])
+    converted = {"severityNumber": ("9", "info"), "severity_number": ("21", "fatal"), "event.duration": ("7000000", 7)}
     for place, alias in enumerate(aliases):
-        assert columns(connection, {other: f"{10 + n}" for n, other in enumerate(aliases[place:])})[name] in {
-            "10",
-            10,
-        }, alias
+        event = {other: converted.get(other, (f"{10 + n}",))[0] for n, other in enumerate(aliases[place:])}
+        expected = {converted[alias][1]} if alias in converted else {"10", 10}
+        assert columns(connection, event)[name] in expected, alias
 
 
 def test_the_page_has_the_table() -> None:
