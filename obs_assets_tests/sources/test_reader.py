@@ -436,6 +436,16 @@ def test_damage_on_a_shared_line_costs_no_neighbour(connection: duckdb.DuckDBPyC
     assert (result.lines, len(result.dead)) == ([EVENT.decode(), PRETTY_LINE], 2)
 
 
+def test_indentation_tells_where_a_long_object_ends(connection: duckdb.DuckDBPyConnection) -> None:
+    """An object over many lines that is too long costs itself; one without indentation leaves what is in it."""
+    inner = [{"n": number, "pad": "x" * 40} for number in range(60)]
+    for indent, lines in ((2, []), (0, [json.dumps(one, separators=(",", ":")) for one in inner])):
+        data = json.dumps({"items": inner, "end": 1}, indent=indent).encode() + b"\n" + EVENT + b"\n"
+        result = read(connection, data, pieces=repeat(1500), max_bytes=1024).check()
+        assert result.lines == [*lines, EVENT.decode()], indent
+        assert result.reasons[0][0] == "too_long"
+
+
 def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnection) -> None:
     """A top-level array on a single line, longer than any event may be, is read piece by piece."""
     events = [b'{"n":%d}' % n for n in range(2000)]
