@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 from pydantic import SecretStr
@@ -375,7 +377,7 @@ def kept_of_alerts(settings: Settings) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["chunk", "postgres", "s3", "webhook", "frame"])
+@pytest.mark.parametrize("trouble", ["chunk", "line", "postgres", "s3", "webhook", "frame"])
 def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
     trouble: str,
     deployment: Deployment,
@@ -421,6 +423,11 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
         if trouble == "chunk":
             for chunk in hidden.hourly.log.chunk_paths(hidden.hourly.landed().hour(HOUR)):
                 chunk.write_bytes(CANARY.encode())
+        if trouble == "line":  # DuckDB's own words would quote it
+            for chunk in hidden.hourly.log.chunk_paths(hidden.hourly.landed().hour(HOUR)):
+                lines = pq.read_table(chunk)
+                broken = pa.array([f"no JSON: {CANARY}"] * len(lines), lines.schema.field("line").type)
+                pq.write_table(lines.set_column(lines.schema.get_field_index("line"), "line", broken), chunk)
         if trouble == "frame":
             for stage in STAGES[:3]:
                 hidden.hourly.build(stage, HOUR)
