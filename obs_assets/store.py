@@ -31,7 +31,7 @@ ROW_GROUP_SIZE = 61_440
 """Rows that one thread of DuckDB takes at a time: thirty vectors."""
 
 
-_NEVER_TWICE = ("event", "row_uid", "line", "line_hash")
+_NEVER_TWICE = ("event", "row_uid", "line")
 """Columns of which a dictionary would be as long as they are."""
 
 

@@ -33,13 +33,13 @@ def frame_of(
     """
     texts = [event if isinstance(event, str) else json.dumps(event, ensure_ascii=False) for event in told]
     times = [_time_of(event, hour.start + timedelta(seconds=offset)) for offset, event in enumerate(told)]
-    size = len(texts)
+    size, file_id = len(texts), FILE_ID[: -len(hour.stamp)] + hour.stamp  # an hour a file: no two hours share a row
     table = pa.table(
         {
             "line": pa.array(texts, pa.large_string()),
             "event_time": pa.array(times, pa.timestamp("us", "UTC")),
-            "row_uid": events.row_uids([FILE_ID], np.zeros(size, np.int32), np.arange(size)),
-            "file_id": pa.array([FILE_ID] * size, pa.string()),
+            "row_uid": events.row_uids([file_id], np.zeros(size, np.int32), np.arange(size)),
+            "file_id": pa.array([file_id] * size, pa.string()),
             "file_offset": pa.array(range(size), pa.int64()),
             "landed_at": pa.array([hour.end] * size, pa.timestamp("us", "UTC")),
             "weight": pa.array([weight] * size, pa.float64()),
