@@ -85,7 +85,7 @@ def redact(
     outcomes = frame.project(f"*, {function}(event) AS outcome")
     redacted = outcomes.project(
         "* REPLACE (coalesce(outcome.event, event) AS event), "
-        "coalesce(list_sort(string_split(outcome.types, ' ')), []) AS redactions, "
+        "coalesce(list_sort(string_split(nullif(outcome.types, ''), ' ')), []) AS redactions, "
         f"CASE WHEN outcome.failed THEN '{REDACTOR_FAILED}' END AS dropped_by, "
         "coalesce(outcome.recompute, false) AS recompute"
     )
@@ -163,19 +163,38 @@ def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Work
 
 
 def _redact_vector(redactor: Redactor | Workers, events: pa.StringArray) -> pa.StructArray:
-    """The outcome for each event, null for one that is as it was; types with blanks between them."""
+    """The outcome for each event, null for one that is as it was; types with blanks between them.
+
+    Made of buffers: a list has Arrow import pandas, and look at each item.
+    """
     try:
-        outcomes = redactor.redact_all(events)
+        outcomes = sorted(redactor.redact_all(events).items())
     except TransientError as error:
         raise told_later(error) from None
-    told = [
-        (event, " ".join(types) or None, recompute, failed) for event, types, recompute, failed in outcomes.values()
+    changed = [(number, outcome) for number, outcome in outcomes if outcome is not UNCHANGED and outcome.event]
+    numbers = np.array([number for number, _ in changed], np.int64)
+
+    def strings(texts: Iterable[str]) -> pa.StringArray:
+        encoded = [text.encode() for text in texts]
+        bounds = np.zeros(len(events) + 1, np.int32)
+        bounds[numbers + 1] = [len(text) for text in encoded]
+        np.cumsum(bounds, out=bounds)
+        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded))]
+        return pa.Array.from_buffers(pa.string(), len(events), buffers)
+
+    def bits(flags: Iterable[bool]) -> pa.Buffer:
+        mask = np.zeros(len(events), np.bool_)
+        mask[numbers] = list(flags)
+        return pa.py_buffer(np.packbits(mask, bitorder="little"))
+
+    def booleans(flags: Iterable[bool]) -> pa.BooleanArray:
+        return pa.Array.from_buffers(pa.bool_(), len(events), [None, bits(flags)])
+
+    columns = [
+        strings(outcome.event or "" for _, outcome in changed),
+        strings(" ".join(outcome.types) for _, outcome in changed),
+        booleans(outcome.recompute for _, outcome in changed),
+        booleans(outcome.failed for _, outcome in changed),
     ]
-    columns = zip(*told, strict=True) if told else ([], [], [], [])
-    types = (pa.string(), pa.string(), pa.bool_(), pa.bool_())
-    found = pa.StructArray.from_arrays(
-        [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)], Outcome._fields
-    )
-    places = np.full(len(events), len(told))
-    places[list(outcomes)] = np.arange(len(told))
-    return found.take(pa.array(places, mask=places == len(told)))
+    type_ = pa.struct([(name, column.type) for name, column in zip(Outcome._fields, columns, strict=True)])
+    return pa.Array.from_buffers(type_, len(events), [bits(True for _ in changed)], children=columns)
