@@ -291,7 +291,8 @@ class WebhookSender:
                 deadline.check()  # a head that was cut short looks like a whole one
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 # The library's own message holds the URL.
-                reason = f" within {self._config.timeout_s:g} s" if deadline.passed else f": {type(error).__name__}"
+                is_late = deadline.passed or isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
+                reason = f" within {self._config.timeout_s:g} s" if is_late else f": {type(error).__name__}"
                 raise TransientError("no answer" + reason) from None
             _read_a_little(response)
         judge(response.status_code, retry_after_s(response.headers.get("Retry-After"), self._clock()))
