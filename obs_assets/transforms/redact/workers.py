@@ -76,8 +76,10 @@ def workers_for(
     connection: duckdb.DuckDBPyConnection, rows: int, config: RedactConfig, hash_key: bytes | None
 ) -> Iterator[Workers | None]:
     """A worker for each thread of a connection, `MOST` at most, if there are so many events that it pays, or None."""
-    ((threads,),) = connection.sql("SELECT current_setting('threads')").fetchall()
-    if rows < MANY or threads == 1 or not config.enabled:
+    threads = 1
+    if rows >= MANY and config.enabled:  # a question that a small hour does not have to pay for
+        ((threads,),) = connection.sql("SELECT current_setting('threads')").fetchall()
+    if threads == 1:
         yield None
     else:
         with Workers(config, hash_key, min(threads, MOST)) as workers:
