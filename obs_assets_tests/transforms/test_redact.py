@@ -1163,8 +1163,13 @@ def test_any_frame_is_redacted_as_its_events_are(connection: duckdb.DuckDBPyConn
 # ---- several processes
 
 
-def test_workers_redact_as_this_process_does(connection: duckdb.DuckDBPyConnection) -> None:
-    """Custom patterns and the hash key reach them, and what a validator prints is no answer of theirs."""
+def test_workers_redact_as_this_process_does(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Custom patterns and the hash key reach them; neither a validator's print nor a file beside them is in the way."""
+    (tmp_path / "queue.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     pattern = {"name": "employee", "regex": "emp-[0-9]{6}", "validator": f"{__name__}.talks"}
     config = RedactConfig.model_validate({"mode": "hash", "patterns": [pattern]})
     texts = [event_of(f"{text} emp-{number:06d}") for number, (_, text, _) in enumerate(VALUES)] * 20

@@ -171,7 +171,7 @@ def _redact_vector(redactor: Redactor | Workers, events: pa.StringArray) -> pa.S
         outcomes = sorted(redactor.redact_all(events).items())
     except TransientError as error:
         raise told_later(error) from None
-    changed = [(number, outcome) for number, outcome in outcomes if outcome is not UNCHANGED and outcome.event]
+    changed = [(number, outcome) for number, outcome in outcomes if outcome.event]
     numbers = np.array([number for number, _ in changed], np.int64)
 
     def strings(texts: Iterable[str]) -> pa.StringArray:

@@ -91,7 +91,8 @@ class _Worker:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - this very module
-            [sys.executable, "-c", f"from {__name__} import main; main()"],
+            # -P: no file in the present folder stands in for a module
+            [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pipesize=1 << 20,  # a vector of events in a few pieces; a tenth less time
