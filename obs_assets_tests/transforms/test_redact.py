@@ -26,7 +26,8 @@ from pydantic import ValidationError
 from obs_assets import events, store
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.transforms import redact as redact_module
-from obs_assets.transforms.detectors import DETECTORS, Detector, is_redacted, mask_all, may_be_masked
+from obs_assets.transforms.detectors import DETECTORS, Detector
+from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
 from obs_assets.transforms.functions import failure_in
 from obs_assets.transforms.redact import (
     REDACTOR_FAILED,

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import AliasChoices, BaseModel, Field, computed_field, model_validator
 
 from obs_assets.config import Block
-from obs_assets.transforms.detectors import DETECTORS, TYPES, VALIDATORS, Detector, custom_detector
+from obs_assets.transforms.detectors import DETECTORS, TYPES, Detector
+from obs_assets.transforms.detectors.custom import VALIDATORS, custom_detector
 from obs_assets.transforms.functions import digest, resolve
 
 Mode: TypeAlias = Literal["mask", "hash", "remove"]
@@ -84,8 +85,8 @@ class RedactConfig(Block, frozen=True):
     No redact block means this class's defaults: redaction is on.
 
     Attributes:
-        mode: ``mask`` shows a little (see `obs_assets.transforms.detectors`; nothing of passwords and social security
-            numbers), ``hash`` leaves a token that is equal for equal values, ``remove`` leaves ``[REDACTED]``.
+        mode: ``mask`` shows a little (see `obs_assets.transforms.detectors.masks`; nothing of passwords and social
+            security numbers), ``hash`` leaves a token that is equal for equal values, ``remove`` leaves ``[REDACTED]``.
         modes: another mode for single types, built-in or custom: ``{ip_address: hash, phone: keep}``; ``keep`` lets
             the values of that type be.
         detect_email: and so on: whether that type is looked for.

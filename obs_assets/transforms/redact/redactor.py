@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.transforms.detectors import ENCODED, Span
+from obs_assets.transforms.detectors import Span
+from obs_assets.transforms.detectors.encodings import ENCODED
 from obs_assets.transforms.redact.config import RedactConfig
 from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome, redact_in_place, strings_hit
 from obs_assets.transforms.redact.mark import MARK_TRIGGER

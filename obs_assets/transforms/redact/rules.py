@@ -8,19 +8,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import re2
 
-from obs_assets.transforms.detectors import (
-    BASE64,
-    SURROGATE,
-    TYPES,
-    Detector,
-    Span,
-    find_base64,
-    is_redacted,
-    is_secret_key,
-    is_secret_value,
-    mask_all,
-    reveal,
-)
+from obs_assets.transforms.detectors import TYPES, Detector, Span
+from obs_assets.transforms.detectors.encodings import BASE64, SURROGATE, find_base64, reveal
+from obs_assets.transforms.detectors.masks import is_redacted, mask_all
+from obs_assets.transforms.detectors.passwords import is_secret_key, is_secret_value
 from obs_assets.transforms.redact.config import RedactConfig
 
 Edit = tuple[int, int, str]

@@ -5,7 +5,8 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from obs_assets.transforms.detectors import Span, is_redacted
+from obs_assets.transforms.detectors import Span
+from obs_assets.transforms.detectors.masks import is_redacted
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
 from obs_assets.transforms.redact.rules import (
     REMEMBERED,

@@ -1,0 +1,73 @@
+"""IP addresses."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from obs_assets.transforms.detectors.base import NUMBER_EDGE, Detector, Span, merged, text_before
+from obs_assets.transforms.detectors.masks import mask_start
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(
+    rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{_OCTET}\.){{3}}{_OCTET}"
+    r"(?![0-9A-Za-z]|\.[0-9]|-(?i:alpha|beta|dev|pre|rc|snapshot))"
+)
+_IPV4_TRIGGER = rf"{NUMBER_EDGE}(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[^0-9A-Za-z.]|\.[^0-9]|\.?$)"
+_VERSION_WORD = re.compile(
+    r"(?:(?<![A-Za-z])(?i:version|ver|v|release|rel|build|revision|rev|rv|firmware|section)"
+    r"|[a-z](?:Version|Release|Build|Revision))\Z"
+)
+_VERSION_WORD_LENGTH = 10
+_PRODUCT_BEFORE = re.compile(r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z")
+"""``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5), but not ``host/10.0.0.1``, which is how Java prints an address."""
+
+_IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,44}+(?![\w*])")
+_IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]"
+_PORT_AFTER_IPV6 = re.compile(r"(?<=[0-9A-Fa-f]):[0-9]{1,5}\Z")
+_MIN_COLONS = 2
+_PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
+
+
+def _find_ips(text: str, key: str) -> Iterator[Span]:
+    """IPv6 addresses (RFC 4291), which may end in an IPv4 address, and IPv4 addresses that are no version."""
+    spans = [match.span() for match in _IPV4.finditer(text) if not _is_version(match, key)]
+    if text.count(":") >= _MIN_COLONS:
+        spans += [span for match in _IPV6.finditer(text) if (span := _ipv6_span(match))]
+    return merged(spans)
+
+
+def _ipv6_span(match: re.Match[str]) -> Span | None:
+    """The address in a run of hexadecimal digits and colons, punctuation after it left out.
+
+    Clock times and fingerprints do not parse; a 64-bit hardware id (``50:06:01:…``) and C++'s ``db::add`` do.
+    """
+    address = match[0].rstrip(".")
+    if address.endswith(":") and not address.endswith("::"):
+        address = address[:-1]
+    if address.count(":") < _MIN_COLONS or _PAIRS_OF_HEX.fullmatch(address) or not any(map(str.isdigit, address)):
+        return None
+    without_port = _PORT_AFTER_IPV6.sub("", address)  # Java prints /2001:db8:…:1:50010
+    for candidate in dict.fromkeys((address, without_port)):
+        if _is_ipv6(candidate):
+            return match.start(), match.start() + len(candidate)
+    return None
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_version(match: re.Match[str], key: str) -> bool:
+    """Whether four numbers are a version: after such a word, under such a key, or behind the name of a product."""
+    before = text_before(match.string, match.start(), key)
+    if _VERSION_WORD.search(before.rstrip("\"' :=#-")[-_VERSION_WORD_LENGTH:]):
+        return True
+    has_port = match.string[match.end() : match.end() + 1] == ":"
+    return before.endswith("/") and _PRODUCT_BEFORE.search(before) is not None and not has_port
+
+
+IP_ADDRESS = Detector("ip_address", f"{_IPV4_TRIGGER}|{_IPV6_TRIGGER}", _find_ips, mask_start)
