@@ -24,12 +24,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import duckdb.func
-import numpy as np
 import pyarrow as pa
 
 from obs_assets.errors import PermanentError, TransientError
 from obs_assets.events import Frame, counts_by, with_columns
 from obs_assets.transforms.functions import told_later
+from obs_assets.transforms.redact.arrays import SQL_TYPE, to_arrow
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
 from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome
 from obs_assets.transforms.redact.redactor import Redactor, redactor_of
@@ -143,7 +143,6 @@ def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | 
 
 
 _VECTOR = 2_048
-_OUTCOME = "STRUCT(event VARCHAR, types VARCHAR, recompute BOOLEAN, failed BOOLEAN)"
 _function_numbers = itertools.count()
 
 
@@ -154,7 +153,7 @@ def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Work
         name,
         lambda events: _redact_vector(redactor, events.combine_chunks()),
         ["VARCHAR"],
-        _OUTCOME,
+        SQL_TYPE,
         type=duckdb.func.ARROW,
         null_handling=duckdb.func.SPECIAL,  # an outcome may be null, an event never is
         side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
@@ -163,38 +162,7 @@ def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Work
 
 
 def _redact_vector(redactor: Redactor | Workers, events: pa.StringArray) -> pa.StructArray:
-    """The outcome for each event, null for one that is as it was; types with blanks between them.
-
-    Made of buffers: a list has Arrow import pandas, and look at each item.
-    """
     try:
-        outcomes = sorted(redactor.redact_all(events).items())
+        return to_arrow(redactor.redact_all(events), len(events))
     except TransientError as error:
         raise told_later(error) from None
-    changed = [(number, outcome) for number, outcome in outcomes if outcome.event]
-    numbers = np.array([number for number, _ in changed], np.int64)
-
-    def strings(texts: Iterable[str]) -> pa.StringArray:
-        encoded = [text.encode() for text in texts]
-        bounds = np.zeros(len(events) + 1, np.int32)
-        bounds[numbers + 1] = [len(text) for text in encoded]
-        np.cumsum(bounds, out=bounds)
-        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded))]
-        return pa.Array.from_buffers(pa.string(), len(events), buffers)
-
-    def bits(flags: Iterable[bool]) -> pa.Buffer:
-        mask = np.zeros(len(events), np.bool_)
-        mask[numbers] = list(flags)
-        return pa.py_buffer(np.packbits(mask, bitorder="little"))
-
-    def booleans(flags: Iterable[bool]) -> pa.BooleanArray:
-        return pa.Array.from_buffers(pa.bool_(), len(events), [None, bits(flags)])
-
-    columns = [
-        strings(outcome.event or "" for _, outcome in changed),
-        strings(" ".join(outcome.types) for _, outcome in changed),
-        booleans(outcome.recompute for _, outcome in changed),
-        booleans(outcome.failed for _, outcome in changed),
-    ]
-    type_ = pa.struct([(name, column.type) for name, column in zip(Outcome._fields, columns, strict=True)])
-    return pa.Array.from_buffers(type_, len(events), [bits(True for _ in changed)], children=columns)

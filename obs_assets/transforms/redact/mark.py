@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, NamedTuple, get_args
 
 from obs_assets.transforms.redact.config import Mode
-from obs_assets.transforms.redact.rules import MAX_ROUNDS, REMEMBERED, REMEMBERED_LENGTH, Remembered, Rules
+from obs_assets.transforms.redact.memory import Memory, Remembered
+from obs_assets.transforms.redact.rules import MAX_ROUNDS, Rules
 
 MARK = "_redaction"
 MARK_TRIGGER = rf'{MARK}\\*"\s*:'
@@ -42,7 +43,7 @@ class Marks:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self._known: dict[tuple[Found, ...], str] = {}
+        self._known: Memory[tuple[Found, ...], str] = Memory()
         self._entries = {type_: Remembered(partial(self._entry_json, type_)) for type_ in rules.known_types}
 
     def of(self, found: tuple[Found, ...]) -> str:
@@ -50,10 +51,7 @@ class Marks:
         mark = self._known.get(found)
         if mark is None:
             mark = self.json({Field(path, type_) for path, types in found for type_ in types})
-            if len(mark) <= REMEMBERED_LENGTH:
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[found] = mark
+            self._known.remember(found, mark, len(mark))
         return mark
 
     def json(self, fields: Collection[Field]) -> str:

@@ -4,7 +4,7 @@ import hmac
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import re2
 
@@ -13,6 +13,7 @@ from obs_assets.transforms.detectors.encodings import BASE64, SURROGATE, find_ba
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all
 from obs_assets.transforms.detectors.passwords import is_secret_key, is_secret_value
 from obs_assets.transforms.redact.config import RedactConfig
+from obs_assets.transforms.redact.memory import Remembered
 
 Edit = tuple[int, int, str]
 """A part of a text, from its start to its end, and what takes its place."""
@@ -28,11 +29,6 @@ MAX_ROUNDS = 10
 """What a rule takes out may have hidden a value from another one: look again until nothing is found."""
 
 _TRIGGER_BYTES = 64 << 20
-
-_Result = TypeVar("_Result")
-REMEMBERED = 1 << 15
-REMEMBERED_LENGTH = 1_000
-"""How many outcomes are remembered, and of texts up to which length."""
 
 
 class Redacted(NamedTuple):
@@ -237,22 +233,6 @@ def splice(text: str, edits: list[Edit]) -> str:
         copied = end
     pieces.append(text[copied:])
     return "".join(pieces)
-
-
-class Remembered(dict[str, _Result]):
-    """What a function says of a text, looked up by it: its last outcomes, those of long texts not, so it is bounded."""
-
-    def __init__(self, function: Callable[[str], _Result]) -> None:
-        super().__init__()
-        self.function = function
-
-    def __missing__(self, text: str) -> _Result:
-        result = self.function(text)
-        if len(text) <= REMEMBERED_LENGTH:
-            if len(self) >= REMEMBERED:
-                self.clear()
-            self[text] = result
-        return result
 
 
 def _trigger_set(triggers: list[str]) -> Any:

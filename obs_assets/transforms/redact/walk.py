@@ -8,16 +8,8 @@ from typing import NamedTuple
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.detectors.masks import is_redacted
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
-from obs_assets.transforms.redact.rules import (
-    REMEMBERED,
-    REMEMBERED_LENGTH,
-    Edit,
-    Key,
-    Redacted,
-    Remembered,
-    Rules,
-    splice,
-)
+from obs_assets.transforms.redact.memory import Memory, Remembered
+from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, splice
 
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NUMBER = r"-?[0-9][0-9.eE+-]*+"
@@ -70,7 +62,7 @@ class Members:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.marks = Marks(rules)
-        self._known: dict[Member, Verdict] = {}
+        self._known: Memory[Member, Verdict] = Memory()
         self._keys = Remembered(lambda literal: rules.key(decode(literal)) if literal else _NO_KEY)
 
     def judge(self, key: str, value: str) -> Verdict:
@@ -97,12 +89,12 @@ class Members:
                     judged.append((member, key))
                     strings.append((text, key.name))
                     continue
-                self._remember(member, verdict)
+                self._known.remember(member, verdict, _length(member))
             verdicts[member] = verdict
         for (member, key), value in zip(judged, self.rules.strings(strings), strict=True):
             if value or key.redacted:
                 verdicts[member] = Verdict(key.redacted, value)
-            self._remember(member, verdicts[member])
+            self._known.remember(member, verdicts[member], _length(member))
         return verdicts
 
     def _judge_special(self, key: Key, literal: str, text: str) -> Verdict | None:
@@ -125,12 +117,10 @@ class Members:
         """A string or number under a secret's key, redacted whole; None if it cannot be one."""
         return self.rules.secret(key, decode(literal), is_number=literal[0] != '"')
 
-    def _remember(self, member: Member, verdict: Verdict) -> None:
-        """Remember what a member came to, one with a long text not: what is held is bounded."""
-        if len(member[0]) + len(member[1]) <= REMEMBERED_LENGTH:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[member] = verdict
+
+def _length(member: Member) -> int:
+    key, value = member
+    return len(key) + len(value)
 
 
 class _Level:
