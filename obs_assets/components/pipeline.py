@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from obs_assets import pipeline, settings
-from obs_assets.components.alerting import alert_definitions
+from obs_assets.components.alerting import stuck_check
 from obs_assets.components.automation import (
     hourly_schedule,
     new_files_sensor,
@@ -20,9 +20,9 @@ from obs_assets.components.landing import landing_assets, landing_job, replay_jo
 from obs_assets.components.resources import archive_resource, resource_key
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
-from obs_assets.components.upkeep import retention_job, retention_schedule, upkeep_job, upkeep_schedule
-from obs_assets.destinations.postgres import PostgresConfig
+from obs_assets.components.upkeep import upkeep_definitions
 from obs_assets.destinations.s3 import S3Config
+from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
 from obs_assets.settings import Settings
@@ -52,19 +52,14 @@ def pipeline_definitions(
         selection=dg.AssetSelection.assets(*stages, *destinations),
         description="Builds an hour, from what has landed to every destination.",
     )
-    has_tables = any(isinstance(block, PostgresConfig) for block in config.enabled_destinations)
-    upkeep = [upkeep_job(hourly, naming)] if has_tables else []
-    retention = [retention_job(hourly, naming)] if config.retention_days else []
     archives = [block for block in config.enabled_destinations if isinstance(block, S3Config)]
+    webhooks = [block for block in config.enabled_destinations if isinstance(block, WebhookConfig)]
     buckets = {key: archive_resource(hourly, block) for block in archives if (key := resource_key(naming, block))}
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        jobs=[landing, replay_job(hourly, naming), job, *upkeep, *retention],
-        schedules=[
-            hourly_schedule(hourly, naming, job),
-            *(upkeep_schedule(naming, each) for each in upkeep),
-            *(retention_schedule(naming, each) for each in retention),
-        ],
+        asset_checks=[stuck_check(hourly, naming, block) for block in webhooks],
+        jobs=[landing, replay_job(hourly, naming), job],
+        schedules=[hourly_schedule(hourly, naming, job)],
         sensors=[
             new_files_sensor(hourly, naming, landing),
             stale_hours_sensor(hourly, naming, job),
@@ -74,7 +69,7 @@ def pipeline_definitions(
         executor=dg.in_process_executor,
         resources={**buckets, **(resources or {})},
     )
-    return dg.Definitions.merge(own, alert_definitions(hourly, naming))
+    return dg.Definitions.merge(own, upkeep_definitions(hourly, naming))
 
 
 class PipelineAttributes(BaseModel, frozen=True, extra="allow"):

@@ -1,83 +1,90 @@
-"""What is kept for a time only: once a day what has expired goes, and what is old is rolled up."""
+"""What happens by the clock, whatever hours there are: tables and frames are looked after, due alerts go out."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from obs_assets.components.keys import Naming
+from obs_assets.destinations.postgres import PostgresConfig
+from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ObsError
 from obs_assets.hourly import HourlyPipeline
 
+_EACH_MINUTE = "* * * * *"
+_AFTER_THE_DAY, _LATER_STILL = "40 0 * * *", "50 0 * * *"
+"""Once a day, after the day's end and before the next hour closes, UTC."""
 
-def upkeep_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
-    """The job ``postgres_upkeep``: what ``obs postgres upkeep`` does."""
 
-    @dg.op(name=naming.job("keep_tables"), out=dg.Out(dg.Nothing))
-    def keep_tables(context: dg.OpExecutionContext) -> None:
+def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions:
+    """The jobs of a pipeline that run by the clock, each with its schedule; only those that have something to do.
+
+    postgres_upkeep: what ``obs postgres upkeep`` does, where there are tables.
+    remove_expired_events: what ``obs expire`` does, where ``retention_days`` is set.
+    dispatch_alerts: what the webhooks left to be sent later, and hours in which nothing happened.
+    """
+    blocks = hourly.config.enabled_destinations
+
+    def look_after_tables() -> Iterator[str]:
         now = datetime.now(UTC)
-        try:
-            for table in hourly.tables():
-                for done in table.upkeep.run(now) or ["Nothing to do."]:
-                    context.log.info("%s: %s", table.key, done)
-        except ObsError as error:  # the next day's run takes up what this one has left
-            raise dg.Failure(str(error), allow_retries=False) from None
+        for table in hourly.tables():
+            for done in table.upkeep.run(now) or ["Nothing to do."]:
+                yield f"{table.key}: {done}"
 
-    @dg.job(
-        name=naming.job("postgres_upkeep"),
-        description="Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat.",
-        executor_def=dg.in_process_executor,
-    )
-    def postgres_upkeep() -> None:
-        keep_tables()
+    def expire() -> list[str]:
+        return hourly.expire(datetime.now(UTC)).sentences()
 
-    return postgres_upkeep
+    def dispatch() -> Iterator[str]:
+        for name, counts in hourly.dispatch_alerts().items():
+            moved = {what: n for what, n in counts.items() if n}
+            yield f"{name}: {moved or 'nothing is due'}"
 
-
-def upkeep_schedule(naming: Naming, job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """``postgres_upkeep_schedule``: once a day, after the day's end and before the next hour closes."""
-    return dg.ScheduleDefinition(
-        name=naming.job("postgres_upkeep_schedule"),
-        job=job,
-        cron_schedule="40 0 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Drops expired leaves and rolls up old ones, each day at 00:40 UTC.",
-    )
-
-
-def retention_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
-    """The job ``remove_expired_events``: what ``obs expire`` does."""
-
-    @dg.op(name=naming.job("expire"), out=dg.Out(dg.Nothing))
-    def expire(context: dg.OpExecutionContext) -> None:
-        try:
-            done = hourly.expire(datetime.now(UTC))
-        except ObsError as error:  # the next day's run takes up what this one has left
-            raise dg.Failure(str(error), allow_retries=False) from None
-        for line in done.sentences():
-            context.log.info(line)
-
-    @dg.job(
-        name=naming.job("remove_expired_events"),
-        description=(
+    jobs = []
+    if any(isinstance(block, PostgresConfig) for block in blocks):
+        told = "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat."
+        jobs.append(_by_clock(naming, "postgres_upkeep", _AFTER_THE_DAY, look_after_tables, description=told))
+    if hourly.config.retention_days:
+        told = (
             "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of "
             "hours that every destination holds. Harmless to repeat."
-        ),
-        executor_def=dg.in_process_executor,
-    )
-    def remove_expired_events() -> None:
-        expire()
+        )
+        jobs.append(_by_clock(naming, "remove_expired_events", _LATER_STILL, expire, description=told))
+    if any(isinstance(block, WebhookConfig) for block in blocks):
+        told = "Judges hours that have closed or stayed empty, and sends alerts that are due."
+        limit = {"dagster/max_runtime": "600"}
+        jobs.append(_by_clock(naming, "dispatch_alerts", _EACH_MINUTE, dispatch, description=told, tags=limit))
+    return dg.Definitions.merge(*jobs) if jobs else dg.Definitions()
 
-    return remove_expired_events
 
+def _by_clock(
+    naming: Naming,
+    name: str,
+    cron: str,
+    work: Callable[[], Iterable[str]],
+    *,
+    description: str,
+    tags: Mapping[str, str] | None = None,
+) -> dg.Definitions:
+    """A job that does some work and logs what it says of it, and the schedule that starts it, on from the start."""
 
-def retention_schedule(naming: Naming, job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """``remove_expired_events_schedule``: once a day."""
-    return dg.ScheduleDefinition(
-        name=naming.job("remove_expired_events_schedule"),
+    @dg.op(name=naming.job(f"do_{name}"), out=dg.Out(dg.Nothing))
+    def do(context: dg.OpExecutionContext) -> None:
+        try:
+            for done in work():
+                context.log.info(done)
+        except ObsError as error:  # the next run takes up what this one has left
+            raise dg.Failure(str(error), allow_retries=False) from None
+
+    @dg.job(name=naming.job(name), description=description, executor_def=dg.in_process_executor, tags=tags)
+    def job() -> None:
+        do()
+
+    schedule = dg.ScheduleDefinition(
+        name=naming.job(f"{name}_schedule"),
         job=job,
-        cron_schedule="50 0 * * *",
+        cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Removes what retention_days no longer keeps, each day at 00:50 UTC.",
+        description=description,
     )
+    return dg.Definitions(jobs=[job], schedules=[schedule])
