@@ -41,6 +41,7 @@ soak: setup ## long proofs: many crashes, many hours
 
 bench: setup ## speed of every stage on a million events, then what Dagster adds to a tiny hour
 	$(BIN)/python bench/stages.py
+	$(BIN)/python bench/carried.py
 	$(BIN)/python bench/peer.py
 	$(BIN)/python bench/redaction.py
 	$(BIN)/python bench/landing.py
