@@ -84,7 +84,9 @@ def read_batch(
     ]
     is_plain = is_unclear & (last - first <= rules.max_event_bytes)
     is_plain[is_plain] &= (view[first[is_plain]] == ord("{")) & (view[last[is_plain] - 1] == ord("}"))
-    is_plain[_lines_at(bounds, [*_undecodable(data), *_to_be_changed(data, rules.unfold), *begun_before])] = False
+    is_plain[_lines_at(bounds, [*_undecodable(data, bounds), *_to_be_changed(data, rules.unfold), *begun_before])] = (
+        False
+    )
     is_unclear[_lines_at(bounds, begun_before)] = True
 
     rows = np.flatnonzero(is_plain)
@@ -192,7 +194,7 @@ def _lines_at(bounds: npt.NDArray[np.int64], positions: npt.ArrayLike) -> npt.ND
     return np.searchsorted(bounds, np.asarray(positions, np.int64), side="right") - 1
 
 
-def _undecodable(data: bytes | bytearray) -> Iterator[int]:
+def _undecodable(data: bytes | bytearray, bounds: npt.NDArray[np.int64]) -> Iterator[int]:
     """A byte in each line that is not UTF-8."""
     position, rest = 0, memoryview(data)
     whole = pa.Array.from_buffers(
@@ -206,7 +208,7 @@ def _undecodable(data: bytes | bytearray) -> Iterator[int]:
             codecs.utf_8_decode(rest[position:], "strict", True)
         except UnicodeDecodeError as error:
             yield position + error.start
-            position = (data.find(b"\n", position + error.start) + 1) or len(data)
+            position = int(bounds[np.searchsorted(bounds, position + error.start, side="right")])
         else:
             return
 

@@ -458,6 +458,7 @@ def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnec
 def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection) -> None:
     """Files read together are read as if each were alone, unfinished ends, marks at the beginning and all."""
     contents = [EVENT + b"\n", b"", b'{"a":', BOM + OTHER, b"[" + EVENT, b"", b"], garb", b'{"b":1}', b'1}\n{"c":1}\n']
+    contents += [b'{"a":"\xc3', b'{"caf\xe9":1}\n' + EVENT]  # a letter that is half written, one of another encoding
     segments = [Segment(number, 100 * number * (number > 3), len(data)) for number, data in enumerate(contents)]
     together = read_batch(connection, b"".join(contents), segments, Rules(MAX_BYTES))
     alone = [
