@@ -455,6 +455,25 @@ def test_no_event_is_blown_up() -> None:
         assert redact_text(event, MASK) == (event, {})
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"to": [f"user{number}@example.com" for number in range(10_000)]},
+        {"seen": {f"user{number}@example.com": "10.0.0.1" for number in range(10_000)}},
+    ],
+    ids=["a list", "keys"],
+)
+def test_an_event_full_of_values_takes_linear_time(event: dict[str, Any]) -> None:
+    """A list of ten thousand addresses took a quarter of a minute, one of an hour's largest events a day."""
+    text = json.dumps(event, separators=(",", ":"))
+    begin = time.thread_time()
+    outcome = next(redact_texts([text], MASK))
+    assert time.thread_time() - begin < 2.0
+    assert (outcome.event, Counter(outcome.types)) == redact_text(text, MASK)
+    assert outcome.event
+    assert "user" not in outcome.event
+
+
 def test_what_nobody_has_meant_does_not_pass() -> None:
     """A value below hundreds of brackets fails the event; brackets alone do not."""
     below = '{"a":' + "[" * 300 + "%s" + "]" * 300 + "}"
@@ -599,11 +618,12 @@ def test_a_path_that_is_cut_off_is_told_once(before: int) -> None:
 
 
 def test_two_keys_with_one_mask_stay_two_keys() -> None:
-    """No member is lost when keys become equal, in their object or with one that was there before."""
-    event, _ = redact_text('{"b***b@x.org":0,"bo.b@x.org":1,"o":{"b.b@x.org":2,"ba.b@x.org":3}}', MASK)
-    told = json.loads(event)
-    assert told.pop("_redaction")
-    assert told == {"b***b@x.org": 0, "b***b@x.org#2": 1, "o": {"b***b@x.org#2": 2, "b***b@x.org#3": 3}}
+    """No member is lost when keys become equal, in their object or with one that was there before, however written."""
+    for there in ('"b***b@x.org":', '"b***b@x.org" : ', r'"b***b\u0040x.org":'):
+        event, _ = redact_text(f'{{{there}0,"bo.b@x.org":1,"o":{{"b.b@x.org":2,"ba.b@x.org":3}}}}', MASK)
+        told = json.loads(event)
+        assert told.pop("_redaction")
+        assert told == {"b***b@x.org": 0, "b***b@x.org#2": 1, "o": {"b***b@x.org#2": 2, "b***b@x.org#3": 3}}
 
 
 def test_a_foreign_mark_is_not_trusted() -> None:

@@ -30,6 +30,9 @@ class Outcome(NamedTuple):
 UNCHANGED = Outcome()
 FAILED = Outcome("{}", recompute=True, failed=True)
 
+MOST_HITS = 20
+"""In one event: each is looked for from the event's beginning, so that with more of them a walk takes less time."""
+
 _SOURCES = frozenset(key.partition(".")[0] for key in SOURCE_KEYS)
 
 String = tuple[str, str, int, int]
@@ -45,9 +48,9 @@ def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
 
     Returns:
         the strings; None unless the event is an object without escapes, where quotes stand only around strings, and
-        each hit lies in one string, or in its key too.
+        each of at most `MOST_HITS` hits lies in one string, or in its key too.
     """
-    if event[:1] != "{" or "\\" in event or MARK in event:
+    if len(hits) > MOST_HITS or event[:1] != "{" or "\\" in event or MARK in event:
         return None
     strings: list[String] = []
     done = 0

@@ -1,5 +1,6 @@
 """The members of an event, one after the other: what each comes to, and what that changes in the event's text."""
 
+import functools
 import json
 import re
 from collections.abc import Collection, Iterable
@@ -23,6 +24,8 @@ _SCALAR = rf"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _FLAT = rf"\[(?:[\s,]*+{_SCALAR})*+\s*+\]|\{{(?:[\s,]*+{_STRING}\s*+:\s*+{_SCALAR})*+\s*+\}}"
 _MEMBERS = re.compile(rf"(?:[\s,]*+{_STRING}\s*+:\s*+(?:{_SCALAR}|{_FLAT})(?=\s*+,))*+")
 """Members of an object, all at once, as far as their values are flat and a comma follows."""
+
+_STRINGS = re.compile(rf"({_STRING})(\s*+:)?")
 
 _DOCUMENT = re.compile(r"\s*[\[{]")
 
@@ -246,8 +249,13 @@ class Walk:
         while level.key not in level.renamed:
             number = level.masks[name] = level.masks.get(name, 0) + 1
             new_name = name if number == 1 else f"{name}#{number}"
-            if f"{json.dumps(new_name)}:" not in self.text:
+            if new_name not in self._names:
                 level.renamed[level.key] = new_name
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        """All keys of the text."""
+        return frozenset(decode(match[1]) for match in _STRINGS.finditer(self.text) if match[2])
 
     def _edit(self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]) -> None:
         start, end = span
