@@ -83,9 +83,9 @@ def parse_hours(text: str) -> list[Hour]:
     Raises:
         ConfigurationError: an end is not an hour, or the range runs backwards.
     """
-    first_key, _, last_key = text.partition("...")
+    first_key, dots, last_key = text.partition("...")
     first = parse_hour(first_key)
-    last = parse_hour(last_key) if last_key else first
+    last = parse_hour(last_key) if dots else first
     if last < first:
         raise ConfigurationError(f"the range {text!r} runs backwards")
     return list(hours_between(first, last.next))

@@ -176,6 +176,23 @@ def test_dead_letters_are_shown_redacted(obs: Obs, events_dir: Path, built: Hour
     assert "hunter3" in json.dumps(raw)
 
 
+def test_a_letter_that_cannot_be_redacted_hides_no_other(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
+    """A number that is none is the most usual letter of all: it is shown, what else it holds is redacted."""
+    (events_dir / "odd[app].jsonl").write_text(
+        '{"n": NaN, "to": "jane@example.com"}\n{"n": 1e999, "password": "hunter2"}\n'
+        f'{{"deep": {"[" * 300}"219-09-9999"{"]" * 300}}}\n{{"n": -Infinity}}\n'
+    )
+    built.land()
+    shown = obs("dead-letters", "show", "--file", "odd[app].jsonl")
+    assert shown.code == 0
+    assert '"n": "NaN", "to": "j***e@example.com"' in shown.out
+    assert '"n": "-Infinity"' in shown.out
+    assert shown.out.count("cannot be redacted") == 2
+    assert "hunter2" not in shown.out
+    assert "219-09" not in shown.out
+    assert "odd[app].jsonl" in obs("dead-letters", "list").out
+
+
 def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
     """What an earlier limit refused is landed in its hour; a second replay has nothing to do."""
     harness.write_events(events_dir / "long.jsonl", [harness.at(HOUR, 7, {"filler": "x" * 3000})])
@@ -242,10 +259,11 @@ def test_redact_shows_what_the_pipeline_would_leave(obs: Obs, tmp_path: Path) ->
 
 
 def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
-    """The line is named, not shown."""
-    (file := tmp_path / "some.jsonl").write_text('{"n": 1}\nCANARY\n')
-    done = obs("redact", str(file))
-    assert (done.code, done.err) == (1, f"obs: line 2 of {file} is not JSON\n")
+    """The line is named, not shown; a mark at the beginning and bytes of another encoding are no riddle."""
+    for line in (b"CANARY", b'{"CANARY": "caf\xe9"}', b"\xff\xfe", b"[" * 100_000):
+        (file := tmp_path / "some.jsonl").write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n' + line + b"\n")
+        done = obs("redact", str(file))
+        assert (done.code, done.out, done.err) == (1, '{"n": 1}\n', f"obs: line 2 of {file} is not JSON in UTF-8\n")
 
 
 def test_redact_names_the_line_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
@@ -284,6 +302,23 @@ def test_validate_can_stay_offline(obs: Obs) -> None:
     assert done.out.count("✓") == 1
 
 
+def test_names_are_printed_as_they_are(obs: Obs, tmp_path: Path) -> None:
+    """Brackets in the name of a file or folder are no markup, whatever stands in them."""
+    (folder := tmp_path / "events [" / "prod] [bold] :smile:").mkdir(parents=True)
+    (file := folder / "defs.yaml").write_bytes(pipeline.file_of("pipeline").read_bytes())
+    assert f"{file} is right" in obs("validate", str(file), "--offline").out
+    assert f"event files in {folder}" in obs("validate", OBS_EVENTS_DIR=str(folder)).out
+    assert str(folder) in obs("status", OBS_EVENTS_DIR=str(folder)).out
+
+
+def test_what_the_system_refuses_is_a_sentence(obs: Obs, tmp_path: Path) -> None:
+    """A data folder that is a file, for example."""
+    (file := tmp_path / "data").touch()
+    done = obs("status", OBS_DATA_DIR=str(file))
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(rf"obs: {file}/\S+: Not a directory\n", done.err)
+
+
 def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
     """A mistake in a pipeline file is misuse: 2, and everything that is wrong at once."""
     (file := tmp_path / "defs.yaml").write_text("attributes:\n  sample: {error_rat: 1}\n  redact: {mode: blur}\n")
@@ -301,6 +336,7 @@ def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
     [
         (["verify", "yesterday"], "'yesterday' is not an hour; write it as Dagster does, for example 2025-12-04-10:00"),
         (["verify", f"{HOUR.next}...{HOUR}"], "runs backwards"),
+        (["verify", f"{HOUR}..."], "'' is not an hour"),
         (["verify", HOUR.key, "--pipeline", "nowhere"], "no pipeline is called 'nowhere'; there are pipeline"),
         (["validate", "/nowhere.yaml"], "cannot read the pipeline file /nowhere.yaml"),
         (["verify"], "Missing argument"),

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
@@ -55,7 +54,7 @@ def firing_alerts(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False)
         group = ", ".join("(none)" if value is None else str(value) for value in row["group"])
         value = "" if row["value"] is None else f"{row['value']:g}"
         since = Hour.of(row["since"]).key
-        table.add_row(*map(escape, (row["rule"], group, row["status"], since, value, row["destination"])))
+        table.add_row(row["rule"], group, row["status"], since, value, row["destination"])
     out.print(table if rows else "no alert fires")
 
 
@@ -72,7 +71,7 @@ def show_alert(
             if as_json:
                 print_json(values)
             else:
-                out.print("\n".join(f"{k}: {v}" for k, v in values.items()), markup=False, highlight=False)
+                out.print("\n".join(f"{k}: {v}" for k, v in values.items()), highlight=False)
             return
     fail(f"there is no dispatch {webhook_id!r}", 1)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from obs_assets import pipeline, settings
 from obs_assets.errors import ConfigurationError, ObsError
@@ -17,8 +18,9 @@ app = typer.Typer(
     help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B.",
 )
 
-# A pipe has no width: what scripts and grep read must not be cut at 80 columns
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+# A pipe has no width: what scripts and grep read must not be cut at 80 columns. No markup: names of files and errors
+# may have brackets.
+out = Console(soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
 
 Pipeline = Annotated[str, typer.Option("--pipeline", help="Which pipeline: the name of its folder below defs/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -33,12 +35,22 @@ def main() -> None:
         fail(str(error), 2)
     except ObsError as error:
         fail(str(error), 1)
+    except (
+        OSError
+    ) as error:  # a disk that is full, a folder that cannot be read: what it says beyond that may be secret
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        fail(f"{where}{error.strerror or type(error).__name__}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """End with one sentence on standard error."""
     typer.echo(f"obs: {message}", err=True)
     sys.exit(code)
+
+
+def verdict(line: str, *, ok: bool) -> Text:
+    """A line with a green or a red mark before it."""
+    return Text.assemble(("✓", "green") if ok else ("✗", "red"), f" {line}")
 
 
 def print_json(value: Any) -> None:

@@ -51,7 +51,7 @@ def backtest_rules(
         return
     if not built:
         raise MissingFrameError(f"no hour of {hours} was built: materialize {block.from_}_events first")
-    out.print(report(rules.name, built, len(asked) - len(built), outcomes, before), markup=False, highlight=False)
+    out.print(report(rules.name, built, len(asked) - len(built), outcomes, before), highlight=False)
 
 
 def _plain(outcome: RuleOutcome) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from obs_assets import pipeline, settings
-from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
+from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json, verdict
 from obs_assets.errors import ObsError
 from obs_assets.hourly import HourlyPipeline
 
@@ -36,10 +36,7 @@ def validate(
         print_json({"checks": lines, "findings": findings})
     else:
         for name, line in lines.items():
-            out.print(
-                f"[{'red' if name in findings else 'green'}]{'✗' if name in findings else '✓'}[/] {name:>18}  {line}",
-                highlight=False,
-            )
+            out.print(verdict(f"{name:>18}  {line}", ok=name not in findings))
     if findings:
         raise typer.Exit(1)
 

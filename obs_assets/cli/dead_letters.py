@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.errors import PermanentError
 from obs_assets.hourly import HourlyPipeline
 
 dead_letters_app = typer.Typer(no_args_is_help=True, help="What could not be read, with file, offset and reason.")
@@ -69,7 +70,7 @@ def show(
         return
     for letter in shown:
         heading = "{file} at {offset:,}, {length:,} bytes, {reason}, first seen {first_seen:%Y-%m-%d %H:%M:%S}"
-        typer.echo(f"{heading.format(**letter)}\n    {letter['text'] or '(no JSON, so not redacted: --raw shows it)'}")
+        typer.echo(f"{heading.format(**letter)}\n    {letter['text'] or '(cannot be redacted: --raw shows it)'}")
     if not shown:
         typer.echo("no dead letters")
 
@@ -95,15 +96,21 @@ def _as_it_is(content: bytes) -> str:
 
 
 def _redacted(content: bytes, hourly: HourlyPipeline) -> str | None:
-    """A letter that is JSON, redacted; None for any other: in a broken one nobody can tell a password by its key."""
+    """A letter that is JSON, redacted; None for any other: in a broken one nobody can tell a password by its key.
+
+    None, too, for one that the redactor would not let pass.
+    """
     from obs_assets.transforms.redact import redact_text
 
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=str)  # what is no number is why it is a letter
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
     key = hourly.settings.hash_key
     secret = key.get_secret_value().encode() if key else None
-    return redact_text(json.dumps(value), hourly.config.redact, secret)[0][:SHOWN_BYTES]
+    try:
+        return redact_text(json.dumps(value), hourly.config.redact, secret)[0][:SHOWN_BYTES]
+    except PermanentError:
+        return None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json, verdict
 from obs_assets.hours import parse_hours
 
 
@@ -15,14 +15,13 @@ def verify(hours: Hours, pipeline_name: Pipeline = "pipeline", as_json: AsJson =
     from obs_assets.verify import verify as verify_hour
 
     hourly = hourly_pipeline(pipeline_name)
-    found = [(hour, verdict) for hour in parse_hours(hours) for verdict in verify_hour(hourly, hour)]
+    verdicts = [(hour, found) for hour in parse_hours(hours) for found in verify_hour(hourly, hour)]
     if as_json:
-        print_json([{"hour": hour.key, "ok": verdict.ok, **asdict(verdict)} for hour, verdict in found])
+        print_json([{"hour": hour.key, "ok": found.ok, **asdict(found)} for hour, found in verdicts])
     else:
-        for hour, verdict in found:
-            mark = "[green]✓[/]" if verdict.ok else "[red]✗[/]"
-            out.print(f"{mark} {hour}  {verdict.store:<16}  {verdict}", highlight=False)
-    if not all(verdict.ok for _, verdict in found):
+        for hour, found in verdicts:
+            out.print(verdict(f"{hour}  {found.store:<16}  {found}", ok=found.ok))
+    if not all(found.ok for _, found in verdicts):
         raise typer.Exit(1)
 
 
@@ -65,9 +64,8 @@ def scan(
         )
     else:
         for hour, findings in found:
-            mark = "[green]✓[/]" if findings.ok else "[red]✗[/]"
-            out.print(f"{mark} {hour}  {findings.store:<16}  {findings}", highlight=False)
+            out.print(verdict(f"{hour}  {findings.store:<16}  {findings}", ok=findings.ok))
             for leftover, count in findings.leftovers.items():
-                out.print(f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False, markup=False)
+                out.print(f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False)
     if not all(findings.ok for _, findings in found):
         raise typer.Exit(1)
