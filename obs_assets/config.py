@@ -1,13 +1,14 @@
 """What every configurable block of a pipeline has in common."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, JsonValue
 
 
-class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True):
+class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False):
     """A strict, immutable block of configuration.
 
     Attributes:
@@ -17,6 +18,20 @@ class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True):
 
     enabled: bool = True
     name: str | None = None
+
+
+def _is_kept(value: JsonValue) -> JsonValue:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        raise ValueError("must not be NaN, Infinity or half a surrogate pair: no destination takes that") from None
+    if b"\\u0000" in text:
+        raise ValueError("must not hold \\u0000: no destination takes that")
+    return value
+
+
+Json = Annotated[JsonValue, AfterValidator(_is_kept)]
+"""What may be put into an event."""
 
 
 def mapping_or_yaml_file(value: Any) -> Any:

@@ -22,7 +22,16 @@ def _compiled(pattern: str) -> str:
     # The one thing that this RE2 takes and DuckDB's does not.
     if re.search(r"(?<!\\)\(\?<", pattern):
         raise ValueError(f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)")
-    return pattern
+    return _closed(pattern, options)
+
+
+def _closed(pattern: str, options: "re2.Options") -> str:
+    """The pattern; a quotation in it that goes on to its end is closed, since other patterns are to follow it."""
+    try:
+        re2.compile(closed := rf"{pattern}\E", options)
+    except re2.error:
+        return pattern
+    return closed
 
 
 def _reason(error: re2.error) -> str:

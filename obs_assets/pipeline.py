@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from jinja2 import Environment, StrictUndefined, TemplateError
+from jinja2 import Environment, StrictUndefined, TemplateError, Undefined
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from obs_assets import settings
+from obs_assets.alerts import AlertRule
 from obs_assets.checks import ChecksConfig
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.postgres import PostgresConfig
@@ -28,9 +29,10 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.sources.files import SourceConfig
-from obs_assets.transforms.enrich import EnrichConfig
+from obs_assets.transforms.enrich import EnrichConfig, Price
 from obs_assets.transforms.filter import FilterConfig
-from obs_assets.transforms.redact import RedactConfig
+from obs_assets.transforms.lookup import GeoIp, Lookup
+from obs_assets.transforms.redact import CustomPattern, RedactConfig
 from obs_assets.transforms.sample import SampleConfig
 
 Stage = Literal["raw_events", "enriched_events", "redacted_events", "sampled_events"]
@@ -47,6 +49,7 @@ CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 2, "re
 """Raised by whoever changes what a stage makes of the same input."""
 
 DEFAULT_PIPELINE = "pipeline"
+_LANDING = ("event_files", "landed_events")
 DEFAULT_ASSET_NAMES = {"postgres": "postgres_events", "s3": "s3_archive", "webhook": "webhook_alerts"}
 ORIGINAL_NAMES = {"postgresql": "postgres"}
 PROCESSORS = {"enricher": "enrich", "pii-redactor": "redact", "filter": "filter", "sampler": "sample"}
@@ -98,7 +101,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
     refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59)
     on_config_change: Literal["mark", "rebuild"] = "mark"
-    retention_days: int | None = Field(30, ge=1)
+    retention_days: int | None = Field(30, ge=1, le=36_500)
     owners: tuple[str, ...] = ()
     checks: ChecksConfig = ChecksConfig()
     source: SourceConfig = SourceConfig()
@@ -121,6 +124,8 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         repeated = [name for name, n in Counter(map(asset_name, self.destinations)).items() if n > 1]
         if repeated:
             raise ValueError(f"two destinations are called {repeated[0]!r}: give each a name of its own")
+        if taken := {*STAGES, *_LANDING}.intersection(map(asset_name, self.destinations)):
+            raise ValueError(f"a destination is called {min(taken)!r}, as another asset is: choose another name")
         return self
 
     @property
@@ -233,11 +238,13 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         ConfigurationError: says file, line, field and the allowed values.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         document = yaml.compose(text)
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"cannot read the pipeline file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not YAML: it is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f":{mark.line + 1}" if mark else ""
@@ -248,6 +255,11 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         return PipelineConfig.model_validate(
             render(values["attributes"], settings.environment() if env is None else env)
         )
+    except _TemplateMistakeError as error:
+        line = _line_of(document, ("attributes", *error.location))
+        raise ConfigurationError(f"{path}:{line}: {'.'.join(map(str, error.location))}: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: something in it is nested too deeply, or an alias in itself") from None
     except ValidationError as error:
         lines = [
             f"{path}:{_line_of(document, ('attributes', *details['loc']))}: {line}"
@@ -270,6 +282,25 @@ def file_of(name: str) -> Path:
     return path
 
 
+class _Loader(yaml.SafeLoader):
+    """Says where a value is that looks like a date or number and is none."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            problem = f"{error}: put it in quotes if it is a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+class _TemplateMistakeError(ConfigurationError):
+    """A template is wrong, at this place."""
+
+    def __init__(self, message: str, location: tuple[int | str, ...]) -> None:
+        super().__init__(message)
+        self.location = location
+
+
 class _Env:
     """``env`` in a template: ``env.NAME`` is None when unset, ``env('NAME', 'default')`` has a default."""
 
@@ -283,21 +314,24 @@ class _Env:
         return self._values.get(name) or default
 
 
-def render(value: Any, env: Mapping[str, str]) -> Any:
+def render(value: Any, env: Mapping[str, str], location: tuple[int | str, ...] = ()) -> Any:
     """Fill in ``{{ env.NAME }}`` anywhere but in an alert's ``summary``, which is filled in when it fires.
 
     Raises:
         ConfigurationError: a template is wrong.
     """
     if isinstance(value, Mapping):
-        return {key: item if key == "summary" else render(item, env) for key, item in value.items()}
+        return {key: item if key == "summary" else render(item, env, (*location, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [render(item, env) for item in value]
+        return [render(item, env, (*location, number)) for number, item in enumerate(value)]
     if isinstance(value, str) and "{{" in value:
         try:
             return _render_text(value, _Env(env))
         except TemplateError as error:
-            raise ConfigurationError(f"the template {value!r} is wrong: {error}") from None
+            raise _TemplateMistakeError(f"the template {value!r} is wrong: {error}", location) from None
+        except Exception as error:  # noqa: BLE001 - it may do anything; what it raises may quote a secret
+            problem = f"the template {value!r} is wrong: {type(error).__name__}"
+            raise _TemplateMistakeError(problem, location) from None
     return value
 
 
@@ -306,7 +340,8 @@ def _render_text(text: str, env: _Env) -> Any:
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - this is no HTML
     lone = re.fullmatch(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", text)
     if lone:
-        return environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
+        found = environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
+        return str(found) if isinstance(found, Undefined) else found  # which says what is undefined
     return environment.from_string(text).render(env=env)
 
 
@@ -322,7 +357,15 @@ def _explain(details: Any) -> str:
         return f"{'.'.join(map(str, path[:-1])) or 'pipeline'}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{field}: type must be one of {', '.join(sorted(DEFAULT_ASSET_NAMES))}"
-    return f"{field or 'pipeline'}: {details['msg'].removeprefix('Value error, ')}"
+    problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
+    return f"{field or 'pipeline'}: {problem}"
+
+
+_PROBLEMS = {
+    "tuple_type": "must be a list",
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "must be a mapping, `name: value`"),
+}
+"""What pydantic says in the words of Python."""
 
 
 def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
@@ -345,6 +388,11 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "postgres": PostgresConfig,
         "s3": S3Config,
         "webhook": WebhookConfig,
+        "rules": AlertRule,
+        "patterns": CustomPattern,
+        "lookups": Lookup,
+        "geoip": GeoIp,
+        "prices": Price,
     }
     model = next(
         (blocks[part] for part in reversed(location) if isinstance(part, str) and part in blocks), PipelineConfig

@@ -55,6 +55,30 @@ def test_the_environment_fills_templates_in(tmp_path: Path) -> None:
         ("  start: yesterday\n", 3, ["start", "2025-12-04-10:00"]),
         ("  redact:\n    enabled: false\n", 3, ["allow_unredacted"]),
         ("  redact:\n    mode: blur\n", 4, ["mode", "'mask', 'hash' or 'remove'"]),
+        (
+            "  destinations:\n    - type: webhook\n      rules:\n        - {levels_: [error]}\n",
+            6,
+            ["did you mean 'levels'"],
+        ),
+        ("  redact:\n    patterns:\n      - {name: a, regex: b, validate: luhn}\n", 5, ["did you mean 'validator'"]),
+        ("  enrich:\n    prices:\n      a: {output_usd: 1}\n", 5, ["output_usd_per_million"]),
+        ("  enrich:\n    static_fields: {a: .nan}\n", 4, ["static_fields.a", "must not be NaN"]),
+        ('  enrich:\n    static_fields: {a: ["\\0"]}\n', 4, ["static_fields.a", "must not hold \\u0000"]),
+        ("  filter:\n    drop_levels: debug\n", 4, ["drop_levels", "must be a list"]),
+        ("  destinations:\n    - type: s3\n      name: a/b\n", 5, ["name", "pattern"]),
+        ("  destinations:\n    - {type: s3, name: raw_events}\n", 2, ["'raw_events', as another asset is"]),
+        ("  destinations:\n    - {type: s3, prefix: ../other}\n", 4, ["prefix", "must not have . or .."]),
+        ("  destinations:\n    - {type: webhook, max_age_hours: .inf}\n", 4, ["max_age_hours"]),
+        ("  source:\n    type: kafka\n", 4, ["source.type", "'event-stream'"]),
+        ("  retention_days: 99999999999\n", 3, ["retention_days"]),
+        ("  source: {}\n  start: 2025-13-01\n", 4, ["not YAML", "month must be in 1..12"]),
+        ('  source:\n    events_dir: "{{ env.X + 1 }}"\n', 4, ["source.events_dir", "is wrong: TypeError"]),
+        ('  owners: [a]\n  source:\n    events_dir: "{{ envX }}"\n', 5, ["'envX' is undefined"]),
+        (
+            "  destinations:\n    - {type: s3}\n    - {type: s3, name: '{{ env.X'}\n",
+            5,
+            ["destinations.1.name", "wrong"],
+        ),
     ],
 )
 def test_a_mistake_names_file_line_field_and_what_is_allowed(
@@ -76,9 +100,10 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> No
     """No traceback for a path that was mistyped."""
     with pytest.raises(ConfigurationError, match="cannot read the pipeline file"):
         pipeline.load(tmp_path / "nowhere.yaml", {})
-    (tmp_path / "defs.yaml").write_text("attributes: [")
-    with pytest.raises(ConfigurationError, match="not YAML"):
-        pipeline.load(tmp_path / "defs.yaml", {})
+    for wrong in (b"attributes: [", b"attributes: {start: caf\xe9}", b"attributes: {source: &a [*a]}"):
+        (tmp_path / "defs.yaml").write_bytes(wrong)
+        with pytest.raises(ConfigurationError, match=r"defs.yaml.*: (not YAML|something in it is nested too deeply)"):
+            pipeline.load(tmp_path / "defs.yaml", {})
 
 
 def test_the_builder_takes_the_originals_names() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from obs_assets.alerts import AlertRule
 from obs_assets.alerts.backtest import RuleOutcome, Simulation, backtest, report
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.config import mapping_or_yaml_file
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.events import Frame
@@ -70,11 +70,9 @@ def _webhook(hourly: HourlyPipeline, name: str) -> WebhookConfig:
 
 def _read(path: Path) -> list[AlertRule]:
     try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not YAML: {getattr(error, 'problem', error)}") from None
+        document = mapping_or_yaml_file(path)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     rules = document.get("rules") if isinstance(document, dict) else document
     try:
         return TypeAdapter(list[AlertRule]).validate_python(rules)

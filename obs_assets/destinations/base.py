@@ -19,10 +19,12 @@ class DestinationConfig(Block, frozen=True):
     """Options that every destination has.
 
     Attributes:
+        name: of the asset, the ledger and the metrics.
         from_: the frame it takes, never one before redaction.
         filter: a filter of its own, applied to that frame.
     """
 
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,100}$")
     from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
     filter: FilterConfig | None = None
 

@@ -103,9 +103,9 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     batch_size: int = Field(10, ge=1, le=10_000)
     rules: tuple[AlertRule, ...] = (AlertRule(),)
     allow_hosts: tuple[str, ...] = ()
-    max_age_hours: float | None = Field(24, ge=0)
-    give_up_after_hours: float = Field(24, gt=0)
-    history_days: int = Field(400, ge=60)  # more than rules can look back, 336 hours, and be silent, 720
+    max_age_hours: float | None = Field(24, ge=0, le=876_000)
+    give_up_after_hours: float = Field(24, gt=0, le=876_000)
+    history_days: int = Field(400, ge=60, le=36_500)  # more than rules can look back, 336 hours, and be silent, 720
 
     @model_validator(mode="before")
     @classmethod

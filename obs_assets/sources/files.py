@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -62,7 +62,7 @@ class SourceConfig(Block, frozen=True):
             waited longest comes first in the next.
     """
 
-    type: str = "event-stream"
+    type: Literal["event-stream"] = "event-stream"
     events_dir: Path | str | None = None
     event_types: tuple[str, ...] = ("all",)
     include: tuple[str, ...] = tuple(
@@ -74,7 +74,7 @@ class SourceConfig(Block, frozen=True):
     max_ratio: int = Field(200, ge=1)
     time_path: str | None = Field(None, pattern=r'^[^."]+(\.[^."]+)*$')
     unfold: tuple[str, ...] = ()
-    seal_after_minutes: int = Field(60, ge=0)
+    seal_after_minutes: int = Field(60, ge=0, le=5_256_000)
     max_files_per_pass: int = Field(20_000, ge=1)
     max_bytes_per_pass: int = Field(4 << 30, ge=1)
 

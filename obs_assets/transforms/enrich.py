@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import duckdb
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, computed_field, model_validator
 
-from obs_assets.config import Block, mapping_or_yaml_file
+from obs_assets.config import Block, Json, mapping_or_yaml_file
 from obs_assets.events import LINEAGE, PROMOTED, SOURCE_KEYS, Frame, append_fields, quote, with_columns
 from obs_assets.transforms.functions import RESERVED, DottedPath, digest, enrich_by
 from obs_assets.transforms.lookup import FieldName, GeoIp, Lookup, register
@@ -78,7 +78,7 @@ class EnrichConfig(Block, frozen=True):
         dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
     ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
 
-    static_fields: dict[FieldName, JsonValue] = Field(default_factory=dict)
+    static_fields: dict[FieldName, Json] = Field(default_factory=dict)
     lookups: tuple[Lookup, ...] = ()
     geoip: tuple[GeoIp, ...] = ()
     function: DottedPath | None = None

@@ -18,6 +18,8 @@ import duckdb
 import duckdb.func
 from pydantic import BaseModel, Field, JsonValue, PrivateAttr, computed_field, field_validator, model_validator
 
+from obs_assets.config import Json
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -52,7 +54,7 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
     key: FieldPath
     column: str = ""
     fields: dict[FieldName, str] = Field(default_factory=dict)
-    default: dict[FieldName, JsonValue] = Field(default_factory=dict)
+    default: dict[FieldName, Json] = Field(default_factory=dict)
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _cells: Any = PrivateAttr(None)
     _names: tuple[str, ...] = PrivateAttr(())

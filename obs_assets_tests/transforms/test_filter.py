@@ -310,6 +310,15 @@ def test_patterns_are_searched_for_in_texts(
         assert verdict(connection, event, config) == ("filtered:pattern" if dropped else None)
 
 
+def test_patterns_do_not_mind_each_other(connection: duckdb.DuckDBPyConnection) -> None:
+    """What each of them may be alone they may be together: groups of one name, a quotation that goes on to the end."""
+    patterns = (r"(?P<who>alice)", r"(?P<who>bob)", r"\Qa.(b", r"x\\Qy", r"\Q(\E\d")
+    config = FilterConfig.model_validate({"drop_patterns": patterns, "drop_low_value": False})
+    said = {"bob": True, "a.(b": True, "a.b": False, r"x\Qy": True, "(1": True, "carol": False}
+    for message, dropped in said.items():
+        assert verdict(connection, {"message": message}, config) == ("filtered:pattern" if dropped else None)
+
+
 def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None:
     """What was dropped before is not judged again, not even by a keep rule, and other columns pass through."""
     frame = redacted(connection, [{"type": "ping"}, {"type": "ping"}]).project(

@@ -34,7 +34,7 @@ class PostgresConfig(DestinationConfig, frozen=True):
     schema_name: str = Field("public", pattern=NAME)
     create_table_if_not_exists: bool = True
     pool_size: int = Field(10, ge=1)
-    retention_days: int | None = Field(None, ge=1)
+    retention_days: int | None = Field(None, ge=1, le=36_500)
     host: str | None = None
     port: int | None = Field(None, ge=1, le=65_535)
     database: str | None = None

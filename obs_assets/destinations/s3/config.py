@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.hours import Hour
@@ -65,6 +65,13 @@ class S3Config(DestinationConfig, frozen=True):
     expected_bucket_owner: str | None = Field(None, pattern=r"^\d{12}$")
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     request_checksums: Literal["auto", "when_supported", "when_required"] = "auto"
+
+    @field_validator("prefix")
+    @classmethod
+    def _stays_below(cls, prefix: str) -> str:
+        if {".", ".."}.intersection(prefix.split("/")):
+            raise ValueError("must not have . or .. for a folder")
+        return prefix
 
     @model_validator(mode="after")
     def _has_use_for_the_key(self) -> Self:
