@@ -89,6 +89,14 @@ def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> N
         assert set(fields_of(frame, 1001, ALL)[""]) == {"common", "rare"}
 
 
+def test_a_hundred_events_show_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the hour, and however deep the field: one of ten events is looked at."""
+    monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 25)
+    events = [{"data": {"n": n, **({"rare": 1} if n % 100 == 7 else {})}} for n in range(10_000)]
+    with duckdb.connect() as connection:
+        assert "data.rare" in fields_of(frame_of(connection, events), len(events), ALL)[""]
+
+
 def test_levels_by_minute_and_cost() -> None:
     """Each event is in the minute in which it happened; what has no level is not hidden; a sample is weighed."""
     events = [
