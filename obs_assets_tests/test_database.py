@@ -1,12 +1,23 @@
 """Connections and migrations, on a real server."""
 
+import contextlib
+import logging
 import time
+import traceback
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import psutil
+import psycopg
 import pytest
+from pydantic import SecretStr
 
+from obs_assets import embedded
 from obs_assets.database import Migration, connections_kept, migrate, session
-from obs_assets.errors import ConfigurationError, PermanentError
+from obs_assets.embedded import process
+from obs_assets.embedded.postgres import server as postgres_of
+from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings, Settings
 from obs_assets_tests.conftest import connect_postgres
 
@@ -74,6 +85,105 @@ def test_a_connection_that_the_server_has_ended_is_not_used_again(server: Postgr
         with connect_postgres(server) as connection:
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
         assert backend(server) != first
+
+
+# -- a server that gives no connection ---------------------------------------------------------------------------------
+
+CANARY = "CANARY9f3c1e5b70"
+ASKS_FOR = {
+    "a wrong password": (
+        {"password": SecretStr(CANARY)},
+        "does not accept user postgres with this password: check POSTGRES_USER and POSTGRES_PASSWORD",
+    ),
+    "no password": (
+        {"password": None},
+        "does not accept user postgres with this password: check POSTGRES_USER and POSTGRES_PASSWORD",
+    ),
+    "somebody unknown": (
+        {"user": "nobody", "password": SecretStr(CANARY)},
+        "does not accept user nobody with this password: check POSTGRES_USER and POSTGRES_PASSWORD",
+    ),
+    "no such database": ({"database": "nowhere"}, "has no database nowhere: create it, or set POSTGRES_DB"),
+    "no such host": (
+        {"host": "nowhere.invalid", "password": SecretStr(CANARY)},
+        "is not to be found: check POSTGRES_HOST",
+    ),
+}
+
+
+def refusal(server: PostgresSettings, caplog: pytest.LogCaptureFixture) -> ObsError:
+    """What is said of a server that gives no connection; its password is in nothing that is printed or logged."""
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ObsError) as raised, session(server):
+        pass
+    said = [str(raised.value), *traceback.format_exception(raised.value), caplog.text, repr(server)]
+    password = server.password.get_secret_value() if server.password else CANARY
+    pieces = {password[start : start + 8] for start in range(len(password) - 7)}
+    assert not [text for text in said if any(piece in text for piece in pieces)]
+    assert str(raised.value).startswith(f"PostgreSQL at {server.host}:{server.port} ")
+    assert raised.value.__cause__ is None
+    return raised.value
+
+
+@pytest.mark.parametrize("name", ASKS_FOR)
+def test_a_server_that_refuses(server: PostgresSettings, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The variable to change is named; nothing is tried again until it is changed."""
+    mistake, sentence = ASKS_FOR[name]
+    error = refusal(server.model_copy(update=mistake), caplog)
+    assert isinstance(error, ConfigurationError)
+    assert str(error).endswith(sentence)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[tuple[PostgresSettings, psutil.Process]]:
+    """A server that a test may stop, and its process."""
+    server = embedded.postgres(tmp_path / "data")
+    pid = process.status(postgres_of(tmp_path / "data")).pid
+    assert pid
+    postmaster = psutil.Process(pid)
+    yield server, postmaster
+    with contextlib.suppress(psutil.NoSuchProcess):
+        postmaster.resume()
+    embedded.stop(tmp_path / "data")
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer(
+    own: tuple[PostgresSettings, psutil.Process], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hangs, refuses the machine, or is gone: within seconds the variables are named, and it may answer later."""
+    server, postmaster = own
+    postmaster.suspend()
+    began = time.monotonic()
+    hangs = refusal(server, caplog)
+    assert time.monotonic() - began < 15
+    postmaster.resume()
+    with connect_postgres(server) as connection:
+        (rules,) = connection.execute("SHOW hba_file").fetchone() or ("",)
+        Path(str(rules)).write_text("host all all 10.255.255.1/32 scram-sha-256\n")
+        connection.execute("SELECT pg_reload_conf()")
+    while is_admitted(server):
+        time.sleep(0.05)
+    stranger = refusal(server, caplog)
+    postmaster.kill()
+    postmaster.wait()
+    gone = refusal(server, caplog)
+    for error in (hangs, gone):
+        assert isinstance(error, TransientError)
+        assert str(error).endswith("does not answer: check POSTGRES_HOST and POSTGRES_PORT, and that it runs")
+    assert isinstance(stranger, ConfigurationError)
+    assert f"does not admit user postgres to database {server.database} from this machine" in str(stranger)
+
+
+def is_admitted(server: PostgresSettings) -> bool:
+    try:
+        connect_postgres(server).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+# -- migrations --------------------------------------------------------------------------------------------------------
 
 
 def test_each_migration_runs_once_and_says_what_it_does(server: PostgresSettings) -> None:
