@@ -2,11 +2,12 @@
 """Take the README's pictures from the real UI: ``make demo KEEP=1`` first, then ``python scripts/pictures.py [HOUR]``.
 
 Opens the demo's Dagster instance (``OBS_DATA_DIR``, ``.obs/demo`` by default) in headless Chromium (Debian's package
-``chromium``) and writes docs/images/*.png. The hour is the demo's last one; a picture that needs a check that fails has
-the newest such evaluation.
+``chromium``) and writes docs/images/*.png. The hour is the demo's last one. So that a check fails, late events of that
+hour have fields that no hour before had; they are landed and the hour is built again, by the commands of the README.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -41,16 +42,39 @@ def main() -> None:
     os.environ.setdefault("OBS_EVENTS_DIR", f"{os.environ['OBS_DATA_DIR']}/events")
     os.environ.update(dagster_home(Path(os.environ["OBS_DATA_DIR"])))
     hour = sys.argv[1] if len(sys.argv) > 1 else last_hour()
+    let_a_check_fail(hour)
     pages = {
-        "lineage": ("/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4", "2600,900"),
-        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1600,1500"),
-        "checks": ("/assets/redacted_events?view=checks&checkDetail=schema_drift", "1600,900"),
+        "lineage": ("/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4", "2280,930"),
+        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1700,1480"),
+        "checks": ("/assets/redacted_events?view=checks&checkDetail=schema_drift", "1600,640"),
     }
     IMAGES.mkdir(parents=True, exist_ok=True)
     with webserver() as address:
         for name, (path, size) in pages.items():
             browse(address + path, f"--window-size={size}", f"--screenshot={IMAGES / name}.png")
             print(IMAGES / f"{name}.png")
+
+
+def let_a_check_fail(hour: str) -> None:
+    """Land events whose fields are new in an hour, unless that was done before, and build it again."""
+    events = Path(os.environ["OBS_EVENTS_DIR"]) / "access-log.jsonl"
+    if "canary" in events.read_text():
+        return
+    event = {"type": "task_completed", "level": "info", "deployment": {"ring": 2, "canary": True}, "duration_ms": "12"}
+    times = [f"{hour[:10]}T{hour[11:14]}{minute:02}:30Z" for minute in range(60)]
+    with events.open("a") as file:
+        file.writelines(json.dumps({"timestamp": at, **event}) + "\n" for at in times)
+    module = ("-m", "obs_assets.definitions")
+    for command in (
+        ("job", "execute", *module, "-j", "land_event_files"),
+        ("asset", "materialize", *module, "--select", "*", "--partition", hour),
+    ):
+        subprocess.run([program("dagster"), *command], cwd=ROOT, check=True, capture_output=True)
+
+
+def program(name: str) -> str:
+    """A program of this environment."""
+    return str(shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"))
 
 
 def browse(url: str, *arguments: str) -> str:
@@ -66,8 +90,7 @@ def webserver() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = shutil.which("dagster-webserver", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    command = [str(program), "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+    command = [program("dagster-webserver"), "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for(f"http://127.0.0.1:{port}/server_info", server)
