@@ -42,7 +42,7 @@ from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry, due, forgettable, note_expiry, remove_chunks, remove_letters
 from obs_assets.stages import Stages
-from obs_assets.store import Store, connect, connect_to_stream, make_private_dir
+from obs_assets.store import Store, connect, connect_to_stream, make_private_dir, told_by_arrow
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
 
@@ -361,12 +361,20 @@ class HourlyPipeline:
         with connect_to_stream(self.store.temp_dir, stream) if stream else self.database.cursor() as connection:
             try:
                 yield connection
-            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-                raise TransientError(f"{work}: {str(error).splitlines()[0]}") from None
-            except (duckdb.Error, UnicodeDecodeError) as error:  # which quotes a text may cut it within a letter
+            except (
+                duckdb.Error,
+                UnicodeDecodeError,
+                OSError,
+            ) as error:  # what quotes a text may cut it within a letter
+                if isinstance(error, OSError) and not told_by_arrow(error):
+                    raise
                 if (failure := failure_in(error)) is not None:
                     raise failure from None
-                raise PermanentError(f"{work}: DuckDB refused the hour ({type(error).__name__})") from None
+                words = f"{error}\n".splitlines()[0]
+                if words.startswith(("IO Error: ", "Out of Memory Error: ")):
+                    raise TransientError(f"{work}: {words}") from None
+                kind = words.partition(":")[0] if isinstance(error, OSError) else type(error).__name__
+                raise PermanentError(f"{work}: DuckDB refused the hour ({kind})") from None
 
     # Destinations
 

@@ -5,13 +5,15 @@ Planning a query takes DuckDB ten times as long as running it on an hour of a fe
 become is the same.
 """
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 
 from obs_assets.events import CONTENT_HASH, HASH_OF_NOTHING, Frame, append_fields, counts_by, quote, with_columns
 from obs_assets.hours import Hour
@@ -28,6 +30,15 @@ from obs_assets.transforms.sample import sample
 
 SMALL = 20_000
 """Events: so many are held in memory, and what they have become is computed once, however often it is read."""
+
+GROUP_BYTES = 16 << 20
+"""Of a row group of large events: it is in memory, some times over."""
+
+SORTED_BYTES, LARGE_EVENT = 64 << 20, 2 << 10
+"""Bytes of large events that are sorted at a time, and from which length on: DuckDB holds much of what it merges."""
+
+_SURELY_SMALL = 256 << 10
+"""Bytes of files, which are at best packed to a 255th: what is in them is not worth a look."""
 
 _HASHED = STAGES[2:]
 """Stages whose frames are offered to destinations: their content is hashed."""
@@ -101,16 +112,21 @@ class Stages:
             sum(one.rows for one in given.values()),
             [str(path) for one in given.values() for path in one.paths],
         )
+        size = _uncompressed_size(paths)
         to_redact = rows if stage == "redacted_events" else 0
         with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
             judged = self._frame(connection, stage, paths, workers)
             # What is read more than once is computed once: by the hours, or by those who count what a sample dropped
-            if (len(given) > 1 or stage == STAGES[-1]) and rows <= SMALL:
+            if rows <= SMALL and (len(given) > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)):
                 judged = _held(connection, judged)
             drops = "dropped_by" in judged.columns
             kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)") if drops else judged
-            parts = ((hour, kept.filter(_within(hour)) if len(given) > 1 else kept) for hour in given)
-            hours = {str(path): hour for hour, path in self.store.write_frames(parts, stage).items()}
+            parts = ((hour, [kept.filter(_within(hour))] if len(given) > 1 else [kept]) for hour in given)
+            if stage == STAGES[0] and len(given) == 1 and size > max(SORTED_BYTES, rows * LARGE_EVENT):
+                parts = ((hour, self._sorted_parts(connection, paths, rows * SORTED_BYTES // size)) for hour in given)
+            group = max(1, rows * GROUP_BYTES // size) if size > GROUP_BYTES else None
+            written = self.store.write_frames(parts, stage, group)
+            hours = {str(path): hour for hour, path in written.items()}
             receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
             # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
             if drops and any(receipt.unaccounted for receipt in receipts.values()):
@@ -175,9 +191,23 @@ class Stages:
             judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter), self.config.sample
         )
 
-    def _landed(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str]) -> Frame:
+    def _sorted_parts(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], rows: int) -> list[Frame]:
+        """The raw frame in parts of so many rows, one after the other: only their places are sorted together."""
+        places = "event_time, row_uid"
+        numbered = connection.read_parquet(list(chunks)).project(
+            f"{places}, row_number() OVER (ORDER BY {places}) AS n"
+        )
+        ends = numbered.filter(f"n % {max(1, rows)} = 0").project(places).order(places).fetchall()
+        edges = [None, *((time.isoformat(), uid) for time, uid in ends), None]
+        return [
+            with_columns(self._landed(connection, chunks, _between(begin, end)), "event_file", "collector")
+            for begin, end in itertools.pairwise(edges)
+        ]
+
+    def _landed(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true") -> Frame:
         """Landed lines in order, each event with ``_source`` and ``_event_file``, as the original's source adds."""
         lines = connection.read_parquet(list(chunks)) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
+        lines = lines.filter(where)
         kind = self.config.source.type
         source = json.dumps({"name": self.config.source.name or kind, "type": kind}, separators=(",", ":"))
         fields = {
@@ -201,6 +231,26 @@ def _held(connection: duckdb.DuckDBPyConnection, frame: Frame) -> Frame:
     """The frame, computed now and kept with the connection."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE held AS {frame.sql_query()}")
     return connection.table("held")
+
+
+def _uncompressed_size(paths: Sequence[str]) -> int:
+    """Bytes of Parquet files before they were compressed; 0 if they are few in any case."""
+    if sum(Path(path).stat().st_size for path in paths) < _SURELY_SMALL:
+        return 0
+    groups = itertools.chain.from_iterable(_row_groups(path) for path in paths)
+    return sum(group.total_byte_size for group in groups)
+
+
+def _row_groups(path: str) -> Iterator[pq.RowGroupMetaData]:
+    stored = pq.read_metadata(path)
+    return map(stored.row_group, range(stored.num_row_groups))
+
+
+def _between(begin: tuple[str, str] | None, end: tuple[str, str] | None) -> str:
+    """SQL: rows after the one and up to the other, by (event_time, row_uid); None is no bound."""
+    after = f"event_time >= '{begin[0]}' AND (event_time > '{begin[0]}' OR row_uid > '{begin[1]}')" if begin else "true"
+    upto = f"event_time <= '{end[0]}' AND (event_time < '{end[0]}' OR row_uid <= '{end[1]}')" if end else "true"
+    return f"{after} AND {upto}"
 
 
 _HOUR = "date_trunc('hour', event_time)"

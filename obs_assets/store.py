@@ -11,9 +11,11 @@ Frames before redaction hold personal data: folders are made for their owner alo
 """
 
 import contextlib
+import itertools
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +127,17 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.IOException) as error:
+        if told_by_arrow(error):
+            raise
         raise ObsError(f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)") from None
+
+
+def told_by_arrow(error: BaseException) -> bool:
+    """Whether an error is DuckDB's: what goes wrong once a stream has begun Arrow tells as an error of the system."""
+    return isinstance(error, OSError) and error.errno is None and _DUCKDBS.match(str(error)) is not None
+
+
+_DUCKDBS = re.compile("[A-Z][A-Za-z ]* Error: ")
 
 
 def _reason(error: OSError | duckdb.IOException) -> str:
@@ -197,13 +209,21 @@ class Store:
             raise MissingFrameError(f"{stage} has no hour {hour}: materialize {stage} for it first")
         return path
 
-    def write_frames(self, frames: Iterable[tuple[Hour, Frame]], stage: str) -> dict[Hour, Path]:
-        """Compute frames of a stage and put each in place atomically; returns their paths. All are on disk then."""
+    def write_frames(
+        self, frames: Iterable[tuple[Hour, Sequence[Frame]]], stage: str, rows: int | None = None
+    ) -> dict[Hour, Path]:
+        """Compute frames of a stage and put each in place atomically; returns their paths. All are on disk then.
+
+        Args:
+            frames: of each hour the frame, or what it is made of, one after the other.
+            stage: of which.
+            rows: of a row group, as for `write_parquet`.
+        """
         paths = {}
-        for hour, frame in frames:
+        for hour, (first, *more) in frames:
             paths[hour] = self.frame_path(stage, hour)
             with replacing(paths[hour], sync_folder=False) as aside:
-                write_parquet(frame, aside)
+                write_parquet(first, aside, *more, rows=rows)
         for folder in {path.parent for path in paths.values()}:
             sync_file(folder)
         return paths
@@ -245,8 +265,10 @@ class Store:
         return receipts
 
 
-def write_parquet(frame: Frame, path: Path) -> None:
-    """Compute a frame into one Parquet file, rows in the frame's order, a row group at a time.
+def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = None) -> None:
+    """Compute frames into one Parquet file, one after the other, rows in their order, a row group at a time.
+
+    A row group, of ``rows`` and `ROW_GROUP_SIZE` at most, is in memory when it is written and when it is read.
 
     DuckDB works ahead on all cores while Arrow encodes. DuckDB's own COPY would collect what its threads make until the
     memory limit stops them: with two threads and frames larger than that it is slower than with one.
@@ -254,9 +276,10 @@ def write_parquet(frame: Frame, path: Path) -> None:
     Snappy: of the codecs it takes the least time to write an hour (an eighth less than LZ4, a third less than
     Zstandard), for a file a tenth larger than LZ4's; these files are read back within minutes.
     """
-    batches = frame.to_arrow_reader(ROW_GROUP_SIZE)
+    readers = (part.to_arrow_reader(min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE)) for part in (frame, *more))
+    batches = next(readers)
     repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
     options: dict[str, Any] = {"compression": "snappy", "use_dictionary": repeated, "store_schema": False}
     with pq.ParquetWriter(path, batches.schema, write_statistics=["event_time"], **options) as file:
-        for batch in batches:
+        for batch in itertools.chain(batches, itertools.chain.from_iterable(readers)):
             file.write_batch(batch)

@@ -10,12 +10,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets.errors import HourBusyError, MissingFrameError, ReceiptError
+from obs_assets import stages, store
+from obs_assets.errors import HourBusyError, MissingFrameError, PermanentError, ReceiptError
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.pipeline import STAGES, Stage
 from obs_assets.receipts import Receipt
 from obs_assets.settings import Settings
+from obs_assets.store import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -97,11 +99,60 @@ def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settin
     assert hourly.build("enriched_events", HOURS[2]).kept == 0
 
 
+def test_an_hour_of_large_events_is_built_in_parts(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents' events have tens of kilobytes: an hour that DuckDB cannot sort at once is the same in parts."""
+    for file in range(4):
+        events = [
+            harness.at(HOUR, 7 * n % 900, {"n": n, "mail": "jane@example.com", "text": f"{n} and so on, " * 2_000})
+            for n in range(file, 4_000, 4)
+        ]
+        harness.write_events(tmp_path / "events" / f"{file}.jsonl", events)
+    hourly = landed(tmp_path / "events", settings, enrich={}, filter=None)
+    whole = {
+        stage: (hourly.build(stage, HOUR), pq.read_table(hourly.store.frame_path(stage, HOUR))) for stage in STAGES
+    }
+    monkeypatch.setattr(stages, "SORTED_BYTES", 8 << 20)
+    monkeypatch.setattr(stages, "GROUP_BYTES", 4 << 20)
+    with connect(hourly.store.temp_dir, memory_limit="100MB", threads=2) as little:
+        hourly.__dict__["database"] = little
+        for stage, (receipt, frame) in whole.items():
+            assert but_for_bytes(hourly.build(stage, HOUR)) == but_for_bytes(receipt)
+            path = hourly.store.frame_path(stage, HOUR)
+            assert pq.read_table(path).equals(frame), stage
+            groups = pq.read_metadata(path)
+            assert max(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)) < 6 << 20
+
+
 def fails_in_the_second_hour(rows: pd.DataFrame) -> pd.DataFrame:
     """A function of a user's that cannot take some event."""
     if (rows["event_time"] >= HOURS[1].start).any() and (rows["event_time"] < HOURS[1].end).any():
         raise KeyError("of the second hour")
     return rows
+
+
+def fails_at_last(rows: pd.DataFrame) -> pd.DataFrame:
+    """A function of a user's that cannot take the hour's last event."""
+    if rows["event"].str.contains("the last one").any():
+        raise KeyError("jane@example.com")
+    return rows
+
+
+@pytest.mark.parametrize("events", [10, 30_000])
+def test_who_is_to_blame_is_told_however_late(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    """What fails when half of an hour is written is no trouble with the disk; and nothing is left of the hour."""
+    monkeypatch.setattr(store, "ROW_GROUP_SIZE", 2_048)
+    told = [harness.at(HOUR, n * 3_000 // events, {"n": n}) for n in range(events)]
+    harness.write_events(tmp_path / "events" / "a.jsonl", [*told, harness.at(HOUR, 3_599, {"n": "the last one"})])
+    function = f"{__name__}.{fails_at_last.__name__}"
+    hourly = landed(tmp_path / "events", settings, enrich={"function": function})
+    hourly.build("raw_events", HOUR)
+    with pytest.raises(PermanentError, match=rf"^the function {function} raised KeyError; try it"):
+        hourly.build("enriched_events", HOUR)
+    assert not list(hourly.store.frame_path("enriched_events", HOUR).parent.iterdir())
 
 
 def test_what_fails_together_counts_as_not_built(events_dir: Path, settings: Settings) -> None:

@@ -126,7 +126,7 @@ def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
 def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """Rows come back as they were ordered, over several row groups, lightly compressed."""
     frame = connection.sql("SELECT (range * 7919) % 200_003 AS n FROM range(200_003)").order("n")
-    path = Store(tmp_path).write_frames([(HOUR, frame)], "raw_events")[HOUR]
+    path = Store(tmp_path).write_frames([(HOUR, [frame])], "raw_events")[HOUR]
     assert path == tmp_path / "frames" / "raw_events" / "2025120410.parquet"
     assert pq.read_table(path)["n"].to_pylist() == list(range(200_003))
     metadata = pq.read_metadata(path)
