@@ -17,7 +17,7 @@ from obs_assets.sources.log import FileReceipt, LandingLog
 from obs_assets.sources.replay import open_rows
 
 START = parse_hour("2031-01-01-00:00")
-NEVER = 1 << 30
+NEVER = 5_256_000
 """Minutes after which an unfinished end is given up: the clock of these tests is not that of the files."""
 
 NOW = datetime(2031, 5, 6, 12, 0, tzinfo=UTC)
