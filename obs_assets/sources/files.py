@@ -8,13 +8,10 @@ bytes is a copy, if it is the same from end to end or at least `HEAD_BYTES` long
 """
 
 import functools
-import gzip
 import hashlib
 import io
 import os
 import stat
-import sys
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -28,18 +25,13 @@ from pydantic import Field, field_validator
 from obs_assets.config import Block
 from obs_assets.errors import ConfigurationError
 from obs_assets.sources import bucket
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, unpacked
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 4096
 KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
-COMPRESSIONS = (".gz", ".zst")
 _OTHER_COMPRESSIONS = (".xz", ".bz2", ".lz4", ".zip")
 
 
@@ -278,9 +270,8 @@ class Content:
         self.fault: str | None = None
         self._raw = file.open()
         self._suffix = _compression(file.path)
-        self._unpacked: gzip.GzipFile | zstd.ZstdFile | None = None
-        if self._suffix:
-            self._unpacked = gzip.GzipFile(fileobj=self._raw) if self._suffix == ".gz" else zstd.ZstdFile(self._raw)
+        self._blocks = unpacked(self._raw, self._suffix) if self._suffix else None
+        self._position, self._rest = 0, b""
 
     def __enter__(self) -> "Content":
         return self
@@ -292,50 +283,53 @@ class Content:
 
     def close(self) -> None:
         """Close the file."""
-        if self._unpacked:
-            self._unpacked.close()
         self._raw.close()
 
     def seek(self, offset: int) -> None:
         """Go to a byte."""
-        if self._unpacked is None:
+        if self._blocks is None:
             self._raw.seek(offset)
             return
-        if offset < self._unpacked.tell():
-            self.fault = None
-            self._unpacked.seek(0)
-        while (ahead := offset - self._unpacked.tell()) > 0 and self._read_compressed(self._unpacked, ahead):
+        if offset < self._position:
+            self._raw.seek(0)
+            self._blocks = unpacked(self._raw, self._suffix)
+            self._position, self._rest, self.fault = 0, b"", None
+        while (ahead := offset - self._position) > 0 and self._next(ahead):
             pass
 
     def read(self, length: int) -> bytes:
         """The next bytes; fewer than ``length`` only at the end or before a fault."""
-        if self._unpacked is None:
+        if self._blocks is None:
             return self._raw.read(length)
         blocks = []
-        while length > 0 and (block := self._read_compressed(self._unpacked, length)):
+        while length > 0 and (block := self._next(length)):
             blocks.append(block)
             length -= len(block)
         return b"".join(blocks)
 
     def read_into(self, space: memoryview) -> int:
         """Fill a space with the next bytes; how many there were, fewer than fit only at the end or before a fault."""
-        if self._unpacked is None:
+        if self._blocks is None:
             return self._raw.readinto(space)
-        block = self.read(len(space))
-        space[: len(block)] = block
-        return len(block)
+        filled = 0
+        while filled < len(space) and (block := self._next(len(space) - filled)):
+            space[filled : filled + len(block)] = block
+            filled += len(block)
+        return filled
 
-    def _read_compressed(self, stream: "gzip.GzipFile | zstd.ZstdFile", length: int) -> bytes:
-        """A block; unlike ``read``, what comes before a fault is not lost."""
-        if self.fault:
-            return b""
-        try:
-            return stream.read1(min(length, _BLOCK))
-        except EOFError:
-            self.fault = f"unfinished {self._suffix}"
-        except (gzip.BadGzipFile, zlib.error, zstd.ZstdError):
-            self.fault = f"damaged {self._suffix}"
-        return b""
+    def _next(self, length: int) -> bytes:
+        """At most so many of the next bytes of a compressed file; none at its end or at a fault."""
+        block = self._rest
+        if not block and self._blocks and not self.fault:
+            try:
+                block = next(self._blocks, b"")
+            except EOFError:
+                self.fault = f"unfinished {self._suffix}"
+            except DamagedError:
+                self.fault = f"damaged {self._suffix}"
+        taken, self._rest = block[:length], block[length:]
+        self._position += len(taken)
+        return taken
 
 
 def _compression(path: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from obs_assets import store
 from obs_assets.sources import landing
-from obs_assets.sources.files import COMPRESSIONS, zstd
+from obs_assets.sources.unpack import COMPRESSIONS, zstd
 from obs_assets_tests.sources.place import Place, event, text
 
 NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]

@@ -9,8 +9,9 @@ import pytest
 from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.settings import Settings
 from obs_assets.sources import bucket, landing
-from obs_assets.sources.files import Listing, SourceConfig, list_files, zstd
+from obs_assets.sources.files import Listing, SourceConfig, list_files
 from obs_assets.sources.landing import LandingReport
+from obs_assets.sources.unpack import zstd
 from obs_assets_tests.sources.place import Place, events, text
 
 if TYPE_CHECKING:

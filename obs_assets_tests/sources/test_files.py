@@ -13,7 +13,8 @@ import pytest
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.sources import files, landing
-from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files, zstd
+from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files
+from obs_assets.sources.unpack import zstd
 from obs_assets_tests.sources.place import Place, event, events, text
 
 HEADER = f'{{"time": "2031-05-06T00:00:00Z", "banner": "{"=" * 2 * HEAD_BYTES}"}}'

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -97,7 +97,7 @@ def level(event: Event) -> str | None:
 
 
 def has_error(event: Event) -> bool:
-    return first(event, "error") not in (None, "", "false", "0") or first(event, "error_message") not in (None, "")
+    return any(first(event, key) not in (None, "", "false", "0") for key in ("error", "error_message"))
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -216,6 +216,7 @@ CONFIGS = st.builds(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS)
+@example(told=[{"error_message": False}], config=FilterConfig(filter_mode="allowlist", keep_patterns=("staging",)))
 def test_events_are_judged_as_the_reference_does(
     connection: duckdb.DuckDBPyConnection, told: list[Event], config: FilterConfig
 ) -> None:
