@@ -1,8 +1,8 @@
 """Functions of users, named by dotted path: what they are given of a frame, and what of it they may change.
 
 A function sees batches of at most 2,048 rows as a `pandas.DataFrame` with Arrow-backed types, one batch at a time. It
-has to be pure: the same rows, the same outcome, however they are cut into batches. What it raises reaches nobody's log:
-it may quote an event.
+has to be pure: the same rows, the same outcome, however they are cut into batches, one of which may hold rows of
+several hours. What it raises reaches nobody's log: it may quote an event.
 """
 
 import hashlib
