@@ -37,25 +37,37 @@ _NEVER_TWICE = ("event", "row_uid", "line")
 """Columns of which a dictionary would be as long as they are."""
 
 
-def connect(temp_dir: Path, *, memory_limit: str = "1GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
+MOST_THREADS = 8
+"""Of a connection: each holds a part of what is read and sorted, whatever the memory limit."""
+
+
+def memory_for(threads: int) -> str:
+    """What DuckDB may hold with so many threads: eight that share 1 GB cannot sort an hour of a million events."""
+    return f"{max(1000, 256 * threads)}MB"
+
+
+def connect(
+    temp_dir: Path, *, memory_limit: str | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with bounded memory that never reaches out to the network.
 
     Args:
         temp_dir: where it spills what exceeds ``memory_limit``. Protected: frames before redaction pass through it.
-        memory_limit: what DuckDB may hold.
-        threads: all cores by default.
+        memory_limit: what DuckDB may hold; by default `memory_for` its threads.
+        threads: all cores by default, `MOST_THREADS` at most.
     """
     options: dict[str, str | bool | int | float | list[str]] = {
         "temp_directory": str(make_private_dir(temp_dir)),
-        "memory_limit": memory_limit,
         "autoinstall_known_extensions": False,
         "preserve_insertion_order": True,
         "TimeZone": "UTC",
     }
-    if threads:
-        options["threads"] = threads
     connection = duckdb.connect(config=options)
-    connection.execute("SET enable_progress_bar = false")
+    if threads is None:
+        ((cores,),) = connection.sql("SELECT current_setting('threads')").fetchall()
+        threads = min(cores, MOST_THREADS)
+    limit = memory_limit or memory_for(threads)
+    connection.execute(f"SET threads = {threads}; SET memory_limit = '{limit}'; SET enable_progress_bar = false")
     return connection
 
 

@@ -123,6 +123,19 @@ def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
     assert mode(tmp_path / "spill") == 0o700
 
 
+@pytest.mark.parametrize("most", [1, 64])
+def test_a_machine_of_many_cores_is_not_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Threads have a limit, and memory grows with them: 8 that share 1 GB cannot sort an hour of a million events."""
+    asked = "SELECT current_setting('threads'), current_setting('memory_limit')"
+    monkeypatch.setattr(store, "MOST_THREADS", most)
+    with connect(tmp_path) as opened:
+        ((threads, memory),) = opened.sql(asked).fetchall()
+    assert threads == min(most, len(os.sched_getaffinity(0)))
+    with connect(tmp_path, memory_limit=store.memory_for(threads), threads=16) as opened:
+        assert opened.sql(asked).fetchall() == [(16, memory)]
+    assert [store.memory_for(threads) for threads in (1, 2, 4, 8)] == ["1000MB", "1000MB", "1024MB", "2048MB"]
+
+
 def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     """Rows come back as they were ordered, over several row groups, lightly compressed."""
     frame = connection.sql("SELECT (range * 7919) % 200_003 AS n FROM range(200_003)").order("n")

@@ -60,7 +60,7 @@ from obs_assets.sources.times import (
     time_text,
     usual_place,
 )
-from obs_assets.store import connect, explained, sync_file
+from obs_assets.store import MOST_THREADS, connect, explained, sync_file
 
 _T = TypeVar("_T")
 
@@ -68,7 +68,7 @@ BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
 
 _FIRST_BYTES = 2 << 20
-_THREADS = max(1, (os.cpu_count() or 1) - 1)  # of DuckDB: reading and writing take turns with it
+_THREADS = max(1, min(MOST_THREADS, os.cpu_count() or 1) - 1)  # of DuckDB: reading and writing take turns with it
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
