@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.events import CONTENT_HASH, HASH_OF_NOTHING, Frame, append_fields, counts_by, quote, with_columns
@@ -234,11 +235,13 @@ def _held(connection: duckdb.DuckDBPyConnection, frame: Frame) -> Frame:
 
 
 def _uncompressed_size(paths: Sequence[str]) -> int:
-    """Bytes of Parquet files before they were compressed; 0 if they are few in any case."""
-    if sum(Path(path).stat().st_size for path in paths) < _SURELY_SMALL:
+    """Bytes of Parquet files before they were compressed; 0 if they are few in any case, or damaged."""
+    try:
+        if sum(Path(path).stat().st_size for path in paths) < _SURELY_SMALL:
+            return 0
+        return sum(group.total_byte_size for path in paths for group in _row_groups(path))
+    except (OSError, pa.ArrowException):  # who reads them says so
         return 0
-    groups = itertools.chain.from_iterable(_row_groups(path) for path in paths)
-    return sum(group.total_byte_size for group in groups)
 
 
 def _row_groups(path: str) -> Iterator[pq.RowGroupMetaData]:

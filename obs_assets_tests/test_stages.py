@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_assets import stages, store
-from obs_assets.errors import HourBusyError, MissingFrameError, PermanentError, ReceiptError
+from obs_assets.errors import HourBusyError, MissingFrameError, ObsError, PermanentError, ReceiptError
 from obs_assets.hourly import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.pipeline import STAGES, Stage
@@ -130,6 +130,17 @@ def fails_in_the_second_hour(rows: pd.DataFrame) -> pd.DataFrame:
     if (rows["event_time"] >= HOURS[1].start).any() and (rows["event_time"] < HOURS[1].end).any():
         raise KeyError("of the second hour")
     return rows
+
+
+@pytest.mark.parametrize("damage", [b"", b"no Parquet" * 100_000])
+def test_a_landed_chunk_that_is_lost_is_an_error_of_ours(events_dir: Path, settings: Settings, damage: bytes) -> None:
+    """Gone, or overwritten, however large: the hour fails in a sentence, without a traceback."""
+    hourly = landed(events_dir, settings)
+    for chunk in hourly.log.chunk_paths(hourly.landed().hour(HOUR)):
+        chunk.write_bytes(damage) if damage else chunk.unlink()
+    with pytest.raises(ObsError, match=r"^raw_events 2025-12-04-10:00: "):
+        hourly.build("raw_events", HOUR)
+    assert list(hourly.build_together("raw_events", HOURS)) == []
 
 
 def fails_at_last(rows: pd.DataFrame) -> pd.DataFrame:
