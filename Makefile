@@ -34,7 +34,7 @@ test-fast: setup ## the quick tests, under a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not system and not soak"
 
 test-system: setup ## tests that need root or Debian packages (browser, strace, tmpfs)
-	$(BIN)/python -m pytest -m "system and not soak"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "system and not soak"
 
 soak: setup ## long proofs: many crashes, many hours
 	$(BIN)/python -m pytest -m soak --timeout=14400

@@ -1,12 +1,20 @@
-"""Where a value could have leaked to: everything that a deployment has stored, printed, answered or sent, as bytes."""
+"""Where a value could have leaked to: everything that a deployment has stored, printed, answered or sent, as bytes.
 
+A message may have cut a value short: what is searched for are pieces of it.
+"""
+
+import contextlib
 import gzip
+import secrets
+import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import LiteralString
 
+import psutil
 import psycopg
+import re2
 from psycopg import sql
 
 from obs_assets_tests import harness
@@ -39,9 +47,78 @@ _ANSWERS = """
 }"""
 """What the UI's pages ask for."""
 
+SECRETS = {
+    name: f"CANARY{secrets.token_hex(12)}"
+    for name in ("WEBHOOK_URL", "WEBHOOK_AUTH_TOKEN", "WEBHOOK_API_KEY", "WEBHOOK_HMAC_SECRET", "OBS_HASH_KEY")
+}
+"""Part of the environment of all three processes."""
 
-def everything(deployment: Deployment, sent: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+# -- what is searched for ----------------------------------------------------------------------------------------------
+
+LONG, NUMBER, SHORT = 12, 10, 8
+"""Characters of a piece: of a value of twice as many or more, of one without letters, of another."""
+
+
+def pieces(value: str) -> set[str]:
+    """What shows that this value was there, whole or cut; digits are in every file, so that more of them are needed."""
+    size = LONG if len(value) >= 2 * LONG else SHORT if any(map(str.isalpha, value)) else NUMBER
+    return {value[start : start + size] for start in range(max(1, len(value) - size + 1))}
+
+
+def secrets_of(deployment: Deployment) -> list[str]:
+    """What its processes know, without the word that all of it begins with."""
+    passwords = [deployment.env[name] for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")]
+    passwords.append(str(psycopg.conninfo.conninfo_to_dict(deployment.dsn)["password"]))
+    return [*(value.removeprefix("CANARY") for value in SECRETS.values()), *passwords]
+
+
+def leaks(places: Mapping[str, bytes], planted: Sequence[str]) -> set[str]:
+    """Where a piece of what was planted is; by its number, so that no message shows the value itself."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.max_mem = 1 << 28
+    wanted = {piece: number for number, value in enumerate(planted) for piece in pieces(value)}
+    search = re2.compile("|".join(re2.escape(piece) for piece in wanted).encode(), options)
+    return {
+        f"{wanted[match.group().decode()]}: {name}"
+        for name, content in places.items()
+        for match in search.finditer(content)
+    }
+
+
+# -- where it is searched for ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def watched_processes() -> Iterator[set[str]]:
+    """The arguments of every process that runs meanwhile, as anybody on the machine sees them."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    seen.add("\0".join(process.cmdline()))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watching.join()
+
+
+def everything(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
     """Name and content of each place."""
+    yield from stored(deployment)
+    for command in (["status"], ["dead-letters", "list"], ["dead-letters", "show"], ["alerts", "list"], ["metrics"]):
+        yield f"obs {' '.join(command)}", harness.run("obs", *command, env=deployment.env).said.encode()
+
+
+def stored(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each place but what commands say."""
     yield from _files(deployment.logs, deployment.events_dir)
     yield from _tables("Dagster's database", deployment.dsn)
     server = deployment.machine.postgres
@@ -55,10 +132,8 @@ def everything(deployment: Deployment, sent: Iterable[bytes]) -> Iterator[tuple[
     )
     for key, body in harness.objects(deployment.machine).items():
         yield f"object {key}", gzip.decompress(body) if key.endswith(".gz") else body
-    yield "GraphQL", repr(deployment.graphql(_ANSWERS)).encode()
-    yield "the webhook", b"\n".join(sent)
-    for command in (["status"], ["dead-letters", "list"], ["dead-letters", "show"], ["alerts", "list"], ["metrics"]):
-        yield f"obs {' '.join(command)}", harness.run("obs", *command, env=deployment.env).said.encode()
+    yield "GraphQL", repr(deployment.graphql_patiently(_ANSWERS)).encode()
+    yield "the webhook", b"\n".join(request.body for request in deployment.receiver.requests)
 
 
 def _files(folder: Path, events_dir: Path) -> Iterator[tuple[str, bytes]]:

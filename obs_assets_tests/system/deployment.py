@@ -22,6 +22,7 @@ import psycopg
 import yaml
 
 from obs_assets import pipeline
+from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import process
 from obs_assets.embedded.dagster_home import SETTINGS, URL_VARIABLE
 from obs_assets.embedded.postgres import server as postgres_of
@@ -96,12 +97,14 @@ class Deployment:
         events_dir: where programs write their events.
         env: what all three get.
         logs: a folder with what each has printed.
+        receiver: gets the alerts.
     """
 
     machine: Settings
     events_dir: Path
     env: dict[str, str]
     logs: Path
+    receiver: Receiver
     ports: dict[str, int] = field(default_factory=lambda: {"code": free_port(), "web": free_port()})
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
@@ -175,6 +178,15 @@ class Deployment:
         assert "errors" not in found, found["errors"][0]["message"]
         return found["data"]
 
+    def graphql_patiently(self, query: str, **variables: Any) -> Any:
+        """What is started again, code server or database, is found by the webserver after a moment."""
+
+        def ask() -> Any:
+            with contextlib.suppress(urllib.error.HTTPError):
+                return self.graphql(query, **variables)
+
+        return wait_for("the webserver answers", ask, pause_s=1)
+
     def launch(self, hour: Hour, **tags: str) -> str:
         """Materialize an hour as the UI's button does; returns the run's id."""
         selector = {
@@ -191,12 +203,9 @@ class Deployment:
         }
         answers: list[dict[str, Any]] = []
 
-        def launched() -> bool:  # a code server that was started again is found by the webserver after a moment
-            try:
-                answers.append(self.graphql(_LAUNCH, params=params)["launchRun"])
-            except urllib.error.HTTPError as error:
-                answers.append({"__typename": str(error)})
-            return answers[-1]["__typename"] == "LaunchRunSuccess"
+        def launched() -> bool:
+            answers.append(self.graphql_patiently(_LAUNCH, params=params)["launchRun"])
+            return bool(answers[-1]["__typename"] == "LaunchRunSuccess")
 
         wait_for("the run is launched", launched, pause_s=1)
         return str(answers[-1]["run"]["runId"])
@@ -257,6 +266,13 @@ class Deployment:
         """When runs began and ended, in the order of their beginning."""
         query: LiteralString = "SELECT start_time, end_time FROM runs WHERE run_id = ANY(%s) ORDER BY start_time"
         return [(float(start), float(end)) for start, end in self.sql(query, list(run_ids))]
+
+    def refused(self, run_id: str, why: str) -> set[str]:
+        """The steps of a run that failed for this reason."""
+        failed: LiteralString = """
+            SELECT step_key FROM event_logs
+            WHERE run_id = %s AND dagster_event_type = 'STEP_FAILURE' AND strpos(event, %s) > 0"""
+        return {step for (step,) in self.sql(failed, run_id, why)}
 
     def reserved_runs(self) -> bool:
         """Whether a tick has decided on runs and not launched all of them."""
