@@ -125,7 +125,7 @@ class Stages:
             parts = ((hour, [kept.filter(_within(hour))] if len(given) > 1 else [kept]) for hour in given)
             if stage == STAGES[0] and len(given) == 1 and size > max(SORTED_BYTES, rows * LARGE_EVENT):
                 parts = ((hour, self._sorted_parts(connection, paths, rows * SORTED_BYTES // size)) for hour in given)
-            group = max(1, rows * GROUP_BYTES // size) if size > GROUP_BYTES else None
+            group = max(1, rows * GROUP_BYTES // size) if size > max(GROUP_BYTES, rows * LARGE_EVENT) else None
             written = self.store.write_frames(parts, stage, group)
             hours = {str(path): hour for hour, path in written.items()}
             receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
