@@ -50,8 +50,11 @@ from obs_assets.sources.files import (
 )
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
+from obs_assets.sources.seen_times import seen_times
 from obs_assets.sources.times import (
+    EARLIEST,
     EVENT_TIME,
+    MAX_AHEAD,
     TIME_FIELDS,
     TIME_FROM,
     TIME_REASON,
@@ -102,6 +105,7 @@ time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`
 collector: the JSON object of `collector`. line: the event's own text.
 """
 
+_TIMED = pa.schema({"reason": pa.string(), "event_time": pa.timestamp("us", tz="UTC"), "time_from": pa.int8()})
 _OF_LETTER = ["file", "file_offset", "length", "reason", "line"]
 _REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
 _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
@@ -372,6 +376,7 @@ class Pass:
         self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
         self._rows: Counter[str] = Counter()
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
+        self._unsynced: list[Path] = []
 
     def run(self) -> LandingReport:
         """List, read, publish."""
@@ -480,21 +485,25 @@ class Pass:
             connect(self._log.temp_dir, memory_limit="512MB", threads=_THREADS) as connection,
             connection.cursor() as judging,
             pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
-            ThreadPoolExecutor(1) as executor,
+            ThreadPoolExecutor(3) as executor,
         ):
             for file in files:
                 stack.callback(file.close)
-            writing: Future[None] | None = None
+            jobs: list[Future[None]] = []
             for number, batch in enumerate(self._batches(files)):
                 reading = read_batch(judging, batch.data, batch.segments(), self._rules)
                 batch.advance(reading)
-                if writing:
-                    writing.result()
+                _wait(jobs)
+                unsynced, self._unsynced = self._unsynced, []
                 # While a batch is being written the next one is read: neither keeps all cores busy
-                write = functools.partial(self._write_batch, connection, number, batch, reading, files)
-                writing = executor.submit(write, folder=folder, dead_letters=dead_letters)
-            if writing:
-                writing.result()
+                write = functools.partial(self._write_batch, connection, number, reading, files)
+                jobs = [
+                    executor.submit(_sync, unsynced),
+                    executor.submit(batch.digest, reading),
+                    executor.submit(write, folder=folder, dead_letters=dead_letters),
+                ]
+            _wait(jobs)
+            _sync(self._unsynced)
             self._take_copies(files)
         if pq.read_metadata(folder / "dead_letters.parquet").num_rows:
             sync_file(folder / "dead_letters.parquet")
@@ -565,14 +574,12 @@ class Pass:
         self,
         connection: duckdb.DuckDBPyConnection,
         number: int,
-        batch: Batch,
         reading: Reading,
         files: list[Progress],
         *,
         folder: Path,
         dead_letters: pq.ParquetWriter,
     ) -> None:
-        batch.digest(reading)
         rows = self._timed_rows(connection, reading.lines)
         has_hour = pc.is_null(rows["reason"]).to_numpy()
         if not has_hour.all():
@@ -597,19 +604,15 @@ class Pass:
             hour = Hour.of(start)
             chunk = folder / f"{hour.stamp}-{number}.parquet"
             _write_chunk(of_hour, chunk)
-            sync_file(chunk)
+            self._unsynced.append(chunk)
             self._rows[hour.key] += len(of_hour)
             self._chunks[hour.key].append(f"{self._number:08d}/{chunk.name}")
             crash_point("landing.after_chunk")
 
     def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
-        """The events with all columns of a chunk, and ``reason`` where they have no hour."""
-        texts = lines.select(["line"])
-        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
-        usual = usual_place(lines["line"][0].as_py(), self._time_fields) if len(lines) else 0
-        values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        timed = self._not_of_expired(connection.sql(_timed(self._time_fields, usual), params=values).to_arrow_table())
-        connection.unregister("lines")
+        """The events with all columns of a chunk, and ``reason`` where they have no hour; in another order."""
+        lines, timed = self._timed(connection, lines)
+        timed = self._not_of_expired(timed)
         owner = lines["file"].combine_chunks()
         same = pa.array(np.zeros(len(lines), np.int32))
         landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
@@ -628,6 +631,23 @@ class Pass:
             "length": lines["length"],
         }
         return pa.table(columns)
+
+    def _timed(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The events, those first whose time is seen without parsing them, and what `_times` says of each."""
+        earliest, latest = max(self._first_hour.start, EARLIEST), self._began_at + MAX_AHEAD
+        moments, is_seen = seen_times(lines["line"].combine_chunks(), self._time_fields[0], earliest, latest)
+        moments = moments[is_seen]
+        seen = pa.table([pa.nulls(len(moments)), moments, np.zeros(len(moments), np.int8)], schema=_TIMED)
+        if is_seen.all():
+            return lines, seen
+        first, rest = (views.take_rows(lines, np.flatnonzero(rows)) for rows in (is_seen, ~is_seen))
+        texts = rest.select(["line"])
+        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
+        usual = usual_place(rest["line"][0].as_py(), self._time_fields)
+        values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
+        asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
+        connection.unregister("lines")
+        return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
 
     def _not_of_expired(self, timed: pa.Table) -> pa.Table:
         """The rows, those with a reason that came too late for all that their hour has held."""
@@ -691,7 +711,17 @@ class Pass:
         self._log.fold(self._landed)
 
 
-def _timed(fields: Sequence[str], usual: int) -> str:
+def _wait(jobs: list[Future[None]]) -> None:
+    for job in jobs:
+        job.result()
+
+
+def _sync(chunks: list[Path]) -> None:
+    for chunk in chunks:
+        sync_file(chunk)
+
+
+def _times(fields: Sequence[str], usual: int) -> str:
     """SQL for the time of each of ``lines``, from the first of these fields, and ``reason`` where no hour takes it."""
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from

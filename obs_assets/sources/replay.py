@@ -177,7 +177,7 @@ class _Replay(Pass):
 
     def _write_batch(self, *arguments: Any, **options: Any) -> None:
         super()._write_batch(*arguments, **options)
-        files = arguments[4]
+        files = arguments[3]
         beside_events = [letter for letter in self._letters if files[letter.file].events]
         self._letters = []
         super()._write_dead_letters(beside_events, files, options["dead_letters"])

@@ -15,7 +15,7 @@ anything else              dead letter ``time_unreadable``: names of time zones,
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from obs_assets.events import quote
@@ -23,6 +23,9 @@ from obs_assets.sources.json_text import decode_unique
 
 TIME_FIELDS = ("timestamp", "@timestamp", "time", "ts", "event_time", "created_at", "eventTime")
 """Looked at in this order; the first that is there and not null decides."""
+
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+"""What is before it is garbage."""
 
 MAX_AHEAD = timedelta(hours=24)
 """An event further ahead of its landing is garbage, not early."""
@@ -103,7 +106,7 @@ TIME_FROM = f"""CASE
 
 TIME_REASON = f"""CASE
     WHEN event_time IS NULL OR NOT isfinite(event_time) THEN 'time_unreadable'
-    WHEN event_time < '2000-01-01 00:00:00+00'::TIMESTAMPTZ THEN 'time_before_2000'
+    WHEN event_time < '{EARLIEST.isoformat()}'::TIMESTAMPTZ THEN 'time_before_2000'
     WHEN event_time > landed_at + INTERVAL {int(MAX_AHEAD.total_seconds())} SECOND THEN 'time_too_far_ahead'
     WHEN event_time < first_hour THEN 'before_start'
     END"""

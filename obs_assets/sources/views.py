@@ -34,6 +34,29 @@ def of(data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[
     return pa.Array.from_buffers(pa.string_view(), len(views), [None, pa.py_buffer(views), *buffers])
 
 
+def heads(texts: pa.StringViewArray, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """The first bytes of each text, so many, and its length; behind a shorter text lies what comes after it.
+
+    Only of texts that lie in the first buffer: of the others the length is 0.
+    """
+    _, views, data, *_ = texts.buffers()
+    views = np.frombuffer(views, _VIEW)[texts.offset : texts.offset + len(texts)]
+    lengths = np.where((views["buffer"] == 0) & (views["length"] > _WHOLE), views["length"], 0)
+    places = np.where(lengths > 0, views["offset"], 0)
+    data = np.frombuffer(data, np.uint8)
+    end = max(len(data) - width, 0)
+    padded = np.concatenate([data[end:], np.zeros(width, np.uint8)])
+    found = _pieces(data if end else padded, width)[np.minimum(places, end)]
+    at_end = places > end
+    found[at_end] = _pieces(padded, width)[places[at_end] - end]
+    return found.view(np.uint8).reshape(-1, width), lengths
+
+
+def _pieces(data: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.void]:
+    """So many bytes from anywhere: an array whose elements overlap."""
+    return np.ndarray(len(data) - width + 1, f"V{width}", data, strides=(1,))
+
+
 def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringViewArray:
     """Those rows, in this order; Arrow does not do that yet."""
     _, views, *buffers = texts.buffers()

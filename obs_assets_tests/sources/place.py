@@ -26,8 +26,11 @@ _numbers = itertools.count()
 
 
 def event(moment: datetime = NOW, **fields: Any) -> str:
-    """An event that no other is equal to."""
-    return json.dumps({"time": moment.isoformat(), "n": next(_numbers), **fields})
+    """An event that no other is equal to; the time of every other one is seen without parsing it."""
+    number = next(_numbers)
+    written = moment.isoformat()
+    time = {"timestamp": written.replace("+00:00", "Z")} if number % 2 else {"time": written}  # equally long
+    return json.dumps({**time, "n": number, **fields})
 
 
 def events(count: int, moment: datetime = NOW) -> list[str]:

@@ -25,7 +25,7 @@ POINTS += [f"{point}:{n}" for point in ("receipt.before_rename", "frame.after_re
 def is_event(line: str) -> bool:
     """Whether a line is a whole event: not half of one that another was written behind."""
     try:
-        return "time" in json.loads(line)
+        return not {"time", "timestamp"}.isdisjoint(json.loads(line))
     except (ValueError, TypeError):
         return False
 

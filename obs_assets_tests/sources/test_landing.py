@@ -89,15 +89,16 @@ def test_event_without_time_has_that_of_its_landing(place: Place) -> None:
 def test_events_out_of_bounds_are_dead_letters(place: Place) -> None:
     """They keep their bytes, their place and the name of the rule."""
     lines = [
-        event(NOW - timedelta(days=365)),
-        event(NOW + timedelta(days=2)),
-        event(datetime(1999, 1, 1, tzinfo=UTC)),
+        *events(2, NOW - timedelta(days=365)),
+        *events(2, NOW + timedelta(days=2)),
+        *events(2, datetime(1999, 1, 1, tzinfo=UTC)),
         '{"time":"soon"}',
+        '{"timestamp":"soon"}',
     ]
     place.write("a.jsonl", [*lines, event()])
     report = place.land()
     assert dict(report.dead_letters) == dict.fromkeys(
-        ["before_start", "time_too_far_ahead", "time_before_2000", "time_unreadable"], 1
+        ["before_start", "time_too_far_ahead", "time_before_2000", "time_unreadable"], 2
     )
     assert sorted(raw.decode().strip() for _, raw in place.audit().dead()) == sorted(lines)
     assert sum(report.hours.values()) == 1
@@ -541,6 +542,20 @@ def test_a_disk_that_fails_to_flush_lands_nothing_half(place: Place, nth: int) -
     assert "Input/output error" in refused.stderr
     place.land()
     assert place.audit().lines() == sorted(lines)
+
+
+def test_chunks_are_on_disk_before_their_pass_is_published(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, though they are flushed while the next ones are written."""
+    flushed = []
+    for module in (landing, log_module):
+        monkeypatch.setattr(module, "sync_file", lambda path, of=module.__name__: flushed.append((of, path.name)))
+    monkeypatch.setattr(landing, "_FIRST_BYTES", 256)  # the batches after it are larger
+    place.write("a.jsonl", events(100))
+    place.land()
+    chunks = [path.name for path in place.log.passes_dir.glob("*/*.parquet")]
+    assert len(chunks) > 2
+    before = flushed[: next(place for place, (module, _) in enumerate(flushed) if module == log_module.__name__)]
+    assert sorted(name for _, name in before) == sorted(chunks)
 
 
 def test_full_disk_is_an_error_of_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

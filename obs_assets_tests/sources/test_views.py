@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -33,3 +34,14 @@ def test_views_are_the_texts(
     taken = views.take(found[1:], np.array(rows, np.int64) - 1)
     taken.validate(full=True)
     assert taken.to_pylist() == [texts[row] for row in rows]
+
+
+def test_heads_are_those_of_the_first_buffer() -> None:
+    """A text that lies elsewhere, or is kept in its view, has none; at the end of the data zeros follow."""
+    data = [b"the first text|a short one|the last one of them", b"one that lies in another buffer"]
+    edges = [([0, 15, 27], [14, 26, 47]), ([0], [31])]
+    arrays = [views.of(one, np.array(first), np.array(last)) for one, (first, last) in zip(data, edges, strict=True)]
+    heads, lengths = views.heads(pa.chunked_array(arrays).combine_chunks(), 24)
+    assert lengths.tolist() == [14, 0, 20, 0]
+    assert heads[0].tobytes() == data[0][:24]
+    assert heads[2].tobytes() == data[0][27:] + b"\0" * 4
