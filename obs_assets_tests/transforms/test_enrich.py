@@ -370,7 +370,7 @@ def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None
     [
         (None, "enrich.prices: cannot read the file .*prices.yaml: No such file"),
         ("a: {b: [", r"enrich.prices: the file .*prices.yaml, line \d+ is not YAML"),
-        ("", "enrich.prices: .*valid dictionary"),
+        ("", "enrich.prices: must be a mapping"),
         ("{}", "enrich.prices: .*at least 1"),
         ("a: {input_usd_per_million: 1}", "enrich.prices.a.output_usd_per_million: Field required"),
         ("a: {input_usd_per_million: -1, output_usd_per_million: 1}", "enrich.prices.a.input_usd_per_million: "),
