@@ -109,10 +109,8 @@ class Stages:
         Returns:
             the receipts, which are not yet written.
         """
-        rows, paths = (
-            sum(one.rows for one in given.values()),
-            [str(path) for one in given.values() for path in one.paths],
-        )
+        rows = sum(one.rows for one in given.values())
+        paths = [str(path) for one in given.values() for path in one.paths]
         size = _uncompressed_size(paths)
         to_redact = rows if stage == "redacted_events" else 0
         with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
