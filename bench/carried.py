@@ -44,11 +44,12 @@ def main() -> None:
 
 def stages() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     """Each stage with what carries its events, and what builds it."""
-    from obs_assets import pipeline, settings
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets import settings
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+    from obs_assets.hourly.pipeline import STAGES
     from obs_assets.hours import parse_hour
-    from obs_assets.pipeline import STAGES
-    from obs_assets.store import write_parquet
+    from obs_assets.storage.frames import write_parquet
 
     hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
     hour = parse_hour(HOUR)

@@ -33,8 +33,9 @@ def main() -> None:
     """A tiny hour through all seven assets against seven empty assets, interleaved in one process."""
     import dagster as dg
 
-    from obs_assets import embedded, pipeline, pipeline_definitions, settings
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets import embedded, pipeline_definitions, settings
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
     os.environ.update(environment(100))
     events_of(100, files=1)
@@ -67,9 +68,10 @@ def backfill(hours: int, storage: str = "sqlite") -> None:
     """Small hours as one range run, twice, and between the two a run that only records the same events."""
     import dagster as dg
 
-    from obs_assets import embedded, pipeline, pipeline_definitions, settings
+    from obs_assets import embedded, pipeline_definitions, settings
     from obs_assets.embedded.dagster_home import dagster_home
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import Hour
 
     first = Hour(datetime(2025, 6, 1, tzinfo=UTC))

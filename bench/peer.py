@@ -90,8 +90,9 @@ def timed(command: list[str], *, cwd: Path, env: dict[str, str]) -> float:
 
 def whole_way(events_dir: Path) -> None:
     """What the product does with an hour, without its servers: the archive is a folder."""
-    from obs_assets import pipeline, settings
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets import settings
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import parse_hour
 
     archive = {"type": "s3", "bucket": f"file://{DATA / 'peer' / 'archive'}"}

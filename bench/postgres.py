@@ -15,8 +15,7 @@ import duckdb
 from place import DATA, HOUR, events_of, fresh_data_dir, out
 from rich.table import Table
 
-from obs_assets import embedded, events, store
-from obs_assets.database import Connection, connect
+from obs_assets import embedded, events
 from obs_assets.destinations.base import Offer
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.postgres.rows import copy_data, row_of
@@ -24,6 +23,8 @@ from obs_assets.destinations.postgres.table import COLUMNS, INDEXES
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames as store
+from obs_assets.storage.postgres import Connection, connect
 from obs_assets.transforms.enrich import EnrichConfig, enrich
 
 ORIGINAL = """

@@ -25,13 +25,14 @@ from postgres import offer_of
 from rich.progress import track
 from rich.table import Table
 
-from obs_assets import embedded, events, store
-from obs_assets.database import Connection, connect
+from obs_assets import embedded, events
 from obs_assets.destinations.base import Offer
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames as store
+from obs_assets.storage.postgres import Connection, connect
 
 SIZE = DATA / "size"
 SOURCE_ROWS = 250_000

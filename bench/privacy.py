@@ -29,7 +29,7 @@ from place import DATA
 from rich.console import Console
 from rich.table import Table
 
-from obs_assets.leftovers import Scanner, Scope
+from obs_assets.audit.leftovers import Scanner, Scope
 from obs_assets.transforms.redact import RedactConfig, redact_text
 
 out = Console()

@@ -84,8 +84,9 @@ def child(step: str, events: int) -> dict[str, float]:
 
 def hourly():  # type: ignore[no-untyped-def]
     """The default pipeline, but everything is archived."""
-    from obs_assets import embedded, pipeline, settings
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets import embedded, settings
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
     config = pipeline.load(pipeline.file_of("pipeline"))
     return HourlyPipeline(config, embedded.resolve(settings.load()))
@@ -127,7 +128,7 @@ def write_lines(events: int) -> dict[str, float]:
     """The lines that are archived, as a file."""
     from obs_assets.destinations.s3.encode import line_of
     from obs_assets.hours import parse_hour
-    from obs_assets.store import connect
+    from obs_assets.storage.frames import connect
 
     del events
     with connect(DATA / "obs" / "spill") as connection, (DATA / "lines.jsonl").open("wb") as file:
@@ -149,7 +150,7 @@ def _deliver(events: int, options: dict[str, str]) -> dict[str, float]:
     from obs_assets.destinations.s3 import S3Config, S3Destination
     from obs_assets.hours import parse_hour
     from obs_assets.receipts import InputVersion
-    from obs_assets.store import connect_to_stream
+    from obs_assets.storage.frames import connect_to_stream
 
     prefix = f"bench/{time.time_ns()}"
     destination = S3Destination(S3Config(prefix=prefix, compression_level=LEVEL, **options), hourly().s3)

@@ -83,8 +83,9 @@ def child(step: str, events: int) -> dict[str, float]:
 
 def measure_here(steps: list[str], events: int) -> dict[str, float | str]:
     """Run steps in this process; servers are started before the clock."""
-    from obs_assets import embedded, pipeline, settings
-    from obs_assets.hourly import HourlyPipeline
+    from obs_assets import embedded, settings
+    from obs_assets.hourly import pipeline
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import parse_hour
 
     machine = embedded.resolve(settings.load())

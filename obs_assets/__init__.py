@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from obs_assets.components import pipeline_definitions
-    from obs_assets.notebook import read_hour
-    from obs_assets.pipeline import PipelineConfig
+    from obs_assets.hourly.pipeline import PipelineConfig
+    from obs_assets.hourly.read_hour import read_hour
 
 __version__ = "0.1.0"
 __all__ = ["PipelineConfig", "__version__", "pipeline_definitions", "read_hour"]
 
 _HOMES = {
-    "PipelineConfig": "obs_assets.pipeline",
+    "PipelineConfig": "obs_assets.hourly.pipeline",
     "pipeline_definitions": "obs_assets.components",
-    "read_hour": "obs_assets.notebook",
+    "read_hour": "obs_assets.hourly.read_hour",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from obs_assets.errors import ReceiptError
 
 FIELDS, LEVELS_BY_MINUTE, COST = "fields", "levels by minute", "cost"
-"""Among a receipt's details, from ``redacted_events`` on: see `obs_assets.profile`."""
+"""Among a receipt's details, from ``redacted_events`` on: see `obs_assets.hourly.profile`."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Settings of the machine: where data lies and how servers are reached. The only module that reads the environment.
 
-What a pipeline does with events is configured in its YAML file (`obs_assets.pipeline`); what that file leaves open,
-secrets above all, comes from here.
+What a pipeline does with events is configured in its YAML file (`obs_assets.hourly.pipeline`); what that file leaves
+open, secrets above all, comes from here.
 """
 
 import os

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from obs_assets import pipeline
+from obs_assets.audit.verify import Verdict, verify
 from obs_assets.demo.receiver import Received
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES, PipelineConfig
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.store import connect
-from obs_assets.verify import Verdict, verify
+from obs_assets.storage.frames import connect
 from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR
 

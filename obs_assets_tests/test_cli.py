@@ -13,10 +13,11 @@ import boto3
 import pytest
 import typer
 
-from obs_assets import cli, pipeline
+from obs_assets import cli
 from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from obs_assets import pipeline
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import parse_hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness

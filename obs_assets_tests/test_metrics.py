@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from obs_assets.cli.metrics import exposition, measure
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

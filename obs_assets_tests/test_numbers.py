@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
-from obs_assets.store import connect
+from obs_assets.storage.frames import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

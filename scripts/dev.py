@@ -13,7 +13,7 @@ from pathlib import Path
 from obs_assets import embedded, settings
 from obs_assets.embedded.dagster_home import dagster_home
 from obs_assets.errors import ConfigurationError, ObsError
-from obs_assets.store import make_private_dir
+from obs_assets.storage.frames import make_private_dir
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -8,9 +8,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from obs_assets import pipeline, settings
+from obs_assets import settings
 from obs_assets.errors import ConfigurationError, ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -16,10 +16,10 @@ from obs_assets.config import mapping_or_yaml_file
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.events import Frame
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import asset_name, explain
 from obs_assets.hours import Hour, parse_hours
-from obs_assets.pipeline import asset_name, explain
-from obs_assets.store import connect
+from obs_assets.storage.frames import connect
 
 
 @app.command("backtest")

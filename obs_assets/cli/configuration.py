@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from obs_assets import pipeline, settings
+from obs_assets import settings
 from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json, verdict
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.errors import PermanentError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 dead_letters_app = typer.Typer(no_args_is_help=True, help="What could not be read, with file, offset and reason.")
 app.add_typer(dead_letters_app, name="dead-letters")

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from obs_assets import diff as comparison
-from obs_assets import pipeline
+from obs_assets.audit import diff as comparison
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, print_json
 from obs_assets.errors import MissingFrameError
+from obs_assets.hourly import pipeline
 from obs_assets.hours import parse_hours
 
 

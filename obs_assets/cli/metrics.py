@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, print_json
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import parse_hour
-from obs_assets.pipeline import STAGES
 from obs_assets.receipts import Receipt
-from obs_assets.store import replacing
+from obs_assets.storage.frames import replacing
 
 HELP = {
     "obs_landing_age_seconds": "Since the last finished landing pass began.",

@@ -8,7 +8,7 @@ import typer
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.destinations.postgres import PostgresDestination
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 postgres = typer.Typer(
     no_args_is_help=True, help="Make and migrate the tables of events, and keep their leaves in order."

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 _BATCH_BYTES = 4 << 20
 """How much of the file is held at a time."""

@@ -25,7 +25,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Bring archived hours back as landed events, exactly once; then materialize them."""
-    from obs_assets import restore as restoring
+    from obs_assets.hourly import restore as restoring
 
     hourly = hourly_pipeline(pipeline_name)
     source = restoring.archive_of(hourly_pipeline(archive_of) if archive_of else hourly, archive)

@@ -8,7 +8,7 @@ from obs_assets import embedded, settings
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 
 @app.command()

@@ -12,7 +12,7 @@ from obs_assets.hours import parse_hours
 @app.command()
 def verify(hours: Hours, pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
     """Count an hour again in every store and compare contents; exit 1 on any difference."""
-    from obs_assets.verify import verify as verify_hour
+    from obs_assets.audit.verify import verify as verify_hour
 
     hourly = hourly_pipeline(pipeline_name)
     verdicts = [(hour, found) for hour in parse_hours(hours) for found in verify_hour(hourly, hour)]
@@ -40,8 +40,8 @@ def scan(
 
     With other rules and another engine than the redactor's. Types, paths and counts are printed, never a value.
     """
-    from obs_assets.scan import scan as scan_hour
-    from obs_assets.scan import stores
+    from obs_assets.audit.scan import scan as scan_hour
+    from obs_assets.audit.scan import stores
 
     hourly = hourly_pipeline(pipeline_name)
     stores(hourly, places or ())

@@ -6,8 +6,8 @@ import dagster as dg
 
 from obs_assets.components.keys import Naming
 from obs_assets.destinations.base import DestinationConfig
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import asset_name
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import asset_name
 
 STUCK_AFTER = timedelta(hours=1)
 

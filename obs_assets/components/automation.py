@@ -11,9 +11,9 @@ import dagster as dg
 
 from obs_assets.components.keys import Naming
 from obs_assets.errors import ConfigurationError, TransientError
-from obs_assets.hourly import HourlyPipeline, Staleness
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline, Staleness
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES
 from obs_assets.hours import Hour, first_open_hour, parse_hour, parse_hours
-from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES
 
 HOURS_A_TICK = 24
 PARTITION_TAG = "dagster/partition"

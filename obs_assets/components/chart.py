@@ -19,7 +19,8 @@ def chart(levels: Mapping[str, str]) -> str:
     Each line has its own scale: a few errors are to be seen beside a million others.
 
     Args:
-        levels: level → the events of each minute, see `obs_assets.profile.by_minute`. After redaction only: a level is
+        levels: level → the events of each minute, see `obs_assets.hourly.profile.by_minute`. After redaction only: a
+            level is
             text of an event.
     """
     return "\n".join(["```", *_lines(levels), "```"]) if levels else "no events"

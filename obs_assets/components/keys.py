@@ -6,8 +6,8 @@ from functools import cached_property
 
 import dagster as dg
 
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hours import KEY_FORMAT
-from obs_assets.pipeline import PipelineConfig
 
 
 @dataclass(frozen=True)

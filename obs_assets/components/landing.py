@@ -7,7 +7,7 @@ import dagster as dg
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.sources.landing import LandingReport
 
 

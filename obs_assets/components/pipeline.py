@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
-from obs_assets import pipeline, settings
+from obs_assets import settings
 from obs_assets.components.alerting import stuck_check
 from obs_assets.components.automation import (
     hourly_schedule,
@@ -23,8 +23,9 @@ from obs_assets.components.stages import destination_asset, stage_asset
 from obs_assets.components.upkeep import upkeep_definitions
 from obs_assets.destinations.s3 import S3Config
 from obs_assets.destinations.webhook import WebhookConfig
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
 from obs_assets.settings import Settings
 
 
@@ -75,8 +76,8 @@ def pipeline_definitions(
 class PipelineAttributes(BaseModel, frozen=True, extra="allow"):
     """``attributes`` of a pipeline file, as they stand there.
 
-    Dagster shows and checks them by their schema. They are read by `obs_assets.pipeline.load`, templates filled in:
-    its messages say more than pydantic's and repeat no value, which could be a secret.
+    Dagster shows and checks them by their schema. They are read by `obs_assets.hourly.pipeline.load`, templates filled
+    in: its messages say more than pydantic's and repeat no value, which could be a secret.
     """
 
     @classmethod

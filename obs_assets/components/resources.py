@@ -14,8 +14,8 @@ from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.s3 import S3Config
 from obs_assets.destinations.s3.bucket import client_of
 from obs_assets.destinations.s3.config import server_of
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import asset_name
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import asset_name
 
 DEFAULT_NAME = "s3_archive"
 

@@ -1,7 +1,7 @@
 """The JSON schema of a pipeline file: what `dg check yaml`, editors and the UI know of it.
 
 It is made from the pydantic models, in the form whose violations read best: a validator that meets `anyOf` or `oneOf`
-only says that a value fits none of the variants. What a schema cannot say `obs_assets.pipeline.load` checks.
+only says that a value fits none of the variants. What a schema cannot say `obs_assets.hourly.pipeline.load` checks.
 """
 
 import inspect

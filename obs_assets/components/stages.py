@@ -11,19 +11,19 @@ from typing import Any
 
 import dagster as dg
 
-from obs_assets.checks import Finding
+from obs_assets.audit.checks import Finding
+from obs_assets.audit.review import RECEIPT_CHECK, checks_of, review
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import columns, destination_metadata, receipt_metadata
 from obs_assets.components.resources import client_from, resource_key
-from obs_assets.database import connections_kept
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES, Stage, asset_name
+from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
-from obs_assets.pipeline import STAGES, Stage, asset_name
 from obs_assets.receipts import Receipt
-from obs_assets.review import RECEIPT_CHECK, checks_of, review
-from obs_assets.stages import SMALL
+from obs_assets.storage.postgres import connections_kept
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take

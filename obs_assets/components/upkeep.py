@@ -9,7 +9,7 @@ from obs_assets.components.keys import Naming
 from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 _EACH_MINUTE = "* * * * *"
 _AFTER_THE_DAY, _LATER_STILL = "40 0 * * *", "50 0 * * *"

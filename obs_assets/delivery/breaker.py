@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
-from obs_assets.database import Connection
 from obs_assets.destinations.webhook import LONGEST_WAIT_S
+from obs_assets.storage.postgres import Connection
 
 BREAKS_AFTER = 5
 """Failures in a row after which an endpoint is left alone for a while."""

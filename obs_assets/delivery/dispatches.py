@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from psycopg.rows import class_row
 
-from obs_assets.database import Connection
 from obs_assets.hours import Hour
+from obs_assets.storage.postgres import Connection
 
 State: TypeAlias = Literal["pending", "sent", "failed", "unsent"]
 

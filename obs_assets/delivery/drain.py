@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from obs_assets.crash import crash_point
-from obs_assets.database import Connection
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Claimed, Dispatches, State
 from obs_assets.destinations.webhook import LONGEST_WAIT_S, GoneError, RateLimitedError, WebhookConfig, WebhookSender
 from obs_assets.errors import PermanentError, TransientError
+from obs_assets.storage.postgres import Connection
 
 PATIENCE_S = 5.0
 """The longest wait inside a drain; a longer one, and any that is asked for, is written into ``next_attempt_at``."""

@@ -15,8 +15,8 @@ from obs_assets.alerts.evaluate import Evaluation, Measured, from_json, to_json
 from obs_assets.alerts.life import AlertState, History, States, refold
 from obs_assets.alerts.notices import Decision, Notice, decide
 from obs_assets.alerts.rules import AlertRule
-from obs_assets.database import Connection
 from obs_assets.hours import Hour, hours_between
+from obs_assets.storage.postgres import Connection
 
 GAP_HOURS = 168
 """How far back hours without a single event are noticed."""

@@ -43,7 +43,6 @@ from obs_assets.alerts.notices import Decision, bundle, message
 from obs_assets.alerts.receivers import compose as compose_message
 from obs_assets.alerts.receivers import forwarded
 from obs_assets.crash import crash_point
-from obs_assets.database import LEDGER, Connection, Migration, lock, migrate, session
 from obs_assets.delivery import breaker, dispatches, journal
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
@@ -56,6 +55,7 @@ from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, WebhookSettings
+from obs_assets.storage.postgres import LEDGER, Connection, Migration, lock, migrate, session
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
 NO_RULE = "no alert rule"

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from obs_assets import embedded, pipeline, settings
+from obs_assets import embedded, settings
 from obs_assets.demo import measure, report
 from obs_assets.demo.folder import EVENTS, LOGS, fresh
 from obs_assets.demo.receiver import Receiver
 from obs_assets.demo.samples import Planted, write_samples
 from obs_assets.demo.steps import StepFailedError, Steps
 from obs_assets.embedded.dagster_home import dagster_home
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, first_open_hour, hours_between
-from obs_assets.pipeline import STAGES
 from obs_assets.settings import Settings
 from obs_assets.sources.log import LandingPass, read_pass
 

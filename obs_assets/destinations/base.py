@@ -116,7 +116,7 @@ class Destination(Protocol):
         """The ledger's rows of all hours whose data is still there: an hour that somebody deleted is missing.
 
         Cheap for thousands of hours: a few requests in all, and no row is read. Part of an hour may be gone unnoticed:
-        `obs_assets.verify` compares rows.
+        `obs_assets.audit.verify` compares rows.
 
         Raises:
             TransientError: the destination cannot be asked.

@@ -63,7 +63,7 @@ from obs_assets.sources.times import (
     time_text,
     usual_place,
 )
-from obs_assets.store import MOST_THREADS, connect, explained, sync_file
+from obs_assets.storage.frames import MOST_THREADS, connect, explained, sync_file
 
 _T = TypeVar("_T")
 

@@ -36,7 +36,7 @@ from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
-from obs_assets.store import explained, make_private_dir, replacing, sync_file
+from obs_assets.storage.frames import explained, make_private_dir, replacing, sync_file
 
 _CHECKPOINT_FORM = 5
 

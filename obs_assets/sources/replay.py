@@ -20,7 +20,7 @@ from obs_assets.sources.careful import DeadLetter
 from obs_assets.sources.files import EventFile, SourceConfig
 from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, Pass, Progress
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
-from obs_assets.store import sync_file
+from obs_assets.storage.frames import sync_file
 
 BATCH_BYTES = 32 << 20
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from obs_assets import pipeline
 from obs_assets.alerts import AlertRule, matching, with_rule
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.events import Frame, with_columns
+from obs_assets.hourly import pipeline
 
 EVENTS: list[dict[str, Any]] = [
     {"id": "a", "level": "error", "type": "task_failed"},

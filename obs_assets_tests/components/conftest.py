@@ -9,9 +9,9 @@ import pytest
 
 from obs_assets.components import pipeline_definitions
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hours import Hour
-from obs_assets.pipeline import PipelineConfig
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 

@@ -16,15 +16,15 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from obs_assets import hourly
+from obs_assets.audit.review import RECEIPT_CHECK
 from obs_assets.components import stages
 from obs_assets.errors import PermanentError, TransientError
+from obs_assets.hourly import hourly_pipeline as hourly
+from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stages import Stages
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES
 from obs_assets.receipts import Receipt
-from obs_assets.review import RECEIPT_CHECK
 from obs_assets.settings import Settings
-from obs_assets.stages import Stages
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
 from obs_assets_tests.conftest import connect_postgres

@@ -26,8 +26,8 @@ from obs_assets.components.automation import (
     VERSION_TAG,
 )
 from obs_assets.destinations.postgres import leaves
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES, PipelineConfig
 from obs_assets.sources.files import SourceConfig
 from obs_assets.transforms.sample import SampleConfig
 from obs_assets_tests import harness

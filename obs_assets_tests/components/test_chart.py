@@ -1,7 +1,7 @@
 """The picture of an hour on its materialization."""
 
 from obs_assets.components.chart import chart
-from obs_assets.profile import LEVELS
+from obs_assets.hourly.profile import LEVELS
 
 SHOWN_AT_ONCE = 1_000
 """Dagster's UI hides Markdown of so many characters behind a link (MarkdownMetadataEntry, 1.13)."""

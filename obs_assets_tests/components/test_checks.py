@@ -5,9 +5,9 @@ import contextlib
 import dagster as dg
 import pytest
 
+from obs_assets.audit.review import review
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES
-from obs_assets.review import review
 from obs_assets.transforms.redact import RedactConfig
 from obs_assets.transforms.redact.redactor import redactor_of
 from obs_assets_tests import harness

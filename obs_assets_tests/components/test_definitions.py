@@ -14,17 +14,17 @@ import yaml
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from obs_assets import pipeline
 from obs_assets.components import ObservabilityPipeline, pipeline_definitions
 from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
 from obs_assets.components.pipeline import PipelineAttributes
 from obs_assets.components.schema import schema_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import LINEAGE, PROMOTED
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import PipelineConfig
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.settings import Settings
-from obs_assets.store import connect
+from obs_assets.storage.frames import connect
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS
 from obs_assets_tests.frames import HOUR

@@ -16,7 +16,7 @@ from obs_assets.destinations.s3 import S3Config
 from obs_assets.destinations.s3.bucket import client_of
 from obs_assets.destinations.s3.config import server_of
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment

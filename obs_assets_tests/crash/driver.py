@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import Any
 
-from obs_assets import pipeline, settings
-from obs_assets.hourly import HourlyPipeline
+from obs_assets import settings
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import parse_hour
 from obs_assets.sources import landing
 from obs_assets_tests.harness import build

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from obs_assets import pipeline
 from obs_assets.crash import CRASH_POINTS
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import STAGES
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.settings import Settings
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.landing import land
@@ -49,7 +49,7 @@ PLACES = {
 }
 """Crash points, and at which of the times that a run passes them it is killed."""
 
-ELSEWHERE = {"fold.after_record": "sources/test_folding.py", "retention.after_commit": "test_retention.py"}
+ELSEWHERE = {"fold.after_record": "sources/test_folding.py", "retention.after_commit": "hourly/test_retention.py"}
 """Crash points that building an hour does not pass, and the tests that kill there."""
 
 WHILE_REPLAYING = ["receipt.before_rename", *(name for name in PLACES if name.startswith("landing."))]

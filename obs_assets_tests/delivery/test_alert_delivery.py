@@ -11,12 +11,12 @@ import duckdb
 import pytest
 from pytest_httpserver import HTTPServer
 
-from obs_assets.database import LEDGER, connect, migrate
 from obs_assets.delivery.outbox import ALERTS, MEASURED, WebhookAlerts
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets.storage.postgres import LEDGER, connect, migrate
 from obs_assets_tests import harness
 from obs_assets_tests.delivery.test_outbox import FakeClock, status, then
 from obs_assets_tests.frames import HOUR, frame_of, offer_of

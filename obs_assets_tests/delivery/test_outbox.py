@@ -21,7 +21,6 @@ from pydantic import SecretStr
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from obs_assets.database import lock
 from obs_assets.delivery import drain, outbox
 from obs_assets.delivery.outbox import NO_RULE, OFF, WebhookAlerts
 from obs_assets.destinations.base import Delivery, Offer
@@ -32,6 +31,7 @@ from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, with_colum
 from obs_assets.hours import parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets.storage.postgres import lock
 
 HOUR = parse_hour("2025-12-04-10:00")
 NAME = "webhook_alerts"

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obs_assets import store
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination, leaves
 from obs_assets.destinations.postgres.leaves import Span, day_of, hour_of, month_of, new_leaf, roll_ups, span_of
 from obs_assets.destinations.postgres.table import INDEXES
@@ -19,6 +18,7 @@ from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import HourBusyError, ObsError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames as store
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 

@@ -25,7 +25,6 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from obs_assets import database, store
 from obs_assets.destinations import postgres
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
@@ -33,6 +32,8 @@ from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError,
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames as store
+from obs_assets.storage import postgres as database
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 

@@ -19,13 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from obs_assets import database, embedded, store
+from obs_assets import embedded
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.postgres import destination as module
 from obs_assets.destinations.postgres.table import INDEXES
 from obs_assets.errors import TransientError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames as store
+from obs_assets.storage import postgres as database
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 

@@ -26,7 +26,6 @@ from botocore.compat import HTTPHeaders
 from pydantic import SecretStr, ValidationError
 from urllib3 import HTTPResponse
 
-from obs_assets import store
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination, encode
 from obs_assets.destinations.s3 import destination as s3_destination
@@ -35,6 +34,7 @@ from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError,
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings, Settings
+from obs_assets.storage import frames as store
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 

@@ -14,11 +14,11 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
-from obs_assets import store
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.settings import S3Settings
+from obs_assets.storage import frames as store
 from obs_assets_tests.frames import frame_of, offer_of
 
 ERROR = "<Error><Code>{code}</Code><Message>CANARY_9f</Message></Error>"

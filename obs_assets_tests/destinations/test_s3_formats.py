@@ -18,10 +18,10 @@ import pyarrow.dataset
 import pyarrow.fs
 import pytest
 
-from obs_assets import store
 from obs_assets.destinations.s3 import S3Config, S3Destination, encode
 from obs_assets.destinations.s3.prices import usd_per_month
 from obs_assets.settings import S3Settings, Settings
+from obs_assets.storage import frames as store
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 

@@ -19,14 +19,15 @@ import tenacity
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr, ValidationError
 
-from obs_assets import embedded, store
+from obs_assets import embedded
+from obs_assets.audit.verify import verify
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ColdArchiveError, ConfigurationError, HourBusyError, PermanentError, TransientError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.verify import verify
+from obs_assets.storage import frames as store
 from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -332,9 +333,9 @@ def test_a_directory_is_named_by_an_absolute_path(url: str) -> None:
 UPLOAD = """
 import duckdb, json, os, time
 from obs_assets.destinations.s3 import S3Config, S3Destination
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.verify import verify
+from obs_assets.audit.verify import verify
 from obs_assets_tests import harness
 from obs_assets_tests.destinations.test_s3_stores import LARGE
 from obs_assets_tests.frames import frame_of, offer_of

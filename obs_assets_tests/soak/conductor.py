@@ -20,7 +20,7 @@ from obs_assets.embedded import process
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.embedded.s3 import server as s3_of
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets_tests.soak import processes
 from obs_assets_tests.soak.writers import write_for_ever

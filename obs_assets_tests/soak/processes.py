@@ -15,7 +15,7 @@ import dagster as dg
 from obs_assets import settings
 from obs_assets.components import automation, pipeline_definitions
 from obs_assets.embedded.dagster_home import dagster_home
-from obs_assets.pipeline import PipelineConfig
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets_tests import harness
 
 SENSORS = ("event_file_sensor", "stale_hour_sensor")

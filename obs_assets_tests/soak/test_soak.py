@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour, hours_between, parse_hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from obs_assets import store
 from obs_assets.sources import landing
 from obs_assets.sources.unpack import COMPRESSIONS, zstd
+from obs_assets.storage import frames as store
 from obs_assets_tests.sources.place import Place, event, text
 
 NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]

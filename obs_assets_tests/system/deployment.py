@@ -21,12 +21,12 @@ import psutil
 import psycopg
 import yaml
 
-from obs_assets import pipeline
 from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import process
 from obs_assets.embedded.dagster_home import SETTINGS, URL_VARIABLE
 from obs_assets.embedded.postgres import server as postgres_of
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness

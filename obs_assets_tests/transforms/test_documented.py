@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from obs_assets import store
-from obs_assets.pipeline import PipelineConfig, parse
+from obs_assets.hourly.pipeline import PipelineConfig, parse
+from obs_assets.storage import frames as store
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.sample import sample

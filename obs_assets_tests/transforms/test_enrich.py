@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from obs_assets import events, store
+from obs_assets import events
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import Frame
-from obs_assets.pipeline import PipelineConfig, parse
+from obs_assets.hourly.pipeline import PipelineConfig, parse
+from obs_assets.storage import frames as store
 from obs_assets.transforms.enrich import ENRICHMENTS, EnrichConfig, Price, enrich
 from obs_assets_tests.frames import HOUR, frame_of
 

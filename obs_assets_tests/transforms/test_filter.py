@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from obs_assets import events, store
+from obs_assets import events
 from obs_assets.events import Frame, count_by
+from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import FilterConfig, judge
 from obs_assets_tests.frames import frame_of
 

@@ -10,11 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from obs_assets import pipeline, store
 from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.events import Frame
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
+from obs_assets.storage import frames as store
 from obs_assets.transforms import functions
 from obs_assets.transforms.enrich import EnrichConfig, enrich
 from obs_assets.transforms.filter import FilterConfig, judge

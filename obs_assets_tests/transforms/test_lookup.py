@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
-from obs_assets import pipeline, store
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import with_columns
+from obs_assets.hourly import pipeline
+from obs_assets.storage import frames as store
 from obs_assets.transforms.enrich import EnrichConfig, enrich
 from obs_assets.transforms.lookup import GeoIp, Lookup
 from obs_assets_tests.frames import frame_of

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from obs_assets import events, store
+from obs_assets import events
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.storage import frames as store
 from obs_assets.transforms import redact as redact_module
 from obs_assets.transforms.detectors import DETECTORS, Detector
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked

@@ -1,8 +1,8 @@
 """PostgreSQL as a destination: an hour is replaced in one transaction. See `destination`."""
 
-from obs_assets.database import connect, explained
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.destination import Health, PostgresDestination
 from obs_assets.destinations.postgres.rows import stored_event
+from obs_assets.storage.postgres import connect, explained
 
 __all__ = ["Health", "PostgresConfig", "PostgresDestination", "connect", "explained", "server_of", "stored_event"]

@@ -29,7 +29,6 @@ import pyarrow as pa
 from psycopg import errors, sql
 
 from obs_assets.crash import crash_point
-from obs_assets.database import Connection, begin, lock, one, session, where
 from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
@@ -49,6 +48,7 @@ from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings
+from obs_assets.storage.postgres import Connection, begin, lock, one, session, where
 
 OLDEST_SERVER = 140000
 

@@ -6,10 +6,10 @@ from typing import LiteralString
 import tenacity
 from psycopg import errors, sql
 
-from obs_assets.database import LEDGER, SCHEMA_LOCK, Connection, Migration, lock, migrate, one
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
+from obs_assets.storage.postgres import LEDGER, SCHEMA_LOCK, Connection, Migration, lock, migrate, one
 
 # Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
 patiently = tenacity.retry(

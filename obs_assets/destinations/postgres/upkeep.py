@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 from psycopg import sql
 
-from obs_assets.database import Connection, begin, one, session
 from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span
 from obs_assets.destinations.postgres.table import EventTable, patiently
 from obs_assets.hours import ONE_HOUR
 from obs_assets.settings import PostgresSettings
+from obs_assets.storage.postgres import Connection, begin, one, session
 
 DOOMED = "obs_assets: expired, to be dropped"
 """The comment on a leaf that retention has begun to drop; a run that was killed is taken up where it ended."""

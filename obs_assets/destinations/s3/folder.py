@@ -11,7 +11,7 @@ from obs_assets.destinations.s3.config import LOCAL, MIB
 from obs_assets.destinations.s3.encode import Packed
 from obs_assets.destinations.s3.manifest import StoredObject
 from obs_assets.errors import ConfigurationError, HourBusyError, TransientError
-from obs_assets.store import make_private_dir, replacing
+from obs_assets.storage.frames import make_private_dir, replacing
 
 
 class Folder:

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
-from obs_assets import hourly as hourly_module
-from obs_assets import store
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import STAGES
+from obs_assets.hourly import hourly_pipeline as hourly_module
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.settings import Settings
+from obs_assets.storage import frames as store
 from obs_assets.transforms.redact import workers
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

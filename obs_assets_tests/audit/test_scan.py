@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from obs_assets.audit.leftovers import Leftover, Scanner
+from obs_assets.audit.scan import MOST_PATHS, OTHER_PATHS, Findings, scan, scope
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.leftovers import Leftover, Scanner
-from obs_assets.scan import MOST_PATHS, OTHER_PATHS, Findings, scan, scope
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets.transforms.redact import RedactConfig, redactor
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
-from obs_assets_tests.test_verify import in_file, in_frame, in_postgres, in_s3, truncated
+from obs_assets_tests.audit.test_verify import in_file, in_frame, in_postgres, in_s3, truncated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -32,8 +32,9 @@ from obs_assets.errors import (
     TransientError,
 )
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
+from obs_assets.hourly.stages import Stages
 from obs_assets.hours import Hour, first_open_hour, parse_hour
-from obs_assets.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
 from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, list_files
@@ -41,8 +42,7 @@ from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry, due, forgettable, note_expiry, remove_chunks, remove_letters
-from obs_assets.stages import Stages
-from obs_assets.store import Store, connect, connect_to_stream, make_private_dir, told_by_arrow
+from obs_assets.storage.frames import Store, connect, connect_to_stream, make_private_dir, told_by_arrow
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.events import CONTENT_HASH, HASH_OF_NOTHING, Frame, append_fields, counts_by, quote, with_columns
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig, Stage
+from obs_assets.hourly.profile import by_minute, cost_of, fields_of
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES, PipelineConfig, Stage
-from obs_assets.profile import by_minute, cost_of, fields_of
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
 from obs_assets.sources.landing import LANDED_SCHEMA
 from obs_assets.sources.log import LandingLog
-from obs_assets.store import Store
+from obs_assets.storage.frames import Store
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.redact import Workers, redact, redacted_by_type, workers_for

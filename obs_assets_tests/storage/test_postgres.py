@@ -14,11 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from obs_assets import embedded
-from obs_assets.database import Migration, connections_kept, migrate, session
 from obs_assets.embedded import process
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage.postgres import Migration, connections_kept, migrate, session
 from obs_assets_tests.conftest import connect_postgres
 
 FIRST = Migration("Make a table.", "CREATE TABLE made (n INT)")

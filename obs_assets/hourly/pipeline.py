@@ -20,7 +20,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, fiel
 
 from obs_assets import settings
 from obs_assets.alerts import AlertRule
-from obs_assets.checks import ChecksConfig
+from obs_assets.audit.checks import ChecksConfig
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.destinations.s3 import S3Config

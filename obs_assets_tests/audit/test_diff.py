@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from obs_assets import pipeline
+from obs_assets.audit.diff import as_json, as_markdown, diff
 from obs_assets.destinations.s3 import S3Destination
-from obs_assets.diff import as_json, as_markdown, diff
 from obs_assets.errors import HourBusyError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

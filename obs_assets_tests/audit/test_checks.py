@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from obs_assets.checks import dead_letter_share, destinations_agree, nothing_left, receipt_adds_up, schema_drift, volume
+from obs_assets.audit.checks import (
+    dead_letter_share,
+    destinations_agree,
+    nothing_left,
+    receipt_adds_up,
+    schema_drift,
+    volume,
+)
 from obs_assets.destinations.base import Holding
 from obs_assets.receipts import InputVersion, Receipt
 

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from obs_assets import pipeline, settings
-from obs_assets.hourly import HourlyPipeline
+from obs_assets import settings
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import parse_hour
-from obs_assets.store import connect
+from obs_assets.storage.frames import connect
 
 
 def read_hour(stage: str, hour: str, pipeline_name: str = "pipeline") -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pytest
 import obs_assets
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.events import LINEAGE, PROMOTED
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import STAGES
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

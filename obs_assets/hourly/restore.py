@@ -3,12 +3,12 @@
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.encode import rows_of
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import asset_name
 from obs_assets.hours import Hour
-from obs_assets.pipeline import asset_name
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.restored import land_archived
-from obs_assets.store import make_private_dir
+from obs_assets.storage.frames import make_private_dir
 
 
 def archive_of(hourly: HourlyPipeline, name: str | None = None) -> S3Destination:

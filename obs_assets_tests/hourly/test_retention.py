@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets import pipeline
 from obs_assets.errors import HourExpiredError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.restore import archive_of, restore
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES
-from obs_assets.restore import archive_of, restore
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.crash.driver import run_expiry, run_hour

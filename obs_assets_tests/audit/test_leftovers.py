@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from obs_assets.leftovers import TYPES, CustomRule, Leftover, Scanner, Scope
+from obs_assets.audit.leftovers import TYPES, CustomRule, Leftover, Scanner, Scope
 from obs_assets.transforms.redact import RedactConfig, redact_text, redactor
 
 LEFT = {

@@ -144,7 +144,7 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
     """No field is new, and none has another JSON type than before.
 
     Args:
-        now: path → types of the hour, see `obs_assets.profile.fields_of`.
+        now: path → types of the hour, see `obs_assets.hourly.profile.fields_of`.
         earlier: the same of hours before it. A field that is missing now says nothing: rare events are rare.
     """
     facts: dict[str, int | float | str] = {"fields": len(now), "earlier hours": len(earlier)}

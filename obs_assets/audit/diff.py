@@ -22,11 +22,11 @@ from obs_assets.destinations.s3.encode import pack
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import HourBusyError, ReceiptError
 from obs_assets.events import Frame, count_by
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig, Stage
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES, PipelineConfig, Stage
 from obs_assets.receipts import Receipt
-from obs_assets.store import connect, make_private_dir
+from obs_assets.storage.frames import connect, make_private_dir
 
 EXAMPLES = 5
 """Paths of a redacted type, and types of events, that are named."""

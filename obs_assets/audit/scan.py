@@ -1,6 +1,7 @@
 """Reads back what is kept of an hour and looks for what redaction should have left nowhere.
 
-The rules are in `obs_assets.leftovers`; here is where the events come from. Counts and paths come out, never a value.
+The rules are in `obs_assets.audit.leftovers`; here is where the events come from. Counts and paths come out, never a
+value.
 """
 
 import heapq
@@ -12,14 +13,14 @@ from dataclasses import dataclass, field
 import duckdb
 import pyarrow as pa
 
+from obs_assets.audit.leftovers import TYPES, VALIDATORS, CustomRule, Leftover, Scanner, Scope
 from obs_assets.destinations.postgres import PostgresConfig
 from obs_assets.destinations.s3 import S3Config
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.events import Frame
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import asset_name
 from obs_assets.hours import Hour
-from obs_assets.leftovers import TYPES, VALIDATORS, CustomRule, Leftover, Scanner, Scope
-from obs_assets.pipeline import asset_name
 
 STAGES_AFTER_REDACTION = ("redacted_events", "sampled_events")
 

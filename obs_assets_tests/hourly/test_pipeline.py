@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from obs_assets import pipeline
 from obs_assets.errors import ConfigurationError
-from obs_assets.pipeline import STAGES, PipelineConfig, asset_name
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig, asset_name
 
 
 def write(tmp_path: Path, attributes: str) -> Path:

@@ -20,15 +20,16 @@ import pytest
 import tenacity
 from pydantic import SecretStr
 
-from obs_assets import embedded, pipeline
-from obs_assets import hourly as module
+from obs_assets import embedded
 from obs_assets.demo.receiver import Receiver
 from obs_assets.errors import ConfigurationError, HourBusyError, MissingFrameError, ReceiptError, StaleHourError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import hourly_pipeline as module
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, parse_hour
-from obs_assets.pipeline import STAGES
 from obs_assets.settings import Settings
-from obs_assets.store import Store, connect
+from obs_assets.storage.frames import Store, connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

@@ -10,12 +10,12 @@ from typing import Any, LiteralString, TypeAlias
 
 import pytest
 
+from obs_assets.audit.verify import verify
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.pipeline import STAGES
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.settings import Settings
-from obs_assets.store import connect, write_parquet
-from obs_assets.verify import verify
+from obs_assets.storage.frames import connect, write_parquet
 from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR

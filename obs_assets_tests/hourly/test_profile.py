@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obs_assets import profile
-from obs_assets.profile import by_minute, cost_of, fields_of
+from obs_assets.hourly import profile
+from obs_assets.hourly.profile import by_minute, cost_of, fields_of
 from obs_assets_tests.frames import frame_of
 
 ALL = "''"

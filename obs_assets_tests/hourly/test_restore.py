@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from obs_assets.errors import ConfigurationError, PermanentError
-from obs_assets.hourly import HourlyPipeline
-from obs_assets.restore import archive_of, restore
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.restore import archive_of, restore
 from obs_assets.settings import Settings
-from obs_assets.store import connect
+from obs_assets.storage.frames import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

@@ -9,10 +9,10 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets import store
 from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError
 from obs_assets.receipts import InputVersion, Receipt
-from obs_assets.store import Store, connect, connect_to_stream, make_private_dir, replacing, write_parquet
+from obs_assets.storage import frames as store
+from obs_assets.storage.frames import Store, connect, connect_to_stream, make_private_dir, replacing, write_parquet
 from obs_assets_tests.frames import HOUR
 
 

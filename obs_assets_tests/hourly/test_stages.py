@@ -10,14 +10,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets import stages, store
 from obs_assets.errors import HourBusyError, MissingFrameError, ObsError, PermanentError, ReceiptError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly import stages
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES, Stage
 from obs_assets.hours import Hour
-from obs_assets.pipeline import STAGES, Stage
 from obs_assets.receipts import Receipt
 from obs_assets.settings import Settings
-from obs_assets.store import connect
+from obs_assets.storage import frames as store
+from obs_assets.storage.frames import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

@@ -1,4 +1,4 @@
-"""What the checks need to know of an hour, read; what they say is `obs_assets.checks`."""
+"""What the checks need to know of an hour, read; what they say is `obs_assets.audit.checks`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,17 +6,17 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
-from obs_assets import checks
-from obs_assets.checks import Finding
+from obs_assets.audit import checks
+from obs_assets.audit.checks import Finding
+from obs_assets.audit.scan import scan
 from obs_assets.errors import ObsError
-from obs_assets.hourly import HourlyPipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, parse_hour
-from obs_assets.pipeline import STAGES
 from obs_assets.receipts import FIELDS, Receipt
-from obs_assets.scan import scan
 
 HOURS_BEFORE, DAYS_BEFORE = 24, 14
-"""What `obs_assets.checks.volume` compares with: the hours just before, and the same hour of so many days."""
+"""What `obs_assets.audit.checks.volume` compares with: the hours just before, and the same hour of so many days."""
 
 RECEIPT_CHECK = "receipt_adds_up"
 

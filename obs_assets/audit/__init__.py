@@ -1,0 +1,1 @@
+"""Questions that are asked of an hour after it was built: checks, verification, scans, differences."""

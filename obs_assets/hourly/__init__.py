@@ -1,0 +1,1 @@
+"""An hour's way through the stages: its configuration, frames, deliveries, locks and expiry."""

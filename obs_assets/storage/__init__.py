@@ -1,0 +1,1 @@
+"""Files and databases: frames and receipts on disk, atomic writes, connections to PostgreSQL."""
