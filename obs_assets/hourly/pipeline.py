@@ -274,7 +274,7 @@ def file_of(name: str) -> Path:
     Raises:
         ConfigurationError: there is none of that name.
     """
-    folder = Path(__file__).parent / "defs"
+    folder = Path(__file__).parents[1] / "defs"
     path = folder / name / "defs.yaml"
     if not path.exists():
         known = ", ".join(sorted(found.parent.name for found in folder.glob("*/defs.yaml")))

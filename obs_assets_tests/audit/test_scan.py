@@ -17,8 +17,8 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets.transforms.redact import RedactConfig, redactor
 from obs_assets_tests import harness
-from obs_assets_tests.frames import HOUR
 from obs_assets_tests.audit.test_verify import in_file, in_frame, in_postgres, in_s3, truncated
+from obs_assets_tests.frames import HOUR
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
