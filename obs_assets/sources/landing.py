@@ -352,6 +352,230 @@ class Batch:
             file.sha.update(memoryview(self.data)[begin : begin + consumed])
 
 
+class PassWriter:
+    """The folder of one pass: batches become chunks by hour and dead letters, and the folder appears whole.
+
+    A landing pass fills it from the event files, a replay from dead letters.
+
+    Attributes:
+        number: of the pass, from 1.
+        rows: partition key → events written.
+        dead_letters: reason → dead letters written.
+        remarks: events with something changed or assumed, see `LandingReport`.
+    """
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        log: LandingLog,
+        landed: Landed,
+        *,
+        first_hour: Hour,
+        began_at: datetime,
+        keeps_letters_of: Callable[[Progress], bool] = lambda _: True,
+    ) -> None:
+        """Prepare a pass; nothing is written yet.
+
+        Args:
+            config: the limits of an event, and where its time is.
+            log: where the pass is published.
+            landed: all passes before it.
+            first_hour: events before it become dead letters.
+            began_at: the landing time of all that is written.
+            keeps_letters_of: whether dead letters of a file are written, asked when its events are counted.
+        """
+        self.number = landed.last_pass + 1
+        self.rows: Counter[str] = Counter()
+        self.dead_letters: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        self._log = log
+        self._landed = landed
+        self._first_hour = first_hour
+        self._began_at = began_at
+        self._keeps_letters_of = keeps_letters_of
+        self._collector = collector()
+        self._collector_json = json.dumps(self._collector, separators=(",", ":"))
+        own_path = (config.time_path,) if config.time_path else ()
+        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
+        self._time_fields = (*own_path, *TIME_FIELDS)
+        expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
+        self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
+        self._chunks: defaultdict[str, list[str]] = defaultdict(list)
+        self._unsynced: list[Path] = []
+
+    def write(self, files: list[Progress], batches: Iterable[Batch]) -> Path:
+        """Write what the batches hold; returns the folder, which `publish` puts in place.
+
+        Args:
+            files: all files of the pass, by their index.
+            batches: pieces of them. A batch is written while the next one is read.
+
+        Raises:
+            ObsError: the file system or DuckDB refused.
+        """
+        folder = self._log.begin(self.number)
+        try:
+            with explained(folder):
+                self._write_batches(files, batches, folder)
+        except (duckdb.Error, UnicodeDecodeError) as error:  # its own message may quote events, cut within a letter
+            raise ObsError(f"landing pass {self.number}: DuckDB refused ({type(error).__name__})") from None
+        return folder
+
+    def publish(self, folder: Path, receipts: Iterable[FileReceipt]) -> None:
+        """Put the folder in place, with what it did with each file."""
+        began_at = self._began_at.isoformat()
+        hours = {
+            key: LandedHour(self.number, self.rows[key], tuple(self._chunks[key]), began_at)
+            for key in sorted(self.rows)
+        }
+        landing = LandingPass(
+            number=self.number,
+            began_at=began_at,
+            finished_at=datetime.now(UTC).isoformat(),
+            collector=self._collector,
+            files=tuple(replace(one, file=replace(one.file, landed_at=began_at)) for one in receipts),
+            hours=hours,
+            dead_letters=dict(self.dead_letters),
+            remarks=dict(self.remarks),
+        )
+        self._log.publish(folder, landing, self._landed)
+
+    def _write_batches(self, files: list[Progress], batches: Iterable[Batch], folder: Path) -> None:
+        self._file_ids = pa.array([file.known.file_id for file in files])
+        self._paths = pa.array([file.file.path for file in files])
+        with (
+            connect(self._log.temp_dir, memory_limit="512MB", threads=_THREADS) as connection,
+            connection.cursor() as judging,
+            pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
+            ThreadPoolExecutor(3) as executor,
+        ):
+            jobs: list[Future[None]] = []
+            for number, batch in enumerate(batches):
+                reading = read_batch(judging, batch.data, batch.segments(), self._rules)
+                batch.advance(reading)
+                _wait(jobs)
+                unsynced, self._unsynced = self._unsynced, []
+                # While a batch is being written the next one is read: neither keeps all cores busy
+                write = functools.partial(self._write_batch, connection, number, reading, files)
+                jobs = [
+                    executor.submit(_sync, unsynced),
+                    executor.submit(batch.digest, reading),
+                    executor.submit(write, folder=folder, dead_letters=dead_letters),
+                ]
+            _wait(jobs)
+            _sync(self._unsynced)
+        if pq.read_metadata(folder / "dead_letters.parquet").num_rows:
+            sync_file(folder / "dead_letters.parquet")
+        else:
+            (folder / "dead_letters.parquet").unlink()
+
+    def _write_batch(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        number: int,
+        reading: Reading,
+        files: list[Progress],
+        *,
+        folder: Path,
+        dead_letters: pq.ParquetWriter,
+    ) -> None:
+        rows = self._timed_rows(connection, reading.lines)
+        has_hour = pc.is_null(rows["reason"]).to_numpy()
+        if not has_hour.all():
+            letters = [
+                DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
+                for row in views.filter_rows(rows.select(_OF_LETTER), ~has_hour).to_pylist()
+            ]
+            rows = views.filter_rows(rows, has_hour)
+        else:
+            letters = []
+        self.remarks.update(reading.remarks)
+        for value in pc.value_counts(rows["time_from"]).to_pylist():
+            if remark := _REMARK_OF_TIME.get(value["values"]):
+                self.remarks[remark] += value["counts"]
+        per_file = rows.select(["file", "length"]).group_by("file").aggregate([("length", "sum"), ("length", "count")])
+        for file, length, count in zip(*per_file.to_pydict().values(), strict=True):
+            files[file].events += count
+            files[file].event_bytes += length
+        kept = [letter for letter in (*reading.dead, *letters) if self._keeps_letters_of(files[letter.file])]
+        self._write_dead_letters(kept, files, dead_letters)
+        crash_point("landing.before_chunk")
+        for start, of_hour in _by_hour(rows.select(LANDED_SCHEMA.names)):
+            hour = Hour.of(start)
+            chunk = folder / f"{hour.stamp}-{number}.parquet"
+            _write_chunk(of_hour, chunk)
+            self._unsynced.append(chunk)
+            self.rows[hour.key] += len(of_hour)
+            self._chunks[hour.key].append(f"{self.number:08d}/{chunk.name}")
+            crash_point("landing.after_chunk")
+
+    def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
+        """The events with all columns of a chunk, and ``reason`` where they have no hour; in another order."""
+        lines, timed = self._timed(connection, lines)
+        timed = self._not_of_expired(timed)
+        owner = lines["file"].combine_chunks()
+        same = pa.array(np.zeros(len(lines), np.int32))
+        landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
+        columns = {
+            "row_uid": row_uids(self._file_ids.to_pylist(), owner.to_numpy(), lines["file_offset"].to_numpy()),
+            "event_time": timed["event_time"],
+            "file_id": pa.DictionaryArray.from_arrays(owner, self._file_ids),
+            "file_offset": lines["file_offset"],
+            "landed_at": pa.DictionaryArray.from_arrays(same, landed_at),
+            "time_from": pa.DictionaryArray.from_arrays(timed["time_from"].combine_chunks(), pa.array(TIME_SOURCES)),
+            "event_file": pa.DictionaryArray.from_arrays(owner, self._paths),
+            "collector": pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])),
+            "line": lines["line"],
+            "reason": timed["reason"],
+            "file": owner,
+            "length": lines["length"],
+        }
+        return pa.table(columns)
+
+    def _timed(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The events, those first whose time is seen without parsing them, and what `_times` says of each."""
+        earliest, latest = max(self._first_hour.start, EARLIEST), self._began_at + MAX_AHEAD
+        moments, is_seen = seen_times(lines["line"].combine_chunks(), self._time_fields[0], earliest, latest)
+        moments = moments[is_seen]
+        seen = pa.table([pa.nulls(len(moments)), moments, np.zeros(len(moments), np.int8)], schema=_TIMED)
+        if is_seen.all():
+            return lines, seen
+        first, rest = (views.take_rows(lines, np.flatnonzero(rows)) for rows in (is_seen, ~is_seen))
+        texts = rest.select(["line"])
+        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
+        usual = usual_place(rest["line"][0].as_py(), self._time_fields)
+        values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
+        asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
+        connection.unregister("lines")
+        return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
+
+    def _not_of_expired(self, timed: pa.Table) -> pa.Table:
+        """The rows, those with a reason that came too late for all that their hour has held."""
+        if not len(self._expired):
+            return timed
+        hours = timed["event_time"].cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
+        late = pc.and_(pc.is_null(timed["reason"]), pa.array(np.isin(hours, self._expired)))
+        return timed.set_column(0, "reason", pc.if_else(late, "hour_expired", timed["reason"]))
+
+    def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
+        if not dead:
+            return
+        for letter in dead:
+            files[letter.file].dead_letters += 1
+            files[letter.file].dead_bytes += letter.length
+            self.dead_letters[letter.reason] += 1
+        columns = {
+            "file_id": [files[letter.file].known.file_id for letter in dead],
+            "event_file": [files[letter.file].file.path for letter in dead],
+            "file_offset": [letter.file_offset for letter in dead],
+            "length": [letter.length for letter in dead],
+            "reason": [letter.reason for letter in dead],
+            "landed_at": [self._began_at] * len(dead),
+            "raw": [letter.raw for letter in dead],
+        }
+        writer.write_table(pa.table(columns, schema=DEAD_LETTER_SCHEMA))
+
+
 class Pass:
     """One pass over the files, from listing to commit."""
 
@@ -361,22 +585,9 @@ class Pass:
         self._config = config
         self._log = log
         self._landed = landed
-        self._first_hour = first_hour
         self._began_at = began_at
-        self._number = landed.last_pass + 1
-        self._collector = collector()
-        self._collector_json = json.dumps(self._collector, separators=(",", ":"))
         self._warnings: Counter[str] = Counter()
-        self._dead_letters: Counter[str] = Counter()
-        self._remarks: Counter[str] = Counter()
-        own_path = (config.time_path,) if config.time_path else ()
-        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
-        self._time_fields = (*own_path, *TIME_FIELDS)
-        expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
-        self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
-        self._rows: Counter[str] = Counter()
-        self._chunks: defaultdict[str, list[str]] = defaultdict(list)
-        self._unsynced: list[Path] = []
+        self._writer = PassWriter(config, log, landed, first_hour=first_hour, began_at=began_at)
 
     def run(self) -> LandingReport:
         """List, read, publish."""
@@ -390,24 +601,23 @@ class Pass:
         begun = [file.file.path for file in files if file.is_left and file.position > file.start]
         self._log.save_looked(looked.after(self._began_at, listing.digest, left, begun))
         return LandingReport(
-            number=self._number if self._landed.last_pass == self._number else None,
-            hours=dict(sorted(self._rows.items())),
-            dead_letters=dict(self._dead_letters.most_common()),
+            number=self._writer.number if self._landed.last_pass == self._writer.number else None,
+            hours=dict(sorted(self._writer.rows.items())),
+            dead_letters=dict(self._writer.dead_letters.most_common()),
             files_read=sum(not file.is_left or file.position > file.start for file in files),
             files_left=len(left) + len(begun),
             files_listed=len(listing.files),
             bytes_read=sum(file.position - file.start for file in files),
             warnings=dict(self._warnings),
-            remarks=dict(self._remarks),
+            remarks=dict(self._writer.remarks),
         )
 
     def _land(self, files: list[Progress]) -> None:
-        folder = self._log.begin(self._number)
-        try:
-            with explained(folder):
-                self._read(files, folder)
-        except (duckdb.Error, UnicodeDecodeError) as error:  # its own message may quote events, cut within a letter
-            raise ObsError(f"landing pass {self._number}: DuckDB refused ({type(error).__name__})") from None
+        with contextlib.ExitStack() as stack:
+            for file in files:
+                stack.callback(file.close)
+            folder = self._writer.write(files, self._batches(files))
+            self._take_copies(files)
         self._publish(files, folder)
 
     def _select(
@@ -477,39 +687,6 @@ class Pass:
         except OSError:
             return None  # it cannot be read now: reading it says so
 
-    def _read(self, files: list[Progress], folder: Path) -> None:
-        self._file_ids = pa.array([file.known.file_id for file in files])
-        self._paths = pa.array([file.file.path for file in files])
-        with (
-            contextlib.ExitStack() as stack,
-            connect(self._log.temp_dir, memory_limit="512MB", threads=_THREADS) as connection,
-            connection.cursor() as judging,
-            pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
-            ThreadPoolExecutor(3) as executor,
-        ):
-            for file in files:
-                stack.callback(file.close)
-            jobs: list[Future[None]] = []
-            for number, batch in enumerate(self._batches(files)):
-                reading = read_batch(judging, batch.data, batch.segments(), self._rules)
-                batch.advance(reading)
-                _wait(jobs)
-                unsynced, self._unsynced = self._unsynced, []
-                # While a batch is being written the next one is read: neither keeps all cores busy
-                write = functools.partial(self._write_batch, connection, number, reading, files)
-                jobs = [
-                    executor.submit(_sync, unsynced),
-                    executor.submit(batch.digest, reading),
-                    executor.submit(write, folder=folder, dead_letters=dead_letters),
-                ]
-            _wait(jobs)
-            _sync(self._unsynced)
-            self._take_copies(files)
-        if pq.read_metadata(folder / "dead_letters.parquet").num_rows:
-            sync_file(folder / "dead_letters.parquet")
-        else:
-            (folder / "dead_letters.parquet").unlink()
-
     def _batches(self, files: list[Progress]) -> Iterator[Batch]:
         """Small files together, large ones in pieces. What a batch is read into may be the next but one's too."""
         size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
@@ -570,111 +747,6 @@ class Pass:
             self._warnings[file.fault] += 1
         return length
 
-    def _write_batch(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        number: int,
-        reading: Reading,
-        files: list[Progress],
-        *,
-        folder: Path,
-        dead_letters: pq.ParquetWriter,
-    ) -> None:
-        rows = self._timed_rows(connection, reading.lines)
-        has_hour = pc.is_null(rows["reason"]).to_numpy()
-        if not has_hour.all():
-            letters = [
-                DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
-                for row in views.filter_rows(rows.select(_OF_LETTER), ~has_hour).to_pylist()
-            ]
-            rows = views.filter_rows(rows, has_hour)
-        else:
-            letters = []
-        self._write_dead_letters([*reading.dead, *letters], files, dead_letters)
-        crash_point("landing.before_chunk")
-        self._remarks.update(reading.remarks)
-        for value in pc.value_counts(rows["time_from"]).to_pylist():
-            if remark := _REMARK_OF_TIME.get(value["values"]):
-                self._remarks[remark] += value["counts"]
-        per_file = rows.select(["file", "length"]).group_by("file").aggregate([("length", "sum"), ("length", "count")])
-        for file, length, count in zip(*per_file.to_pydict().values(), strict=True):
-            files[file].events += count
-            files[file].event_bytes += length
-        for start, of_hour in _by_hour(rows.select(LANDED_SCHEMA.names)):
-            hour = Hour.of(start)
-            chunk = folder / f"{hour.stamp}-{number}.parquet"
-            _write_chunk(of_hour, chunk)
-            self._unsynced.append(chunk)
-            self._rows[hour.key] += len(of_hour)
-            self._chunks[hour.key].append(f"{self._number:08d}/{chunk.name}")
-            crash_point("landing.after_chunk")
-
-    def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
-        """The events with all columns of a chunk, and ``reason`` where they have no hour; in another order."""
-        lines, timed = self._timed(connection, lines)
-        timed = self._not_of_expired(timed)
-        owner = lines["file"].combine_chunks()
-        same = pa.array(np.zeros(len(lines), np.int32))
-        landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
-        columns = {
-            "row_uid": row_uids(self._file_ids.to_pylist(), owner.to_numpy(), lines["file_offset"].to_numpy()),
-            "event_time": timed["event_time"],
-            "file_id": pa.DictionaryArray.from_arrays(owner, self._file_ids),
-            "file_offset": lines["file_offset"],
-            "landed_at": pa.DictionaryArray.from_arrays(same, landed_at),
-            "time_from": pa.DictionaryArray.from_arrays(timed["time_from"].combine_chunks(), pa.array(TIME_SOURCES)),
-            "event_file": pa.DictionaryArray.from_arrays(owner, self._paths),
-            "collector": pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])),
-            "line": lines["line"],
-            "reason": timed["reason"],
-            "file": owner,
-            "length": lines["length"],
-        }
-        return pa.table(columns)
-
-    def _timed(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """The events, those first whose time is seen without parsing them, and what `_times` says of each."""
-        earliest, latest = max(self._first_hour.start, EARLIEST), self._began_at + MAX_AHEAD
-        moments, is_seen = seen_times(lines["line"].combine_chunks(), self._time_fields[0], earliest, latest)
-        moments = moments[is_seen]
-        seen = pa.table([pa.nulls(len(moments)), moments, np.zeros(len(moments), np.int8)], schema=_TIMED)
-        if is_seen.all():
-            return lines, seen
-        first, rest = (views.take_rows(lines, np.flatnonzero(rows)) for rows in (is_seen, ~is_seen))
-        texts = rest.select(["line"])
-        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
-        usual = usual_place(rest["line"][0].as_py(), self._time_fields)
-        values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
-        connection.unregister("lines")
-        return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
-
-    def _not_of_expired(self, timed: pa.Table) -> pa.Table:
-        """The rows, those with a reason that came too late for all that their hour has held."""
-        if not len(self._expired):
-            return timed
-        hours = timed["event_time"].cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
-        late = pc.and_(pc.is_null(timed["reason"]), pa.array(np.isin(hours, self._expired)))
-        return timed.set_column(0, "reason", pc.if_else(late, "hour_expired", timed["reason"]))
-
-    def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
-        if not dead:
-            return
-        for letter in dead:
-            files[letter.file].dead_letters += 1
-            files[letter.file].dead_bytes += letter.length
-            self._dead_letters[letter.reason] += 1
-        columns = {
-            "file_id": [files[letter.file].known.file_id for letter in dead],
-            "event_file": [files[letter.file].file.path for letter in dead],
-            "file_offset": [letter.file_offset for letter in dead],
-            "length": [letter.length for letter in dead],
-            "reason": [letter.reason for letter in dead],
-            "landed_at": [self._began_at] * len(dead),
-            "raw": [letter.raw for letter in dead],
-        }
-        writer.write_table(pa.table(columns, schema=DEAD_LETTER_SCHEMA))
-
     def _publish(self, files: list[Progress], folder: Path) -> None:
         read = [file for file in files if file.position > file.start]
         for file in files:
@@ -685,30 +757,7 @@ class Pass:
             shutil.rmtree(folder)
             self._log.save_checkpoint(self._landed)
             return
-        self._commit(folder, tuple(file.receipt() for file in read))
-
-    def _commit(self, folder: Path, receipts: tuple[FileReceipt, ...]) -> None:
-        began_at = self._began_at.isoformat()
-        receipts = tuple(replace(one, file=replace(one.file, landed_at=began_at)) for one in receipts)
-        landing = LandingPass(
-            number=self._number,
-            began_at=began_at,
-            finished_at=datetime.now(UTC).isoformat(),
-            collector=self._collector,
-            files=receipts,
-            hours={
-                key: LandedHour(self._number, self._rows[key], tuple(self._chunks[key]), began_at)
-                for key in sorted(self._rows)
-            },
-            dead_letters=dict(self._dead_letters),
-            remarks=dict(self._remarks),
-        )
-        crash_point("landing.before_commit")
-        self._log.commit(folder, landing)
-        crash_point("landing.after_commit")
-        self._landed.add(landing)
-        self._log.save_checkpoint(self._landed)
-        self._log.fold(self._landed)
+        self._writer.publish(folder, [file.receipt() for file in read])
 
 
 def _wait(jobs: list[Future[None]]) -> None:

@@ -110,6 +110,7 @@ class LandingPass:
         expired: hours whose chunks are no longer kept.
         forgotten: ids of files that nobody needs to know any more.
         letters: all open dead letters, where they were counted anew: reason → how many, since when.
+        log_id: identity of the log that the pass was published to; empty where the log has none.
     """
 
     number: int
@@ -123,6 +124,7 @@ class LandingPass:
     expired: tuple[str, ...] = ()
     forgotten: tuple[str, ...] = ()
     letters: Mapping[str, tuple[int, str]] | None = None
+    log_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -299,8 +301,28 @@ class LandingLog:
             shutil.rmtree(left)
         return make_private_dir(self.passes_dir / f".{number:08d}.tmp")
 
-    def commit(self, prepared: Path, landing: LandingPass) -> None:
-        """Publish a prepared pass in one step."""
+    def publish(self, prepared: Path, landing: LandingPass, landed: Landed, *, log_id: str = "") -> None:
+        """Put a prepared pass in place in one step, then bring the kept state up to it.
+
+        A process that is killed after the first step loses nothing: `load` reads the pass again.
+
+        Args:
+            prepared: the folder that `begin` made.
+            landing: the record of the pass.
+            landed: all passes before it; the pass is added.
+            log_id: identity of this log, kept in the record.
+
+        Raises:
+            ObsError: the file system refused.
+        """
+        crash_point("landing.before_commit")
+        self._put_in_place(prepared, replace(landing, log_id=log_id))
+        crash_point("landing.after_commit")
+        landed.add(landing)
+        self.save_checkpoint(landed)
+        self.fold(landed)
+
+    def _put_in_place(self, prepared: Path, landing: LandingPass) -> None:
         with replacing(prepared / "pass.json") as aside:
             aside.write_text(json.dumps(asdict(landing), sort_keys=True))
         with explained(prepared):

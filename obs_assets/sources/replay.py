@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.hours import Hour
-from obs_assets.sources.careful import DeadLetter
 from obs_assets.sources.files import EventFile, SourceConfig
-from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, Pass, Progress
+from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, PassWriter, Progress
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
 from obs_assets.storage.frames import sync_file
 
@@ -120,7 +119,28 @@ def replay(
             and reason in {None, letter.reason}
             and event_file in {None, letter.event_file}
         ]
-        return _Replay(config, log, landed, first_hour, (now or datetime.now(UTC)).astimezone(UTC)).replay(letters)
+        writer = PassWriter(
+            config,
+            log,
+            landed,
+            first_hour=first_hour,
+            began_at=(now or datetime.now(UTC)).astimezone(UTC),
+            # Where no event came out of a letter, the letter stays as it is and no new one is written
+            keeps_letters_of=lambda stretch: stretch.events > 0,
+        )
+        stretches = [_stretch(landed, index, group) for index, group in enumerate(_neighbours(letters))]
+        if stretches:
+            folder = writer.write(list(stretches), _batches(stretches))
+            _publish(writer, folder, stretches)
+    with_events = [stretch for stretch in stretches if stretch.events]
+    return LandingReport(
+        number=writer.number if with_events else None,
+        hours=dict(sorted(writer.rows.items())),
+        dead_letters={reason: n for reason, n in writer.dead_letters.items() if n},
+        files_read=len({stretch.known.file_id for stretch in with_events}),
+        files_listed=len({letter.file_id for letter in letters}),
+        bytes_read=sum(stretch.length for stretch in stretches),
+    )
 
 
 @dataclass
@@ -134,80 +154,47 @@ class _Stretch(Progress):
         return sum(letter.length for letter in self.letters)
 
 
-class _Replay(Pass):
-    def __init__(
-        self, config: SourceConfig, log: LandingLog, landed: Landed, first_hour: Hour, began_at: datetime
-    ) -> None:
-        super().__init__(config, log, landed, first_hour, began_at)
-        self._letters: list[DeadLetter] = []
+def _stretch(landed: Landed, index: int, letters: tuple[Letter, ...]) -> _Stretch:
+    first = letters[0]
+    known = landed.files[first.file_id]
+    file = EventFile(first.event_file, known.size, known.mtime_ns, known.node, open=_never)
+    stretch = _Stretch(index, file, known, sealed=True, at_end=True, letters=letters)
+    stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
+    return stretch
 
-    def replay(self, letters: list[Letter]) -> LandingReport:
-        """Read, publish."""
-        stretches = [self._stretch(index, group) for index, group in enumerate(_neighbours(letters))]
-        if stretches:
-            self._land(list(stretches))
-        landed = [stretch for stretch in stretches if stretch.events]
-        return LandingReport(
-            number=self._number if landed else None,
-            hours=dict(sorted(self._rows.items())),
-            dead_letters={reason: n for reason, n in self._dead_letters.items() if n},
-            files_read=len({stretch.known.file_id for stretch in landed}),
-            files_listed=len({letter.file_id for letter in letters}),
-            bytes_read=sum(stretch.length for stretch in stretches),
-        )
 
-    def _stretch(self, index: int, letters: tuple[Letter, ...]) -> _Stretch:
-        first = letters[0]
-        known = self._landed.files[first.file_id]
-        file = EventFile(first.event_file, known.size, known.mtime_ns, known.node, open=_never)
-        stretch = _Stretch(index, file, known, sealed=True, at_end=True, letters=letters)
-        stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
-        return stretch
+def _batches(stretches: Iterable[_Stretch]) -> Iterator[Batch]:
+    for group in _groups(stretches):
+        data = [b"".join(letter.raw for letter in stretch.letters) for stretch in group]
+        batch = Batch(bytearray().join(data))
+        for stretch, piece in zip(group, data, strict=True):
+            batch.add(stretch, len(piece))
+        yield batch
 
-    def _batches(self, files: list[Progress]) -> Iterator[Batch]:
-        for stretches in _groups(_stretches(files)):
-            data = [b"".join(letter.raw for letter in stretch.letters) for stretch in stretches]
-            batch = Batch(bytearray().join(data))
-            for stretch, piece in zip(stretches, data, strict=True):
-                batch.add(stretch, len(piece))
-            yield batch
 
-    def _write_dead_letters(self, dead: list[DeadLetter], *_: Any) -> None:
-        self._letters += dead  # which of them are new is known when all events are
-
-    def _write_batch(self, *arguments: Any, **options: Any) -> None:
-        super()._write_batch(*arguments, **options)
-        files = arguments[3]
-        beside_events = [letter for letter in self._letters if files[letter.file].events]
-        self._letters = []
-        super()._write_dead_letters(beside_events, files, options["dead_letters"])
-
-    def _publish(self, files: list[Progress], folder: Path) -> None:
-        landed = [stretch for stretch in _stretches(files) if stretch.events]
-        if not landed:
-            shutil.rmtree(folder)
-            return
-        letters = [letter for stretch in landed for letter in stretch.letters]
-        columns = {
-            "pass": [letter.landing_pass for letter in letters],
-            "file_id": [letter.file_id for letter in letters],
-            "file_offset": [letter.file_offset for letter in letters],
-        }
-        pq.write_table(pa.table(columns, schema=_TAKEN_SCHEMA), folder / "replayed.parquet")
-        sync_file(folder / "replayed.parquet")
-        self._dead_letters.subtract(Counter(letter.reason for letter in letters))
-        of_file: defaultdict[str, list[_Stretch]] = defaultdict(list)
-        for stretch in landed:
-            of_file[stretch.known.file_id].append(stretch)
-        self._commit(folder, tuple(map(_receipt, of_file.values())))
+def _publish(writer: PassWriter, folder: Path, stretches: Iterable[_Stretch]) -> None:
+    """Put the pass in place together with the list of the letters that it took."""
+    with_events = [stretch for stretch in stretches if stretch.events]
+    if not with_events:
+        shutil.rmtree(folder)
+        return
+    letters = [letter for stretch in with_events for letter in stretch.letters]
+    columns = {
+        "pass": [letter.landing_pass for letter in letters],
+        "file_id": [letter.file_id for letter in letters],
+        "file_offset": [letter.file_offset for letter in letters],
+    }
+    pq.write_table(pa.table(columns, schema=_TAKEN_SCHEMA), folder / "replayed.parquet")
+    sync_file(folder / "replayed.parquet")
+    writer.dead_letters.subtract(Counter(letter.reason for letter in letters))
+    of_file: defaultdict[str, list[_Stretch]] = defaultdict(list)
+    for stretch in with_events:
+        of_file[stretch.known.file_id].append(stretch)
+    writer.publish(folder, map(_receipt, of_file.values()))
 
 
 def _never() -> Any:
     raise FileNotFoundError
-
-
-def _stretches(files: Iterable[Progress]) -> Iterator[_Stretch]:
-    return (file for file in files if isinstance(file, _Stretch))
 
 
 def _groups(stretches: Iterable[_Stretch]) -> Iterator[list[_Stretch]]:

@@ -84,11 +84,7 @@ def land_archived(
             hours={hour.key: LandedHour(number, rows, tuple(chunks))},
             dead_letters={},
         )
-        crash_point("landing.before_commit")
-        log.commit(folder, landing)
-        crash_point("landing.after_commit")
-        landed.add(landing)
-        log.save_checkpoint(landed)
+        log.publish(folder, landing, landed)
     return LandingReport(number, hours={hour.key: rows})
 
 

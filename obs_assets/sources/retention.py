@@ -106,10 +106,8 @@ def note_expiry(
         forgotten=files,
         letters=letters,
     )
-    log.commit(log.begin(number), landing)
+    log.publish(log.begin(number), landing, landed)
     crash_point("retention.after_commit")
-    landed.add(landing)
-    log.save_checkpoint(landed)
     return expired
 
 

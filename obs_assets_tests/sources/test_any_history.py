@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from obs_assets.sources import landing
 from obs_assets.sources.unpack import COMPRESSIONS, zstd
-from obs_assets.storage import frames as store
+from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.sources.place import Place, event, text
 
 NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
@@ -28,10 +28,6 @@ def is_event(line: str) -> bool:
         return not {"time", "timestamp"}.isdisjoint(json.loads(line))
     except (ValueError, TypeError):
         return False
-
-
-class _CrashError(Exception):
-    """A pass ends here."""
 
 
 class EventFiles(RuleBasedStateMachine):
@@ -190,24 +186,13 @@ class EventFiles(RuleBasedStateMachine):
 
     @rule(point=st.sampled_from(POINTS))
     def land_and_crash(self, point: str) -> None:
-        name, _, nth = point.partition(":")
-        left = int(nth or 1)
-
-        def crash(passed: str) -> None:
-            nonlocal left
-            left -= passed == name
-            if passed == name and left == 0:
-                raise _CrashError
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(landing, "crash_point", crash)
-            patch.setattr(store, "crash_point", crash)
-            try:
+        try:
+            with dies_at(point):
                 self.place.land(max_event_bytes=4096)
-            except _CrashError:
-                self.may |= self.present()
-            else:
-                self.note_landing()
+        except DiedError:
+            self.may |= self.present()
+        else:
+            self.note_landing()
         self.check()
 
     @rule()

@@ -23,6 +23,7 @@ from obs_assets.sources import landing
 from obs_assets.sources import log as log_module
 from obs_assets.sources.landing import LANDED_SCHEMA, collector
 from obs_assets.sources.log import LandingLog, read_pass
+from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.sources.place import NOW, Place, event, events, text
 
 HOUR = timedelta(hours=1)
@@ -458,23 +459,16 @@ def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
 SMALL = "from obs_assets.sources import landing; landing.BATCH_BYTES = 1"
 
 
-def test_failed_pass_is_repaired_by_the_next(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_pass_is_repaired_by_the_next(place: Place) -> None:
     """An error anywhere in a pass leaves what was landed before, and nothing of the pass."""
     lines = place.write("a.jsonl", events(3))
     place.land()
     before = place.log.load()
     lines += place.append("a.jsonl", events(3))
     for point in {*LANDING_POINTS} - {"landing.after_commit"}:
-
-        def fail(name: str, point: str = point) -> None:
-            if name == point:
-                raise RuntimeError(name)
-
-        monkeypatch.setattr(landing, "crash_point", fail)
-        with pytest.raises(RuntimeError, match=point):
+        with dies_at(point), pytest.raises(DiedError, match=point):
             place.land()
         assert place.log.load() == before
-    monkeypatch.undo()
     place.land()
     assert place.audit().lines() == sorted(lines)
 

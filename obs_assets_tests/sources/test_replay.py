@@ -9,6 +9,7 @@ from obs_assets.sources import landing
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.replay import count_letters, open_letters, replay
+from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.sources.place import START, Place, event, events, text
 
 LONG = "x" * 3000
@@ -94,18 +95,11 @@ def test_an_earlier_start_brings_old_events_back(place: Place) -> None:
 
 
 @pytest.mark.parametrize("point", ["landing.before_chunk", "landing.after_chunk", "landing.before_commit"])
-def test_a_replay_that_dies_has_not_been(place: Place, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_that_dies_has_not_been(place: Place, point: str) -> None:
     """Events and the mark on their letters appear together or not at all."""
     lines = long_events(place)
-
-    def die(passed: str) -> None:
-        if passed == point:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(landing, "crash_point", die)
-        with pytest.raises(KeyboardInterrupt):
-            again(place)
+    with dies_at(point), pytest.raises(DiedError):
+        again(place)
     assert len(list(open_letters(place.log))) == 2
     assert len(place.lines()) == 2
     again(place)
