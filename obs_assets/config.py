@@ -1,23 +1,42 @@
 """What every configurable block of a pipeline has in common."""
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, JsonValue
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
 
 class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False):
     """A strict, immutable block of configuration.
 
     Attributes:
-        enabled: a disabled block does nothing; for the redact block see `obs_assets.transforms.redact`.
-        name: shown in the UI and in messages; the block's type by default. A destination's name is its asset's name.
+        enabled: ``false`` turns the block off. A disabled ``redact`` block also needs ``allow_unredacted: true``.
+        name: name of the block in the UI and in messages; by default its type.
     """
 
     enabled: bool = True
-    name: str | None = None
+    name: str | None = Field(None, examples=["nightly"])
+
+
+_SECTION = re.compile(r"^Attributes:\n(.*?)(?:\n\S|\Z)", re.DOTALL | re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^    (\w[\w, ]*): (.*(?:\n     +.*)*)", re.MULTILINE)
+
+
+def attribute_texts(model: type) -> dict[str, str]:
+    """Field → its text in the ``Attributes:`` sections of a model's docstring and of its bases' docstrings.
+
+    The model's own text wins over a base's. A text for several names, ``host, port: …``, is the text of each.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        section = _SECTION.search(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
+        for names, text in _ATTRIBUTE.findall(section[1] if section else ""):
+            texts |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return texts
 
 
 def _is_kept(value: JsonValue) -> JsonValue:

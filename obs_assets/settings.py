@@ -6,6 +6,7 @@ open, secrets above all, comes from here.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -60,6 +61,112 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     s3: S3Settings | None = None
     webhook: WebhookSettings = WebhookSettings()
     hash_key: SecretStr | None = None
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable, for the reference in docs/settings.md.
+
+    Attributes:
+        name: of the variable.
+        default: in words or as a value.
+        example: ``NAME=value``.
+        meaning: a sentence.
+    """
+
+    name: str
+    default: str
+    example: str
+    meaning: str
+
+
+VARIABLES = (
+    Variable(
+        "OBS_EVENTS_DIR",
+        "none",
+        "OBS_EVENTS_DIR=/var/log/agents",
+        "Folder or `s3://bucket/prefix` with the event files; pipeline files read it.",
+    ),
+    Variable(
+        "OBS_DATA_DIR",
+        "`.obs` below the working directory",
+        "OBS_DATA_DIR=/var/lib/obs",
+        "Folder for all local state: landed events, frames, receipts, embedded servers.",
+    ),
+    Variable(
+        "POSTGRES_HOST",
+        "the embedded server",
+        "POSTGRES_HOST=db.example.com",
+        "Host of your PostgreSQL server.",
+    ),
+    Variable("POSTGRES_PORT", "5432", "POSTGRES_PORT=6432", "Port of that server."),
+    Variable(
+        "POSTGRES_DB",
+        "`cortex_observability`",
+        "POSTGRES_DB=observability",
+        "Database of the event tables.",
+    ),
+    Variable("POSTGRES_USER", "`postgres`", "POSTGRES_USER=obs_loader", "Role that loads events."),
+    Variable(
+        "POSTGRES_PASSWORD",
+        "none",
+        "POSTGRES_PASSWORD=…",
+        "Password of that role; without it PostgreSQL's own files and rules decide.",
+    ),
+    Variable(
+        "AWS_S3_BUCKET",
+        "the embedded server",
+        "AWS_S3_BUCKET=my-event-archive",
+        "Bucket of the archive. Credentials come from the usual AWS variables and files.",
+    ),
+    Variable("AWS_REGION", "`us-east-1`", "AWS_REGION=eu-central-1", "Region of the bucket."),
+    Variable(
+        "AWS_DEFAULT_REGION",
+        "`us-east-1`",
+        "AWS_DEFAULT_REGION=eu-central-1",
+        "Region of the bucket where `AWS_REGION` is unset.",
+    ),
+    Variable(
+        "AWS_ENDPOINT_URL_S3",
+        "AWS",
+        "AWS_ENDPOINT_URL_S3=https://minio.example.com:9000",
+        "Address of an S3 store that is not AWS.",
+    ),
+    Variable(
+        "WEBHOOK_URL",
+        "none: requests are recorded, not sent",
+        "WEBHOOK_URL=https://hooks.example.com/obs",
+        "Address of the webhook's receiver.",
+    ),
+    Variable("WEBHOOK_AUTH_TOKEN", "none", "WEBHOOK_AUTH_TOKEN=…", "Token for `auth_type: bearer`."),
+    Variable("WEBHOOK_API_KEY", "none", "WEBHOOK_API_KEY=…", "Key for `auth_type: api-key`."),
+    Variable("WEBHOOK_HMAC_SECRET", "none", "WEBHOOK_HMAC_SECRET=…", "Secret that signs the requests."),
+    Variable(
+        "OBS_WEBHOOK_ALLOW_PRIVATE",
+        "off",
+        "OBS_WEBHOOK_ALLOW_PRIVATE=true",
+        "Lets webhooks call loopback and private addresses.",
+    ),
+    Variable(
+        "OBS_WEBHOOK_SEND_OLD",
+        "off",
+        "OBS_WEBHOOK_SEND_OLD=true",
+        "Sends alerts about hours older than `max_age_hours`, too.",
+    ),
+    Variable(
+        "OBS_HASH_KEY",
+        "none: `mode: hash` is refused",
+        "OBS_HASH_KEY=…",
+        "Secret key of the tokens that `redact: {mode: hash}` leaves.",
+    ),
+    Variable(
+        "OBS_CRASH_AT",
+        "none",
+        "OBS_CRASH_AT=postgres.before_commit",
+        "For tests: the process kills itself at this commit point.",
+    ),
+)
+"""Every variable that `load` and the packaged pipeline file read."""
 
 
 def environment() -> Mapping[str, str]:

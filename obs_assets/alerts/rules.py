@@ -113,66 +113,78 @@ FieldName = Annotated[str, AfterValidator(_field)]
 
 
 class AlertRule(Block, frozen=True):
-    """Events that somebody wants to hear of.
+    """A condition on events.
 
-    Without ``above``, ``below`` or ``absent_hours`` a rule forwards each event that it matches, once, in batches. With
-    one of them it measures the matching events of an hour, group by group, and tells when an alert fires and resolves.
-    An event matches if it passes levels, types, where and text.
+    A rule without ``above``, ``below`` and ``absent_hours`` forwards each event that it matches, once, in batches. A
+    rule with one of them measures the matching events of an hour, group by group; its alert fires and resolves. An
+    event matches when it passes ``levels``, ``types``, ``where`` and ``text``.
 
     Attributes:
-        name: goes into the identity of dispatches and alerts: a renamed rule is a new rule.
-        levels: compared in lower case, ``warn`` is ``warning``; empty for every event, one without a level included.
-            Unless said otherwise error, critical and fatal; a rule that measures, or has a ``where`` or ``text``, takes
-            every level.
-        types: compared exactly; empty for every type.
-        where: conditions on fields that all hold: ``data.status == failed``, ``duration_ms > 1000``,
-            ``worker_type in a, b``, ``error =~ time.?out``, ``trace_id exists``.
-        text: RE2 patterns, one of which is found in the event's JSON text, whatever the case.
-        measure: of the matching events. ``error_ratio``: share of those with an error or a grave level; counts but
-            ``count`` are weighted; ``p95_duration_ms`` is within 1 %.
-        above, below: fire when the measure is.
-        absent_hours: fire when no event matched for so many closed hours; with ``by`` for each group that was heard of
-            in the day before.
-        by: fields whose values make groups, each with an alert of its own.
-        window_minutes: measure each so many minutes of the hour and take the worst.
-        window_hours: measure so many hours together, the last included.
-        against_hours: compare with the mean of so many hours before: ``above: 3`` is three times as much.
-        at_least: matching events below which ratio, p95 and change are not judged.
-        for_hours: consecutive hours that it must hold before it fires.
-        resolve_below, resolve_above: resolve only beyond this; by default when the condition no longer holds.
-        resolve_for_hours: consecutive hours that it must be calm.
-        cooldown_hours: silence of a group's alert after it was told.
-        grouping: tell the groups of an hour in one message (``rule``), or each in its own (``group``).
-        severity: as PagerDuty names them.
-        labels: passed on in messages.
-        summary: a sentence, a Jinja expression in sandbox: ``{{ rule }}: {{ value }} in {{ group.worker_type }}``.
-        max_groups: groups of an hour that are kept, those with most events; the others are counted.
+        name: name of the rule, part of the identity of its alerts: a renamed rule is a new rule.
+        levels: levels that match, in lower case (``warn`` is ``warning``); an empty list matches
+            every event, also an event without a level. Default: error, critical and fatal; every
+            level when the rule has ``where``, ``text`` or a threshold.
+        types: event types that match, compared exactly; an empty list matches every type.
+        where: conditions on fields, of which all must hold: ``data.status == failed``,
+            ``duration_ms > 1000``, ``worker_type in a, b``, ``error =~ time.?out``, ``trace_id
+            exists``.
+        text: patterns in RE2 syntax, of which one must be found in the JSON text of the event;
+            upper and lower case are equal.
+        measure: measure of the matching events. ``error_ratio``: share of events that are errors.
+            ``count`` counts rows; other counts use weights. ``p95_duration_ms`` is exact within 1
+            %.
+        above: fire when the measure is above this value, in the unit of ``measure``.
+        below: fire when the measure is below this value, in the unit of ``measure``.
+        absent_hours: fire when no event matched for this many closed hours; with ``by``, for each
+            group that had events in the day before.
+        by: fields whose values make groups; each group has an alert of its own.
+        window_minutes: measure windows of this length inside the hour and use the worst.
+        window_hours: number of hours that are measured together, the newest included.
+        against_hours: compare with the mean of this many earlier hours: ``above: 3`` fires at
+            three times that mean.
+        at_least: smallest number of matching events for which ratios, percentiles and changes are
+            judged.
+        for_hours: number of consecutive hours in which the condition must hold before the alert
+            fires.
+        resolve_below: resolve only below this value; by default when the condition no longer
+            holds.
+        resolve_above: resolve only above this value; by default when the condition no longer
+            holds.
+        resolve_for_hours: number of consecutive calm hours before the alert resolves.
+        cooldown_hours: silence of a group's alert after its message.
+        grouping: ``rule``: one message for all groups of an hour; ``group``: a message for each
+            group.
+        severity: severity in messages, in PagerDuty's words.
+        labels: names and values that messages repeat.
+        summary: text of the message, a Jinja template in a sandbox.
+        max_groups: largest number of groups of an hour: those with most events; the others are
+            counted.
     """
 
     name: str = "errors"
     levels: tuple[str, ...] = GRAVE_LEVELS
-    types: tuple[str, ...] = ()
-    where: tuple[Where, ...] = ()
-    text: tuple[Pattern, ...] = ()
+    types: tuple[str, ...] = Field((), examples=[["task_failed"]])
+    where: tuple[Where, ...] = Field((), examples=[["data.status == failed"]])
+    text: tuple[Pattern, ...] = Field((), examples=[["out of memory"]])
     measure: Measure = "count"
-    above: float | None = Field(None, allow_inf_nan=False)
-    below: float | None = Field(None, allow_inf_nan=False)
-    absent_hours: int | None = Field(None, ge=1, le=168)
-    by: tuple[FieldName, ...] = ()
-    window_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30] | None = None
+    above: float | None = Field(None, allow_inf_nan=False, examples=[100], json_schema_extra={"unit": "measure"})
+    below: float | None = Field(None, allow_inf_nan=False, examples=[5], json_schema_extra={"unit": "measure"})
+    absent_hours: int | None = Field(None, ge=1, le=168, examples=[2])
+    by: tuple[FieldName, ...] = Field((), examples=[["worker_type"]])
+    window_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30] | None = Field(None, examples=[5])
     window_hours: int = Field(1, ge=1, le=168)
-    against_hours: int | None = Field(None, ge=1, le=168)
-    at_least: int = Field(1, ge=1)
+    against_hours: int | None = Field(None, ge=1, le=168, examples=[24])
+    at_least: int = Field(1, ge=1, json_schema_extra={"unit": "events"})
     for_hours: int = Field(1, ge=1, le=168)
-    resolve_below: float | None = Field(None, allow_inf_nan=False)
-    resolve_above: float | None = Field(None, allow_inf_nan=False)
+    resolve_below: float | None = Field(None, allow_inf_nan=False, examples=[50], json_schema_extra={"unit": "measure"})
+    resolve_above: float | None = Field(None, allow_inf_nan=False, examples=[10], json_schema_extra={"unit": "measure"})
     resolve_for_hours: int = Field(1, ge=1, le=168)
     cooldown_hours: int = Field(4, ge=0, le=720)
     grouping: Literal["rule", "group"] = "rule"
     severity: Severity = "error"
-    labels: Mapping[str, str] = {}
-    summary: Summary | None = None
-    max_groups: int = Field(1000, ge=1, le=100_000)
+    labels: Mapping[str, str] = Field({}, examples=[{"team": "platform"}])
+    summary: Summary | None = Field(None, examples=["{{ rule }}: {{ value }} in {{ group.worker_type }}"])
+    max_groups: int = Field(1000, ge=1, le=100_000, json_schema_extra={"unit": "groups"})
 
     @model_validator(mode="before")
     @classmethod

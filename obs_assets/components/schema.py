@@ -5,23 +5,21 @@ only says that a value fits none of the variants. What a schema cannot say `obs_
 """
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
+from obs_assets.config import attribute_texts
+
 Schema = dict[str, Any]
 
-_ANNOTATIONS = ("title", "description", "default")
+_ANNOTATIONS = ("title", "description", "default", "examples", "unit")
 _LEFT_OPEN: Schema = {"type": ["null", "string"], "pattern": r"\{\{"}
 """An option that is null, or a template that is yet to be filled in."""
 
 _PATH: Schema = {"type": "string"}
 """As a variant: the path of a file that holds the other one."""
-
-_SECTION = re.compile(r"^Attributes:\n(.*?)(?:\n\S|\Z)", re.DOTALL | re.MULTILINE)
-_ATTRIBUTE = re.compile(r"^    (\w[\w, ]*): (.*(?:\n     +.*)*)", re.MULTILINE)
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
@@ -43,16 +41,13 @@ def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _explain(schema: Schema, model: type[BaseModel]) -> None:
-    """Move what the docstrings of a model and its bases say of its options to where tools look for it."""
-    documents = [inspect.cleandoc(base.__dict__.get("__doc__") or "") for base in reversed(model.__mro__)]
-    for document in documents:
-        section = _SECTION.search(document)
-        for names, text in _ATTRIBUTE.findall(section[1] if section else ""):
-            for name in names.split(", "):
-                option = schema["properties"].get(name.removesuffix("_"))
-                if option is not None:
-                    option["description"] = " ".join(text.split())
-    schema["description"] = documents[-1].partition("\n\nAttributes:")[0]
+    """Copy the docstrings' texts of a model and its options to where tools look for them."""
+    for name, text in attribute_texts(model).items():
+        option = schema["properties"].get(name.removesuffix("_"))
+        if option is not None:
+            option["description"] = text
+    document = inspect.cleandoc(model.__doc__ or "")
+    schema["description"] = document.partition("\n\nAttributes:")[0]
 
 
 def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:

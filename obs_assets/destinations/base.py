@@ -19,14 +19,17 @@ class DestinationConfig(Block, frozen=True):
     """Options that every destination has.
 
     Attributes:
-        name: of the asset, the ledger and the metrics.
-        from_: the frame it takes, never one before redaction.
-        filter: a filter of its own, applied to that frame.
+        name: name of the asset, of its ledger and of its metrics; by default the name of its type,
+            for example ``postgres_events``.
+        from_: the frame that the destination receives: ``sampled`` (after filter and sampling) or
+            ``redacted`` (every event). No destination receives a frame before redaction.
+        filter: a filter for this destination alone, applied to that frame; it has the options of
+            the ``filter`` block.
     """
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,100}$")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,100}$", examples=["error_archive"])
     from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
-    filter: FilterConfig | None = None
+    filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
 
     @property
     def stage(self) -> Literal["redacted_events", "sampled_events"]:

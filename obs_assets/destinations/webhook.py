@@ -46,66 +46,96 @@ _REFUSED_NAMES = {
 
 
 class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
-    """What is sent where. Options and defaults are the original's unless said otherwise.
+    """Which events a webhook receives, and how requests are made.
 
     Attributes:
-        from_: rules need every event, so the frame before sampling.
-        url: http or https, without user and password; None: nothing is sent, what would be is recorded.
-        headers: sent as they are, masked like secrets.
-        auth_type: which of the options below goes into a header. ``hmac`` demands a secret; a secret alone signs too.
-        hmac_secret: of ``X-Signature`` (hex over the body) and of the Standard Webhooks headers, for which
-            ``whsec_<base64>`` is decoded.
-        hmac_previous_secrets: sign with these too, while receivers change over to a new ``hmac_secret``.
-        receiver: who takes the requests: a program of yours, ``slack``, ``pagerduty`` or a ``teams`` workflow. The
-            latter three get a message instead of events, and ``payload_format`` means nothing to them.
-        routing_key: PagerDuty's integration key; its ``url`` need not be given.
-        payload_format: ``array`` of events, ``object`` that holds it, or ``individual``: one request an event.
-        include_metadata: ``object`` also says count, destination and when the dispatch was made.
-        max_retries: attempts in one go; what then failed waits in the outbox.
-        retry_delay_s: before the second attempt; times ``retry_backoff`` before each further one.
-        rate_limit: requests per second of one process.
-        timeout_s: for the whole request, from the first connection to the last byte.
-        batch_size: events in a request; for Slack, PagerDuty and Teams 1,000 unless said otherwise.
-        rules: what to forward, and what to measure. An event is forwarded by the first rule that matches it.
-        max_age_hours: what is about an hour that ended longer ago is recorded and not sent, so that a backfill is
-            silent; null, or the environment's ``OBS_WEBHOOK_SEND_OLD=true``: it is sent.
-        give_up_after_hours: a dispatch that could not be sent for so long is given up; `obs alerts retry` sends it.
-        history_days: what is known of alerts, and dispatches that nobody waits for, is kept so long. Older hours may be
-            built; they are no longer judged, and what was forwarded of them is not sent again.
-        allow_hosts: hosts that may have loopback and private addresses.
+        type: ``webhook``.
+        from_: the frame that rules look at. Rates and absences need every event, so the frame
+            before sampling is the default.
+        url: address of the receiver, http or https, without user and password. Without it no
+            request is sent; the outbox records the requests that would be sent.
+        method: HTTP method of the requests.
+        headers: further headers of each request. Their values are treated as secrets and never
+            shown.
+        auth_type: kind of authentication; the options below hold its secret. With ``hmac`` a
+            secret is required; ``hmac_secret`` alone also signs.
+        auth_token: token for ``auth_type: bearer``; wins over ``WEBHOOK_AUTH_TOKEN``.
+        username: user for ``auth_type: basic``.
+        password: password for ``auth_type: basic``.
+        api_key: key for ``auth_type: api-key``; wins over ``WEBHOOK_API_KEY``.
+        api_key_header: name of the header that carries ``api_key``.
+        hmac_secret: secret that signs the body: header ``hmac_header`` (hexadecimal) and the
+            headers of Standard Webhooks, for which ``whsec_<base64>`` is decoded; wins over
+            ``WEBHOOK_HMAC_SECRET``.
+        hmac_previous_secrets: older secrets that sign too, while receivers change to a new
+            ``hmac_secret``.
+        hmac_algorithm: hash of the signature in ``hmac_header``.
+        hmac_header: name of the header with the hexadecimal signature.
+        receiver: kind of receiver: ``generic`` (a program of yours), ``slack``, ``pagerduty`` or a
+            ``teams`` workflow. The last three receive a message instead of events and ignore
+            ``payload_format``.
+        routing_key: integration key of PagerDuty, for ``receiver: pagerduty``; ``url`` is then
+            optional.
+        payload_format: ``array``: a list of events; ``object``: that list below ``payload_key``;
+            ``individual``: a request for each event.
+        payload_key: key of the list of events, for ``payload_format: object``.
+        include_metadata: ``payload_format: object`` also holds the number of events, the name of
+            the destination and the time at which the request was composed.
+        max_retries: attempts at a request in a row; then the request waits in the outbox for the
+            next delivery run.
+        retry_delay_s: wait before the second attempt; each further wait is ``retry_backoff`` times
+            longer.
+        retry_backoff: factor between two waits.
+        rate_limit: largest number of requests a second, for each process; null is no limit.
+        timeout_s: time for a whole request, from connecting to the last byte of the answer.
+        batch_size: largest number of events in a request. Slack, PagerDuty and Teams get 1,000 by
+            default.
+        rules: alert rules: which events are forwarded, and which measures fire. The first rule
+            that matches an event forwards it.
+        allow_hosts: hosts that may have loopback or private addresses; other private addresses are
+            refused.
+        max_age_hours: requests about an hour that ended longer ago are recorded and not sent, so
+            that a backfill is silent. Null, or ``OBS_WEBHOOK_SEND_OLD=true``, sends them.
+        give_up_after_hours: time after which a request that still fails is given up; ``obs alerts
+            retry`` sends it.
+        history_days: how long the outbox remembers alerts and requests. Rules do not judge older
+            hours again, and forward none of their events.
     """
 
     type: Literal["webhook"] = "webhook"
     from_: Literal["redacted", "sampled"] = Field("redacted", alias="from")
-    url: SecretStr | None = None
+    url: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_URL }}"])
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    headers: Mapping[str, SecretStr] = {}
+    headers: Mapping[str, SecretStr] = Field({}, examples=[{"X-Team": "platform"}])
     auth_type: Literal["none", "bearer", "basic", "api-key", "hmac"] = "none"
-    auth_token: SecretStr | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    api_key: SecretStr | None = None
+    auth_token: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_AUTH_TOKEN }}"])
+    username: str | None = Field(None, examples=["alerts"])
+    password: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_PASSWORD }}"])
+    api_key: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_API_KEY }}"])
     api_key_header: str = "X-API-Key"
-    hmac_secret: SecretStr | None = None
-    hmac_previous_secrets: tuple[SecretStr, ...] = ()
+    hmac_secret: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_HMAC_SECRET }}"])
+    hmac_previous_secrets: tuple[SecretStr, ...] = Field((), examples=[["{{ env.OLD_WEBHOOK_HMAC_SECRET }}"]])
     hmac_algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
     hmac_header: str = "X-Signature"
     receiver: Receiver = "generic"
-    routing_key: SecretStr | None = None
+    routing_key: SecretStr | None = Field(None, examples=["{{ env.PAGERDUTY_ROUTING_KEY }}"])
     payload_format: Literal["array", "object", "individual"] = "array"
     payload_key: str = Field("events", min_length=1)
     include_metadata: bool = True
-    max_retries: int = Field(3, ge=1, le=10)
+    max_retries: int = Field(3, ge=1, le=10, json_schema_extra={"unit": "attempts"})
     retry_delay_s: float = Field(1.0, ge=0)
-    retry_backoff: float = Field(2.0, ge=1)
-    rate_limit: float | None = Field(None, gt=0)
+    retry_backoff: float = Field(2.0, ge=1, json_schema_extra={"unit": "factor"})
+    rate_limit: float | None = Field(None, gt=0, examples=[5], json_schema_extra={"unit": "requests/s"})
     timeout_s: float = Field(30.0, gt=0, le=300)
-    batch_size: int = Field(10, ge=1, le=10_000)
-    rules: tuple[AlertRule, ...] = (AlertRule(),)
-    allow_hosts: tuple[str, ...] = ()
+    batch_size: int = Field(10, ge=1, le=10_000, json_schema_extra={"unit": "events"})
+    rules: tuple[AlertRule, ...] = Field(
+        (AlertRule(),), examples=[[{"name": "slow", "where": ["duration_ms > 60000"]}]]
+    )
+    allow_hosts: tuple[str, ...] = Field((), examples=[["alerts.internal"]])
     max_age_hours: float | None = Field(24, ge=0, le=876_000)
     give_up_after_hours: float = Field(24, gt=0, le=876_000)
-    history_days: int = Field(400, ge=60, le=36_500)  # more than rules can look back, 336 hours, and be silent, 720
+    # Rules look back 336 hours at most and are silent for 720 at most: the history is longer.
+    history_days: int = Field(400, ge=60, le=36_500)
 
     @model_validator(mode="before")
     @classmethod

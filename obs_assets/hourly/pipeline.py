@@ -79,37 +79,46 @@ DestinationUnion = Annotated[
 
 
 class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
-    """One pipeline.
+    """What happens to events between the files and the destinations.
 
     Attributes:
-        start: the first hour, UTC; what happened before is a dead letter.
-        allowed_lateness_minutes: how long after its end an hour waits for stragglers before it closes.
-        refresh_open_hour_minutes: how often the open hour is built while events arrive, so that tables and alerts are
-            minutes behind; never by default. Closing builds it once more, and ends in the same bytes.
-        on_config_change: what a changed configuration or code version does to hours that are built. ``mark``: they show
-            as stale and stay as they are until somebody materializes them; ``rebuild``: they are built again.
-        retention_days: how long events are kept that are not redacted: landed ones, dead letters, raw and enriched
-            frames. From the end of their hour or its first landing, whichever is later, and until every destination
-            holds the hour; it cannot be built again afterwards. None keeps them for ever.
-        owners: shown on every asset: e-mail addresses or ``team:name``.
-        checks: when an hour's checks warn.
-        source, enrich, redact, filter, sample: the stages' blocks. Without a redact block events are redacted by mask.
-        destinations: who takes the hours.
+        start: first hour, UTC. An event from before it is a dead letter.
+        allowed_lateness_minutes: wait after the end of an hour for late events, before the hour
+            closes and is built.
+        refresh_open_hour_minutes: also build the open hour at this interval while its events
+            arrive, so that tables and alerts are minutes behind; null waits until the hour closes.
+            The closed hour is the same in both cases.
+        on_config_change: effect of a changed configuration or code version on hours that are
+            built. ``mark``: Dagster shows them as stale and nothing else happens; ``rebuild``:
+            they are built again.
+        retention_days: how long events before redaction are kept (landed events, dead letters, raw
+            and enriched frames), counted from the end of their hour or its first landing,
+            whichever is later, and until every destination holds the hour. An expired hour cannot
+            be built again. Null keeps them for ever.
+        owners: owners of every asset in the UI: e-mail addresses or ``team:name``.
+        checks: when the asset checks of an hour warn.
+        source: which event files are read, and how.
+        enrich: fields that are added to events; null adds none.
+        redact: how personal data and secrets are removed. Without this block they are masked.
+        filter: which events are dropped by rule; null drops none.
+        sample: which share of the events is kept; null keeps all.
+        destinations: the stores and receivers of the hours. Two destinations of one type need
+            different names.
     """
 
     start: str = "2025-01-01-00:00"
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
-    refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59)
+    refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59, examples=[5])
     on_config_change: Literal["mark", "rebuild"] = "mark"
     retention_days: int | None = Field(30, ge=1, le=36_500)
-    owners: tuple[str, ...] = ()
-    checks: ChecksConfig = ChecksConfig()
-    source: SourceConfig = SourceConfig()
-    enrich: EnrichConfig | None = None
-    redact: RedactConfig = RedactConfig()
-    filter: FilterConfig | None = None
-    sample: SampleConfig | None = None
-    destinations: tuple[DestinationUnion, ...] = ()
+    owners: tuple[str, ...] = Field((), examples=[["team:platform"]])
+    checks: ChecksConfig = Field(ChecksConfig(), examples=[{"dead_letter_share": 0.05}])
+    source: SourceConfig = Field(SourceConfig(), examples=[{"events_dir": "/var/log/agents"}])
+    enrich: EnrichConfig | None = Field(None, examples=[{"environment": "production"}])
+    redact: RedactConfig = Field(RedactConfig(), examples=[{"mode": "hash"}])
+    filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
+    sample: SampleConfig | None = Field(None, examples=[{"success_rate": 0.1}])
+    destinations: tuple[DestinationUnion, ...] = Field((), examples=[[{"type": "postgres", "table_name": "events"}]])
 
     @field_validator("start")
     @classmethod

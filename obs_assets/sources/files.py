@@ -36,39 +36,45 @@ _OTHER_COMPRESSIONS = (".xz", ".bz2", ".lz4", ".zip")
 
 
 class SourceConfig(Block, frozen=True):
-    """Where event files are.
+    """Which event files are read, and how.
 
     Attributes:
-        events_dir: the folder, read recursively, or ``s3://bucket/prefix`` (``OBS_EVENTS_DIR``).
-        event_types: ``all``, or strings of which a file's name must contain one.
-        include: patterns of file names; by default also those that log rotation gives.
-        exclude: patterns of file names or of paths below ``events_dir``.
+        type: ``event-stream``: files of JSON events.
+        events_dir: folder that is read with all folders below it, or ``s3://bucket/prefix``.
+        event_types: ``all``, or words of which a file's name must contain one.
+        include: patterns of file names that are read; rotated and compressed files are included by
+            default.
+        exclude: patterns of file names, or of paths below ``events_dir``, that are not read.
         max_event_bytes: a longer event is a dead letter.
-        max_nesting: an event with more brackets within brackets is a dead letter.
-        max_ratio: a compressed file that holds more than so many times its size is read no further than that, with a
-            warning on each pass; at least 64 MiB of it are read.
-        time_path: where an event's time is looked for first: names of fields with points between them.
-        unfold: fields in which a string that holds a JSON object or array is replaced by it.
-        seal_after_minutes: an unfinished last event becomes a dead letter once its file has been idle for so long.
-        max_files_per_pass, max_bytes_per_pass: a pass takes no more, give or take a piece that is being read; what has
-            waited longest comes first in the next.
+        max_nesting: an event with deeper nesting of objects and lists is a dead letter.
+        max_ratio: a compressed file is read up to this many times its own size (and at least 64
+            MiB); each pass warns about the rest.
+        time_path: field that holds the event's time, looked at before the usual fields: names with
+            dots between them.
+        unfold: fields with JSON in a string; the string is replaced by the JSON value.
+        seal_after_minutes: an incomplete last event becomes a dead letter after its file has not
+            changed for this time.
+        max_files_per_pass: largest number of files that a landing pass reads; the next pass begins
+            with the files that wait longest.
+        max_bytes_per_pass: bytes after which a landing pass ends; the piece that is being read is
+            finished first.
     """
 
     type: Literal["event-stream"] = "event-stream"
-    events_dir: Path | str | None = None
+    events_dir: Path | str | None = Field(None, examples=["/var/log/agents"])
     event_types: tuple[str, ...] = ("all",)
     include: tuple[str, ...] = tuple(
         f"*.{kind}{rest}" for kind in ("jsonl", "ndjson") for rest in ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
     )
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = Field((), examples=[["tmp/*", "*-test.jsonl"]])
     max_event_bytes: int = Field(16 << 20, ge=1024)
-    max_nesting: int = Field(256, ge=1, le=256)
-    max_ratio: int = Field(200, ge=1)
-    time_path: str | None = Field(None, pattern=r'^[^."]+(\.[^."]+)*$')
-    unfold: tuple[str, ...] = ()
+    max_nesting: int = Field(256, ge=1, le=256, json_schema_extra={"unit": "levels"})
+    max_ratio: int = Field(200, ge=1, json_schema_extra={"unit": "factor"})
+    time_path: str | None = Field(None, pattern=r'^[^."]+(\.[^."]+)*$', examples=["meta.created_at"])
+    unfold: tuple[str, ...] = Field((), examples=[["payload"]])
     seal_after_minutes: int = Field(60, ge=0, le=5_256_000)
-    max_files_per_pass: int = Field(20_000, ge=1)
-    max_bytes_per_pass: int = Field(4 << 30, ge=1)
+    max_files_per_pass: int = Field(20_000, ge=1, json_schema_extra={"unit": "files"})
+    max_bytes_per_pass: int = Field(4 << 30, ge=1, json_schema_extra={"unit": "bytes"})
 
     @field_validator("events_dir", mode="before")
     @classmethod

@@ -35,15 +35,15 @@ UNKNOWN_MODEL = "unknown"
 
 
 class Price(BaseModel, frozen=True, extra="forbid"):
-    """What a model's tokens cost.
+    """Prices of a model's tokens.
 
     Attributes:
-        input_usd_per_million: a million input tokens, in USD, up to six decimals.
-        output_usd_per_million: a million output tokens, in USD, up to six decimals.
+        input_usd_per_million: price of a million input tokens, up to six decimals.
+        output_usd_per_million: price of a million output tokens, up to six decimals.
     """
 
-    input_usd_per_million: Usd
-    output_usd_per_million: Usd
+    input_usd_per_million: Usd = Field(examples=[3.0], json_schema_extra={"unit": "USD"})
+    output_usd_per_million: Usd = Field(examples=[15.0], json_schema_extra={"unit": "USD"})
 
 
 ORIGINAL_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
@@ -51,19 +51,20 @@ ORIGINAL_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=
 
 
 class EnrichConfig(Block, frozen=True):
-    """What to add.
+    """Which fields are added to events.
 
     Attributes:
-        enrichments: which of those that `enrich` describes; ``all`` is every one of them.
-        environment: the field ``environment`` of events that have none.
-        prices: model, as events name it, to ``input_usd_per_million`` and ``output_usd_per_million``; ``*`` is every
-            other model, and without it a model that is not named gets no estimate. Or the path of a YAML file with such
-            a table, relative to the working directory; it is read when the configuration is.
-        static_fields: fields and their values, any JSON, for events that do not have them.
-        lookups: fields from tables, by a value of the event.
-        geoip: fields from MaxMind databases, by an address in the event.
-        function: the dotted path of ``pandas.DataFrame -> pandas.DataFrame``, called last, see
-            `obs_assets.transforms.functions`.
+        enrichments: groups of fields that are added; ``all`` is every group. docs/transforms.md
+            lists the fields of each group.
+        environment: value of the field ``environment`` for events without that field.
+        prices: model → price of its tokens, for cost estimates; ``*`` is every other model.
+            Without ``*`` a model that is not named gets no estimate. Or the path of a YAML file
+            with such a mapping.
+        static_fields: field → value, for events without that field; a value is any JSON.
+        lookups: fields from tables of yours, found by a value of the event.
+        geoip: fields from MaxMind databases, found by an IP address of the event.
+        function: dotted path of a function of yours, ``pandas.DataFrame -> pandas.DataFrame``,
+            which runs last.
     """
 
     enrichments: tuple[Enrichment | Literal["all"], ...] = (
@@ -78,10 +79,10 @@ class EnrichConfig(Block, frozen=True):
         dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
     ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
 
-    static_fields: dict[FieldName, Json] = Field(default_factory=dict)
-    lookups: tuple[Lookup, ...] = ()
-    geoip: tuple[GeoIp, ...] = ()
-    function: DottedPath | None = None
+    static_fields: dict[FieldName, Json] = Field(default_factory=dict, examples=[{"region": "eu-central-1"}])
+    lookups: tuple[Lookup, ...] = Field((), examples=[[{"table": "services.csv", "key": "service.name"}]])
+    geoip: tuple[GeoIp, ...] = Field((), examples=[[{"database": "GeoLite2-City.mmdb", "key": "client.ip"}]])
+    function: DottedPath | None = Field(None, examples=["my_package.enrichments.add_team"])
 
     @model_validator(mode="after")
     def _fields_are_given_once(self) -> "EnrichConfig":

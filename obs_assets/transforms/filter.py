@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import duckdb
-from pydantic import computed_field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from obs_assets.config import Block
 from obs_assets.events import LINEAGE, PROMOTED, Frame, one_of, quote
@@ -32,34 +32,35 @@ EMPTY_KEYS = 5
 
 
 class FilterConfig(Block, frozen=True):
-    """What to drop, and what to keep whatever says drop.
+    """Which events are dropped by rule. A keep rule wins over every drop rule.
 
-    Patterns are searched for in each text of the event, at any depth: in strings as they read, without quotes and
-    escapes, ``^`` and ``$`` being a string's own ends; not in keys, numbers or across strings. The original searches
-    the event's JSON, keys included: ``patterns_in: json`` does.
+    Patterns are searched for in each text value of the event, at any depth: in the string as it reads, without quotes
+    and escapes; ``^`` and ``$`` are the ends of a string. Keys and numbers are not searched. ``patterns_in: json``
+    searches the JSON text of the event instead, keys included.
 
     Attributes:
-        drop_patterns: drop events in which one of these is found.
-        keep_patterns: keep events in which one of these is found.
-        patterns_in: ``text``: each string on its own, but no keys; ``json``: the event's JSON, where ``staging`` is
-            also found as a key, and a line break stands as a backslash and an ``n``.
-        drop_levels: drop events of these levels; compared in lower case, ``warn`` is ``warning``.
-        drop_event_types: drop events of these types; compared exactly.
-        keep_event_types: keep events of these types; compared exactly.
-        drop_low_value: drop events that say nothing, as `judge` defines them.
-        custom_filter: the dotted path of ``pandas.DataFrame -> pandas.Series`` of booleans, false for events to drop,
-            see `obs_assets.transforms.functions`.
-        filter_mode: ``allowlist`` drops everything that no keep rule names.
+        drop_patterns: drop events in which one of these patterns (RE2 syntax) is found.
+        keep_patterns: keep events in which one of these patterns (RE2 syntax) is found.
+        patterns_in: ``text``: search each string value; ``json``: search the JSON text, where keys
+            are found too and a line break is a backslash and an ``n``.
+        drop_levels: drop events of these levels, in lower case; ``warn`` is ``warning``.
+        drop_event_types: drop events of these types, compared exactly.
+        keep_event_types: keep events of these types, compared exactly.
+        drop_low_value: drop events of low value: types such as ``heartbeat`` and ``health_check``,
+            levels ``debug`` and ``trace``, events without content. docs/transforms.md has the rule.
+        custom_filter: dotted path of a function of yours, ``pandas.DataFrame -> pandas.Series`` of
+            booleans; false drops the event.
+        filter_mode: ``allowlist`` drops every event that no keep rule names.
     """
 
-    drop_patterns: tuple[Pattern, ...] = ()
-    keep_patterns: tuple[Pattern, ...] = ()
+    drop_patterns: tuple[Pattern, ...] = Field((), examples=[["GET /healthz"]])
+    keep_patterns: tuple[Pattern, ...] = Field((), examples=[["payment"]])
     patterns_in: Literal["text", "json"] = "text"
-    drop_levels: tuple[str, ...] = ()
-    drop_event_types: tuple[str, ...] = ()
-    keep_event_types: tuple[str, ...] = ()
+    drop_levels: tuple[str, ...] = Field((), examples=[["debug", "trace"]])
+    drop_event_types: tuple[str, ...] = Field((), examples=[["cache_hit"]])
+    keep_event_types: tuple[str, ...] = Field((), examples=[["deployment"]])
     drop_low_value: bool = True
-    custom_filter: DottedPath | None = None
+    custom_filter: DottedPath | None = Field(None, examples=["my_package.filters.keep"])
     filter_mode: Literal["blocklist", "allowlist"] = "blocklist"
 
     @computed_field  # type: ignore[prop-decorator]

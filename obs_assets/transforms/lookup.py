@@ -37,24 +37,25 @@ _numbers = itertools.count()
 
 
 class Lookup(BaseModel, frozen=True, extra="forbid"):
-    """A table in which an event's value is looked up, such as service → team.
+    """A table in which a value of the event is looked up, for example service → team.
 
-    All of the table is text. A cell that is empty is missing.
+    All values of the table are text. An empty cell counts as missing.
 
     Attributes:
-        table: the path of a CSV file with a header or of a Parquet file, relative to the working directory; it is read
-            when the configuration is.
-        key: where events have the value: keys, dots between them.
-        column: of the table, with the values; by default called like the last key.
-        fields: what is added: the event's field → the table's column, or a list of columns; all others by default.
-        default: field → value, for events whose value the table does not have, or that have none.
+        table: path of a CSV file with a header, or of a Parquet file, relative to the working
+            directory. The file is read when the configuration is loaded.
+        key: path of the value in the event: names with dots between them.
+        column: column of the table that holds the value; by default the last name of ``key``.
+        fields: new field → column of the table, or a list of columns; by default all other
+            columns.
+        default: new field → value, for events whose value the table does not hold.
     """
 
-    table: str
-    key: FieldPath
-    column: str = ""
-    fields: dict[FieldName, str] = Field(default_factory=dict)
-    default: dict[FieldName, Json] = Field(default_factory=dict)
+    table: str = Field(examples=["services.csv"])
+    key: FieldPath = Field(examples=["service.name"])
+    column: str = Field("", examples=["service"])
+    fields: dict[FieldName, str] = Field(default_factory=dict, examples=[{"team": "owner"}])
+    default: dict[FieldName, Json] = Field(default_factory=dict, examples=[{"team": "unknown"}])
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _cells: Any = PrivateAttr(None)
     _names: tuple[str, ...] = PrivateAttr(())
@@ -99,20 +100,21 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
 
 
 class GeoIp(BaseModel, frozen=True, extra="forbid"):
-    """A MaxMind database in which an event's address is looked up.
+    """A MaxMind database in which an IP address of the event is looked up.
 
-    Enrichment comes before redaction: the address itself is gone afterwards. Private addresses and such as the database
-    does not have add nothing.
+    Enrichment runs before redaction, which removes the address itself. An address that the database does not hold,
+    such as a private address, adds nothing.
 
     Attributes:
-        database: the path of an ``.mmdb`` file, relative to the working directory; read when the configuration is.
-        key: where events have the address: keys, dots between them.
-        fields: what is added: the event's field → where the database has it: keys, dots between them, numbers for the
-            elements of lists.
+        database: path of an ``.mmdb`` file, relative to the working directory. The file is read
+            when the configuration is loaded.
+        key: path of the address in the event: names with dots between them.
+        fields: new field → path in the database's record: names with dots between them, numbers
+            for elements of lists.
     """
 
-    database: str
-    key: FieldPath
+    database: str = Field(examples=["GeoLite2-City.mmdb"])
+    key: FieldPath = Field(examples=["client.ip"])
     fields: dict[FieldName, str] = Field(
         default_factory=lambda: {"geo_country": "country.iso_code", "geo_city": "city.names.en"}, min_length=1
     )

@@ -22,7 +22,7 @@ ERROR_STATUSES = ("error", "failed")
 SUCCESS_LEVELS = ("info", "success")
 SUCCESS_STATUSES = ("success", "completed")
 
-Rate = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, le=1, json_schema_extra={"unit": "share, 0 to 1"})]
 """The share of events to keep: 1 keeps all, 0 none."""
 
 Key = Literal["trace_id", "session_id", "event_id", "worker_id", "row_uid"]
@@ -34,35 +34,38 @@ def _as_column(key: Any) -> Any:
 
 
 class SampleConfig(Block, frozen=True):
-    """What share of the events to keep.
+    """Which share of the events is kept. 1 keeps all events, 0 none.
 
     Attributes:
-        error_rate: of errors, as `sample` defines them.
-        type_rates: of events of a type that are no errors; ``unknown`` is for events without a type.
-        success_rate: of successes that have no rate of their type.
-        default_rate: of all others.
-        strategy: ``deterministic`` draws once for all events with the same key; ``random`` draws for each event on its
-            own, by its row_uid, so that a rebuild keeps the same events. ``adaptive`` keeps exactly
-            ``adaptive_target`` events of each type, drawn by row_uid, in place of success_rate and default_rate.
-            ``tail`` is deterministic, but keeps every event of a key that has an error anywhere in the hour, or an
-            event that took longer than ``tail_duration_ms``.
-        adaptive_target: how many events of a type and hour that are no errors and have no rate of their type.
-        tail_duration_ms: None: only errors make a trace worth keeping.
-        min_per_type: a floor: of a type of which the rates would keep fewer than twice as many, exactly so many are
-            drawn as the rates would keep, but no fewer than this or than there are. Errors are not counted.
-        deterministic_key: the column to draw by, with ``id`` for event_id; where it is empty, and by default,
-            trace_id, else session_id, else row_uid. The strategy ``random`` does not look at it.
+        error_rate: share of errors to keep; docs/transforms.md says which events are errors.
+        success_rate: share of successes to keep that have no rate of their type.
+        default_rate: share of all other events to keep.
+        type_rates: event type → share to keep, for events that are no errors; ``unknown`` is for
+            events without a type.
+        strategy: ``deterministic``: one draw for all events of a trace. ``random``: a draw for
+            each event, by its row_uid. ``adaptive``: keeps exactly ``adaptive_target`` events of
+            each type instead of ``success_rate`` and ``default_rate``. ``tail``: as
+            ``deterministic``, and keeps every event of a trace that has an error or a slow event
+            in the hour. A rebuild draws the same events.
+        adaptive_target: number of events of each type and hour that ``strategy: adaptive`` keeps;
+            errors, and types with a rate, are not counted.
+        tail_duration_ms: ``strategy: tail`` also keeps traces with an event that took longer; null
+            looks at errors alone.
+        min_per_type: smallest number of events that are kept of each type and hour (or all, if
+            there are fewer); errors are not counted.
+        deterministic_key: column whose value decides the draw. Default: trace_id, else session_id,
+            else row_uid. ``strategy: random`` ignores it.
     """
 
     error_rate: Rate = 1.0
     success_rate: Rate = 0.1
     default_rate: Rate = 0.1
-    type_rates: dict[str, Rate] = Field(default_factory=dict)
+    type_rates: dict[str, Rate] = Field(default_factory=dict, examples=[{"llm_call": 1.0}])
     strategy: Literal["deterministic", "random", "adaptive", "tail"] = "deterministic"
-    adaptive_target: int = Field(1000, ge=1, le=100_000)
-    tail_duration_ms: int | None = Field(None, ge=0)
-    min_per_type: int = Field(0, ge=0, le=100_000)
-    deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = None
+    adaptive_target: int = Field(1000, ge=1, le=100_000, json_schema_extra={"unit": "events"})
+    tail_duration_ms: int | None = Field(None, ge=0, examples=[60_000])
+    min_per_type: int = Field(0, ge=0, le=100_000, json_schema_extra={"unit": "events"})
+    deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = Field(None, examples=["session_id"])
 
     @property
     def is_by_event(self) -> bool:

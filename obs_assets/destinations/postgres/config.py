@@ -18,28 +18,37 @@ _DERIVED = re.compile(r"_[hdm]\d{6,10}(_new)?$|_hourly$|^idx_|^receipts$")
 
 
 class PostgresConfig(DestinationConfig, frozen=True):
-    """A table of events.
+    """A table of events in PostgreSQL.
 
     Attributes:
-        table_name: the parent table; leaves, indexes and the table of statistics are named after it.
-        create_table_if_not_exists: False when somebody else makes the tables (``obs postgres init``); leaves are always
-            made by the loads.
-        pool_size: connections of the search API; a load uses one.
-        retention_days: days after which `Upkeep.drop_expired` drops a leaf; None keeps all.
-        host, port, database, user, password: win over ``POSTGRES_HOST`` and its fellows.
+        type: ``postgres``; ``postgresql`` means the same.
+        table_name: name of the table. Its partitions, indexes and the table of hourly statistics
+            get names that begin with it.
+        schema_name: schema of the table.
+        create_table_if_not_exists: ``false`` when an administrator creates the tables with ``obs
+            postgres init``. Loads create the partitions of the table in any case.
+        pool_size: connections of the search API; a load uses one connection.
+        retention_days: days after which ``obs postgres upkeep`` drops a partition of the table;
+            null keeps all.
+        host: name or address of the server; wins over ``POSTGRES_HOST``.
+        port: port of the server; wins over ``POSTGRES_PORT``.
+        database: name of the database; wins over ``POSTGRES_DB``.
+        user: name of the role that loads; wins over ``POSTGRES_USER``.
+        password: password of that role; wins over ``POSTGRES_PASSWORD``. Write ``{{ env.NAME }}``,
+            not the password itself.
     """
 
     type: Literal["postgres", "postgresql"] = "postgres"
     table_name: str = Field("events", pattern=NAME)
     schema_name: str = Field("public", pattern=NAME)
     create_table_if_not_exists: bool = True
-    pool_size: int = Field(10, ge=1)
-    retention_days: int | None = Field(None, ge=1, le=36_500)
-    host: str | None = None
-    port: int | None = Field(None, ge=1, le=65_535)
-    database: str | None = None
-    user: str | None = None
-    password: SecretStr | None = None
+    pool_size: int = Field(10, ge=1, json_schema_extra={"unit": "connections"})
+    retention_days: int | None = Field(None, ge=1, le=36_500, examples=[90])
+    host: str | None = Field(None, examples=["db.example.com"])
+    port: int | None = Field(None, ge=1, le=65_535, examples=[5432], json_schema_extra={"unit": "port number"})
+    database: str | None = Field(None, examples=["observability"])
+    user: str | None = Field(None, examples=["obs_loader"])
+    password: SecretStr | None = Field(None, examples=["{{ env.EVENTS_DB_PASSWORD }}"])
 
     def has_expired(self, hour: Hour, now: datetime) -> bool:
         """Whether ``retention_days`` have passed since the hour's end; its leaf may hold it until the leaf's end."""

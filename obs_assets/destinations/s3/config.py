@@ -25,44 +25,59 @@ StorageClass = Literal[
 
 
 class S3Config(DestinationConfig, frozen=True):
-    """An archive in a bucket, or in a local directory.
+    """An archive of whole hours in a bucket, or in a local folder.
 
     Attributes:
-        bucket, region, endpoint_url: win over ``AWS_S3_BUCKET`` and its fellows. A bucket ``file:///archive`` is a
-            local directory.
-        prefix: of all keys.
-        partitioning: False puts all objects directly under the prefix.
-        format: ``jsonl``, or ``parquet`` with lineage, promoted columns, ``weight`` and ``event``.
-        compression: gzip of lines, Zstandard within Parquet.
-        compression_level: 1 is fastest, 9 smallest.
-        storage_class: of the objects; manifests stay in STANDARD. It holds for what is uploaded from now on.
-        server_side_encryption: None leaves it to the bucket's default.
-        multipart_threshold: bytes above which an object is uploaded in parts of this size.
-        max_retries: of each request, within seconds; longer outages are for the run's retries.
-        part_size_mb: an object ends with the line that reaches this size, uncompressed.
-        expected_bucket_owner: account id; requests fail when the bucket is another account's.
-        addressing_style: where the bucket's name stands in URLs. ``auto`` is ``path`` with an endpoint_url, else AWS's.
-        request_checksums: whether requests carry checksums that a store may not know; ``auto`` is ``when_required``
-            with an endpoint_url (R2, MinIO, Ceph), else ``when_supported``. Objects have a SHA-256 in any case.
+        type: ``s3``, for any store that speaks S3's protocol, and for local folders.
+        bucket: name of the bucket, or ``file:///archive`` for a local folder; wins over
+            ``AWS_S3_BUCKET``.
+        region: region of the bucket; wins over ``AWS_REGION``.
+        endpoint_url: address of a store that is not AWS; wins over ``AWS_ENDPOINT_URL_S3``.
+        prefix: first part of every object key.
+        partitioning: ``false`` puts all objects directly below the prefix, without folders by
+            time.
+        partition_format: folders by time below the prefix; the key of an object always names its
+            hour.
+        format: ``jsonl``: one JSON event a line; ``parquet``: typed columns, ``weight`` and
+            ``event``.
+        compression: compress objects: gzip for ``jsonl``, Zstandard inside ``parquet``.
+        compression_level: 1 is fastest, 9 makes the smallest objects.
+        storage_class: S3 storage class of new objects; manifests stay in STANDARD.
+        server_side_encryption: encryption that S3 applies; null uses the default of the bucket.
+        kms_key_id: key for ``server_side_encryption: aws:kms``; null uses the default key of the
+            account.
+        multipart_threshold: an object above this size is uploaded in parts of this size.
+        max_retries: retries of each request within seconds; Dagster's run retries cover longer
+            outages.
+        part_size_mb: size of uncompressed lines after which the next object of the hour begins;
+            one line may exceed it.
+        expected_bucket_owner: AWS account number of the owner; requests fail when the bucket
+            belongs to another account.
+        addressing_style: place of the bucket's name in URLs: ``path`` or ``virtual`` (host name).
+            ``auto`` is ``path`` with an ``endpoint_url``, else the choice of AWS's library.
+        request_checksums: send AWS's newer checksum headers: ``when_supported`` or
+            ``when_required``. ``auto`` is ``when_required`` with an ``endpoint_url``, because R2,
+            MinIO and Ceph refuse them, else ``when_supported``. The SHA-256 of an object is stored
+            in any case.
     """
 
     type: Literal["s3"] = "s3"
-    bucket: str | None = None
-    region: str | None = None
-    endpoint_url: str | None = None
+    bucket: str | None = Field(None, examples=["my-event-archive"])
+    region: str | None = Field(None, examples=["eu-central-1"])
+    endpoint_url: str | None = Field(None, examples=["https://minio.example.com:9000"])
     prefix: str = Field("cortex-events", pattern=r"^[A-Za-z0-9!_.*'()=-]+(/[A-Za-z0-9!_.*'()=-]+)*$")
     partitioning: bool = True
     partition_format: Literal["year/month/day", "year-month-day", "year/month/day/hour"] = "year/month/day/hour"
     format: Literal["jsonl", "parquet"] = "jsonl"
     compression: bool = True
-    compression_level: int = Field(6, ge=1, le=9)
+    compression_level: int = Field(6, ge=1, le=9, json_schema_extra={"unit": "level"})
     storage_class: StorageClass = "STANDARD"
-    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
-    kms_key_id: str | None = None
-    multipart_threshold: int = Field(5 * MIB, ge=5 * MIB)
-    max_retries: int = Field(3, ge=0)
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = Field(None, examples=["aws:kms"])
+    kms_key_id: str | None = Field(None, examples=["alias/event-archive"])
+    multipart_threshold: int = Field(5 * MIB, ge=5 * MIB, json_schema_extra={"unit": "bytes"})
+    max_retries: int = Field(3, ge=0, json_schema_extra={"unit": "retries"})
     part_size_mb: int = Field(128, ge=1)
-    expected_bucket_owner: str | None = Field(None, pattern=r"^\d{12}$")
+    expected_bucket_owner: str | None = Field(None, pattern=r"^\d{12}$", examples=["123456789012"])
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     request_checksums: Literal["auto", "when_supported", "when_required"] = "auto"
 

@@ -15,23 +15,25 @@ TypeMode: TypeAlias = Literal["mask", "hash", "remove", "keep"]
 
 
 class CustomPattern(BaseModel, frozen=True, extra="forbid"):
-    """A pattern of one's own.
+    """A pattern of yours for values that are to be redacted.
 
     Attributes:
-        name: what its values are counted as, and their type in ``_redaction``.
-        regex: RE2 syntax: linear in time whatever the text, without lookaround and backreferences.
-        flags: ``i`` ignore case, ``m`` lines, ``s`` dot matches newlines; the original's ``g`` and ``u`` are implied.
-        validator: what a match must pass besides: ``luhn``, ``iban``, ``has_digit``, ``has_letter_and_digit``, or a
-            function of one's own by its dotted path, ``my_package.checks.is_employee``: ``str -> bool``, pure, since
-            answers are remembered. An event on which it raises, or answers anything else, is a dead letter.
-        replacement: left in a value's place, whatever the mode; the pattern may not match it.
+        name: name of the type: values are counted under it, and ``_redaction`` names it.
+        regex: pattern in RE2 syntax, without lookaround and backreferences; RE2 takes linear time
+            on any text.
+        flags: ``i``: upper and lower case are equal; ``m``: ``^`` and ``$`` match at lines; ``s``:
+            a dot matches line breaks. ``g`` and ``u`` are accepted and always on.
+        validator: further test of a match: ``luhn``, ``iban``, ``has_digit``,
+            ``has_letter_and_digit``, or the dotted path of a pure function of yours, ``str ->
+            bool``. An event on which that function fails is a dead letter.
+        replacement: text that replaces the value, in every mode; the pattern must not match it.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$")
-    regex: str = Field(min_length=1)
-    flags: str = Field("", pattern=r"^[gimsu]*$")
-    validator: str | None = None
-    replacement: str | None = None
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$", examples=["employee_id"])
+    regex: str = Field(min_length=1, examples=["EMP-[0-9]{6}"])
+    flags: str = Field("", pattern=r"^[gimsu]*$", examples=["i"])
+    validator: str | None = Field(None, examples=["luhn"])
+    replacement: str | None = Field(None, examples=["[EMPLOYEE]"])
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -80,26 +82,37 @@ def _strict(function: Callable[[Any], Any]) -> Callable[[str], bool]:
 
 
 class RedactConfig(Block, frozen=True):
-    """What is redacted, where, and what is left in its place.
+    """Which values are redacted, where, and what replaces them.
 
-    No redact block means this class's defaults: redaction is on.
+    A pipeline without this block redacts with the defaults below.
 
     Attributes:
-        mode: ``mask`` shows a little (see `obs_assets.transforms.detectors.masks`; nothing of passwords and social
-            security numbers), ``hash`` leaves a token that is equal for equal values, ``remove`` leaves ``[REDACTED]``.
-        modes: another mode for single types, built-in or custom: ``{ip_address: hash, phone: keep}``; ``keep`` lets
-            the values of that type be.
-        detect_email: and so on: whether that type is looked for.
-        patterns: further patterns; they come before the built-in ones.
-        fields_to_scan: redact only here; everywhere by default. Paths are dot-separated, a list's elements are numbered
-            from 0, JSON inside a string goes on below the string's path. ``*`` stands for one segment or a part of it,
-            ``**`` for any number of segments. A path covers what is below it.
-        fields_to_skip: never here, paths as above.
-        allow_unredacted: must stand beside ``enabled: false``.
+        mode: ``mask`` keeps a small part of a value (nothing of passwords and social security
+            numbers); ``hash`` puts a token that is equal for equal values; ``remove`` puts
+            ``[REDACTED]``.
+        modes: type → mode for that type, built-in or yours; ``keep`` leaves its values as they
+            are.
+        detect_email: redact e-mail addresses.
+        detect_phone: redact phone numbers.
+        detect_ssn: redact US social security numbers.
+        detect_credit_card: redact card numbers.
+        detect_api_key: redact API keys and tokens.
+        detect_password: redact passwords and other named secrets.
+        detect_ip_address: redact IPv4 and IPv6 addresses.
+        detect_iban: redact bank account numbers (IBAN).
+        detect_mac_address: redact MAC addresses.
+        patterns: patterns of yours; they are applied before the built-in types.
+        fields_to_scan: redact only in these fields; null redacts everywhere. A path is names with
+            dots between them, elements of lists are numbers from 0, and JSON in a string goes on
+            below the string's path. ``*`` is one name or a part of it, ``**`` any number of names.
+            A path covers everything below it.
+        fields_to_skip: fields that are never redacted; paths as in ``fields_to_scan``.
+        allow_unredacted: must be true beside ``enabled: false``: events then reach every
+            destination unredacted.
     """
 
     mode: Mode = Field("mask", validation_alias=AliasChoices("mode", "redaction_mode"))
-    modes: Mapping[str, TypeMode] = Field(default_factory=dict)
+    modes: Mapping[str, TypeMode] = Field(default_factory=dict, examples=[{"phone": "keep"}])
     detect_email: bool = True
     detect_phone: bool = True
     detect_ssn: bool = True
@@ -109,8 +122,8 @@ class RedactConfig(Block, frozen=True):
     detect_ip_address: bool = True
     detect_iban: bool = True
     detect_mac_address: bool = True
-    patterns: tuple[CustomPattern, ...] = ()
-    fields_to_scan: tuple[str, ...] | None = None
+    patterns: tuple[CustomPattern, ...] = Field((), examples=[[{"name": "employee_id", "regex": "EMP-[0-9]{6}"}]])
+    fields_to_scan: tuple[str, ...] | None = Field(None, examples=[["message", "data.**"]])
     fields_to_skip: tuple[str, ...] = ("_id", "timestamp", "type", "_source", "_destination", "_enrichment")
     allow_unredacted: bool = False
 
