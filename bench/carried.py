@@ -45,13 +45,13 @@ def main() -> None:
 def stages() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     """Each stage with what carries its events, and what builds it."""
     from obs_assets import settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hourly.pipeline import STAGES
     from obs_assets.hours import parse_hour
     from obs_assets.storage.frames import write_parquet
 
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), settings.load())
     hour = parse_hour(HOUR)
     hourly.land()
 

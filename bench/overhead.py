@@ -34,14 +34,14 @@ def main() -> None:
     import dagster as dg
 
     from obs_assets import embedded, pipeline_definitions, settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
     os.environ.update(environment(100))
     events_of(100, files=1)
     fresh_data_dir()
     machine = embedded.resolve(settings.load())
-    config = pipeline.load(pipeline.file_of("pipeline"))
+    config = pipeline.load(pipeline_files.find().path)
     HourlyPipeline(config, machine).land()
     definitions = pipeline_definitions(config, machine=machine)
     ours = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition)]
@@ -70,7 +70,7 @@ def backfill(hours: int, storage: str = "sqlite") -> None:
 
     from obs_assets import embedded, pipeline_definitions, settings
     from obs_assets.embedded.dagster_home import dagster_home
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import Hour
 
@@ -78,7 +78,7 @@ def backfill(hours: int, storage: str = "sqlite") -> None:
     os.environ["OBS_EVENTS_DIR"] = str(small_hours(DATA / f"hours-{hours}", first, hours))
     fresh_data_dir()
     machine = embedded.resolve(settings.load())
-    config = pipeline.load(pipeline.file_of("pipeline"))
+    config = pipeline.load(pipeline_files.find().path)
     HourlyPipeline(config, machine).land()
     definitions = pipeline_definitions(config, machine=machine)
     ours = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition)]

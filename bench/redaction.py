@@ -68,11 +68,11 @@ def steps(names: list[str], env: dict[str, str]) -> float:
 def seconds_of(names: list[str]) -> float:
     """Run stages of the hour in this process."""
     from obs_assets import settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import parse_hour
 
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), settings.load())
     began = time.perf_counter()
     for name in names:
         if name == "land":

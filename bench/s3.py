@@ -85,10 +85,10 @@ def child(step: str, events: int) -> dict[str, float]:
 def hourly():  # type: ignore[no-untyped-def]
     """The default pipeline, but everything is archived."""
     from obs_assets import embedded, settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
-    config = pipeline.load(pipeline.file_of("pipeline"))
+    config = pipeline.load(pipeline_files.find().path)
     return HourlyPipeline(config, embedded.resolve(settings.load()))
 
 

@@ -84,12 +84,12 @@ def child(step: str, events: int) -> dict[str, float]:
 def measure_here(steps: list[str], events: int) -> dict[str, float | str]:
     """Run steps in this process; servers are started before the clock."""
     from obs_assets import embedded, settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
     from obs_assets.hours import parse_hour
 
     machine = embedded.resolve(settings.load())
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), machine)
+    hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), machine)
     hour, kept = parse_hour(HOUR), 0
     began = time.perf_counter()
     for step in steps:

@@ -1,11 +1,11 @@
-"""Everything that Dagster loads: the pipelines below ``defs/``. Wiring, nothing else."""
-
-from pathlib import Path
+"""Everything that Dagster loads: the pipelines of `obs_assets.hourly.pipeline_files`. Wiring, nothing else."""
 
 import dagster as dg
+
+from obs_assets.components.project import project_definitions
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The pipelines of this code location."""
-    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    return project_definitions()

@@ -13,11 +13,12 @@ import boto3
 import pytest
 import typer
 
-from obs_assets import cli
+from obs_assets import cli, embedded
 from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import COMPONENT_TYPE
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
@@ -63,7 +64,7 @@ def obs(
 @pytest.fixture
 def built(settings: Settings, events_dir: Path) -> HourlyPipeline:
     """The default pipeline, one hour of it built."""
-    config = pipeline.load(pipeline.file_of("pipeline"), {"OBS_EVENTS_DIR": str(events_dir)})
+    config = pipeline.load(pipeline_files.find().path, {"OBS_EVENTS_DIR": str(events_dir)})
     hourly = HourlyPipeline(config, settings)
     hourly.land()
     harness.build(hourly, HOUR)
@@ -214,7 +215,7 @@ def test_alerts_are_listed_and_sent_again(
     closed = f"http://127.0.0.1:{free_port()}/CANARY"
     environment = {"WEBHOOK_URL": closed, "OBS_EVENTS_DIR": str(events_dir)}
     monkeypatch.setattr(drain, "PATIENCE_S", 0.0)
-    config = pipeline.load(pipeline.file_of("pipeline"), environment)
+    config = pipeline.load(pipeline_files.find().path, environment)
     machine = settings.model_copy(
         update={"webhook": settings.webhook.model_copy(update={"allow_private": True, "send_old": True})}
     )
@@ -303,10 +304,51 @@ def test_validate_can_stay_offline(obs: Obs) -> None:
     assert done.out.count("✓") == 1
 
 
+def test_validate_starts_no_server(obs: Obs, tmp_path: Path) -> None:
+    """Where the embedded servers are down it says so and leaves them down. The folder of `make dev` is found."""
+    (folder := tmp_path / "own" / "events").mkdir(parents=True)
+    (folder / "a.jsonl").touch()
+    done = obs("validate", OBS_DATA_DIR=str(folder.parent), OBS_EVENTS_DIR="", POSTGRES_HOST="", AWS_S3_BUCKET="")
+    assert done.code == 0
+    assert f"1 event files in {folder}" in done.out
+    assert done.out.count("not checked: the embedded PostgreSQL does not run; `obs up` starts it") == 2
+    assert done.out.count("not checked: the embedded S3 server does not run; `obs up` starts it") == 1
+    assert not [server for server in embedded.status(folder.parent) if server.running]
+
+
+def test_files_that_are_passed_over_are_told(obs: Obs, events_dir: Path) -> None:
+    """A folder of other files is no silent success: `validate` and `status` count them by the ending of their names."""
+    for name in ("app.txt", "app.txt.1", "app-20251204.txt.gz", "README", ".hidden", "data.csv"):
+        (events_dir / name).touch()
+    for command in ("validate", "status"):
+        (line,) = [line for line in obs(command).out.splitlines() if "passed over" in line]
+        assert "3 × a file named *.txt, for which source.include has no pattern" in line
+        assert "1 × a file named *.csv" in line
+        assert "1 × a file named without an ending" in line
+        assert "hidden" not in line
+
+
+def test_validate_checks_every_pipeline(obs: Obs, tmp_path: Path) -> None:
+    """Each file with its mistakes, the right ones with their servers; --pipeline chooses one."""
+    for name, attributes in {"shop": "{}", "zoo": "{sample: {success_rat: 1}}", "typo": "{}"}.items():
+        (tmp_path / "own" / name).mkdir(parents=True)
+        kind = "obs_assets.components.ObservabilityPipelin" if name == "typo" else COMPONENT_TYPE
+        (tmp_path / "own" / name / "defs.yaml").write_text(f"type: {kind}\nattributes: {attributes}\n")
+    own = {"OBS_PIPELINES_DIR": str(tmp_path / "own")}
+    done = obs("validate", **own)
+    assert done.code == 2
+    assert f"✓ shop: configuration  {tmp_path}/own/shop/defs.yaml is right" in done.out
+    assert f"{tmp_path}/own/typo/defs.yaml:1: type: there is one type of pipeline; did you mean" in done.err
+    assert f"{tmp_path}/own/zoo/defs.yaml:2: sample: unknown option 'success_rat'; did you mean" in done.err
+    assert obs("validate", "--pipeline", "shop", "--offline", **own).code == 0
+    assert obs("status", "--pipeline", "shop", **own).code == 0
+    assert "several pipelines" in obs("status", **own).err
+
+
 def test_names_are_printed_as_they_are(obs: Obs, tmp_path: Path) -> None:
     """Brackets in the name of a file or folder are no markup, whatever stands in them."""
     (folder := tmp_path / "events [" / "prod] [bold] :smile:").mkdir(parents=True)
-    (file := folder / "defs.yaml").write_bytes(pipeline.file_of("pipeline").read_bytes())
+    (file := folder / "defs.yaml").write_bytes(pipeline_files.find().path.read_bytes())
     assert f"{file} is right" in obs("validate", str(file), "--offline").out
     assert f"event files in {folder}" in obs("validate", OBS_EVENTS_DIR=str(folder)).out
     assert str(folder) in obs("status", OBS_EVENTS_DIR=str(folder)).out
@@ -338,7 +380,7 @@ def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
         (["verify", "yesterday"], "'yesterday' is not an hour; write it as Dagster does, for example 2025-12-04-10:00"),
         (["verify", f"{HOUR.next}...{HOUR}"], "runs backwards"),
         (["verify", f"{HOUR}..."], "'' is not an hour"),
-        (["verify", HOUR.key, "--pipeline", "nowhere"], "no pipeline is called 'nowhere'; there are pipeline"),
+        (["verify", HOUR.key, "--pipeline", "nowhere"], "no pipeline is called 'nowhere'; in "),
         (["validate", "/nowhere.yaml"], "cannot read the pipeline file /nowhere.yaml"),
         (["verify"], "Missing argument"),
         (["nonsense"], "No such command"),

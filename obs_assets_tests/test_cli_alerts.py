@@ -46,9 +46,10 @@ def hourly(
         some = harness.an_hour(hour)
         some = some if hour == HOURS[1] else [event for event in some if event["type"] != "task_failed"]
         harness.write_events(events_dir / "b.jsonl", some)
-    file = tmp_path / "defs.yaml"
+    file = tmp_path / "pipelines" / "pipeline" / "defs.yaml"
+    file.parent.mkdir(parents=True)
     file.write_text(YAML)
-    monkeypatch.setattr(pipeline, "file_of", lambda _: file)
+    monkeypatch.setenv("OBS_PIPELINES_DIR", str(tmp_path / "pipelines"))
     with Receiver() as receiver:
         monkeypatch.setenv("WEBHOOK_URL", receiver.url)
         config = pipeline.load(file, {"WEBHOOK_URL": receiver.url, "OBS_EVENTS_DIR": str(events_dir)})

@@ -112,10 +112,10 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
 def last_hour() -> str:
     """The last hour that has landed and closed."""
     from obs_assets import settings
-    from obs_assets.hourly import pipeline
+    from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), settings.load())
     return max(key for key in hourly.landed().hours if key < hourly.first_open_hour().key)
 
 

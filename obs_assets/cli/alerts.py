@@ -20,7 +20,7 @@ app.add_typer(alerts_app, name="alerts")
 def list_alerts(
     state: Annotated[State | None, typer.Option(help="Only dispatches in this state.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = 50,
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """List dispatches: when, to which destination, how many events, what became of them."""
@@ -43,7 +43,7 @@ def list_alerts(
 
 
 @alerts_app.command("firing")
-def firing_alerts(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def firing_alerts(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """List the alerts that fire, or are about to, after the latest hour; the view obs.alerts in PostgreSQL."""
     rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes() for row in outbox.alerts()]
     if as_json:
@@ -61,7 +61,7 @@ def firing_alerts(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False)
 @alerts_app.command("show")
 def show_alert(
     webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Show a dispatch and the redacted body that is sent."""
@@ -79,7 +79,7 @@ def show_alert(
 @alerts_app.command("retry")
 def retry_alert(
     webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Send a dispatch that was given up once more, with the same id and the same bytes; exit 1 if it is not taken."""

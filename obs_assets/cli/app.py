@@ -8,10 +8,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from obs_assets import settings
 from obs_assets.errors import ConfigurationError, ObsError
-from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline_files import open_pipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +22,15 @@ app = typer.Typer(
 # may have brackets.
 out = Console(soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
 
-Pipeline = Annotated[str, typer.Option("--pipeline", help="Which pipeline: the name of its folder below defs/.")]
+Pipeline = Annotated[
+    str,
+    typer.Option(
+        "--pipeline",
+        show_default=False,
+        help="The name of the pipeline's folder below OBS_PIPELINES_DIR; by default the only pipeline, or the one "
+        "without an asset prefix.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Hours = Annotated[str, typer.Argument(metavar="HOUR|A...B", help="An hour, 2025-12-04-10:00, or a range A...B.")]
 
@@ -61,4 +68,4 @@ def print_json(value: Any) -> None:
 
 def hourly_pipeline(name: str) -> HourlyPipeline:
     """The pipeline of that name, with this machine's settings."""
-    return HourlyPipeline(pipeline.load(pipeline.file_of(name)), settings.load(), name)
+    return open_pipeline(name)

@@ -27,7 +27,7 @@ def backtest_rules(
     hours: Hours,
     rules: Annotated[Path, typer.Option(help="A YAML file with a list `rules:`, as in the pipeline file.")],
     destination: Annotated[str, typer.Option(help="The webhook whose present rules are compared.")] = "webhook_alerts",
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what alert rules would have told over hours that were built. Nothing is sent and nothing is kept."""

@@ -1,50 +1,118 @@
-"""``obs validate``: is the pipeline file right, and can its folder and servers be reached?"""
+"""``obs validate`` and ``obs init``: is a pipeline file right, can its folder and servers be reached; a first file."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from obs_assets import settings
-from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json, verdict
-from obs_assets.errors import ObsError
-from obs_assets.hourly import pipeline
+from obs_assets import embedded
+from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
+from obs_assets.destinations.s3 import S3Config
+from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline_files import PipelineFile, find, list_files, open_all
+
+_COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer of ``obs validate``.
+
+    Attributes:
+        mark: ``✓`` all is well, ``!`` to be looked at, ``✗`` wrong.
+        line: what was found.
+    """
+
+    mark: str
+    line: str
 
 
 @app.command()
 def validate(
-    file: Annotated[Path | None, typer.Argument(help="A pipeline file; the project's own by default.")] = None,
-    pipeline_name: Pipeline = "pipeline",
-    offline: Annotated[bool, typer.Option("--offline", help="Do not try to reach the servers.")] = False,
+    file: Annotated[
+        Path | None, typer.Argument(help="A pipeline file; by default every pipeline of OBS_PIPELINES_DIR.")
+    ] = None,
+    pipeline_name: Pipeline = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Check the files only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a pipeline file, then whether its events folder and its servers can be reached."""
-    path = file or pipeline.file_of(pipeline_name)
-    hourly = HourlyPipeline(pipeline.load(path), settings.load(), pipeline_name)
-    findings: dict[str, str] = {}
-    lines = {"configuration": f"{path} is right"}
-    if not offline:
-        for name, question in {
-            "events folder": _check_source,
-            **dict.fromkeys(hourly.destination_names, _check_destination),
-        }.items():
-            try:
-                lines[name] = question(hourly, name)
-            except ObsError as error:
-                lines[name] = findings[name] = str(error)
+    """Check pipeline files, then whether events folders and servers can be reached. Starts no server."""
+    files = _files(file, pipeline_name)
+    opened, mistakes = open_all(files)
+    findings: dict[str, Finding] = {}
+    for found, hourly in opened.items():
+        prefix = f"{found.name}: " if len(files) > 1 else ""
+        findings[f"{prefix}configuration"] = Finding("✓", f"{found.path} is right")
+        reached = {} if offline else _reached(hourly)
+        findings.update({prefix + name: finding for name, finding in reached.items()})
+    wrong = {name: finding.line for name, finding in findings.items() if finding.mark == "✗"}
     if as_json:
-        print_json({"checks": lines, "findings": findings})
+        checks = {name: finding.line for name, finding in findings.items()}
+        print_json({"checks": checks, "findings": wrong, "mistakes": list(mistakes.values())})
     else:
-        for name, line in lines.items():
-            out.print(verdict(f"{name:>18}  {line}", ok=name not in findings))
-    if findings:
+        width = max(18, *map(len, findings)) if findings else 0
+        for name, finding in findings.items():
+            mark = (finding.mark, _COLOURS[finding.mark])
+            out.print(Text.assemble(mark, f" {name:>{width}}  {finding.line}"))
+    if mistakes:
+        raise ConfigurationError("\n".join(mistakes.values()))
+    if wrong:
         raise typer.Exit(1)
 
 
-def _check_source(hourly: HourlyPipeline, _: str) -> str:
-    return f"{len(hourly.listing().files):,} event files in {hourly.config.source.events_dir}"
+def _files(file: Path | None, pipeline_name: str) -> list[PipelineFile]:
+    if file:
+        return [PipelineFile(file.absolute().parent.name, file)]
+    return [find(pipeline_name)] if pipeline_name else list_files()
+
+
+def _reached(hourly: HourlyPipeline) -> dict[str, Finding]:
+    """What is there of the events folder, and of each destination."""
+    found = {"events folder": _asked(partial(_check_source, hourly))}
+    if skipped := _passed_over(hourly):
+        found["passed over"] = Finding("!", skipped)
+    for name in hourly.destination_names:
+        sleeping = _sleeping_server(hourly, name)
+        if sleeping:
+            found[name] = Finding("!", f"not checked: the embedded {sleeping} does not run; `obs up` starts it")
+        else:
+            found[name] = _asked(partial(_check_destination, hourly, name))
+    return found
+
+
+def _asked(question: Callable[[], str]) -> Finding:
+    try:
+        return Finding("✓", question())
+    except ObsError as error:
+        return Finding("✗", str(error))
+
+
+def _check_source(hourly: HourlyPipeline) -> str:
+    return f"{len(hourly.listing().files):,} event files in {hourly.source.events_dir}"
+
+
+def _passed_over(hourly: HourlyPipeline) -> str:
+    try:
+        return hourly.listing().passed_over
+    except ObsError:
+        return ""  # which is the events folder's finding
 
 
 def _check_destination(hourly: HourlyPipeline, name: str) -> str:
     return hourly.destination(name).check()
+
+
+def _sleeping_server(hourly: HourlyPipeline, name: str) -> str:
+    """The embedded server that a destination needs, if that does not run; to ask the destination would start it."""
+    config, machine = hourly.destination_config(name), hourly.settings
+    if isinstance(config, S3Config):
+        needed = "" if config.is_local or machine.s3 else "S3 server"
+    else:
+        needed = "" if machine.postgres else "PostgreSQL"
+    running = {server.name for server in embedded.status(machine.data_dir) if server.running}
+    return "" if needed in running else needed

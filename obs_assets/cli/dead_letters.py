@@ -21,7 +21,7 @@ SHOWN_BYTES = 1000
 
 
 @dead_letters_app.command("list")
-def list_dead_letters(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def list_dead_letters(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Count the dead letters by file and reason. Those that a replay has landed are no longer among them."""
     rows = hourly_pipeline(pipeline_name).dead_letters()
     if as_json:
@@ -41,7 +41,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="Show no more than so many.")] = 20,
     *,
     raw: Annotated[bool, typer.Option("--raw", help="Show the bytes as they are: they may be personal.")] = False,
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Show dead letters, redacted as the pipeline redacts; what is no JSON only with --raw."""
@@ -76,9 +76,7 @@ def show(
 
 
 @dead_letters_app.command()
-def replay(
-    reason: Reason = None, file: File = None, pipeline_name: Pipeline = "pipeline", as_json: AsJson = False
-) -> None:
+def replay(reason: Reason = None, file: File = None, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Read dead letters once more, with today's code and limits; what can be read is landed, exactly once."""
     report = hourly_pipeline(pipeline_name).replay(reason, file)
     left = {name: n for name, n in report.dead_letters.items() if n < 0}

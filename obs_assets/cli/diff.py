@@ -16,7 +16,7 @@ from obs_assets.hours import parse_hours
 def diff(
     hours: Hours,
     file: Annotated[Path, typer.Option("--with", metavar="FILE", help="The changed pipeline file.")],
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what a changed pipeline file would do to hours that have landed. No frame and no destination is touched.

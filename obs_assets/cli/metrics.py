@@ -35,7 +35,7 @@ def metrics(
     textfile: Annotated[
         Path | None, typer.Option("--textfile", help="Write there, whole or not at all, for node_exporter's collector.")
     ] = None,
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Print lag, missing hours, events, drops by reason and dispatches in the format of Prometheus."""

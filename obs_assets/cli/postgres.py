@@ -21,14 +21,14 @@ Reader = Annotated[
 
 
 @postgres.command()
-def init(pipeline_name: Pipeline = "pipeline", reader: Reader = "obs_reader", as_json: AsJson = False) -> None:
+def init(pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: AsJson = False) -> None:
     """Make tables and ledger, or migrate them to this version, and make a role for readers; says what it does."""
     done = {found.key: found.init(reader=reader or None) for found in _tables(hourly_pipeline(pipeline_name))}
     _print(done, as_json, nothing="is up to date")
 
 
 @postgres.command()
-def upkeep(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def upkeep(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Drop the leaves that retention_days no longer keeps, and roll small old leaves up into larger ones."""
     now = datetime.now(UTC)
     done = {found.key: found.upkeep.run(now) for found in _tables(hourly_pipeline(pipeline_name))}

@@ -19,7 +19,7 @@ _BATCH_BYTES = 4 << 20
 @app.command()
 def redact(
     file: Annotated[typer.FileBinaryRead, typer.Argument(help="A file of JSON lines, or - for standard input.")],
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Print JSON lines redacted as the pipeline would; counts by type go to standard error."""

@@ -7,7 +7,7 @@ from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, prin
 
 
 @app.command()
-def expire(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def expire(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Remove landed events, dead letters, raw and enriched frames that retention_days no longer keeps.
 
     Only of hours that every destination holds. They cannot be built again afterwards. The schedule does this each day.

@@ -19,7 +19,7 @@ def s3() -> None:
 @s3_app.command()
 def restore(
     hours: Hours,
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     archive: Annotated[str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")] = None,
     archive_of: Annotated[str | None, typer.Option(help="The pipeline that archived them, if another.")] = None,
     as_json: AsJson = False,

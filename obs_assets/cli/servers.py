@@ -30,13 +30,14 @@ def down(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def status(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Show the embedded servers, what has landed and which hours are stale."""
     hourly = hourly_pipeline(pipeline_name)
     landed = hourly.landed()
     looked_at = hourly.log.looked_at()
     facts = {
-        "events folder": str(hourly.config.source.events_dir or "not set: OBS_EVENTS_DIR"),
+        "events folder": str(hourly.source.events_dir or "not set: OBS_EVENTS_DIR"),
+        "passed over": _passed_over(hourly),
         "data folder": str(hourly.settings.data_dir),
         "last landing pass": looked_at.isoformat(timespec="seconds") if looked_at else "none yet",
         "files landed": len(landed.files),
@@ -79,6 +80,14 @@ def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
         else:
             found[name] = health.facts() if health else {"table": "to be made"}
     return found
+
+
+def _passed_over(hourly: HourlyPipeline) -> str:
+    """What lies in the events folder and is not read, or why that is not known."""
+    try:
+        return hourly.listing().passed_over or "nothing"
+    except ObsError as error:
+        return f"not known: {error}"
 
 
 def _stale_hours(hourly: HourlyPipeline) -> int | str:

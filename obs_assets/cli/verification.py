@@ -10,7 +10,7 @@ from obs_assets.hours import parse_hours
 
 
 @app.command()
-def verify(hours: Hours, pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def verify(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Count an hour again in every store and compare contents; exit 1 on any difference."""
     from obs_assets.audit.verify import verify as verify_hour
 
@@ -33,7 +33,7 @@ def scan(
         typer.Option("--in", metavar="PLACE", help="parquet, postgres, s3 or an asset's name; repeat for several."),
     ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Look at so many events of each hour only.")] = None,
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Read hours back and look for personal data and secrets that redaction left; exit 1 if there are any.

@@ -27,8 +27,12 @@ class Naming:
         return dg.AssetKey([self.prefix, asset] if self.prefix else [asset])
 
     def job(self, name: str) -> str:
-        """The name of a job, a schedule or a sensor."""
+        """The name of a job, a schedule, a sensor or a resource."""
         return f"{self.prefix}_{name}" if self.prefix else name
+
+    def group(self, name: str) -> str:
+        """The group of an asset."""
+        return self.job(name)
 
     @cached_property
     def hours(self) -> dg.HourlyPartitionsDefinition:

@@ -16,7 +16,7 @@ def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
     files = dg.AssetSpec(
         naming.key("event_files"),
         description="The event files themselves: JSON lines that programs append to, rotate and compress.",
-        group_name="landing",
+        group_name=naming.group("landing"),
         kinds={"file", "json"},
         owners=naming.owners,
     )
@@ -28,7 +28,7 @@ def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
             "What has landed for an hour, by event time: each event's own bytes with file, byte offset, landing time "
             "and host. The landing generation grows whenever the hour gets bytes. What cannot be read is a dead letter."
         ),
-        group_name="landing",
+        group_name=naming.group("landing"),
         kinds={"parquet"},
         owners=naming.owners,
     )
@@ -46,12 +46,15 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
         },
     )
     def land(context: dg.OpExecutionContext) -> None:
+        said: set[str] = set()
         for number in itertools.count(1):
             report = hourly.land()
             context.log.info(_sentence(report))
             for reason, count in report.warnings.items():
-                folder = hourly.config.source.events_dir
-                context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
+                if reason not in said:
+                    folder = hourly.source.events_dir
+                    context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
+            said.update(report.warnings)
             for event in _events(hourly, naming, report):
                 context.log_event(event)
             if not report.files_left or number == context.op_config.get("max_passes"):

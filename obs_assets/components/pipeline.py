@@ -104,7 +104,8 @@ class ObservabilityPipeline(dg.Component):
         """Read the file as the command line reads it, so that both see the same pipeline."""
         del attributes
         folder = Path(context.path)
-        return cls(pipeline.load(folder / "defs.yaml"), folder.name)
+        config = pipeline.load(folder / "defs.yaml")
+        return cls(config, config.stored_name(folder.name))
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """See `pipeline_definitions`."""

@@ -16,7 +16,7 @@ from obs_assets.demo.receiver import Receiver
 from obs_assets.demo.samples import Planted, write_samples
 from obs_assets.demo.steps import StepFailedError, Steps
 from obs_assets.embedded.dagster_home import dagster_home
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, first_open_hour, hours_between
@@ -24,7 +24,6 @@ from obs_assets.settings import Settings
 from obs_assets.sources.log import LandingPass, read_pass
 
 HOURS = 9
-PIPELINE = "pipeline"
 
 _LEADS_AWAY = re.compile(r"(AWS|DAGSTER|OBS|POSTGRES|WEBHOOK)_|PG[A-Z]|.*_proxy$", re.IGNORECASE)
 """Variables that lead to other servers than the demonstration's own, all of which are on this machine."""
@@ -66,7 +65,7 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
     steps = Steps(console, data_dir / LOGS)
     with steps.step("start PostgreSQL and an S3 server"):
         machine = _start(data_dir, receiver.url)
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of(PIPELINE), machine.env), machine.settings, PIPELINE)
+    hourly = pipeline_files.find(env=machine.env).open(machine.env, machine.settings)
     first, last = _span(datetime.now(UTC), hourly.config.allowed_lateness)
     with steps.step(f"write a day of events into {data_dir / EVENTS}"):
         planted = write_samples(data_dir / EVENTS, first, HOURS)
@@ -113,6 +112,7 @@ def _start(data_dir: Path, webhook_url: str) -> _Machine:
         "OBS_EVENTS_DIR": str(data_dir / EVENTS),
         "WEBHOOK_URL": webhook_url,
         "OBS_WEBHOOK_ALLOW_PRIVATE": "1",
+        pipeline_files.VARIABLE: str(pipeline_files.PACKAGED_DIR),  # whatever ./pipelines holds
     }
     env = {**_harmless(settings.environment()), **own, **dagster_home(data_dir)}
     return _Machine(embedded.resolve(settings.load(env)), env)

@@ -37,7 +37,7 @@ from obs_assets.hourly.stages import Stages
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
-from obs_assets.sources.files import Listing, list_files
+from obs_assets.sources.files import Listing, SourceConfig, list_files
 from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
@@ -135,9 +135,17 @@ class HourlyPipeline:
 
     # Landing
 
+    @property
+    def source(self) -> SourceConfig:
+        """Where event files are: as configured, else the folder ``events`` of the data folder, if there is one."""
+        folder = self.settings.data_dir / "events"
+        if self.config.source.events_dir is not None or not folder.is_dir():
+            return self.config.source
+        return self.config.source.model_copy(update={"events_dir": folder})
+
     def land(self, now: datetime | None = None) -> LandingReport:
         """Land what is new in the event files; ``now`` is the clock by default."""
-        return land(self.config.source, self.log, first_hour=self.config.first_hour, now=now)
+        return land(self.source, self.log, first_hour=self.config.first_hour, now=now)
 
     def landed(self) -> Landed:
         """All that has landed."""
@@ -160,7 +168,7 @@ class HourlyPipeline:
 
     def listing(self) -> Listing:
         """The event files as they are now."""
-        return list_files(self.config.source)
+        return list_files(self.source)
 
     def dead_letters(self) -> list[tuple[str, str, int, int, datetime]]:
         """What could not be read: file, reason, letters, bytes, first seen; most letters first."""
@@ -168,7 +176,7 @@ class HourlyPipeline:
 
     def replay(self, reason: str | None = None, event_file: str | None = None) -> LandingReport:
         """Land those dead letters that can be read now."""
-        source, first_hour = self.config.source, self.config.first_hour
+        source, first_hour = self.source, self.config.first_hour
         return replay(source, self.log, first_hour=first_hour, reason=reason, event_file=event_file)
 
     def expire(self, now: datetime) -> Expiry:

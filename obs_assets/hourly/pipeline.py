@@ -49,6 +49,12 @@ CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 2, "re
 """Raised by whoever changes what a stage makes of the same input."""
 
 DEFAULT_PIPELINE = "pipeline"
+"""The stored name of a pipeline whose ``asset_prefix`` is empty: of its folder below ``OBS_DATA_DIR/pipelines``, and in
+the tag ``obs/pipeline`` of its runs. Data of users lies there, so it stays."""
+
+COMPONENT_TYPE = "obs_assets.components.ObservabilityPipeline"
+"""``type`` of a pipeline file."""
+
 _LANDING = ("event_files", "landed_events")
 DEFAULT_ASSET_NAMES = {"postgres": "postgres_events", "s3": "s3_archive", "webhook": "webhook_alerts"}
 ORIGINAL_NAMES = {"postgresql": "postgres"}
@@ -63,6 +69,9 @@ _REPLACED = {
     "adaptive_window": "adaptive looks at the whole hour",
     "drop_on_error": "an event on which a stage fails is a dead letter, and counted",
 }
+
+
+_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 def _destination_type(value: Any) -> str:
@@ -96,6 +105,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
             whichever is later, and until every destination holds the hour. An expired hour cannot
             be built again. Null keeps them for ever.
         owners: owners of every asset in the UI: e-mail addresses or ``team:name``.
+        asset_prefix: goes before the names of assets, jobs and sensors, and names the pipeline's
+            data below ``OBS_DATA_DIR/pipelines``; null is the name of the pipeline's folder. An
+            empty text is no prefix, for one pipeline at most; its data is called ``pipeline``.
         checks: when the asset checks of an hour warn.
         source: which event files are read, and how.
         enrich: fields that are added to events; null adds none.
@@ -112,6 +124,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     on_config_change: Literal["mark", "rebuild"] = "mark"
     retention_days: int | None = Field(30, ge=1, le=36_500)
     owners: tuple[str, ...] = Field((), examples=[["team:platform"]])
+    asset_prefix: str | None = Field(None, pattern=r"^[A-Za-z0-9_]*$", examples=["shop"])
     checks: ChecksConfig = Field(ChecksConfig(), examples=[{"dead_letter_share": 0.05}])
     source: SourceConfig = Field(SourceConfig(), examples=[{"events_dir": "/var/log/agents"}])
     enrich: EnrichConfig | None = Field(None, examples=[{"environment": "production"}])
@@ -136,6 +149,22 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         if taken := {*STAGES, *_LANDING}.intersection(map(asset_name, self.destinations)):
             raise ValueError(f"a destination is called {min(taken)!r}, as another asset is: choose another name")
         return self
+
+    def stored_name(self, folder: str) -> str:
+        """The name of the pipeline's data, ``obs/pipeline`` of its runs: that of ``asset_prefix``, else of its folder.
+
+        Raises:
+            ConfigurationError: the folder's name holds other characters than assets and jobs may have.
+        """
+        if self.asset_prefix is not None:
+            return self.asset_prefix or DEFAULT_PIPELINE
+        if not _NAME.fullmatch(folder):
+            near = re.sub(r"[^A-Za-z0-9_]+", "_", folder).strip("_") or "events"
+            raise ConfigurationError(
+                f"the folder of a pipeline is called {folder!r}, but assets and jobs begin with its name: use letters "
+                f"without accents, digits and _, for example {near!r}, or set asset_prefix"
+            )
+        return folder
 
     @property
     def first_hour(self) -> Hour:
@@ -260,6 +289,9 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         raise ConfigurationError(f"{path}{at}: not YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
         raise ConfigurationError(f"{path}: a pipeline file has `type:` and a block `attributes:`")
+    for name in values:
+        if problem := _problem_at_the_top(name, values[name]):
+            raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
     try:
         return PipelineConfig.model_validate(
             render(values["attributes"], settings.environment() if env is None else env)
@@ -277,18 +309,15 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         raise ConfigurationError("\n".join(lines)) from None
 
 
-def file_of(name: str) -> Path:
-    """The file of a pipeline of this project.
-
-    Raises:
-        ConfigurationError: there is none of that name.
-    """
-    folder = Path(__file__).parents[1] / "defs"
-    path = folder / name / "defs.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/defs.yaml")))
-        raise ConfigurationError(f"no pipeline is called {name!r}; there are {known}")
-    return path
+def _problem_at_the_top(name: Any, value: Any) -> str:
+    """The mistake in a key beside ``attributes``; empty if there is none."""
+    if name == "attributes":
+        return ""
+    if name != "type":
+        near = difflib.get_close_matches(str(name), ("type", "attributes"), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "a pipeline file has `type:` and `attributes:`, nothing else"
+        return f"unknown key {name!r}; {hint}"
+    return "" if value == COMPONENT_TYPE else f"type: there is one type of pipeline; did you mean {COMPONENT_TYPE!r}?"
 
 
 class _Loader(yaml.SafeLoader):

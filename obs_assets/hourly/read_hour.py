@@ -2,20 +2,18 @@
 
 import pandas as pd
 
-from obs_assets import settings
-from obs_assets.hourly import pipeline
-from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline_files import open_pipeline
 from obs_assets.hours import parse_hour
 from obs_assets.storage.frames import connect
 
 
-def read_hour(stage: str, hour: str, pipeline_name: str = "pipeline") -> pd.DataFrame:
+def read_hour(stage: str, hour: str, pipeline_name: str = "") -> pd.DataFrame:
     """One hour of a stage.
 
     Args:
         stage: ``raw_events``, ``enriched_events``, ``redacted_events`` or ``sampled_events``.
         hour: Dagster's key, ``2025-12-04-10:00``.
-        pipeline_name: the pipeline's folder below ``defs/``.
+        pipeline_name: the name of the pipeline's folder; by default the only pipeline, or the one without a prefix.
 
     Returns:
         Arrow-backed columns as `obs_assets.events` describes them; ``event`` is the whole event as JSON text.
@@ -23,7 +21,7 @@ def read_hour(stage: str, hour: str, pipeline_name: str = "pipeline") -> pd.Data
     Raises:
         MissingFrameError: the stage has not built the hour.
     """
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of(pipeline_name)), settings.load(), pipeline_name)
+    hourly = open_pipeline(pipeline_name)
     with connect(hourly.store.temp_dir) as connection:
         frame = hourly.store.read_frame(connection, stage, parse_hour(hour))
         hour_of_stage: pd.DataFrame = frame.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,8 @@ KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
 _OTHER_COMPRESSIONS = (".xz", ".bz2", ".lz4", ".zip")
+_ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
+"""The end of a name such as ``app.log.3.gz`` that says nothing of the file's kind."""
 
 
 class SourceConfig(Block, frozen=True):
@@ -164,6 +167,11 @@ class Listing:
     skipped: dict[str, int]
 
     @property
+    def passed_over(self) -> str:
+        """What was passed over in one line, for people; empty if nothing was."""
+        return "; ".join(f"{count:,} × {reason}" for reason, count in self.skipped.items())
+
+    @property
     def digest(self) -> str:
         """Tells whether any file is new, gone or changed."""
         return digest(repr([(file.path, file.size, file.mtime_ns, file.node) for file in self.files]).encode())
@@ -177,12 +185,15 @@ def list_files(config: SourceConfig) -> Listing:
         TransientError: the bucket's server does not answer.
     """
     if config.events_dir is None:
-        raise ConfigurationError("no event files: set OBS_EVENTS_DIR, or source.events_dir in the pipeline file")
+        raise ConfigurationError(
+            "no event files: set OBS_EVENTS_DIR, or source.events_dir in the pipeline file, or put them into the "
+            "folder events of OBS_DATA_DIR"
+        )
     skipped: Counter[str] = Counter()
     found = (
         _in_folder(config.events_dir, config, skipped)
         if isinstance(config.events_dir, Path)
-        else _in_bucket(config.events_dir, config)
+        else _in_bucket(config.events_dir, config, skipped)
     )
     files = []
     for file in found:
@@ -205,7 +216,10 @@ def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Ite
         raise ConfigurationError(f"cannot read the events folder {root} (OBS_EVENTS_DIR): {error.strerror}") from None
     for entry in _walk(entries, skipped):
         relative = os.fsencode(Path(entry.path).relative_to(root)).decode("utf-8", "backslashreplace")
-        if not _wanted(os.fsencode(entry.name).decode("utf-8", "backslashreplace"), relative, config):
+        name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+        if not _wanted(name, relative, config):
+            if entry.is_file(follow_symlinks=False):
+                _count_unknown_name(name, config, skipped)
             continue
         try:
             status = entry.stat(follow_symlinks=False)
@@ -227,10 +241,14 @@ def _open_regular(path: str) -> io.BufferedReader:
     return raw
 
 
-def _in_bucket(url: str, config: SourceConfig) -> Iterator[EventFile]:
+def _in_bucket(url: str, config: SourceConfig, skipped: Counter[str]) -> Iterator[EventFile]:
     for found in bucket.list_objects(url):
-        hidden = any(part.startswith(".") for part in found.path.split("/")[:-1])
-        if not hidden and _wanted(found.path.rsplit("/", 1)[-1], found.path, config):
+        if any(part.startswith(".") for part in found.path.split("/")[:-1]):
+            continue
+        name = found.path.rsplit("/", 1)[-1]
+        if not _wanted(name, found.path, config):
+            _count_unknown_name(name, config, skipped)
+        else:
             open_it = functools.partial(bucket.open_object, url, found)
             yield EventFile(found.path, found.size, int(found.modified_at.timestamp() * 1e9), found.etag, open_it)
 
@@ -260,6 +278,14 @@ def _wanted(name: str, path: str, config: SourceConfig) -> bool:
         and not any(fnmatchcase(name, pattern) or fnmatchcase(path, pattern) for pattern in config.exclude)
         and ("all" in config.event_types or any(kind in name for kind in config.event_types))
     )
+
+
+def _count_unknown_name(name: str, config: SourceConfig, skipped: Counter[str]) -> None:
+    """Count a file whose name no ``include`` pattern takes, by the ending of the name. Hidden files are left out."""
+    if name and not name.startswith(".") and not any(fnmatchcase(name, pattern) for pattern in config.include):
+        ending = Path(_ROTATED_OR_COMPRESSED.sub("", name)).suffix
+        called = f"*{ending}" if ending else "without an ending"
+        skipped[f"a file named {called}, for which source.include has no pattern"] += 1
 
 
 class Content:

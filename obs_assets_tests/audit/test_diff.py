@@ -8,7 +8,7 @@ import pytest
 from obs_assets.audit.diff import as_json, as_markdown, diff
 from obs_assets.destinations.s3 import S3Destination
 from obs_assets.errors import HourBusyError
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets_tests import harness
@@ -126,7 +126,7 @@ def test_the_command(landed: HourlyPipeline, tmp_path: Path) -> None:
     """`obs diff HOUR --with FILE` prints Markdown, or JSON; a range without events is a finding."""
     env = harness.environment(landed.settings, landed.config.source.events_dir)
     file = tmp_path / "new.yaml"
-    default = pipeline.file_of("pipeline").read_text()
+    default = pipeline_files.find().path.read_text()
     file.write_text(default.replace("drop_levels: [debug]", "drop_levels: [debug, error]"))
     done = harness.run("obs", "diff", f"{HOUR}...{HOUR.next}", "--with", file, env=env, cwd=PROJECT)
     assert done.code == 0, done.err

@@ -17,10 +17,11 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from obs_assets.components import ObservabilityPipeline, pipeline_definitions
 from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
 from obs_assets.components.pipeline import PipelineAttributes
+from obs_assets.components.project import project_definitions
 from obs_assets.components.schema import schema_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import LINEAGE, PROMOTED
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.settings import Settings
@@ -49,7 +50,7 @@ FRAMES = ("raw_events", "enriched_events", "redacted_events", "sampled_events")
 @pytest.fixture
 def definitions(tmp_path: Path) -> dg.Definitions:
     """The project's own pipeline file, as definitions."""
-    return pipeline_definitions(pipeline.load(pipeline.file_of("pipeline"), {}), machine=Settings(data_dir=tmp_path))
+    return pipeline_definitions(pipeline.load(pipeline_files.find().path, {}), machine=Settings(data_dir=tmp_path))
 
 
 def names(things: "Iterable[Any] | None") -> list[str]:
@@ -156,7 +157,7 @@ def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Defini
 
 def test_a_second_pipeline_has_names_of_its_own(definitions: dg.Definitions, tmp_path: Path) -> None:
     """Two pipelines in one code location do not meet: keys, jobs, schedule and sensors carry the second one's name."""
-    config = pipeline.load(pipeline.file_of("pipeline"), {})
+    config = pipeline.load(pipeline_files.find().path, {})
     second = pipeline_definitions(config, "audit", Settings(data_dir=tmp_path))
     both = dg.Definitions.merge(definitions, second)
     dg.Definitions.validate_loadable(both)
@@ -179,6 +180,8 @@ def test_a_second_pipeline_has_names_of_its_own(definitions: dg.Definitions, tmp
     ]
     assert names(second.schedules) == [f"audit_{schedule}" for schedule in schedules]
     assert names(second.sensors) == ["audit_event_file_sensor", "audit_stale_hour_sensor"]
+    groups = {spec.group_name for spec in second.resolve_all_asset_specs()}
+    assert groups == {"audit_landing", "audit_events", "audit_destinations"}
 
 
 def test_destinations_are_what_the_file_names(tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ def violations(attributes: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_the_schema_takes_what_pipelines_say() -> None:
     """The project's own file, null, templates instead of numbers and words, and every option's default are right."""
-    own = yaml.safe_load(pipeline.file_of("pipeline").read_text())["attributes"]
+    own = yaml.safe_load(pipeline_files.find().path.read_text())["attributes"]
     assert violations(own) == []
     assert violations(json.loads(PipelineConfig().model_dump_json(exclude={"source"}))) == []
     templates = {
@@ -309,7 +312,7 @@ def copy_of_project(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Path) -> None:
     """`dg check yaml` and `dagster definitions validate` name file, line, field and the allowed values."""
-    file = copy_of_project / "obs_assets" / "defs" / "pipeline" / "defs.yaml"
+    file = copy_of_project / "obs_assets" / "defs" / "agents" / "defs.yaml"
     file.write_text(MISTAKES)
     env = harness.environment(settings, PYTHONPATH=str(copy_of_project))
     checked = harness.run("dg", "check", "yaml", env=env, cwd=copy_of_project)
@@ -331,13 +334,79 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
     assert f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in validated.said
 
 
-@pytest.mark.slow
-def test_another_folder_is_another_pipeline(settings: Settings, copy_of_project: Path) -> None:
+@pytest.fixture
+def pipelines(tmp_path: Path) -> Path:
+    """A folder of one's own with two pipelines, the example and one more."""
+    folder = tmp_path / "own"
+    for name in ("agents", "audit"):
+        shutil.copytree(pipeline_files.PACKAGED_DIR / "agents", folder / name)
+    audit = folder / "audit" / "defs.yaml"
+    audit.write_text(audit.read_text().replace('asset_prefix: ""', "asset_prefix: audit"))
+    return folder
+
+
+def project(pipelines: Path) -> dg.Definitions:
+    """All of a folder, as the code location loads it."""
+    return project_definitions({"OBS_PIPELINES_DIR": str(pipelines), "OBS_DATA_DIR": str(pipelines / "data")})
+
+
+def test_another_folder_is_another_pipeline(pipelines: Path) -> None:
     """A second `defs.yaml` needs no code: its assets and jobs are there, under its folder's name."""
-    folder = copy_of_project / "obs_assets" / "defs"
-    shutil.copytree(folder / "pipeline", folder / "audit")
-    env = harness.environment(settings, PYTHONPATH=str(copy_of_project))
-    listed = harness.run("dagster", "job", "list", "-m", "obs_assets.definitions", env=env, cwd=copy_of_project)
-    assert listed.code == 0, listed.said
-    for job in ("land_event_files", "hourly_pipeline", "audit_land_event_files", "audit_hourly_pipeline"):
-        assert f"Job: {job}\n" in listed.out
+    found = project(pipelines)
+    dg.Definitions.validate_loadable(found)
+    jobs = {"land_event_files", "hourly_pipeline", "audit_land_event_files", "audit_hourly_pipeline"}
+    assert jobs <= set(names(found.jobs))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ("{sample: {success_rat: 1}}", "did you mean 'success_rate'?"),
+        ("{owners: [no address]}", "no address"),
+        ("[", "not YAML"),
+        ('{asset_prefix: ""}', "has the same name or asset_prefix"),
+    ],
+)
+def test_a_broken_pipeline_takes_no_other_down(
+    pipelines: Path, attributes: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error is in the log of the code location, on an asset, and in each tick of a sensor until it is mended."""
+    file = pipelines / "audit" / "defs.yaml"
+    right = file.read_text()
+    file.write_text(f"type: obs_assets.components.ObservabilityPipeline\nattributes: {attributes}\n")
+    found = project(pipelines)
+    dg.Definitions.validate_loadable(found)
+    assert {"land_event_files", "hourly_pipeline"} <= set(names(found.jobs))
+    assert not any(name.startswith("audit") for name in names(found.jobs))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said.startswith("the pipeline audit is not loaded: ")
+    assert words in said
+    (spec,) = [spec for spec in found.resolve_all_asset_specs() if spec.key.path[0] == "audit"]
+    assert spec.key.path == ["audit", "pipeline_file"]
+    assert words in (spec.description or "")
+    sensor = found.resolve_sensor_def("audit_pipeline_file_sensor")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    with pytest.raises(Exception, match=r"the pipeline audit is not loaded: "):
+        sensor(dg.build_sensor_context())
+    file.write_text(right)
+    skipped = sensor(dg.build_sensor_context())
+    assert isinstance(skipped, dg.SkipReason)
+    assert "reload" in (skipped.skip_message or "")
+
+
+def test_if_no_pipeline_is_right_the_code_location_is_an_error(pipelines: Path) -> None:
+    """Every mistake is told, with its file."""
+    for name in ("agents", "audit"):
+        (pipelines / name / "defs.yaml").write_text(MISTAKES)
+    with pytest.raises(ConfigurationError) as caught:
+        project(pipelines)
+    for name in ("agents", "audit"):
+        assert f"{pipelines}/{name}/defs.yaml:5: sample: unknown option 'error_rat'" in str(caught.value)
+
+
+def test_the_ui_explains_the_component() -> None:
+    """The page of components shows ours: Dagster finds it by the package's entry point."""
+    listed = project_definitions({}).metadata or {}
+    told = listed["plugin_component_types_json"].value
+    assert isinstance(told, list)
+    assert "obs_assets.components.ObservabilityPipeline" in json.dumps(told)

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from obs_assets import settings
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import parse_hour
 from obs_assets.sources import landing
@@ -73,7 +73,7 @@ def _replay(env: Mapping[str, str]) -> None:
 def _hourly(env: Mapping[str, str]) -> HourlyPipeline:
     os.environ.clear()
     os.environ.update(env)
-    return HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings.load())
+    return HourlyPipeline(pipeline.load(pipeline_files.find().path), settings.load())
 
 
 def _hold_still() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from obs_assets.crash import CRASH_POINTS
 from obs_assets.demo.receiver import Receiver
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
 from obs_assets.settings import Settings
@@ -95,7 +95,7 @@ def uninterrupted(
 
 
 def hourly_of(machine: Settings) -> HourlyPipeline:
-    return HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), machine)
+    return HourlyPipeline(pipeline.load(pipeline_files.find().path), machine)
 
 
 def ids_of(receiver: Receiver) -> Counter[str]:

@@ -24,7 +24,7 @@ from obs_assets import embedded
 from obs_assets.demo.receiver import Receiver
 from obs_assets.errors import ConfigurationError, HourBusyError, MissingFrameError, ReceiptError, StaleHourError
 from obs_assets.hourly import hourly_pipeline as module
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, parse_hour
@@ -138,7 +138,7 @@ def test_every_event_of_every_shape_arrives_in_its_utc_hour(shapes: Path, settin
 
 def test_with_the_default_filter_three_events_of_one_id_arrive(shapes: Path, settings: Settings) -> None:
     """The default pipeline, sampling off: all three are there, the one with `"data": ""` too."""
-    values = pipeline.load(pipeline.file_of("pipeline"), {"OBS_EVENTS_DIR": str(shapes)})
+    values = pipeline.load(pipeline_files.find().path, {"OBS_EVENTS_DIR": str(shapes)})
     hourly = HourlyPipeline(values.model_copy(update={"sample": None}), settings)
     arrived(hourly)
     assert harness.ask(settings.postgres, "SELECT count(*) FROM events WHERE event_id = 'evt-9'") == [(3,)]

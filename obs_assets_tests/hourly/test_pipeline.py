@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.pipeline import STAGES, PipelineConfig, asset_name
 
 
@@ -23,7 +23,7 @@ def refusal(tmp_path: Path, attributes: str) -> str:
 
 def test_the_default_pipeline_loads_without_any_environment() -> None:
     """A stranger's first command must not fail for a variable that is not set."""
-    config = pipeline.load(pipeline.file_of("pipeline"), {})
+    config = pipeline.load(pipeline_files.find().path, {})
     assert [asset_name(block) for block in config.destinations] == ["postgres_events", "s3_archive", "webhook_alerts"]
     assert config.source.events_dir is None
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_assets.errors import HourExpiredError
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hourly.restore import archive_of, restore
@@ -169,7 +169,7 @@ def test_killed_between_the_word_and_the_deed(settings: Settings, tmp_path: Path
     file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     env = harness.environment(settings, file.parent)
     assert run_hour(env, HOUR.key) == 0
-    hourly = HourlyPipeline(pipeline.load(pipeline.file_of("pipeline")), settings)
+    hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), settings)
     assert run_expiry(env, OVER + timedelta(days=1), "retention.after_commit") == -signal.SIGKILL
     assert hourly.landed().hour(HOUR).expired
     assert "2025120410-0.parquet" in unredacted(hourly)

@@ -25,7 +25,7 @@ from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import process
 from obs_assets.embedded.dagster_home import SETTINGS, URL_VARIABLE
 from obs_assets.embedded.postgres import server as postgres_of
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
@@ -226,7 +226,7 @@ class Deployment:
 
     @property
     def hourly(self) -> HourlyPipeline:
-        return HourlyPipeline(pipeline.load(pipeline.file_of("pipeline"), self.env), self.machine)
+        return HourlyPipeline(pipeline.load(pipeline_files.find().path, self.env), self.machine)
 
     @property
     def dsn(self) -> str:
