@@ -63,6 +63,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     hash_key: SecretStr | None = None
 
 
+PIPELINES_DIR = "OBS_PIPELINES_DIR"
+"""The variable that names the folder of pipelines; see `obs_assets.hourly.pipeline_files`."""
+
+
 @dataclass(frozen=True)
 class Variable:
     """An environment variable, for the reference in docs/settings.md.
@@ -82,8 +86,14 @@ class Variable:
 
 VARIABLES = (
     Variable(
+        PIPELINES_DIR,
+        "`./pipelines` if it holds any, else the packaged example",
+        "OBS_PIPELINES_DIR=/etc/obs_assets/pipelines",
+        "Folder with your pipelines, each a folder with a `defs.yaml`.",
+    ),
+    Variable(
         "OBS_EVENTS_DIR",
-        "none",
+        "the folder `events` of `OBS_DATA_DIR`, if it exists",
         "OBS_EVENTS_DIR=/var/log/agents",
         "Folder or `s3://bucket/prefix` with the event files; pipeline files read it.",
     ),

@@ -31,7 +31,7 @@ HEAD = """\
 
 This page is made from the code by `python scripts/settings_reference.py`; do not edit it.
 
-A pipeline is one YAML file, `<pipelines folder>/<name>/defs.yaml`. Its options stand below
+A pipeline is one YAML file, `$OBS_PIPELINES_DIR/<name>/defs.yaml`. Its options stand below
 `attributes:`. A value may be a template: `{{ env.NAME }}` is the environment variable NAME, and
 `{{ env('NAME', 'default') }}` gives a default. `obs validate` names file, line and option of a
 mistake. Values of the YAML file win over the environment.

@@ -15,7 +15,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE
 from obs_assets.settings import Settings
 
-VARIABLE = "OBS_PIPELINES_DIR"
+VARIABLE = settings.PIPELINES_DIR
 FILE_NAME = "defs.yaml"
 
 OWN_DIR = Path("pipelines")

@@ -23,6 +23,7 @@ import yaml
 from psycopg import sql
 
 from obs_assets.embedded.dagster_home import SETTINGS
+from obs_assets.hourly.pipeline_files import PACKAGED_DIR
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
@@ -85,6 +86,8 @@ def env(
     password = quote(server.password.get_secret_value() if server.password else "", safe="")
     url = f"postgresql+psycopg2://{server.user}:{password}@{server.host}:{server.port}/{database}"
     filled = {**variables(), **real, "DAGSTER_POSTGRES_URL": url}
+    shutil.copytree(PACKAGED_DIR, tmp_path / "pipelines")
+    filled["OBS_PIPELINES_DIR"] = str(tmp_path / "pipelines")
     assert "CHANGE_ME" not in "".join(filled.values())
     yield {name: value for name, value in filled.items() if value}
     postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
