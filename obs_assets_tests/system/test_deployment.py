@@ -94,11 +94,13 @@ def env(
 
 
 @contextlib.contextmanager
-def running(command: list[str], env: dict[str, str], cwd: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of the deployment, ended as systemd ends it."""
+def running(
+    command: list[str], env: dict[str, str], cwd: Path, programs: Path = BIN
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of the deployment, ended as systemd ends it; ``programs`` is the folder of the installation's."""
     with (cwd / f"{command[0]}.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]], env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True
+            [str(programs / command[0]), *command[1:]], env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True
         )
         try:
             yield process
@@ -168,18 +170,20 @@ def test_three_plain_processes_build_an_hour_by_themselves(
     with contextlib.ExitStack() as deployment:
         for command in commands:
             deployment.enter_context(running(command, env, tmp_path))
-        until("the code is loaded", lambda: _loaded(web_port))
-        until("the daemons are healthy", lambda: _healthy(web_port))
+        until("the code is loaded", lambda: loaded(web_port))
+        until("the daemons are healthy", lambda: healthy(web_port))
         until("the hour is built", lambda: len(harness.ask(settings.postgres, LOADS)) == DESTINATIONS)
     done = harness.run("obs", "verify", hour.key, env=env, cwd=tmp_path)
     assert done.code == 0, done.said
 
 
-def _loaded(port: str) -> bool:
+def loaded(port: str) -> bool:
+    """Whether the webserver has loaded the code."""
     entries = asked(port, LOCATIONS)["locationStatusesOrError"]["entries"]
     return bool(entries == [{"name": "obs_assets", "loadStatus": "LOADED"}])
 
 
-def _healthy(port: str) -> bool:
+def healthy(port: str) -> bool:
+    """Whether all daemons that Dagster needs are healthy."""
     daemons = asked(port, DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
     return all(daemon["healthy"] for daemon in daemons if daemon["required"])
