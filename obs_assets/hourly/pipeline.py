@@ -45,7 +45,7 @@ _BLOCKS: Mapping[Stage, tuple[str, ...]] = {
     "sampled_events": ("filter", "sample"),
 }
 
-CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 2, "redacted_events": 5, "sampled_events": 2}
+CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 3, "redacted_events": 5, "sampled_events": 2}
 """Raised by whoever changes what a stage makes of the same input."""
 
 DEFAULT_PIPELINE = "pipeline"

@@ -56,7 +56,11 @@ class EnrichConfig(Block, frozen=True):
     Attributes:
         enrichments: groups of fields that are added; ``all`` is every group. docs/transforms.md
             lists the fields of each group.
-        environment: value of the field ``environment`` for events without that field.
+        environment: value of the field ``environment`` for events that name no environment; null
+            adds nothing.
+        collector_fields: where facts of the machine go that landed the event (its host name,
+            platform, architecture, Python version and process id). ``nested``: into
+            ``_enrichment.collector``; ``flat``: into fields of the event, as if they were its own.
         prices: model → price of its tokens, for cost estimates; ``*`` is every other model.
             Without ``*`` a model that is not named gets no estimate. Or the path of a YAML file
             with such a mapping.
@@ -74,7 +78,8 @@ class EnrichConfig(Block, frozen=True):
         "process",
         "performance",
     )
-    environment: str = "development"
+    environment: str | None = Field(None, examples=["production"])
+    collector_fields: Literal["nested", "flat"] = "nested"
     prices: Annotated[
         dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
     ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
@@ -87,6 +92,8 @@ class EnrichConfig(Block, frozen=True):
     @model_validator(mode="after")
     def _fields_are_given_once(self) -> "EnrichConfig":
         given = [name for enrichment in self.applied for name in FIELDS[enrichment]]
+        if self.collector_fields == "flat":
+            given += [name for enrichment in self.applied for name in COLLECTED.get(enrichment, ())]
         for name in (*self.static_fields, *(name for source in self.sources for name in source.names)):
             if name in RESERVED:
                 raise ValueError(f"the field {name} is written by the stages: choose another name")
@@ -117,16 +124,18 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
 
     ===========  ==================================================================================================
     timestamp    ``timestamp``: the event time as ISO 8601 with ``Z``, to the millisecond, or microsecond if it has any
-    hostname     ``hostname``, ``platform`` and ``arch`` of the landing process
-    environment  ``environment`` of the configuration, ``python_version`` of the landing process
-    process      ``process_id`` of the landing process
+    hostname     ``hostname``: the event's own host, under whichever of `OWN_NAMES` it stands
+    environment  ``environment``: the event's own, else that of the configuration
+    process      ``process_id``: the event's own
     performance  ``duration_ms`` from ``started_at`` to ``completed_at``: whole milliseconds, zero included;
                  ``cost_estimate`` of the tokens counted in the objects ``tokens_used`` or ``token_usage``, at the
                  model's price, unless the event names its cost: ``cost_usd`` or ``cost``
     context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
                  with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
     configured   ``static_fields``, then what the ``lookups`` and ``geoip`` say of values that the event came with
-    always       ``_enrichment``: by whom, and which of the six were configured
+    always       ``_enrichment``: by whom, which of the six were configured, and in ``collector`` those facts of the
+                 landing process that `COLLECTED` lists for them. ``collector_fields: flat`` puts these facts into
+                 fields of the event instead, where the event has none
     ===========  ==================================================================================================
 
     At last the ``function`` sees what has become of them.
@@ -196,16 +205,44 @@ _CONTEXT_KEYS = (
 )
 """Looked at for the context alone: they come last, so that they can be left out."""
 
+OWN_NAMES: dict[str, tuple[str, ...]] = {
+    "hostname": (
+        *('$."host.name"', "$.host.name", "$.host.hostname", "$.host", "$._HOSTNAME"),
+        *('$.resource.attributes."host.name"', '$.resource."host.name"'),
+    ),
+    "environment": (
+        *("$.env", '$."service.environment"', "$.service.environment", '$."deployment.environment"'),
+        *('$.resource.attributes."deployment.environment.name"', '$.resource.attributes."deployment.environment"'),
+    ),
+    "process_id": (
+        *("$.pid", '$."process.pid"', "$.process.pid", "$._PID"),
+        '$.resource.attributes."process.pid"',
+    ),
+}
+"""Field → JSON paths under which events of other programs name it: ECS, OpenTelemetry, journald, pino. The first path
+with a text or a number counts."""
+
+COLLECTED: dict["Enrichment", tuple[str, ...]] = {
+    "hostname": ("hostname", "platform", "arch"),
+    "environment": ("python_version",),
+    "process": ("process_id",),
+}
+"""Enrichment → facts of the landing process."""
+
 _EVENT_KEYS = (
     *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
     *("duration_ms", "cost_estimate", "cost_usd", "cost", "_enrichment", "started_at", "completed_at", "model"),
     *("tokens_used.input_tokens", "tokens_used.output_tokens", "token_usage.input_tokens", "token_usage.output_tokens"),
+    *(path for paths in OWN_NAMES.values() for path in paths),
     *_CONTEXT_KEYS,
 )
-_COLLECTOR_KEYS = ("hostname", "platform", "arch", "python_version", "process_id")
+_COLLECTOR_KEYS = tuple(key for keys in COLLECTED.values() for key in keys)
 
 
 def _path(key: str) -> str:
+    """The JSON path of a key with dots between names; a JSON path stays as it is."""
+    if key.startswith("$"):
+        return key
     return "$" + "".join(f'."{name}"' for name in key.split("."))
 
 
@@ -225,6 +262,17 @@ def _not_null(key: str) -> str:
 def _given(key: str) -> str:
     """Neither missing nor null nor an empty string."""
     return f"""nullif({_not_null(key)}, '""')"""
+
+
+def _own(field: str) -> str:
+    """An event's own value of a field, under any of `OWN_NAMES`."""
+    return f"coalesce({', '.join(map(_text_or_number, OWN_NAMES[field]))})"
+
+
+def _text_or_number(key: str) -> str:
+    value = _there(key)
+    return f"""CASE WHEN left({value}, 1) IN ('"', '-') AND {value} <> '""' OR left({value}, 1) BETWEEN '0' AND '9'
+        THEN {value} END"""
 
 
 def _collected(key: str) -> str:
@@ -307,21 +355,54 @@ def _enrichment(config: EnrichConfig) -> str:
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    if "performance" not in config.applied:
-        return quote(about)
-    negative = f"{_there('duration_ms')} IS NULL AND measured_ms < 0"
-    flagged = about.removesuffix("}") + ',"flags":["negative_duration"]}'
-    return f"CASE WHEN {negative} THEN {quote(flagged)} ELSE {quote(about)} END"
+    flags = "''"
+    if "performance" in config.applied:
+        negative = f"{_there('duration_ms')} IS NULL AND measured_ms < 0"
+        flags = f"""CASE WHEN {negative} THEN ',"flags":["negative_duration"]' ELSE '' END"""
+    return f"{quote(about.removesuffix('}'))} || {flags} || {_collector(config)} || '}}'"
+
+
+def _collector(config: EnrichConfig) -> str:
+    """The text ``,"collector":{…}``, empty where landing has recorded none of the facts."""
+    facts = _facts(config) if config.collector_fields == "nested" else []
+    if not facts:
+        return "''"
+    members = _concat(*(_field(key, _collected(key)) for key in facts))
+    return f"""coalesce(',"collector":{{' || nullif({members}, '')[2:] || '}}', '')"""
+
+
+def _facts(config: EnrichConfig) -> list[str]:
+    return [key for enrichment in config.applied for key in COLLECTED.get(enrichment, ())]
+
+
+def _flat(config: EnrichConfig, *keys: str) -> list[str]:
+    """Facts of the landing process as fields of the event, where the configuration wants that."""
+    return [_unless_there(key, _collected(key)) for key in keys] if config.collector_fields == "flat" else []
+
+
+def _hostname(config: EnrichConfig) -> list[str]:
+    own = _own("hostname")
+    host = f"coalesce({own}, {_collected('hostname')})" if config.collector_fields == "flat" else own
+    return [_unless_there("hostname", host), *_flat(config, "platform", "arch")]
+
+
+def _environment(config: EnrichConfig) -> list[str]:
+    own = _own("environment")
+    environment = own if config.environment is None else f"coalesce({own}, {_string(config.environment)})"
+    return [_unless_there("environment", environment), *_flat(config, "python_version")]
+
+
+def _process(config: EnrichConfig) -> list[str]:
+    own = _own("process_id")
+    process = f"coalesce({own}, {_collected('process_id')})" if config.collector_fields == "flat" else own
+    return [_unless_there("process_id", process)]
 
 
 _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
     "timestamp": lambda _: [_unless_there("timestamp", _iso_time())],
-    "hostname": lambda _: [_unless_there(key, _collected(key)) for key in ("hostname", "platform", "arch")],
-    "environment": lambda config: [
-        _unless_there("environment", _string(config.environment)),
-        _unless_there("python_version", _collected("python_version")),
-    ],
-    "process": lambda _: [_unless_there("process_id", _collected("process_id"))],
+    "hostname": _hostname,
+    "environment": _environment,
+    "process": _process,
     "performance": lambda _: [
         _unless_there("duration_ms", "CASE WHEN measured_ms >= 0 THEN measured_ms END"),
         f"CASE WHEN {_estimated()} THEN {_field('cost_estimate', _cost_estimate())} END",
@@ -332,13 +413,13 @@ _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
 
 FIELDS: dict[Enrichment, tuple[str, ...]] = {
     "timestamp": ("timestamp",),
-    "hostname": ("hostname", "platform", "arch"),
-    "environment": ("environment", "python_version"),
+    "hostname": ("hostname",),
+    "environment": ("environment",),
     "process": ("process_id",),
     "performance": ("duration_ms", "cost_estimate"),
     "context": ("_context",),
 }
-"""What each enrichment adds."""
+"""What each enrichment adds, facts of the landing process aside."""
 
 
 # ---- fields of the user's own

@@ -19,7 +19,7 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.events import Frame
 from obs_assets.hourly.pipeline import PipelineConfig, parse
 from obs_assets.storage import frames as store
-from obs_assets.transforms.enrich import ENRICHMENTS, EnrichConfig, Price, enrich
+from obs_assets.transforms.enrich import ENRICHMENTS, OWN_NAMES, EnrichConfig, Price, enrich
 from obs_assets_tests.frames import HOUR, frame_of
 
 Event = dict[str, Any]
@@ -83,14 +83,22 @@ def reference(event: Event, event_time: datetime, collector: Event, config: Enri
     if "timestamp" in configured:
         unit = "milliseconds" if event_time.microsecond % 1000 == 0 else "microseconds"
         add("timestamp", event_time.isoformat(timespec=unit).replace("+00:00", "Z"))
+    flat = collector if config.collector_fields == "flat" else {}
+    facts: Event = {}
     if "hostname" in configured:
-        for key in ("hostname", "platform", "arch"):
-            add(key, collector.get(key))
+        facts |= {key: collector.get(key) for key in ("hostname", "platform", "arch")}
+        add("hostname", own(event, HOSTS) or flat.get("hostname"))
+        add("platform", flat.get("platform"))
+        add("arch", flat.get("arch"))
     if "environment" in configured:
-        add("environment", config.environment)
-        add("python_version", collector.get("python_version"))
+        facts["python_version"] = collector.get("python_version")
+        named = own(event, ENVIRONMENTS)
+        add("environment", config.environment if named is None else named)
+        add("python_version", flat.get("python_version"))
     if "process" in configured:
-        add("process_id", collector.get("process_id"))
+        facts["process_id"] = collector.get("process_id")
+        named = own(event, PROCESSES)
+        add("process_id", flat.get("process_id") if named is None else named)
     if "performance" in configured:
         start, end = milliseconds(event.get("started_at")), milliseconds(event.get("completed_at"))
         if "duration_ms" not in event and start is not None and end is not None:
@@ -103,8 +111,39 @@ def reference(event: Event, event_time: datetime, collector: Event, config: Enri
     if "context" in configured:
         add("_context", context(event) or None)
     about: Event = {"enriched_by": config.name or "enricher", "enrichments_applied": configured}
-    add("_enrichment", {**about, "flags": flags} if flags else about)
+    if flags:
+        about["flags"] = flags
+    known = {key: value for key, value in facts.items() if value is not None}
+    if known and not flat:
+        about["collector"] = known
+    add("_enrichment", about)
     return out
+
+
+HOSTS = (
+    *(("host.name",), ("host", "name"), ("host", "hostname"), ("host",), ("_HOSTNAME",)),
+    *(("resource", "attributes", "host.name"), ("resource", "host.name")),
+)
+ENVIRONMENTS = (
+    *(("env",), ("service.environment",), ("service", "environment"), ("deployment.environment",)),
+    ("resource", "attributes", "deployment.environment.name"),
+    ("resource", "attributes", "deployment.environment"),
+)
+PROCESSES = (
+    *(("pid",), ("process.pid",), ("process", "pid"), ("_PID",)),
+    ("resource", "attributes", "process.pid"),
+)
+
+
+def own(event: Event, paths: tuple[tuple[str, ...], ...]) -> Any:
+    """The first text that is not empty, or number, at one of these paths."""
+    for path in paths:
+        value: Any = event
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, bool) and isinstance(value, str | int | float | Decimal) and value != "":
+            return value
+    return None
 
 
 def milliseconds(value: Any) -> int | None:
@@ -199,6 +238,12 @@ COUNTS: st.SearchStrategy[Any] = st.one_of(
 USAGE = st.one_of(st.dictionaries(st.sampled_from(["input_tokens", "output_tokens", "total"]), COUNTS), ODD)
 NAMES = st.one_of(TEXT, ODD, st.sampled_from(["development", "wörker 'x'", 7]))
 
+_INNER = st.dictionaries(
+    st.sampled_from(["name", "hostname", "environment", "pid", "host.name", "process.pid", "deployment.environment"]),
+    NAMES,
+)
+MAPPINGS = st.one_of(NAMES, _INNER, st.dictionaries(st.sampled_from(["attributes", "host.name"]), NAMES | _INNER))
+
 EVENTS: st.SearchStrategy[Event] = st.builds(
     lambda known, others: {**others, **known},
     st.fixed_dictionaries(
@@ -208,6 +253,8 @@ EVENTS: st.SearchStrategy[Event] = st.builds(
             **dict.fromkeys(("tokens_used", "token_usage"), USAGE),
             **dict.fromkeys(("master_type", "worker_type", "worker_id", "trace_id", "session_id", "model"), NAMES),
             "parent_span_id": NAMES,
+            **dict.fromkeys(("host", "resource", "service", "process"), MAPPINGS),
+            **dict.fromkeys(("host.name", "_HOSTNAME", "env", "deployment.environment", "pid", "_PID"), NAMES),
             **dict.fromkeys(("cost_usd", "cost", "duration"), COUNTS),
         },
     ),
@@ -224,7 +271,8 @@ EVENTS: st.SearchStrategy[Event] = st.builds(
 CONFIGS = st.builds(
     EnrichConfig,
     enrichments=st.lists(st.sampled_from([*ENRICHMENTS, "all"]), max_size=4).map(tuple),
-    environment=TEXT,
+    environment=st.none() | TEXT,
+    collector_fields=st.sampled_from(["nested", "flat"]),
     name=st.none() | TEXT,
     prices=st.dictionaries(
         st.sampled_from(["*", "unknown", "development", "wörker 'x'", "7"]),
@@ -417,7 +465,41 @@ def test_what_is_there_stays(connection: duckdb.DuckDBPyConnection) -> None:
         "trace_id": "t",
     }
     out = enriched(connection, event)
-    assert out == event | {"_enrichment": {"enriched_by": "enricher", "enrichments_applied": list(ENRICHMENTS)}}
+    about = {"enriched_by": "enricher", "enrichments_applied": list(ENRICHMENTS), "collector": COLLECTOR}
+    assert out == event | {"_enrichment": about}
+
+
+@pytest.mark.parametrize(
+    ("event", "hostname"),
+    [
+        ({}, None),
+        ({"host": "web-1"}, "web-1"),
+        ({"host": {"name": "web-1", "ip": "10.0.0.1"}}, "web-1"),
+        ({"host.name": "web-1"}, "web-1"),
+        ({"_HOSTNAME": "web-1", "_PID": "17"}, "web-1"),
+        ({"resource": {"attributes": {"host.name": "web-1"}}}, "web-1"),
+        ({"resource": {"host.name": "web-1"}}, "web-1"),
+        ({"host": "", "_HOSTNAME": None, "resource": []}, None),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_an_event_of_another_machine_keeps_its_own_host(
+    connection: duckdb.DuckDBPyConnection, event: Event, hostname: str | None, flat: bool
+) -> None:
+    """The collector's host name stands in `_enrichment.collector`; as a field only where that is asked for."""
+    config = EnrichConfig(enrichments=("all",), collector_fields="flat" if flat else "nested")
+    out = enriched(connection, event, config)
+    assert out.get("hostname") == (hostname or (COLLECTOR["hostname"] if flat else None))
+    assert out["_enrichment"].get("collector") == (None if flat else COLLECTOR)
+    assert "environment" not in out
+    assert out.get("process_id") == event.get("_PID", COLLECTOR["process_id"] if flat else None)
+
+
+def test_the_names_of_a_host_are_documented() -> None:
+    """docs/transforms.md lists the paths in the order in which they are looked at."""
+    page = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text()
+    for field, paths in OWN_NAMES.items():
+        assert f"| `{field}` | {', '.join(f'`{path}`' for path in paths)}" in page
 
 
 def test_a_missing_timestamp_is_the_event_time(connection: duckdb.DuckDBPyConnection) -> None:
@@ -441,7 +523,9 @@ def test_what_landing_did_not_record_is_not_added(
 ) -> None:
     """An hour landed by an older version is enriched with what there is."""
     (text,) = texts_of(enrich(connection, raw(connection, [{}], collector), EnrichConfig()))
-    assert set(json.loads(text)) == {"timestamp", "environment", "_enrichment"}
+    added = json.loads(text)
+    assert set(added) == {"timestamp", "_enrichment"}
+    assert "collector" not in added["_enrichment"]
 
 
 def test_a_disabled_enricher_leaves_the_text_alone(connection: duckdb.DuckDBPyConnection) -> None:
