@@ -59,9 +59,7 @@ def list_objects(url: str) -> Iterator[FoundObject]:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    parts = urlsplit(url)
-    bucket, prefix = parts.netloc, parts.path.strip("/")
-    prefix = f"{prefix}/" if prefix else ""
+    bucket, prefix = split_url(url)
     try:
         for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             for item in page.get("Contents", ()):
@@ -74,9 +72,22 @@ def list_objects(url: str) -> Iterator[FoundObject]:
         raise TransientError(f"cannot list the event files in {url} (OBS_EVENTS_DIR): {type(error).__name__}") from None
 
 
+def split_url(url: str) -> tuple[str, str]:
+    """Bucket and key prefix of ``s3://bucket/prefix``; the prefix is empty or ends with a slash.
+
+    A key may hold any character, ``#``, ``?`` and ``%`` included: nothing is decoded and nothing is cut off.
+
+    >>> split_url("s3://events/team#1/logs")
+    ('events', 'team#1/logs/')
+    """
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    prefix = prefix.rstrip("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
 def open_object(url: str, found: FoundObject) -> io.BufferedReader:
     """An object's bytes, as long as it is the one that was listed."""
-    return io.BufferedReader(_Object(urlsplit(url).netloc, found), buffer_size=READ_AHEAD)
+    return io.BufferedReader(_Object(split_url(url)[0], found), buffer_size=READ_AHEAD)
 
 
 class _Object(io.RawIOBase):

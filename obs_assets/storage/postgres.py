@@ -107,7 +107,7 @@ def connect(server: PostgresSettings, *, application_name: str = "obs_assets", a
         TransientError: the server does not answer.
     """
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             host=server.host,
             port=server.port,
             dbname=server.database,
@@ -115,10 +115,54 @@ def connect(server: PostgresSettings, *, application_name: str = "obs_assets", a
             password=server.password.get_secret_value() if server.password else None,
             connect_timeout=5,
             application_name=application_name,
-            autocommit=autocommit,
+            client_encoding="UTF8",
+            autocommit=True,
         )
     except psycopg.Error as error:
         raise _unreachable(str(error), server) from None
+    try:
+        _refuse_other_encodings(connection, server)
+        connection.execute(_SET_SESSION)
+        connection.autocommit = autocommit
+    except psycopg.Error as error:
+        connection.close()
+        raise explained(error, server) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+SESSION_SETTINGS: dict[LiteralString, LiteralString] = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "standard_conforming_strings": "on",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "search_path": '"$user", public',
+    "default_transaction_isolation": "read committed",
+    "transform_null_equals": "off",
+}
+"""The server, the database and the role may set other values. Rows are written and read with these."""
+
+_SET_SESSION: LiteralString = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', false)" for name, value in SESSION_SETTINGS.items()
+)
+
+
+def _refuse_other_encodings(connection: Connection, server: PostgresSettings) -> None:
+    """Raise unless the database can hold every character.
+
+    Raises:
+        ConfigurationError: the database has another encoding than UTF8.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database {server.database} on PostgreSQL at {where(server)} has the encoding {encoding}, which "
+            "cannot hold every event: create a database with ENCODING 'UTF8' and name it in POSTGRES_DB"
+        )
 
 
 def begin(connection: Connection, *, lock_timeout_s: float) -> None:

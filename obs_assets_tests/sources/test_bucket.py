@@ -65,6 +65,42 @@ def test_objects_are_found_below_the_prefix(remote: Bucket) -> None:
     assert [file.path for file in list_files(picky).files] == ["a.jsonl"]
 
 
+ODD_KEYS = (
+    "agents/2026-11-25T09:00:00+00:00/1.jsonl",
+    "agents/has some spaces.jsonl",
+    "agents/percent%2Bliteral.jsonl",
+    "agents/hour=09/ümlaut-日本.jsonl",
+    "agents/a&b=c;d,e@f$.jsonl",
+    "agents/quote'and\"double.jsonl",
+)
+
+
+def test_odd_keys_are_read_as_they_are(remote: Bucket) -> None:
+    """Blanks, signs and letters of any kind in keys: each object lands once, under its own key."""
+    others = ("agents/UPPER.JSONL", "agents/folder.jsonl/")
+    lines = events(len(ODD_KEYS))
+    for key, line in zip(ODD_KEYS, lines, strict=True):
+        remote.admin.put_object(Bucket=remote.name, Key=key, Body=text([line]))
+    for key in others:
+        remote.admin.put_object(Bucket=remote.name, Key=key, Body=b"")
+    url = f"s3://{remote.name}/agents/"
+    found = list_files(SourceConfig(events_dir=url)).files
+    assert {f"agents/{file.path}" for file in found} == set(ODD_KEYS)
+    remote.land(events_dir=url)
+    assert remote.land(events_dir=url).files_read == 0
+    assert remote.audit().lines() == sorted(lines)
+
+
+@pytest.mark.parametrize("prefix", ["team#1/logs", "what?/logs", "a%20b", "c;d"])
+def test_a_prefix_may_hold_any_sign(remote: Bucket, prefix: str) -> None:
+    """A prefix is never cut at a sign that means something in URLs: a neighbour's objects are not read."""
+    remote.admin.put_object(Bucket=remote.name, Key=f"{prefix}/x.jsonl", Body=b"{}\n")
+    for neighbour in ("team/", "what/", "a b/", "c/"):
+        remote.admin.put_object(Bucket=remote.name, Key=f"{neighbour}other.jsonl", Body=b"{}\n")
+    listing = list_files(SourceConfig(events_dir=f"s3://{remote.name}/{prefix}/"))
+    assert [file.path for file in listing.files] == ["x.jsonl"]
+
+
 def test_objects_are_landed_as_they_grow(remote: Bucket) -> None:
     """An object replaced by a longer one goes on where it was; unchanged ones are not opened."""
     lines = events(400)

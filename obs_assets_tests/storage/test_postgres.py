@@ -1,6 +1,7 @@
 """Connections and migrations, on a real server."""
 
 import contextlib
+import json
 import logging
 import time
 import traceback
@@ -14,12 +15,15 @@ import pytest
 from pydantic import SecretStr
 
 from obs_assets import embedded
+from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.embedded import process
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import frames
 from obs_assets.storage.postgres import Migration, connections_kept, migrate, session
 from obs_assets_tests.conftest import connect_postgres
+from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 FIRST = Migration("Make a table.", "CREATE TABLE made (n INT)")
 SECOND = Migration("Put a row into it.", "INSERT INTO made VALUES (1)")
@@ -223,3 +227,46 @@ def test_what_was_there_before_is_adopted(server: PostgresSettings) -> None:
         connection.execute("CREATE TABLE made (n INT)")
     assert run(server, FIRST, SECOND, start=1) == ["Put a row into it."]
     assert run(server, FIRST, SECOND, start=1) == []
+
+
+ODD_SETTINGS = {
+    "datestyle": "SQL, DMY",
+    "timezone": "Asia/Kolkata",
+    "client_encoding": "LATIN1",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "intervalstyle": "sql_standard",
+    "search_path": "pg_temp",
+    "default_transaction_isolation": "serializable",
+}
+
+
+def test_the_settings_of_a_role_do_not_change_what_is_stored(server: PostgresSettings, tmp_path: Path) -> None:
+    """A role with other formats, zones and encodings writes and reads the same rows."""
+    destination = PostgresDestination(PostgresConfig(), server, clock=lambda: HOUR.end)
+    with connect_postgres(server) as admin:
+        for name, value in ODD_SETTINGS.items():
+            admin.execute(f"ALTER DATABASE \"{server.database}\" SET {name} = '{value}'".encode())
+    event = {"text": "日本 ü", "duration_ms": 3, "cost_usd": 0.1}
+    with frames.connect(temp_dir=tmp_path) as duck:
+        destination.deliver(offer_of(frame_of(duck, [event], weight=1 / 3)))
+        [(_, stored)] = destination.read_back(duck, HOUR).fetchall()
+    assert json.loads(stored) == event
+    with session(server) as connection:
+        row = connection.execute("SELECT timestamp, weight FROM public.events").fetchone()
+        assert row == (HOUR.start, 1 / 3)
+        found = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in ODD_SETTINGS}
+    assert not [name for name, value in found.items() if value == (ODD_SETTINGS[name],)]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_character_is_refused(server: PostgresSettings, encoding: str) -> None:
+    """The message names the database, its encoding and the setting."""
+    name = f"{server.database}_{encoding.lower()}"
+    with connect_postgres(server) as admin:
+        admin.autocommit = True
+        create = f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+        admin.execute(create.encode())
+    other = server.model_copy(update={"database": name})
+    with pytest.raises(ConfigurationError, match=f"{name}.*has the encoding {encoding}.*POSTGRES_DB"), session(other):
+        pass

@@ -350,8 +350,11 @@ class PostgresDestination:
             now=self._clock(),
             retention_days=self.config.retention_days,
         )
-        aside = self.table.leaf(span.suffix)  # seen by nobody before the commit
+        aside = self.table.leaf(span.suffix)  # no other session sees it before the commit
         self.table.create_aside(connection, aside, span)
+        if self.table.has_row_triggers(connection):
+            self.table.attach(connection, aside, span)  # only an attached leaf fires them
+            return self._copy(connection, aside, offer)
         sent = self._copy(connection, aside, offer)
         self.table.index_aside(connection, aside)
         crash_point("postgres.after_index")
@@ -386,7 +389,8 @@ class PostgresDestination:
             crash_point("postgres.after_copy")
             if cursor.rowcount != offer.rows:
                 raise PermanentError(
-                    f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, the frame has {cursor.rowcount:,}"
+                    f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, and {cursor.rowcount:,} were "
+                    "stored: either the frame has another number of rows, or a trigger on the table drops rows"
                 )
             return _Sent(cursor.rowcount, size, batches)
 
@@ -398,15 +402,16 @@ class PostgresDestination:
         # Aside, without an index and without WAL; gone with the transaction
         aside = sql.Identifier("pg_temp", "offered")
         connection.execute("SET LOCAL work_mem = '64MB'")  # for the hash of the rows' identities
-        create = sql.SQL("CREATE TEMPORARY TABLE offered (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP")
-        connection.execute(create.format(self.table.name))
-        sent = self._copy(connection, aside, offer)
         names = [sql.Identifier(name) for name in row_of(offer.hour)]
+        create = sql.SQL("CREATE TEMPORARY TABLE offered ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
+        connection.execute(create.format(sql.SQL(", ").join(names), self.table.name))
+        sent = self._copy(connection, aside, offer)
         words = {
             "leaf": leaf,
             "aside": aside,
             "start": sql.Literal(offer.hour.start),
             "end": sql.Literal(offer.hour.end),
+            "columns": sql.SQL(", ").join(names),
             "there": sql.SQL(", ").join(sql.SQL("there.{}").format(name) for name in names),
             "offered": sql.SQL(", ").join(sql.SQL("offered.{}").format(name) for name in names),
         }
@@ -513,7 +518,7 @@ DELETE FROM {leaf} AS there WHERE timestamp >= {start} AND timestamp < {end} AND
     WHERE offered.row_uid = there.row_uid AND ({offered}) IS NOT DISTINCT FROM ({there}))"""
 
 _INSERT_MISSING: LiteralString = """
-INSERT INTO {leaf} SELECT * FROM {aside} AS offered WHERE NOT EXISTS (
+INSERT INTO {leaf} ({columns}) SELECT {offered} FROM {aside} AS offered WHERE NOT EXISTS (
     SELECT FROM {leaf} AS there
     WHERE timestamp >= {start} AND timestamp < {end} AND there.row_uid = offered.row_uid)
 ORDER BY timestamp, row_uid"""

@@ -79,6 +79,23 @@ SELECT c.relkind::text, pg_get_partkeydef(c.oid), array_agg(a.attname::text)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.oid = to_regclass(%s) GROUP BY c.oid, c.relkind"""
 
+IDENTITY_IS_INHERITED = 170000
+"""The first version of PostgreSQL in which a leaf shares the identity columns of its parent."""
+
+_IDENTITIES = """
+SELECT attname::text, pg_get_serial_sequence(attrelid::regclass::text, attname)
+FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attidentity <> '' AND NOT attisdropped"""
+
+_STORED_COLUMNS = """
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attnum > 0 AND attgenerated = '' AND NOT attisdropped ORDER BY attnum"""
+
+# Bits of tgtype: 1 for each row, 4 on INSERT.
+_HAS_ROW_TRIGGERS = """
+SELECT EXISTS (
+    SELECT FROM pg_trigger
+    WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 5 = 5)"""
+
 _RECEIPTS = """
 CREATE VIEW {} AS
 SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash, code_version, run_id, loaded_at
@@ -153,9 +170,12 @@ class EventTable:
         return sorted(span for span in found if span)
 
     def create_aside(self, connection: Connection, aside: sql.Identifier, span: Span) -> None:
-        """Make a table that is to be a leaf; nobody sees it before `attach`."""
+        """Make a table that `attach` makes a leaf; readers of the events do not see it before.
+
+        The parent may have columns that a user added: generated, identity, or with a default.
+        """
         # Never UNLOGGED: attached and then crashed, such a table is empty.
-        like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION"
+        like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
         # The constraint spares ATTACH PARTITION its scan.
         within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
         connection.execute(
@@ -163,6 +183,22 @@ class EventTable:
                 aside=aside, table=self.name, start=sql.Literal(span.start), end=sql.Literal(span.end)
             )
         )
+        for column, sequence in self._identities(connection):
+            number = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)")
+            connection.execute(number.format(aside, sql.Identifier(column), sql.Literal(sequence)))
+
+    def _identities(self, connection: Connection) -> list[tuple[str, str]]:
+        """Identity columns of the table, and the sequence of each. A leaf has none of its own before it is attached."""
+        return connection.execute(_IDENTITIES, [self.name.as_string(connection)]).fetchall()
+
+    def stored_columns(self, connection: Connection) -> sql.Composed:
+        """The columns that can be copied from leaf to leaf, those of users included; the server computes the others."""
+        rows = connection.execute(_STORED_COLUMNS, [self.name.as_string(connection)]).fetchall()
+        return sql.SQL(", ").join(sql.Identifier(name) for (name,) in rows)
+
+    def has_row_triggers(self, connection: Connection) -> bool:
+        """Whether a user's trigger wants to see each row that is inserted; it fires in attached leaves only."""
+        return bool(one(connection, _HAS_ROW_TRIGGERS, [self.name.as_string(connection)])[0])
 
     def index_aside(self, connection: Connection, aside: sql.Identifier) -> None:
         """Build the indexes of a table that is filled."""
@@ -174,6 +210,10 @@ class EventTable:
 
     def attach(self, connection: Connection, leaf: sql.Identifier, span: Span) -> None:
         """Attach a leaf: unlike ``PARTITION OF``, this blocks no reader."""
+        if connection.info.server_version >= IDENTITY_IS_INHERITED:
+            for column, _ in self._identities(connection):
+                drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT")
+                connection.execute(drop.format(leaf, sql.Identifier(column)))
         bounds = {"start": sql.Literal(span.start), "end": sql.Literal(span.end)}
         attach = sql.SQL("ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})")
         connection.execute(attach.format(table=self.name, leaf=leaf, **bounds))

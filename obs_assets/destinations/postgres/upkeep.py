@@ -164,9 +164,10 @@ class Upkeep:
             connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))  # of a run that was killed
             self._table.create_aside(connection, aside, span)
+            columns = self._table.stored_columns(connection)
             for part in parts:
-                insert = sql.SQL("INSERT INTO {} SELECT * FROM {} ORDER BY timestamp, row_uid")
-                connection.execute(insert.format(aside, self._table.leaf(part.suffix)))
+                insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid")
+                connection.execute(insert.format(aside, columns, columns, self._table.leaf(part.suffix)))
             self._table.index_aside(connection, aside)
 
     def _wait_for_older_snapshots(self, connection: Connection, patience_s: float = 60) -> bool:

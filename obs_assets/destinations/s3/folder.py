@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from obs_assets.destinations.s3.config import LOCAL, MIB
 from obs_assets.destinations.s3.encode import Packed
@@ -18,14 +18,14 @@ class Folder:
     """Objects below a directory; each is put in place by one rename.
 
     Args:
-        url: ``file:///absolute/path``.
+        url: ``file:///absolute/path``. ``%20`` and its like are decoded; ``#`` and ``?`` belong to the path.
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
+        path = url.removeprefix(LOCAL)
         self.url = url.rstrip("/")
-        self.root = Path(unquote(parts.path))
-        if not url.startswith(LOCAL) or parts.netloc or self.root == Path("/") or not self.root.is_absolute():
+        self.root = Path(unquote(path))
+        if not url.startswith(LOCAL) or not path.strip("/") or not path.startswith("/"):
             raise ConfigurationError(f"bucket {url!r} is no directory: write file:///absolute/path")
 
     @contextlib.contextmanager
