@@ -13,15 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep
+from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep, open_object
 
 MAX_NESTING = 256
 """Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
 
+SEPARATORS = b" \t\r\n,[]\0\x1e"
+"""Bytes that may stand between events: blanks, what holds a list together, NUL (GELF), and 0x1E (RFC 7464)."""
+
+LINE_ENDS = b"\n\0"
+"""Either ends a line: JSON has neither within a string."""
+
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
-_SEPARATOR_RUN = re.compile(rb"[ \t\r\n,\[\]]*+")
-_NULS = re.compile(rb"\0+")
+_SEPARATOR_RUN = re.compile(rb"(?:[" + re.escape(SEPARATORS) + rb"]|" + _BOM + rb")*+")
+# Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
+_UTF16 = re.compile(rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})")
+_NULS = re.compile(rb"\0*+")
+_UTF8_AGAIN = re.compile(rb"\n(?=\{[^\0])")
 _CUT_SHORT = ("true", "false", "null", "NaN", "Infinity", "-Infinity", ".", "e+", "e-", "E+", "E-")
 
 
@@ -37,6 +46,7 @@ class Segment:
         sealed: an unfinished event at the end is given up.
         within_line: it begins inside a line that was too long; what is left of that line is dead.
         within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
+        encoding: of the file; what is read is UTF-8 in any case.
     """
 
     file: int
@@ -46,6 +56,7 @@ class Segment:
     sealed: bool = False
     within_line: bool = False
     within_object: int = 0
+    encoding: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ class CarefulLane:
 
     Attributes:
         events: file, offset, length and text of each event found.
-        consumed, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
+        consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
     """
 
     def __init__(
@@ -110,6 +121,7 @@ class CarefulLane:
         self._dead: list[tuple[int, int, int, str]] = []
         self.events: list[tuple[int, int, int, str]] = []
         self.consumed = [segment.length for segment in segments]
+        self.settled = [0] * len(segments)
         self.within_line = [False] * len(segments)
         self.within_object = [0] * len(segments)
         self.remarks: Counter[str] = Counter()
@@ -147,23 +159,22 @@ class CarefulLane:
         if segment.within_object and begin == self._starts[number]:
             end, self.within_object[number] = _end_of_given_up(self._data, segment, begin, limit)
             self._add_dead(number, begin, end, "too_long")
-            self.within_line[number] = end == limit and self._data[end - 1] != ord("\n")
+            self.within_line[number] = end == limit and self._data[end - 1] not in LINE_ENDS
             position, line_end = end, self._line_end(end - 1, limit)
         elif segment.within_line and begin == self._starts[number]:
             self._add_dead(number, begin, line_end, "too_long")
-            self.within_line[number] = self._data[line_end - 1] != ord("\n")
+            self.within_line[number] = self._data[line_end - 1] not in LINE_ENDS
             position = line_end
-        elif segment.offset == 0 and begin == self._starts[number] and self._data.startswith(_BOM, begin):
-            position += len(_BOM)
         done = position
         while (position := self._skip_separators(done, line_end)) < line_end:
-            found = _read_one(self._data, position, limit, self._rules, sealed=segment.at_end and segment.sealed)
+            found = _read_one(self._data, position, limit, self._rules, segment)
             if found is None:
                 self.consumed[number] = done - int(self._starts[number])
                 line_end = limit
                 break
             if found.text is not None:
                 self.events.append((segment.file, self._offset(number, position), found.end - position, found.text))
+                self._settle(number, found.end)
                 self.remarks.update(found.remarks)
             elif found.reason:
                 self._add_dead(number, position, found.end, found.reason)
@@ -180,12 +191,16 @@ class CarefulLane:
     def _add_dead(self, number: int, begin: int, end: int, reason: str) -> None:
         if begin == end:
             return
+        self._settle(number, end)
         if self._dead and (self._dead[-1][0], *self._dead[-1][2:]) == (number, begin, reason):
             begin = self._dead.pop()[1]
         self._dead.append((number, begin, end, reason))
 
+    def _settle(self, number: int, end: int) -> None:
+        self.settled[number] = max(self.settled[number], end - int(self._starts[number]))
+
     def _line_end(self, position: int, limit: int) -> int:
-        return (self._data.find(b"\n", position, limit) + 1) or limit
+        return _line_end(self._data, position, limit) or limit
 
     def _skip_separators(self, position: int, end: int) -> int:
         separators = _SEPARATOR_RUN.match(self._data, position, end)
@@ -211,20 +226,64 @@ def _end_of_given_up(data: bytes | bytearray, segment: Segment, begin: int, limi
     return (match.end(), 0) if match[0].endswith(b"}") else (match.end() - 1, 0)
 
 
-def _read_one(data: bytes | bytearray, begin: int, limit: int, rules: Rules, *, sealed: bool) -> _Found | None:
+def _line_end(data: bytes | bytearray, begin: int, limit: int) -> int:
+    """The position after the line that begins at ``begin``; 0 if it does not end before ``limit``."""
+    nuls = _NULS.match(data, begin, limit)  # which separate it from the line before
+    text = nuls.end() if nuls else begin
+    newline = data.find(b"\n", text, limit) + 1
+    return data.find(b"\0", text, newline or limit) + 1 or newline
+
+
+def _read_one(
+    data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment
+) -> _Found | None:
     """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
-    if data[begin] == 0:  # a hole in the file: a crash of its host, or truncated under a writer
-        nuls = _NULS.match(data, begin, limit)
-        return _Found(nuls.end() if nuls else limit, reason="nul_bytes")
-    damage = _Damage(data, begin, limit, rules, sealed)
+    damage = _Damage(data, begin, limit, rules, segment.at_end and segment.sealed)
+    if data.find(b"\0", begin, min(begin + 72, limit)) >= 0 and _UTF16.match(data, begin, limit):
+        return damage.of_utf16(at_end=segment.at_end)
     if data[begin] != ord("{"):
-        return damage.to_line_end("not_an_object")
+        return damage.of_text("utf8_in_utf16" if _is_utf8_in(data, begin, limit, segment.encoding) else "not_an_object")
     return _read_object(damage)
 
 
+def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) -> bool:
+    """Whether a text of a UTF-16 file makes sense as bytes that are no UTF-16: its characters are two letters each."""
+    if not encoding.startswith("utf-16"):
+        return False
+    text = data[begin : min(begin + _FIRST_WINDOW, limit)].decode("utf-8", "ignore")
+    return text.encode(encoding, "ignore")[:8].isascii() and not text[:4].isascii()
+
+
 def _read_object(damage: "_Damage") -> _Found | None:
-    """Read an object; the window grows, so that a short event in a large file costs little."""
-    data, begin, limit, max_bytes = damage.data, damage.begin, damage.limit, damage.rules.max_event_bytes
+    """Read an object."""
+    begin, limit, rules = damage.begin, damage.limit, damage.rules
+    decoded = _decode(damage.data, begin, limit, rules.max_event_bytes)
+    match decoded.fault:
+        case "":
+            return _judge_object(decoded.text, begin, decoded.reason, rules)
+        case "unfinished" if limit - begin > rules.max_event_bytes:
+            return damage.of_object("too_long", decoded.error_at)
+        case "unfinished":
+            return damage.of_object("unfinished", limit) if damage.sealed else None
+    return damage.of_object(decoded.fault, decoded.error_at)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """The JSON value at a position (``text``), or why there is none.
+
+    reason: a number in it is not finite. fault: ``not_json``, ``too_deep``, or ``unfinished`` where the bytes end
+    within it. error_at: position of the fault.
+    """
+
+    text: str = ""
+    reason: str | None = None
+    fault: str = ""
+    error_at: int = 0
+
+
+def _decode(data: bytes | bytearray, begin: int, limit: int, max_bytes: int) -> _Decoded:
+    """Decode the value at ``begin``; the window grows, so that a short event in a large file costs little."""
     stop = begin
     window = _FIRST_WINDOW
     while stop < min(limit, begin + max_bytes):
@@ -236,13 +295,11 @@ def _read_object(damage: "_Damage") -> _Found | None:
             if _is_unfinished(error, text):
                 window *= 16
                 continue
-            return damage.of_object("not_json", begin + len(_encode(text[: error.pos])))
+            return _Decoded(fault="not_json", error_at=begin + len(_encode(text[: error.pos])))
         except RecursionError:
-            return damage.of_object("too_deep", stop)
-        return _judge_object(text[:length], begin, reason, damage.rules)
-    if limit - begin > max_bytes:
-        return damage.of_object("too_long", begin + max_bytes)
-    return damage.of_object("unfinished", limit) if damage.sealed else None
+            return _Decoded(fault="too_deep", error_at=stop)
+        return _Decoded(text[:length], reason)
+    return _Decoded(fault="unfinished", error_at=stop)
 
 
 def _judge_object(source: str, begin: int, reason: str | None, rules: Rules) -> _Found:
@@ -288,21 +345,43 @@ class _Damage:
     rules: Rules
     sealed: bool
 
-    def to_line_end(self, reason: str) -> _Found | None:
-        """It costs its line."""
-        return self._up_to(self.data.find(b"\n", self.begin, self.limit) + 1, reason)
+    def of_text(self, reason: str) -> _Found | None:
+        """It costs its line, and the object that its line leaves open: `INFO {` and the lines after it up to `}`."""
+        line_end = _line_end(self.data, self.begin, self.limit)
+        opened = open_object(self.data, self.begin, line_end) if line_end else -1
+        if opened < 0:
+            return self._up_to(line_end, reason)
+        decoded = _decode(self.data, opened, self.limit, self.rules.max_event_bytes)
+        if not decoded.fault:
+            return _Found(opened + len(_encode(decoded.text)), reason=reason)
+        if decoded.fault == "unfinished" and not self.sealed and self.limit - self.begin <= self.rules.max_event_bytes:
+            return None
+        return self._up_to(self._reach(opened), reason, self._column() + 1)
+
+    def of_utf16(self, *, at_end: bool) -> _Found | None:
+        """It costs all before the next line that begins an object in UTF-8; of what is still written, whole lines."""
+        again = _UTF8_AGAIN.search(self.data, self.begin, self.limit)
+        if again:
+            return _Found(again.end(), reason="utf16_in_utf8")
+        if self.sealed or not at_end:
+            return _Found(self.limit, reason="utf16_in_utf8")
+        return self._up_to(self.data.rfind(b"\n", self.begin, self.limit) + 1, "utf16_in_utf8")
 
     def of_object(self, reason: str, error_at: int) -> _Found | None:
         """It costs what its outer brackets hold; or else its line, if that is where the error is; or else all lines
         before one that begins with a bracket."""
-        line_end = self.data.find(b"\n", self.begin, self.limit) + 1
+        line_end = _line_end(self.data, self.begin, self.limit)
         if error_at < line_end:
-            return self._up_to(self._closing(line_end) or line_end, reason)
-        neighbour = self.data.find(b"\n{", self.begin, self.limit) + 1
-        return self._up_to(self._closing(neighbour or self.limit) or neighbour, reason, self._column() + 1)
+            return self._up_to(self._closing(self.begin, line_end) or line_end, reason)
+        return self._up_to(self._reach(self.begin), reason, self._column() + 1)
 
-    def _closing(self, reach: int) -> int:
-        found = brackets(self.data, self.begin, reach)
+    def _reach(self, opened: int) -> int:
+        """Where the bracket at ``opened`` closes, if no line begins an object before that, or else that line; or 0."""
+        neighbour = self.data.find(b"\n{", opened, self.limit) + 1
+        return self._closing(opened, neighbour or self.limit) or neighbour
+
+    def _closing(self, opened: int, reach: int) -> int:
+        found = brackets(self.data, opened, reach)
         return next((position for position, depth in found if depth == 0), 0)
 
     def _column(self) -> int:
@@ -314,7 +393,7 @@ class _Damage:
         if end:
             return _Found(end, reason=reason)
         if self.limit - self.begin > self.rules.max_event_bytes:
-            ends_line = self.data[self.limit - 1] == ord("\n")
+            ends_line = self.data[self.limit - 1] in LINE_ENDS
             is_over_lines = self.data.find(b"\n", self.begin, self.limit) >= 0
             goes_on = object_goes_on if is_over_lines else 0
             return _Found(self.limit, reason=reason, line_goes_on=not ends_line, object_goes_on=goes_on)

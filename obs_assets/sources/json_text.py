@@ -39,6 +39,21 @@ def brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[in
             yield match.end(), depth
 
 
+def open_object(data: bytes | bytearray, begin: int, end: int) -> int:
+    """Where the outermost object begins that a text leaves open; -1 if there is none.
+
+    >>> open_object(b'INFO [x] {"a": [', 0, 16)
+    9
+    """
+    opened: list[int] = []
+    for match in _STRING_OR_BRACKET.finditer(data, begin, end):
+        if match.lastindex == 1:
+            opened.append(match.start())
+        elif match.lastindex and opened:
+            opened.pop()
+    return next((position for position in opened if data[position] == ord("{")), -1)
+
+
 def cleaned(source: str, unfold: tuple[str, ...], max_nesting: int) -> tuple[str, tuple[str, ...]]:
     """The same JSON on one line, digits and escapes as they were, and what had to be changed.
 

@@ -32,8 +32,8 @@ ROWS_A_TASK = 8192
 
 _BLOCK = 1 << 18  # what fits a processor's cache
 _MOST_SEPARATORS = 64
-_BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,["))
-_AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]"))
+_BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,[\0\x1e"))
+_AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]\0\x1e"))
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Reading:
         dead: what is no event, neighbours with the same reason joined.
         consumed: how many bytes of each segment are done with; the rest must be read again, with more bytes after it
             unless the file has none. A segment longer than ``max_event_bytes`` always gets on.
+        settled: how many of them, up to the end of the last event or dead letter; what is behind it are separators,
+            or bytes that a writer has reserved and will overwrite. 0 if there is neither.
         within_line: for each segment, whether what comes next belongs to a line that was too long.
         within_object: for each segment, whether it belongs to an object that was given up, see `Segment`.
         remarks: events by what was changed in their text: ``duplicate_keys``, ``lone_surrogate``, ``nul_character``,
@@ -55,6 +57,7 @@ class Reading:
     lines: pa.Table
     dead: list[DeadLetter]
     consumed: list[int]
+    settled: list[int]
     within_line: list[bool]
     within_object: list[int]
     remarks: Mapping[str, int]
@@ -110,15 +113,23 @@ def read_batch(
     columns = {
         "file": np.array([segment.file for segment in segments], dtype=np.int32)[owner],
         "file_offset": begins[rows] + shift[owner],
-        "length": (ends - begins)[rows],
+        "length": (last - begins)[rows],
         "line": told["line"],
     }
     lines = pa.table(columns)
+    settled = np.array(careful.settled, np.int64)
+    np.maximum.at(settled, owner, last[rows] - starts[owner])
     if careful.events:
         columns = dict(zip(lines.column_names, zip(*careful.events, strict=True), strict=True))
         lines = pa.concat_tables([lines, pa.table(columns, lines.schema)])
     return Reading(
-        lines, careful.dead_letters(), careful.consumed, careful.within_line, careful.within_object, careful.remarks
+        lines,
+        careful.dead_letters(),
+        careful.consumed,
+        settled.tolist(),
+        careful.within_line,
+        careful.within_object,
+        careful.remarks,
     )
 
 
@@ -230,6 +241,10 @@ def _line_bounds(data: bytes | bytearray, starts: npt.NDArray[np.int64]) -> npt.
     blocks = range(0, len(view), _BLOCK)
     found = [np.flatnonzero(view[start : start + _BLOCK] == ord("\n")) + (start + 1) for start in blocks]
     newlines = np.concatenate(found) if found else np.array([], np.int64)
+    if b"\0" in data:  # ends lines, too; nearly no file has any. A run of them begins the next line
+        nuls = view == 0
+        nuls[1:] &= view[:-1] != 0
+        newlines = np.union1d(newlines, np.flatnonzero(nuls) + 1)
     places = np.searchsorted(newlines, starts)
     is_new = np.append(newlines, -1)[places] != starts
     is_new[1:] &= starts[1:] != starts[:-1]  # empty segments begin where the next one does

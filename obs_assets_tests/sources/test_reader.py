@@ -23,7 +23,7 @@ from obs_assets.storage.frames import connect
 
 MAX_BYTES = 1 << 16
 BOM = b"\xef\xbb\xbf"
-SEPARATORS = b" \t\r\n,[]"
+SEPARATORS = b" \t\r\n,[]\0\x1e"
 
 EVENT = b'{"kind":"door","n":1}'
 OTHER = b'{"kind":"lamp","n":2}'
@@ -80,7 +80,7 @@ class Read:
     def check(self) -> "Read":
         """Every byte is in exactly one place, and every event is one JSON object on one line."""
         left = bytes(byte for byte, kind in zip(self.data, self.kinds(), strict=False) if kind == "separator")
-        assert not left.removeprefix(BOM if self.data.startswith(BOM) else b"").strip(SEPARATORS)
+        assert not left.replace(BOM, b"").strip(SEPARATORS)
         for _, _, line in self.events:
             assert is_event(line)
             assert "\n" not in line
@@ -114,7 +114,7 @@ def read(
         for _, offset, length, line, *_ in zip(*reading.lines.to_pydict().values(), strict=True):
             # The native lane counts the separators around an event as the event's
             raw = data[offset : offset + length]
-            begin = offset + len(raw) - len(raw.lstrip(SEPARATORS))
+            begin = offset + raw.index(b"{")
             result.events.append((begin, offset + len(raw.rstrip(SEPARATORS)), line))
         result.dead += reading.dead
         result.position += reading.consumed[0]
@@ -198,7 +198,7 @@ def test_events_in_any_layout(connection: duckdb.DuckDBPyConnection, data: bytes
         (b'{"a":+1}', ["not_json"]),
         (b'{"a":.5}', ["not_json"]),
         (b'{"a":"tab\there"}', ["not_json"]),
-        (b'{"a":"nul\0here"}', ["not_json"]),
+        (b'{"a":"nul\0here"}', ["not_json", "not_an_object"]),
         (b'{"a":"\\x41"}', ["not_json"]),
         (b'{"a":"\\u12G4"}', ["not_json"]),
         (b'{"a":1 /* why */}', ["not_json"]),
@@ -222,8 +222,8 @@ def test_events_in_any_layout(connection: duckdb.DuckDBPyConnection, data: bytes
         (b'{"a":"\xed\xa0\x80"}', ["invalid_utf8"]),
         (b'{"\xc3":1}', ["invalid_utf8"]),
         (b"\xff\xfe{", ["not_an_object"]),
-        (BOM + OTHER, ["not_an_object"]),
-        (b"\0\0\0\0", ["nul_bytes"]),
+        (b"\xff\xfe" + OTHER.decode().encode("utf-16-le"), ["utf16_in_utf8"]),
+        ((OTHER.decode() + "\r\n").encode("utf-16-le") * 3, ["utf16_in_utf8"]),
         (b'{"a":' * (MAX_NESTING + 1) + b"1" + b"}" * (MAX_NESTING + 1), ["too_deep"]),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", ["too_deep"]),
         (b'{"a":' * 100_000, ["too_deep"]),
@@ -399,10 +399,58 @@ def test_event_after_a_torn_one_survives_the_seal(connection: duckdb.DuckDBPyCon
     assert (result.lines, result.reasons) == ([EVENT.decode()], [("unfinished", b'{"a":\n')])
 
 
-def test_holes_cost_only_themselves(connection: duckdb.DuckDBPyConnection) -> None:
-    """NULs, as a crash or a truncation under a writer leaves them, do not take the event that follows on their line."""
-    result = read(connection, EVENT + b"\n" + b"\0" * 5000 + OTHER + b"\n").check()
-    assert (result.lines, result.reasons) == ([EVENT.decode(), OTHER.decode()], [("nul_bytes", b"\0" * 5000)])
+@pytest.mark.parametrize("between", [b"\0", b"\0\0\n", b"\0" * 5000, b"\x1e", b"\n\x1e", BOM, b"\n" + BOM, BOM + b"\n"])
+def test_what_json_allows_nowhere_separates_events(connection: duckdb.DuckDBPyConnection, between: bytes) -> None:
+    """NULs (GELF, a hole that a crash left), 0x1E (RFC 7464) and a second BOM (`cat`) cost nothing and no event."""
+    for events in ([EVENT, OTHER, EVENT], [PRETTY, EVENT, PRETTY]):
+        data = between + between.join(events) + between
+        for cuts in (None, repeat(17)):
+            result = read(connection, data, pieces=cuts).check()
+            lines = [PRETTY_LINE if event == PRETTY else event.decode() for event in events]
+            assert (result.lines, result.reasons, result.rest) == (lines, [], b"")
+
+
+@pytest.mark.parametrize(
+    "text", [b"x", b"INFO: ", b"data: ", b"\x0c", "\u200b".encode(), b'"a": ', b"2031-05-06 07:08:09 [main] ", b'it\'s "']
+)
+@pytest.mark.parametrize("indent", [0, 1])
+def test_text_before_an_object_costs_the_whole_object(
+    connection: duckdb.DuckDBPyConnection, text: bytes, indent: int
+) -> None:
+    """Nothing within an object over many lines is an event of its own because a text stands before the object."""
+    whole = json.dumps({"i": [{"n": 1}, {"n": {}}], "j": {"k": [{}]}}, indent=indent).encode()
+    for damage in (whole, whole.replace(b"}\n]", b"},\n]") if indent else whole):
+        result = read(connection, EVENT + b"\n" + text + damage + b"\n" + OTHER + b"\n").check()
+        assert result.lines == [EVENT.decode(), OTHER.decode()]
+        assert {reason for reason, _ in result.reasons} == {"not_an_object"}
+
+
+@pytest.mark.parametrize("text", [b"x {", b"x [", b"x {[", b"} {", b'"{', b"server {\n  listen 80;"])
+def test_text_with_open_brackets_costs_no_event(connection: duckdb.DuckDBPyConnection, text: bytes) -> None:
+    """A text that is no object, with a bracket that never closes, ends before the next line that begins an object."""
+    result = read(connection, text + b"\n" + EVENT + b"\n" + OTHER + b"\n}\n").check()
+    assert result.lines == [EVENT.decode(), OTHER.decode()]
+
+
+def test_utf16_behind_utf8_is_one_letter_that_says_so(connection: duckdb.DuckDBPyConnection) -> None:
+    """`>>` of Windows PowerShell: the lines in UTF-16 cost themselves, what is UTF-8 before and after them lands."""
+    tail = "".join(f'{{"note":"Grüße 端 {n}"}}\r\n' for n in range(9)).encode("utf-16-le")
+    for data in (EVENT + b"\n" + tail, EVENT + b"\n" + tail + b"\n" + OTHER, b"\xff\xfe" + tail + b"\n" + OTHER):
+        for cuts in (None, repeat(101)):
+            result = read(connection, data, pieces=cuts).check()
+            assert len(result.lines) == (EVENT in data) + (OTHER in data)
+            assert {reason for reason, _ in result.reasons} == {"utf16_in_utf8"}
+        assert len(read(connection, data).dead) == 1
+
+
+@pytest.mark.parametrize("behind", [b"", b"\n", b"\n\n\n", b"]", b"\0" * 5000, b"\r\n \x1e", b"\n" + BOM])
+def test_separators_at_the_end_settle_nothing(connection: duckdb.DuckDBPyConnection, behind: bytes) -> None:
+    """What identifies a file ends with its last event or dead letter: separators behind it may be overwritten."""
+    for last, reason in ((EVENT, None), (EVENT + OTHER, None), (PRETTY, None), (b"text\n", "not_an_object")):
+        data = OTHER + b"\n" + last + behind
+        reading = read_batch(connection, data, [Segment(0, 0, len(data), sealed=True)], Rules(MAX_BYTES))
+        assert [letter.reason for letter in reading.dead] == ([reason] if reason else [])
+        assert reading.settled == [len(OTHER) + 1 + len(last)]
 
 
 def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConnection) -> None:
