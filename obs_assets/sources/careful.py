@@ -234,9 +234,7 @@ def _line_end(data: bytes | bytearray, begin: int, limit: int) -> int:
     return data.find(b"\0", text, newline or limit) + 1 or newline
 
 
-def _read_one(
-    data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment
-) -> _Found | None:
+def _read_one(data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment) -> _Found | None:
     """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
     damage = _Damage(data, begin, limit, rules, segment.at_end and segment.sealed)
     if data.find(b"\0", begin, min(begin + 72, limit)) >= 0 and _UTF16.match(data, begin, limit):

@@ -21,21 +21,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from obs_assets.config import Block
 from obs_assets.errors import ConfigurationError
 from obs_assets.sources import bucket
-from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, unpacked
+from obs_assets.sources.careful import SEPARATORS
+from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, is_encoding, layers
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 4096
 KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
-_OTHER_COMPRESSIONS = (".xz", ".bz2", ".lz4", ".zip")
 _ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
 """The end of a name such as ``app.log.3.gz`` that says nothing of the file's kind."""
+_SIGNATURE_BYTES = 8
 
 
 class SourceConfig(Block, frozen=True):
@@ -102,10 +104,32 @@ class EventFile:
     node: str
     open: Callable[[], io.BufferedReader] = field(compare=False, repr=False)
 
+    @functools.cached_property
+    def packing(self) -> tuple[str, ...]:
+        """How it is compressed or encoded, by its first bytes: ``(".gz",)``; see `obs_assets.sources.unpack.layers`.
+
+        Empty as well if it cannot be read now: reading it says so.
+        """
+        try:
+            with Content(self) as content:
+                return content.packing
+        except OSError:
+            return ()
+
     @property
-    def is_compressed(self) -> bool:
-        """Whether offsets count decompressed bytes."""
-        return bool(_compression(self.path))
+    def is_packed(self) -> bool:
+        """Whether offsets count other bytes than the file has."""
+        return bool(self.packing)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is packed in a way that is read."""
+        return all(kind in COMPRESSIONS or is_encoding(kind) for kind in self.packing)
+
+    @property
+    def is_as_named(self) -> bool:
+        """Whether it is compressed as its name says."""
+        return tuple(kind for kind in self.packing if not is_encoding(kind)) == packing_named(self.path)
 
 
 @dataclass(frozen=True)
@@ -123,6 +147,7 @@ class KnownFile:
         within_line: what comes next belongs to a line that was too long.
         within_object: or to an object over many lines that was given up: the column of its bracket, plus 1.
         is_copy: nothing was landed from it, since another file begins with all of its bytes.
+        packing: as in `EventFile`.
         landed_at: when the last pass began that landed something from it: ISO 8601, UTC.
     """
 
@@ -131,6 +156,7 @@ class KnownFile:
     size: int
     mtime_ns: int
     node: str
+    packing: tuple[str, ...] = ()
     offset: int = 0
     head: str = ""
     head_bytes: int = 0
@@ -144,7 +170,9 @@ class KnownFile:
 
     def seen_as(self, file: EventFile) -> "KnownFile":
         """This file under the name and inode that it has now."""
-        return replace(self, path=file.path, size=file.size, mtime_ns=file.mtime_ns, node=file.node)
+        return replace(
+            self, path=file.path, size=file.size, mtime_ns=file.mtime_ns, node=file.node, packing=file.packing
+        )
 
     def is_unchanged(self, file: EventFile) -> bool:
         """Whether nothing at all has happened to it since it was last seen."""
@@ -195,13 +223,7 @@ def list_files(config: SourceConfig) -> Listing:
         if isinstance(config.events_dir, Path)
         else _in_bucket(config.events_dir, config, skipped)
     )
-    files = []
-    for file in found:
-        if file.path.endswith(_OTHER_COMPRESSIONS):
-            skipped["compressed, but not as .gz or .zst"] += 1
-        else:
-            files.append(file)
-    return Listing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
+    return Listing(tuple(sorted(found, key=lambda file: file.path)), dict(skipped))
 
 
 def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Iterator[EventFile]:
@@ -289,9 +311,10 @@ def _count_unknown_name(name: str, config: SourceConfig, skipped: Counter[str]) 
 
 
 class Content:
-    """A file's decompressed bytes, as far as they can be read; never follows a link put there since the listing.
+    """A file's bytes, unpacked, as far as they can be read; never follows a link put there since the listing.
 
     Attributes:
+        packing: how it is compressed or encoded, the outermost first; empty if its bytes are read as they are.
         fault: why no more can be read although the file goes on: a compressed one is damaged, or still being written.
 
     Raises:
@@ -299,11 +322,25 @@ class Content:
     """
 
     def __init__(self, file: EventFile) -> None:
-        self.fault: str | None = None
         self._raw = file.open()
-        self._suffix = _compression(file.path)
-        self._blocks = unpacked(self._raw, self._suffix) if self._suffix else None
+        try:
+            self._begin()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _begin(self) -> None:
+        self.fault: str | None = None
+        self._raw.seek(0)
+        first = self._raw.read(_SIGNATURE_BYTES)
+        self._raw.seek(0)
+        self.packing, self._blocks = layers(self._raw, first)
         self._position, self._rest = 0, b""
+
+    @property
+    def encoding(self) -> str:
+        """Of its text before it became UTF-8; empty if it was UTF-8 before."""
+        return next(filter(is_encoding, self.packing), "")
 
     def __enter__(self) -> "Content":
         return self
@@ -319,19 +356,17 @@ class Content:
 
     def seek(self, offset: int) -> None:
         """Go to a byte."""
-        if self._blocks is None:
+        if not self.packing:
             self._raw.seek(offset)
             return
         if offset < self._position:
-            self._raw.seek(0)
-            self._blocks = unpacked(self._raw, self._suffix)
-            self._position, self._rest, self.fault = 0, b"", None
+            self._begin()
         while (ahead := offset - self._position) > 0 and self._next(ahead):
             pass
 
     def read(self, length: int) -> bytes:
         """The next bytes; fewer than ``length`` only at the end or before a fault."""
-        if self._blocks is None:
+        if not self.packing:
             return self._raw.read(length)
         blocks = []
         while length > 0 and (block := self._next(length)):
@@ -341,7 +376,7 @@ class Content:
 
     def read_into(self, space: memoryview) -> int:
         """Fill a space with the next bytes; how many there were, fewer than fit only at the end or before a fault."""
-        if self._blocks is None:
+        if not self.packing:
             return self._raw.readinto(space)
         filled = 0
         while filled < len(space) and (block := self._next(len(space) - filled)):
@@ -350,22 +385,23 @@ class Content:
         return filled
 
     def _next(self, length: int) -> bytes:
-        """At most so many of the next bytes of a compressed file; none at its end or at a fault."""
+        """At most so many of the next bytes of a packed file; none at its end or at a fault."""
         block = self._rest
-        if not block and self._blocks and not self.fault:
+        if not block and not self.fault:
             try:
                 block = next(self._blocks, b"")
             except EOFError:
-                self.fault = f"unfinished {self._suffix}"
+                self.fault = f"unfinished {self.packing[0]}"
             except DamagedError:
-                self.fault = f"damaged {self._suffix}"
+                self.fault = f"damaged {self.packing[0]}"
         taken, self._rest = block[:length], block[length:]
         self._position += len(taken)
         return taken
 
 
-def _compression(path: str) -> str:
-    return next((suffix for suffix in COMPRESSIONS if path.endswith(suffix)), "")
+def packing_named(path: str) -> tuple[str, ...]:
+    """How a file is compressed if its name is right."""
+    return tuple(suffix for suffix in COMPRESSIONS if path.endswith(suffix))
 
 
 def digest(data: bytes) -> str:
@@ -414,15 +450,15 @@ class Identities:
         holds more than a file that begins like it is the original of that one.
         """
         files = list(files)
-        plain = {digest(head) for file in files if not file.is_compressed and (head := self._head_if_any(file))}
+        plain = {digest(head) for file in files if not file.is_packed and (head := self._head_if_any(file))}
 
         def turn(file: EventFile) -> tuple[bool, int, bool, str]:
             length = file.size
-            comes_last = file.is_compressed
-            if file.is_compressed and digest(self._head_if_any(file)) in plain:
+            comes_last = file.is_packed
+            if file.is_packed and digest(self._head_if_any(file)) in plain:
                 length, is_whole = _content_length(file)
                 comes_last = not is_whole
-            return comes_last, -length, file.is_compressed, file.path
+            return comes_last, -length, file.is_packed, file.path
 
         return sorted(files, key=turn)
 
@@ -499,12 +535,12 @@ def _content_length(file: EventFile) -> tuple[int, bool]:
 
 
 def _is_same_kind(file: EventFile, known: KnownFile) -> bool:
-    return _compression(file.path) == _compression(known.path)
+    return file.packing == known.packing
 
 
 def _ends_match(file: EventFile, known: KnownFile) -> bool:
     """Whether head and tail of what was landed are still where they were."""
-    if not file.is_compressed and file.size < known.offset:
+    if not file.is_packed and file.size < known.offset:
         return False
     with Content(file) as content:
         matches, _, tail = ends_match(content, known)
@@ -526,12 +562,12 @@ def ends_match(content: Content, known: KnownFile) -> tuple[bool, bytes, bytes]:
 
 def _is_telling(known: KnownFile, last_byte: bytes, rest: Content) -> bool:
     """Whether what was landed tells a file from others: within its first line, all files of a program are alike."""
-    return known.offset >= HEAD_BYTES or last_byte == b"\n" or not rest.read(1)
+    return known.offset >= HEAD_BYTES or last_byte in {b"\n", b"}"} or not rest.read(1)
 
 
 def _content_matches(file: EventFile, known: KnownFile) -> bool:
     """Whether the file begins with all that was landed from a known one whose head it has, and not by chance."""
-    if not file.is_compressed and file.size < known.offset:
+    if not file.is_packed and file.size < known.offset:
         return False
     with Content(file) as content:
         for start, end, expected in known.ranges:
@@ -543,17 +579,42 @@ def _content_matches(file: EventFile, known: KnownFile) -> bool:
 
 
 def _is_beginning(file: EventFile, original: EventFile) -> bool:
-    """Whether the original begins with all that a file holds, and not by chance."""
-    if not file.is_compressed and not original.is_compressed and file.size > original.size:
-        return False
+    """Whether the original begins with all that a file holds, and not by chance; separators behind it are no matter."""
     length = 0
+    holds_something = False
     with Content(file) as content, Content(original) as others:
         while block := content.read(_BLOCK):
-            if others.read(len(block)) != block:
-                return False
+            holds_something = holds_something or bool(block.strip(SEPARATORS))
+            other = others.read(len(block))
+            if other != block:
+                same = _alike_until(block, other)
+                if not _are_separators(block[same:], content):
+                    return False
+                length += same
+                if not holds_something:
+                    return False
+                return length >= HEAD_BYTES or (length > 0 and _are_separators(other[same:], others))
             length += len(block)
+        if not holds_something:
+            return False
         # A compressed file that ends in a fault is no file of its own: it is being made, or will never be whole
-        return length >= HEAD_BYTES or (length > 0 and (content.fault is not None or not others.read(1)))
+        return length >= HEAD_BYTES or (length > 0 and (content.fault is not None or _are_separators(b"", others)))
+
+
+def _alike_until(block: bytes, other: bytes) -> int:
+    """How many of their first bytes are the same."""
+    shared = min(len(block), len(other))
+    differs = np.frombuffer(block, np.uint8, shared) != np.frombuffer(other, np.uint8, shared)
+    return int(differs.argmax()) if differs.any() else shared
+
+
+def _are_separators(block: bytes, rest: Content) -> bool:
+    """Whether nothing but separators follows; of the rest, no more is read than a block."""
+    while not block.strip(SEPARATORS):
+        block = rest.read(_BLOCK)
+        if not block:
+            return True
+    return False
 
 
 def _digest_of(content: Content, length: int) -> str:
@@ -566,4 +627,6 @@ def _digest_of(content: Content, length: int) -> str:
 
 def known_from_json(values: dict[str, Any]) -> KnownFile:
     """Read a `KnownFile` back from the checkpoint or the log."""
-    return KnownFile(**{**values, "ranges": tuple((start, end, sha) for start, end, sha in values["ranges"])})
+    packing = tuple(values.get("packing", packing_named(values["path"])))  # an older record has none
+    ranges = tuple((start, end, sha) for start, end, sha in values["ranges"])
+    return KnownFile(**{**values, "ranges": ranges, "packing": packing})

@@ -33,7 +33,7 @@ from obs_assets.errors import ObsError, ReceiptError
 from obs_assets.events import row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
-from obs_assets.sources.careful import DeadLetter, Rules, Segment
+from obs_assets.sources.careful import SEPARATORS, DeadLetter, Rules, Segment
 from obs_assets.sources.files import (
     HEAD_BYTES,
     KEPT_RANGES,
@@ -63,12 +63,16 @@ from obs_assets.sources.times import (
     time_text,
     usual_place,
 )
+from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.frames import MOST_THREADS, connect, explained, sync_file
 
 _T = TypeVar("_T")
 
 BATCH_BYTES = 32 << 20
 """How much is read at a time: bounds memory, whatever the size of the files."""
+
+FILES_NAMED = 5
+"""Files that a warning names; of more it says how many."""
 
 _FIRST_BYTES = 2 << 20
 _THREADS = max(1, min(MOST_THREADS, os.cpu_count() or 1) - 1)  # of DuckDB: reading and writing take turns with it
@@ -110,6 +114,7 @@ _OF_LETTER = ["file", "file_offset", "length", "reason", "line"]
 _REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
 _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
 _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not read"
+_OTHER_COMPRESSION = "compressed, but not as .gz or .zst"
 _RATIO_FREE = 64 << 20
 _HOUR_US = 3_600_000_000
 _ROW_GROUP = 61_440  # what DuckDB reads with one thread
@@ -123,11 +128,13 @@ class LandingReport:
         number: of the pass; None when there was nothing new.
         hours: partition key → rows landed now.
         dead_letters: reason → count.
-        files_read, files_listed, bytes_read: of this pass.
+        files_read, files_listed, bytes_read: of this pass; bytes up to the end of the last event or dead letter.
         files_left: for the next pass, since this one had its fill.
         warnings: what was passed over: reason → count.
-        remarks: events landed with something changed or assumed: what → count. ``duplicate_keys``, ``lone_surrogate``,
-            ``nul_character``, ``unfolded``, ``time_without_zone``, ``time_missing``.
+        files_warned: reason → paths of the first `FILES_NAMED` of those files.
+        remarks: events landed with something changed or assumed: remark → count. ``duplicate_keys``,
+            ``lone_surrogate``, ``nul_character``, ``unfolded``, ``time_without_zone``, ``time_missing``,
+            ``compression_not_as_named``, ``decoded_from_utf16``.
     """
 
     number: int | None
@@ -138,6 +145,7 @@ class LandingReport:
     bytes_read: int = 0
     files_left: int = 0
     warnings: Mapping[str, int] = field(default_factory=dict)
+    files_warned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -179,7 +187,14 @@ class _ReplacedError(Exception):
 
 @dataclass
 class Progress:
-    """A file while it is being read."""
+    """A file while it is being read.
+
+    Attributes:
+        position: all before it was read, in bytes of the unpacked file.
+        settled: where its last event or dead letter ends: what is behind that are separators, which may be overwritten.
+        pending: bytes from the position on that are read again, with more behind them.
+        tail, sha: last bytes and SHA-256 of what was read; settled_tail, settled_sha: up to ``settled``.
+    """
 
     index: int
     file: EventFile
@@ -188,6 +203,7 @@ class Progress:
     original: Original | None = None
     most: int = 0
     position: int = 0
+    settled: int = 0
     within_line: bool = False
     within_object: int = 0
     content: Content | None = None
@@ -198,14 +214,16 @@ class Progress:
     is_left: bool = False
     head: bytes = b""
     tail: bytes = b""
+    settled_tail: bytes = b""
     sha: Any = field(default_factory=hashlib.sha256)
+    settled_sha: Any = field(default_factory=hashlib.sha256)
     events: int = 0
     event_bytes: int = 0
     dead_letters: int = 0
     dead_bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.position = self.start
+        self.position = self.settled = self.start
         self.within_line = self.known.within_line
         self.within_object = self.known.within_object
 
@@ -233,9 +251,9 @@ class Progress:
         length = waiting + content.read_into(space[waiting:wanted])
         self.pending = b""
         self.fault = content.fault
-        if not self.file.is_compressed and length < wanted:
+        if not self.file.is_packed and length < wanted:
             self.fault = "truncated while it was read"
-        if self.file.is_compressed and self.position + length >= self.most:
+        if self.file.is_packed and self.position + length >= self.most:
             self.fault = _TOO_WELL_COMPRESSED
             self.has_failed = True
         self.at_end = length < len(space)
@@ -243,13 +261,28 @@ class Progress:
             self.close()
         return length
 
-    def advance(self, data: memoryview, consumed: int, *, within_line: bool = False, within_object: int = 0) -> None:
-        """Take note that the first ``consumed`` bytes of what was read are done with."""
-        self.tail = (self.tail + bytes(data[max(0, consumed - TAIL_BYTES) : consumed]))[-TAIL_BYTES:]
+    def advance(
+        self, data: memoryview, consumed: int, settled: int, *, within_line: bool = False, within_object: int = 0
+    ) -> None:
+        """Take note that the first ``consumed`` bytes of what was read are done with, ``settled`` of them for good."""
+        if settled:
+            self.settled = self.position + settled
+            self.settled_tail = self._tail_after(data[:settled])
+        self.tail = self._tail_after(data[:consumed])
         self.position += consumed
         self.within_line = within_line
         self.within_object = within_object
         self.pending = bytes(data[consumed:])
+
+    def digest(self, data: memoryview, consumed: int, settled: int) -> None:
+        """Add these bytes to the digest."""
+        self.sha.update(data[:settled])
+        if settled:
+            self.settled_sha = self.sha.copy()
+        self.sha.update(data[settled:consumed])
+
+    def _tail_after(self, data: memoryview) -> bytes:
+        return (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]
 
     def close(self) -> None:
         """Close the file: there may be ten thousand of them."""
@@ -262,14 +295,14 @@ class Progress:
         Raises:
             ReceiptError: bytes were counted twice.
         """
-        copied = self.position - self.start if self.is_copy else 0
-        separators = self.position - self.start - self.event_bytes - self.dead_bytes - copied
+        copied = self.settled - self.start if self.is_copy else 0
+        separators = self.settled - self.start - self.event_bytes - self.dead_bytes - copied
         if separators < 0:
             raise ReceiptError(f"{self.file.path}: {-separators:,} bytes were read twice")
         return FileReceipt(
             file=self.known_now(),
             start=self.start,
-            end=self.position,
+            end=self.settled,
             events=self.events,
             event_bytes=self.event_bytes,
             dead_letters=self.dead_letters,
@@ -280,19 +313,21 @@ class Progress:
 
     def known_now(self) -> KnownFile:
         """What is known of the file after this pass."""
-        known = replace(self.known.seen_as(self.file), has_rest=bool(self.pending), is_copy=self.is_copy)
+        known = replace(
+            self.known.seen_as(self.file), has_rest=bool(self.pending.strip(SEPARATORS)), is_copy=self.is_copy
+        )
         if self.has_failed or self.is_left:
             known = replace(known, mtime_ns=0)  # the next pass tries again
-        if self.position == self.start:
+        if self.settled == self.start:
             return known
-        head = self.head[: min(HEAD_BYTES, self.position)]
+        head = self.head[: min(HEAD_BYTES, self.settled)]
         return replace(
             known,
-            offset=self.position,
+            offset=self.settled,
             head=digest(head),
             head_bytes=len(head),
-            tail=digest(self.tail),
-            ranges=(*self.known.ranges, (self.start, self.position, self.sha.hexdigest()))[-KEPT_RANGES:],
+            tail=digest(self.settled_tail),
+            ranges=(*self.known.ranges, (self.start, self.settled, self.settled_sha.hexdigest()))[-KEPT_RANGES:],
             within_line=self.within_line,
             within_object=self.within_object,
         )
@@ -335,21 +370,25 @@ class Batch:
                 *(file.index, file.position, end - begin, file.at_end, file.sealed),
                 within_line=file.within_line,
                 within_object=file.within_object,
+                encoding=file.content.encoding if file.content else "",
             )
             for file, begin, end in self.pieces
         ]
 
     def advance(self, reading: Reading) -> None:
         """Take note in each file of what was read of it."""
-        states = zip(self.pieces, reading.consumed, reading.within_line, reading.within_object, strict=True)
-        for (file, begin, end), consumed, within_line, within_object in states:
+        states = zip(reading.consumed, reading.settled, reading.within_line, reading.within_object, strict=True)
+        for (file, begin, end), (consumed, settled, within_line, within_object) in zip(
+            self.pieces, states, strict=True
+        ):
             piece = memoryview(self.data)[begin:end]
-            file.advance(piece, consumed, within_line=within_line, within_object=within_object)
+            file.advance(piece, consumed, settled, within_line=within_line, within_object=within_object)
 
     def digest(self, reading: Reading) -> None:
         """Add what was read to each file's digest: a part of the time that landing takes, and beside the rest."""
-        for (file, begin, _), consumed in zip(self.pieces, reading.consumed, strict=True):
-            file.sha.update(memoryview(self.data)[begin : begin + consumed])
+        states = zip(self.pieces, reading.consumed, reading.settled, strict=True)
+        for (file, begin, end), consumed, settled in states:
+            file.digest(memoryview(self.data)[begin:end], consumed, settled)
 
 
 class PassWriter:
@@ -587,6 +626,7 @@ class Pass:
         self._landed = landed
         self._began_at = began_at
         self._warnings: Counter[str] = Counter()
+        self._files_warned: defaultdict[str, list[str]] = defaultdict(list)
         self._writer = PassWriter(config, log, landed, first_hour=first_hour, began_at=began_at)
 
     def run(self) -> LandingReport:
@@ -597,8 +637,8 @@ class Pass:
         files, left = self._select(self._identify(listing.files), looked.waiting)
         if files:
             self._land(files)
-        left += [file.file.path for file in files if file.is_left and file.position == file.start]
-        begun = [file.file.path for file in files if file.is_left and file.position > file.start]
+        left += [file.file.path for file in files if file.is_left and file.settled == file.start]
+        begun = [file.file.path for file in files if file.is_left and file.settled > file.start]
         self._log.save_looked(looked.after(self._began_at, listing.digest, left, begun))
         return LandingReport(
             number=self._writer.number if self._landed.last_pass == self._writer.number else None,
@@ -607,8 +647,9 @@ class Pass:
             files_read=sum(not file.is_left or file.position > file.start for file in files),
             files_left=len(left) + len(begun),
             files_listed=len(listing.files),
-            bytes_read=sum(file.position - file.start for file in files),
+            bytes_read=sum(file.settled - file.start for file in files),
             warnings=dict(self._warnings),
+            files_warned={reason: tuple(paths) for reason, paths in self._files_warned.items()},
             remarks=dict(self._writer.remarks),
         )
 
@@ -649,7 +690,7 @@ class Pass:
 
     def _most_bytes(self, file: EventFile) -> int:
         """How much of a file is read."""
-        return max(_RATIO_FREE, file.size * self._config.max_ratio) if file.is_compressed else file.size
+        return max(_RATIO_FREE, file.size * self._config.max_ratio) if file.is_packed else file.size
 
     def _is_sealed(self, file: EventFile) -> bool:
         idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
@@ -668,18 +709,26 @@ class Pass:
             else:
                 others.append(file)
         for file in identities.originals_first(others):
+            if not file.is_readable:
+                self._warn(_OTHER_COMPRESSION, file)
+                continue
             if (fault := self._tolerant(identities.fault_of_stub, file)) and not self._is_sealed(file):
-                self._warnings[fault] += 1
+                self._warn(fault, file)
                 continue
             new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.node)
             if original := self._tolerant(identities.original_of, file):
-                self._warnings["copy of another file"] += 1
+                self._warn("copy of another file", file)
                 yield file, new, original
             elif known := self._tolerant(identities.claim_moved, file):
                 yield file, known, None
             else:
                 self._tolerant(identities.add_new, file)
                 yield file, new, None
+
+    def _warn(self, reason: str, file: EventFile) -> None:
+        self._warnings[reason] += 1
+        if len(self._files_warned[reason]) < FILES_NAMED:
+            self._files_warned[reason].append(file.path)
 
     def _tolerant(self, ask: Callable[[EventFile], _T], file: EventFile) -> _T | None:
         try:
@@ -695,7 +744,9 @@ class Pass:
         taken = 0
         for file in files:
             while not file.at_end and not file.is_copy:
-                if taken >= self._config.max_bytes_per_pass:
+                # Once begun it goes on to an event: in a hole as large as a pass the next one would begin here again
+                has_got_on = file.position == file.start or file.settled > file.start
+                if taken >= self._config.max_bytes_per_pass and has_got_on:
                     file.is_left = True
                     file.close()
                     break
@@ -727,12 +778,12 @@ class Pass:
                 length = self._read_piece(copy, piece)
                 if length is None:
                     break
-                copy.advance(piece, length)
-                copy.sha.update(piece[:length])
+                copy.digest(piece, length, length)
+                copy.advance(piece, length, length)
             if known and copy.position == known.offset:
                 rest = space[:1]
                 length = self._read_piece(copy, rest) or 0
-                copy.advance(rest[:length], 0, within_line=known.within_line, within_object=known.within_object)
+                copy.advance(rest[:length], 0, 0, within_line=known.within_line, within_object=known.within_object)
             copy.is_left = bool(original and not original.at_end)
 
     def _read_piece(self, file: Progress, space: memoryview) -> int | None:
@@ -740,24 +791,34 @@ class Pass:
             length = file.read(space)
         except (OSError, _ReplacedError) as error:
             reason = "unreadable file" if isinstance(error, OSError) else "replaced while it was looked at"
-            self._warnings[reason] += 1
+            self._warn(reason, file.file)
             file.has_failed = True
             return None
         if file.at_end and file.fault:
-            self._warnings[file.fault] += 1
+            self._warn(file.fault, file.file)
         return length
 
     def _publish(self, files: list[Progress], folder: Path) -> None:
-        read = [file for file in files if file.position > file.start]
+        read = [file for file in files if file.settled > file.start]
         for file in files:
-            if file.start and file.position == file.start and not (file.has_failed or file.is_left):
-                # Renamed or touched. This spares the next pass a look inside, and is lost with the checkpoint
+            is_done = file.settled == file.start and not (file.has_failed or file.is_left)
+            if is_done and (file.start or not file.is_copy):
+                # Renamed, touched, or it holds separators. The checkpoint alone remembers that there is nothing to do
                 self._landed.files[file.known.file_id] = file.known_now()
         if not read:
             shutil.rmtree(folder)
             self._log.save_checkpoint(self._landed)
             return
+        for file in read:
+            self._remark_packing(file)
         self._writer.publish(folder, [file.receipt() for file in read])
+
+    def _remark_packing(self, file: Progress) -> None:
+        """Count the events that were not packed as one would expect."""
+        if not file.file.is_as_named:
+            self._writer.remarks["compression_not_as_named"] += file.events
+        if any(map(is_encoding, file.file.packing)):
+            self._writer.remarks["decoded_from_utf16"] += file.events
 
 
 def _wait(jobs: list[Future[None]]) -> None:

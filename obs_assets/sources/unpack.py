@@ -1,15 +1,18 @@
-"""Compressed event files, unpacked piece by piece: what is behind a fault is lost, and little before it.
+"""Compressed and encoded event files, unpacked piece by piece into UTF-8.
+
+The first bytes say how a file is packed, not its name. What is behind a fault is lost, and little before it.
 
 `gzip` and `compression.zstd` unpack up to a megabyte at a time, more in newer versions of Python, and all of it is lost
 when there is a fault in it. On the other hand a fault is noticed some hundred bytes late, and what has been unpacked
 until then is noise that may look like events: so the last pieces before it do not count.
 """
 
+import codecs
 import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import Any, Protocol
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,12 +32,146 @@ _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 COMPRESSIONS = tuple(_DECOMPRESSORS)
 """How the names of files end that are unpacked."""
 
+_SIGNATURES = (
+    (b"\x1f\x8b", ".gz"),
+    (b"\x28\xb5\x2f\xfd", ".zst"),
+    *((bytes([low]) + b"\x2a\x4d\x18", ".zst") for low in range(0x50, 0x60)),  # a frame to be skipped
+    (b"\xfd7zXZ\x00", ".xz"),
+    (b"BZh", ".bz2"),
+    (b"\x04\x22\x4d\x18", ".lz4"),
+    (b"PK\x03\x04", ".zip"),
+)
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_PEEKED = 8
+_MOST_LAYERS = 4
+"""Of a file that was packed by mistake again and again."""
+
+
+class Readable(Protocol):
+    """What bytes are read from."""
+
+    def read(self, length: int, /) -> bytes:
+        """At most so many of the next bytes; none at the end."""
+        ...
+
 
 class DamagedError(Exception):
     """A compressed file goes on with what cannot be unpacked."""
 
 
-def unpacked(packed: IO[bytes], compression: str) -> Iterator[bytes]:
+def packing_of(first: bytes) -> str:
+    """How a file that begins with these bytes is packed.
+
+    Returns:
+        one of `COMPRESSIONS`; another compression, as names of files end; an encoding, as Python names it; empty for
+        plain UTF-8. UTF-16 without a byte order mark is known by its first two characters, which are ASCII in JSON.
+
+    >>> packing_of(b"\\x1f\\x8b\\x08"), packing_of(b'{\\0"\\0'), packing_of(b'{"a":1}')
+    ('.gz', 'utf-16-le', '')
+    """
+    for signature, kind in (*_SIGNATURES, *_BYTE_ORDER_MARKS):
+        if first.startswith(signature):
+            return kind
+    match [byte > 0 for byte in first[:4]]:
+        case [True, False, True, False] if first[:1] in b"{[":
+            return "utf-16-le"
+        case [False, True, False, True] if first[1:2] in b"{[":
+            return "utf-16-be"
+    return ""
+
+
+def is_encoding(packing: str) -> bool:
+    """Whether a packing is an encoding of text."""
+    return packing.startswith("utf-")
+
+
+def layers(packed: Readable, first: bytes) -> tuple[tuple[str, ...], Iterator[bytes]]:
+    """How a file is packed, the outermost first, and the blocks of UTF-8 that it holds.
+
+    The blocks raise `DamagedError` or `EOFError` as `unpacked` does. Of what is packed in a way that is not read the
+    last packing is none of `COMPRESSIONS` and no encoding, and there are no blocks.
+
+    Args:
+        packed: the file, at its beginning.
+        first: its first bytes.
+    """
+    found: list[str] = []
+    blocks: Iterator[bytes] = iter(())
+    while (kind := packing_of(first)) and len(found) < _MOST_LAYERS:
+        found.append(kind)
+        if is_encoding(kind):
+            return tuple(found), _transcoded(packed, kind)
+        if kind not in COMPRESSIONS:
+            return tuple(found), iter(())
+        first, blocks = _peeked(unpacked(packed, kind))
+        packed = _Blocks(blocks)
+    return tuple(found), blocks if not isinstance(packed, _Blocks) else packed.rest()
+
+
+class _Blocks:
+    """Blocks as a file."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+
+    def read(self, length: int, /) -> bytes:
+        block = next(self._blocks, b"")
+        if len(block) > length:
+            self._blocks = _chained(block[length:], self._blocks)
+        return block[:length]
+
+    def rest(self) -> Iterator[bytes]:
+        """The blocks that were not read."""
+        return self._blocks
+
+
+def _chained(block: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    yield block
+    yield from blocks
+
+
+def _peeked(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first bytes, and all blocks with their fault."""
+    taken: list[bytes] = []
+    fault: Exception | None = None
+    try:
+        while sum(map(len, taken)) < _PEEKED and (block := next(blocks, None)) is not None:
+            taken.append(block)
+    except (EOFError, DamagedError) as error:
+        fault = error
+
+    def again() -> Iterator[bytes]:
+        yield from taken
+        if fault:
+            raise fault
+        yield from blocks
+
+    return b"".join(taken)[:_PEEKED], again()
+
+
+def _transcoded(encoded: Readable, encoding: str) -> Iterator[bytes]:
+    """A text in UTF-8, without its byte order mark; half a surrogate pair as no decoder of UTF-8 takes it."""
+    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    is_first = True
+    while block := encoded.read(_PIECE):
+        try:
+            text = decoder.decode(block)
+        except UnicodeDecodeError:
+            raise DamagedError from None
+        if is_first and text:
+            text, is_first = text.removeprefix("\ufeff"), False
+        if text:
+            yield text.encode("utf-8", "surrogatepass")
+    if decoder.getstate()[0]:
+        raise EOFError
+
+
+def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:
     """What a compressed file holds, one member after the other, in blocks.
 
     Args:

@@ -52,7 +52,7 @@ def test_patterns_and_event_types(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_skipped_and_counted(tmp_path: Path) -> None:
-    """Links, FIFOs, sockets and folders with a file's name are passed over, never opened; so is unknown compression."""
+    """Links, FIFOs, sockets and folders with a file's name are passed over, never opened."""
     outside = tmp_path / "outside.jsonl"
     outside.write_text("{}")
     root = tmp_path / "events"
@@ -64,13 +64,11 @@ def test_what_is_no_file_is_skipped_and_counted(tmp_path: Path) -> None:
     os.mkfifo(root / "pipe.jsonl")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(root / "socket.jsonl"))
-        (root / "old.jsonl.1.xz").write_bytes(b"\xfd7zXZ\0")
         listing = list_files(SourceConfig(events_dir=root))
     assert names(listing) == ["folder.jsonl/inside.jsonl"]
     assert listing.skipped == {
         "symbolic link": 2,
         "not a regular file": 3,
-        "compressed, but not as .gz or .zst": 1,
     }
 
 
@@ -112,7 +110,7 @@ def test_name_that_is_no_utf8(place: Place) -> None:
 def test_append(place: Place) -> None:
     """Only what is new is landed."""
     lines = place.write("a.jsonl", events(3))
-    assert place.land().bytes_read == len(text(lines))
+    assert place.land().bytes_read == len(text(lines)) - 1  # the newline behind the last event waits for the next
     more = place.append("a.jsonl", events(2))
     assert place.land().bytes_read == len(text(more))
     assert place.audit().lines() == sorted(lines + more)
@@ -357,7 +355,8 @@ def test_damaged_gz_costs_only_itself(place: Place) -> None:
     packed[len(packed) // 2 :] = random.Random(7).randbytes(len(packed) // 2)
     place.path("b.jsonl.gz").write_bytes(packed)
     place.path("c.jsonl.gz").write_text("not compressed at all\n")
-    assert place.land().warnings == {"damaged .gz": 2}
+    report = place.land()
+    assert (report.warnings, report.dead_letters) == ({"damaged .gz": 1}, {"not_an_object": 1})
     lines += place.append("a.jsonl", events(1))
     place.path("b.jsonl.gz").touch()
     place.path("a2.jsonl").write_bytes(place.path("a.jsonl").read_bytes())
@@ -438,7 +437,8 @@ def test_identical_copy_counts_once(place: Place, other: str, count: int, landed
     assert place.land().warnings == {"copy of another file": 1}
     assert place.land().warnings == {}
     assert place.audit().lines() == sorted(lines)
-    assert sorted(one.copied_bytes for several in place.receipts().values() for one in several) == [0, len(text(lines))]
+    copied = sorted(one.copied_bytes for several in place.receipts().values() for one in several)
+    assert copied == [0, len(text(lines)) - 1]
 
 
 def test_copy_stays_one_when_the_original_goes_on(place: Place) -> None:
@@ -521,7 +521,7 @@ def test_file_that_grows_while_it_is_read(place: Place, monkeypatch: pytest.Monk
     """It is read to the size that it had; the rest is the next pass's."""
     lines = place.write("a.jsonl", events(3))
     after_listing(monkeypatch, lambda: lines.extend(place.append("a.jsonl", events(2))))
-    assert place.land().bytes_read == len(text(lines[:3]))
+    assert place.land().bytes_read == len(text(lines[:3])) - 1
     place.land()
     assert place.audit().lines() == sorted(lines)
 
@@ -652,3 +652,144 @@ def test_new_files_among_thousands(place: Place) -> None:
         report = place.land()
     assert (report.files_read, sum(report.hours.values())) == (1000, 10_000)
     assert opened <= 5 * 1000
+
+
+PACKED = {
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+    "twice": lambda data: gzip.compress(gzip.compress(data)),
+    "members": lambda data: gzip.compress(data[:70]) + gzip.compress(data[70:]),
+    "plain": bytes,
+}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("packing", PACKED)
+def test_first_bytes_say_how_a_file_is_compressed(place: Place, packing: str, name: str) -> None:
+    """Not its name: whatever it is called its events land once, also after it got another name or was packed anew."""
+    lines = events(5)
+    place.path(name).write_bytes(PACKED[packing](text(lines[:4])))
+    report = place.land()
+    is_as_named = (packing, name) in {("gzip", "a.jsonl.gz"), ("members", "a.jsonl.gz"), ("zstd", "a.jsonl.zst")}
+    is_as_named |= (packing, name) == ("plain", "a.jsonl")
+    assert report.remarks.get("compression_not_as_named", 0) == (0 if is_as_named else 4)
+    assert (report.dead_letters, report.warnings) == ({}, {})
+    place.path(name).rename(place.path("b.jsonl.gz"))
+    place.land()
+    for repacked in PACKED.values():
+        place.path("b.jsonl.gz").write_bytes(repacked(text(lines)))
+        place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_unknown_compression_is_named(place: Place) -> None:
+    """It is not read as text, whatever its name; and a name alone keeps no text from being read."""
+    place.path("a.jsonl").write_bytes(b"\xfd7zXZ\0" + bytes(range(256)))
+    lines = place.write("b.jsonl.xz", events(2))
+    report = place.land(include=("*",))
+    assert (report.warnings, place.dead()) == ({"compressed, but not as .gz or .zst": 1}, [])
+    assert report.files_warned == {"compressed, but not as .gz or .zst": ("a.jsonl",)}
+    assert place.audit().lines() == lines
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le", "utf-32"])
+def test_text_in_another_encoding_is_read(place: Place, encoding: str) -> None:
+    """UTF-16 with a byte order mark or without it: its events land, while it grows and once it is UTF-8."""
+    lines = [event(note="Grüße 端 😀"), *events(5)]
+    whole = "".join(f"{line}\r\n" for line in lines)
+    for end in (whole.index("\n") + 1, whole.index("\n") + 30, len(whole)):
+        place.path("a.jsonl").write_bytes(whole[:end].encode(encoding))
+        report = place.land()
+        assert (report.dead_letters, report.warnings) == ({}, {})
+    assert report.remarks.get("decoded_from_utf16", 0) == 5
+    place.path("a.jsonl").write_text(whole, encoding="utf-8")
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_utf8_behind_utf16_is_one_letter_that_says_so(place: Place) -> None:
+    """A program that appends UTF-8 to a file that PowerShell began: the tail costs itself."""
+    lines = events(3)
+    utf16 = "".join(f"{line}\n" for line in lines).encode("utf-16")
+    place.path("a.jsonl").write_bytes(utf16 + text(events(2)))
+    report = place.land(seal_after_minutes=0)
+    assert place.audit().lines() == sorted(lines)
+    assert report.dead_letters == {"utf8_in_utf16": 1}
+
+
+def test_half_a_character_costs_its_event(place: Place) -> None:
+    """Half a surrogate pair in UTF-16 is no character: its event is a dead letter, the others land."""
+    lines = events(2)
+    broken = event(note="X").encode("utf-16-le").replace(b"X\0", b"\x3d\xd8")
+    whole = (lines[0] + "\n").encode("utf-16") + broken + ("\n" + lines[1] + "\n").encode("utf-16-le")
+    place.path("a.jsonl").write_bytes(whole)
+    assert place.land().dead_letters == {"invalid_utf8": 1}
+    assert place.audit().lines() == sorted(lines)
+
+
+@pytest.mark.parametrize("size", [5000, 3 << 20])
+def test_zeros_at_the_end_wait(place: Place, size: int) -> None:
+    """A file that is preallocated or memory-mapped: what overwrites its zeros lands, each event once."""
+    lines: list[str] = []
+    for count in (3, 3, 0, 2):
+        lines += events(count)
+        place.path("a.jsonl").write_bytes(text(lines).ljust(size, b"\0"))
+        for _ in range(2):  # the second pass finds it untouched
+            assert place.land().dead_letters == {}
+        assert place.audit().lines() == sorted(lines)
+    place.path("a.jsonl").write_bytes(text(lines))  # cut when it is closed
+    place.land(seal_after_minutes=0)
+    assert place.audit().lines() == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[{0}]", "[{0},{1}]"),
+        ("[\n  {0}\n]\n", "[\n  {0},\n  {1}\n]\n"),
+        ("{0}\n\n\n", "{0}\n{1}\n"),
+        ("{0}\r\n", "{0}\n{1}"),
+        ("{0}\0\0\0", "{0}\0{1}\0"),
+        ("\x1e{0}\n\x1e", "\x1e{0}\n\x1e{1}\n"),
+    ],
+)
+def test_separators_behind_the_last_event_may_be_overwritten(place: Place, before: str, after: str) -> None:
+    """A list that is written again with one more event is the same file, in place, moved, or beside its old version."""
+    first, second = events(2)
+    for name in ("a.jsonl", "b.jsonl"):
+        place.path("a.jsonl").write_text(before.format(first, second))
+        place.land()
+        place.path("a.jsonl").rename(place.path(name))
+        place.path(name).write_text(after.format(first, second))
+        place.land()
+        assert place.audit().lines() == sorted([first, second])
+        first, second = events(2)
+        for path in place.events_dir.iterdir():
+            path.unlink()
+        place = Place(place.root / "other")
+
+
+@pytest.mark.parametrize("before", [b"", b"[", b"\n\n"])
+def test_file_without_any_event_yet(place: Place, before: bytes) -> None:
+    """A file that holds separators, or zeros alone, is looked at once, and is itself when its events come."""
+    place.path("a.jsonl").write_bytes(before.ljust(9000, b"\0"))
+    place.path("b.jsonl").write_bytes(before.ljust(9000, b"\0"))
+    place.land()
+    assert place.land().files_read == 0
+    lines = events(4)
+    place.path("a.jsonl").write_bytes((before + text(lines[:2])).ljust(9000, b"\0"))
+    place.path("b.jsonl").write_bytes((before + text(lines[2:])).ljust(9000, b"\0"))
+    for _ in range(2):
+        place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_hole_larger_than_a_pass_is_crossed(place: Place) -> None:
+    """Copytruncate under a writer that does not append: the passes get to the events behind the hole."""
+    lines = events(3)
+    with place.path("a.jsonl").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(text(lines))
+    for _ in range(3):
+        place.land(max_bytes_per_pass=1, max_event_bytes=1024)
+    assert place.audit().lines() == sorted(lines)

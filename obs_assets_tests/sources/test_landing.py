@@ -168,9 +168,9 @@ def test_receipts_count_every_byte(place: Place) -> None:
         place.land()
     (receipts,) = place.audit().receipts().values()
     assert sum(one.events for one in receipts) == 5
-    assert sum(one.dead_letters for one in receipts) == 3
-    assert receipts[-1].end == len(content) - len(b'{"torn":')
-    assert [reason for reason, _ in place.dead()] == ["not_an_object", "number_not_finite", "nul_bytes"]
+    assert sum(one.dead_letters for one in receipts) == 2
+    assert receipts[-1].end == len(content) - len(b'\n\0\0\0\n{"torn":')  # what is behind the last event waits
+    assert [reason for reason, _ in place.dead()] == ["not_an_object", "number_not_finite"]
 
 
 def test_unfinished_end_is_given_up_when_its_file_is_idle(place: Place) -> None:

@@ -411,7 +411,8 @@ def test_what_json_allows_nowhere_separates_events(connection: duckdb.DuckDBPyCo
 
 
 @pytest.mark.parametrize(
-    "text", [b"x", b"INFO: ", b"data: ", b"\x0c", "\u200b".encode(), b'"a": ', b"2031-05-06 07:08:09 [main] ", b'it\'s "']
+    "text",
+    [b"x", b"INFO: ", b"data: ", b"\x0c", "\u200b".encode(), b'"a": ', b"2031-05-06 07:08:09 [main] ", b"it's \""],
 )
 @pytest.mark.parametrize("indent", [0, 1])
 def test_text_before_an_object_costs_the_whole_object(

@@ -54,8 +54,8 @@ def test_counts_add_up_over_all_passes(place: Place) -> None:
     (receipts,) = place.receipts().values()
     assert sum(receipt.events for receipt in receipts) == 3
     assert sum(receipt.dead_letters for receipt in receipts) == 1
-    size = place.path("a.jsonl").stat().st_size
-    assert sum(r.event_bytes + r.dead_bytes + r.separator_bytes for r in receipts) == size
+    until_last_event = len(place.path("a.jsonl").read_bytes().rstrip(b"\n"))
+    assert sum(r.event_bytes + r.dead_bytes + r.separator_bytes for r in receipts) == until_last_event
     ((_, reason, letters, length, _),) = count_letters(place.log)
     assert (reason, letters, length) == ("not_an_object", 1, sum(receipt.dead_bytes for receipt in receipts))
 
