@@ -26,7 +26,8 @@ LINE_ENDS = b"\n\0"
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
-_SEPARATOR_RUN = re.compile(rb"(?:[" + re.escape(SEPARATORS) + rb"]|" + _BOM + rb")*+")
+_BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
+_SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
 # Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
 _UTF16 = re.compile(rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})")
 _NULS = re.compile(rb"\0*+")
