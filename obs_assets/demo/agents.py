@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,6 +16,17 @@ WORKERS = ("implementation", "review", "scan", "documentation")
 MODELS = ("large-1", "small-2")
 TOOLS = ("read_file", "run_tests", "search_code", "open_pull_request")
 FAILURES = ("tests failed: 3 of 41 ❌", "run_tests timed out after 300 s", "permission denied: null\ncannot spawn")
+PERSONAL: Mapping[str, tuple[str, ...]] = {
+    "login_failed": ("email", "ip_address", "password"),
+    "payment_failed": ("email", "phone", "credit_card"),
+    "identity_check_failed": ("ssn", "ip_address"),
+    "deployment_failed": ("api_key", "ip_address"),
+    "mail_sent": ("email",),
+    "note_saved": ("phone", "ssn", "credit_card"),
+    "config_loaded": ("password", "password"),  # the second one is an API key, told by the name of its field
+}
+"""Type of an incident → types of the personal values in it, each as often as it stands there."""
+
 CENTRAL = timezone(timedelta(hours=-6))
 
 
@@ -75,6 +86,7 @@ def incidents(hour: Hour, person: Person, rng: random.Random) -> Iterator[tuple[
     mail = {"recipients": {person.email: "queued"}, "retries": 0}
     note = f"Called {person.phone}; SSN {person.ssn}, card {person.card}."
     access = {"password": person.password, "api_key": person.api_key}
+    session = session_id("desk", rng)
     shapes: tuple[tuple[str, str, Event], ...] = (
         ("login_failed", "error", {"error": login}),
         ("payment_failed", "error", {"error": "declined", "status": "failed", "data": {"customer": customer}}),
@@ -86,7 +98,12 @@ def incidents(hour: Hour, person: Person, rng: random.Random) -> Iterator[tuple[
     )
     for kind, level, fields in shapes:
         at = within(hour, rng)
-        yield at, _event(at, kind, level, **fields, source="customer-desk")
+        yield at, _event(at, kind, level, session_id=session, **fields, source="customer-desk")
+
+
+def session_id(program: str, rng: random.Random) -> str:
+    """A new session of a program. The sampler draws by trace or session: the same events are kept in every demo."""
+    return f"{program}-{rng.getrandbits(32):08x}"
 
 
 def chance(rng: random.Random, probability: float) -> bool:

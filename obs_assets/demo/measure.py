@@ -2,8 +2,11 @@
 
 import contextlib
 import gzip
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -33,9 +36,12 @@ QUERIES: Mapping[str, tuple[str, ...]] = {
 }
 """Questions, each with the columns of its answer that are shown."""
 
-_CONTENT = (
-    "SELECT count(*), md5(coalesce(string_agg(row_uid || md5(data::text), ',' ORDER BY row_uid), '')) FROM events"
-)
+_CONTENT = "SELECT md5(coalesce(string_agg(row_uid || md5(data::text), ',' ORDER BY row_uid), '')) FROM events"
+_ROWS = "SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:00'), count(*) FROM events GROUP BY 1 ORDER BY 1"
+
+
+_ARCHIVED = re.compile(r"/events-(\d{10})\.jsonl\.gz$")
+"""The end of an object's key, with its hour."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,27 @@ class Holdings:
     """What the destinations hold.
 
     Attributes:
-        rows: of the table.
-        content: a hash over them.
+        rows_by_hour: partition key → rows of the table.
+        content: a hash over all rows.
         objects: key → (bytes, the store's name for this version of it).
-        requests: webhook requests received.
-        alerts: different ones among them.
+        lines_by_hour: partition key → events in the archive.
+        requests: webhook requests received, repetitions included.
+        alert_events: events in them, each request counted once.
         delivered: everything that was delivered, as text.
     """
 
-    rows: int
+    rows_by_hour: Mapping[str, int]
     content: str
     objects: Mapping[str, tuple[int, str]]
+    lines_by_hour: Mapping[str, int]
     requests: int
-    alerts: int
+    alert_events: int
     delivered: str = field(repr=False, compare=False)
+
+    @property
+    def rows(self) -> int:
+        """Of the table."""
+        return sum(self.rows_by_hour.values())
 
 
 def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
@@ -67,17 +80,28 @@ def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
         received: the webhook requests.
     """
     with _postgres(machine.postgres) as connection:
-        [(rows, content)] = connection.execute(_CONTENT).fetchall()
+        [(content,)] = connection.execute(_CONTENT).fetchall()
+        rows = dict(connection.execute(_ROWS).fetchall())
         texts = [text for (text,) in connection.execute("SELECT to_jsonb(events)::text FROM events").fetchall()]
     with _s3(machine.s3) as (client, bucket):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         objects = {item["Key"]: (item["Size"], item["ETag"]) for page in pages for item in page.get("Contents", [])}
+        lines: dict[str, int] = {}
         for key in objects:
             data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-            texts.append((gzip.decompress(data) if key.endswith(".gz") else data).decode())
-    texts += [request.body.decode() for request in received]
-    different = {request.webhook_id for request in received}
-    return Holdings(rows, content, objects, len(received), len(different), "\n".join(texts))
+            text = (gzip.decompress(data) if key.endswith(".gz") else data).decode()
+            texts.append(text)
+            if stamp := _ARCHIVED.search(key):
+                lines[_hour(stamp[1])] = text.count("\n")
+    bodies = {request.webhook_id: request.body.decode() for request in received}
+    alert_events = sum(len(json.loads(body)["events"]) for body in bodies.values())
+    delivered = "\n".join([*texts, *bodies.values()])
+    return Holdings(rows, content, objects, lines, len(received), alert_events, delivered)
+
+
+def _hour(stamp: str) -> str:
+    """The partition key of an hour in an object's name."""
+    return Hour(datetime.strptime(stamp, "%Y%m%d%H").replace(tzinfo=UTC)).key
 
 
 def redacted_text(hourly: HourlyPipeline, hours: Iterable[Hour]) -> str:
@@ -88,9 +112,12 @@ def redacted_text(hourly: HourlyPipeline, hours: Iterable[Hour]) -> str:
 
 
 def ask(machine: Settings, query: str) -> list[dict[str, Any]]:
-    """All rows of a query's answer."""
+    """All rows of a query's answer, sorted by the columns that are shown where the query leaves the order open."""
     with _postgres(machine.postgres) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query.encode()).fetchall()
+        rows = cursor.execute(query.encode()).fetchall()
+    if "ORDER BY" in query:
+        return rows
+    return sorted(rows, key=lambda row: [str(row[column]) for column in QUERIES[query]])
 
 
 @contextlib.contextmanager

@@ -9,17 +9,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from obs_assets.demo.compare import Receipts, counted
 from obs_assets.demo.measure import Holdings
 from obs_assets.demo.receiver import Received
 from obs_assets.demo.samples import Planted
-from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 from obs_assets.sources.log import LandingPass
 
-Receipts = Mapping[Hour, Mapping[str, Receipt]]
-"""Hour → asset → receipt."""
-
 ROWS_SHOWN = 3
+CELL = 40
+"""Characters of a text in an answer."""
+
 WIDE = 110
 """Columns of a terminal that lets the table of receipts breathe."""
 
@@ -39,8 +39,8 @@ def print_landing(console: Console, landing: LandingPass, planted: Planted) -> N
     events = sum(hour.rows for hour in landing.hours.values())
     console.print(
         f"  {events:,} events of {len(landing.hours)} hours landed from {len(landing.files)} files "
-        f"({planted.untimed} without a time, kept for the present hour); "
-        f"{planted.unfinished} line is unfinished and waits for its rest",
+        f"({planted.untimed} without a timestamp: filed under the current hour); "
+        f"{planted.unfinished} incomplete last line: it is read once it is complete",
         highlight=False,
     )
     dead = ", ".join(f"{reason} {count}" for reason, count in sorted(landing.dead_letters.items()))
@@ -64,22 +64,16 @@ def print_receipts(console: Console, receipts: Receipts) -> None:
 
 
 def _numbers(receipts: Mapping[str, Receipt]) -> list[int]:
-    redacted = receipts["redacted_events"].details.get("redacted values", {})
-    other = receipts["sampled_events"].other
-    return [
-        receipts["raw_events"].taken,
-        sum(receipts["redacted_events"].other.values()),
-        *(int(redacted.get(name, 0)) for name in TYPES),
-        sum(count for reason, count in other.items() if reason.startswith("filtered")),
-        sum(count for reason, count in other.items() if reason.startswith("sampled_out")),
-        *(receipts[name].kept for name in ("postgres_events", "s3_archive", "webhook_alerts")),
-    ]
+    found = counted(receipts)
+    redacted = [found.redacted.get(name, 0) for name in TYPES]
+    stores = [receipts[name].kept for name in ("postgres_events", "s3_archive")]
+    return [found.landed, found.dead, *redacted, found.filtered, found.sampled_out, *stores, found.alerts]
 
 
 def print_repetition(console: Console, before: Holdings, after: Holdings) -> None:
     """What the second run changed: nothing."""
-    table = _table("after the", "rows in PostgreSQL", "their hash", "objects in S3", "webhook requests")
-    for name, holding in (("first run", before), ("second run", after)):
+    table = _table("run", "rows in PostgreSQL", "content hash", "objects in S3", "webhook requests")
+    for name, holding in (("first", before), ("second", after)):
         table.add_row(
             name, f"{holding.rows:,}", holding.content[:12], f"{len(holding.objects)}", f"{holding.requests:,}"
         )
@@ -101,7 +95,8 @@ def print_answer(console: Console, query: str, columns: Sequence[str], answer: S
 def _cell(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return str(value.isoformat(sep=" ", timespec="seconds"))
-    return "" if value is None else " ".join(str(value).split())
+    text = "" if value is None else " ".join(str(value).split())
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
 
 
 def print_objects(console: Console, holding: Holdings) -> None:

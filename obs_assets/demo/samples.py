@@ -6,13 +6,13 @@ The same seed and first hour give the same bytes. What ought to become of each l
 import gzip
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from obs_assets.demo.agents import MASTERS, Event, chance, incidents, iso, pulse, task, within
+from obs_assets.demo.agents import MASTERS, Event, chance, incidents, iso, pulse, session_id, task, within
 from obs_assets.demo.people import Person, make_people
 from obs_assets.hours import Hour, hours_between
 from obs_assets.storage.frames import replacing
@@ -30,18 +30,23 @@ class Planted:
     """What the sample files hold.
 
     Attributes:
-        hours: partition key → events of that hour.
+        events: partition key → events of that hour, as they were written.
         untimed: events without a time; they belong to the hour in which they are landed.
         dead_letters: reason → lines that cannot be landed.
         unfinished: last lines without an end, which wait for the rest.
         personal: personal values and secrets, as they are written.
     """
 
-    hours: Mapping[str, int]
+    events: Mapping[str, tuple[Event, ...]]
     untimed: int
     dead_letters: Mapping[str, int]
     unfinished: int
     personal: tuple[str, ...]
+
+    @property
+    def hours(self) -> Mapping[str, int]:
+        """Partition key → number of events of that hour."""
+        return {key: len(events) for key, events in self.events.items()}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class _Line:
     at: datetime
     raw: bytes
     verdict: str = "event"
+    event: Event = field(default_factory=dict)
 
 
 def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1) -> Planted:
@@ -59,7 +65,7 @@ def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1)
     Args:
         folder: is made if need be.
         first_hour: of the events.
-        hours: how many hours the events span, at least `ROTATED_HOURS` + 1.
+        hours: how many hours the events span, at least 6.
         seed: another one gives other events.
     """
     rng = random.Random(seed)  # noqa: S311 (samples, not secrets)
@@ -88,8 +94,12 @@ def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1)
 
 def _counts(lines: list[_Line], people: list[Person]) -> Planted:
     verdicts = Counter(line.verdict for line in lines)
+    events: defaultdict[str, list[Event]] = defaultdict(list)
+    for line in lines:
+        if line.verdict == "event":
+            events[Hour.of(line.at).key].append(line.event)
     return Planted(
-        hours=dict(sorted(Counter(Hour.of(line.at).key for line in lines if line.verdict == "event").items())),
+        events={key: tuple(events[key]) for key in sorted(events)},
         untimed=verdicts.pop("untimed", 0),
         unfinished=verdicts.pop("torn", 0),
         dead_letters={reason: count for reason, count in sorted(verdicts.items()) if reason != "event"},
@@ -106,7 +116,8 @@ def _ordinary(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]
 
 def _written(at: datetime, event: Event, end: str = "\n", indent: int | None = None) -> _Line:
     separators = None if indent else (",", ":")
-    return _Line(at, (json.dumps(event, ensure_ascii=False, indent=indent, separators=separators) + end).encode())
+    raw = (json.dumps(event, ensure_ascii=False, indent=indent, separators=separators) + end).encode()
+    return _Line(at, raw, event=event)
 
 
 def _mess(span: list[Hour]) -> Iterator[_Line]:
@@ -127,9 +138,10 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
     for verdict, raw in damaged:
         yield _Line(next(moments), raw, verdict)
     ahead = _written(next(moments), {"type": "task_started", "timestamp": iso(span[-1].start + timedelta(days=9))})
-    yield _Line(ahead.at, ahead.raw, "time_too_far_ahead")
+    yield replace(ahead, verdict="time_too_far_ahead")
     at = next(moments)
-    yield _written(at, {"timestamp": iso(at, "-06:00"), "type": "clock_changed"}, end="\r\n\n")
+    clock = {"timestamp": iso(at, "-06:00"), "type": "clock_changed", "session_id": "clock-1"}
+    yield _written(at, clock, end="\r\n\n")
     yield _Line(span[-1].end, b'{"type":"task_started","level":"info","timesta', "torn")
 
 
@@ -137,15 +149,18 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
     """One-line objects between pretty-printed ones; local time; all kinds of ``data``; an id of three events."""
     for hour in span:
         at = hour.start + timedelta(minutes=1)
-        started: Event = {"type": "coordinator_started", "data": {"pid": rng.randrange(9999)}}
+        session = {"session_id": session_id("dashboard", rng)}
+        started: Event = {"type": "coordinator_started", **session, "data": {"pid": rng.randrange(9999)}}
         yield _written(at, {"timestamp": iso(at, "-0600"), **started})
         worker = json.dumps({"worker_id": f"worker-scan-{rng.randrange(99):03}", "data": {}})
         for kind, data in (("zombie_detected", ""), ("zombie_ended", worker), ("zombie_cleaned_up", "Done. 🧹")):
-            event = {"id": f"evt-{hour.stamp}-52199", "timestamp": iso(at, "-06:00"), "type": kind, "data": data}
-            yield _written(at, event)
+            event = {"id": f"evt-{hour.stamp}-52199", "timestamp": iso(at, "-06:00"), "type": kind}
+            yield _written(at, {**event, **session, "data": data})
         pool = {"pool_size": rng.randrange(8, 20), "threshold": 10, "severity": "warning"}
         at = within(hour, rng)
-        yield _written(at, {"timestamp": iso(at, "-0600"), "type": "pool_size_alert", "data": pool}, indent=2)
+        yield _written(
+            at, {"timestamp": iso(at, "-0600"), "type": "pool_size_alert", **session, "data": pool}, indent=2
+        )
         at = within(hour, rng)
         failure = {"type": "system_ERROR", "severity": "critical", "data": "❌ FAIL: version check"}
         yield _written(at, {"timestamp": iso(at, "-06:00"), **failure})
@@ -158,7 +173,8 @@ def _access_log(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
             allowed = chance(rng, 0.9)
             asked = {"principal": rng.choice(MASTERS), "asset": "task-queue", "operation": "write"}
             answered = {"allowed": allowed, "reason": "has permission" if allowed else "not in the catalog: denied"}
-            yield _written(at, {"timestamp": iso(at), **asked, **answered, "latency_ms": rng.randrange(40)})
+            session = {"session_id": session_id("access", rng)}
+            yield _written(at, {"timestamp": iso(at), **session, **asked, **answered, "latency_ms": rng.randrange(40)})
 
 
 def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
@@ -167,7 +183,8 @@ def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
         at = within(hour, rng)
         found = {"severity": rng.choice(("low", "medium")), "finding_count": rng.randrange(5)}
         scan = {"event_id": f"scan-{hour.stamp}", "event_type": "security.scan_completed", "payload": found}
+        scan |= {"session_id": session_id("scan", rng)}
         line = _written(
             at, {**scan, "timestamp": iso(at, "+0000")}, end="\n]\n" if hour == span[-1] else ",\n", indent=1
         )
-        yield _Line(at, (b"[\n" if hour == span[0] else b"") + line.raw)
+        yield replace(line, raw=(b"[\n" if hour == span[0] else b"") + line.raw)

@@ -70,11 +70,11 @@ class Steps:
                 check=False,
             )
         if done.returncode:
-            said = _reason(log.read_text(errors="replace")) or f"{program} ended with {done.returncode}"
+            said = last_error(log.read_text(errors="replace")) or f"{program} ended with {done.returncode}"
             raise StepFailedError(f"{title} failed: {said} (all that it said: {log})")
 
 
-def _reason(text: str) -> str | None:
+def last_error(text: str) -> str | None:
     """The last error that a program's output names."""
     found = [match[1] for line in text.splitlines() if (match := _RAISED.match(line.strip()))]
     return found[-1].rstrip(".") if found else None

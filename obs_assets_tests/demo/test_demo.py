@@ -53,7 +53,7 @@ def test_the_demo_ends_well_and_its_figures_agree(environment: dict[str, str]) -
     assert postgres == s3
     assert dead == 0
 
-    runs = [line.split()[2:] for line in lines if line.startswith(("first run", "second run"))]
+    runs = [line.split()[1:] for line in lines if line.startswith(("first ", "second "))]
     assert runs[0] == runs[1]
     assert int(runs[0][0]) == postgres
 
@@ -62,6 +62,51 @@ def test_the_demo_ends_well_and_its_figures_agree(environment: dict[str, str]) -
     assert re.search(r"found 0 of 189 planted values", done.stdout)
     assert f"OBS_DATA_DIR={environment['OBS_DATA_DIR']} make dev" in done.stdout
     assert not any(server.running for server in embedded.status(Path(environment["OBS_DATA_DIR"])))
+
+    printed = iter(map(comparable, lines))
+    assert [line for line in readme_print() if comparable(line) not in printed] == []
+
+
+def readme_print() -> list[str]:
+    """What README says that the demo prints, without the lines that stand for others."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    block = text.split("What `make demo` prints", 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    return [line for line in block.splitlines() if not line.strip().startswith("…")]
+
+
+def comparable(line: str) -> str:
+    """A line without what depends on the day, the machine's speed and the place: times, hashes, bytes, folders."""
+    changing = (
+        r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?", r"\b[\d.]+ s$", r"\b[0-9a-f]{12}\b", r"[\d,]+ bytes$",
+        r"\b(year|month|day|hour)=\d+", r"events-\d{10}", r"(?<=events into )\S+",
+    )  # fmt: skip
+    return re.sub("|".join(changing), "?", line).rstrip()
+
+
+@pytest.mark.slow
+def test_the_demo_fails_when_an_event_is_lost(environment: dict[str, str]) -> None:
+    """One event less than was written, on whatever way: exit code 1 and a sentence that names hour and counts."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOSE_A_LINE], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"demo: .*events landed of \d{4}-.*: (\d+) instead of (\d+)", done.stdout.replace("\n", " "))
+
+
+LOSE_A_LINE = """
+import sys
+from obs_assets.demo import run, samples
+from obs_assets.demo.__main__ import main
+
+def lossy(folder, *arguments):
+    planted = samples.write_samples(folder, *arguments)
+    lines = (folder / "access-log.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "access-log.jsonl").write_bytes(b"".join(lines[1:]))
+    return planted
+
+run.write_samples = lossy
+sys.exit(main())
+"""
 
 
 @pytest.mark.slow

@@ -1,0 +1,84 @@
+"""What the default pipeline must make of the sample events, worked out for one event at a time.
+
+The second opinion on the demonstration: it shares no code with the pipeline, and sees only what was written into the
+files.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from obs_assets.demo.agents import PERSONAL, Event
+
+RATE = 0.1
+"""The share of events that the default pipeline keeps when they are no errors."""
+
+GRAVE = ("error", "critical", "fatal")
+
+Fate = Literal["filtered", "sampled out", "written"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of the events of an hour.
+
+    Attributes:
+        landed: events that were read.
+        dead: events that no stage may pass on; there are none.
+        filtered, sampled_out: events that are dropped, by rule and by rate.
+        redacted: type → values that are redacted.
+        written: rows of the table, and lines of the archive's object.
+        alerts: events that are sent to the webhook.
+    """
+
+    landed: int
+    dead: int
+    filtered: int
+    sampled_out: int
+    written: int
+    alerts: int
+    redacted: Mapping[str, int] = field(default_factory=dict)
+
+
+def outcome(events: Iterable[Event]) -> Outcome:
+    """What must become of the events of an hour.
+
+    Args:
+        events: each with a trace or a session, an error, or a type or level that is filtered.
+    """
+    events = list(events)
+    fates = Counter(fate(event) for event in events)
+    return Outcome(
+        landed=len(events),
+        dead=0,
+        filtered=fates["filtered"],
+        sampled_out=fates["sampled out"],
+        written=fates["written"],
+        alerts=sum(level(event) in GRAVE for event in events),
+        redacted=dict(Counter(kind for event in events for kind in PERSONAL.get(event.get("type", ""), ()))),
+    )
+
+
+def fate(event: Event) -> Fate:
+    """What must become of an event: noise is filtered, errors are kept, of the others one trace in ten."""
+    kind = event_type(event)
+    if kind == "heartbeat" or level(event) == "debug":
+        return "filtered"
+    is_error = level(event) in GRAVE or "error" in event or event.get("status") == "failed"
+    if is_error or "error" in kind.lower() or "fail" in kind.lower():
+        return "written"
+    key = event.get("trace_id") or event["session_id"]
+    drawn = int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest(), 16)
+    return "written" if drawn < RATE * 2**128 else "sampled out"
+
+
+def event_type(event: Event) -> str:
+    """The event's type, whatever its file calls it."""
+    return str(event.get("type") or event.get("event_type") or "")
+
+
+def level(event: Event) -> str:
+    """The event's level, whatever its file calls it."""
+    return str(event.get("level") or event.get("severity") or "")
