@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from obs_assets.errors import ConfigurationError
 
 KEY_FORMAT = "%Y-%m-%d-%H:00"
+DAY_FORMAT = "%Y-%m-%d"
 ONE_HOUR = timedelta(hours=1)
 
 
@@ -73,22 +74,32 @@ def parse_hour(key: str) -> Hour:
         return Hour(datetime.strptime(key, KEY_FORMAT).replace(tzinfo=UTC))
     except ValueError:
         raise ConfigurationError(
-            f"{key!r} is not an hour; write it as Dagster does, for example 2025-12-04-10:00"
+            f"{key!r} is not an hour; write it as Dagster does, for example 2025-12-04-10:00; "
+            f"a range as A...B, a whole day as 2025-12-04"
         ) from None
 
 
 def parse_hours(text: str) -> list[Hour]:
-    """Read ``HOUR`` or ``A...B``, both ends included as in Dagster's partition ranges.
+    """Read ``HOUR``, ``DAY`` or ``A...B``, both ends included as in Dagster's partition ranges; each may be a day.
 
     Raises:
-        ConfigurationError: an end is not an hour, or the range runs backwards.
+        ConfigurationError: an end is neither an hour nor a day, or the range runs backwards.
     """
     first_key, dots, last_key = text.partition("...")
-    first = parse_hour(first_key)
-    last = parse_hour(last_key) if dots else first
+    first, last_of_first = _ends(first_key)
+    last = _ends(last_key)[1] if dots else last_of_first
     if last < first:
         raise ConfigurationError(f"the range {text!r} runs backwards")
     return list(hours_between(first, last.next))
+
+
+def _ends(key: str) -> tuple[Hour, Hour]:
+    """The first and the last hour of an hour's or a day's key."""
+    try:
+        day = Hour(datetime.strptime(key, DAY_FORMAT).replace(tzinfo=UTC))
+    except ValueError:
+        return parse_hour(key), parse_hour(key)
+    return day, Hour(day.start + timedelta(hours=23))
 
 
 def hours_between(first: Hour, stop: Hour) -> Iterator[Hour]:

@@ -67,8 +67,9 @@ def test_other_texts_are_explained(text: str) -> None:
     """The message says how an hour is written."""
     with pytest.raises(ConfigurationError, match=r"is not an hour; write it as Dagster does, for example"):
         parse_hour(text)
-    with pytest.raises(ConfigurationError, match=r"is not an hour"):
-        parse_hours(f"2031-05-06-10:00...{text}")
+    if text != "2031-05-06":
+        with pytest.raises(ConfigurationError, match=r"is not an hour"):
+            parse_hours(f"2031-05-06-10:00...{text}")
 
 
 def test_ranges_hold_both_ends() -> None:
@@ -81,6 +82,18 @@ def test_ranges_hold_both_ends() -> None:
     assert parse_hours(TEN.key) == parse_hours(f"{TEN.key}...{TEN.key}") == [TEN]
     with pytest.raises(ConfigurationError, match="runs backwards"):
         parse_hours(f"{TEN.key}...{TEN.previous.key}")
+
+
+def test_a_day_is_its_hours() -> None:
+    """A day stands for its 24 hours, alone and at either end of a range; one that is not in the calendar is refused."""
+    day = [f"2031-05-06-{hour:02}:00" for hour in range(24)]
+    assert [hour.key for hour in parse_hours("2031-05-06")] == day
+    assert [hour.key for hour in parse_hours("2031-05-06...2031-05-06")] == day
+    assert [hour.key for hour in parse_hours("2031-05-06-22:00...2031-05-07")][:3] == [*day[22:], "2031-05-07-00:00"]
+    assert [hour.key for hour in parse_hours("2031-05-05...2031-05-06-01:00")][-2:] == day[:2]
+    for wrong in ("2031-02-30", "2031-05", "2031-05-07...2031-05-06"):
+        with pytest.raises(ConfigurationError):
+            parse_hours(wrong)
 
 
 def test_hours_between_leaves_out_the_stop() -> None:
