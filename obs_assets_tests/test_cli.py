@@ -3,19 +3,25 @@
 import json
 import os
 import re
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import boto3
+import psycopg
 import pytest
 import typer
+from dagster import DagsterInstance
 
 from obs_assets import cli, embedded
 from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
+from obs_assets.embedded import exports
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import COMPONENT_TYPE
@@ -101,7 +107,14 @@ def test_every_command_that_answers_has_json() -> None:
     """Scripts read the same answers as people do."""
     groups = {path for path, command in COMMANDS.items() if getattr(command, "commands", None)}
     silent = [path for path, command in COMMANDS.items() if not any("--json" in p.opts for p in command.params)]
-    assert set(silent) == groups
+    assert set(silent) == {*groups, ("psql",)}  # which passes its options on
+
+
+def test_the_version_is_printed(obs: Obs) -> None:
+    """`obs --version` names the version that is installed."""
+    done = obs("--version")
+    assert done.code == 0
+    assert done.out.startswith(f"obs_assets {metadata.version('obs_assets')}, Python 3.")
 
 
 def test_the_console_script_is_the_command_line(settings: Settings) -> None:
@@ -110,6 +123,87 @@ def test_the_console_script_is_the_command_line(settings: Settings) -> None:
     assert done.code == 2
     for path in COMMANDS:
         assert path[0] in done.said
+
+
+# -- other programs ----------------------------------------------------------------------------------------------------
+
+
+def test_env_leads_other_programs_to_the_servers(obs: Obs, settings: Settings) -> None:
+    """What a shell takes over from `obs env` is how psql, AWS tools and Dagster reach the same servers."""
+    done = obs("env")
+    assert done.code == 0
+    shell = f"{done.out}\nenv -0"
+    printed = subprocess.run(["/bin/sh", "-c", shell], env={"PATH": os.defpath}, capture_output=True, check=True).stdout
+    found = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
+    assert settings.postgres
+    assert settings.s3
+    with psycopg.connect(
+        host=found["PGHOST"], port=found["PGPORT"], dbname=found["PGDATABASE"], user=found["PGUSER"],
+        password=found["PGPASSWORD"],
+    ) as connection:  # fmt: skip
+        assert connection.execute("SELECT current_database()").fetchone() == (settings.postgres.database,)
+    assert found["AWS_ENDPOINT_URL_S3"] == settings.s3.endpoint_url
+    for program in ("obs", "dagster", "psql"):
+        assert shutil.which(program, path=found["PATH"])
+    assert {name: found[name] for name in found if name.startswith(("PG", "AWS_"))}.items() <= json.loads(
+        obs("env", "--json").out
+    ).items()
+
+
+def test_env_knows_the_embedded_servers(settings: Settings, tmp_path: Path, servers: Settings) -> None:
+    """Without servers of one's own: the embedded ones, with their keys, and the home that `make dev` uses."""
+    found = exports.exports(servers, {})
+    assert servers.postgres
+    assert servers.s3
+    assert found["DAGSTER_HOME"] == str(servers.data_dir / "dagster")
+    assert (found["PGHOST"], found["PGPORT"]) == (servers.postgres.host, str(servers.postgres.port))
+    assert found["AWS_ACCESS_KEY_ID"] == servers.s3.access_key_id
+    assert "DAGSTER_HOME" not in exports.exports(servers, {"DAGSTER_HOME": str(tmp_path)})
+
+
+def test_psql_is_opened_on_the_tables(built: HourlyPipeline, settings: Settings) -> None:
+    """`obs psql` takes psql's own options, and asks the database that holds the events."""
+    for arguments in (("-At", "-c", "SELECT count(*) FROM events"), ("--", "-Atc", "SELECT count(*) FROM events")):
+        done = harness.run("obs", "psql", *arguments, env=harness.environment(settings))
+        assert done.code == 0, done.err
+        assert done.out.strip() == str(harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0])
+
+
+def test_s3_ls_lists_the_archive(obs: Obs, built: HourlyPipeline, settings: Settings) -> None:
+    """Each object with its bytes and a URL that AWS tools take; a prefix chooses."""
+    assert settings.s3
+    stored = {f"s3://{settings.s3.bucket}/{key}": len(body) for key, body in harness.objects(settings).items()}
+    assert json.loads(obs("s3", "ls", "--json").out) == stored
+    assert len(stored) == 2
+    listed = obs("s3", "ls", "cortex-events/year=").out.splitlines()
+    assert len(listed) == 2
+    assert listed[0].split()[1] in stored
+    assert listed[1].endswith("bytes in 1 objects")
+
+
+@pytest.mark.slow
+def test_land_and_build_are_runs_that_the_ui_shows(settings: Settings, events_dir: Path) -> None:
+    """`obs land` and `obs build DAY` do what Dagster's commands do, and their runs are in DAGSTER_HOME."""
+    env = harness.environment(settings, events_dir)
+    landed = harness.run("obs", "land", "--json", env=env)
+    assert landed.code == 0, landed.said
+    assert json.loads(landed.out) == {"hours": {HOUR.key: len(harness.an_hour())}, "dead_letters": 1}
+    assert harness.run("obs", "land", env=env).out == "nothing is new in the event files\n"
+    built = harness.run("obs", "build", f"{HOUR.key}...{HOUR.next.key}", "--json", env=env)
+    assert built.code == 0, built.said
+    counts = json.loads(built.out)
+    assert counts[HOUR.key]["landed"] == len(harness.an_hour())
+    assert counts[HOUR.key]["postgres_events"] == harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0]
+    assert counts[HOUR.next.key]["landed"] == 0
+    with DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
+        assert instance.get_runs_count() == 3
+
+
+def test_build_refuses_hours_that_the_pipeline_has_not(obs: Obs) -> None:
+    """Before its start and in the future: one sentence, and nothing is run."""
+    done = obs("build", "2031-02-03")
+    assert done.code == 2
+    assert "is not between 2025-01-01-00:00, the pipeline's start" in done.err
 
 
 # -- answers and exit codes --------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ Exit codes: 0 all is well, 1 a finding, 2 misuse or a wrong setting.
 
 from obs_assets.cli import (  # isort: skip - this is the order of --help
     servers,
+    connections,
+    running,
     configuration,
     verification,
     redaction,
@@ -24,6 +26,7 @@ __all__ = [
     "app",
     "backtest",
     "configuration",
+    "connections",
     "dead_letters",
     "diff",
     "main",
@@ -31,6 +34,7 @@ __all__ = [
     "postgres",
     "redaction",
     "retention",
+    "running",
     "s3",
     "servers",
     "verification",

@@ -1,7 +1,9 @@
 """What every command shares: the typer application, its options, and how things are printed."""
 
 import json
+import platform
 import sys
+from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,8 +17,26 @@ from obs_assets.hourly.pipeline_files import open_pipeline
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B.",
+    help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B, "
+    "a whole day as 2025-12-04.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"obs_assets {metadata.version('obs_assets')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Hold the options of ``obs`` itself."""
+    del version  # its callback has printed it
+
 
 # A pipe has no width: what scripts and grep read must not be cut at 80 columns. No markup: names of files and errors
 # may have brackets.
@@ -32,7 +52,9 @@ Pipeline = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Hours = Annotated[str, typer.Argument(metavar="HOUR|A...B", help="An hour, 2025-12-04-10:00, or a range A...B.")]
+Hours = Annotated[
+    str, typer.Argument(metavar="HOUR|DAY|A...B", help="An hour, 2025-12-04-10:00, a day, or a range A...B.")
+]
 
 
 def main() -> None:

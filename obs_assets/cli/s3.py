@@ -1,4 +1,4 @@
-"""``obs s3``: the archive."""
+"""``obs s3``: list the archive, bring hours back from it."""
 
 from typing import Annotated
 
@@ -7,13 +7,30 @@ import typer
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.hours import parse_hours
 
-s3_app = typer.Typer(no_args_is_help=True, help="The archive: bring hours back from it.")
+s3_app = typer.Typer(no_args_is_help=True, help="The archive: list it, bring hours back from it.")
 app.add_typer(s3_app, name="s3")
 
 
-@s3_app.callback()
-def s3() -> None:
-    """Keep ``restore`` a command of its own while it is the only one."""
+@s3_app.command()
+def ls(
+    prefix: Annotated[str, typer.Argument(help="Only keys that begin so; the pipeline's prefix by default.")] = "",
+    pipeline_name: Pipeline = "pipeline",
+    archive: Annotated[str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what the archive holds: bytes and key of each object."""
+    from obs_assets.hourly import restore as restoring
+
+    destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive)
+    place = destination.place
+    with place.session():
+        sizes = place.sizes(prefix or destination.config.prefix)
+    if as_json:
+        print_json({f"{place.url}/{key}": size for key, size in sizes.items()})
+        return
+    for key, size in sizes.items():
+        out.print(f"{size:>14,}  {place.url}/{key}", highlight=False)
+    out.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes):,} objects", highlight=False)
 
 
 @s3_app.command()

