@@ -3,18 +3,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url \
+	--no-emit-find-links pyproject.toml
 .DEFAULT_GOAL := help
 
-$(VENV)/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+# What runs the product, then what checks and tests need besides: each installed once, and again when its lock changes.
+$(VENV)/.installed: requirements.lock pyproject.toml scripts/install.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) must be Python 3.11 or newer: name another, for example make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python scripts/install.py requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	@$(BIN)/python scripts/install.py requirements-dev.lock
 	@touch $@
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## install everything into .venv
+install: $(VENV)/.installed ## install what runs the product into .venv
+
+setup: $(VENV)/.installed-dev ## install everything into .venv, developers' tools too
 
 fmt: setup ## format the code
 	$(BIN)/ruff format .
@@ -54,18 +65,19 @@ bench-privacy: setup ## what redaction finds and leaves alone, by type, on 4 × 
 	-$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -d bench/.data presidio-evaluator==0.3.2
 	$(BIN)/python bench/privacy.py
 
-demo: setup ## a day of messy events becomes tables, objects and alerts
+demo: install ## a day of messy events becomes tables, objects and alerts
 	$(BIN)/python -m obs_assets.demo
 
-dev: setup ## Dagster's UI on the embedded servers
+dev: install ## Dagster's UI on the embedded servers
 	$(BIN)/python scripts/dev.py
 
-lock: ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
+lock: setup ## write both lock files anew from pyproject.toml
+	$(LOCK) -o requirements.lock
+	$(LOCK) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## stop the embedded servers and remove .venv and .obs
 	-$(BIN)/obs down
 	-OBS_DATA_DIR=.obs/demo $(BIN)/obs down
 	rm -rf $(VENV) .obs
 
-.PHONY: help setup fmt check test test-fast test-system soak bench bench-privacy demo dev lock clean
+.PHONY: help install setup fmt check test test-fast test-system soak bench bench-privacy demo dev lock clean
