@@ -69,7 +69,7 @@ demo: install ## a day of messy events becomes tables, objects and alerts
 	$(BIN)/python -m obs_assets.demo
 
 dev: install ## Dagster's UI on the embedded servers
-	$(BIN)/python scripts/dev.py
+	$(BIN)/obs dev
 
 lock: setup ## write both lock files anew from pyproject.toml
 	$(LOCK) -o requirements.lock

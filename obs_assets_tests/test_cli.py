@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import psycopg
 import pytest
 import typer
 from dagster import DagsterInstance
 
 from obs_assets import cli, embedded
+from obs_assets.cli.dev import condensed
 from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import exports
@@ -28,7 +31,7 @@ from obs_assets.hourly.pipeline import COMPONENT_TYPE
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
-from obs_assets_tests.harness import PROJECT, Done
+from obs_assets_tests.harness import Done
 
 Obs = Callable[..., Done]
 
@@ -107,7 +110,7 @@ def test_every_command_that_answers_has_json() -> None:
     """Scripts read the same answers as people do."""
     groups = {path for path, command in COMMANDS.items() if getattr(command, "commands", None)}
     silent = [path for path, command in COMMANDS.items() if not any("--json" in p.opts for p in command.params)]
-    assert set(silent) == {*groups, ("psql",)}  # which passes its options on
+    assert set(silent) == {*groups, ("dev",), ("psql",)}  # which run until they are ended
 
 
 def test_the_version_is_printed(obs: Obs) -> None:
@@ -526,11 +529,60 @@ def test_a_port_in_use_is_a_sentence(settings: Settings) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         env = harness.environment(settings, PORT=port)
-        done = harness.run("python", PROJECT / "scripts" / "dev.py", env=env)
-    assert done.code == 1
-    (line,) = done.err.splitlines()
-    assert f"PORT {port} cannot be had" in line
+        done = harness.run("obs", "dev", env=env)
+    assert done.code == 2
+    assert done.err == f"obs: Port {port} is in use: set PORT, for example PORT=3100 make dev\n"
     assert harness.tree(settings.data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "2026-11-29 21:10:44 +0000 - web - INFO - Serving dagster-webserver on http://127.0.0.1:3111 in",
+            "the UI is ready: http://127.0.0.1:3111",
+        ),
+        (
+            "\x1b[32m2026-11-29 21:10:44 +0000\x1b[0m - dagster - \x1b[34mERROR\x1b[0m - a run failed",
+            "error: a run failed",
+        ),
+        ("2026-11-29 21:10:44 +0000 - dagster - WARNING - " + 400 * "x", f"warning: {300 * 'x'}…"),
+        ("2026-11-29 21:10:44 +0000 - dagster - WARNING - No cursor for event type RUN_FAILURE, ignoring", ""),
+        ("2026-11-29 21:10:28 +0000 - dagster.daemon.SensorDaemon - INFO - Checking for new runs", ""),
+        ("  return callback(*args, **kwargs)", ""),
+    ],
+)
+def test_dev_shows_of_dagsters_lines_what_matters(line: str, said: str) -> None:
+    """The UI's address, warnings and errors, cut; nothing that is so at every start."""
+    assert condensed(line + "\n") == said
+
+
+@pytest.mark.slow
+def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events_dir: Path) -> None:
+    """Where to put files, the UI's address and the log; then a line for each pass; Ctrl-C ends every process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    env = harness.environment(settings, events_dir, PORT=port)
+    command = [str(harness.BIN / "obs"), "dev"]
+    lines: list[str] = []
+    with subprocess.Popen(command, env=env, cwd=settings.data_dir.parent, stdout=subprocess.PIPE, text=True) as dev:
+        assert dev.stdout
+        for line in dev.stdout:
+            lines.append(line)
+            if "landed " in line:
+                break
+        children = psutil.Process(dev.pid).children(recursive=True)
+        dev.send_signal(signal.SIGINT)
+        lines += dev.stdout
+    assert dev.returncode == 0
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    said = "".join(lines)
+    assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
+    assert f"the UI is ready: http://127.0.0.1:{port}" in said
+    assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 lines could not be read" in said
+    assert len(lines) < 20, said
+    assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()
 
 
 def test_an_empty_variable_is_an_unset_one(obs: Obs) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 all is well, 1 a finding, 2 misuse or a wrong setting.
 
 from obs_assets.cli import (  # isort: skip - this is the order of --help
     servers,
+    dev,
     connections,
     running,
     configuration,
@@ -28,6 +29,7 @@ __all__ = [
     "configuration",
     "connections",
     "dead_letters",
+    "dev",
     "diff",
     "main",
     "metrics",

@@ -1,0 +1,213 @@
+"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with one line for each thing that happens.
+
+Dagster prints some hundred lines a minute. They go into a file; the terminal gets each landing pass, each hour that was
+built, warnings and errors.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import typer
+
+from obs_assets import embedded, settings
+from obs_assets.cli.app import app, hourly_pipeline
+from obs_assets.embedded import exports
+from obs_assets.errors import ConfigurationError, ObsError
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hours import Hour
+from obs_assets.settings import Settings
+from obs_assets.sources.log import LandingPass, read_pass
+from obs_assets.storage.frames import make_private_dir
+
+LOCATION = "obs_assets.definitions"
+POLL_S = 2.0
+SHOWN = 300
+"""Characters of a warning or an error; all of it is in the log file."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_GRAVE = re.compile(r"^[\d-]+ [\d:]+ \S+ - (?P<source>\S+) - (?P<level>WARNING|ERROR|CRITICAL) - (?P<text>.*)")
+_SERVING = re.compile(r"Serving dagster-webserver on (http://\S+)")
+
+_EXPECTED = re.compile(
+    r"is superseded|No cursor for event type|(Beta|Preview|Supersession)Warning|configuration value \(dagster.yaml\)"
+)
+"""Warnings of Dagster's that are so at every start and ask for nothing."""
+
+
+@app.command()
+def dev(
+    port: int = typer.Option(3000, envvar="PORT", min=1, max=65535, help="Where the UI listens, on loopback only."),
+) -> None:
+    """Start Dagster's UI, schedule and sensors, on the embedded servers unless the environment names others."""
+    _refuse_taken(port)
+    machine = settings.load()
+    used = embedded.resolve(machine)
+    environment = dict(settings.environment())
+    environment |= exports.for_dagster(machine.data_dir, environment)
+    if not environment.get("OBS_EVENTS_DIR"):
+        environment["OBS_EVENTS_DIR"] = str(make_private_dir(machine.data_dir / "events"))
+    environment["OBS_EVENTS_DIR"] = _absolute(environment["OBS_EVENTS_DIR"])
+    os.environ["OBS_EVENTS_DIR"] = environment["OBS_EVENTS_DIR"]
+    hourly = hourly_pipeline("pipeline")
+    log = make_private_dir(machine.data_dir / "logs") / "dev.log"
+    for name, value in _introduction(hourly, machine, used, port, log).items():
+        typer.echo(f"  {name:<14} {value}")
+    with _dagster(port, environment, log) as lines:
+        watcher = threading.Thread(target=_watch, args=(hourly,), daemon=True)
+        watcher.start()
+        for line in lines:
+            if said := condensed(line):
+                _say(said)
+
+
+def condensed(line: str) -> str:
+    """What the terminal gets of a line that Dagster prints; empty for most."""
+    plain = _COLOUR.sub("", line).strip()
+    if serving := _SERVING.search(plain):
+        return f"the UI is ready: {serving[1]}"
+    grave = _GRAVE.match(plain)
+    if grave is None or _EXPECTED.search(plain):
+        return ""
+    text = grave["text"]
+    return f"{grave['level'].lower()}: {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
+
+
+def landed_line(landing: LandingPass) -> str:
+    """A landing pass as one line."""
+    events = sum(hour.rows for hour in landing.hours.values())
+    dead = sum(landing.dead_letters.values())
+    unread = f", {dead:,} lines could not be read (`obs dead-letters list`)" if dead else ""
+    return f"landed {events:,} events of {_counted_hours(sorted(landing.hours))}{unread}"
+
+
+def _counted_hours(keys: list[str]) -> str:
+    if len(keys) == 1:
+        return keys[0]
+    return f"{len(keys)} hours, {keys[0]} to {keys[-1]}" if keys else "no hour"
+
+
+def _introduction(hourly: HourlyPipeline, machine: Settings, used: Settings, port: int, log: Path) -> Mapping[str, str]:
+    """What somebody who starts this must know, by subject."""
+    now = datetime.now(UTC)
+    present = Hour.of(now)
+    closes = present.end + hourly.config.allowed_lateness
+    assert used.postgres  # noqa: S101 - servers are filled in
+    assert used.s3  # noqa: S101
+    database, bucket = f"{used.postgres.host}:{used.postgres.port}", f"{used.s3.endpoint_url or 'AWS'} {used.s3.bucket}"
+    return {
+        "Event files": f"put .jsonl files into {hourly.config.source.events_dir}; they are landed within a minute",
+        "Hours": f"past hours are built a few minutes after they have landed, the present one ({present}) "
+        f"at {closes:%H:%M} UTC",
+        "Dagster's UI": f"http://127.0.0.1:{port} in some 20 seconds",
+        "PostgreSQL": database if machine.postgres else f"{database}, embedded: `obs psql`",
+        "S3": bucket if machine.s3 else f"{bucket}, embedded: `obs s3 ls`",
+        "Full log": str(log),
+        "": "Ctrl-C stops it; run `make dev` again to continue. `obs down` stops the embedded servers.",
+    }
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            problem = "is in use" if error.errno in (98, 48) else f"cannot be used ({error.strerror})"
+            raise ConfigurationError(f"Port {port} {problem}: set PORT, for example PORT=3100 make dev") from None
+
+
+def _absolute(events_dir: str) -> str:
+    return events_dir if "://" in events_dir else str(Path(events_dir).absolute())
+
+
+@contextlib.contextmanager
+def _dagster(port: int, environment: Mapping[str, str], log: Path) -> Iterator[Iterator[str]]:
+    """Run ``dagster dev``; yields the lines that it prints, which are also appended to the log.
+
+    Ctrl-C, and SIGTERM to us, end it; all its processes are gone afterwards.
+    """
+    program = str(Path(sys.executable).parent / "dagster")
+    command = [program, "dev", "-m", LOCATION, "--host", "127.0.0.1", "--port", str(port)]
+    # A shell that starts us in the background ignores SIGINT, and dagster would too: then nothing would end it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with (
+        log.open("a", encoding="utf-8") as kept,
+        subprocess.Popen(  # noqa: S603 - our own program
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            encoding="utf-8", errors="replace", start_new_session=True,
+        ) as dagster,
+    ):  # fmt: skip
+        assert dagster.stdout  # noqa: S101
+        try:
+            yield _kept(dagster.stdout, kept)
+        except KeyboardInterrupt:
+            _say("stopping")
+        finally:
+            dagster.send_signal(signal.SIGINT)
+            for line in _kept(dagster.stdout, kept):
+                del line  # it goes on printing until it ends
+    if dagster.returncode not in (0, -signal.SIGINT, 130, 1):
+        raise ObsError(f"dagster ended with {dagster.returncode}: see {log}")
+
+
+def _kept(lines: IO[str], log: IO[str]) -> Iterator[str]:
+    for line in lines:
+        log.write(line)
+        log.flush()
+        yield line
+
+
+def _watch(hourly: HourlyPipeline) -> None:
+    """Say what lands and what is built, for ever."""
+    started = time.time()
+    passes = _passes(hourly)
+    built = _built(hourly, started)
+    while True:
+        time.sleep(POLL_S)
+        with contextlib.suppress(OSError, ObsError):  # a pass that was folded into another in this moment
+            now = _passes(hourly)
+            for path in sorted(now - passes):
+                _say(landed_line(read_pass(path)))
+            passes = now
+            latest = _built(hourly, started)
+            changed = sorted(key for key, at in latest.items() if built.get(key) != at)
+            if changed:
+                _say(f"built {_counted_hours(changed)}")
+            built = latest
+
+
+def _passes(hourly: HourlyPipeline) -> set[Path]:
+    return set(hourly.log.passes_dir.glob("*/pass.json"))
+
+
+def _built(hourly: HourlyPipeline, since: float) -> dict[str, float]:
+    """When each hour got the receipt of its last destination, of those that did since a moment."""
+    last = ([*hourly.destination_names] or ["sampled_events"])[-1]
+    folder = hourly.store.receipt_dir(last)
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as found:
+        times = {entry.name: entry.stat().st_mtime for entry in found if entry.name.endswith(".json")}
+    return {_key(name): at for name, at in times.items() if at >= since}
+
+
+def _key(name: str) -> str:
+    """The partition key of a receipt's file, ``2025120410.json``."""
+    return Hour(datetime.strptime(name.removesuffix(".json"), "%Y%m%d%H").replace(tzinfo=UTC)).key
+
+
+def _say(text: str) -> None:
+    typer.echo(f"  {datetime.now(UTC):%H:%M:%S}  {text}")
+    sys.stdout.flush()
