@@ -191,7 +191,6 @@ def test_land_and_build_are_runs_that_the_ui_shows(settings: Settings, events_di
     landed = harness.run("obs", "land", "--json", env=env)
     assert landed.code == 0, landed.said
     assert json.loads(landed.out) == {"hours": {HOUR.key: len(harness.an_hour())}, "dead_letters": 1}
-    assert harness.run("obs", "land", env=env).out == "nothing is new in the event files\n"
     built = harness.run("obs", "build", f"{HOUR.key}...{HOUR.next.key}", "--json", env=env)
     assert built.code == 0, built.said
     counts = json.loads(built.out)
@@ -199,7 +198,7 @@ def test_land_and_build_are_runs_that_the_ui_shows(settings: Settings, events_di
     assert counts[HOUR.key]["postgres_events"] == harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0]
     assert counts[HOUR.next.key]["landed"] == 0
     with DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
-        assert instance.get_runs_count() == 3
+        assert instance.get_runs_count() == 2
 
 
 def test_build_refuses_hours_that_the_pipeline_has_not(obs: Obs) -> None:

@@ -13,17 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
 import typer
 
 from obs_assets import embedded, settings
-from obs_assets.cli.app import app, hourly_pipeline
+from obs_assets.cli.app import app
 from obs_assets.embedded import exports
 from obs_assets.errors import ConfigurationError, ObsError
+from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
@@ -58,14 +59,17 @@ def dev(
     if not environment.get("OBS_EVENTS_DIR"):
         environment["OBS_EVENTS_DIR"] = str(make_private_dir(machine.data_dir / "events"))
     environment["OBS_EVENTS_DIR"] = _absolute(environment["OBS_EVENTS_DIR"])
-    os.environ["OBS_EVENTS_DIR"] = environment["OBS_EVENTS_DIR"]
-    hourly = hourly_pipeline("pipeline")
+    pipelines, problems = pipeline_files.open_all(pipeline_files.list_files(environment), environment)
     log = make_private_dir(machine.data_dir / "logs") / "dev.log"
-    for name, value in _introduction(hourly, machine, used, port, log).items():
+    introduction = {**_introduction(list(pipelines.values()), port), **_servers(machine, used)}
+    ending = "Ctrl-C stops it; run `make dev` again to continue. `obs down` stops the embedded servers."
+    for name, value in {**introduction, "Full log": str(log), "": ending}.items():
         typer.echo(f"  {name:<14} {value}")
+    for problem in problems.values():
+        _say(f"error: {problem}")
     with _dagster(port, environment, log) as lines:
-        watcher = threading.Thread(target=_watch, args=(hourly,), daemon=True)
-        watcher.start()
+        for hourly in pipelines.values():
+            threading.Thread(target=_watch, args=(hourly,), daemon=True).start()
         for line in lines:
             if said := condensed(line):
                 _say(said)
@@ -97,23 +101,27 @@ def _counted_hours(keys: list[str]) -> str:
     return f"{len(keys)} hours, {keys[0]} to {keys[-1]}" if keys else "no hour"
 
 
-def _introduction(hourly: HourlyPipeline, machine: Settings, used: Settings, port: int, log: Path) -> Mapping[str, str]:
-    """What somebody who starts this must know, by subject."""
-    now = datetime.now(UTC)
-    present = Hour.of(now)
-    closes = present.end + hourly.config.allowed_lateness
+def _introduction(pipelines: Sequence[HourlyPipeline], port: int) -> dict[str, str]:
+    """Where files go, and when something is to be seen."""
+    folders = sorted({str(hourly.source.events_dir) for hourly in pipelines})
+    lateness = max((hourly.config.allowed_lateness for hourly in pipelines), default=timedelta())
+    present = Hour.of(datetime.now(UTC))
+    built = f"past hours are built a few minutes after they have landed, the present one, {present} UTC"
+    return {
+        "Event files": f"put .jsonl files into {' or '.join(folders)}; they are landed within a minute",
+        "Hours": f"{built}, after {present.end + lateness:%H:%M}",
+        "Dagster's UI": f"http://127.0.0.1:{port} in some 20 seconds",
+    }
+
+
+def _servers(machine: Settings, used: Settings) -> dict[str, str]:
+    """Where the servers are, and the command that asks an embedded one."""
     assert used.postgres  # noqa: S101 - servers are filled in
     assert used.s3  # noqa: S101
     database, bucket = f"{used.postgres.host}:{used.postgres.port}", f"{used.s3.endpoint_url or 'AWS'} {used.s3.bucket}"
     return {
-        "Event files": f"put .jsonl files into {hourly.config.source.events_dir}; they are landed within a minute",
-        "Hours": f"past hours are built a few minutes after they have landed, the present one ({present}) "
-        f"at {closes:%H:%M} UTC",
-        "Dagster's UI": f"http://127.0.0.1:{port} in some 20 seconds",
         "PostgreSQL": database if machine.postgres else f"{database}, embedded: `obs psql`",
         "S3": bucket if machine.s3 else f"{bucket}, embedded: `obs s3 ls`",
-        "Full log": str(log),
-        "": "Ctrl-C stops it; run `make dev` again to continue. `obs down` stops the embedded servers.",
     }
 
 

@@ -21,7 +21,7 @@ MODULE = ("-m", "obs_assets.definitions")
 
 
 @app.command()
-def land(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Land what is new in the event files, as a run of Dagster that its UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     before = _passes(hourly)
@@ -42,7 +42,7 @@ def land(pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def build(hours: Hours, pipeline_name: Pipeline = "pipeline", as_json: AsJson = False) -> None:
+def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Build hours that have landed, up to every destination, as one run of Dagster that its UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     asked = _begun(hourly, parse_hours(hours))

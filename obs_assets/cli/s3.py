@@ -14,7 +14,7 @@ app.add_typer(s3_app, name="s3")
 @s3_app.command()
 def ls(
     prefix: Annotated[str, typer.Argument(help="Only keys that begin so; the pipeline's prefix by default.")] = "",
-    pipeline_name: Pipeline = "pipeline",
+    pipeline_name: Pipeline = "",
     archive: Annotated[str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -13,7 +13,7 @@ from obs_assets.demo.expected import Outcome, fate, outcome
 from obs_assets.demo.measure import holdings
 from obs_assets.demo.receiver import Receiver
 from obs_assets.demo.samples import Planted, write_samples
-from obs_assets.hourly import pipeline
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hours import Hour, hours_between, parse_hour
@@ -37,7 +37,7 @@ def demonstrated(
     machine: Settings, events: Path, receiver: Receiver, **replaced: str
 ) -> tuple[Planted, HourlyPipeline, Receipts]:
     """Sample files through the packaged pipeline, in whose file some texts are replaced."""
-    text = pipeline.file_of("pipeline").read_text()
+    text = (pipeline_files.PACKAGED_DIR / "agents" / pipeline_files.FILE_NAME).read_text()
     for name, instead in replaced.items():
         assert f"{name}: {{" in text
         text = text.replace(f"{name}: {{", f"{name}: {{{instead}, ")

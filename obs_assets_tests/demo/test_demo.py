@@ -64,7 +64,7 @@ def test_the_demo_ends_well_and_its_figures_agree(environment: dict[str, str]) -
     assert not any(server.running for server in embedded.status(Path(environment["OBS_DATA_DIR"])))
 
     printed = iter(map(comparable, lines))
-    assert [line for line in readme_print() if comparable(line) not in printed] == []
+    assert next((line for line in readme_print() if comparable(line) not in printed), None) is None
 
 
 def readme_print() -> list[str]:
@@ -77,10 +77,10 @@ def readme_print() -> list[str]:
 def comparable(line: str) -> str:
     """A line without what depends on the day, the machine's speed and the place: times, hashes, bytes, folders."""
     changing = (
-        r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?", r"\b[\d.]+ s$", r"\b[0-9a-f]{12}\b", r"[\d,]+ bytes$",
+        r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?", r"\d+\.\d s$", r"\b[0-9a-f]{12}\b", r"[\d,]+ bytes$",
         r"\b(year|month|day|hour)=\d+", r"events-\d{10}", r"(?<=events into )\S+",
     )  # fmt: skip
-    return re.sub("|".join(changing), "?", line).rstrip()
+    return re.sub("|".join(changing), "?", line.rstrip())
 
 
 @pytest.mark.slow
