@@ -1,16 +1,19 @@
-"""A real PostgreSQL and a real S3 server for the whole session; a database and a bucket of its own for every test.
+"""A real PostgreSQL and a real S3 server for all workers; a database and a bucket of its own for every test.
 
 Nothing but loopback can be reached from a test, as far as Python's own sockets go.
 """
 
 import contextlib
+import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import psutil
 import psycopg
 import pytest
 from botocore.config import Config
@@ -22,22 +25,62 @@ from obs_assets.settings import PostgresSettings, S3Settings, Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+SERVERS_VARIABLE = "PYTEST_OBS_SERVERS"
+"""Names the data folder of the servers. The first process sets it, and the workers inherit it."""
+
+MEMORY_DISK = Path("/dev/shm")
+"""A database is made there in a tenth of the processor time that a disk takes: 300 files are copied."""
+
+MEMORY_NEEDED = 4 << 30
+"""Bytes that must be free in memory; a container has 64 MB by default, and its tests use the disk."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.allow_hosts = config.option.allow_hosts or "127.0.0.1,::1"
     config.option.allow_unix_socket = True
+    if not is_worker(config):
+        folder = servers_folder()
+        remove_servers_of_killed_sessions(folder)
+        own = tempfile.mkdtemp(prefix=f"obs-tests-{os.getpid()}-", dir=folder)
+        os.environ[SERVERS_VARIABLE] = own
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not is_worker(config):
+        remove_servers(Path(os.environ.pop(SERVERS_VARIABLE)))
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for another one, by pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def servers_folder() -> Path:
+    """The folder above the servers' own: in memory if that has room."""
+    if os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free >= MEMORY_NEEDED:
+        return MEMORY_DISK
+    return Path(tempfile.gettempdir())
+
+
+def remove_servers_of_killed_sessions(folder: Path) -> None:
+    """A session that was killed leaves servers that run, and their files in memory."""
+    for left in folder.glob("obs-tests-*"):
+        session_pid = int(left.name.split("-")[2])
+        if left.owner() == Path("/proc/self").owner() and not psutil.pid_exists(session_pid):
+            remove_servers(left)
+
+
+def remove_servers(data_dir: Path) -> None:
+    """End the servers of a data folder and remove the folder."""
+    embedded.stop(data_dir)
+    shutil.rmtree(data_dir)
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Settings of servers that live as long as the session."""
-    data_dir = tmp_path_factory.mktemp("servers")
-    try:
-        yield embedded.resolve(Settings(data_dir=data_dir))
-    finally:
-        embedded.stop(data_dir)
-        shutil.rmtree(data_dir)
+def servers() -> Settings:
+    """Settings of servers that live as long as the session; the workers share them."""
+    return embedded.resolve(Settings(data_dir=Path(os.environ[SERVERS_VARIABLE])))
 
 
 @pytest.fixture
