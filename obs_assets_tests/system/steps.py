@@ -89,16 +89,25 @@ def heal(deployment: Deployment, *hours: Hour) -> None:
 
 
 @contextlib.contextmanager
-def held_at_postgres(deployment: Deployment, hour: Hour) -> Iterator[None]:
-    """Keep whoever loads this hour waiting, all stages behind it and one destination or more before it."""
+def run_held_at_postgres(deployment: Deployment, hour: Hour, **tags: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Write and land an hour and launch its run, whose worker waits at PostgreSQL until the block ends.
+
+    All stages are behind it, and one destination or more is before it.
+
+    Yields:
+        The run's id, and its worker.
+    """
+    write(deployment, hour)
+    land(deployment, hour)
     assert deployment.machine.postgres
     with connect_postgres(deployment.machine.postgres) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"public.events {hour}"])
-        yield
+        run_id = deployment.launch(hour, **tags)
+        yield run_id, _waiting_worker(deployment)
 
 
-def waiting_worker(deployment: Deployment) -> psutil.Process:
-    """The process of the run that waits there."""
+def _waiting_worker(deployment: Deployment) -> psutil.Process:
+    """The process whose connection waits for an advisory lock."""
 
     def find() -> psutil.Process | None:
         ports = harness.ask(

@@ -12,15 +12,7 @@ import pytest
 from obs_assets import embedded
 from obs_assets_tests import harness
 from obs_assets_tests.system.deployment import Deployment, wait_for
-from obs_assets_tests.system.steps import (
-    assert_whole,
-    heal,
-    held_at_postgres,
-    hours_of_day,
-    land,
-    waiting_worker,
-    write,
-)
+from obs_assets_tests.system.steps import assert_whole, heal, hours_of_day, land, run_held_at_postgres, write
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
@@ -30,11 +22,8 @@ PLACES = ["frame.before_rename:3", "postgres.before_commit", "s3.after_object", 
 def test_a_run_whose_worker_is_killed_is_run_again(deployment: Deployment) -> None:
     """Kill -9 of the worker, which runs the steps itself; the daemon repeats the run by itself."""
     (hour,) = hours_of_day(2, 1)
-    write(deployment, hour)
-    land(deployment, hour)
-    with held_at_postgres(deployment, hour):
-        run_id = deployment.launch(hour)
-        waiting_worker(deployment).kill()
+    with run_held_at_postgres(deployment, hour) as (run_id, worker):
+        worker.kill()
         deployment.wait_for_run(run_id, "FAILURE")
     again = wait_for("the run is repeated", lambda: [run for run in deployment.runs(hour) if run.run_id != run_id])
     assert again[0].tags["dagster/parent_run_id"] == run_id
@@ -73,11 +62,7 @@ def test_runs_that_are_killed_at_named_places_are_healed(deployment: Deployment)
 def test_a_run_ends_when_code_server_and_worker_are_killed(deployment: Deployment) -> None:
     """Nobody is left to say that the run is dead; its time runs out, and the hour is built."""
     (hour,) = hours_of_day(2, 1, first=1)
-    write(deployment, hour)
-    land(deployment, hour)
-    with held_at_postgres(deployment, hour):
-        run_id = deployment.launch(hour)
-        worker = waiting_worker(deployment)
+    with run_held_at_postgres(deployment, hour) as (run_id, worker):
         deployment.kill("code")
         worker.kill()
     deployment.start("code")
@@ -106,11 +91,7 @@ def test_a_daemon_that_is_killed_within_a_tick(deployment: Deployment) -> None:
 def test_dagsters_database_is_lost_during_a_run(deployment: Deployment) -> None:
     """The destinations are served, nobody writes down that they were; the hour is whole after one more run."""
     (hour,) = hours_of_day(2, 1, first=6)
-    write(deployment, hour)
-    land(deployment, hour)
-    with held_at_postgres(deployment, hour):
-        run_id = deployment.launch(hour)
-        worker = waiting_worker(deployment)
+    with run_held_at_postgres(deployment, hour) as (run_id, worker):
         deployment.kill_database()
     wait_for("the worker gives up", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     embedded.postgres(deployment.machine.data_dir)

@@ -20,15 +20,7 @@ import pytest
 from obs_assets.hours import Hour
 from obs_assets_tests import harness
 from obs_assets_tests.system.deployment import Deployment, wait_for
-from obs_assets_tests.system.steps import (
-    assert_whole,
-    heal,
-    held_at_postgres,
-    hours_of_day,
-    land,
-    waiting_worker,
-    write,
-)
+from obs_assets_tests.system.steps import assert_whole, heal, hours_of_day, land, run_held_at_postgres, write
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
@@ -67,11 +59,7 @@ def test_a_backfill_beside_an_hourly_run(deployment: Deployment) -> None:
 def test_a_newer_run_waits_for_an_orphan(deployment: Deployment) -> None:
     """The code server alone is killed, a late event comes, and two runs of the hour are alive at once: one waits."""
     (hour,) = hours_of_day(2, 1, first=2)
-    write(deployment, hour)
-    land(deployment, hour)
-    with held_at_postgres(deployment, hour):
-        orphaned = deployment.launch(hour, dagster__max_retries="0")
-        orphan = waiting_worker(deployment)
+    with run_held_at_postgres(deployment, hour, dagster__max_retries="0") as (orphaned, orphan):
         orphan.suspend()
     built = deployment.hourly.store.receipt_path("raw_events", hour)
     before = built.stat()
