@@ -4,6 +4,7 @@
 
     ObsError
     ├── ConfigurationError      a setting, a file or a name is wrong: said once, at start, with what to change
+    │   └── EngineError         this Python or a library returns wrong results: nothing may be redacted with it
     ├── TransientError          may succeed later: retry, or wait for the next run
     │   └── HourBusyError       another run is writing this hour at this destination
     └── PermanentError          the same input fails again: retrying is useless
@@ -23,6 +24,10 @@ class ObsError(Exception):
 
 class ConfigurationError(ObsError):
     """A setting is wrong. The message names it and says what it may be."""
+
+
+class EngineError(ConfigurationError):
+    """The self-test of redaction failed: this installation would lose events or let personal data pass."""
 
 
 class TransientError(ObsError):

@@ -33,6 +33,7 @@ from obs_assets.transforms.redact.arrays import SQL_TYPE, to_arrow
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
 from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome
 from obs_assets.transforms.redact.redactor import Redactor, redactor_of
+from obs_assets.transforms.redact.self_test import check_engine
 from obs_assets.transforms.redact.workers import Workers, workers_for
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def redact(
 
     Raises:
         ConfigurationError: ``hash`` without a key.
+        EngineError: the self-test of redaction failed.
     """
     if not config.enabled:
         untouched = frame.project("*, []::VARCHAR[] AS redactions, NULL::VARCHAR AS dropped_by")
         return with_columns(untouched, "redactions", "dropped_by")
+    check_engine()  # here too: workers test themselves, but their error would not be heard
     function = _register(connection, workers or redactor_of(config, hash_key))
     outcomes = frame.project(f"*, {function}(event) AS outcome")
     redacted = outcomes.project(

@@ -38,6 +38,11 @@ def to_arrow(outcomes: Mapping[int, Outcome], length: int) -> pa.StructArray:
     return pa.Array.from_buffers(type_, length, [given], children=list(columns.values()))
 
 
+def to_texts(texts: Sequence[str]) -> pa.StringArray:
+    """Texts as an array, without pandas."""
+    return _strings(texts, np.arange(len(texts)), len(texts))
+
+
 def _strings(texts: Sequence[str], numbers: _Numbers, length: int) -> pa.StringArray:
     """Texts at their places, empty ones between them."""
     encoded = [text.encode() for text in texts]

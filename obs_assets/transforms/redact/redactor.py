@@ -142,7 +142,11 @@ def redactor_of(config: RedactConfig, hash_key: bytes | None) -> Redactor:
 
     Raises:
         ConfigurationError: ``hash`` without a key.
+        EngineError: the self-test of redaction failed.
     """
+    from obs_assets.transforms.redact.self_test import check_engine  # which makes a redactor itself
+
+    check_engine()
     if "hash" in (config.mode, *config.modes.values()) and not hash_key:
         raise ConfigurationError("redact: mode hash needs a key: set OBS_HASH_KEY to a long random text")
     return Redactor(config, hash_key)
