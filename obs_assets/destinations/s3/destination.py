@@ -17,7 +17,7 @@ from obs_assets.crash import crash_point
 from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.s3.bucket import Bucket, ColdError, LostRaceError
 from obs_assets.destinations.s3.config import LOCAL, S3Config, server_of
-from obs_assets.destinations.s3.encode import Packed, pack, rows_of
+from obs_assets.destinations.s3.encode import Packed, archived_event, pack, rows_of
 from obs_assets.destinations.s3.folder import Folder
 from obs_assets.destinations.s3.manifest import Manifest, StoredObject
 from obs_assets.destinations.s3.prices import PRICES_OF, USD_PER_GIB_MONTH, usd_per_month
@@ -117,8 +117,10 @@ class S3Destination:
             return "", None  # no manifest of ours: the hour is not held
 
     def selected(self, frame: Frame) -> Frame:
-        """All rows, as they are."""
-        return frame
+        """All rows; in lines of JSON, an event's own ``_obs`` has another name."""
+        if self.config.format == "parquet":
+            return frame  # its columns stand beside the event
+        return frame.project(f"* REPLACE ({archived_event('event')} AS event)")
 
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
         """``row_uid`` and ``event`` of every row of the hour, as a temporary table of ``connection``.
@@ -221,7 +223,7 @@ class S3Destination:
         """Pack the hour into objects and store them: while one is on its way, the next is packed."""
         built: list[Future[StoredObject]] = []
         with (
-            contextlib.closing(pack(offer.frame, offer.hour, self.config)) as objects,
+            contextlib.closing(pack(self.selected(offer.frame), offer.hour, self.config)) as objects,
             ThreadPoolExecutor(1, "upload") as uploader,
         ):
             for number, packed in enumerate(objects):

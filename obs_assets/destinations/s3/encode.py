@@ -46,6 +46,20 @@ _LAST_BLOCK = bytes.fromhex("0300")  # deflate's shortest: empty and final
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
+def archived_event(event: str) -> str:
+    """SQL for an event as a line holds it: a field ``_obs`` of its own is called ``_obs_original``.
+
+    An event has such a field when it was read from an archive of this product. Two fields ``_obs`` in
+    one line would make readers count with the wrong weight.
+    """
+    # An escape such as \\u005f may write the key in another way.
+    may_have = f"""(contains({event}, '"_obs"') OR contains({event}, '\\u00'))"""
+    patched = f"""(json_merge_patch({event}, '{{"_obs": null, "_obs_original": null}}')::VARCHAR)"""
+    own = f"""concat(',"_obs_original":', json_extract({event}, '$._obs'))"""
+    moved = append_fields(patched, own)
+    return f"CASE WHEN {may_have} AND json_exists({event}, '$._obs') THEN {moved} ELSE {event} END"
+
+
 def line_of(frame: Frame, hour: Hour) -> Frame:
     """A column ``line``: each event with ``_obs``, and a line feed."""
     added = f"""concat(',"_obs":{{"row_uid":"', row_uid, '","weight":', weight, ',"hour":"{hour}"}}') AS added"""
