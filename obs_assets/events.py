@@ -42,6 +42,44 @@ PROMOTED = (
 )
 """Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
 
+TYPES: Mapping[str, str] = {
+    "event_time": "timestamp",
+    "landed_at": "timestamp",
+    "file_offset": "int",
+    "duration_ms": "int",
+    "cost_usd": "decimal",
+    "weight": "float",
+    "redactions": "map",
+}
+"""Types of the columns of a frame that are no strings, for people."""
+
+MEANINGS: Mapping[str, str] = {
+    "row_uid": "identity of the row: where it came from (file and byte offset)",
+    "event_time": "when it happened, UTC, microseconds",
+    "file_id": "the file it was landed from",
+    "file_offset": "byte offset in that file, decompressed",
+    "landed_at": "when it was landed, UTC",
+    "event_id": "id, event_id or _id: a label, never a key",
+    "event_type": "type or event_type",
+    "event_level": "level, severity, or status where it is a level; lower case, warn is warning",
+    "source_name": "_source.name or source",
+    "master_type": "master_type or master",
+    "worker_type": "worker_type or worker",
+    "worker_id": "worker_id",
+    "trace_id": "trace_id",
+    "session_id": "session_id",
+    "status": "status",
+    "error": "error or error_message, where it is one",
+    "duration_ms": "duration_ms or duration, milliseconds",
+    "cost_usd": "cost_usd, cost_estimate.total_cost_usd or cost, USD",
+    "event_file": "path of that file below the events folder",
+    "collector": "host and process that landed it, as JSON",
+    "weight": "how many events this one stands for",
+    "redactions": "redacted values by type",
+    "event": "the whole event as JSON; every other column is computed from it",
+}
+"""Meanings of the columns of a frame, for the catalogue."""
+
 _HEX = np.array([f"{byte:02x}".encode() for byte in range(256)]).view(np.uint16)
 
 LEVELS = (

@@ -8,18 +8,14 @@ import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 import duckdb
 
-from obs_assets.alerts.rules import with_rule
-from obs_assets.destinations.base import DestinationConfig, Offer
-from obs_assets.destinations.s3 import S3Config
-from obs_assets.destinations.s3.encode import pack
-from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.delivery.kinds import Size, kind_of
 from obs_assets.errors import HourBusyError, ReceiptError
 from obs_assets.events import Frame, count_by
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -34,9 +30,6 @@ EXAMPLES = 5
 _PATHS = (
     """unnest(from_json(json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
 )
-
-Load = tuple[int, int]
-"""Rows and bytes."""
 
 
 @dataclass
@@ -55,7 +48,7 @@ class Side:
     dropped: Counter[str] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
     paths: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    destinations: dict[str, Load] = field(default_factory=dict)
+    destinations: dict[str, Size] = field(default_factory=dict)
 
     def examples(self, type_: str) -> list[str]:
         """The paths at which a type was redacted most often."""
@@ -147,7 +140,8 @@ def _add(
     for type_, path, n in _redacted_paths(trial.store.read_frame(connection, "redacted_events", hour)):
         side.paths[type_][path] += n
     for name in trial.destination_names:
-        rows, size = _load(trial.destination_config(name), trial.offer(connection, name, hour))
+        config = trial.destination_config(name)
+        rows, size = kind_of(config).size(config, trial.offer(connection, name, hour))
         before = side.destinations.get(name, (0, 0))
         side.destinations[name] = (before[0] + rows, before[1] + size)
 
@@ -174,22 +168,6 @@ def _redacted_paths(frame: Frame) -> list[tuple[str, str, int]]:
     fields = frame.filter("len(redactions) > 0").project(f"{_PATHS} AS f")
     counted = fields.project("f.type AS type, f.field AS path").aggregate("type, path, count(*) AS n")
     return counted.order("n DESC, type, path").fetchall()
-
-
-def _load(config: DestinationConfig, offer: Offer) -> Load:
-    """What a destination would hold: an archive's bytes as they would be stored, otherwise those of the events."""
-    if isinstance(config, S3Config):
-        size = 0
-        with closing(pack(offer.frame, offer.hour, config)) as objects:
-            for packed in objects:
-                with packed.file:
-                    size += packed.size_bytes
-        return offer.rows, size
-    frame = offer.frame
-    if isinstance(config, WebhookConfig):
-        frame = with_rule(frame, config.rules).filter("rule IS NOT NULL")
-    rows, size = frame.aggregate("count(*), coalesce(sum(strlen(event)), 0)").fetchall()[0]
-    return int(rows), int(size)
 
 
 def _add_fates(

@@ -9,6 +9,7 @@ from pathlib import Path
 from obs_assets.audit import checks
 from obs_assets.audit.checks import Finding
 from obs_assets.audit.scan import scan
+from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import STAGES
@@ -135,7 +136,7 @@ def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     if config.filter is not None and config.filter.enabled:
         offered = replace(offered, kept=receipt.taken - _filtered(receipt), content_hash=receipt.content_hash)
     held = hourly.destination(receipt.stage).holding(hour, count=True)
-    takes_all = getattr(config, "type", "") != "webhook"
+    takes_all = kind_of(config).takes_all
     return checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
 
 

@@ -14,12 +14,11 @@ import duckdb
 import pyarrow as pa
 
 from obs_assets.audit.leftovers import TYPES, VALIDATORS, CustomRule, Leftover, Scanner, Scope
-from obs_assets.destinations.postgres import PostgresConfig
-from obs_assets.destinations.s3 import S3Config
+from obs_assets.delivery import kinds
+from obs_assets.delivery.kinds import Kind, asset_name, kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.events import Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import asset_name
 from obs_assets.hours import Hour
 
 STAGES_AFTER_REDACTION = ("redacted_events", "sampled_events")
@@ -83,7 +82,7 @@ def scan(
     Args:
         hourly: the pipeline; its redact block says what should not be left, and where nothing was redacted.
         hour: of which.
-        places: ``parquet``, ``postgres``, ``s3``, or assets by name; all of them by default.
+        places: ``parquet``, a type of destination such as ``postgres``, or assets by name; all of them by default.
         sample: look at so many events only, the same ones in every place and at every scan.
 
     Raises:
@@ -108,22 +107,20 @@ def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
     Raises:
         ConfigurationError: there is no such place.
     """
-    kinds: dict[str, tuple[str, ...]] = {
-        "parquet": STAGES_AFTER_REDACTION,
-        "postgres": _destinations(hourly, PostgresConfig),
-        "s3": _destinations(hourly, S3Config),
-    }
-    known = [store for kind in kinds.values() for store in kind]
+    groups: dict[str, tuple[str, ...]] = {"parquet": STAGES_AFTER_REDACTION}
+    groups |= {kind.name: _destinations(hourly, kind) for kind in kinds.KINDS if kind.keeps_events}
+    known = [store for group in groups.values() for store in group]
     wanted: set[str] = set()
     for place in places:
-        if place not in kinds and place not in known:
-            raise ConfigurationError(f"{place!r} is no place to scan; there are {', '.join([*kinds, *known])}")
-        wanted.update(kinds.get(place, (place,)))
+        if place not in groups and place not in known:
+            raise ConfigurationError(f"{place!r} is no place to scan; there are {', '.join([*groups, *known])}")
+        wanted.update(groups.get(place, (place,)))
     return [store for store in known if store in wanted or not wanted]
 
 
-def _destinations(hourly: HourlyPipeline, kind: type[PostgresConfig] | type[S3Config]) -> tuple[str, ...]:
-    return tuple(asset_name(config) for config in hourly.config.enabled_destinations if isinstance(config, kind))
+def _destinations(hourly: HourlyPipeline, kind: Kind) -> tuple[str, ...]:
+    configs = hourly.config.enabled_destinations
+    return tuple(asset_name(config) for config in configs if kind_of(config) is kind)
 
 
 def scope(hourly: HourlyPipeline) -> Scope:

@@ -24,7 +24,9 @@ def list_alerts(
     as_json: AsJson = False,
 ) -> None:
     """List dispatches: when, to which destination, how many events, what became of them."""
-    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes() for row in outbox.dispatches(state, limit)]
+    rows = [
+        row for outbox in hourly_pipeline(pipeline_name).outboxes().values() for row in outbox.dispatches(state, limit)
+    ]
     if as_json:
         print_json([{k: v for k, v in asdict(row).items() if k != "body"} for row in rows])
         return
@@ -45,7 +47,7 @@ def list_alerts(
 @alerts_app.command("firing")
 def firing_alerts(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """List the alerts that fire, or are about to, after the latest hour; the view obs.alerts in PostgreSQL."""
-    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes() for row in outbox.alerts()]
+    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes().values() for row in outbox.alerts()]
     if as_json:
         print_json(rows)
         return
@@ -65,7 +67,7 @@ def show_alert(
     as_json: AsJson = False,
 ) -> None:
     """Show a dispatch and the redacted body that is sent."""
-    for outbox in hourly_pipeline(pipeline_name).outboxes():
+    for outbox in hourly_pipeline(pipeline_name).outboxes().values():
         for row in outbox.dispatches(limit=1, webhook_id=webhook_id):
             values = {**asdict(row), "body": row.body.decode(errors="replace")}
             if as_json:
@@ -83,7 +85,7 @@ def retry_alert(
     as_json: AsJson = False,
 ) -> None:
     """Send a dispatch that was given up once more, with the same id and the same bytes; exit 1 if it is not taken."""
-    for outbox in hourly_pipeline(pipeline_name).outboxes():
+    for outbox in hourly_pipeline(pipeline_name).outboxes().values():
         if outbox.retry(webhook_id):
             stats = outbox.drain(datetime.now(UTC))
             waiting = [*outbox.dispatches("pending", sys.maxsize), *outbox.dispatches("failed", sys.maxsize)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -13,13 +13,16 @@ from obs_assets.alerts import AlertRule
 from obs_assets.alerts.backtest import RuleOutcome, Simulation, backtest, report
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.config import mapping_or_yaml_file
-from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.events import Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import asset_name, explain
+from obs_assets.hourly.pipeline import explain
 from obs_assets.hours import Hour, parse_hours
 from obs_assets.storage.frames import connect
+
+if TYPE_CHECKING:
+    from obs_assets.destinations.webhook import WebhookConfig
 
 
 @app.command("backtest")
@@ -61,11 +64,11 @@ def _plain(outcome: RuleOutcome) -> dict[str, object]:
     return values
 
 
-def _webhook(hourly: HourlyPipeline, name: str) -> WebhookConfig:
-    found = [b for b in hourly.config.destinations if isinstance(b, WebhookConfig) and asset_name(b) == name]
-    if not found:
-        raise ConfigurationError(f"no webhook is called {name!r}: say --destination")
-    return found[0]
+def _webhook(hourly: HourlyPipeline, name: str) -> "WebhookConfig":
+    for block in hourly.config.destinations:
+        if asset_name(block) == name and kind_of(block).alerts:
+            return cast("WebhookConfig", block)
+    raise ConfigurationError(f"no webhook is called {name!r}: say --destination")
 
 
 def _read(path: Path) -> list[AlertRule]:

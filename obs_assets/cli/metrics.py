@@ -99,8 +99,8 @@ def _of_destinations(hourly: HourlyPipeline) -> Samples:
         if name not in staleness.unreachable:
             missing = sum(name in names for names in staleness.missing.values())
             samples.append(("obs_missing_partitions", labels, missing))
-    for outbox in hourly.outboxes():
-        if outbox.name.rpartition(".")[2] not in staleness.unreachable:
+    for name, outbox in hourly.outboxes().items():
+        if name not in staleness.unreachable:
             labels = {"pipeline": hourly.name, "destination": outbox.name}
             states = outbox.states()
             samples += [("obs_dispatches", {**labels, "state": state}, count) for state, count in states.items()]

@@ -23,7 +23,8 @@ Reader = Annotated[
 @postgres.command()
 def init(pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: AsJson = False) -> None:
     """Make tables and ledger, or migrate them to this version, and make a role for readers; says what it does."""
-    done = {found.key: found.init(reader=reader or None) for found in _tables(hourly_pipeline(pipeline_name))}
+    tables = _tables(hourly_pipeline(pipeline_name))
+    done = {table.key: table.init(reader=reader or None) for table in tables}
     _print(done, as_json, nothing="is up to date")
 
 
@@ -36,7 +37,7 @@ def upkeep(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
 
 
 def _tables(hourly: HourlyPipeline) -> list[PostgresDestination]:
-    tables = hourly.tables()
+    tables = list(hourly.tables().values())
     if not tables:
         raise ConfigurationError("the pipeline has no destination of type postgres that is enabled")
     return tables

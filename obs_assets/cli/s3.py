@@ -51,5 +51,5 @@ def restore(
         print_json(restored)
         return
     for key, rows in restored.items():
-        said = f"{rows:,} events landed from {source.place.url}" if rows else "nothing to restore: all of it has landed"
+        said = f"{rows:,} events landed from {source.name}" if rows else "nothing to restore: all of it has landed"
         out.print(f"{key}  {said}", highlight=False)

@@ -6,7 +6,8 @@ from typing import Any
 
 from obs_assets import embedded, settings
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
-from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
+from obs_assets.delivery import kinds
+from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
@@ -15,14 +16,15 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 def up(as_json: AsJson = False) -> None:
     """Start the embedded PostgreSQL and S3 server, or say that they run."""
     machine = settings.load()
-    embedded.resolve(machine)
+    for server in kinds.servers():
+        server.find(machine)
     _print_servers(machine.data_dir, as_json)
 
 
 @app.command()
 def down(as_json: AsJson = False) -> None:
     """Stop the embedded servers; their data stays."""
-    stopped = embedded.stop(settings.load().data_dir)
+    stopped = embedded.stop(settings.load().data_dir, kinds.servers())
     if as_json:
         print_json({"stopped": stopped})
     else:
@@ -51,7 +53,7 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
             {
                 **facts,
                 "tables": tables,
-                "servers": [asdict(server) for server in embedded.status(hourly.settings.data_dir)],
+                "servers": [asdict(server) for server in _servers(hourly.settings.data_dir)],
             }
         )
         return
@@ -67,14 +69,12 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
 
 def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
     """The health of the tables of events, where their server runs: no server is started for a question."""
-    running = any(server.running for server in embedded.status(hourly.settings.data_dir) if server.name == "PostgreSQL")
+    if not all(_is_there(hourly, config) for config in hourly.enabled("has_tables")):
+        return {}
     found: dict[str, dict[str, Any]] = {}
-    for name in hourly.destination_names:
-        if not isinstance(hourly.destination_config(name), PostgresConfig) or not (hourly.settings.postgres or running):
-            continue
-        destination = hourly.destination(name)
+    for name, table in hourly.tables().items():
         try:
-            health = destination.health() if isinstance(destination, PostgresDestination) else None
+            health = table.health()
         except ObsError as error:
             found[name] = {"problem": str(error)}
         else:
@@ -92,9 +92,7 @@ def _passed_over(hourly: HourlyPipeline) -> str:
 
 def _stale_hours(hourly: HourlyPipeline) -> int | str:
     """How many; a question about health starts no server, and is answered when one is down."""
-    machine = hourly.settings
-    ours = machine.postgres is None or machine.s3 is None
-    if ours and not all(server.running for server in embedded.status(machine.data_dir)):
+    if not all(_is_there(hourly, config) for config in hourly.config.enabled_destinations):
         return "not known while the embedded servers are down: obs up"
     staleness = hourly.staleness()
     if staleness.unreachable:
@@ -102,8 +100,21 @@ def _stale_hours(hourly: HourlyPipeline) -> int | str:
     return len(staleness.missing)
 
 
+def _is_there(hourly: HourlyPipeline, config: DestinationConfig) -> bool:
+    """Whether a destination can be asked without starting an embedded server for it."""
+    server = kinds.kind_of(config).server_of(config)
+    if server is None or not server.is_embedded(hourly.settings):
+        return True
+    (found,) = embedded.status(hourly.settings.data_dir, [server])
+    return found.running
+
+
+def _servers(data_dir: Path) -> list[embedded.ServerStatus]:
+    return embedded.status(data_dir, kinds.servers())
+
+
 def _print_servers(data_dir: Path, as_json: bool) -> None:
-    servers = embedded.status(data_dir)
+    servers = _servers(data_dir)
     if as_json:
         print_json([asdict(server) for server in servers])
         return

@@ -5,9 +5,9 @@ from datetime import timedelta
 import dagster as dg
 
 from obs_assets.components.keys import Naming
+from obs_assets.delivery.kinds import asset_name
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import asset_name
 
 STUCK_AFTER = timedelta(hours=1)
 
@@ -22,8 +22,7 @@ def stuck_check(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
         description="No dispatch was given up, and none waits for more than an hour.",
     )
     def dispatches_move() -> dg.AssetCheckResult:
-        (outbox,) = [outbox for outbox in hourly.outboxes() if outbox.name == hourly.ledger_name(name)]
-        stuck = outbox.stuck(STUCK_AFTER)
+        stuck = hourly.outboxes()[name].stuck(STUCK_AFTER)
         return dg.AssetCheckResult(
             passed=stuck == 0,
             severity=dg.AssetCheckSeverity.WARN,

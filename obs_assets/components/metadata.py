@@ -7,61 +7,19 @@ from typing import Any
 import dagster as dg
 
 from obs_assets.components.chart import chart
+from obs_assets.delivery.kinds import kind_of
 from obs_assets.destinations.base import DestinationConfig
-from obs_assets.destinations.postgres import PostgresConfig
-from obs_assets.destinations.postgres.table import COLUMNS
-from obs_assets.destinations.s3 import S3Config
-from obs_assets.events import LINEAGE, PROMOTED
+from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, TYPES
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.log import Landed
 
-_TYPES = {
-    "event_time": "timestamp",
-    "landed_at": "timestamp",
-    "file_offset": "int",
-    "duration_ms": "int",
-    "cost_usd": "decimal",
-    "weight": "float",
-    "redactions": "map",
-}
 _DRAWN = {FIELDS, LEVELS_BY_MINUTE, COST}
 """Details that are too long for a table, or shown otherwise."""
 
-_MEANINGS = {
-    "row_uid": "identity of the row: where it came from (file and byte offset)",
-    "event_time": "when it happened, UTC, microseconds",
-    "file_id": "the file it was landed from",
-    "file_offset": "byte offset in that file, decompressed",
-    "landed_at": "when it was landed, UTC",
-    "event_id": "id, event_id or _id: a label, never a key",
-    "event_type": "type or event_type",
-    "event_level": "level, severity, or status where it is a level; lower case, warn is warning",
-    "source_name": "_source.name or source",
-    "master_type": "master_type or master",
-    "worker_type": "worker_type or worker",
-    "worker_id": "worker_id",
-    "trace_id": "trace_id",
-    "session_id": "session_id",
-    "status": "status",
-    "error": "error or error_message, where it is one",
-    "duration_ms": "duration_ms or duration, milliseconds",
-    "cost_usd": "cost_usd, cost_estimate.total_cost_usd or cost, USD",
-    "event_file": "path of that file below the events folder",
-    "collector": "host and process that landed it, as JSON",
-    "weight": "how many events this one stands for",
-    "redactions": "redacted values by type",
-    "event": "the whole event as JSON; every other column is computed from it",
-}
-
-_IN_POSTGRES = {
-    "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
-    "event_type": "type or event_type, its first 500 characters; unknown where there is none",
-    "event_level": "level, severity, or status where it is a level; lower case; info where there is none",
-    "timestamp": "when it happened (event_time): the column that the table is partitioned by",
-    "data": "the whole event, redacted, as jsonb; every other column is computed from it",
-    "created_at": "when the row was written; a rebuilt hour that has not changed keeps it",
-    "hour": "the start of its hour, UTC: WHERE hour = … is a partition of this asset",
+_TAKES = {
+    "replace": "replacing it: an hour takes the place of the one before",
+    "append": "appending: what is new of an hour is added",
 }
 
 
@@ -69,47 +27,25 @@ def columns(*carried: str) -> dg.TableSchema:
     """The columns of a frame, for the catalogue."""
     return dg.TableSchema(
         [
-            dg.TableColumn(name, _TYPES.get(name, "string"), description=_MEANINGS[name])
+            dg.TableColumn(name, TYPES.get(name, "string"), description=MEANINGS[name])
             for name in (*LINEAGE, *PROMOTED, *carried, "event")
         ]
     )
 
 
-def table_columns() -> dg.TableSchema:
-    """The columns of the table in PostgreSQL, for the catalogue."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                name, kind.split(" NOT NULL")[0].lower(), description=_IN_POSTGRES.get(name) or _MEANINGS[name]
-            )
-            for name, kind in COLUMNS.items()
-        ]
-    )
-
-
-def line_columns() -> dg.TableSchema:
-    """What a line of the archive holds beside the event's own fields, for the catalogue."""
-    added = {
-        "row_uid": ("string", _MEANINGS["row_uid"]),
-        "weight": ("float", _MEANINGS["weight"]),
-        "hour": ("string", "its hour, as Dagster's partition key"),
-    }
-    own = dg.TableColumn("…", "any", description="the event's own fields, redacted, as they were written")
-    return dg.TableSchema(
-        [own, *(dg.TableColumn(f"_obs.{name}", kind, description=text) for name, (kind, text) in added.items())]
-    )
-
-
 def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
     """What an asset's page says of a destination."""
-    match block:
-        case PostgresConfig():
-            name = f"{block.schema_name}.{block.table_name}"
-            return {"dagster/column_schema": table_columns(), "dagster/table_name": name}
-        case S3Config(format="jsonl"):
-            return {"dagster/column_schema": line_columns()}
-        case _:
-            return {}
+    kind = kind_of(block)
+    page = kind.page(block)
+    shown: dict[str, Any] = {"takes an hour by": _TAKES[kind.takes_hours_by]}
+    if page.table:
+        shown["dagster/table_name"] = page.table
+    if page.columns:
+        columns_shown = [
+            dg.TableColumn(column.name, column.type, description=column.meaning) for column in page.columns
+        ]
+        shown["dagster/column_schema"] = dg.TableSchema(columns_shown)
+    return shown
 
 
 def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:

@@ -17,12 +17,10 @@ from obs_assets.components.automation import (
 )
 from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job, replay_job
-from obs_assets.components.resources import archive_resource, resource_key
+from obs_assets.components.resources import client_resources
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
 from obs_assets.components.upkeep import upkeep_definitions
-from obs_assets.destinations.s3 import S3Config
-from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
@@ -53,12 +51,9 @@ def pipeline_definitions(
         selection=dg.AssetSelection.assets(*stages, *destinations),
         description="Builds an hour, from what has landed to every destination.",
     )
-    archives = [block for block in config.enabled_destinations if isinstance(block, S3Config)]
-    webhooks = [block for block in config.enabled_destinations if isinstance(block, WebhookConfig)]
-    buckets = {key: archive_resource(hourly, block) for block in archives if (key := resource_key(naming, block))}
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        asset_checks=[stuck_check(hourly, naming, block) for block in webhooks],
+        asset_checks=[stuck_check(hourly, naming, block) for block in hourly.enabled("alerts")],
         jobs=[landing, replay_job(hourly, naming), job],
         schedules=[hourly_schedule(hourly, naming, job)],
         sensors=[
@@ -68,7 +63,7 @@ def pipeline_definitions(
         ],
         # Seven trivial steps: 22 s with a process each, 4 s in one
         executor=dg.in_process_executor,
-        resources={**buckets, **(resources or {})},
+        resources={**client_resources(hourly, naming), **(resources or {})},
     )
     return dg.Definitions.merge(own, upkeep_definitions(hourly, naming))
 

@@ -5,27 +5,42 @@ one way to reach a bucket. Whoever needs another (a role to assume, a profile) p
 `pipeline_definitions` under the same key.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dagster_aws.s3 import S3Resource
 
 from obs_assets.components.keys import Naming
+from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.s3 import S3Config
 from obs_assets.destinations.s3.bucket import client_of
 from obs_assets.destinations.s3.config import server_of
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import asset_name
-
-DEFAULT_NAME = "s3_archive"
 
 
 def resource_key(naming: Naming, block: DestinationConfig) -> str | None:
-    """``s3``, or of another archive than the first ``s3_<name>``; None for what is in no bucket."""
-    if not isinstance(block, S3Config) or block.is_local:
+    """Key of the resource that reaches a destination's server, for example ``s3`` or ``s3_<name>``.
+
+    The first is for a destination with its kind's own name. None where a kind has no resource, or a
+    block needs no server.
+    """
+    kind = kind_of(block)
+    if not kind.resource or not kind.needs_server(block):
         return None
-    name = asset_name(block)
-    return naming.job("s3" if name == DEFAULT_NAME else f"s3_{name}")
+    if asset_name(block) == kind.asset_name:
+        return naming.job(kind.resource)
+    return naming.job(f"{kind.resource}_{asset_name(block)}")
+
+
+def client_resources(hourly: HourlyPipeline, naming: Naming) -> dict[str, Any]:
+    """The resources of the enabled destinations, by key."""
+    found = {}
+    for block in hourly.config.enabled_destinations:
+        key = resource_key(naming, block)
+        if key:
+            found[key] = _RESOURCES[kind_of(block).resource](hourly, block)
+    return found
 
 
 def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
@@ -55,3 +70,7 @@ def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
 def client_from(resource: Any) -> Any:
     """The client of a resource in a run: dagster-aws' own hands out the client itself."""
     return resource.get_client() if isinstance(resource, S3Resource) else resource
+
+
+_RESOURCES: Mapping[str, Callable[[HourlyPipeline, Any], Any]] = {"s3": archive_resource}
+"""Prefix of a resource's key → makes the resource. A kind without a resource needs no row here."""

@@ -16,10 +16,11 @@ from obs_assets.audit.review import RECEIPT_CHECK, checks_of, review
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import columns, destination_metadata, receipt_metadata
 from obs_assets.components.resources import client_from, resource_key
+from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, Stage, asset_name
+from obs_assets.hourly.pipeline import STAGES, Stage
 from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
@@ -40,12 +41,6 @@ DESCRIPTIONS: dict[Stage, str] = {
     "redacted_events": "Without personal data and secrets. The first frame that may be shown.",
     "sampled_events": "Filtered by rule, then sampled; each event carries the number of events that it stands for.",
 }
-DESTINATION_DESCRIPTIONS = {
-    "postgres": "The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row.",
-    "s3": "The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest.",
-    "webhook": "Events that match an alert rule, sent to a webhook in dispatches, each once and with a stable id.",
-}
-_KINDS = {"postgres": {"postgres"}, "postgresql": {"postgres"}, "s3": {"s3", "json"}, "webhook": {"webhook"}}
 _CARRIED: dict[Stage, tuple[str, ...]] = {
     "raw_events": ("event_file", "collector"),
     "redacted_events": ("redactions",),
@@ -85,7 +80,7 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
     """The asset of a destination: independent of the others in status, retry and backfill."""
     name = asset_name(block)
     bucket = resource_key(naming, block)
-    kind = str(getattr(block, "type", "")).replace("postgresql", "postgres")
+    kind = kind_of(block)
 
     @dg.asset(
         key=naming.key(name),
@@ -94,9 +89,9 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=_check_specs(hourly, naming, name),
         retry_policy=RETRY,
-        description=DESTINATION_DESCRIPTIONS[kind],
+        description=kind.description,
         group_name=naming.group("destinations"),
-        kinds=_KINDS[kind],
+        kinds=set(kind.dagster_kinds),
         owners=naming.owners,
         freshness_policy=OVERDUE,
         required_resource_keys={bucket} if bucket else None,
@@ -106,9 +101,10 @@ def destination_asset(hourly: HourlyPipeline, naming: Naming, block: Destination
         with _client(context, bucket) as client:
 
             def work(hour: Hour) -> Receipt:
-                return hourly.deliver(name, hour, run_id=context.run.run_id, s3_client=client)
+                return hourly.deliver(name, hour, run_id=context.run.run_id, client=client)
 
-            yield from _each_hour(context, naming, _Task(hourly, name, work), hold_back=False)
+            task = _Task(hourly, name, work, in_order=kind.in_order)
+            yield from _each_hour(context, naming, task, hold_back=False)
 
     return deliver
 
@@ -155,12 +151,14 @@ class _Task:
         name: the asset's.
         work: does it with one hour.
         together: does it with some of many small hours, in one go; a destination has no such way.
+        in_order: one hour after another, in their order.
     """
 
     hourly: HourlyPipeline
     name: str
     work: Callable[[Hour], Receipt]
     together: Callable[[Sequence[Hour]], Mapping[Hour, Receipt]] | None = None
+    in_order: bool = False
 
     def do(self, hour: Hour, receipt: Receipt | None = None, seconds: float = 0, *, must_add_up: bool = False) -> _Done:
         """Do it, unless it was done with others in so many seconds; an error of ours is an outcome."""
@@ -188,9 +186,8 @@ class _Task:
                 pool.shutdown(cancel_futures=True)
 
     def _hands(self, largest: int) -> int:
-        # A destination is mostly waited for; but alerts are told in the order of the hours. Large hours use all cores
-        # by themselves, and memory.
-        is_waited_for = self.together is None and not self.hourly.is_outbox(self.name)
+        # A destination is mostly waited for. Large hours use all cores by themselves, and memory.
+        is_waited_for = self.together is None and not self.in_order
         return HANDS if is_waited_for and largest <= SMALL else 1
 
     def _do_some(self, hours: Sequence[Hour]) -> list[tuple[Hour, _Done]]:

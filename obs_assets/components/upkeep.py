@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from obs_assets.components.keys import Naming
-from obs_assets.destinations.postgres import PostgresConfig
-from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
@@ -23,11 +21,10 @@ def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions
     remove_expired_events: what ``obs expire`` does, where ``retention_days`` is set.
     dispatch_alerts: what the webhooks left to be sent later, and hours in which nothing happened.
     """
-    blocks = hourly.config.enabled_destinations
 
     def look_after_tables() -> Iterator[str]:
         now = datetime.now(UTC)
-        for table in hourly.tables():
+        for table in hourly.tables().values():
             for done in table.upkeep.run(now) or ["Nothing to do."]:
                 yield f"{table.key}: {done}"
 
@@ -40,7 +37,7 @@ def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions
             yield f"{name}: {moved or 'nothing is due'}"
 
     jobs = []
-    if any(isinstance(block, PostgresConfig) for block in blocks):
+    if hourly.enabled("has_tables"):
         told = "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat."
         jobs.append(_by_clock(naming, "postgres_upkeep", _AFTER_THE_DAY, look_after_tables, description=told))
     if hourly.config.retention_days:
@@ -49,7 +46,7 @@ def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions
             "hours that every destination holds. Harmless to repeat."
         )
         jobs.append(_by_clock(naming, "remove_expired_events", _LATER_STILL, expire, description=told))
-    if any(isinstance(block, WebhookConfig) for block in blocks):
+    if hourly.enabled("alerts"):
         told = "Judges hours that have closed or stayed empty, and sends alerts that are due."
         limit = {"dagster/max_runtime": "600"}
         jobs.append(_by_clock(naming, "dispatch_alerts", _EACH_MINUTE, dispatch, description=told, tags=limit))

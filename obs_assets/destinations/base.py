@@ -1,6 +1,6 @@
 """What a destination is to the rest: it takes an hour whole, says what it holds, and can be read back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -98,6 +98,41 @@ class Holding:
     rows: int
     content_hash: str
     counted: int | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the catalogue shows it: its name, its type in words of the destination, its meaning."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """How the catalogue shows a destination.
+
+    Attributes:
+        table: name of the table, with its schema; empty where there is none.
+        columns: of the table, or fields of a stored line; none where single events are not kept.
+    """
+
+    table: str = ""
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of an hour as it is stored, for a restore.
+
+    Attributes:
+        url: names the part; a restored row has it as its file.
+        rows: reads it: ``row_uid``, ``event``, and ``length``, the bytes that the row takes there.
+    """
+
+    url: str
+    rows: Callable[[duckdb.DuckDBPyConnection], Frame]
 
 
 class Destination(Protocol):

@@ -12,17 +12,14 @@ from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import duckdb
 import tenacity
 
 from obs_assets import embedded
-from obs_assets.delivery.outbox import WebhookAlerts
+from obs_assets.delivery.kinds import Order, asset_name, kind_of
 from obs_assets.destinations.base import Destination, DestinationConfig, Holding, Offer
-from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
-from obs_assets.destinations.s3 import S3Config, S3Destination
-from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import (
     ConfigurationError,
     HourBusyError,
@@ -32,7 +29,7 @@ from obs_assets.errors import (
     TransientError,
 )
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
-from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage, asset_name
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig, Stage
 from obs_assets.hourly.stages import Stages
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
@@ -47,7 +44,8 @@ from obs_assets.transforms.filter import judge
 from obs_assets.transforms.functions import failure_in
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+    from obs_assets.delivery.outbox import WebhookAlerts
+    from obs_assets.destinations.postgres import PostgresDestination
 
 _OFFERED, _OFFERED_WHOLE = (
     ", ".join([*LINEAGE, *PROMOTED, weight, "event"]) for weight in ("weight", "1.0::DOUBLE AS weight")
@@ -386,9 +384,7 @@ class HourlyPipeline:
 
     # Destinations
 
-    def deliver(
-        self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False, s3_client: "S3Client | None" = None
-    ) -> Receipt:
+    def deliver(self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False, client: Any = None) -> Receipt:
         """Offer an hour to the destination whose asset has this name.
 
         Args:
@@ -396,7 +392,7 @@ class HourlyPipeline:
             hour: to be offered.
             run_id: goes into the ledger.
             rebuild: take it even if nothing is new.
-            s3_client: reaches an archive's bucket, instead of a client of the destination's own.
+            client: reaches the destination's server instead of a client of the destination's own.
 
         Raises:
             MissingFrameError: the frame that it takes has not been built.
@@ -404,9 +400,7 @@ class HourlyPipeline:
         """
         config = self.destination_config(name)
         with self._hold(hour, alone=False):
-            destination = self.destination(name)
-            if s3_client and isinstance(config, S3Config):
-                destination = S3Destination(config, self.s3, s3_client)
+            destination = self._made(config, client) if client else self.destination(name)
             return self._deliver(config, destination, hour, run_id=run_id, rebuild=rebuild)
 
     def _deliver(
@@ -414,7 +408,7 @@ class HourlyPipeline:
     ) -> Receipt:
         name = asset_name(config)
         source = self.store.frame_path(f"{config.from_}_events", hour)
-        streams = isinstance(config, S3Config) and source.exists() and source.stat().st_size > STREAMED_FROM
+        streams = kind_of(config).streams and source.exists() and source.stat().st_size > STREAMED_FROM
         with self._connect(f"{name} {hour}", stream=source if streams else None) as connection:
             offer, filtered = self._offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=f"{config.from_}_events"))
@@ -481,30 +475,22 @@ class HourlyPipeline:
         server = self._server_of(config)
         kept = self._destinations.get(name)
         if kept is None or kept[0] != server:
-            kept = self._destinations[name] = (server, self._make_destination(name, config, server))
+            kept = self._destinations[name] = (server, self._made(config))
         return kept[1]
 
     @cached_property
-    def _destinations(self) -> dict[str, tuple[PostgresSettings | S3Settings | None, Destination]]:
+    def _destinations(self) -> dict[str, tuple[Any, Destination]]:
         return {}
 
-    def _server_of(self, config: DestinationConfig) -> PostgresSettings | S3Settings | None:
-        """Where a destination's server is now; None for a directory."""
-        if isinstance(config, S3Config):
-            return None if config.is_local else self.s3
-        return self.postgres
+    def _server_of(self, config: DestinationConfig) -> Any:
+        """How the server of a destination is reached now; None where it needs no server."""
+        server = kind_of(config).server_of(config)
+        return server.find(self.settings) if server else None
 
-    def _make_destination(
-        self, name: str, config: DestinationConfig, server: PostgresSettings | S3Settings | None
-    ) -> Destination:
-        match config, server:
-            case PostgresConfig(), PostgresSettings():
-                return PostgresDestination(config, server)
-            case S3Config(), S3Settings() | None:
-                return S3Destination(config, server)
-            case WebhookConfig(), PostgresSettings():
-                return WebhookAlerts(self.ledger_name(name), config, server, self.settings.webhook)
-        raise ConfigurationError(f"{name!r} is of an unknown type")
+    def _made(self, config: DestinationConfig, client: Any = None) -> Destination:
+        ledger_name = self.ledger_name(asset_name(config))
+        order = Order(config, self._server_of(config), self.settings, ledger_name, client)
+        return kind_of(config).make(order)
 
     def ledger_name(self, name: str) -> str:
         """What a destination calls itself where several pipelines keep their ledgers."""
@@ -520,23 +506,24 @@ class HourlyPipeline:
         closed_until = self.first_open_hour()
         return {
             outbox.name: dict(outbox.dispatch(closed_until, lambda hour: landed.hour(hour).generation == 0))
-            for outbox in self.outboxes()
+            for outbox in self.outboxes().values()
         }
 
-    def is_outbox(self, name: str) -> bool:
-        """Whether this is the name of a webhook destination."""
-        return any(isinstance(c, WebhookConfig) and asset_name(c) == name for c in self.config.destinations)
+    def outboxes(self) -> "dict[str, WebhookAlerts]":
+        """Asset's name → the enabled destination, of those that judge alert rules and keep dispatches."""
+        return {asset_name(config): self._destination(config) for config in self.enabled("alerts")}
 
-    def outboxes(self) -> list[WebhookAlerts]:
-        """The webhook destinations, for those who look after their dispatches."""
-        found = [self.destination(name) for name in self.destination_names]
-        return [destination for destination in found if isinstance(destination, WebhookAlerts)]
+    def tables(self) -> "dict[str, PostgresDestination]":
+        """Asset's name → the enabled destination, of those that keep tables of events."""
+        return {asset_name(config): self._destination(config) for config in self.enabled("has_tables")}
 
-    def tables(self) -> list[PostgresDestination]:
-        """The tables of events, for those who look after their leaves."""
+    def _destination(self, config: DestinationConfig) -> Any:
+        return self.destination(asset_name(config))
+
+    def enabled(self, ability: str) -> list[DestinationConfig]:
+        """The enabled destinations whose kind has an ability: an attribute of `Kind` that is true."""
         configs = self.config.enabled_destinations
-        found = [self.destination(asset_name(config)) for config in configs if isinstance(config, PostgresConfig)]
-        return [destination for destination in found if isinstance(destination, PostgresDestination)]
+        return [config for config in configs if getattr(kind_of(config), ability)]
 
     @property
     def destination_names(self) -> list[str]:
@@ -546,9 +533,11 @@ class HourlyPipeline:
     @property
     def postgres(self) -> PostgresSettings:
         """The PostgreSQL server: the environment's, else the embedded one, started if it does not run."""
-        return self.settings.postgres or embedded.postgres(self.settings.data_dir)
+        settings: PostgresSettings = embedded.POSTGRES.find(self.settings)
+        return settings
 
     @property
     def s3(self) -> S3Settings:
         """The S3 server: the environment's, else the embedded one, started if it does not run."""
-        return self.settings.s3 or embedded.s3(self.settings.data_dir)
+        settings: S3Settings = embedded.S3.find(self.settings)
+        return settings

@@ -12,19 +12,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from jinja2 import Environment, StrictUndefined, TemplateError, Undefined
-from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from obs_assets import settings
 from obs_assets.alerts import AlertRule
 from obs_assets.audit.checks import ChecksConfig
+from obs_assets.delivery import kinds
+from obs_assets.delivery.kinds import AnyDestination, asset_name, type_names
 from obs_assets.destinations.base import DestinationConfig
-from obs_assets.destinations.postgres import PostgresConfig
-from obs_assets.destinations.s3 import S3Config
-from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.errors import ConfigurationError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
@@ -56,8 +55,6 @@ COMPONENT_TYPE = "obs_assets.components.ObservabilityPipeline"
 """``type`` of a pipeline file."""
 
 _LANDING = ("event_files", "landed_events")
-DEFAULT_ASSET_NAMES = {"postgres": "postgres_events", "s3": "s3_archive", "webhook": "webhook_alerts"}
-ORIGINAL_NAMES = {"postgresql": "postgres"}
 PROCESSORS = {"enricher": "enrich", "pii-redactor": "redact", "filter": "filter", "sampler": "sample"}
 SOURCES = ("event-stream",)
 
@@ -72,19 +69,6 @@ _REPLACED = {
 
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
-
-
-def _destination_type(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-    return ORIGINAL_NAMES.get(str(kind), str(kind))
-
-
-DestinationUnion = Annotated[
-    Annotated[PostgresConfig, Tag("postgres")]
-    | Annotated[S3Config, Tag("s3")]
-    | Annotated[WebhookConfig, Tag("webhook")],
-    Discriminator(_destination_type),
-]
 
 
 class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
@@ -131,7 +115,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     redact: RedactConfig = Field(RedactConfig(), examples=[{"mode": "hash"}])
     filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
     sample: SampleConfig | None = Field(None, examples=[{"success_rate": 0.1}])
-    destinations: tuple[DestinationUnion, ...] = Field((), examples=[[{"type": "postgres", "table_name": "events"}]])
+    destinations: tuple[AnyDestination, ...] = Field((), examples=[[{"type": "postgres", "table_name": "events"}]])
 
     @field_validator("start")
     @classmethod
@@ -207,11 +191,6 @@ def _block_json(block: BaseModel | None) -> Any:
     return block.model_dump(mode="json") if block else None
 
 
-def asset_name(destination: DestinationConfig) -> str:
-    """The name of a destination's asset: its own name, else its type's default."""
-    return destination.name or DEFAULT_ASSET_NAMES[_destination_type(destination)]
-
-
 class PipelineConfigBuilder:
     """Builds a `PipelineConfig` step by step, with the original's type names.
 
@@ -233,9 +212,13 @@ class PipelineConfigBuilder:
         return self
 
     def add_destination(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
-        """Add ``postgresql`` (or ``postgres``), ``s3`` or ``webhook``; several of one type need a name each."""
-        known = _known("destination", type, (*DEFAULT_ASSET_NAMES, *ORIGINAL_NAMES))
-        self._values["destinations"].append({"type": ORIGINAL_NAMES.get(known, known), **options})
+        """Add ``postgresql`` (or ``postgres``), ``s3``, ``webhook`` or another kind of `KINDS`.
+
+        Several of one type need a name each.
+        """
+        types = type_names()
+        kind = types[_known("destination", type, types)]
+        self._values["destinations"].append({"type": kind, **options})
         return self
 
     def build(self) -> PipelineConfig:
@@ -389,12 +372,13 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def _explain(details: Any) -> str:
-    path = [part for part in details["loc"] if part not in (*DEFAULT_ASSET_NAMES, "function-after")]
+    tags = (*type_names().values(), "function-after")
+    path = [part for part in details["loc"] if part not in tags]
     field = ".".join(str(part) for part in path)
     if details["type"] == "extra_forbidden":
         return f"{'.'.join(map(str, path[:-1])) or 'pipeline'}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{field}: type must be one of {', '.join(sorted(DEFAULT_ASSET_NAMES))}"
+        return f"{field}: type must be one of {', '.join(sorted({*type_names().values()}))}"
     problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
     return f"{field or 'pipeline'}: {problem}"
 
@@ -423,9 +407,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "redact": RedactConfig,
         "filter": FilterConfig,
         "sample": SampleConfig,
-        "postgres": PostgresConfig,
-        "s3": S3Config,
-        "webhook": WebhookConfig,
+        **{kind.name: kind.config for kind in kinds.KINDS},
         "rules": AlertRule,
         "patterns": CustomPattern,
         "lookups": Lookup,

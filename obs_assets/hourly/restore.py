@@ -1,36 +1,56 @@
 """An archived hour comes back as landed events of a pipeline, exactly once."""
 
-from obs_assets.destinations.s3 import S3Config, S3Destination
-from obs_assets.destinations.s3.encode import rows_of
+from dataclasses import dataclass
+from typing import Any
+
+from obs_assets.delivery.kinds import Kind, asset_name, kind_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import asset_name
 from obs_assets.hours import Hour
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.restored import land_archived
 from obs_assets.storage.frames import make_private_dir
 
 
-def archive_of(hourly: HourlyPipeline, name: str | None = None) -> S3Destination:
-    """A pipeline's archive: its only S3 destination, or the one of that name.
+@dataclass(frozen=True)
+class Archive:
+    """A destination that hours are restored from.
+
+    Attributes:
+        name: of its asset.
+        kind: its row in `KINDS`.
+        destination: reads the hours.
+    """
+
+    name: str
+    kind: Kind
+    destination: Any
+
+
+def archive_of(hourly: HourlyPipeline, name: str | None = None) -> Archive:
+    """The destination of that name; by default the pipeline's only archive.
+
+    Every destination that keeps events can be named.
 
     Raises:
-        ConfigurationError: there is none, or there are several and none was named.
+        ConfigurationError: there is none, or there are several archives and none was named.
     """
-    names = [asset_name(block) for block in hourly.config.destinations if isinstance(block, S3Config)]
-    if name is None and len(names) != 1:
+    blocks = [block for block in hourly.config.destinations if kind_of(block).keeps_events]
+    kinds = {asset_name(block): kind_of(block) for block in blocks}
+    archives = [known for known, kind in kinds.items() if kind.is_archive]
+    if name is not None and name not in kinds:
+        raise ConfigurationError(f"{name!r} keeps no events to restore; there are {', '.join(kinds)}")
+    if name is None and not archives:
+        raise ConfigurationError(f"pipeline {hourly.name!r} has no archive: name a destination with --archive")
+    if name is None and len(archives) > 1:
         raise ConfigurationError(
-            f"pipeline {hourly.name!r} has {len(names)} archives: say which with --archive ({', '.join(names)})"
-            if names
-            else f"pipeline {hourly.name!r} has no S3 destination"
+            f"pipeline {hourly.name!r} has {len(archives)} archives: say which with --archive ({', '.join(archives)})"
         )
-    destination = hourly.destination(name or names[0])
-    if not isinstance(destination, S3Destination):
-        raise ConfigurationError(f"{name!r} is no archive; there are {', '.join(names)}")
-    return destination
+    chosen = name or archives[0]
+    return Archive(chosen, kinds[chosen], hourly.destination(chosen))
 
 
-def restore(archive: S3Destination, hourly: HourlyPipeline, hour: Hour) -> LandingReport:
+def restore(archive: Archive, hourly: HourlyPipeline, hour: Hour) -> LandingReport:
     """Land an archived hour; what the hour holds already is not landed again.
 
     Raises:
@@ -40,6 +60,7 @@ def restore(archive: S3Destination, hourly: HourlyPipeline, hour: Hour) -> Landi
     """
     if hour < hourly.config.first_hour:
         raise ConfigurationError(f"{hour} is before the first hour of {hourly.name!r}: set start in its pipeline file")
-    with archive.archived(hour, make_private_dir(hourly.store.temp_dir)) as objects:
-        named = ((f"{archive.place.url}/{archived.key}", archived.path) for archived in objects)
-        return land_archived(hourly.log, hour, named, rows_of, time_path=hourly.config.source.time_path)
+    folder = make_private_dir(hourly.store.temp_dir)
+    with archive.kind.stored(archive.name, archive.destination, hour, folder) as stored:
+        parts = ((part.url, part.rows) for part in stored)
+        return land_archived(hourly.log, hour, parts, time_path=hourly.config.source.time_path)

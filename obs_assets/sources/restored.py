@@ -22,25 +22,24 @@ from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
 from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text
 from obs_assets.storage.frames import connect, sync_file, write_parquet
 
-Rows = Callable[[duckdb.DuckDBPyConnection, Path], Frame]
+Rows = Callable[[duckdb.DuckDBPyConnection], Frame]
 
 
 def land_archived(
     log: LandingLog,
     hour: Hour,
-    objects: Iterable[tuple[str, Path]],
-    rows_of: Rows,
+    parts: Iterable[tuple[str, Rows]],
     *,
     time_path: str | None = None,
     now: datetime | None = None,
 ) -> LandingReport:
-    """Land what the objects of an archived hour hold and the hour does not, as one pass: all of it or nothing.
+    """Land the rows of an archived hour that have not landed, as one pass: all of them or none.
 
     Args:
         log: where it is landed.
         hour: which hour.
-        objects: the URL of each object, and its file.
-        rows_of: reads such a file: ``row_uid``, ``event``, and ``length``, the bytes that the row took there.
+        parts: the URL of each part of the hour, and a function that reads it: ``row_uid``, ``event``,
+            and ``length``, the bytes that the row took there.
         time_path: where the pipeline looks for an event's time first.
         now: the landing time; the clock by default.
 
@@ -57,10 +56,10 @@ def land_archived(
         with connect(log.temp_dir, memory_limit="512MB") as connection:
             _note_row_uids(connection, log.chunk_paths(landed.hour(hour)))
             chunks, rows = [], 0
-            for part, (key, path) in enumerate(objects):
+            for number_of_part, (key, rows_of) in enumerate(parts):
                 crash_point("landing.before_chunk")
-                chunk = folder / f"{hour.stamp}-{part}.parquet"
-                fresh = _fresh(connection, rows_of(connection, path), key, hour, began_at, paths)
+                chunk = folder / f"{hour.stamp}-{number_of_part}.parquet"
+                fresh = _fresh(connection, rows_of(connection), key, hour, began_at, paths)
                 write_parquet(fresh.project(", ".join(LANDED_SCHEMA.names)), chunk)
                 written = connection.read_parquet(str(chunk)).aggregate("count(*), count(row_uid)").fetchall()[0]
                 if written[0] != written[1]:

@@ -543,7 +543,7 @@ def test_what_a_destination_let_expire_stays_away(
     kept = replace(deployment, config=config)
     harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour())
     kept.hourly.land(now=CLOSED)
-    (table,) = kept.hourly.tables()
+    (table,) = kept.hourly.tables().values()
 
     Clock.moment = HOUR.end + timedelta(days=2, microseconds=-1)
     assert table.upkeep.drop_expired(Clock.moment) == []

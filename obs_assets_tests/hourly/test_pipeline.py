@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from obs_assets.delivery.kinds import asset_name
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly import pipeline, pipeline_files
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig, asset_name
+from obs_assets.hourly.pipeline import STAGES, PipelineConfig
 
 
 def write(tmp_path: Path, attributes: str) -> Path:

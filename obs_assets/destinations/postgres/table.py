@@ -6,9 +6,11 @@ from typing import LiteralString
 import tenacity
 from psycopg import errors, sql
 
+from obs_assets.destinations.base import Column, Page
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
+from obs_assets.events import MEANINGS
 from obs_assets.storage.postgres import LEDGER, SCHEMA_LOCK, Connection, Migration, lock, migrate, one
 
 # Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
@@ -41,6 +43,16 @@ COLUMNS: dict[LiteralString, LiteralString] = {
     "hour": "TIMESTAMPTZ NOT NULL",
 }
 """The original's columns, in types that refuse no event, then ours."""
+
+_OWN_MEANINGS = {
+    "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
+    "event_type": "type or event_type, its first 500 characters; unknown where there is none",
+    "event_level": "level, severity, or status where it is a level; lower case; info where there is none",
+    "timestamp": "when it happened (event_time): the column that the table is partitioned by",
+    "data": "the whole event, redacted, as jsonb; every other column is computed from it",
+    "created_at": "when the row was written; a rebuilt hour that has not changed keeps it",
+    "hour": "the start of its hour, UTC: WHERE hour = … is a partition of this asset",
+}
 
 # The DELETE of an hour goes by timestamp; the constraint keeps rows that it would miss out of the table.
 _OF_ITS_HOUR: LiteralString = (
@@ -286,3 +298,12 @@ def _text(name: sql.Identifier) -> sql.Literal:
 
 def _unless_there(found: sql.Composed, create: sql.Composed) -> sql.Composed:
     return sql.SQL("DO $do$ BEGIN IF {} IS NULL THEN {}; END IF; END $do$").format(found, create)
+
+
+def table_page(config: PostgresConfig) -> Page:
+    """The table and its columns, for the catalogue."""
+    columns = []
+    for name, kind in COLUMNS.items():
+        meaning = _OWN_MEANINGS.get(name) or MEANINGS[name]
+        columns.append(Column(name, kind.split(" NOT NULL")[0].lower(), meaning))
+    return Page(f"{config.schema_name}.{config.table_name}", tuple(columns))

@@ -1,20 +1,21 @@
 """The archive as a destination: takes hours, holds hours, gives them back."""
 
 import contextlib
+import functools
 import hashlib
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from obs_assets.crash import crash_point
-from obs_assets.destinations.base import Delivery, Holding, Offer
+from obs_assets.destinations.base import Delivery, Holding, Offer, StoredPart
 from obs_assets.destinations.s3.bucket import Bucket, ColdError, LostRaceError
 from obs_assets.destinations.s3.config import LOCAL, S3Config, server_of
 from obs_assets.destinations.s3.encode import Packed, archived_event, pack, rows_of
@@ -38,15 +39,6 @@ if TYPE_CHECKING:
 
 
 MANIFEST_READERS = 8
-
-
-@dataclass(frozen=True)
-class ArchivedObject:
-    """An object of an hour as a file, its content checked against the manifest."""
-
-    key: str
-    path: Path
-    rows: int
 
 
 class S3Destination:
@@ -145,7 +137,7 @@ class S3Destination:
         return connection.table(name)
 
     @contextlib.contextmanager
-    def archived(self, hour: Hour, folder: Path) -> Iterator[Iterator[ArchivedObject]]:
+    def archived(self, hour: Hour, folder: Path) -> Iterator[Iterator[StoredPart]]:
         """The objects of a committed hour, fetched one at a time, each gone when the next is asked for.
 
         Raises:
@@ -157,7 +149,7 @@ class S3Destination:
                 raise PermanentError(f"{self.place.url} holds no hour {hour}: no {self.config.manifest_key(hour)}")
             yield self._fetch(held, Path(aside))
 
-    def _fetch(self, held: Manifest, folder: Path) -> Iterator[ArchivedObject]:
+    def _fetch(self, held: Manifest, folder: Path) -> Iterator[StoredPart]:
         for stored in held.objects:
             path = folder / stored.key.rpartition("/")[2]
             there = self._download(stored.key, path, held)
@@ -166,7 +158,8 @@ class S3Destination:
                     f"{self.place.url}/{stored.key} is {'not what its manifest says' if there else 'missing'}: "
                     f"nothing of {held.hour} was taken from it"
                 )
-            yield ArchivedObject(stored.key, path, stored.rows)
+            read = functools.partial(rows_of, path=path)
+            yield StoredPart(f"{self.place.url}/{stored.key}", read)
             path.unlink()
 
     def _download(self, key: str, path: Path, held: Manifest | None) -> bool:

@@ -15,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from zlib_ng import zlib_ng
 
+from obs_assets.destinations.base import Column, Page
 from obs_assets.destinations.s3.config import MIB, S3Config
-from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, quote
+from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, Frame, append_fields, quote
 from obs_assets.hours import Hour
 
 BATCH_ROWS = 2048
@@ -111,6 +113,27 @@ def pack(frame: Frame, hour: Hour, config: S3Config) -> Generator[Packed, None, 
         yield from _pack_parquet(frame, config)
     else:
         yield from _pack_lines(line_of(frame, hour), config)
+
+
+def packed_size(frame: Frame, hour: Hour, config: S3Config) -> int:
+    """Bytes of the objects that an hour would be packed into."""
+    size = 0
+    with closing(pack(frame, hour, config)) as objects:
+        for packed in objects:
+            with packed.file:
+                size += packed.size_bytes
+    return size
+
+
+def archive_page(config: S3Config) -> Page:
+    """Fields of a line of the archive, for the catalogue; a Parquet object says its columns itself."""
+    if config.format != "jsonl":
+        return Page()
+    own = Column("…", "any", "the event's own fields, redacted, as they were written")
+    uid = Column("_obs.row_uid", "string", MEANINGS["row_uid"])
+    weight = Column("_obs.weight", "float", MEANINGS["weight"])
+    of_hour = Column("_obs.hour", "string", "its hour, as Dagster's partition key")
+    return Page(columns=(own, uid, weight, of_hour))
 
 
 class _Sink:

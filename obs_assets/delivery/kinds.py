@@ -1,0 +1,267 @@
+"""Kinds of destination, one row each.
+
+A row says all that the rest of the package asks of a kind: how its configuration reads, how its
+asset is called and shown, which server it needs, how it is made and which abilities it has. To add
+a kind, write its module below ``destinations/`` and add a row to `KINDS`. No other code compares
+the type of a destination.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import duckdb
+from pydantic import Discriminator, GetCoreSchemaHandler, Tag
+from pydantic_core import CoreSchema
+
+from obs_assets import embedded
+from obs_assets.alerts.rules import with_rule
+from obs_assets.delivery.outbox import WebhookAlerts
+from obs_assets.destinations.base import Destination, DestinationConfig, Offer, Page, StoredPart
+from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
+from obs_assets.destinations.postgres.table import table_page
+from obs_assets.destinations.s3 import S3Config, S3Destination
+from obs_assets.destinations.s3.encode import archive_page, packed_size
+from obs_assets.destinations.webhook import WebhookConfig
+from obs_assets.embedded import EmbeddedServer
+from obs_assets.errors import PermanentError
+from obs_assets.events import Frame
+from obs_assets.hours import Hour
+from obs_assets.settings import Settings
+
+Size = tuple[int, int]
+"""Rows and bytes."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a destination is made from.
+
+    Attributes:
+        config: the block of the pipeline file, an instance of the kind's config class.
+        server: how the kind's server is reached; None for a kind or a block that needs no server.
+        settings: of the machine.
+        ledger_name: name of the destination in ledgers that several pipelines share.
+        client: reaches the server instead of a client of the destination's own; from a Dagster
+            resource.
+    """
+
+    config: Any
+    server: Any
+    settings: Settings
+    ledger_name: str
+    client: Any = None
+
+
+def whole_events(config: DestinationConfig, offer: Offer) -> Size:
+    """Rows of an offer, and the bytes of their events in UTF-8."""
+    del config
+    return _size(offer.frame)
+
+
+def _size(frame: Frame) -> Size:
+    rows, size = frame.aggregate("count(*), coalesce(sum(strlen(event)), 0)").fetchall()[0]
+    return int(rows), int(size)
+
+
+@contextmanager
+def read_back_whole(name: str, destination: Destination, hour: Hour, folder: Path) -> Iterator[Iterator[StoredPart]]:
+    """The hour as one part, as the destination reads it back.
+
+    Raises:
+        PermanentError: the destination does not hold the hour.
+    """
+    del folder
+    if destination.holding(hour) is None:
+        raise PermanentError(f"{name} holds no hour {hour}: nothing can be restored from it")
+
+    def rows(connection: duckdb.DuckDBPyConnection) -> Frame:
+        found = destination.read_back(connection, hour)
+        return found.project("row_uid, event, strlen(event) AS length")
+
+    yield iter([StoredPart(f"{name}/{hour.key}", rows)])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of destination.
+
+    Attributes:
+        name: value of ``type:`` in a pipeline file, for example ``postgres``.
+        config: class of the options.
+        asset_name: name of the asset of a block without a name.
+        description: one sentence on the asset's page.
+        make: makes the destination.
+        aliases: other values of ``type:`` that mean this kind.
+        dagster_kinds: tags on the asset in the UI.
+        server: the server that it needs; the embedded one where the environment names none.
+        needs_server: whether a block of this kind uses the server.
+        keeps_events: holds single events and can be read back: ``obs scan`` looks at it,
+            ``obs verify`` compares events, ``obs restore`` takes hours from it.
+        takes_all: holds every event that it is offered.
+        takes_hours_by: ``replace``, an hour takes the place of the one before, or ``append``, new
+            events of an hour are added.
+        is_archive: hours are restored from it unless another destination is named.
+        alerts: judges alert rules and keeps dispatches, as `WebhookAlerts` does.
+        has_tables: keeps tables that ``obs postgres`` and the daily upkeep look after.
+        in_order: takes hours one after another, in their order.
+        streams: reads a large frame once, from its beginning to its end.
+        resource: prefix of the key of the Dagster resource that reaches the server; empty for none.
+        size: rows and bytes that it would hold of an offer, for ``obs diff``.
+        page: table and columns for the catalogue.
+        stored: the parts of an hour for ``obs restore``, fetched into a folder one at a time.
+    """
+
+    name: str
+    config: type[DestinationConfig]
+    asset_name: str
+    description: str
+    make: Callable[[Order], Destination]
+    aliases: tuple[str, ...] = ()
+    dagster_kinds: frozenset[str] = frozenset()
+    server: EmbeddedServer | None = None
+    needs_server: Callable[[Any], bool] = lambda _: True
+    keeps_events: bool = True
+    takes_all: bool = True
+    takes_hours_by: Literal["replace", "append"] = "replace"
+    is_archive: bool = False
+    alerts: bool = False
+    has_tables: bool = False
+    in_order: bool = False
+    streams: bool = False
+    resource: str = ""
+    size: Callable[[Any, Offer], Size] = whole_events
+    page: Callable[[Any], Page] = lambda _: Page()
+    stored: Callable[[str, Any, Hour, Path], AbstractContextManager[Iterator[StoredPart]]] = read_back_whole
+
+    def server_of(self, config: DestinationConfig) -> EmbeddedServer | None:
+        """The server that a block needs, or None."""
+        return self.server if self.needs_server(config) else None
+
+
+def _make_postgres(order: Order) -> Destination:
+    return PostgresDestination(order.config, order.server)
+
+
+def _make_s3(order: Order) -> Destination:
+    return S3Destination(order.config, order.server, order.client)
+
+
+def _make_webhook(order: Order) -> Destination:
+    return WebhookAlerts(order.ledger_name, order.config, order.server, order.settings.webhook)
+
+
+def _archived_size(config: S3Config, offer: Offer) -> Size:
+    return offer.rows, packed_size(offer.frame, offer.hour, config)
+
+
+def _matched_size(config: WebhookConfig, offer: Offer) -> Size:
+    return _size(with_rule(offer.frame, config.rules).filter("rule IS NOT NULL"))
+
+
+def _archived_parts(
+    name: str, destination: S3Destination, hour: Hour, folder: Path
+) -> AbstractContextManager[Iterator[StoredPart]]:
+    del name  # parts are named by the URLs of their objects
+    return destination.archived(hour, folder)
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        name="postgres",
+        aliases=("postgresql",),
+        config=PostgresConfig,
+        asset_name="postgres_events",
+        description=("The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row."),
+        dagster_kinds=frozenset({"postgres"}),
+        server=embedded.POSTGRES,
+        make=_make_postgres,
+        has_tables=True,
+        page=table_page,
+    ),
+    Kind(
+        name="s3",
+        config=S3Config,
+        asset_name="s3_archive",
+        description=("The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest."),
+        dagster_kinds=frozenset({"s3", "json"}),
+        server=embedded.S3,
+        needs_server=lambda config: not config.is_local,
+        make=_make_s3,
+        is_archive=True,
+        streams=True,
+        resource="s3",
+        size=_archived_size,
+        page=archive_page,
+        stored=_archived_parts,
+    ),
+    Kind(
+        name="webhook",
+        config=WebhookConfig,
+        asset_name="webhook_alerts",
+        description=(
+            "Events that match an alert rule, sent to a webhook in dispatches, each once and with a stable id."
+        ),
+        dagster_kinds=frozenset({"webhook"}),
+        server=embedded.POSTGRES,  # which holds the outbox
+        make=_make_webhook,
+        keeps_events=False,
+        takes_all=False,
+        takes_hours_by="append",
+        alerts=True,
+        in_order=True,
+        size=_matched_size,
+    ),
+)
+
+
+def kind_of(config: DestinationConfig) -> Kind:
+    """The row of a block.
+
+    Raises:
+        LookupError: the class of the block is in no row.
+    """
+    for kind in KINDS:
+        if isinstance(config, kind.config):
+            return kind
+    raise LookupError(f"no row of KINDS has the config class {type(config).__name__}")
+
+
+def type_names() -> dict[str, str]:
+    """Every value that ``type:`` may have → the name of its kind."""
+    return {name: kind.name for kind in KINDS for name in (kind.name, *kind.aliases)}
+
+
+def asset_name(config: DestinationConfig) -> str:
+    """The name of a destination's asset: its own name, else the default of its kind."""
+    return config.name or kind_of(config).asset_name
+
+
+def servers() -> list[EmbeddedServer]:
+    """The servers that kinds of destination need, each once."""
+    found = [kind.server for kind in KINDS if kind.server]
+    return list(dict.fromkeys(found))
+
+
+class _OfAnyKind:
+    """Makes pydantic read a destination as the config class that its ``type:`` names."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source
+        tagged: list[Any] = [Annotated[kind.config, Tag(kind.name)] for kind in KINDS]
+        union = functools.reduce(operator.or_, tagged)
+        return handler.generate_schema(Annotated[union, Discriminator(_type)])
+
+
+def _type(value: Any) -> str:
+    given = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
+    return type_names().get(str(given), str(given))
+
+
+AnyDestination = Annotated[DestinationConfig, _OfAnyKind]
+"""A destination's block in a pipeline's configuration; its class depends on ``type:``."""
