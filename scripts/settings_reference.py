@@ -21,6 +21,8 @@ from pydantic import BaseModel, SecretStr, create_model
 from pydantic.fields import FieldInfo
 
 from obs_assets.config import attribute_texts
+from obs_assets.delivery.kinds import KINDS
+from obs_assets.destinations.base import DestinationConfig
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.settings import VARIABLES
 
@@ -184,6 +186,8 @@ def _plain(text: str) -> str:
 
 def _type(annotation: Any) -> str:
     """A type in words, for example "list of text"."""
+    if annotation is DestinationConfig:
+        return _type(Union[tuple(kind.config for kind in KINDS)])  # noqa: UP007 - made at run time
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return _link(annotation)
     parts = [_type(part) for part in get_args(annotation) if part is not type(None)]
@@ -202,6 +206,8 @@ def _link(model: type[BaseModel]) -> str:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if annotation is DestinationConfig:
+        return [kind.config for kind in KINDS]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     found: list[type[BaseModel]] = []

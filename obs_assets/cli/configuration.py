@@ -11,7 +11,7 @@ from rich.text import Text
 
 from obs_assets import embedded
 from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
-from obs_assets.destinations.s3 import S3Config
+from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline_files import PipelineFile, find, list_files, open_all
@@ -110,9 +110,8 @@ def _check_destination(hourly: HourlyPipeline, name: str) -> str:
 def _sleeping_server(hourly: HourlyPipeline, name: str) -> str:
     """The embedded server that a destination needs, if that does not run; to ask the destination would start it."""
     config, machine = hourly.destination_config(name), hourly.settings
-    if isinstance(config, S3Config):
-        needed = "" if config.is_local or machine.s3 else "S3 server"
-    else:
-        needed = "" if machine.postgres else "PostgreSQL"
-    running = {server.name for server in embedded.status(machine.data_dir) if server.running}
-    return "" if needed in running else needed
+    server = kind_of(config).server_of(config)
+    if server is None or not server.is_embedded(machine):
+        return ""
+    (found,) = embedded.status(machine.data_dir, [server])
+    return "" if found.running else found.name
