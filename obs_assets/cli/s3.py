@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.errors import ConfigurationError
 from obs_assets.hours import parse_hours
 
 s3_app = typer.Typer(no_args_is_help=True, help="The archive: list it, bring hours back from it.")
@@ -19,9 +20,12 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List what the archive holds: bytes and key of each object."""
+    from obs_assets.destinations.s3 import S3Destination
     from obs_assets.hourly import restore as restoring
 
-    destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive)
+    destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive).destination
+    if not isinstance(destination, S3Destination):
+        raise ConfigurationError(f"{archive!r} keeps no objects: name an S3 destination with --archive")
     place = destination.place
     with place.session():
         sizes = place.sizes(prefix or destination.config.prefix)
