@@ -146,5 +146,5 @@ def test_commands_know_it(hourly: HourlyPipeline, pipeline_file: Path, monkeypat
 
 def test_a_mistake_in_its_block_is_explained(registered: None) -> None:
     """The message names the option and the nearest known one, as for any destination."""
-    with pytest.raises(pipeline.ConfigurationError, match=r"unknown option 'lable'; did you mean 'label'"):
-        pipeline.parse({"destinations": [{"type": "tape", "lable": "x"}]})
+    with pytest.raises(pipeline.ConfigurationError, match=r"unknown option 'labell'; did you mean 'label'"):
+        pipeline.parse({"destinations": [{"type": "tape", "labell": "x"}]})
