@@ -1,8 +1,11 @@
 """``obs validate`` and ``obs init``: is a pipeline file right, can its folder and servers be reached; a first file."""
 
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +17,9 @@ from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline_files import PipelineFile, find, list_files, open_all
+from obs_assets.hourly.pipeline_files import FILE_NAME, OWN_DIR, PipelineFile, find, list_files, open_all
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
 
 
@@ -30,6 +34,46 @@ class Finding:
 
     mark: str
     line: str
+
+
+@app.command("init")
+def init_pipeline(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it does not exist.")],
+    name: Annotated[str, typer.Option("--name", help="The name of the pipeline.")] = "events",
+) -> None:
+    """Write a first pipeline, DIR/pipelines/NAME/defs.yaml, or one more, and a README with the next commands."""
+    pipelines = folder.absolute() / OWN_DIR
+    others = list(pipelines.glob(f"*/{FILE_NAME}"))
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first")
+    prefix = f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; data lies below pipelines/{name}."
+    if not others:
+        prefix = '  asset_prefix: ""  # assets are called raw_events; of several pipelines one can be without a prefix'
+    values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
+    file, readme = pipelines / name / FILE_NAME, folder.absolute() / "README.md"
+    _write_new(file, "defs.yaml", values)
+    out.print(f"wrote {file}")
+    if not readme.exists():
+        _write_new(readme, "README.md", values)
+        out.print(f"wrote {readme}")
+    out.print(f"Next: cd {shlex.quote(str(folder))}; obs validate")
+
+
+def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
+    """Write a template's text into a file that is not there yet.
+
+    Raises:
+        ConfigurationError: the file is there; it stays as it is.
+    """
+    text = resources.files("obs_assets.cli").joinpath("templates", template).read_text(encoding="utf-8")
+    for name, value in values.items():
+        text = text.replace(name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} is there already; choose another --name, or change it by hand") from None
 
 
 @app.command()
