@@ -212,7 +212,7 @@ def _column(name: str) -> str:
         case "event_level":
             fields.append(f"CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END")
             return f"regexp_replace(lower({_first(fields)}), '^warn$', 'warning')"
-        case "error":  # false, 0, "" and null are "no error", as in the original
+        case "error":  # false, 0, "" and null are "no error"
             return _first(f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields)
         case "duration_ms":
             return f"try_cast({_first(fields)} AS BIGINT)"

@@ -14,3 +14,12 @@ def test_every_test_that_the_list_of_faults_names_is_there() -> None:
         if f"def {named[1]}(" not in (ROOT / "obs_assets_tests" / path).read_text():
             missing.append("::".join((path, named[1])))
     assert missing == []
+
+
+def test_documents_and_docstrings_name_nothing_that_a_newcomer_does_not_know() -> None:
+    """No page and no docstring compares with "the original"; the copy of a file has one, which is another matter."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    code = [path for path in (ROOT / "obs_assets").rglob("*.py") if path.parent.name != "sources"]
+    about_copies = {ROOT / "docs" / "landing.md"}
+    named = [path for path in {*pages, *code} - about_copies if re.search(r"\b[Tt]he original\b", path.read_text())]
+    assert named == []

@@ -24,7 +24,7 @@ _COUNTS = (
     "total_retries",
     "total_rate_limited",
 )
-"""The original's names; requests include the repeated ones."""
+"""Names of the counts; requests include the repeated ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Drain:
         destination: whose dispatches.
         config: of the receiver, its url set.
         means: what it takes to send.
-        counts: of this drain, under the original's names.
+        counts: of this drain, by name.
     """
 
     connection: Connection

@@ -231,7 +231,7 @@ class WebhookAlerts:
             now: dispatches to be tried until then are due.
 
         Returns:
-            the original's counts, of this drain, and how many dispatches are now ``pending``, ``failed``, ``unsent``.
+            the counts of this drain, and how many dispatches are now ``pending``, ``failed``, ``unsent``.
         """
         counts: Counter[str] = Counter()
         with self._session() as connection:

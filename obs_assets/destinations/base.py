@@ -74,7 +74,7 @@ class Delivery:
     """What became of an offer: ``offered = written + already_there + sum(refused.values())``.
 
     Attributes:
-        stats: figures for the UI, by the original's names where it had them.
+        stats: figures for the UI, by name.
         tables: title → what the UI lists under it.
     """
 

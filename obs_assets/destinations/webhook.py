@@ -139,7 +139,7 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_of_the_original(cls, values: Any) -> Any:
+    def _older_names(cls, values: Any) -> Any:
         for name in _REFUSED_NAMES.keys() & (values if isinstance(values, Mapping) else {}):
             raise ValueError(_REFUSED_NAMES[name])
         if not isinstance(values, Mapping) or values.get("receiver", "generic") == "generic":
@@ -243,7 +243,7 @@ def _needed(config: WebhookConfig, option: str) -> str:
 
 
 def signatures(config: WebhookConfig, webhook_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers that let a receiver know the sender: the original's, and those of https://www.standardwebhooks.com.
+    """The headers that let a receiver know the sender: X-… headers, and those of https://www.standardwebhooks.com.
 
     Args:
         config: without a secret only ``webhook-id`` and ``webhook-timestamp`` are given.

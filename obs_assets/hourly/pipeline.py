@@ -192,7 +192,7 @@ def _block_json(block: BaseModel | None) -> Any:
 
 
 class PipelineConfigBuilder:
-    """Builds a `PipelineConfig` step by step, with the original's type names.
+    """Builds a `PipelineConfig` step by step.
 
     >>> PipelineConfig.builder().add_source("event-stream", events_dir="events").build().source.type
     'event-stream'
@@ -201,7 +201,7 @@ class PipelineConfigBuilder:
     def __init__(self) -> None:
         self._values: dict[str, Any] = {"destinations": []}
 
-    def add_source(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002 (the original's word)
+    def add_source(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002 (the word of the API)
         """Set where events come from: ``event-stream``."""
         self._values["source"] = {"type": _known("source", type, SOURCES), **options}
         return self
@@ -237,7 +237,7 @@ def _known(what: str, given: str, names: Iterable[str]) -> str:
 
 
 def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
-    """Check values and make a configuration of them; ``from_json`` of the original.
+    """Check values and make a configuration of them.
 
     Raises:
         ConfigurationError: names the field, and the nearest known one where an option is unknown.

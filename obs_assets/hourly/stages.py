@@ -204,7 +204,7 @@ class Stages:
         ]
 
     def _landed(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true") -> Frame:
-        """Landed lines in order, each event with ``_source`` and ``_event_file``, as the original's source adds."""
+        """Landed lines in order, each event with ``_source`` and ``_event_file``."""
         lines = connection.read_parquet(list(chunks)) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
         lines = lines.filter(where)
         kind = self.config.source.type

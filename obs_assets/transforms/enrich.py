@@ -46,8 +46,8 @@ class Price(BaseModel, frozen=True, extra="forbid"):
     output_usd_per_million: Usd = Field(examples=[15.0], json_schema_extra={"unit": "USD"})
 
 
-ORIGINAL_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
-"""What the original takes, whatever the model."""
+DEFAULT_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
+"""The price of a model that the configuration does not name."""
 
 
 class EnrichConfig(Block, frozen=True):
@@ -82,7 +82,7 @@ class EnrichConfig(Block, frozen=True):
     collector_fields: Literal["nested", "flat"] = "nested"
     prices: Annotated[
         dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
-    ] = Field(default_factory=lambda: {ANY_MODEL: ORIGINAL_PRICE}, min_length=1)
+    ] = Field(default_factory=lambda: {ANY_MODEL: DEFAULT_PRICE}, min_length=1)
 
     static_fields: dict[FieldName, Json] = Field(default_factory=dict, examples=[{"region": "eu-central-1"}])
     lookups: tuple[Lookup, ...] = Field((), examples=[[{"table": "services.csv", "key": "service.name"}]])
@@ -144,8 +144,7 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
     ``negative_duration``. A token count is a whole number of at most 15 digits. One that is missing or null is 0; if
     both are, or one is anything else, there is no estimate. Amounts are exact: tokens × price ÷ 1,000,000.
 
-    Rules: the original's enricher and the project's notes on it (the landing process instead of the running one, no
-    ``enriched_at``, no memory and CPU, ``unknown`` for a model that is not named).
+    Nothing is added that another run would say differently: no ``enriched_at``, no memory and CPU.
 
     Args:
         connection: the frame's own.

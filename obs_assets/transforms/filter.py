@@ -97,8 +97,7 @@ def judge(connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterCon
     `EMPTY_KEYS` keys, not counting those that begin with ``_`` and `ENRICHED_KEYS`. But an event with an ``error``, or
     of one of `GRAVE_LEVELS`, is never of low value.
 
-    Rules: the original's filter; ours are the allowlist that drops, errors that stay, and types: `zombie_detected` says
-    something with nothing beside it. (The original kept it by chance: it counts the keys that its source added.)
+    An event that names a type is not empty: `zombie_detected` says something with nothing beside it.
 
     Args:
         connection: the frame's own.

@@ -29,7 +29,7 @@ Key = Literal["trace_id", "session_id", "event_id", "worker_id", "row_uid"]
 
 
 def _as_column(key: Any) -> Any:
-    """The original's name of a key as ours."""
+    """A key by its older name, as the name that it has now."""
     return "event_id" if key == "id" else key
 
 
@@ -134,7 +134,7 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
 
     Status and type are read in lower case, but ``type_rates`` exactly.
 
-    Rules: the original's sampler; ours are the draw by trace, the weight, and a status in any case.
+    The draw is by trace, each kept event has a weight, and a status counts in any case.
 
     Args:
         frame: lineage, promoted columns and ``event``; events that have a ``dropped_by`` keep it.

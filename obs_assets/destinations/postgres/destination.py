@@ -2,7 +2,7 @@
 
 ::
 
-    public.events                 the original's columns and more, partitioned by ``timestamp``
+    public.events                 the events, partitioned by ``timestamp``
     ├── events_d20251204          leaves, made on demand: see `leaves`
     public.events_hourly          statistics, so that nobody needs to scan events for them
     public.receipts               what each stage did with an hour: a view
@@ -69,7 +69,7 @@ class Health:
         leaves, rows: how many, the rows by the ledger.
         oldest, newest: hours in the ledger.
         connections, max_connections: of the server.
-        totals: over all time, by the original's names.
+        totals: over all time, by name.
     """
 
     version: str

@@ -42,7 +42,7 @@ COLUMNS: dict[LiteralString, LiteralString] = {
     "worker_id": "TEXT",
     "hour": "TIMESTAMPTZ NOT NULL",
 }
-"""The original's columns, in types that refuse no event, then ours."""
+"""Columns of the event, in types that refuse no event, then those of this package."""
 
 _OWN_MEANINGS = {
     "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
@@ -68,7 +68,7 @@ INDEXES: dict[LiteralString, LiteralString] = {
     "cost": "(timestamp DESC) INCLUDE (master_type, cost_usd) WHERE cost_usd IS NOT NULL",
     "data_gin": "USING gin (data jsonb_path_ops)",
 }
-"""Indexes ``idx_<table>_<name>``: they answer what the original's do, in less time and space, and find a trace; costs
+"""Indexes ``idx_<table>_<name>``: they answer the usual questions and find a trace; costs
 add up without a look at the events."""
 
 STATISTICS: dict[LiteralString, LiteralString] = {

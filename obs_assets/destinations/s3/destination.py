@@ -280,7 +280,7 @@ def _refuse_stale(held: Manifest | None, offer: Offer) -> None:
 
 
 def _delivery(config: S3Config, manifest: Manifest, uploaded: list[StoredObject], seconds: float) -> Delivery:
-    """What was done, with the original's statistics and what keeping the hour costs."""
+    """What was done, and what keeping the hour costs."""
     written, size = sum(stored.rows for stored in uploaded), sum(stored.bytes for stored in uploaded)
     sizes = [stored.bytes for stored in manifest.objects]
     text_bytes = sum(stored.uncompressed_bytes for stored in manifest.objects)
