@@ -569,7 +569,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events
         assert dev.stdout
         for line in dev.stdout:
             lines.append(line)
-            if "landed " in line:
+            if "  landed " in line:
                 break
         children = psutil.Process(dev.pid).children(recursive=True)
         dev.send_signal(signal.SIGINT)
@@ -579,7 +579,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events
     said = "".join(lines)
     assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
     assert f"the UI is ready: http://127.0.0.1:{port}" in said
-    assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 lines could not be read" in said
+    assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 dead letters" in said
     assert len(lines) < 20, said
     assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
@@ -67,9 +67,7 @@ def dev(
         typer.echo(f"  {name:<14} {value}")
     for problem in problems.values():
         _say(f"error: {problem}")
-    with _dagster(port, environment, log) as lines:
-        for hourly in pipelines.values():
-            threading.Thread(target=_watch, args=(hourly,), daemon=True).start()
+    with _dagster(port, environment, log) as lines, _watched(pipelines.values()):
         for line in lines:
             if said := condensed(line):
                 _say(said)
@@ -91,7 +89,7 @@ def landed_line(landing: LandingPass) -> str:
     """A landing pass as one line."""
     events = sum(hour.rows for hour in landing.hours.values())
     dead = sum(landing.dead_letters.values())
-    unread = f", {dead:,} lines could not be read (`obs dead-letters list`)" if dead else ""
+    unread = f", {dead:,} dead letters (`obs dead-letters list`)" if dead else ""
     return f"landed {events:,} events of {_counted_hours(sorted(landing.hours))}{unread}"
 
 
@@ -177,13 +175,26 @@ def _kept(lines: IO[str], log: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _watch(hourly: HourlyPipeline) -> None:
-    """Say what lands and what is built, for ever."""
+@contextlib.contextmanager
+def _watched(pipelines: Iterable[HourlyPipeline]) -> Iterator[None]:
+    """Say what lands and what is built meanwhile."""
+    ended = threading.Event()
+    watchers = [threading.Thread(target=_watch, args=(hourly, ended)) for hourly in pipelines]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for watcher in watchers:
+            watcher.join()
+
+
+def _watch(hourly: HourlyPipeline, ended: threading.Event) -> None:
     started = time.time()
     passes = _passes(hourly)
     built = _built(hourly, started)
-    while True:
-        time.sleep(POLL_S)
+    while not ended.wait(POLL_S):
         with contextlib.suppress(OSError, ObsError):  # a pass that was folded into another in this moment
             now = _passes(hourly)
             for path in sorted(now - passes):

@@ -38,7 +38,7 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     if not passes:
         out.print("nothing is new in the event files")
     if dead:
-        out.print(f"{dead:,} lines could not be read: see `obs dead-letters list`", highlight=False)
+        out.print(f"{dead:,} dead letters: see `obs dead-letters list`", highlight=False)
 
 
 @app.command()
