@@ -148,6 +148,7 @@ def _say_what_next(console: Console, data_dir: Path, *, keep: bool) -> None:
     if keep:
         for server in embedded.status(data_dir):
             console.print(f"{server.name} runs at {server.address}", highlight=False)
+        console.print(f"Ask with psql:          [bold]{here} .venv/bin/obs psql[/]", highlight=False, soft_wrap=True)
         console.print(f"Stop the servers:       [bold]{here} .venv/bin/obs down[/]", highlight=False, soft_wrap=True)
     console.print(f"See it in Dagster's UI: [bold]{here} make dev[/]", highlight=False, soft_wrap=True)
 
