@@ -113,6 +113,8 @@ class Kind:
         resource: prefix of the key of the Dagster resource that reaches the server; empty for none.
         size: rows and bytes that it would hold of an offer, for ``obs diff``.
         page: table and columns for the catalogue.
+        place: where a block keeps its hours, in words. Two blocks with one place would replace each
+            other's hours, and are refused. Empty: there is no such place.
         stored: the parts of an hour for ``obs restore``, fetched into a folder one at a time.
     """
 
@@ -136,6 +138,7 @@ class Kind:
     resource: str = ""
     size: Callable[[Any, Offer], Size] = whole_events
     page: Callable[[Any], Page] = lambda _: Page()
+    place: Callable[[Any], str] = lambda _: ""
     stored: Callable[[str, Any, Hour, Path], AbstractContextManager[Iterator[StoredPart]]] = read_back_whole
 
     def server_of(self, config: DestinationConfig) -> EmbeddedServer | None:
@@ -153,6 +156,15 @@ def _make_s3(order: Order) -> Destination:
 
 def _make_webhook(order: Order) -> Destination:
     return WebhookAlerts(order.ledger_name, order.config, order.server, order.settings.webhook)
+
+
+def _table_of(config: PostgresConfig) -> str:
+    server = " of ".join(str(part) for part in (config.database, config.host, config.port) if part)
+    return f"the table {config.schema_name}.{config.table_name}{f' in {server}' if server else ''}"
+
+
+def _prefix_of(config: S3Config) -> str:
+    return f"the prefix {config.prefix}{f' in {config.bucket}' if config.bucket else ''}"
 
 
 def _archived_size(config: S3Config, offer: Offer) -> Size:
@@ -182,6 +194,7 @@ KINDS: tuple[Kind, ...] = (
         make=_make_postgres,
         has_tables=True,
         page=table_page,
+        place=_table_of,
     ),
     Kind(
         name="s3",
@@ -197,6 +210,7 @@ KINDS: tuple[Kind, ...] = (
         resource="s3",
         size=_archived_size,
         page=archive_page,
+        place=_prefix_of,
         stored=_archived_parts,
     ),
     Kind(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from obs_assets import settings
+from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -139,12 +140,21 @@ def open_all(
         except ObsError as error:
             problems[file] = str(error)
             continue
-        owner = owners.setdefault(hourly.name, file)
-        if owner is file:
-            opened[file] = hourly
+        things = [f"the name or asset_prefix {hourly.name}", *_places(hourly)]
+        taken = [thing for thing in things if thing in owners or things.count(thing) > 1]
+        if taken:
+            owner = owners.get(taken[0], file)
+            problems[file] = f"{file.path}: {owner.path} has {taken[0]} already: give each one of its own"
         else:
-            problems[file] = f"{file.path}: {owner.path} has the same name or asset_prefix: give each one of its own"
+            opened[file] = hourly
+            owners.update(dict.fromkeys(things, file))
     return opened, problems
+
+
+def _places(hourly: HourlyPipeline) -> list[str]:
+    """Where the destinations keep their hours: a second pipeline there would replace them."""
+    places = [kind_of(block).place(block) for block in hourly.config.enabled_destinations]
+    return [place for place in places if place]
 
 
 def open_pipeline(name: str = "", env: Mapping[str, str] | None = None) -> HourlyPipeline:

@@ -341,7 +341,12 @@ def pipelines(tmp_path: Path) -> Path:
     for name in ("agents", "audit"):
         shutil.copytree(pipeline_files.PACKAGED_DIR / "agents", folder / name)
     audit = folder / "audit" / "defs.yaml"
-    audit.write_text(audit.read_text().replace('asset_prefix: ""', "asset_prefix: audit"))
+    for old, new in {
+        'asset_prefix: ""': "asset_prefix: audit",
+        "cortex-events": "audit",
+        ": events,": ": audit,",
+    }.items():
+        audit.write_text(audit.read_text().replace(old, new))
     return folder
 
 
@@ -364,7 +369,7 @@ def test_another_folder_is_another_pipeline(pipelines: Path) -> None:
         ("{sample: {success_rat: 1}}", "did you mean 'success_rate'?"),
         ("{owners: [no address]}", "no address"),
         ("[", "not YAML"),
-        ('{asset_prefix: ""}', "has the same name or asset_prefix"),
+        ('{asset_prefix: ""}', "has the name or asset_prefix pipeline already"),
     ],
 )
 def test_a_broken_pipeline_takes_no_other_down(

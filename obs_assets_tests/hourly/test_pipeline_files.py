@@ -108,8 +108,28 @@ def test_each_mistake_is_the_pipelines_own(here: Path) -> None:
     told = {file.name: problem for file, problem in problems.items()}
     assert "called 'my-shop'" in told["my-shop"]
     assert "'my_shop'" in told["my-shop"]
-    assert f"{pipelines}/first/defs.yaml has the same name" in told["pipeline"]
+    assert f"{pipelines}/first/defs.yaml has the name or asset_prefix pipeline already" in told["pipeline"]
     assert told["wrong"] == f"{wrong}:2: pipeline: unknown option 'filtr'; did you mean 'filter'?"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ("{type: postgres}", "{type: postgresql}", "the table public.events"),
+        ("{type: s3, prefix: a}", "{type: s3, prefix: a, name: more}", "the prefix a"),
+        ("{type: s3}", "{type: s3, prefix: other}", ""),
+        ("{type: postgres}", "{type: postgres, enabled: false}", ""),
+        ("{type: postgres, database: a}", "{type: postgres, database: b}", ""),
+        ("{type: webhook}", "{type: webhook}", ""),
+    ],
+)
+def test_two_pipelines_do_not_write_to_one_place(here: Path, first: str, second: str, taken: str) -> None:
+    """A folder that was copied to get a second pipeline would replace the hours of the first one."""
+    one = write_pipeline(here / "pipelines", "one", f"{{destinations: [{first}]}}")
+    two = write_pipeline(here / "pipelines", "two", f"{{destinations: [{second}]}}")
+    problems = list(open_all(list_files({}), {})[1].values())
+    expected = f"{two}: {one} has {taken} already: give each one of its own"
+    assert problems == ([expected] if taken else [])
 
 
 def test_read_hour_finds_the_same_pipelines(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
