@@ -1,7 +1,15 @@
-"""The life of alerts: measurements of hours, in event-time order, become the state of every alert after each hour.
+"""The life of alerts: measurements of hours, in the order of event time, give the state of each alert.
 
-A state is a function of the stored measurements alone, whatever the order in which hours were built: an hour that is
-built anew is folded again together with those after it.
+::
+
+             breached                 held for_hours
+    (none) ───────────▶ pending ──────────────────────▶ firing
+       ▲                   │                              │
+       └───── not breached ┘                              │
+       └──────────────────── calm for resolve_for_hours ──┘
+
+A state depends on the stored measurements alone, not on the order in which hours were built. When an
+hour is built again, that hour and the hours after it are folded again.
 """
 
 import hashlib
@@ -16,30 +24,32 @@ from obs_assets.alerts.evaluate import Evaluation, Group, Measurement, value_of
 from obs_assets.alerts.rules import ADDITIVE, KNOWN_HOURS, AlertRule
 from obs_assets.hours import Hour
 
+Status: TypeAlias = Literal["pending", "firing"]
+
 History: TypeAlias = Mapping[Hour, Evaluation]
-"""The hours that were evaluated. One that is not there is unknown, not empty."""
+"""Hour → its evaluation. An hour that is missing here is unknown, not empty."""
 
 
 @dataclass(frozen=True)
 class AlertState:
-    """One alert after one hour. An alert that neither fires nor is about to has no state.
+    """The state of an alert after an hour. An alert that neither fires nor is pending has no state.
 
     Attributes:
-        rule: its name.
-        definition: of the rule.
-        group: values of the rule's ``by``.
-        status: ``pending`` while it must hold for longer.
-        since: the first hour of the condition; together with rule and group the identity of an episode.
-        held_hours: consecutive hours that the condition held.
-        calm_hours: consecutive hours, the last included, that a firing alert was calm.
-        value: of the last hour that was judged.
-        minute: where in that hour the worst window begins.
+        rule: name of the rule.
+        definition: hash of the rule's condition, see `AlertRule.definition`.
+        group: values of the rule's ``by`` fields.
+        status: ``pending`` until the condition has held for the rule's ``for_hours``.
+        since: first hour in which the condition held; rule, group and this hour identify an episode.
+        held_hours: number of consecutive hours in which the condition held.
+        calm_hours: number of consecutive calm hours of a firing alert, the newest included.
+        value: measure of the newest judged hour, in the unit of the rule's ``measure``.
+        minute: minute of that hour (0 to 59) at which its worst window begins.
     """
 
     rule: str
     definition: str
     group: Group
-    status: Literal["pending", "firing"]
+    status: Status
     since: Hour
     held_hours: int
     calm_hours: int = 0
@@ -48,12 +58,19 @@ class AlertState:
 
 
 States: TypeAlias = Mapping[str, AlertState]
-"""Fingerprint → state."""
+"""Fingerprint of an alert → its state."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What an hour says of a group."""
+class Judgement:
+    """Whether an hour breaks a rule's condition for a group.
+
+    Attributes:
+        breached: the condition holds.
+        calm: the condition no longer holds, and the resolve threshold is passed too.
+        value: the measure, or None if nothing was measured.
+        minute: minute of the hour at which the worst window begins.
+    """
 
     breached: bool
     calm: bool
@@ -62,30 +79,40 @@ class Verdict:
 
 
 def fingerprint(rule: str, group: Group) -> str:
-    """The identity of an alert: a hash of rule and group."""
+    """The identity of an alert: a hash of the rule's name and the group, 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps([rule, *group]).encode()).hexdigest()[:32]
 
 
 def fold(
-    rules: Sequence[AlertRule], history: History, before: States, first: Hour, closed_until: Hour
+    rules: Sequence[AlertRule],
+    history: History,
+    before: States,
+    first: Hour,
+    closed_until: Hour,
 ) -> Iterator[tuple[Hour, States]]:
     """The states after each evaluated hour from ``first`` on.
 
     Args:
-        rules: as they are now; states of other definitions are forgotten.
-        history: the hours from ``first`` on, and those before that the rules look back to.
+        rules: the present rules; states of other definitions are dropped.
+        history: the hours from ``first`` on, and the earlier hours that the rules look back to.
         before: the states after the last evaluated hour before ``first``.
-        closed_until: hours before it are closed. Of an open hour only an excess is believed: it can still calm nothing.
+        first: the first hour to fold.
+        closed_until: hours before it are closed. An open hour can breach a condition, but its low
+            counts mean nothing yet, so it never calms an alert.
     """
     known = {rule.definition: rule for rule in rules if rule.measures and rule.enabled}
     states = {key: state for key, state in before.items() if state.definition in known}
     for hour in sorted(hour for hour in history if hour >= first):
         after: dict[str, AlertState] = {}
         for definition, rule in known.items():
-            mine = {state.group: state for state in states.values() if state.definition == definition}
+            active = {
+                state.group: state for state in states.values() if state.definition == definition
+            }
             if definition in history[hour]:
-                mine = _step(rule, mine, judge(rule, history, hour, mine, closed=hour < closed_until), hour)
-            after.update({fingerprint(rule.name, group): state for group, state in mine.items()})
+                judgements = judge_hour(rule, history, hour, active, closed=hour < closed_until)
+                active = _next_states(rule, active, judgements, hour)
+            for group, state in active.items():
+                after[fingerprint(rule.name, group)] = state
         states = after
         yield hour, states
 
@@ -99,17 +126,17 @@ def refold(
     closed_until: Hour,
     reach: Hour,
 ) -> Iterator[tuple[Hour, States]]:
-    """Fold from a changed hour on, up to the first hour after which nothing can differ from what is stored.
+    """Fold from a changed hour on, until the states equal the stored states again.
 
     Args:
-        rules: as they are now.
-        blocks: some consecutive hours at a time, from ``first`` on: the measurements of these and of the hours that
-            they look back to, and the states that an earlier fold found after these.
+        rules: the present rules.
+        blocks: consecutive hours, some at a time, from ``first`` on: their measurements with those of
+            the hours that they look back to, and the states that an earlier fold stored for them.
         before: the states after the last evaluated hour before ``first``.
-        first: the first hour that is folded.
+        first: the first hour to fold.
         closed_until: hours before it are closed.
-        reach: the last hour whose states may have changed although those before it did not: a new measurement is in
-            its window, it has closed, or it was folded by other rules.
+        reach: the last hour whose states can differ although the states before it are equal: a new
+            measurement is in its window, it has closed, or it was folded with other rules.
     """
     for history, stored in blocks:
         for hour, states in fold(rules, history, before, first, closed_until):
@@ -119,91 +146,150 @@ def refold(
             before, first = states, hour.next
 
 
-def judge(
-    rule: AlertRule, history: History, hour: Hour, active: Mapping[Group, AlertState], *, closed: bool
-) -> dict[Group, Verdict]:
-    """What an hour says of each group that is there, was there, or has an alert. No verdict: the hour says nothing."""
-    window = _back(hour, rule.window)
-    measured = [history[h][rule.definition].groups for h in window if _has(history, h, rule)]
-    groups: set[Group] = {group for groups in measured for group in groups} | set(active)
+def judge_hour(
+    rule: AlertRule,
+    history: History,
+    hour: Hour,
+    active: Mapping[Group, AlertState],
+    *,
+    closed: bool,
+) -> dict[Group, Judgement]:
+    """Judge each group that has events, had events, or has an alert.
+
+    A group without a judgement keeps its state: the hour says nothing about it.
+    """
+    window = _hours_back_from(hour, rule.window)
+    measured = [history[h][rule.definition].groups for h in window if _is_measured(history, h, rule)]
+    is_complete = len(measured) == rule.window
+    if rule.judges_silence and not (closed and is_complete):
+        return {}
+    groups = set(active).union(*measured)
     if not rule.by:
         groups.add(())
     elif rule.judges_silence:
-        for h in _back(window[-1].previous, KNOWN_HOURS):
-            groups |= set(history[h][rule.definition].groups) if _has(history, h, rule) else set()
-    whole = len(measured) == rule.window
-    if rule.judges_silence and not (closed and whole):
-        return {}
-    verdicts = {
-        group: _verdict(rule, history, hour, group, [g[group] for g in measured if group in g]) for group in groups
-    }
+        groups |= _groups_of_the_day_before(rule, history, window[-1])
+    judgements: dict[Group, Judgement] = {}
+    for group in groups:
+        found = [by_group[group] for by_group in measured if group in by_group]
+        judgements[group] = _judge_group(rule, history, hour, group, found)
     if not closed:
-        return {group: verdict for group, verdict in verdicts.items() if verdict.breached}
-    return verdicts
+        return {group: one for group, one in judgements.items() if one.breached}
+    return judgements
 
 
-def _verdict(rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]) -> Verdict:
+def _groups_of_the_day_before(rule: AlertRule, history: History, oldest: Hour) -> set[Group]:
+    """Groups with events in the `KNOWN_HOURS` hours before ``oldest``: their silence can fire."""
+    groups: set[Group] = set()
+    for hour in _hours_back_from(oldest.previous, KNOWN_HOURS):
+        if _is_measured(history, hour, rule):
+            groups |= set(history[hour][rule.definition].groups)
+    return groups
+
+
+def _judge_group(
+    rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]
+) -> Judgement:
+    """Compare the sum of a group's measurements in the window with the rule's thresholds."""
     total = reduce(add, found, Measurement())
     value = value_of(total, rule, rule.window)
     if rule.against_hours and value is not None:
-        value = _change(rule, history, hour, group, value)
-    few = rule.measure not in ADDITIVE or rule.against_hours
-    if value is None or (few and total.events < rule.at_least):
-        return Verdict(breached=False, calm=True, value=value, minute=total.peak_minute)
+        value = _times_the_mean_before(rule, history, hour, group, value)
+    needs_events = rule.measure not in ADDITIVE or rule.against_hours
+    if value is None or (needs_events and total.events < rule.at_least):
+        return Judgement(breached=False, calm=True, value=value, minute=total.peak_minute)
+    breached = _is_breached(rule, value)
+    calm = not breached and _is_resolved(rule, value)
+    return Judgement(breached, calm, value, total.peak_minute)
+
+
+def _is_breached(rule: AlertRule, value: float) -> bool:
     if rule.above is not None:
-        limit = rule.above if rule.resolve_below is None else rule.resolve_below
-        breached, calm = value > rule.above, value < limit if rule.resolve_below is not None else value <= limit
-    else:
-        below = 1.0 if rule.below is None else rule.below
-        breached = value < below
-        calm = value > rule.resolve_above if rule.resolve_above is not None else not breached
-    return Verdict(breached, calm and not breached, value, total.peak_minute)
+        return value > rule.above
+    # An absence rule has no `below`: it fires when no event matched.
+    limit = 1.0 if rule.below is None else rule.below
+    return value < limit
 
 
-def _change(rule: AlertRule, history: History, hour: Hour, group: Group, value: float) -> float | None:
-    """How many times the mean of the hours before; None where there was nothing to compare with."""
-    earlier = _back(_back(hour, rule.window)[-1].previous, rule.against_hours or 0)
-    known = [history[h][rule.definition].groups for h in earlier if _has(history, h, rule)]
+def _is_resolved(rule: AlertRule, value: float) -> bool:
+    if rule.resolve_below is not None:
+        return value < rule.resolve_below
+    if rule.resolve_above is not None:
+        return value > rule.resolve_above
+    return True
+
+
+def _times_the_mean_before(
+    rule: AlertRule, history: History, hour: Hour, group: Group, value: float
+) -> float | None:
+    """The value divided by the mean of the ``against_hours`` before; None without such hours."""
+    oldest = _hours_back_from(hour, rule.window)[-1]
+    earlier = _hours_back_from(oldest.previous, rule.against_hours or 0)
+    known = [history[h][rule.definition].groups for h in earlier if _is_measured(history, h, rule)]
+    if not known:
+        return None
     base = reduce(add, [groups[group] for groups in known if group in groups], Measurement())
-    mean = value_of(base, rule, len(known)) if known else None
+    mean = value_of(base, rule, len(known))
     if mean is not None and rule.measure in ADDITIVE - {"rate_per_minute"}:
         mean = mean * rule.window / len(known)
     return value / mean if mean else None
 
 
-def _step(
-    rule: AlertRule, before: Mapping[Group, AlertState], verdicts: Mapping[Group, Verdict], hour: Hour
+def _next_states(
+    rule: AlertRule,
+    before: Mapping[Group, AlertState],
+    judgements: Mapping[Group, Judgement],
+    hour: Hour,
 ) -> dict[Group, AlertState]:
-    after = {group: state for group, state in before.items() if group not in verdicts}
-    for group, verdict in verdicts.items():
-        state = _next(rule, group, before.get(group), verdict, hour)
+    after = {group: state for group, state in before.items() if group not in judgements}
+    for group, judgement in judgements.items():
+        state = _next_state(rule, group, before.get(group), judgement, hour)
         if state is not None:
             after[group] = state
     return after
 
 
-def _next(rule: AlertRule, group: Group, state: AlertState | None, verdict: Verdict, hour: Hour) -> AlertState | None:
+def _next_state(
+    rule: AlertRule, group: Group, state: AlertState | None, judgement: Judgement, hour: Hour
+) -> AlertState | None:
+    """The state of an alert after an hour; None when it resolved or never began."""
     if state is not None and state.status == "firing":
-        calm = state.calm_hours + 1 if verdict.calm else 0
-        held = state.held_hours + 1 if verdict.breached else state.held_hours
-        if calm >= rule.resolve_for_hours:
-            return None
-        return replace(state, calm_hours=calm, held_hours=held, value=verdict.value, minute=verdict.minute)
-    if not verdict.breached:
+        return _next_firing(rule, state, judgement)
+    if not judgement.breached:
         return None
-    held = state.held_hours + 1 if state else 1
-    since = state.since if state else hour
-    status: Literal["pending", "firing"] = "firing" if held >= rule.for_hours else "pending"
-    return AlertState(rule.name, rule.definition, group, status, since, held, 0, verdict.value, verdict.minute)
+    held_hours, since = (state.held_hours + 1, state.since) if state else (1, hour)
+    status: Status = "firing" if held_hours >= rule.for_hours else "pending"
+    return AlertState(
+        rule=rule.name,
+        definition=rule.definition,
+        group=group,
+        status=status,
+        since=since,
+        held_hours=held_hours,
+        value=judgement.value,
+        minute=judgement.minute,
+    )
 
 
-def _back(hour: Hour, hours: int) -> list[Hour]:
-    """``hour`` and those before it, so many in all, latest first."""
+def _next_firing(rule: AlertRule, state: AlertState, judgement: Judgement) -> AlertState | None:
+    calm_hours = state.calm_hours + 1 if judgement.calm else 0
+    if calm_hours >= rule.resolve_for_hours:
+        return None
+    return replace(
+        state,
+        calm_hours=calm_hours,
+        held_hours=state.held_hours + judgement.breached,
+        value=judgement.value,
+        minute=judgement.minute,
+    )
+
+
+def _hours_back_from(hour: Hour, number: int) -> list[Hour]:
+    """``hour`` and the hours before it, latest first; ``number`` hours in all, at least 1."""
     found = [hour]
-    while len(found) < hours:
+    while len(found) < number:
         found.append(found[-1].previous)
     return found
 
 
-def _has(history: History, hour: Hour, rule: AlertRule) -> bool:
+def _is_measured(history: History, hour: Hour, rule: AlertRule) -> bool:
     return hour in history and rule.definition in history[hour]

@@ -1,4 +1,7 @@
-"""What to tell now: states, compared with what was told before. Decides once, and never takes anything back."""
+"""Which messages to send now: states compared with the notices that were sent before.
+
+A notice is decided once and never taken back.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,17 +19,19 @@ Kind = Literal["firing", "resolved"]
 
 @dataclass(frozen=True)
 class Notice:
-    """That one alert fires, or has resolved, in one hour.
+    """An alert fires, or has resolved, in an hour.
 
     Attributes:
-        fingerprint: of the alert.
-        rule: its name.
-        group: values of the rule's ``by``.
-        hour: that it is about.
-        since: the first hour of the episode.
-        sent: whether somebody is told; else it is only recorded, because the hour is old or nobody is there.
-        value: what was measured.
-        minute: where in the hour the worst window begins.
+        fingerprint: identity of the alert.
+        rule: name of the rule.
+        group: values of the rule's ``by`` fields.
+        kind: ``firing`` or ``resolved``.
+        hour: the hour that the notice is about.
+        since: first hour of the episode.
+        sent: whether a message is sent. Otherwise the notice is only recorded: the hour is old, or the
+            webhook has no address.
+        value: measure of the hour, in the unit of the rule's ``measure``.
+        minute: minute of the hour (0 to 59) at which the worst window begins.
     """
 
     fingerprint: str
@@ -42,7 +47,12 @@ class Notice:
 
 @dataclass(frozen=True)
 class Decision:
-    """Notices of a fold, and how many firing hours were silent, by why."""
+    """The notices that a fold causes.
+
+    Attributes:
+        notices: new notices, firing alerts first.
+        suppressed: number of firing hours without a notice, because of a cooldown.
+    """
 
     notices: list[Notice] = field(default_factory=list)
     suppressed: int = 0
@@ -51,97 +61,146 @@ class Decision:
 def decide(
     rules: Sequence[AlertRule],
     folded: Sequence[tuple[Hour, States]],
-    told: Iterable[Notice],
+    earlier: Iterable[Notice],
     is_muted: Callable[[Hour], bool],
     beyond: Sequence[tuple[Hour, States]] = (),
 ) -> Decision:
-    """Which of the folded hours' alerts are told.
+    """Decide which alerts of the folded hours get a notice.
 
-    A firing alert is told unless it was told within its cooldown, before or after, or later in the same episode: a
-    rebuilt hour does not repeat what is known. An alert that was told and no longer fires after the last hour is
-    resolved.
+    A firing alert gets a notice unless it had one within its cooldown, before or after, or later in the
+    same episode: a rebuilt hour repeats nothing. An announced alert that no longer fires after the last
+    hour is resolved.
 
     Args:
-        rules: as they are now.
-        folded: states after each hour, in order.
-        told: earlier notices that may matter: those not older than the longest cooldown, and those of alerts that were
-            told and not resolved.
+        rules: the present rules.
+        folded: the states after each hour, in order.
+        earlier: earlier notices that matter: those within the longest cooldown, and those of alerts that
+            were announced and not resolved.
         is_muted: whether notices of an hour are only recorded.
-        beyond: states after later hours, in order, which the fold had no need to reach: those that notices are about,
-            and the last of all.
+        beyond: the states after later hours, in order, that were not folded again: the hours of notices,
+            and the last hour of all.
     """
     named = {rule.name: rule for rule in rules}
-    earlier: dict[str, list[Notice]] = {}
-    for notice in told:
-        earlier.setdefault(notice.fingerprint, []).append(notice)
-    episodes = {(key, hour): state.since for hour, states in (*folded, *beyond) for key, state in states.items()}
+    known: dict[str, list[Notice]] = {}
+    for notice in earlier:
+        known.setdefault(notice.fingerprint, []).append(notice)
+    episodes = _episodes((*folded, *beyond))
     notices: list[Notice] = []
     suppressed = 0
     for hour, states in folded:
-        for key, state in states.items():
-            if state.status != "firing":
+        muted = is_muted(hour)
+        for key, state in _firing(states).items():
+            of_alert = known.setdefault(key, [])
+            if _is_announced(of_alert, hour):
                 continue
-            known = earlier.setdefault(key, [])
-            muted = is_muted(hour)
-            if any(notice.kind == "firing" and notice.hour == hour for notice in known):
-                continue
-            if _is_covered(known, hour, state, named[state.rule].cooldown_hours, episodes, muted=muted):
+            cooldown = timedelta(hours=max(named[state.rule].cooldown_hours, 1))
+            if _is_covered(of_alert, hour, state, cooldown, episodes, muted=muted):
                 suppressed += 1
                 continue
-            notice = _notice(key, state, hour, sent=not muted)
-            known.append(notice)
+            notice = _firing_notice(key, state, hour, sent=not muted)
+            of_alert.append(notice)
             notices.append(notice)
     if folded:
-        head, states = (*folded, *beyond)[-1]
-        notices += _resolved(head, states, earlier, is_muted)
+        last_hour, states = (*folded, *beyond)[-1]
+        notices += _resolved_notices(last_hour, states, known, is_muted)
     return Decision(notices, suppressed)
 
 
+def _episodes(after: Iterable[tuple[Hour, States]]) -> dict[tuple[str, Hour], Hour]:
+    """(fingerprint, hour) → first hour of the episode that the alert is in."""
+    episodes: dict[tuple[str, Hour], Hour] = {}
+    for hour, states in after:
+        for key, state in states.items():
+            episodes[key, hour] = state.since
+    return episodes
+
+
+def _firing(states: States) -> States:
+    return {key: state for key, state in states.items() if state.status == "firing"}
+
+
+def _is_announced(notices: Sequence[Notice], hour: Hour) -> bool:
+    return any(notice.kind == "firing" and notice.hour == hour for notice in notices)
+
+
 def _is_covered(
-    known: Sequence[Notice],
+    notices: Sequence[Notice],
     hour: Hour,
     state: AlertState,
-    cooldown_hours: int,
+    cooldown: timedelta,
     episodes: Mapping[tuple[str, Hour], Hour],
     *,
     muted: bool,
 ) -> bool:
-    silence = timedelta(hours=max(cooldown_hours, 1))
-    for notice in known:
-        if notice.kind != "firing" or not (notice.sent or muted):
-            continue  # what was only recorded silences nothing that can be told
-        if abs(notice.hour.start - hour.start) < silence:
+    """Whether another notice of the alert makes a notice of this hour unnecessary."""
+    for notice in notices:
+        # A notice that was only recorded silences no notice that can be sent.
+        counts = notice.sent or muted
+        if notice.kind != "firing" or not counts:
+            continue
+        if abs(notice.hour.start - hour.start) < cooldown:
             return True
         if notice.hour > hour and episodes.get((notice.fingerprint, notice.hour)) == state.since:
             return True
     return False
 
 
-def _notice(key: str, state: AlertState, hour: Hour, *, sent: bool) -> Notice:
-    return Notice(key, state.rule, state.group, "firing", hour, state.since, sent, state.value, state.minute)
+def _firing_notice(key: str, state: AlertState, hour: Hour, *, sent: bool) -> Notice:
+    return Notice(
+        fingerprint=key,
+        rule=state.rule,
+        group=state.group,
+        kind="firing",
+        hour=hour,
+        since=state.since,
+        sent=sent,
+        value=state.value,
+        minute=state.minute,
+    )
 
 
-def _resolved(
-    head: Hour, states: States, earlier: Mapping[str, Sequence[Notice]], is_muted: Callable[[Hour], bool]
+def _resolved_notices(
+    last_hour: Hour,
+    states: States,
+    known: Mapping[str, Sequence[Notice]],
+    is_muted: Callable[[Hour], bool],
 ) -> list[Notice]:
-    """Notices of alerts that somebody believes to fire. Who was not told of an alert is not told of its end."""
+    """Notices of the alerts that were announced and no longer fire."""
+    still_firing = _firing(states)
     found: list[Notice] = []
-    for key, known in earlier.items():
-        state = states.get(key)
-        if state is not None and state.status == "firing":
-            continue
-        sent = [notice for notice in known if notice.sent]
-        for some, may_send in ((sent, True), (known, False)):
-            last = max(some, key=_order, default=None)
-            if last is None or last.kind == "resolved":
-                continue
-            hour = max(head, last.hour)
-            tells = may_send and not is_muted(hour)
-            if any(notice.kind == "resolved" and notice.hour == hour for notice in known):
-                break
-            found.append(Notice(key, last.rule, last.group, "resolved", hour, last.since, tells))
-            break
+    for key, notices in known.items():
+        if key not in still_firing:
+            found += _resolved_notice(key, last_hour, notices, is_muted)
     return found
+
+
+def _resolved_notice(
+    key: str, last_hour: Hour, notices: Sequence[Notice], is_muted: Callable[[Hour], bool]
+) -> list[Notice]:
+    """The notice that ends an alert, if one is due.
+
+    A message is sent only if a message said that the alert fires; otherwise the end is recorded.
+    """
+    sent = [notice for notice in notices if notice.sent]
+    for candidates, may_send in ((sent, True), (notices, False)):
+        last = max(candidates, key=_order, default=None)
+        if last is None or last.kind == "resolved":
+            continue
+        hour = max(last_hour, last.hour)
+        if any(notice.kind == "resolved" and notice.hour == hour for notice in notices):
+            return []
+        return [
+            Notice(
+                fingerprint=key,
+                rule=last.rule,
+                group=last.group,
+                kind="resolved",
+                hour=hour,
+                since=last.since,
+                sent=may_send and not is_muted(hour),
+            )
+        ]
+    return []
 
 
 def _order(notice: Notice) -> tuple[Hour, bool]:
@@ -150,7 +209,14 @@ def _order(notice: Notice) -> tuple[Hour, bool]:
 
 @dataclass(frozen=True)
 class Line:
-    """One group of a message."""
+    """A group in a message.
+
+    Attributes:
+        group: field → value.
+        fingerprint: identity of the group's alert.
+        value: measure of the group.
+        since: first hour of the episode, as Dagster's key.
+    """
 
     group: Mapping[str, str | None]
     fingerprint: str
@@ -160,13 +226,22 @@ class Line:
 
 @dataclass(frozen=True)
 class Message:
-    """What one dispatch says, for whoever takes it. All text in it is redacted, none of it is escaped.
+    """The content of a dispatch, independent of its receiver. All text is redacted, none is escaped.
 
     Attributes:
-        title: rule and status.
+        rule: name of the rule.
+        status: ``firing`` or ``resolved``.
+        severity: severity of the rule.
+        destination: name of the webhook destination.
+        hour: the hour that the message is about.
+        since: first hour of the oldest episode in the message.
+        summary: a line of text.
+        labels: labels of the rule.
+        measure: measure of the rule.
+        threshold: the rule's condition in words.
         lines: the groups, worst first.
-        more: groups that are not in ``lines``.
-        key: one for all messages of the same alert, for receivers that keep incidents.
+        more: number of groups that are not in ``lines``.
+        key: equal for all messages of the same alert, for receivers that keep incidents.
     """
 
     rule: str
@@ -185,33 +260,40 @@ class Message:
 
     @property
     def title(self) -> str:
-        """A headline."""
-        return f"{self.rule} {'has resolved' if self.status == 'resolved' else 'is firing'}"
+        """A headline: rule and status."""
+        ending = {"firing": "is firing", "resolved": "has resolved"}[self.status]
+        return f"{self.rule} {ending}"
 
 
-LINES = 100
-"""Groups in one message."""
+MAX_LINES = 100
+"""Largest number of groups in a message."""
 
 
 def bundle(rules: Sequence[AlertRule], notices: Sequence[Notice], *, each: bool) -> list[list[Notice]]:
-    """The notices that go into one message: of one rule, hour and kind, or each by itself. In order of hours."""
+    """Group notices into messages: those of the same rule, hour and kind together, in the order of hours.
+
+    Args:
+        rules: the present rules; ``grouping: group`` gives each notice of a rule its own message.
+        notices: the notices.
+        each: give each notice its own message, whatever the rules say.
+    """
     named = {rule.name: rule for rule in rules}
     bundles: dict[tuple[Any, ...], list[Notice]] = {}
     for notice in sorted(notices, key=lambda n: (*_order(n), n.rule, n.fingerprint)):
         rule = named.get(notice.rule)
         alone = each or (rule is not None and rule.grouping == "group")
         own = notice.fingerprint if alone else ""
-        bundles.setdefault((notice.hour, notice.kind, notice.rule, notice.sent, own), []).append(notice)
+        key = (notice.hour, notice.kind, notice.rule, notice.sent, own)
+        bundles.setdefault(key, []).append(notice)
     return list(bundles.values())
 
 
 def message(rules: Sequence[AlertRule], notices: Sequence[Notice], destination: str) -> Message:
-    """One message of a bundle."""
+    """The message of a bundle of notices."""
     first = notices[0]
-    rule = next((rule for rule in rules if rule.name == first.rule), None) or AlertRule(name=first.rule, above=0)
-    ordered = sorted(
-        notices, key=lambda n: (-(n.value or 0) if not rule.judges_silence else n.value or 0, n.fingerprint)
-    )
+    named = {rule.name: rule for rule in rules}
+    rule = named.get(first.rule) or AlertRule(name=first.rule, above=0)
+    ordered = sorted(notices, key=lambda notice: _worst_first(rule, notice))
     alone = len(notices) == 1 and (bool(first.group) or rule.grouping == "group")
     return Message(
         rule=first.rule,
@@ -224,28 +306,57 @@ def message(rules: Sequence[AlertRule], notices: Sequence[Notice], destination: 
         labels=dict(rule.labels),
         measure=rule.measure,
         threshold=threshold(rule),
-        lines=tuple(
-            Line(dict(zip(rule.by, n.group, strict=False)), n.fingerprint, n.value, n.since.key)
-            for n in ordered[:LINES]
-        ),
-        more=max(0, len(ordered) - LINES),
+        lines=tuple(_line(rule, notice) for notice in ordered[:MAX_LINES]),
+        more=max(0, len(ordered) - MAX_LINES),
         key=first.fingerprint if alone else fingerprint(first.rule, ()),
     )
 
 
+def _worst_first(rule: AlertRule, notice: Notice) -> tuple[float, str]:
+    value = notice.value or 0
+    return (value if rule.judges_silence else -value, notice.fingerprint)
+
+
+def _line(rule: AlertRule, notice: Notice) -> Line:
+    group = dict(zip(rule.by, notice.group, strict=False))
+    return Line(group, notice.fingerprint, notice.value, notice.since.key)
+
+
 def threshold(rule: AlertRule) -> str:
-    """The condition, in words."""
+    """The condition in words, for example ``above 3 times the 24 h before in 1 h``."""
     if rule.absent_hours:
         return f"none for {rule.absent_hours} h"
-    limit = f"above {rule.above:g}" if rule.above is not None else f"below {rule.below:g}"
+    limit = f"below {rule.below:g}" if rule.above is None else f"above {rule.above:g}"
     times = f" times the {rule.against_hours} h before" if rule.against_hours else ""
-    window = f" in {rule.window_minutes} min" if rule.window_minutes else f" in {rule.window_hours} h"
+    window = f" in {rule.window_hours} h"
+    if rule.window_minutes:
+        window = f" in {rule.window_minutes} min"
     return limit + times + window
 
 
 def _summary(rule: AlertRule, notices: Sequence[Notice]) -> str:
+    """The rule's own summary, else a sentence with measure, threshold and hour."""
     first = notices[0]
-    values = {
+    if rule.summary:
+        written = render(rule.summary, _template_values(rule, notices))
+        if written:
+            return written
+    number = len(notices)
+    if first.kind == "resolved":
+        return f"{rule.name} has resolved in {first.hour.key}, {number} of its alerts, since {first.since.key}"
+    groups = f" for {number} groups" if number > 1 else ""
+    return f"{rule.name}: {_measured(rule, first)} ({threshold(rule)}){groups} in {first.hour.key}"
+
+
+def _measured(rule: AlertRule, notice: Notice) -> str:
+    if rule.absent_hours:
+        return "nothing"
+    return rule.measure if notice.value is None else f"{rule.measure} {notice.value:g}"
+
+
+def _template_values(rule: AlertRule, notices: Sequence[Notice]) -> dict[str, Any]:
+    first = notices[0]
+    return {
         "rule": rule.name,
         "severity": rule.severity,
         "group": dict(zip(rule.by, first.group, strict=False)),
@@ -258,17 +369,3 @@ def _summary(rule: AlertRule, notices: Sequence[Notice]) -> str:
         "labels": dict(rule.labels),
         "status": first.kind,
     }
-    written = render(rule.summary, values) if rule.summary else None
-    if written:
-        return written
-    if first.kind == "resolved":
-        return f"{rule.name} has resolved in {first.hour.key}, {len(notices)} of its alerts, since {first.since.key}"
-    value = (
-        "nothing"
-        if rule.absent_hours
-        else f"{rule.measure} {first.value:g}"
-        if first.value is not None
-        else rule.measure
-    )
-    several = f" for {len(notices)} groups" if len(notices) > 1 else ""
-    return f"{rule.name}: {value} ({threshold(rule)}){several} in {first.hour.key}"
