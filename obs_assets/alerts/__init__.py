@@ -2,15 +2,15 @@
 
 ::
 
-    rules.py      what to watch for; forwards events, or fires on a measure of them
-    evaluate.py   (frame, rules) → measurements of one hour, in one scan for each way of grouping
+    rules.py      conditions on events; a rule forwards events, or fires on a measure of them
+    evaluate.py   (frame, rules) → measurements of an hour, in one scan for each grouping
     life.py       measurements of hours, in order → the state of every alert after each hour
-    notices.py    states and what was told before → what to tell now, and to whom it is one message
-    templates.py  summaries, sandboxed
-    receivers.py  a message → the body that Slack, PagerDuty, Teams or a program of yours takes
-    backtest.py   all of it over history, without anybody to tell
+    notices.py    states and earlier notices → the messages to send now
+    templates.py  summaries, in a sandbox
+    receivers.py  a message → the body for Slack, PagerDuty, Teams or a program of yours
+    backtest.py   all of this over past hours; nothing is sent
 
-Keeping states and sending is `obs_assets.delivery`'s.
+`obs_assets.delivery` stores states and sends messages.
 """
 
 from obs_assets.alerts.rules import AlertRule, matching, with_rule

@@ -79,13 +79,13 @@ class Simulation:
     rules: Sequence[AlertRule]
     batch_size: int = 10
     each: bool = False
-    _history: dict[Hour, Evaluation] = field(default_factory=dict)
-    _states: States = field(default_factory=dict)
-    _states_after: dict[Hour, States] = field(default_factory=dict)
-    _notices: list[Notice] = field(default_factory=list)
-    _suppressed: Counter[str] = field(default_factory=Counter)
-    _forwarded: Counter[str] = field(default_factory=Counter)
-    _batches: Counter[str] = field(default_factory=Counter)
+    _history: dict[Hour, Evaluation] = field(default_factory=dict, init=False)
+    _states: States = field(default_factory=dict, init=False)
+    _states_after: dict[Hour, States] = field(default_factory=dict, init=False)
+    _notices: list[Notice] = field(default_factory=list, init=False)
+    _suppressed: Counter[str] = field(default_factory=Counter, init=False)
+    _forwarded: Counter[str] = field(default_factory=Counter, init=False)
+    _batches: Counter[str] = field(default_factory=Counter, init=False)
 
     def take(self, hour: Hour, frame: Frame) -> None:
         """Try the rules on the next hour."""

@@ -1,4 +1,7 @@
-"""Measurements of one hour: what every rule sees of every group. Pure, and computed in one scan for each grouping."""
+"""Measurements of an hour: for every rule, the matching events of every group.
+
+Pure. Rules with the same groups and windows share one scan of the frame.
+"""
 
 import contextlib
 import json
@@ -15,33 +18,35 @@ from obs_assets.events import Frame, one_of
 
 Group: TypeAlias = tuple[str | None, ...]
 Evaluation: TypeAlias = Mapping[str, "Measured"]
-"""Of one hour: `AlertRule.definition` → what the rule measured."""
+"""`AlertRule.definition` → the rule's measurements of an hour."""
 
 GAMMA = 1.02
-"""Durations are counted in buckets that grow by this factor, so that a quantile is within 1 %: the sketch of
-https://www.vldb.org/pvldb/vol12/p2195-masson.pdf, which can be added up over hours."""
+"""Factor between the buckets in which durations are counted: a quantile is exact within 1 %.
 
-LONGEST_GROUP = 200
+This is the sketch of https://www.vldb.org/pvldb/vol12/p2195-masson.pdf; sketches of hours can be added.
+"""
+
+MAX_GROUP_CHARACTERS = 200
 """Characters of a group's value that are kept."""
 
-CHUNK_GROUPS = 10_000
-"""Groups held at a time, beside those that are kept."""
+GROUPS_PER_BATCH = 10_000
+"""Groups that are read from a scan at a time."""
 
 _LOG_GAMMA = math.log(GAMMA)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A group's matching events, in a form that adds up over hours.
+    """The matching events of a group, in a form that can be added over hours.
 
     Attributes:
-        events: how many.
-        weight: how many they stand for.
-        errors: of the weight, those with an error or a grave level.
-        cost_usd: their cost.
-        durations: bucket → events, for p95.
-        peak: the worst window within the hour, if the rule has windows.
-        peak_minute: where it begins.
+        events: number of rows.
+        weight: number of events that the rows stand for.
+        errors: the part of the weight that has an error or a grave level.
+        cost_usd: sum of costs in USD.
+        durations: bucket → number of rows, for the 95th percentile.
+        peak: value of the worst window in the hour, if the rule has windows.
+        peak_minute: minute of the hour at which that window begins.
     """
 
     events: int = 0
@@ -56,24 +61,26 @@ class Measurement:
         buckets = dict(self.durations)
         for bucket, n in other.durations.items():
             buckets[bucket] = buckets.get(bucket, 0) + n
+        # A rule with windows looks at one hour alone: at most one of the two has a peak.
+        with_peak = other if self.peak is None else self
         return Measurement(
-            self.events + other.events,
-            self.weight + other.weight,
-            self.errors + other.errors,
-            self.cost_usd + other.cost_usd,
-            buckets,
-            other.peak if self.peak is None else self.peak,
-            other.peak_minute if self.peak is None else self.peak_minute,
+            events=self.events + other.events,
+            weight=self.weight + other.weight,
+            errors=self.errors + other.errors,
+            cost_usd=self.cost_usd + other.cost_usd,
+            durations=buckets,
+            peak=with_peak.peak,
+            peak_minute=with_peak.peak_minute,
         )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one rule measured in one hour.
+    """A rule's measurements of an hour.
 
     Attributes:
-        groups: those with matching events.
-        left_out: groups beyond the rule's ``max_groups``.
+        groups: the groups with matching events.
+        left_out: number of groups beyond the rule's ``max_groups``.
     """
 
     groups: Mapping[Group, Measurement] = field(default_factory=dict)
@@ -86,10 +93,10 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
     Args:
         frame: promoted columns, ``event_time``, ``weight`` and ``event``. The text is read only for patterns and for
             fields without a column.
-        rules: those that forward, and disabled ones, are left out.
+        rules: rules that forward, and disabled rules, are left out.
 
     Returns:
-        One entry for each definition; a rule that matched nothing has no groups.
+        An entry for each definition; a rule without matching events has no groups.
     """
     watching = [rule for rule in rules if rule.measures and rule.enabled]
     if not watching:
@@ -101,43 +108,52 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
     for rule in watching:
         scans.setdefault((rule.by, rule.window_minutes), []).append(rule)
     for (by, minutes), together in scans.items():
-        most = [_MostEvents(rule, number) for number, rule in enumerate(together)]
-        # DuckDB lets nothing else run while a result is open: it is closed whatever happens.
-        with contextlib.closing(_scan(base, by, minutes, together, paths).to_arrow_reader(CHUNK_GROUPS)) as reader:
+        tops = [_TopGroups(rule, number) for number, rule in enumerate(together)]
+        scan = _scan(base, by, minutes, together, paths)
+        # While a result of DuckDB is open, the connection runs no other query.
+        with contextlib.closing(scan.to_arrow_reader(GROUPS_PER_BATCH)) as reader:
             for batch in reader:
-                for one in most:
-                    one.add(batch)
-        found |= {one.rule.definition: one.measured() for one in most}
+                for top in tops:
+                    top.add(batch)
+        found |= {top.rule.definition: top.measured() for top in tops}
     return found
 
 
 def _scan(
-    base: Frame, by: tuple[str, ...], minutes: int | None, rules: Sequence[AlertRule], paths: Sequence[str]
+    base: Frame,
+    by: tuple[str, ...],
+    minutes: int | None,
+    rules: Sequence[AlertRule],
+    paths: Sequence[str],
 ) -> Frame:
-    """Groups × (aggregates of each rule). A condition that several rules share is computed once for each row."""
+    """A row for each group, with the aggregates of each rule.
+
+    Columns: ``k0``, ``k1``, … the group's values; then the aggregates, whose names end with the rule's
+    number. A condition that several rules share is computed once for each row.
+    """
     conditions = list(dict.fromkeys(condition(rule, paths) for rule in rules))
-    keys = [f"left(({field_sql(name, paths)})::VARCHAR, {LONGEST_GROUP}) AS k{i}" for i, name in enumerate(by)]
-    labelled = base.project(
-        ", ".join(
-            [
-                *keys,
-                *(f"({text}) AS c{i}" for i, text in enumerate(conditions)),
-                *_inputs(rules),
-                *([f"(epoch(event_time)::BIGINT // 60 % 60) // {minutes} AS bucket"] if minutes else []),
-            ]
-        )
-    )
-    aggregates = [
-        text
-        for number, rule in enumerate(rules)
-        for text in _aggregates(number, rule, f"c{conditions.index(condition(rule, paths))}", exact=bool(minutes))
-    ]
-    names = [f"k{i}" for i in range(len(by))]
-    table = labelled.aggregate(", ".join([*names, *(["bucket"] if minutes else []), *aggregates]))
+    columns: list[str] = []
+    for number, name in enumerate(by):
+        text = f"({field_sql(name, paths)})::VARCHAR"
+        columns.append(f"left({text}, {MAX_GROUP_CHARACTERS}) AS k{number}")
+    columns += [f"({text}) AS c{number}" for number, text in enumerate(conditions)]
+    columns += _inputs(rules)
+    keys = [f"k{number}" for number in range(len(by))]
+    windows: list[str] = []
     if minutes:
-        worst = [text for number, rule in enumerate(rules) for text in _worst(number, rule, minutes)]
-        table = table.aggregate(", ".join([*names, *worst]))
-    return table
+        columns.append(f"(epoch(event_time)::BIGINT // 60 % 60) // {minutes} AS bucket")
+        windows = ["bucket"]
+    aggregates: list[str] = []
+    for number, rule in enumerate(rules):
+        matched = f"c{conditions.index(condition(rule, paths))}"
+        aggregates += _aggregates(number, rule, matched, exact=bool(minutes))
+    table = base.project(", ".join(columns)).aggregate(", ".join([*keys, *windows, *aggregates]))
+    if not minutes:
+        return table
+    worst: list[str] = []
+    for number, rule in enumerate(rules):
+        worst += _worst_window(number, rule, minutes)
+    return table.aggregate(", ".join([*keys, *worst]))
 
 
 def _inputs(rules: Sequence[AlertRule]) -> Iterator[str]:
@@ -169,8 +185,8 @@ def _aggregates(number: int, rule: AlertRule, matched: str, *, exact: bool) -> I
             yield f"histogram(sketch) FILTER ({matched} AND duration_ms IS NOT NULL) AS d{number}"
 
 
-def _worst(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
-    """The worst of a group's windows; one without an event counts as 0 where that means something."""
+def _worst_window(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
+    """Aggregates of the worst window of a group. A window without an event is added in `_measurement`."""
     value = {
         "count": f"n{number}",
         "weighted_count": f"w{number}",
@@ -179,9 +195,8 @@ def _worst(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
         "cost_usd": f"coalesce(u{number}, 0)",
         "p95_duration_ms": f"p{number}",
     }[rule.measure]
-    enough = (
-        f"n{number} > 0 AND n{number} >= {rule.at_least if rule.measure in {'error_ratio', 'p95_duration_ms'} else 1}"
-    )
+    fewest = rule.at_least if rule.measure in {"error_ratio", "p95_duration_ms"} else 1
+    enough = f"n{number} > 0 AND n{number} >= {fewest}"
     judged = f"CASE WHEN {enough} THEN ({value})::DOUBLE END"
     yield f"sum(n{number})::BIGINT AS n{number}"
     pick = "min" if rule.judges_silence else "max"
@@ -190,8 +205,8 @@ def _worst(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
     yield f"count(*) FILTER (n{number} > 0) AS b{number}"
 
 
-class _MostEvents:
-    """One rule's columns of a scan, of the groups with most events: the others are counted, not held."""
+class _TopGroups:
+    """A rule's columns of a scan: keeps the groups with most events and counts the others."""
 
     def __init__(self, rule: AlertRule, number: int) -> None:
         self.rule = rule
@@ -202,28 +217,25 @@ class _MostEvents:
         self._rows = self._matched = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        columns = [*self._keys, *(name for name in batch.schema.names if self._is_mine(name))]
+        columns = self._keys + [name for name in batch.schema.names if self._is_of_rule(name)]
         mine = pa.table(batch).select(columns).filter(pc.greater(batch[self._events], 0))
         self._matched += mine.num_rows
         self._rows += mine.num_rows
         self._held.append(mine)
-        if self._rows > 2 * max(self.rule.max_groups, CHUNK_GROUPS):
+        if self._rows > 2 * max(self.rule.max_groups, GROUPS_PER_BATCH):
             self._cut()
 
     def measured(self) -> Measured:
         self._cut()
-        (table,) = self._held or [None]
-        rows = table.to_pylist() if table is not None else []
-        groups = {
-            tuple(row[key] for key in self._keys): _measurement(
-                {name.removesuffix(self._number): value for name, value in row.items() if name not in self._keys},
-                self.rule,
-            )
-            for row in rows
-        }
+        groups: dict[Group, Measurement] = {}
+        for table in self._held:
+            for row in table.to_pylist():
+                group = tuple(row.pop(key) for key in self._keys)
+                values = {name.removesuffix(self._number): value for name, value in row.items()}
+                groups[group] = _measurement(values, self.rule)
         return Measured(groups, self._matched - len(groups))
 
-    def _is_mine(self, name: str) -> bool:
+    def _is_of_rule(self, name: str) -> bool:
         return name not in self._keys and name.rstrip("0123456789") + self._number == name
 
     def _cut(self) -> None:
@@ -237,42 +249,47 @@ class _MostEvents:
 
 
 def _measurement(row: Mapping[str, Any], rule: AlertRule) -> Measurement:
+    """A measurement from a row of `_scan`, its columns without the rule's number."""
     peak, minute = row.get("peak"), row.get("at")
-    if (
-        rule.window_minutes
-        and rule.judges_silence
-        and row["b"] < 60 // rule.window_minutes
-        and rule.measure in _COUNTED
-    ):
-        peak, minute = 0.0, None
+    if rule.window_minutes and rule.judges_silence and rule.measure in _COUNTED:
+        windows = 60 // rule.window_minutes
+        if row["b"] < windows:  # a window without an event is the worst
+            peak, minute = 0.0, None
     return Measurement(
-        row["n"],
-        float(row.get("w") or 0),
-        float(row.get("e") or 0),
-        float(row.get("u") or 0),
-        dict(row.get("d") or {}),
-        None if peak is None else float(peak),
-        minute,
+        events=row["n"],
+        weight=float(row.get("w") or 0),
+        errors=float(row.get("e") or 0),
+        cost_usd=float(row.get("u") or 0),
+        durations=dict(row.get("d") or {}),
+        peak=None if peak is None else float(peak),
+        peak_minute=minute,
     )
 
 
 _COUNTED = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
+"""Measures that are 0 in a window without an event."""
 
 
 def p95(durations: Mapping[int, int]) -> float | None:
-    """The smallest duration, within 1 %, that 95 % do not exceed; None without any."""
+    """The 95th percentile of durations in milliseconds, within 1 %; None without a duration.
+
+    Args:
+        durations: bucket → number of durations; bucket -1 holds durations of 0.
+    """
     rank = math.ceil(0.95 * sum(durations.values()))
     for bucket in sorted(durations):
         rank -= durations[bucket]
         if rank <= 0:
-            return 0.0 if bucket < 0 else 2 * GAMMA**bucket / (GAMMA + 1)
+            # The middle of the bucket, so that the error is the same on both sides.
+            return 2 * GAMMA**bucket / (GAMMA + 1) if bucket >= 0 else 0.0
     return None
 
 
 def value_of(measurement: Measurement, rule: AlertRule, hours: int) -> float | None:
-    """What the rule measures of a group's events in ``hours`` hours; None where there is nothing to be said."""
+    """The rule's measure of a group's events in ``hours`` hours; None if it is not defined, as a ratio of no events."""
     if rule.window_minutes:
-        return measurement.peak if measurement.events or rule.measure not in _COUNTED else 0.0
+        is_zero = not measurement.events and rule.measure in _COUNTED
+        return 0.0 if is_zero else measurement.peak
     if rule.measure == "p95_duration_ms":
         return p95(measurement.durations)
     if rule.measure == "error_ratio":
@@ -286,37 +303,41 @@ def value_of(measurement: Measurement, rule: AlertRule, hours: int) -> float | N
 
 
 def to_json(evaluation: Evaluation) -> str:
-    """An evaluation as it is stored; the same text for the same evaluation."""
-    document = {
-        definition: {
+    """An evaluation as it is stored; equal evaluations give equal text."""
+    document: dict[str, Any] = {}
+    for definition, measured in evaluation.items():
+        groups = sorted(measured.groups, key=group_key)
+        document[definition] = {
             "left_out": measured.left_out,
-            "groups": [
-                [list(group), _packed(measured.groups[group])] for group in sorted(measured.groups, key=group_key)
-            ],
+            "groups": [[list(group), _packed(measured.groups[group])] for group in groups],
         }
-        for definition, measured in evaluation.items()
-    }
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def from_json(text: str) -> dict[str, Measured]:
     """Read what `to_json` wrote."""
-    return {
-        definition: Measured(
-            {tuple(group): _unpacked(packed) for group, packed in stored["groups"]},
-            stored["left_out"],
-        )
-        for definition, stored in json.loads(text).items()
-    }
+    evaluation: dict[str, Measured] = {}
+    for definition, stored in json.loads(text).items():
+        groups = {tuple(group): _unpacked(packed) for group, packed in stored["groups"]}
+        evaluation[definition] = Measured(groups, stored["left_out"])
+    return evaluation
 
 
 def group_key(group: Group) -> tuple[tuple[bool, str], ...]:
-    """Orders groups, missing values last."""
+    """Sort key of groups; missing values come last."""
     return tuple((value is None, value or "") for value in group)
 
 
-def _packed(m: Measurement) -> list[Any]:
-    return [m.events, m.weight, m.errors, m.cost_usd, sorted(m.durations.items()), m.peak, m.peak_minute]
+def _packed(measurement: Measurement) -> list[Any]:
+    return [
+        measurement.events,
+        measurement.weight,
+        measurement.errors,
+        measurement.cost_usd,
+        sorted(measurement.durations.items()),
+        measurement.peak,
+        measurement.peak_minute,
+    ]
 
 
 def _unpacked(packed: list[Any]) -> Measurement:

@@ -105,9 +105,7 @@ def fold(
     for hour in sorted(hour for hour in history if hour >= first):
         after: dict[str, AlertState] = {}
         for definition, rule in known.items():
-            active = {
-                state.group: state for state in states.values() if state.definition == definition
-            }
+            active = {state.group: state for state in states.values() if state.definition == definition}
             if definition in history[hour]:
                 judgements = judge_hour(rule, history, hour, active, closed=hour < closed_until)
                 active = _next_states(rule, active, judgements, hour)
@@ -186,9 +184,7 @@ def _groups_of_the_day_before(rule: AlertRule, history: History, oldest: Hour) -
     return groups
 
 
-def _judge_group(
-    rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]
-) -> Judgement:
+def _judge_group(rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]) -> Judgement:
     """Compare the sum of a group's measurements in the window with the rule's thresholds."""
     total = reduce(add, found, Measurement())
     value = value_of(total, rule, rule.window)
@@ -218,9 +214,7 @@ def _is_resolved(rule: AlertRule, value: float) -> bool:
     return True
 
 
-def _times_the_mean_before(
-    rule: AlertRule, history: History, hour: Hour, group: Group, value: float
-) -> float | None:
+def _times_the_mean_before(rule: AlertRule, history: History, hour: Hour, group: Group, value: float) -> float | None:
     """The value divided by the mean of the ``against_hours`` before; None without such hours."""
     oldest = _hours_back_from(hour, rule.window)[-1]
     earlier = _hours_back_from(oldest.previous, rule.against_hours or 0)

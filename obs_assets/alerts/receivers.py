@@ -1,4 +1,4 @@
-"""A message as its receiver takes it: JSON within the receiver's limits, text escaped by its rules.
+"""A message in the form of its receiver: JSON within the receiver's limits, text escaped by its rules.
 
 Limits: Slack https://api.slack.com/reference/block-kit/blocks, PagerDuty
 https://developer.pagerduty.com/docs/events-api-v2/trigger-events, Teams https://learn.microsoft.com/microsoftteams/platform.
@@ -6,6 +6,7 @@ https://developer.pagerduty.com/docs/events-api-v2/trigger-events, Teams https:/
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,15 +15,24 @@ from obs_assets.alerts.notices import Line, Message
 Receiver = Literal["generic", "slack", "pagerduty", "teams"]
 
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
-SLACK_TEXT = 2_900
-"""Of 3,000 characters of a section."""
+SLACK_TEXT_CHARACTERS = 2_900
+"""Slack's limit for a section is 3,000 characters."""
+
 TABLE_LINES = 10
+"""Groups that a message lists."""
+
 TEAMS_BYTES = 20_000
-"""Of 28 KB; people have met the limit near 21 KB."""
-PAGERDUTY_SUMMARY = 1_024
+"""Teams documents 28 KB; users report refusals near 21 KB."""
+
+PAGERDUTY_SUMMARY_CHARACTERS = 1_024
 PAGERDUTY_BYTES = 500_000
-HEADER = 150
-CELL = 60
+
+HEADER_CHARACTERS = 150
+"""Slack's limit for a header."""
+
+CONTEXT_CHARACTERS = 600
+CELL_CHARACTERS = 60
+"""Characters of a group's name in a table."""
 
 _COLOURS = {"critical": "attention", "error": "attention", "warning": "warning", "info": "accent"}
 
@@ -31,9 +41,10 @@ def compose(receiver: Receiver, message: Message, timestamp: str) -> bytes:
     """The body of a dispatch.
 
     Args:
-        receiver: decides the form. PagerDuty's lacks the ``routing_key``, a secret, which the sender puts in.
-        message: what to say.
-        timestamp: when the dispatch was made, ISO 8601.
+        receiver: decides the form. The body for PagerDuty lacks the ``routing_key``: it is a secret, and the sender
+            adds it.
+        message: the content.
+        timestamp: time at which the dispatch was composed, ISO 8601.
     """
     body = {"generic": generic, "slack": slack, "pagerduty": pagerduty, "teams": teams}[receiver](message, timestamp)
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
@@ -45,42 +56,57 @@ def generic(message: Message, timestamp: str) -> dict[str, Any]:
         "type": f"alert.{message.status}",
         "timestamp": timestamp,
         "data": {
-            **{"rule": message.rule, "status": message.status, "severity": message.severity},
-            **{"destination": message.destination, "hour": message.hour.key, "since": message.since.key},
-            **{"summary": message.summary, "labels": dict(message.labels), "key": message.key},
-            **{"measure": message.measure, "threshold": message.threshold},
-            "alerts": [
-                {"fingerprint": line.fingerprint, "group": dict(line.group), "value": line.value, "since": line.since}
-                for line in message.lines
-            ],
+            "rule": message.rule,
+            "status": message.status,
+            "severity": message.severity,
+            "destination": message.destination,
+            "hour": message.hour.key,
+            "since": message.since.key,
+            "summary": message.summary,
+            "labels": dict(message.labels),
+            "key": message.key,
+            "measure": message.measure,
+            "threshold": message.threshold,
+            "alerts": [_alert(line) for line in message.lines],
             "more": message.more,
         },
     }
 
 
+def _alert(line: Line) -> dict[str, Any]:
+    return {
+        "fingerprint": line.fingerprint,
+        "group": dict(line.group),
+        "value": line.value,
+        "since": line.since,
+    }
+
+
 def slack(message: Message, timestamp: str) -> dict[str, Any]:
-    """Block Kit: headline, summary, a table of the top groups, and whose it is."""
+    """Block Kit: headline, summary, a table of the top groups, and a line with severity, hour and labels."""
     del timestamp
-    header = {"type": "plain_text", "text": _cut(message.title, HEADER), "emoji": False}
+    title = _cut(message.title, HEADER_CHARACTERS)
+    summary = _cut(escape_slack(message.summary), SLACK_TEXT_CHARACTERS)
     blocks: list[dict[str, Any]] = [
-        {"type": "header", "text": header},
-        {"type": "section", "text": {"type": "plain_text", "text": _cut(escape_slack(message.summary), SLACK_TEXT)}},
+        {"type": "header", "text": {"type": "plain_text", "text": title, "emoji": False}},
+        {"type": "section", "text": {"type": "plain_text", "text": summary}},
     ]
     if table := _table(message):
-        fenced = escape_slack(table.replace("`", "'"))
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"```{_cut(fenced, SLACK_TEXT)}```"}})
-    context = escape_slack(_cut(_context(message), 600))
+        fenced = _cut(escape_slack(table.replace("`", "'")), SLACK_TEXT_CHARACTERS)
+        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"```{fenced}```"}})
+    context = escape_slack(_context(message))
     blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": context}]})
-    return {"text": _cut(escape_slack(f"{message.title}: {message.summary}"), SLACK_TEXT), "blocks": blocks}
+    notification = _cut(escape_slack(f"{message.title}: {message.summary}"), SLACK_TEXT_CHARACTERS)
+    return {"text": notification, "blocks": blocks}
 
 
 def escape_slack(text: str) -> str:
-    """Nothing in it is a link, a mention or a channel: https://api.slack.com/reference/surfaces/formatting#escaping."""
+    """Text without links, mentions and channels: https://api.slack.com/reference/surfaces/formatting#escaping."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def pagerduty(message: Message, timestamp: str) -> dict[str, Any]:
-    """Events API v2: ``trigger`` and ``resolve`` with one ``dedup_key`` for an alert."""
+    """Events API v2: ``trigger`` and ``resolve`` with the same ``dedup_key`` for the same alert."""
     action = {"firing": "trigger", "resolved": "resolve"}[message.status]
     event = {"event_action": action, "dedup_key": f"{message.destination}/{message.key}"[-255:]}
     if action == "resolve":
@@ -89,7 +115,7 @@ def pagerduty(message: Message, timestamp: str) -> dict[str, Any]:
     while len(json.dumps(details)) > PAGERDUTY_BYTES:
         details["alerts"] = details["alerts"][: len(details["alerts"]) // 2]
     payload = {
-        "summary": _cut(message.summary, PAGERDUTY_SUMMARY),
+        "summary": _cut(message.summary, PAGERDUTY_SUMMARY_CHARACTERS),
         "source": message.destination,
         "severity": message.severity,
         "timestamp": timestamp,
@@ -100,7 +126,7 @@ def pagerduty(message: Message, timestamp: str) -> dict[str, Any]:
 
 
 def teams(message: Message, timestamp: str) -> dict[str, Any]:
-    """A workflow's message with one Adaptive Card."""
+    """The message of a workflow, with an Adaptive Card."""
     del timestamp
     lines = list(message.lines[:TABLE_LINES])
     while True:
@@ -115,7 +141,10 @@ def teams(message: Message, timestamp: str) -> dict[str, Any]:
 
 def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
     colour = "good" if message.status == "resolved" else _COLOURS[message.severity]
-    facts = [{"title": escape_teams(_name(line)), "value": _number(line.value)} for line in lines if line.group]
+    facts: list[dict[str, str]] = []
+    for line in lines:
+        if line.group:
+            facts.append({"title": escape_teams(_name(line)), "value": _number(line.value)})
     body: list[dict[str, Any]] = [
         {
             "type": "TextBlock",
@@ -123,15 +152,14 @@ def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
             "weight": "bolder",
             "wrap": True,
             "color": colour,
-            "text": escape_teams(_cut(message.title, HEADER)),
+            "text": escape_teams(_cut(message.title, HEADER_CHARACTERS)),
         },
         {"type": "TextBlock", "wrap": True, "text": escape_teams(message.summary)},
     ]
     if facts:
         body.append({"type": "FactSet", "facts": facts})
-    body.append(
-        {"type": "TextBlock", "isSubtle": True, "wrap": True, "text": escape_teams(_cut(_context(message), 600))}
-    )
+    context = escape_teams(_context(message))
+    body.append({"type": "TextBlock", "isSubtle": True, "wrap": True, "text": context})
     return {
         "type": "AdaptiveCard",
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
@@ -141,12 +169,13 @@ def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def escape_teams(text: str) -> str:
-    """Nothing in it is Markdown, or a function of Adaptive Cards."""
+    """Text without Markdown and without functions of Adaptive Cards."""
     return re.sub(r"([\\`*_\[\]()#~>|<!-])", r"\\\1", text).replace("{{", "{\u200b{")
 
 
 def _table(message: Message) -> str:
-    rows = [(_cut(_name(line), CELL), _number(line.value)) for line in message.lines[:TABLE_LINES] if line.group]
+    listed = [line for line in message.lines[:TABLE_LINES] if line.group]
+    rows = [(_cut(_name(line), CELL_CHARACTERS), _number(line.value)) for line in listed]
     if not rows:
         return ""
     width = max(len(name) for name, _ in rows)
@@ -156,18 +185,26 @@ def _table(message: Message) -> str:
 
 
 def _name(line: Line) -> str:
-    return ", ".join(
-        f"{key}={'(none)' if value is None else ' '.join(value.split())}" for key, value in line.group.items()
-    )
+    """The group in words, for example ``worker_type=review, model=(none)``."""
+    pairs: list[str] = []
+    for key, value in line.group.items():
+        text = "(none)" if value is None else " ".join(value.split())
+        pairs.append(f"{key}={text}")
+    return ", ".join(pairs)
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"  # noqa: PLR2004
+    """At most four digits of a small number, all digits before the point of a large number."""
+    if value is None:
+        return ""
+    is_small = abs(value) < 10_000  # noqa: PLR2004
+    return f"{value:,.4g}" if is_small else f"{value:,.0f}"
 
 
 def _context(message: Message) -> str:
-    labels = "".join(f" · {key}: {value}" for key, value in message.labels.items())
-    return f"{message.severity} · {message.hour.key} · since {message.since.key} · {message.destination}{labels}"
+    parts = [message.severity, message.hour.key, f"since {message.since.key}", message.destination]
+    parts += [f"{key}: {value}" for key, value in message.labels.items()]
+    return _cut(" · ".join(parts), CONTEXT_CHARACTERS)
 
 
 def _cut(text: str, limit: int) -> str:
@@ -175,12 +212,12 @@ def _cut(text: str, limit: int) -> str:
 
 
 def with_routing_key(body: bytes, routing_key: str) -> bytes:
-    """PagerDuty's body with its secret in front."""
+    """The body for PagerDuty with its secret in front."""
     return b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + body[1:]
 
 
 def _parsed(event: str) -> dict[str, Any]:
-    """An event, or nothing of it if it is too deep or its numbers too long for Python."""
+    """The fields of an event; empty if Python cannot read it because of its depth or its numbers."""
     try:
         parsed = json.loads(event, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
@@ -188,18 +225,21 @@ def _parsed(event: str) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+def _short(value: Any) -> str | None:
+    return None if value is None else str(value)[:CELL_CHARACTERS]
+
+
 def forwarded(
     rule: str, destination: str, hour: Any, events: Sequence[str], *, severity: str, labels: Mapping[str, str]
 ) -> Message:
-    """A message for receivers that take no events: how many were matched, and of which types."""
-    counts: dict[tuple[str | None, str | None], int] = {}
+    """A message about forwarded events, for receivers of messages: the number of events by type and level."""
+    counts: Counter[tuple[str | None, str | None]] = Counter()
     for event in events:
-        parsed = _parsed(event)
-        kind = parsed.get("type", parsed.get("event_type")), parsed.get("level", parsed.get("severity"))
-        named = tuple(None if value is None else str(value)[:CELL] for value in kind)
-        counts[named[0], named[1]] = counts.get((named[0], named[1]), 0) + 1
-    lines = [Line({"type": kind, "level": level}, "", float(n)) for (kind, level), n in counts.items()]
-    lines.sort(key=lambda line: -(line.value or 0))
+        fields = _parsed(event)
+        kind = fields.get("type", fields.get("event_type"))
+        level = fields.get("level", fields.get("severity"))
+        counts[_short(kind), _short(level)] += 1
+    lines = [Line({"type": kind, "level": level}, "", float(n)) for (kind, level), n in counts.most_common()]
     return Message(
         rule=rule,
         status="firing",

@@ -1,4 +1,4 @@
-"""What to watch for. A rule forwards the events that it matches, or fires on a measure of them."""
+"""Alert rules. A rule forwards the events that it matches, or fires on a measure of them."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ Measure = Literal["count", "weighted_count", "rate_per_minute", "error_ratio", "
 Severity = Literal["critical", "error", "warning", "info"]
 
 ADDITIVE = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
-"""Measures that are 0 where there is no event, and only grow while an hour fills."""
+"""Measures that are 0 without an event and only grow while an hour fills."""
 
 GRAVE_LEVELS = ("error", "critical", "fatal")
 
@@ -27,7 +27,6 @@ _ALIASES = {
     **{"source": "source_name", "master": "master_type", "worker": "worker_type"},
     **{"duration": "duration_ms", "cost": "cost_usd"},
 }
-_NUMERIC = frozenset({"duration_ms", "cost_usd"})
 _COMPARISON = re.compile(
     r"\s*(?P<field>[A-Za-z_][\w-]*(?:\.[\w-]+)*)\s*(?P<op>==|!=|>=|<=|>|<|=~|\bin\b|\bexists\b|\bmissing\b)\s*(?P<value>.*?)\s*"
 )
@@ -37,7 +36,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One condition of ``where``: ``data.status == failed``, ``duration_ms > 1000``, ``error exists``."""
+    """A condition of ``where``: ``data.status == failed``, ``duration_ms > 1000``, ``error exists``."""
 
     field: str
     op: str
@@ -64,10 +63,10 @@ class Comparison:
         return comparison
 
     def sql(self, field: str) -> str:
-        """SQL: true or false, never NULL.
+        """SQL that is true or false, never NULL.
 
         Args:
-            field: SQL expression of the field, VARCHAR but for numeric columns.
+            field: SQL expression of the field: a VARCHAR, or a numeric column.
         """
         number = f"try_cast({field} AS DOUBLE)"
         values = [self._level(value.strip()) for value in self.value.split(",")]
@@ -213,7 +212,9 @@ class AlertRule(Block, frozen=True):
                 "window_minutes goes with one hour: leave out window_hours, against_hours and absent_hours"
             )
         if self.absent_hours and (self.window_hours > 1 or self.against_hours or self.measure != "count"):
-            raise ValueError("absent_hours is a window and a measure of its own")
+            raise ValueError(
+                "absent_hours has its own window and measure: leave out window_hours, against_hours and measure"
+            )
         if self.resolve_below is not None and (self.above is None or self.resolve_below > self.above):
             raise ValueError("resolve_below goes with above, and is not greater")
         if self.resolve_above is not None and (self.below is None or self.resolve_above < self.below):
@@ -222,36 +223,36 @@ class AlertRule(Block, frozen=True):
 
     @property
     def measures(self) -> bool:
-        """Whether it fires on a measure; otherwise it forwards events."""
+        """Whether the rule fires on a measure; otherwise it forwards events."""
         return not (self.above is None and self.below is None and self.absent_hours is None)
 
     @property
     def window(self) -> int:
-        """Hours that are judged together."""
+        """Number of hours that are judged together."""
         return self.absent_hours or self.window_hours
 
     @property
     def looks_back(self) -> int:
-        """Hours before an hour that its judgement needs."""
+        """Number of earlier hours that the judgement of an hour needs."""
         remembered = KNOWN_HOURS if self.judges_silence and self.by else 0
         return max(self.window - 1 + (self.against_hours or 0), self.window + remembered)
 
     @property
     def judges_silence(self) -> bool:
-        """Whether too few events make it fire, so that only closed hours can be judged."""
+        """Whether the rule fires on too few events, so that only closed hours can be judged."""
         return self.above is None
 
     @property
     def definition(self) -> str:
-        """A hash of all that decides when it fires; another definition starts with no past."""
-        said = self.model_dump(mode="json", exclude=set(_TOLD))
+        """A hash of the options that decide when the rule fires; a new definition starts without history."""
+        said = self.model_dump(mode="json", exclude=set(_MESSAGE_OPTIONS))
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 KNOWN_HOURS = 24
-"""How long a group that was heard of is missed."""
+"""Hours for which an absence rule with groups remembers a group that had events."""
 
-_TOLD = ("cooldown_hours", "grouping", "severity", "labels", "summary", "enabled")
+_MESSAGE_OPTIONS = ("cooldown_hours", "grouping", "severity", "labels", "summary", "enabled")
 _MEASURING = frozenset(
     {
         *("measure", "by", "window_minutes", "window_hours", "against_hours", "at_least", "for_hours", "max_groups"),
@@ -267,7 +268,7 @@ def paths_of(rules: Sequence[AlertRule]) -> list[str]:
 
 
 def with_fields(frame: Frame, paths: Sequence[str]) -> Frame:
-    """The frame with ``fields``, a list of the values of ``paths``: the event is parsed once for all of them."""
+    """The frame with ``fields``, the list of the values of ``paths``; each event is parsed once."""
     if not paths:
         return frame.project("*, NULL AS fields")
     return frame.project(
@@ -285,7 +286,7 @@ def _json_path(field: str) -> str:
 
 
 def condition(rule: AlertRule, paths: Sequence[str]) -> str:
-    """SQL: does the rule match? True or false, never NULL."""
+    """SQL that says whether the rule matches: true or false, never NULL."""
     if not rule.enabled:
         return "false"
     columns = {"event_level": rule.levels, "event_type": rule.types}
@@ -304,7 +305,7 @@ def matching(frame: Frame, rule: AlertRule) -> Frame:
 
     Args:
         frame: with the promoted columns, see `obs_assets.events.PROMOTED`.
-        rule: a disabled one matches nothing.
+        rule: a disabled rule matches nothing.
     """
     paths = paths_of([rule])
     return with_fields(frame, paths).filter(condition(rule, paths)).project("* EXCLUDE (fields)")
@@ -313,7 +314,7 @@ def matching(frame: Frame, rule: AlertRule) -> Frame:
 def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
     """Every row, in order, with the name of the first rule that forwards it in ``rule`` (VARCHAR, NULL for none).
 
-    First means only: an event that two rules of one destination match is sent once. Rules that measure take no event.
+    An event that two rules of a destination match is sent once. Rules that measure forward no event.
     """
     forwarding = [rule for rule in rules if not rule.measures]
     paths = paths_of(forwarding)

@@ -8,7 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator
 
 LONGEST = 1000
-"""Characters of a summary: what PagerDuty and a Slack section both take."""
+"""Characters of a summary: PagerDuty and a Slack section both accept so long a text."""
 
 NAMES = frozenset(
     {"rule", "severity", "group", "groups", "value", "measure", "threshold", "hour", "since", "labels", "status"}
@@ -24,10 +24,10 @@ _environment.filters = {name: _environment.filters[name] for name in _FILTERS}
 
 
 def checked(text: str) -> str:
-    """The template, if it is one that `render` takes.
+    """The template, if `render` accepts it.
 
     Raises:
-        ValueError: says what it must not hold, or which name is unknown.
+        ValueError: names the part that is not allowed, or the name that is unknown.
     """
     try:
         tree = _environment.parse(text)
@@ -45,7 +45,10 @@ def checked(text: str) -> str:
 
 
 def _nodes(node: nodes.Node) -> list[nodes.Node]:
-    return [node, *(found for child in node.iter_child_nodes() for found in _nodes(child))]
+    found = [node]
+    for child in node.iter_child_nodes():
+        found += _nodes(child)
+    return found
 
 
 Summary = Annotated[str, AfterValidator(checked)]

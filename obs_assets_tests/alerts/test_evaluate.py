@@ -120,14 +120,14 @@ def test_groups_beyond_the_bound_are_counted(connection: duckdb.DuckDBPyConnecti
 
 def test_few_groups_are_held(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour of ten thousand groups is cut while it is read: the largest, however late they come, and few others."""
-    monkeypatch.setattr(evaluate_module, "CHUNK_GROUPS", 2048)
-    add, held = evaluate_module._MostEvents.add, []
+    monkeypatch.setattr(evaluate_module, "GROUPS_PER_BATCH", 2048)
+    add, held = evaluate_module._TopGroups.add, []
 
     def watched(most: Any, batch: Any) -> None:
         add(most, batch)
         held.append(sum(table.num_rows for table in most._held))
 
-    monkeypatch.setattr(evaluate_module._MostEvents, "add", watched)
+    monkeypatch.setattr(evaluate_module._TopGroups, "add", watched)
     one = AlertRule(above=0, by=("worker_id",), max_groups=3)
     numbers = "SELECT i::VARCHAR AS worker_id FROM range(10_000) t(i), range(CASE WHEN i % 3000 = 7 THEN 2 ELSE 1 END)"
     columns = frame(connection, [{}]).project("* EXCLUDE (worker_id)")
