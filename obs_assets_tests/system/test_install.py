@@ -86,7 +86,8 @@ def python_for(user: str) -> str:
         f"/usr/local/bin/{VERSION}",
         f"/usr/bin/{VERSION}",
     ):
-        command = ["setpriv", *as_user(user), candidate, "-c", "import venv"]
+        # setpriv itself would still reach a program as root
+        command = ["setpriv", *as_user(user), "/bin/sh", "-c", '"$0" -c "import venv"', candidate]
         if subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0:
             return str(candidate)
     pytest.fail(f"no {VERSION} that {user} can run")
