@@ -1,10 +1,11 @@
-"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with one line for each thing that happens.
+"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with a line for each event.
 
-Dagster prints some hundred lines a minute. They go into a file; the terminal gets each landing pass, each hour that was
-built, warnings and errors.
+Dagster prints some hundred lines a minute. They go into a file; the terminal gets each landing pass,
+each hour that was built, warnings and errors.
 """
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -74,7 +75,7 @@ def dev(
 
 
 def condensed(line: str) -> str:
-    """What the terminal gets of a line that Dagster prints; empty for most."""
+    """The terminal's text for a line that Dagster prints; empty for most lines."""
     plain = _COLOUR.sub("", line).strip()
     if serving := _SERVING.search(plain):
         return f"the UI is ready: {serving[1]}"
@@ -116,7 +117,8 @@ def _servers(machine: Settings, used: Settings) -> dict[str, str]:
     """Where the servers are, and the command that asks an embedded one."""
     assert used.postgres  # noqa: S101 - servers are filled in
     assert used.s3  # noqa: S101
-    database, bucket = f"{used.postgres.host}:{used.postgres.port}", f"{used.s3.endpoint_url or 'AWS'} {used.s3.bucket}"
+    database = f"{used.postgres.host}:{used.postgres.port}"
+    bucket = f"{used.s3.endpoint_url or 'AWS'} {used.s3.bucket}"
     return {
         "PostgreSQL": database if machine.postgres else f"{database}, embedded: `obs psql`",
         "S3": bucket if machine.s3 else f"{bucket}, embedded: `obs s3 ls`",
@@ -129,8 +131,10 @@ def _refuse_taken(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            problem = "is in use" if error.errno in (98, 48) else f"cannot be used ({error.strerror})"
-            raise ConfigurationError(f"Port {port} {problem}: set PORT, for example PORT=3100 make dev") from None
+            in_use = error.errno == errno.EADDRINUSE
+            problem = "is in use" if in_use else f"cannot be used ({error.strerror})"
+            sentence = f"Port {port} {problem}: set PORT, for example PORT=3100 make dev"
+            raise ConfigurationError(sentence) from None
 
 
 def _absolute(events_dir: str) -> str:
@@ -177,7 +181,7 @@ def _kept(lines: IO[str], log: IO[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _watched(pipelines: Iterable[HourlyPipeline]) -> Iterator[None]:
-    """Say what lands and what is built meanwhile."""
+    """Print each landing pass and each built hour until the block ends."""
     ended = threading.Event()
     watchers = [threading.Thread(target=_watch, args=(hourly, ended)) for hourly in pipelines]
     for watcher in watchers:

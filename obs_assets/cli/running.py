@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,18 +23,19 @@ MODULE = ("-m", "obs_assets.definitions")
 
 @app.command()
 def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Land what is new in the event files, as a run of Dagster that its UI shows."""
+    """Land new events of the event files, as a run of Dagster that its UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     before = _passes(hourly)
     _dagster(hourly, "land", "job", "execute", *MODULE, "-j", _named(hourly, "_", "land_event_files"))
     passes = [read_pass(path) for path in sorted(_passes(hourly) - before)]
-    hours = sorted({key for landing in passes for key in landing.hours})
-    rows = {key: sum(landing.hours[key].rows for landing in passes if key in landing.hours) for key in hours}
+    rows: Counter[str] = Counter()
+    for landing in passes:
+        rows.update({key: hour.rows for key, hour in landing.hours.items()})
     dead = sum(count for landing in passes for count in landing.dead_letters.values())
     if as_json:
-        print_json({"hours": rows, "dead_letters": dead})
+        print_json({"hours": dict(sorted(rows.items())), "dead_letters": dead})
         return
-    for key, count in rows.items():
+    for key, count in sorted(rows.items()):
         out.print(f"{key}  {count:,} events landed", highlight=False)
     if not passes:
         out.print("nothing is new in the event files")
@@ -92,7 +94,7 @@ def _passes(hourly: HourlyPipeline) -> set[Path]:
 
 
 def _dagster(hourly: HourlyPipeline, name: str, *arguments: str) -> None:
-    """Run one of Dagster's commands; what it prints goes into a file.
+    """Run one of Dagster's commands; its output goes into a file.
 
     Raises:
         PermanentError: it failed; holds its reason and the file's path.

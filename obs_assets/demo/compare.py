@@ -1,6 +1,7 @@
-"""Compares the demonstration's outcome with what was written into its files; each difference is a sentence."""
+"""Compares the demonstration's outcome with its event files; each difference is a sentence."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from obs_assets.demo.expected import Outcome, outcome
@@ -15,7 +16,7 @@ Receipts = Mapping[Hour, Mapping[str, Receipt]]
 
 
 def counted(receipts: Mapping[str, Receipt]) -> Outcome:
-    """What became of the events of an hour, by its receipts.
+    """The outcome of an hour by its receipts.
 
     Args:
         receipts: asset → receipt.
@@ -34,51 +35,48 @@ def counted(receipts: Mapping[str, Receipt]) -> Outcome:
 
 
 def landing_differences(planted: Planted, landing: LandingPass) -> list[str]:
-    """What landed otherwise than it was written.
+    """Differences between the event files and the landed events.
 
     Args:
-        planted: what the files hold.
+        planted: content of the event files.
         landing: the pass that read them.
     """
     landed = {key: hour.rows for key, hour in landing.hours.items()}
-    untimed = sum(rows for key, rows in landed.items() if key not in planted.hours)
+    of_planted_hours = {key: rows for key, rows in landed.items() if key in planted.hours}
+    untimed = sum(landed.values()) - sum(of_planted_hours.values())
     return [
-        *_different("events landed of {}", planted.hours, {key: landed.get(key, 0) for key in planted.hours}),
-        *_different("{}", {"events without a time": planted.untimed}, {"events without a time": untimed}),
+        *_different("events landed of {}", planted.hours, of_planted_hours),
+        *_different("events without a {}", {"time": planted.untimed}, {"time": untimed}),
         *_different("dead letters, {}", planted.dead_letters, landing.dead_letters),
     ]
 
 
 def differences(planted: Planted, receipts: Receipts, held: Holdings) -> list[str]:
-    """What became of the events otherwise than it must; empty when all is well.
+    """Differences between the expected outcome and receipts, rows, objects and alerts; empty: all is well.
 
     Args:
-        planted: what the files hold.
+        planted: content of the event files.
         receipts: of all hours of ``planted``, after their first run.
-        held: what the destinations hold.
+        held: content of the destinations.
     """
     expected = {key: outcome(events) for key, events in planted.events.items()}
     found = {hour.key: counted(of_hour) for hour, of_hour in receipts.items()}
     written = {key: of_hour.written for key, of_hour in expected.items()}
-    by_receipt = {
-        name: {hour.key: of_hour[name].kept for hour, of_hour in receipts.items()}
-        for name in ("postgres_events", "s3_archive")
-    }
+    by_hour = [_of_hour(key, expected[key], found[key]) for key in expected if key in found]
+    total_alerts = sum(of_hour.alerts for of_hour in expected.values())
     return [
-        *(line for key in expected if key in found for line in _of_hour(key, expected[key], found[key])),
+        *itertools.chain.from_iterable(by_hour),
         *_different("hours with receipts, {}", dict.fromkeys(expected, 1), dict.fromkeys(found, 1)),
-        *_different("rows by the receipt of postgres_events in {}", written, by_receipt["postgres_events"]),
-        *_different("rows by the receipt of s3_archive in {}", written, by_receipt["s3_archive"]),
+        *_different("rows by the receipt of postgres_events in {}", written, _kept(receipts, "postgres_events")),
+        *_different("rows by the receipt of s3_archive in {}", written, _kept(receipts, "s3_archive")),
         *_different("rows in PostgreSQL in {}", written, held.rows_by_hour),
         *_different("lines in S3 in {}", written, held.lines_by_hour),
-        *_different(
-            "{}", {"alerts received": _total_alerts(expected.values())}, {"alerts received": held.alert_events}
-        ),
+        *_different("alerts {}", {"received": total_alerts}, {"received": held.alert_events}),
     ]
 
 
-def _total_alerts(outcomes: Iterable[Outcome]) -> int:
-    return sum(of_hour.alerts for of_hour in outcomes)
+def _kept(receipts: Receipts, name: str) -> dict[str, int]:
+    return {hour.key: of_hour[name].kept for hour, of_hour in receipts.items()}
 
 
 def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
