@@ -121,6 +121,7 @@ def test_the_webhook_of_the_snippet_is_told_of_errors(own: tuple[Path, dict[str,
         assert receiver.requests
 
 
+@pytest.mark.slow
 def test_init_overwrites_nothing(tmp_path: Path, settings: Settings) -> None:
     """The second pipeline has its own prefix, a name that assets cannot have is refused, files stay as they are."""
     env = environment(settings)

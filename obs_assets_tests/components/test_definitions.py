@@ -355,6 +355,7 @@ def project(pipelines: Path) -> dg.Definitions:
     return project_definitions({"OBS_PIPELINES_DIR": str(pipelines), "OBS_DATA_DIR": str(pipelines / "data")})
 
 
+@pytest.mark.slow
 def test_another_folder_is_another_pipeline(pipelines: Path) -> None:
     """A second `defs.yaml` needs no code: its assets and jobs are there, under its folder's name."""
     found = project(pipelines)
@@ -363,6 +364,7 @@ def test_another_folder_is_another_pipeline(pipelines: Path) -> None:
     assert jobs <= set(names(found.jobs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
