@@ -47,7 +47,7 @@ def stages() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
     from obs_assets import settings
     from obs_assets.hourly import pipeline, pipeline_files
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-    from obs_assets.hourly.pipeline import STAGES
+    from obs_assets.hourly.stage_rows import STAGES
     from obs_assets.hours import parse_hour
     from obs_assets.storage.frames import write_parquet
 

@@ -23,6 +23,7 @@ from obs_assets.destinations.postgres.table import COLUMNS, INDEXES
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.storage.postgres import Connection, connect
 from obs_assets.transforms.enrich import EnrichConfig, enrich
@@ -52,7 +53,7 @@ def main() -> None:
     server = embedded.resolve(Settings(data_dir=DATA / "obs")).postgres
     assert server
     try:
-        with store.connect(DATA / "obs" / "tmp") as duck, connect(server, autocommit=True) as connection:
+        with engine.connect(DATA / "obs" / "tmp") as duck, connect(server, autocommit=True) as connection:
             compare(server, connection, offer_of(duck, args.events), args.rounds)
     finally:
         embedded.stop(DATA / "obs")

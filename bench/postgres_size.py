@@ -31,6 +31,7 @@ from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.storage.postgres import Connection, connect
 
@@ -90,7 +91,7 @@ def main() -> None:
         return
     newest = Hour.of(datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2))
     try:
-        with store.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
+        with engine.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
             hours = Hours(duck, server)
             if not hours.held("size"):
                 growth(hours, newest)
@@ -111,7 +112,7 @@ def one_hour(server: PostgresSettings, rows: int) -> None:
         subprocess.run(
             [sys.executable, "-c", f"import postgres_size as s; s.write_large({rows})"], cwd=HERE, check=True
         )
-    with store.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
+    with engine.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS large")
         connection.execute("DELETE FROM obs.hour_loads WHERE destination = 'public.large'")
         frame = duck.read_parquet(str(path))
@@ -129,7 +130,7 @@ def one_hour(server: PostgresSettings, rows: int) -> None:
 
 def write_large(rows: int) -> None:
     """The benchmark's events over and over, as a frame of one hour."""
-    with store.connect(SIZE / "tmp") as duck:
+    with engine.connect(SIZE / "tmp") as duck:
         source = offer_of(duck, SOURCE_ROWS, enriched=True).frame
         copies = duck.sql(f"SELECT * FROM range({-(-rows // SOURCE_ROWS)}) AS copies (n)")
         named = "* EXCLUDE (n) REPLACE (left(sha256(row_uid || n), 32) AS row_uid)"

@@ -128,7 +128,7 @@ def write_lines(events: int) -> dict[str, float]:
     """The lines that are archived, as a file."""
     from obs_assets.destinations.s3.encode import line_of
     from obs_assets.hours import parse_hour
-    from obs_assets.storage.frames import connect
+    from obs_assets.storage.engine import connect
 
     del events
     with connect(DATA / "obs" / "spill") as connection, (DATA / "lines.jsonl").open("wb") as file:
@@ -150,7 +150,7 @@ def _deliver(events: int, options: dict[str, str]) -> dict[str, float]:
     from obs_assets.destinations.s3 import S3Config, S3Destination
     from obs_assets.hours import parse_hour
     from obs_assets.receipts import InputVersion
-    from obs_assets.storage.frames import connect_to_stream
+    from obs_assets.storage.engine import connect_to_stream
 
     prefix = f"bench/{time.time_ns()}"
     destination = S3Destination(S3Config(prefix=prefix, compression_level=LEVEL, **options), hourly().s3)

@@ -21,10 +21,11 @@ from obs_assets.audit.verify import Verdict, verify
 from obs_assets.demo.receiver import Received
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR
 

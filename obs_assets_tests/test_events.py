@@ -28,7 +28,7 @@ from obs_assets.events import (
     row_uids,
     with_columns,
 )
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 
 many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ import pytest
 
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

@@ -19,10 +19,12 @@ from obs_assets.delivery.kinds import Size, kind_of
 from obs_assets.errors import HourBusyError, ReceiptError
 from obs_assets.events import Frame, count_by
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig, Stage
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES, Stage
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
-from obs_assets.storage.frames import connect, make_private_dir
+from obs_assets.storage.disk import make_private_dir
+from obs_assets.storage.engine import connect
 
 EXAMPLES = 5
 """Paths of a redacted type, and types of events, that are named."""

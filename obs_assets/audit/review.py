@@ -12,7 +12,7 @@ from obs_assets.audit.scan import scan
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import ROWS
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import FIELDS, Receipt
 
@@ -43,12 +43,13 @@ class Check:
 
 def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
     """The checks of a stage or a destination, the receipt's first."""
-    is_stage = asset in STAGES
-    receipt = replace(_RECEIPT, blocks=is_stage)
+    rows = [row for row in ROWS if row.name == asset]
+    receipt = replace(_RECEIPT, blocks=bool(rows))
     if not hourly.config.checks.enabled:
         return (receipt,)
     scans = asset == "redacted_events" and hourly.config.redact.enabled and hourly.config.checks.leftover_sample > 0
-    return (receipt, *(_OF_STAGE.get(asset, ()) if is_stage else (_AGREE,)), *((_LEFTOVERS,) if scans else ()))
+    found = [_CHECKS[name] for row in rows for name in row.checks] if rows else [_AGREE]
+    return (receipt, *found, _LEFTOVERS) if scans else (receipt, *found)
 
 
 def review(hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt) -> Mapping[str, Finding]:
@@ -155,16 +156,14 @@ _LEFTOVERS = Check(
     "In a sample of the redacted events, other rules and another engine than the redactor's find nothing left.",
     _leftovers,
 )
-_OF_STAGE: Mapping[str, tuple[Check, ...]] = {
-    "raw_events": (
-        Check("dead_letter_share", "Few of the lines that were read with this hour could not be read.", _unreadable),
-        Check(
-            "volume", "The hour has about as many events as the hours before it and as this hour usually has.", _volume
-        ),
+_CHECKS: Mapping[str, Check] = {
+    "unreadable lines": Check(
+        "dead_letter_share", "Few of the lines that were read with this hour could not be read.", _unreadable
     ),
-    "redacted_events": (
-        Check("dead_letter_share", "The redactor failed on few events, if any.", _unredactable),
-        Check("schema_drift", "No field of the events is new, none has another JSON type than before.", _drift),
+    "volume": Check(
+        "volume", "The hour has about as many events as the hours before it and as this hour usually has.", _volume
     ),
+    "events without redaction": Check("dead_letter_share", "The redactor failed on few events, if any.", _unredactable),
+    "schema": Check("schema_drift", "No field of the events is new, none has another JSON type than before.", _drift),
 }
-"""In the order in which they are shown; what may be a check of a stage is added here."""
+"""The checks that a row of `stage_rows.ROWS` may name."""

@@ -19,9 +19,8 @@ from obs_assets.delivery.kinds import Kind, asset_name, kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.events import Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.stage_rows import REDACTED
 from obs_assets.hours import Hour
-
-STAGES_AFTER_REDACTION = ("redacted_events", "sampled_events")
 
 TEXT_COLUMNS = (
     *("event_id", "event_type", "event_level", "source_name", "master_type", "worker_type", "worker_id"),
@@ -107,7 +106,7 @@ def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
     Raises:
         ConfigurationError: there is no such place.
     """
-    groups: dict[str, tuple[str, ...]] = {"parquet": STAGES_AFTER_REDACTION}
+    groups: dict[str, tuple[str, ...]] = {"parquet": REDACTED}
     groups |= {kind.name: _destinations(hourly, kind) for kind in kinds.KINDS if kind.keeps_events}
     known = [store for group in groups.values() for store in group]
     wanted: set[str] = set()
@@ -143,7 +142,7 @@ def scope(hourly: HourlyPipeline) -> Scope:
 
 def _read(hourly: HourlyPipeline, hour: Hour, store: str, connection: duckdb.DuckDBPyConnection) -> Frame:
     """``row_uid`` and ``event``, from a frame its text columns too."""
-    if store in STAGES_AFTER_REDACTION:
+    if store in REDACTED:
         return hourly.store.read_frame(connection, store, hour).project(f"row_uid, event, {', '.join(TEXT_COLUMNS)}")
     return hourly.destination(store).read_back(connection, hour)
 

@@ -14,10 +14,10 @@ from obs_assets.destinations.base import Holding, Offer
 from obs_assets.errors import ColdArchiveError, ObsError, PermanentError
 from obs_assets.events import CONTENT_HASH, Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, Stage
+from obs_assets.hourly.stage_rows import STAGES, Stage
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 # A destination that keeps no events of its own gives them back empty: then the rows alone are compared.
 # Normalizing sorts keys and spells numbers one way; what still differs is looked at exactly, see `_same`.

@@ -19,7 +19,7 @@ from obs_assets.events import Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import explain
 from obs_assets.hours import Hour, parse_hours
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 if TYPE_CHECKING:
     from obs_assets.destinations.webhook import WebhookConfig

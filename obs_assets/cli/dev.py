@@ -30,7 +30,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets.sources.log import LandingPass, read_pass
-from obs_assets.storage.frames import make_private_dir
+from obs_assets.storage.disk import make_private_dir
 
 LOCATION = "obs_assets.definitions"
 POLL_S = 2.0

@@ -9,10 +9,10 @@ import typer
 
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, print_json
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import parse_hour
 from obs_assets.receipts import Receipt
-from obs_assets.storage.frames import replacing
+from obs_assets.storage.disk import replacing
 
 HELP = {
     "obs_landing_age_seconds": "Since the last finished landing pass began.",

@@ -13,10 +13,11 @@ from obs_assets.demo.steps import last_error
 from obs_assets.embedded import exports
 from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, parse_hours
 from obs_assets.sources.log import read_pass
-from obs_assets.storage.frames import make_private_dir
+from obs_assets.storage.disk import make_private_dir
 
 MODULE = ("-m", "obs_assets.definitions")
 

@@ -11,8 +11,10 @@ import dagster as dg
 
 from obs_assets.components.keys import Naming
 from obs_assets.errors import ConfigurationError, TransientError
-from obs_assets.hourly.hourly_pipeline import HourlyPipeline, Staleness
-from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hourly.staleness import Staleness
 from obs_assets.hours import Hour, first_open_hour, parse_hour, parse_hours
 
 HOURS_A_TICK = 24

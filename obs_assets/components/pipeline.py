@@ -23,7 +23,8 @@ from obs_assets.components.stages import destination_asset, stage_asset
 from obs_assets.components.upkeep import upkeep_definitions
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, STAGES, PipelineConfig
+from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
 
 

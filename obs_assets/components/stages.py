@@ -20,7 +20,7 @@ from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, Stage
+from obs_assets.hourly.stage_rows import Stage, row_of
 from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
@@ -33,38 +33,23 @@ OVERDUE = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_wi
 TOGETHER, HANDS = 24, 4
 """Of a range, so many small hours go through a stage at once, and so many at a time to a destination."""
 
-DESCRIPTIONS: dict[Stage, str] = {
-    "raw_events": "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data.",
-    "enriched_events": (
-        "With duration, cost and context added, from the event and from what landing recorded. Holds personal data."
-    ),
-    "redacted_events": "Without personal data and secrets. The first frame that may be shown.",
-    "sampled_events": "Filtered by rule, then sampled; each event carries the number of events that it stands for.",
-}
-_CARRIED: dict[Stage, tuple[str, ...]] = {
-    "raw_events": ("event_file", "collector"),
-    "redacted_events": ("redactions",),
-    "sampled_events": ("weight",),
-}
-
 
 def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
     """The asset of a stage, with a blocking check on its receipt."""
-    place = STAGES.index(stage)
-    upstream = naming.key(STAGES[place - 1] if place else "landed_events")
+    row = row_of(stage)
 
     @dg.asset(
         key=naming.key(stage),
-        deps=[upstream],
+        deps=[naming.key(row.upstream)],
         partitions_def=naming.hours,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=_check_specs(hourly, naming, stage),
-        description=DESCRIPTIONS[stage],
+        description=row.description,
         group_name=naming.group("events"),
         kinds={"duckdb", "parquet"},
         owners=naming.owners,
         code_version=str(hourly.config.version(stage, 0)),
-        metadata={"dagster/column_schema": columns(*_CARRIED.get(stage, ()))},
+        metadata={"dagster/column_schema": columns(*row.columns)},
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
         def work(hour: Hour) -> Receipt:

@@ -9,7 +9,7 @@ from pathlib import Path
 from obs_assets import embedded
 from obs_assets.demo.samples import FILES
 from obs_assets.errors import ConfigurationError
-from obs_assets.storage.frames import make_private_dir
+from obs_assets.storage.disk import make_private_dir
 
 EVENTS = "events"
 LOGS = "logs"

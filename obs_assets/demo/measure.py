@@ -20,7 +20,7 @@ from obs_assets.destinations.s3.bucket import client_of
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

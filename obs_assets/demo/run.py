@@ -18,7 +18,7 @@ from obs_assets.demo.steps import StepFailedError, Steps
 from obs_assets.embedded.dagster_home import dagster_home
 from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, first_open_hour, hours_between
 from obs_assets.settings import Settings
 from obs_assets.sources.log import read_pass

@@ -15,7 +15,7 @@ from pathlib import Path
 from obs_assets.demo.agents import MASTERS, Event, chance, incidents, iso, pulse, session_id, task, within
 from obs_assets.demo.people import Person, make_people
 from obs_assets.hours import Hour, hours_between
-from obs_assets.storage.frames import replacing
+from obs_assets.storage.disk import replacing
 
 TASKS_AN_HOUR = 50
 PULSES_AN_HOUR = 60

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from obs_assets.errors import ObsError
-from obs_assets.storage.frames import make_private_dir
+from obs_assets.storage.disk import make_private_dir
 
 _RAISED = re.compile(r"^[\w.]*\w(?:Error|Exception|Failure|Interrupt): (.+)")
 

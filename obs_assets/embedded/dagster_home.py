@@ -11,7 +11,7 @@ from urllib.parse import quote
 import yaml
 
 from obs_assets.embedded.postgres import DAGSTER_DATABASE, postgres
-from obs_assets.storage.frames import make_private_dir, replacing
+from obs_assets.storage.disk import make_private_dir, replacing
 
 URL_VARIABLE = "OBS_DAGSTER_POSTGRES_URL"
 

@@ -30,7 +30,7 @@ import psutil
 from pydantic import BaseModel, Field, ValidationError
 
 from obs_assets.errors import ConfigurationError, TransientError
-from obs_assets.storage.frames import make_private_dir, replacing
+from obs_assets.storage.disk import make_private_dir, replacing
 
 LOOPBACK = "127.0.0.1"
 # Below the ports that Linux lends to outgoing connections (from 32768), also once SeaweedFS has added 10000.

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from obs_assets.embedded import process
 from obs_assets.embedded.process import Access
 from obs_assets.settings import S3Settings
-from obs_assets.storage.frames import make_private_dir, replacing
+from obs_assets.storage.disk import make_private_dir, replacing
 
 BUCKET = "cortex-observability"
 REGION = "us-east-1"

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from jinja2 import Environment, StrictUndefined, TemplateError, Undefined
@@ -20,11 +20,12 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from obs_assets import settings
 from obs_assets.alerts import AlertRule
-from obs_assets.audit.checks import ChecksConfig
 from obs_assets.delivery import kinds
 from obs_assets.delivery.kinds import AnyDestination, asset_name, type_names
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ConfigurationError
+from obs_assets.hourly.checks_config import ChecksConfig
+from obs_assets.hourly.stage_rows import STAGES, Stage, row_of
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.sources.files import SourceConfig
@@ -33,19 +34,6 @@ from obs_assets.transforms.filter import FilterConfig
 from obs_assets.transforms.lookup import GeoIp, Lookup
 from obs_assets.transforms.redact import CustomPattern, RedactConfig
 from obs_assets.transforms.sample import SampleConfig
-
-Stage = Literal["raw_events", "enriched_events", "redacted_events", "sampled_events"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-
-_BLOCKS: Mapping[Stage, tuple[str, ...]] = {
-    "raw_events": ("source",),
-    "enriched_events": ("enrich",),
-    "redacted_events": ("redact",),
-    "sampled_events": ("filter", "sample"),
-}
-
-CODE_VERSIONS: Mapping[Stage, int] = {"raw_events": 2, "enriched_events": 3, "redacted_events": 5, "sampled_events": 2}
-"""Raised by whoever changes what a stage makes of the same input."""
 
 DEFAULT_PIPELINE = "pipeline"
 """The stored name of a pipeline whose ``asset_prefix`` is empty: of its folder below ``OBS_DATA_DIR/pipelines``, and in
@@ -174,9 +162,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     def next_version(self, before: InputVersion, stage: Stage) -> InputVersion:
         """The version of a stage built now from a frame of version ``before``, whatever that one was built with."""
-        blocks = [_block_json(getattr(self, name)) for name in _BLOCKS[stage]]
+        blocks = [_block_json(getattr(self, name)) for name in row_of(stage).blocks]
         text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
-        code = f"{before.code_version}.{CODE_VERSIONS[stage]}".lstrip(".")
+        code = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
         return InputVersion(before.generation, hashlib.sha256(text.encode()).hexdigest()[:12], code)
 
     @staticmethod

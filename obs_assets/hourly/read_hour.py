@@ -4,7 +4,7 @@ import pandas as pd
 
 from obs_assets.hourly.pipeline_files import open_pipeline
 from obs_assets.hours import parse_hour
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 
 def read_hour(stage: str, hour: str, pipeline_name: str = "") -> pd.DataFrame:

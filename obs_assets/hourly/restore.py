@@ -9,7 +9,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.restored import land_archived
-from obs_assets.storage.frames import make_private_dir
+from obs_assets.storage.disk import make_private_dir
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.events import CONTENT_HASH, HASH_OF_NOTHING, Frame, append_fields, counts_by, quote, with_columns
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig, Stage
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.profile import by_minute, cost_of, fields_of
+from obs_assets.hourly.stage_rows import REDACTED, STAGES, Stage, row_of
 from obs_assets.hours import Hour
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
 from obs_assets.sources.landing import LANDED_SCHEMA
@@ -40,9 +41,6 @@ SORTED_BYTES, LARGE_EVENT = 64 << 20, 2 << 10
 
 _SURELY_SMALL = 256 << 10
 """Bytes of files, which are at best packed to a 255th: what is in them is not worth a look."""
-
-_HASHED = STAGES[2:]
-"""Stages whose frames are offered to destinations: their content is hashed."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Stages:
             landed = self.log.load().hour(hour)
             version = self.config.next_version(InputVersion(landed.generation, "", ""), stage)
             return Given(self.log.chunk_paths(landed), landed.rows, version)
-        before = STAGES[STAGES.index(stage) - 1]
+        before = row_of(stage).upstream
         receipt = self.store.read_receipt(before, hour).check()
         path = self.store.built_frame(before, hour)
         return Given([path], receipt.kept, self.config.next_version(receipt.version, stage))
@@ -137,7 +135,7 @@ class Stages:
         self, written: Frame, stage: Stage, given: Mapping[Hour, Given], hours: Mapping[str, Hour]
     ) -> dict[Hour, Receipt]:
         """What was written, by the files of the hours. Nothing is counted that was not read back."""
-        content = CONTENT_HASH if stage in _HASHED else quote("")
+        content = CONTENT_HASH if stage in REDACTED else quote("")
         counted = written.aggregate(f"filename, count(*), {content}").fetchall()
         counts = {file: (rows, content) for file, rows, content in counted}
         details = self._details(stage, written, max(one.rows for one in given.values()))
@@ -149,7 +147,7 @@ class Stages:
                 taken=given[hour].rows,
                 kept=counts.get(file, (0, ""))[0],
                 details={title: found.get(file, {}) for title, found in details.items()},
-                content_hash=counts[file][1] if file in counts else HASH_OF_NOTHING if stage in _HASHED else "",
+                content_hash=counts[file][1] if file in counts else HASH_OF_NOTHING if stage in REDACTED else "",
                 size_bytes=Path(file).stat().st_size,
             )
             for file, hour in hours.items()

@@ -64,7 +64,8 @@ from obs_assets.sources.times import (
     usual_place,
 )
 from obs_assets.sources.unpack import is_encoding
-from obs_assets.storage.frames import MOST_THREADS, connect, explained, sync_file
+from obs_assets.storage.disk import explained, sync_file
+from obs_assets.storage.engine import MOST_THREADS, connect
 
 _T = TypeVar("_T")
 

@@ -36,7 +36,7 @@ from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import KnownFile, known_from_json
-from obs_assets.storage.frames import explained, make_private_dir, replacing, sync_file
+from obs_assets.storage.disk import explained, make_private_dir, replacing, sync_file
 
 _CHECKPOINT_FORM = 5
 
@@ -268,7 +268,7 @@ class LandingLog:
         folded = functools.reduce(_folded, self.passes())
         known = tuple(receipt for receipt in folded.files if receipt.file.file_id in landed.files)
         folded = replace(folded, files=known, hours=landed.hours, letters=landed.letters)
-        with replacing(self._folded_path(landed.last_pass)) as aside:
+        with replacing(self._folded_path(landed.last_pass), crash="receipt") as aside:
             aside.write_text(json.dumps(asdict(folded), sort_keys=True))
         crash_point("fold.after_record")
         self.remove_folded()
@@ -323,7 +323,7 @@ class LandingLog:
         self.fold(landed)
 
     def _put_in_place(self, prepared: Path, landing: LandingPass) -> None:
-        with replacing(prepared / "pass.json") as aside:
+        with replacing(prepared / "pass.json", crash="receipt") as aside:
             aside.write_text(json.dumps(asdict(landing), sort_keys=True))
         with explained(prepared):
             sync_file(prepared)
@@ -339,14 +339,14 @@ class LandingLog:
             "hours": {key: asdict(hour) for key, hour in landed.hours.items()},
             "letters": landed.letters,
         }
-        with replacing(self.root / "checkpoint.json") as aside:
+        with replacing(self.root / "checkpoint.json", crash="receipt") as aside:
             aside.write_text(json.dumps(state))
 
     def save_looked(self, looked: Looked) -> None:
         """Remember what a pass saw that has finished."""
         moment = looked.began_at.isoformat() if looked.began_at else None
         state = {"began_at": moment, "listing": looked.listing, "waiting": looked.waiting}
-        with replacing(self.root / "looked.json") as aside:
+        with replacing(self.root / "looked.json", crash="receipt") as aside:
             aside.write_text(json.dumps(state))
 
     def looked(self) -> Looked:

@@ -19,7 +19,7 @@ from obs_assets.hours import Hour
 from obs_assets.sources.files import EventFile, SourceConfig
 from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, PassWriter, Progress
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
-from obs_assets.storage.frames import sync_file
+from obs_assets.storage.disk import sync_file
 
 BATCH_BYTES = 32 << 20
 

@@ -20,7 +20,9 @@ from obs_assets.hours import Hour
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, collector
 from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
 from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text
-from obs_assets.storage.frames import connect, sync_file, write_parquet
+from obs_assets.storage.disk import sync_file
+from obs_assets.storage.engine import connect
+from obs_assets.storage.frames import write_parquet
 
 Rows = Callable[[duckdb.DuckDBPyConnection], Frame]
 

@@ -10,12 +10,8 @@
 Frames before redaction hold personal data: folders are made for their owner alone.
 """
 
-import contextlib
 import itertools
-import os
-import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +19,11 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from obs_assets.crash import crash_point
-from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError, ReceiptError
+from obs_assets.errors import MissingFrameError, ReceiptError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
+from obs_assets.storage.disk import replacing, sync_file
 
 ROW_GROUP_SIZE = 61_440
 """Rows that one thread of DuckDB takes at a time: thirty vectors."""
@@ -35,139 +31,6 @@ ROW_GROUP_SIZE = 61_440
 
 _NEVER_TWICE = ("event", "row_uid", "line")
 """Columns of which a dictionary would be as long as they are."""
-
-
-MOST_THREADS = 8
-"""Of a connection: each holds a part of what is read and sorted, whatever the memory limit."""
-
-
-def memory_for(threads: int) -> str:
-    """What DuckDB may hold with so many threads: eight that share 1 GB cannot sort an hour of a million events."""
-    return f"{max(1000, 256 * threads)}MB"
-
-
-def connect(
-    temp_dir: Path, *, memory_limit: str | None = None, threads: int | None = None
-) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with bounded memory that never reaches out to the network.
-
-    Args:
-        temp_dir: where it spills what exceeds ``memory_limit``. Protected: frames before redaction pass through it.
-        memory_limit: what DuckDB may hold; by default `memory_for` its threads.
-        threads: all cores by default, `MOST_THREADS` at most.
-    """
-    options: dict[str, str | bool | int | float | list[str]] = {
-        "temp_directory": str(make_private_dir(temp_dir)),
-        "autoinstall_known_extensions": False,
-        "preserve_insertion_order": True,
-        "TimeZone": "UTC",
-    }
-    connection = duckdb.connect(config=options)
-    if threads is None:
-        ((cores,),) = connection.sql("SELECT current_setting('threads')").fetchall()
-        threads = min(cores, MOST_THREADS)
-    limit = memory_limit or memory_for(threads)
-    connection.execute(f"SET threads = {threads}; SET memory_limit = '{limit}'; SET enable_progress_bar = false")
-    return connection
-
-
-def connect_to_stream(temp_dir: Path, path: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reads one Parquet file from its beginning to its end, in no more memory than that takes.
-
-    DuckDB fills what it is given. What it needs is the largest row group less than three times, as was measured.
-    """
-    largest = 0
-    if path.exists():
-        stored = pq.read_metadata(path)
-        largest = max((stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)), default=0)
-    return connect(temp_dir, threads=1, memory_limit=f"{max(256, 3 * largest // 2**20)}MiB")
-
-
-def make_private_dir(path: Path) -> Path:
-    """Make a folder, and those above it, readable by its owner alone.
-
-    Raises:
-        ConfigurationError: it cannot be made.
-    """
-    try:
-        for folder in reversed([path, *path.parents]):
-            if not folder.exists():
-                folder.mkdir(exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigurationError(f"cannot make the folder {path} (OBS_DATA_DIR): {error.strerror}") from None
-    return path
-
-
-@contextlib.contextmanager
-def replacing(path: Path, *, sync_folder: bool = True) -> Iterator[Path]:
-    """Write a file aside, then put it in place in one step.
-
-    Yields a path to write to; on success the file there is flushed to disk and renamed to ``path``, on failure removed.
-    A reader, or a re-run after a crash, sees the old file or the new one, never half of one.
-
-    Args:
-        path: of the file.
-        sync_folder: whether the new name is on disk at the end; who puts many files there does that once for all.
-
-    Raises:
-        ObsError: the file system refused, for example because it is full.
-    """
-    make_private_dir(path.parent)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
-    aside = Path(name)
-    try:
-        with explained(path):
-            yield aside
-            sync_file(aside)
-            crash_point("receipt.before_rename" if path.suffix == ".json" else "frame.before_rename")
-            aside.replace(path)
-            if sync_folder:
-                sync_file(path.parent)
-            crash_point("frame.after_rename")
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the file system's refusal to write into an error that says what to look at.
-
-    Raises:
-        ObsError: it refused, for example because it is full.
-    """
-    try:
-        yield
-    except (OSError, duckdb.IOException) as error:
-        if told_by_arrow(error):
-            raise
-        raise ObsError(f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)") from None
-
-
-def told_by_arrow(error: BaseException) -> bool:
-    """Whether an error is DuckDB's: what goes wrong once a stream has begun Arrow tells as an error of the system."""
-    return isinstance(error, OSError) and error.errno is None and _DUCKDBS.match(str(error)) is not None
-
-
-_DUCKDBS = re.compile("[A-Z][A-Za-z ]* Error: ")
-
-
-def _reason(error: OSError | duckdb.IOException) -> str:
-    return (error.strerror or "unknown reason") if isinstance(error, OSError) else str(error).splitlines()[0]
-
-
-def sync_file(path: Path) -> None:
-    """Flush a file, or a folder's entries, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _free_space(folder: Path) -> str:
-    numbers = os.statvfs(folder)
-    return f"{numbers.f_bavail * numbers.f_frsize:,} bytes"
 
 
 @dataclass(frozen=True)
@@ -234,7 +97,7 @@ class Store:
         paths = {}
         for hour, (first, *more) in frames:
             paths[hour] = self.frame_path(stage, hour)
-            with replacing(paths[hour], sync_folder=False) as aside:
+            with replacing(paths[hour], sync_folder=False, crash="frame") as aside:
                 write_parquet(first, aside, *more, rows=rows)
         for folder in {path.parent for path in paths.values()}:
             sync_file(folder)
@@ -270,7 +133,7 @@ class Store:
         """Put receipts in place, each atomically, after their frames; returns them. All are on disk then."""
         paths = {self.receipt_path(receipt.stage, hour): receipt for hour, receipt in receipts.items()}
         for path, receipt in paths.items():
-            with replacing(path, sync_folder=False) as aside:
+            with replacing(path, sync_folder=False, crash="receipt") as aside:
                 aside.write_text(receipt.to_json())
         for folder in {path.parent for path in paths}:
             sync_file(folder)

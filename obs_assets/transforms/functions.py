@@ -20,8 +20,9 @@ import duckdb
 import duckdb.func
 from pydantic import AfterValidator
 
-from obs_assets.errors import ObsError, PermanentError
+from obs_assets.errors import PermanentError
 from obs_assets.events import LINEAGE, PROMOTED, Frame, with_columns
+from obs_assets.storage.engine import wrap_failure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,10 +43,6 @@ FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 _numbers = itertools.count()
 _one_at_a_time = threading.Lock()
 """A user's function need not be safe to be called by several threads at once."""
-
-_failures: dict[str, ObsError] = {}
-_FAILURE = re.compile(r"function-failure-\d+")
-"""DuckDB makes text of an exception: the error itself waits here, under the name that stands in that text."""
 
 
 def _importable(dotted: str) -> str:
@@ -87,19 +84,6 @@ def digest(dotted: str | None) -> str | None:
     except (OSError, TypeError):
         return ""
     return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def told_later(failure: ObsError) -> RuntimeError:
-    """What to raise inside of DuckDB so that `failure_in` finds this failure outside of it."""
-    token = f"function-failure-{next(_numbers)}"
-    _failures[token] = failure
-    return RuntimeError(token)
-
-
-def failure_in(error: BaseException) -> ObsError | None:
-    """What a function, or what we think of it, is to blame for, if that is what a DuckDB error is about."""
-    found = _FAILURE.search(str(error))
-    return _failures.pop(found[0], None) if found else None
 
 
 def enrich_by(connection: duckdb.DuckDBPyConnection, frame: Frame, dotted: str) -> Frame:
@@ -163,7 +147,7 @@ def _guarded(dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Ite
         blame = f"the function {dotted} {error}"
     except Exception as error:  # noqa: BLE001 - its message may quote an event
         blame = f"the function {dotted} raised {type(error).__name__}; try it on obs_assets.read_hour(...)"
-    raise told_later(PermanentError(f"{blame}: correct it, then materialize the hour again"))
+    raise wrap_failure(PermanentError(f"{blame}: correct it, then materialize the hour again"))
 
 
 def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":

@@ -13,9 +13,10 @@ import pytest
 from obs_assets.audit.verify import verify
 from obs_assets.demo.receiver import Receiver
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
-from obs_assets.storage.frames import connect, write_parquet
+from obs_assets.storage.engine import connect
+from obs_assets.storage.frames import write_parquet
 from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR

@@ -20,7 +20,7 @@ from obs_assets.audit.review import RECEIPT_CHECK
 from obs_assets.components import stages
 from obs_assets.errors import PermanentError, TransientError
 from obs_assets.hourly import hourly_pipeline as hourly
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hourly.stages import Stages
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt

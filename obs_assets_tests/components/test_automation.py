@@ -26,7 +26,8 @@ from obs_assets.components.automation import (
     VERSION_TAG,
 )
 from obs_assets.destinations.postgres import leaves
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.sources.files import SourceConfig
 from obs_assets.transforms.sample import SampleConfig

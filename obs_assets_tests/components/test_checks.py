@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from obs_assets.audit.review import review
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.transforms.redact import RedactConfig
 from obs_assets.transforms.redact.redactor import redactor_of

@@ -25,7 +25,7 @@ from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.settings import Settings
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS
 from obs_assets_tests.frames import HOUR

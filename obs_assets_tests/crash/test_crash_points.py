@@ -13,7 +13,7 @@ from obs_assets.crash import CRASH_POINTS
 from obs_assets.demo.receiver import Receiver
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.landing import land

@@ -15,7 +15,7 @@ from obs_assets.demo.receiver import Receiver
 from obs_assets.demo.samples import Planted, write_samples
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, hours_between, parse_hour
 from obs_assets.settings import Settings
 from obs_assets_tests.conftest import connect_postgres, connect_s3

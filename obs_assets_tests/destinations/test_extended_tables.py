@@ -12,7 +12,7 @@ from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.errors import PermanentError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import frames
+from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -45,7 +45,7 @@ IDENTITY = {
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with frames.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

@@ -18,7 +18,7 @@ from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import HourBusyError, ObsError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -94,7 +94,7 @@ def test_a_year_has_less_than_250_leaves(rows: int, retention: int | None) -> No
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

@@ -32,7 +32,7 @@ from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError,
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets.storage import postgres as database
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -43,7 +43,7 @@ NEXT = HOUR.next
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

@@ -34,7 +34,7 @@ from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError,
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -50,7 +50,7 @@ MANIFEST = "cortex-events/_manifests/2025120410.json"
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

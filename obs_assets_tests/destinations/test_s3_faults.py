@@ -18,7 +18,7 @@ from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.settings import S3Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets_tests.frames import frame_of, offer_of
 
 ERROR = "<Error><Code>{code}</Code><Message>CANARY_9f</Message></Error>"
@@ -139,7 +139,7 @@ def running(server: Scripted) -> Iterator[S3Settings]:
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

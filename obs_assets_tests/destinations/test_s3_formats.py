@@ -21,7 +21,7 @@ import pytest
 from obs_assets.destinations.s3 import S3Config, S3Destination, encode
 from obs_assets.destinations.s3.prices import usd_per_month
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -34,7 +34,7 @@ FORMATS = [{}, {"compression": False}, {"format": "parquet"}, {"format": "parque
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

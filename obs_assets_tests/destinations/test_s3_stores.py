@@ -27,7 +27,7 @@ from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ColdArchiveError, ConfigurationError, HourBusyError, PermanentError, TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -43,7 +43,7 @@ LARGE: list[dict[str, Any]] = [{"n": n, "text": "x" * MIB} for n in range(11)]
 @pytest.fixture
 def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB connection."""
-    with store.connect(temp_dir=tmp_path / "spill") as connection:
+    with engine.connect(temp_dir=tmp_path / "spill") as connection:
         yield connection
 
 

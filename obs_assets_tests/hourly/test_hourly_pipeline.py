@@ -23,13 +23,13 @@ from pydantic import SecretStr
 from obs_assets import embedded
 from obs_assets.demo.receiver import Receiver
 from obs_assets.errors import ConfigurationError, HourBusyError, MissingFrameError, ReceiptError, StaleHourError
-from obs_assets.hourly import hourly_pipeline as module
-from obs_assets.hourly import pipeline, pipeline_files
+from obs_assets.hourly import locks, pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.settings import Settings
-from obs_assets.storage.frames import Store, connect
+from obs_assets.storage.engine import connect
+from obs_assets.storage.frames import Store
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -283,13 +283,13 @@ def test_two_runs_of_one_hour_wait_for_each_other(hourly: HourlyPipeline, monkey
 
 def test_a_run_gives_up_waiting_in_one_sentence(hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who builds an hour has it alone; who delivers it shares it with others that do."""
-    monkeypatch.setattr(module._lock.retry, "stop", tenacity.stop_after_delay(0.1))
-    with hourly._hold(HOUR, alone=False):
-        with hourly._hold(HOUR, alone=False):
+    monkeypatch.setattr(locks, "BUSY_AFTER_S", 0.1)
+    with hourly.locks.hold(HOUR, alone=False):
+        with hourly.locks.hold(HOUR, alone=False):
             pass
         with pytest.raises(HourBusyError, match=f"another run is at work on {HOUR}: let it finish, then try again"):
             hourly.build("raw_events", HOUR)
-        with hourly._hold(HOUR.next, alone=True):
+        with hourly.locks.hold(HOUR.next, alone=True):
             pass
 
 

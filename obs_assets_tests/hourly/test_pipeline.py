@@ -7,7 +7,8 @@ import pytest
 from obs_assets.delivery.kinds import asset_name
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly import pipeline, pipeline_files
-from obs_assets.hourly.pipeline import STAGES, PipelineConfig
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES
 
 
 def write(tmp_path: Path, attributes: str) -> Path:

@@ -10,7 +10,7 @@ import obs_assets
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.events import LINEAGE, PROMOTED
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR

@@ -11,7 +11,7 @@ from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.restore import archive_of, restore
 from obs_assets.settings import Settings
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 

@@ -12,8 +12,8 @@ import pytest
 from obs_assets.errors import HourExpiredError
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
 from obs_assets.hourly.restore import archive_of, restore
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
@@ -68,7 +68,7 @@ def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
     assert all(hourly.store.frame_path(stage, HOUR).exists() for stage in STAGES[2:])
     assert hourly.landed().hour(HOUR).rows == len(harness.an_hour())
     assert hourly.expire(OVER).hours == ()
-    assert hourly.stale_hours() == []
+    assert hourly.staleness().hours == []
 
 
 def test_what_is_gone_is_not_built_again(hourly: HourlyPipeline) -> None:

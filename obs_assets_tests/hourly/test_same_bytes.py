@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from obs_assets.hourly import hourly_pipeline as hourly_module
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.redact import workers
 from obs_assets_tests import harness
@@ -55,7 +56,7 @@ def frames(
     """Every frame of the landed hour, built with so many threads."""
     config = harness.everything_kept(events_dir, sample=sample, redact={"modes": {"ip_address": "hash"}})
     hourly = HourlyPipeline(config, Settings(data_dir=data_dir, hash_key=SecretStr("a long random text")))
-    monkeypatch.setattr(hourly_module, "connect", partial(store.connect, threads=threads))
+    monkeypatch.setattr(hourly_module, "connect", partial(engine.connect, threads=threads))
     monkeypatch.setattr(workers, "MANY", 1)  # redacted by as many processes as there are threads, or by this one
     if not hourly.landed().hours:
         hourly.land()

@@ -13,12 +13,12 @@ import pytest
 from obs_assets.errors import HourBusyError, MissingFrameError, ObsError, PermanentError, ReceiptError
 from obs_assets.hourly import stages
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import STAGES, Stage
+from obs_assets.hourly.stage_rows import STAGES, Stage
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 from obs_assets.settings import Settings
 from obs_assets.storage import frames as store
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -89,9 +89,9 @@ def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settin
     hourly.build_together("raw_events", HOURS)
     hourly.store.frame_path("raw_events", HOURS[0]).unlink()
     hourly.store.receipt_path("raw_events", HOURS[1]).write_text("{")
-    with hourly._hold(HOURS[2], alone=False):
+    with hourly.locks.hold(HOURS[2], alone=False):
         assert list(hourly.build_together("enriched_events", HOURS)) == [HOURS[3]]
-        with pytest.raises(HourBusyError), hourly._hold(HOURS[2], alone=True, wait=False):
+        with pytest.raises(HourBusyError), hourly.locks.hold(HOURS[2], alone=True, wait=False):
             pass
     with pytest.raises(MissingFrameError, match=HOURS[0].key):
         hourly.build("enriched_events", HOURS[0])
@@ -182,7 +182,7 @@ def test_nobody_gets_between_hours_that_are_built(events_dir: Path, settings: Se
     """Each is locked until all are there: a second run waits, and neither sees the other's half."""
     hourly = landed(events_dir, settings)
     done: list[Mapping[Hour, Receipt]] = []
-    with hourly._hold(HOURS[1], alone=False):
+    with hourly.locks.hold(HOURS[1], alone=False):
         thread = threading.Thread(target=lambda: done.append(hourly.build_together("raw_events", HOURS)))
         thread.start()
         thread.join()

@@ -82,7 +82,7 @@ def test_only_its_own_server_is_started(hourly: HourlyPipeline) -> None:
 def test_it_is_verified_scanned_and_checked(hourly: HourlyPipeline) -> None:
     """Every question that is asked of an hour is asked of the tape, and finds what is wrong there."""
     assert harness.wrong(hourly) == []
-    assert hourly.stale_hours() == []
+    assert hourly.staleness().hours == []
     (found,) = scan(hourly, HOUR, ["tape"])
     assert (found.store, found.ok) == ("tape_events", True)
     assert found.events == len(harness.an_hour())

@@ -205,7 +205,7 @@ class Conductor:
     def _has_more(self) -> bool:
         hourly = self.hourly
         try:
-            return bool(hourly.news(hourly.listing()) or hourly.stale_hours())
+            return bool(hourly.news(hourly.listing()) or hourly.staleness().hours)
         except ObsError:
             return True
 

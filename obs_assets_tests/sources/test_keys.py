@@ -13,7 +13,7 @@ from obs_assets.sources.careful import Rules, Segment
 from obs_assets.sources.json_text import has_duplicates
 from obs_assets.sources.keys import usual_paths
 from obs_assets.sources.reader import read_batch
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 USUAL = ['{"a":1,"b":{"a":2},"c":{"b":{"a":"x"}}}', '{"b":{"c":2,"a":3}}', '{"a":"no brackets"}'] * 20
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from obs_assets.sources import strict
 from obs_assets.sources.careful import MAX_NESTING, DeadLetter, Rules, Segment
 from obs_assets.sources.reader import read_batch
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 MAX_BYTES = 1 << 16
 BOM = b"\xef\xbb\xbf"

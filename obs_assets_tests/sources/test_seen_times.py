@@ -15,7 +15,7 @@ from obs_assets.sources import views
 from obs_assets.sources.json_text import has_duplicates
 from obs_assets.sources.seen_times import seen_times
 from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, TIME_REASON, time_text
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 LATEST = datetime(2031, 5, 7, 12, tzinfo=UTC)

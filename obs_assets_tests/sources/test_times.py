@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_PATHS, TIME_REASON, time_text
-from obs_assets.storage.frames import connect
+from obs_assets.storage.engine import connect
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
 FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)

@@ -11,8 +11,10 @@ import pytest
 
 from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError
 from obs_assets.receipts import InputVersion, Receipt
-from obs_assets.storage import frames as store
-from obs_assets.storage.frames import Store, connect, connect_to_stream, make_private_dir, replacing, write_parquet
+from obs_assets.storage import disk, engine
+from obs_assets.storage.disk import make_private_dir, replacing
+from obs_assets.storage.engine import connect, connect_to_stream
+from obs_assets.storage.frames import Store, write_parquet
 from obs_assets_tests.frames import HOUR
 
 
@@ -64,7 +66,7 @@ def test_refusal_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
     def refuse(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "sync_file", refuse)
+    monkeypatch.setattr(disk, "sync_file", refuse)
     expected = rf"cannot write {path}: No space left on device \([0-9,]+ bytes free there\)"
     with pytest.raises(ObsError, match=expected), replacing(path) as aside:
         aside.write_text("new")
@@ -76,7 +78,7 @@ def test_refusal_met_by_duckdb_is_explained(connection: duckdb.DuckDBPyConnectio
     """DuckDB's own error becomes ours."""
 
     def write_to_a_folder() -> None:
-        with store.explained(tmp_path / "a.parquet"):
+        with disk.explained(tmp_path / "a.parquet"):
             write_parquet(connection.sql("SELECT 1 AS n"), tmp_path)
 
     with pytest.raises(ObsError, match=r"cannot write .*a\.parquet: .* bytes free there"):
@@ -127,13 +129,13 @@ def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
 def test_a_machine_of_many_cores_is_not_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Threads have a limit, and memory grows with them: 8 that share 1 GB cannot sort an hour of a million events."""
     asked = "SELECT current_setting('threads'), current_setting('memory_limit')"
-    monkeypatch.setattr(store, "MOST_THREADS", most)
+    monkeypatch.setattr(engine, "MOST_THREADS", most)
     with connect(tmp_path) as opened:
         ((threads, memory),) = opened.sql(asked).fetchall()
     assert threads == min(most, len(os.sched_getaffinity(0)))
-    with connect(tmp_path, memory_limit=store.memory_for(threads), threads=16) as opened:
+    with connect(tmp_path, memory_limit=engine.memory_for(threads), threads=16) as opened:
         assert opened.sql(asked).fetchall() == [(16, memory)]
-    assert [store.memory_for(threads) for threads in (1, 2, 4, 8)] == ["1000MB", "1000MB", "1024MB", "2048MB"]
+    assert [engine.memory_for(threads) for threads in (1, 2, 4, 8)] == ["1000MB", "1000MB", "1024MB", "2048MB"]
 
 
 def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

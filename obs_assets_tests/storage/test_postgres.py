@@ -20,7 +20,7 @@ from obs_assets.embedded import process
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import frames
+from obs_assets.storage import engine
 from obs_assets.storage.postgres import Migration, connections_kept, migrate, session
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -248,7 +248,7 @@ def test_the_settings_of_a_role_do_not_change_what_is_stored(server: PostgresSet
         for name, value in ODD_SETTINGS.items():
             admin.execute(f"ALTER DATABASE \"{server.database}\" SET {name} = '{value}'".encode())
     event = {"text": "日本 ü", "duration_ms": 3, "cost_usd": 0.1}
-    with frames.connect(temp_dir=tmp_path) as duck:
+    with engine.connect(temp_dir=tmp_path) as duck:
         destination.deliver(offer_of(frame_of(duck, [event], weight=1 / 3)))
         [(_, stored)] = destination.read_back(duck, HOUR).fetchall()
     assert json.loads(stored) == event

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from obs_assets.hourly.pipeline import STAGES
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
 from obs_assets_tests.harness import BIN, environment, run
 

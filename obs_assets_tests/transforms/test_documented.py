@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from obs_assets.hourly.pipeline import PipelineConfig, parse
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import judge
 from obs_assets.transforms.sample import sample
@@ -33,7 +33,7 @@ def test_the_documented_lookup(tmp_path: Path) -> None:
     """The example's table is there; a service that it does not have is of an unknown team."""
     config = documented().enrich
     assert config is not None
-    with store.connect(tmp_path, threads=1) as connection:
+    with engine.connect(tmp_path, threads=1) as connection:
         told = [{"service": "billing"}, {"service": "x"}]
         frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
         found = enrich(connection, frame, config).project("event->>'team', event->>'tier', event->>'region'").fetchall()
@@ -45,7 +45,7 @@ def test_the_documented_prices(tmp_path: Path) -> None:
     usage = {"input_tokens": 1000, "output_tokens": 1000}
     config = documented().enrich
     assert config is not None
-    with store.connect(tmp_path, threads=1) as connection:
+    with engine.connect(tmp_path, threads=1) as connection:
         told = [{"model": model, "tokens_used": usage} for model in ("model-a", "model-b")]
         frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
         costs = enrich(connection, frame, config).project("cost_usd").fetchall()
@@ -63,7 +63,7 @@ def test_the_documented_filter(tmp_path: Path) -> None:
         {"id": "1", "message": ""},
         {"type": "heartbeat", "error": "no answer"},
     ]
-    with store.connect(tmp_path, threads=1) as connection:
+    with engine.connect(tmp_path, threads=1) as connection:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
         verdicts = [
             verdict for (verdict,) in judge(connection, frame, documented().filter).project("dropped_by").fetchall()
@@ -81,7 +81,7 @@ def test_the_documented_sampler(tmp_path: Path) -> None:
         {"trace_id": "b", "message": "after"},
         {"trace_id": "c", "duration_ms": 1000},
     ]
-    with store.connect(tmp_path, threads=1) as connection:
+    with engine.connect(tmp_path, threads=1) as connection:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
         kept = sample(frame, documented().sample).filter("dropped_by IS NULL").project("event, weight").fetchall()
     assert [(json.loads(event)["trace_id"], weight) for event, weight in kept] == [

@@ -18,6 +18,7 @@ from obs_assets import events
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import Frame
 from obs_assets.hourly.pipeline import PipelineConfig, parse
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.enrich import ENRICHMENTS, OWN_NAMES, EnrichConfig, Price, enrich
 from obs_assets_tests.frames import HOUR, frame_of
@@ -40,7 +41,7 @@ ALL = EnrichConfig(enrichments=("all",))
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
+    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
         yield connection
 
 
@@ -554,7 +555,7 @@ def test_unknown_enrichments_and_prices_are_refused() -> None:
 
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups, worked on by two threads, comes out in the order in which it went in."""
-    with store.connect(tmp_path, threads=2) as connection:
+    with engine.connect(tmp_path, threads=2) as connection:
         rows = connection.sql(
             """SELECT printf('%032x', (n * 7919) % 150001) AS row_uid, TIMESTAMPTZ '2025-12-04 10:00:00Z' AS event_time,
             'f' AS file_id, n AS file_offset, event_time AS landed_at, '{"id":' || n || '}' AS event,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import FilterConfig, judge
 from obs_assets_tests.frames import frame_of
@@ -25,7 +26,7 @@ SPARSE: Event = {"id": "1", "kind": "tick", "timestamp": "2025-12-04T10:00:00Z",
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
+    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
         yield connection
 
 
@@ -380,7 +381,7 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     config = FilterConfig(
         drop_event_types=tuple(f"t{n}" for n in range(0, 60, 2)), drop_levels=("a", "b", "c", "d", "e", "f")
     )
-    with store.connect(tmp_path, threads=2) as connection:
+    with engine.connect(tmp_path, threads=2) as connection:
         rows = connection.sql(
             """SELECT md5(n::VARCHAR) AS row_uid, TIMESTAMPTZ '2025-12-04 10:00:00Z' AS event_time, 'f' AS file_id,
             n AS file_offset, event_time AS landed_at, '{"type":"t' || n % 60 || '","message":"m"}' AS event

@@ -15,8 +15,7 @@ from obs_assets.events import Frame
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
-from obs_assets.storage import frames as store
-from obs_assets.transforms import functions
+from obs_assets.storage import engine
 from obs_assets.transforms.enrich import EnrichConfig, enrich
 from obs_assets.transforms.filter import FilterConfig, judge
 from obs_assets_tests import harness
@@ -92,7 +91,7 @@ TOLD = ['{"type":"a","duration_ms":1500,"m":"low", "big": 1.50}', '{"type":"b","
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path) as connection:
+    with engine.connect(tmp_path) as connection:
         yield connection
 
 
@@ -129,7 +128,7 @@ def test_misuse_is_refused_by_the_functions_name(connection: duckdb.DuckDBPyConn
     """What is wrong and what to do, and nothing of any event."""
     with pytest.raises(duckdb.Error) as caught:
         enriched(connection, name).fetchall()
-    failure = functions.failure_in(caught.value)
+    failure = engine.unwrap_failure(caught.value)
     assert isinstance(failure, PermanentError)
     with pytest.raises(PermanentError, match=f"the function {HERE}.{name} {MISUSE[name]}.*: correct it, then"):
         raise failure
@@ -151,7 +150,7 @@ def test_a_failing_function_fails_its_hour_with_a_sentence(settings: Settings, t
         hourly("failing").build("enriched_events", HOUR)
     receipt = hourly("add_fields").build("enriched_events", HOUR)
     assert (receipt.taken, receipt.kept) == (10_000, 10_000)
-    with store.connect(tmp_path / "spill") as connection:
+    with engine.connect(tmp_path / "spill") as connection:
         rows = hourly("add_fields").store.read_frame(connection, "enriched_events", HOUR)
         wrong = rows.filter("event->>'twice' <> 2 * duration_ms OR (event->>'slow')::BOOLEAN <> (duration_ms > 1000)")
         assert wrong.fetchall() == []
@@ -198,7 +197,7 @@ def test_verdicts_are_checked(connection: duckdb.DuckDBPyConnection, name: str, 
     """One for each row, true or false."""
     with pytest.raises(duckdb.Error) as caught:
         judge(connection, frame_of(connection, TOLD), FilterConfig(custom_filter=f"{HERE}.{name}")).fetchall()
-    assert f"{HERE}.{name} {said}" in str(functions.failure_in(caught.value))
+    assert f"{HERE}.{name} {said}" in str(engine.unwrap_failure(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from netaddr import IPSet
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import with_columns
 from obs_assets.hourly import pipeline
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.enrich import EnrichConfig, enrich
 from obs_assets.transforms.lookup import GeoIp, Lookup
@@ -28,7 +29,7 @@ TABLE = 'service,team,tier\napi,red,1\nweb,"blue, ""navy""",\n01,zero,0\n'
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path_factory.mktemp("spill")) as connection:
+    with engine.connect(tmp_path_factory.mktemp("spill")) as connection:
         yield connection
 
 

@@ -25,11 +25,11 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
+from obs_assets.storage.engine import unwrap_failure
 from obs_assets.transforms import redact as redact_module
 from obs_assets.transforms.detectors import DETECTORS, Detector
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
-from obs_assets.transforms.functions import failure_in
 from obs_assets.transforms.redact import (
     REDACTOR_FAILED,
     RedactConfig,
@@ -53,7 +53,7 @@ LETTERS = "aB3dE6gH9jK2mN5pQ8sT1vW4"
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path_factory.mktemp("spill"), threads=2) as connection:
+    with engine.connect(tmp_path_factory.mktemp("spill"), threads=2) as connection:
         yield connection
 
 
@@ -1215,7 +1215,7 @@ def test_a_worker_that_ends_fails_the_hour_with_a_reason(connection: duckdb.Duck
             process.kill()
         with pytest.raises(duckdb.Error) as caught:
             redact(connection, frame, MASK, None, workers).fetchall()
-    failure = failure_in(caught.value)
+    failure = unwrap_failure(caught.value)
     assert isinstance(failure, TransientError)
     assert "has ended (status -9" in str(failure)
     assert all(process.poll() is not None for process in processes)

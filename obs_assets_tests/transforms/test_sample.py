@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
+from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import FilterConfig, judge
 from obs_assets.transforms.sample import SampleConfig, sample
@@ -28,7 +29,7 @@ Event = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
+    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
         yield connection
 
 
@@ -425,7 +426,7 @@ def test_the_originals_key_is_ours() -> None:
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups comes out in the order in which it went in."""
     config = SampleConfig(default_rate=0.5, type_rates={f"t{n}": 0.25 for n in range(20)})
-    with store.connect(tmp_path, threads=2) as connection:
+    with engine.connect(tmp_path, threads=2) as connection:
         rows = connection.sql(
             """SELECT md5(n::VARCHAR) AS row_uid, TIMESTAMPTZ '2025-12-04 10:00:00Z' AS event_time, 'f' AS file_id,
             n AS file_offset, event_time AS landed_at, '{"type":"t' || n % 60 || '"}' AS event

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from obs_assets.cli import app
 from obs_assets.errors import EngineError
-from obs_assets.storage import frames as store
+from obs_assets.storage import engine
 from obs_assets.transforms.redact import RedactConfig, Workers, redact, redact_text, redact_texts, self_test, walk
 from obs_assets.transforms.redact import redactor as redactor_module
 from obs_assets_tests.frames import frame_of
@@ -33,7 +33,7 @@ def untested(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def frames_connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with store.connect(tmp_path, threads=2) as connection:
+    with engine.connect(tmp_path, threads=2) as connection:
         yield connection
 
 

@@ -11,7 +11,10 @@ from obs_assets.destinations.s3.config import LOCAL, MIB
 from obs_assets.destinations.s3.encode import Packed
 from obs_assets.destinations.s3.manifest import StoredObject
 from obs_assets.errors import ConfigurationError, HourBusyError, TransientError
-from obs_assets.storage.frames import make_private_dir, replacing
+from obs_assets.storage.disk import make_private_dir, replacing
+
+SETTING = "the bucket of the archive"
+"""What an error names when the directory cannot be made."""
 
 
 class Folder:
@@ -44,7 +47,7 @@ class Folder:
             HourBusyError: another run holds it.
         """
         path = self._path(manifest_key)
-        lock = make_private_dir(path.parent) / f".{path.stem}.lock"
+        lock = make_private_dir(path.parent, setting=SETTING) / f".{path.stem}.lock"
         with lock.open("w") as handle:
             try:
                 flock(handle, LOCK_EX | LOCK_NB)
@@ -76,13 +79,13 @@ class Folder:
     def put(self, key: str, body: bytes, replaces: str | None) -> None:
         """Write a small document."""
         del replaces  # nobody else is writing, see `alone`
-        with replacing(self._path(key)) as aside:
+        with replacing(self._path(key), setting=SETTING) as aside:
             aside.write_bytes(body)
 
     def upload(self, key: str, packed: Packed, replaces: str | None) -> tuple[str, str | None]:
         """Write an object; returns its tag."""
         del replaces
-        with replacing(self._path(key)) as aside, aside.open("wb") as file:
+        with replacing(self._path(key), setting=SETTING) as aside, aside.open("wb") as file:
             shutil.copyfileobj(packed.file, file, MIB)
         return self._tag(key), None
 
@@ -111,7 +114,7 @@ class Folder:
 
     def check(self) -> str:
         """One line that says what was reached."""
-        make_private_dir(self.root)
+        make_private_dir(self.root, setting=SETTING)
         return self.url
 
     def _path(self, key: str) -> Path:

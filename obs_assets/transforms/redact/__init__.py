@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from obs_assets.errors import PermanentError, TransientError
 from obs_assets.events import Frame, counts_by, with_columns
-from obs_assets.transforms.functions import told_later
+from obs_assets.storage.engine import wrap_failure
 from obs_assets.transforms.redact.arrays import SQL_TYPE, to_arrow
 from obs_assets.transforms.redact.config import CustomPattern, RedactConfig
 from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome
@@ -168,4 +168,4 @@ def _redact_vector(redactor: Redactor | Workers, events: pa.StringArray) -> pa.S
     try:
         return to_arrow(redactor.redact_all(events), len(events))
     except TransientError as error:
-        raise told_later(error) from None
+        raise wrap_failure(error) from None

@@ -1,0 +1,102 @@
+"""Builds a stage's hour: under the lock of the hour, its frame first, then its receipt."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import duckdb
+
+from obs_assets.errors import HourExpiredError, ObsError
+from obs_assets.hourly.locks import HourLocks
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES, Stage, row_of
+from obs_assets.hourly.stages import Stages
+from obs_assets.hours import Hour
+from obs_assets.receipts import Receipt
+from obs_assets.sources.log import LandingLog
+from obs_assets.storage.engine import computing
+from obs_assets.storage.frames import Store
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds hours of one pipeline.
+
+    Attributes:
+        config: what happens to events.
+        store: the frames and receipts.
+        log: what has landed.
+        locks: of the hours.
+        stages: make the frames.
+        database: opens a cursor of the engine.
+        destination_names: assets whose receipts a killed run may have left half written.
+    """
+
+    config: PipelineConfig
+    store: Store
+    log: LandingLog
+    locks: HourLocks
+    stages: Stages
+    database: Callable[[], duckdb.DuckDBPyConnection]
+    destination_names: Sequence[str]
+
+    def build(self, stage: Stage, hour: Hour) -> Receipt:
+        """Build a stage's hour anew from the frame before it.
+
+        Raises:
+            MissingFrameError: the stage before has not built the hour.
+            HourExpiredError: what it would be built from has expired; what there is stays as it is.
+            ReceiptError: the counts of the stage before do not add up.
+        """
+        work = f"{stage} {hour}"
+        with self.locks.hold(hour, alone=True), self.database() as connection, computing(work):
+            self._prepare(stage, hour)
+            given = {hour: self.stages.given(stage, hour)}
+            receipt = self.stages.build(connection, stage, given)[hour]
+            return self.store.write_receipt(receipt, hour)
+
+    def build_together(self, stage: Stage, hours: Sequence[Hour]) -> dict[Hour, Receipt]:
+        """Build small hours of a stage in one query, which takes little longer than one of them.
+
+        Returns:
+            the receipts of the hours that were built. The others have to be built alone: that says
+            what is wrong with them.
+        """
+        receipts: dict[Hour, Receipt] = {}
+        if not self.stages.takes_many(stage):
+            return receipts
+        with contextlib.suppress(ObsError), ExitStack() as held, self.database() as connection, computing(stage):
+            given = {}
+            for hour in hours:
+                with contextlib.suppress(ObsError):
+                    held.enter_context(self.locks.hold(hour, alone=True, wait=False))
+                    self._prepare(stage, hour)
+                    given[hour] = self.stages.given(stage, hour)
+            built = self.stages.build(connection, stage, given) if given else {}
+            self.store.write_receipts(built)
+            receipts.update(built)
+        return receipts
+
+    def _prepare(self, stage: Stage, hour: Hour) -> None:
+        self._refuse_expired(stage, hour)
+        self._sweep(hour, stage)
+        if stage == STAGES[0]:
+            self._sweep(hour, *self.destination_names)
+        # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
+        self.store.forget_receipt(stage, hour)
+
+    def _refuse_expired(self, stage: Stage, hour: Hour) -> None:
+        if row_of(stage).needs_landed and self.log.load().hour(hour).expired:
+            raise HourExpiredError(
+                f"{hour} has expired: its events before redaction were removed after retention_days, "
+                f"{self.config.retention_days}, so that {stage} cannot be built again. What the destinations hold "
+                f"stays as it is; `obs s3 restore {hour}` brings the hour back from the archive"
+            )
+
+    def _sweep(self, hour: Hour, *names: str) -> None:
+        """Remove temporary files that killed runs have left for an hour; the hour must be held alone."""
+        for name in names:
+            for path in (self.store.frame_path(name, hour), self.store.receipt_path(name, hour)):
+                for left in path.parent.glob(f"*.{path.name}.*.tmp"):
+                    left.unlink(missing_ok=True)

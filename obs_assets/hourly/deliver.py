@@ -1,0 +1,125 @@
+"""Offers an hour to a destination, and writes the receipt of what became of it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from obs_assets.delivery.kinds import asset_name, kind_of
+from obs_assets.destinations.base import Destination, DestinationConfig, Offer
+from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hours import Hour
+from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
+from obs_assets.storage.engine import computing, connect_to_stream
+from obs_assets.storage.frames import Store
+from obs_assets.transforms.filter import judge
+
+_OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
+_OFFERED_WHOLE = ", ".join([*LINEAGE, *PROMOTED, "1.0::DOUBLE AS weight", "event"])
+
+STREAMED_FROM = 8 << 20
+"""Bytes of a frame from which on it is streamed on a connection of its own: about 20,000 events."""
+
+
+@dataclass(frozen=True)
+class Deliverer:
+    """Delivers hours of one pipeline; the caller holds the lock of the hour.
+
+    Attributes:
+        store: the frames and receipts.
+        database: opens a cursor of the engine.
+    """
+
+    store: Store
+    database: Callable[[], duckdb.DuckDBPyConnection]
+
+    def deliver(
+        self,
+        config: DestinationConfig,
+        destination: Destination,
+        hour: Hour,
+        *,
+        run_id: str,
+        rebuild: bool,
+        closed_until: Hour,
+    ) -> Receipt:
+        """Offer an hour to a destination.
+
+        Args:
+            config: block of the destination.
+            destination: takes the offer.
+            hour: to be offered.
+            run_id: goes into the ledger.
+            rebuild: whether the destination writes the hour even if it holds this very version.
+            closed_until: hours before it are closed.
+
+        Raises:
+            MissingFrameError: the frame that it takes has not been built.
+            ObsError: raised by the destination.
+        """
+        name = asset_name(config)
+        with self._connect(f"{name} {hour}", config, hour) as connection:
+            offer, filtered = self.offer(connection, config, hour)
+            receipts = tuple(self._receipts(hour, up_to=config.stage))
+            offer = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)
+            delivery = destination.deliver(replace(offer, closed_until=closed_until))
+        other = dict(filtered)
+        if delivery.already_there:
+            other["already there"] = delivery.already_there
+        receipt = Receipt(
+            hour.key,
+            name,
+            offer.version,
+            taken=offer.rows + sum(filtered.values()),
+            kept=delivery.written,
+            other={**other, **delivery.refused},
+            details={"figures": dict(delivery.stats), **delivery.tables, **_levels_and_cost(receipts)},
+            content_hash=offer.content_hash,
+            size_bytes=delivery.size_bytes,
+        )
+        return self.store.write_receipt(receipt, hour)
+
+    def offer(
+        self, connection: duckdb.DuckDBPyConnection, config: DestinationConfig, hour: Hour
+    ) -> tuple[Offer, dict[str, int]]:
+        """An hour as it would be offered now; and events that the destination's own filter drops, by reason."""
+        receipt = self.store.read_receipt(config.stage, hour).check()
+        offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
+        frame = self.store.read_frame(connection, config.stage, hour).project(offered)
+        offer = Offer(frame, hour, receipt.version, receipt.kept, receipt.content_hash)
+        if config.filter is None or not config.filter.enabled:
+            return offer, {}
+        judged = judge(connection, frame, config.filter)
+        kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
+        rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
+        filtered = count_by(judged, "dropped_by")
+        return replace(offer, frame=kept, rows=rows, content_hash=content), filtered
+
+    @contextmanager
+    def _connect(self, work: str, config: DestinationConfig, hour: Hour) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor, or for a large frame a connection that reads ahead on one thread, in half the memory."""
+        path = self.store.frame_path(config.stage, hour)
+        is_large = path.exists() and path.stat().st_size > STREAMED_FROM
+        if kind_of(config).streams and is_large:
+            opened = connect_to_stream(self.store.temp_dir, path)
+        else:
+            opened = self.database()
+        with opened as connection, computing(work):
+            yield connection
+
+    def _receipts(self, hour: Hour, up_to: str) -> Iterator[Receipt]:
+        """The receipts of the stages of an hour, from the first stage to this one."""
+        for stage in STAGES:
+            receipt = self.store.find_receipt(stage, hour)
+            if receipt is not None:
+                yield receipt
+            if stage == up_to:
+                return
+
+
+def _levels_and_cost(receipts: Sequence[Receipt]) -> dict[str, Mapping[str, int | float | str]]:
+    """Level counts and cost of the newest receipt, for the destination that takes the frame."""
+    details = receipts[-1].details if receipts else {}
+    return {title: details[title] for title in (LEVELS_BY_MINUTE, COST) if title in details}

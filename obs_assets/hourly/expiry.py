@@ -1,0 +1,79 @@
+"""What is not redacted does not stay for ever: landed events, dead letters, raw and enriched frames."""
+
+from datetime import datetime
+
+from obs_assets.errors import HourBusyError
+from obs_assets.hourly.locks import HourLocks
+from obs_assets.hourly.stage_rows import UNREDACTED
+from obs_assets.hourly.staleness import Staleness
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.sources.files import Listing
+from obs_assets.sources.log import LandingLog
+from obs_assets.sources.retention import (
+    Expiry,
+    due,
+    forgettable,
+    note_expiry,
+    remove_chunks,
+    remove_letters,
+)
+from obs_assets.storage.frames import Store
+
+
+def expire(
+    log: LandingLog,
+    store: Store,
+    locks: HourLocks,
+    *,
+    days: int,
+    now: datetime,
+    staleness: Staleness,
+    open_hour: Hour,
+    listing: Listing,
+) -> Expiry:
+    """Remove what was kept long enough and is held by every destination.
+
+    Args:
+        log: what has landed.
+        store: the frames.
+        locks: of the hours.
+        days: how long an hour is kept.
+        now: the time.
+        staleness: hours that destinations lack; they stay.
+        open_hour: the first hour that is not closed; later hours stay.
+        listing: the event files as they are now.
+
+    Raises:
+        HourBusyError: a landing pass is under way.
+    """
+    hours = due(log.load(), days=days, now=now)
+    held_back = set(hours) if staleness.unreachable else set(staleness.missing)
+    waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
+    ready = [(hour, seen) for hour, seen in hours.items() if hour not in waiting]
+    listed = {name for file in listing.files for name in (file.path, file.node)}
+    with log.lock():
+        files = () if waiting else forgettable(log.load(), listed, days=days, now=now)
+        expired = note_expiry(log, ready, files, days=days, now=now)
+        letters, size = remove_letters(log, days=days, now=now)
+        size += remove_chunks(log)
+        log.remove_folded()
+    for key, hour in log.load().hours.items():
+        if hour.expired:
+            size += _remove_unredacted(store, locks, parse_hour(key))
+    return Expiry(tuple(expired), waiting, len(files), letters, size)
+
+
+def _remove_unredacted(store: Store, locks: HourLocks, hour: Hour) -> int:
+    """Remove the frames of an hour from before redaction; returns their bytes."""
+    all_paths = [store.frame_path(stage, hour) for stage in UNREDACTED]
+    paths = [path for path in all_paths if path.exists()]
+    if not paths:
+        return 0
+    try:
+        with locks.hold(hour, alone=True):
+            size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                path.unlink()
+            return size
+    except HourBusyError:
+        return 0  # another run reads it: the next run of retention removes it

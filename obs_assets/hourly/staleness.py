@@ -1,0 +1,92 @@
+"""Which closed hours the destinations do not hold as they have landed, by their own ledgers."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from obs_assets.delivery.kinds import asset_name
+from obs_assets.destinations.base import Destination, DestinationConfig, Holding
+from obs_assets.errors import ObsError
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hours import Hour, parse_hour
+from obs_assets.sources.log import Landed
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Closed hours that destinations do not hold as they have landed.
+
+    Attributes:
+        missing: hour, oldest first → asset names of the destinations that lack it.
+        unreachable: asset name → why the destination could not be asked; nothing is known of its
+            hours.
+    """
+
+    missing: Mapping[Hour, tuple[str, ...]]
+    unreachable: Mapping[str, str]
+
+    @property
+    def hours(self) -> list[Hour]:
+        """The hours, oldest first."""
+        return list(self.missing)
+
+
+def is_current(config: PipelineConfig, block: DestinationConfig, held: Holding | None, generation: int) -> bool:
+    """Whether a destination holds an hour as it has landed.
+
+    Args:
+        config: with ``rebuild`` on a change, the hour must also be built with this configuration.
+        block: of the destination.
+        held: the ledger's row of the hour.
+        generation: landing generation of the hour.
+    """
+    if held is None or held.version.generation < generation:
+        return False
+    if config.on_config_change == "mark":
+        return True
+    return replace(held.version, generation=0) == config.version(block.stage, 0)
+
+
+def find_staleness(
+    config: PipelineConfig,
+    landed: Landed,
+    destination: Callable[[str], Destination],
+    *,
+    open_hour: Hour,
+    now: datetime,
+    empty: Iterable[Hour] = (),
+) -> Staleness:
+    """Ask each destination's ledger, with a few requests.
+
+    An hour that a destination removed because of its age is not missed; while the destination holds
+    it, it is kept current. An hour whose landed events have expired cannot be built again and is
+    left out.
+
+    Args:
+        config: of the pipeline.
+        landed: what there is to hold.
+        destination: the destination of an asset name.
+        open_hour: the first hour that is not closed.
+        now: decides which hours a destination may have removed.
+        empty: hours without events that destinations hold nevertheless.
+    """
+    hours = {parse_hour(key): hour for key, hour in landed.hours.items()}
+    wanted = dict.fromkeys(empty, 0)
+    wanted |= {hour: found.generation for hour, found in hours.items() if not found.expired}
+    expired = {hour for hour, found in hours.items() if found.expired}
+    closed = {hour: n for hour, n in wanted.items() if hour < open_hour and hour not in expired}
+    missing: dict[Hour, list[str]] = {}
+    unreachable: dict[str, str] = {}
+    for block in config.enabled_destinations:
+        name = asset_name(block)
+        try:
+            held = destination(name).holdings()
+        except ObsError as error:
+            unreachable[name] = str(error)
+            continue
+        for hour, generation in closed.items():
+            was_removed = hour not in held and block.has_expired(hour, now)
+            if not was_removed and not is_current(config, block, held.get(hour), generation):
+                missing.setdefault(hour, []).append(name)
+    ordered = {hour: tuple(missing[hour]) for hour in sorted(missing)}
+    return Staleness(ordered, unreachable)
