@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from obs_assets.cli.metrics import exposition, measure
+from obs_assets.audit.metrics import Sample, exposition, measure
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
@@ -58,9 +59,24 @@ def test_a_destination_that_is_down_is_told(hourly: HourlyPipeline) -> None:
     assert told["obs_missing_partitions", "pipeline", "s3_archive"] == 1
 
 
+def test_a_dotted_name_and_a_database_that_is_down(hourly: HourlyPipeline) -> None:
+    """The webhook whose outbox cannot be asked is down; all else is measured as ever."""
+    assert hourly.settings.postgres
+    nowhere = hourly.settings.postgres.model_copy(update={"port": 1})
+    webhook = {"type": "webhook", "name": "team.pages"}
+    config = hourly.config.model_copy(
+        update={"destinations": PipelineConfig.model_validate({"destinations": [{"type": "s3"}, webhook]}).destinations}
+    )
+    down = HourlyPipeline(config, hourly.settings.model_copy(update={"postgres": nowhere}))
+    found = {(name, *sorted(labels.values())): value for name, labels, value in measure(down, NOW)}
+    assert found["obs_destination_up", "pipeline", "team.pages"] == 0
+    assert found["obs_destination_up", "pipeline", "s3_archive"] == 1
+    assert not [key for key in found if key[0] == "obs_dispatches"]
+
+
 def test_labels_are_escaped() -> None:
     """A reason may hold what ends a label."""
-    assert 'reason="a\\"b\\\\c"' in exposition([("obs_dead_letters", {"reason": 'a"b\\c'}, 1)])
+    assert 'reason="a\\"b\\\\c"' in exposition([Sample("obs_dead_letters", {"reason": 'a"b\\c'}, 1)])
 
 
 @pytest.mark.system

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 
@@ -291,7 +291,11 @@ class HourlyPipeline:
 
     def outboxes(self) -> "dict[str, WebhookAlerts]":
         """Asset's name → the enabled destination, of those that judge alert rules and keep dispatches."""
-        return {asset_name(config): self._destination(config) for config in self.enabled("alerts")}
+        return {asset_name(config): self.outbox(asset_name(config)) for config in self.enabled("alerts")}
+
+    def outbox(self, name: str) -> "WebhookAlerts":
+        """The destination of that name, of those that judge alert rules and keep dispatches."""
+        return cast("WebhookAlerts", self.destination(name))
 
     def tables(self) -> "dict[str, PostgresDestination]":
         """Asset's name → the enabled destination, of those that keep tables of events."""

@@ -1,0 +1,147 @@
+"""Samples for monitoring: how far behind a pipeline is, and what became of its events.
+
+There is one list of samples, made by `measure`. Every program that shows metrics prints this list.
+Every metric is a gauge: it is read from what is stored, and a rebuilt hour counts once.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from obs_assets.delivery.kinds import asset_name
+from obs_assets.errors import ObsError
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hourly.staleness import Staleness
+from obs_assets.hours import parse_hour
+from obs_assets.receipts import Receipt
+
+MEANINGS = {
+    "obs_landing_age_seconds": "Since the last finished landing pass began.",
+    "obs_landed_partitions": "Hours that have landed.",
+    "obs_landed_events": "Events that have landed.",
+    "obs_dead_letters": "What could not be read, by reason.",
+    "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now.",
+    "obs_events": "Events of all hours, by stage or destination, and what became of them.",
+    "obs_missing_partitions": "Closed hours that a destination does not hold as they have landed.",
+    "obs_destination_up": "Whether a destination could be asked.",
+    "obs_dispatches": "Webhook dispatches by state.",
+}
+"""Metric → its meaning, in the order in which they are printed."""
+
+
+class Sample(NamedTuple):
+    """One value of one metric.
+
+    Attributes:
+        metric: a key of `MEANINGS`.
+        labels: name → value. All samples of a metric have the same names.
+        value: events, hours or seconds, as the metric's name says.
+    """
+
+    metric: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def measure(hourly: HourlyPipeline, now: datetime) -> list[Sample]:
+    """Every sample of a pipeline; a destination that cannot be asked is down, and no more is said of it."""
+    found = [*_landing(hourly, now)]
+    for stage in (*STAGES, *hourly.destination_names):
+        found += _stage(hourly, stage, now)
+    return [*found, *_destinations(hourly)]
+
+
+def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
+    labels = {"pipeline": hourly.name}
+    hours = hourly.landed().hours
+    yield Sample("obs_landed_partitions", labels, len(hours))
+    yield Sample("obs_landed_events", labels, sum(hour.rows for hour in hours.values()))
+    watermark = hourly.log.looked_at()
+    if watermark:
+        age = now - watermark
+        yield Sample("obs_landing_age_seconds", labels, age.total_seconds())
+    letters: Counter[str] = Counter()
+    for _, reason, count, *_ in hourly.dead_letters():
+        letters[reason] += count
+    for reason, count in sorted(letters.items()):
+        yield Sample("obs_dead_letters", {**labels, "reason": reason}, count)
+    if hours:
+        lag = now - parse_hour(max(hours)).end
+        yield Sample("obs_lag_seconds", {**labels, "stage": "landed_events"}, lag.total_seconds())
+
+
+def _stage(hourly: HourlyPipeline, stage: str, now: datetime) -> Iterator[Sample]:
+    labels = {"pipeline": hourly.name, "stage": stage}
+    outcomes: Counter[str] = Counter()
+    newest = ""
+    for path in sorted(hourly.store.receipt_dir(stage).glob("*.json")):
+        receipt = Receipt.from_json(path.read_text())
+        newest = max(newest, receipt.hour)
+        outcomes["kept"] += receipt.kept
+        outcomes.update(receipt.other)
+    if not newest:
+        return
+    lag = now - parse_hour(newest).end
+    yield Sample("obs_lag_seconds", labels, lag.total_seconds())
+    for outcome, count in sorted(outcomes.items()):
+        yield Sample("obs_events", {**labels, "outcome": outcome}, count)
+
+
+def _destinations(hourly: HourlyPipeline) -> Iterator[Sample]:
+    staleness = hourly.staleness()
+    for name in hourly.destination_names:
+        labels = {"pipeline": hourly.name, "destination": name}
+        is_up = name not in staleness.unreachable
+        yield Sample("obs_destination_up", labels, is_up)
+        if is_up:
+            missing = sum(name in names for names in staleness.missing.values())
+            yield Sample("obs_missing_partitions", labels, missing)
+    yield from _dispatches(hourly, staleness)
+
+
+def _dispatches(hourly: HourlyPipeline, staleness: Staleness) -> Iterator[Sample]:
+    for config in hourly.enabled("alerts"):
+        name = asset_name(config)
+        if name in staleness.unreachable:
+            continue
+        labels = {"pipeline": hourly.name, "destination": hourly.ledger_name(name)}
+        try:
+            states = hourly.outbox(name).states()
+        except ObsError:
+            continue  # its server went down after it was asked for its hours
+        for state, count in states.items():
+            yield Sample("obs_dispatches", {**labels, "state": state}, count)
+
+
+def exposition(samples: Iterable[Sample]) -> str:
+    """The samples in Prometheus' text format: those of a metric together, below its meaning."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(samples))
+    return generate_latest(registry).decode()
+
+
+class _Collector(Collector):
+    """Hands samples to prometheus-client."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._samples = list(samples)
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each metric that has samples."""
+        by_metric: defaultdict[str, list[Sample]] = defaultdict(list)
+        for sample in self._samples:
+            by_metric[sample.metric].append(sample)
+        for metric, meaning in MEANINGS.items():
+            found = by_metric.get(metric)
+            if not found:
+                continue
+            family = GaugeMetricFamily(metric, meaning, labels=[*found[0].labels])
+            for sample in found:
+                family.add_metric([*sample.labels.values()], float(sample.value))
+            yield family
