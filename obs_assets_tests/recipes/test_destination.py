@@ -136,8 +136,8 @@ def test_commands_know_it(hourly: HourlyPipeline, pipeline_file: Path, monkeypat
     monkeypatch.setenv("OBS_PIPELINES_DIR", str(pipeline_file.parents[1]))
     runner = CliRunner()
     printed = runner.invoke(app, ["metrics"], catch_exceptions=False).output
-    assert 'destination="tape_events"} 1' in printed
-    assert 'stage="tape_events",outcome="kept"}' in printed
+    assert 'obs_destination_up{destination="tape_events",pipeline="tapes"} 1.0' in printed
+    assert 'obs_events{outcome="kept",pipeline="tapes",stage="tape_events"}' in printed
     checked = runner.invoke(app, ["validate"], catch_exceptions=False)
     assert "a tape drive at http://127.0.0.1" in checked.output
     stopped = runner.invoke(app, ["down", "--json"], catch_exceptions=False).output
