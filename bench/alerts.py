@@ -46,19 +46,29 @@ def windows() -> list[AlertRule]:
 def quantiles() -> list[AlertRule]:
     """Ten: p95 of the duration for each worker type, by a sketch."""
     return [
-        AlertRule(name=f"p95 {n}", measure="p95_duration_ms", above=n, types=(TYPES[n % 5],), by=("worker_type",))
+        AlertRule(
+            name=f"p95 {n}",
+            measure="p95_duration_ms",
+            above=n,
+            types=(TYPES[n % 5],),
+            by=("worker_type",),
+        )
         for n in range(10)
     ]
 
 
 def paths() -> list[AlertRule]:
     """Ten: a comparison on a field that only the event's text holds."""
-    return [AlertRule(name=f"path {n}", where=(f"data.status == s{n}",), above=n) for n in range(10)]
+    return [
+        AlertRule(name=f"path {n}", where=(f"data.status == s{n}",), above=n) for n in range(10)
+    ]
 
 
 def patterns() -> list[AlertRule]:
     """Ten: an RE2 pattern over the event's text."""
-    return [AlertRule(name=f"text {n}", text=(f"time.?out.{{0,9}}{n}",), above=n) for n in range(10)]
+    return [
+        AlertRule(name=f"text {n}", text=(f"time.?out.{{0,9}}{n}",), above=n) for n in range(10)
+    ]
 
 
 KINDS = (simple, windows, quantiles, paths, patterns)
@@ -88,7 +98,13 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     events = parser.parse_args().events
     path = frame_file(events)
-    table = Table("rules", "of", "seconds", "events/s in all", title=f"alert rules over one hour, {events:,} events")
+    table = Table(
+        "rules",
+        "of",
+        "seconds",
+        "events/s in all",
+        title=f"alert rules over one hour, {events:,} events",
+    )
     with duckdb.connect() as connection:
         for kind in KINDS:
             some, seconds = kind(), []

@@ -23,14 +23,23 @@ EIGHTH = "file_offset % 8 = 0"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     events_of(args.events)
     os.environ.update(environment(args.events))
     fresh_data_dir()
-    table = Table("stage", "carried: processor s", "s", "built: processor s", "s", title=f"{args.events:,} events")
+    table = Table(
+        "stage",
+        "carried: processor s",
+        "s",
+        "built: processor s",
+        "s",
+        title=f"{args.events:,} events",
+    )
     total = [0.0] * 4
     for stage, carry, build in stages():
         build()  # what the next one reads, and the first run of everything
@@ -66,7 +75,8 @@ def stages() -> list[tuple[str, Callable[[], object], Callable[[], object]]]:
             copy.unlink()
 
     return [
-        (stage, lambda stage=stage: carry(stage), lambda stage=stage: hourly.build(stage, hour)) for stage in STAGES
+        (stage, lambda stage=stage: carry(stage), lambda stage=stage: hourly.build(stage, hour))
+        for stage in STAGES
     ]
 
 

@@ -26,9 +26,32 @@ OURS = {
     "ssn": "ssn",
     "ip_address": "ip_address",
 }
-PHONE_LOCALES = ("en_US", "en_GB", "en_CA", "en_AU", "en_IN", "de_DE", "de_AT", "fr_FR", "it_IT", "nl_NL", "sv_SE")
+PHONE_LOCALES = (
+    "en_US",
+    "en_GB",
+    "en_CA",
+    "en_AU",
+    "en_IN",
+    "de_DE",
+    "de_AT",
+    "fr_FR",
+    "it_IT",
+    "nl_NL",
+    "sv_SE",
+)
 BRITISH_IBAN = 22
-LOCALES = (*PHONE_LOCALES, "es_ES", "pt_BR", "pl_PL", "no_NO", "da_DK", "fi_FI", "de_CH", "ja_JP", "he_IL")
+LOCALES = (
+    *PHONE_LOCALES,
+    "es_ES",
+    "pt_BR",
+    "pl_PL",
+    "no_NO",
+    "da_DK",
+    "fi_FI",
+    "de_CH",
+    "ja_JP",
+    "he_IL",
+)
 
 
 @dataclass
@@ -46,8 +69,12 @@ def sets(data: Path, events: int, seed: int = 13) -> dict[str, list[Foreign]]:
     r = random.Random(seed)
     found = {"faker": list(between_sentences(r, events))}
     for wheel in sorted(data.glob(WHEEL)):
-        templates = zipfile.ZipFile(wheel).read(TEMPLATES).decode("utf-8", "replace").splitlines()
-        found["presidio"] = list(filled_in(r, [line for line in templates if line.strip()], events))
+        templates = (
+            zipfile.ZipFile(wheel).read(TEMPLATES).decode("utf-8", "replace").splitlines()
+        )
+        found["presidio"] = list(
+            filled_in(r, [line for line in templates if line.strip()], events)
+        )
     return found
 
 
@@ -69,11 +96,15 @@ def between_sentences(r: random.Random, events: int) -> Iterator[Foreign]:
         type_ = r.choice(list(makers))
         fake = fakes[r.choice(PHONE_LOCALES if type_ == "phone" else LOCALES)]
         value = makers[type_](fake)
-        while value[:2] == "GB" and len(value) != BRITISH_IBAN:  # Faker's are a digit short: no accounts
+        while (
+            value[:2] == "GB" and len(value) != BRITISH_IBAN
+        ):  # Faker's are a digit short: no accounts
             value = makers[type_](fake)
             fake = fakes["de_DE"]
         before = "Call me at " if type_ == "phone" else f"{fakes['en_US'].sentence()} "
-        yield event(r, number, f"{before}{value}, {fakes['en_US'].sentence()}", [(type_, (value,))])
+        yield event(
+            r, number, f"{before}{value}, {fakes['en_US'].sentence()}", [(type_, (value,))]
+        )
 
 
 def filled_in(r: random.Random, templates: list[str], events: int) -> Iterator[Foreign]:
@@ -93,7 +124,9 @@ def filled_in(r: random.Random, templates: list[str], events: int) -> Iterator[F
     for number in range(events):
         planted: list[tuple[str, tuple[str, ...]]] = []
 
-        def fill(match: re.Match[str], planted: list[tuple[str, tuple[str, ...]]] = planted) -> str:
+        def fill(
+            match: re.Match[str], planted: list[tuple[str, tuple[str, ...]]] = planted
+        ) -> str:
             entity = match[1]
             value = str(others.get(entity, getattr(fake, entity, fake.word))())
             if entity in OURS:
@@ -104,7 +137,9 @@ def filled_in(r: random.Random, templates: list[str], events: int) -> Iterator[F
         yield event(r, number, sentence, planted)
 
 
-def event(r: random.Random, number: int, message: str, planted: list[tuple[str, tuple[str, ...]]]) -> Foreign:
+def event(
+    r: random.Random, number: int, message: str, planted: list[tuple[str, tuple[str, ...]]]
+) -> Foreign:
     fake = _ALIKE
     makers = (
         fake.uuid4, fake.md5, fake.sha1, fake.sha256, fake.user_agent, fake.iso8601, fake.ean13, fake.isbn13,
@@ -113,7 +148,12 @@ def event(r: random.Random, number: int, message: str, planted: list[tuple[str, 
         lambda: fake.bothify("??######"), lambda: fake.time_object().isoformat(), fake.http_method, fake.uri_path,
     )  # fmt: skip
     alike = [str(r.choice(makers)()) for _ in range(r.randrange(4))]
-    told = {"id": number, "type": "note", "message": message, **{f"ref{n}": text for n, text in enumerate(alike)}}
+    told = {
+        "id": number,
+        "type": "note",
+        "message": message,
+        **{f"ref{n}": text for n, text in enumerate(alike)},
+    }
     return Foreign(json.dumps(told, ensure_ascii=False), planted, alike)
 
 

@@ -30,11 +30,18 @@ TO '{target}' (FORMAT parquet, COMPRESSION lz4_raw, PARTITION_BY (hour))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small-files", type=int, default=10_000)
-    parser.add_argument("--repeat", type=int, default=0, help="also land one file with all the events so many times")
+    parser.add_argument(
+        "--repeat",
+        type=int,
+        default=0,
+        help="also land one file with all the events so many times",
+    )
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -48,18 +55,42 @@ def compare(events: int, rounds: int, small_files: int, repeat: int) -> None:
     """Landing and the bare form in turn, then many small files, then a large one."""
     folder = events_of(events)
     results = [{step: child(step, folder) for step in STEPS} for _ in range(rounds)]
-    table = Table("what", "seconds", "events/s", "peak memory", title=f"{events:,} events, {rounds} rounds, medians")
-    medians = {step: statistics.median(one[step]["seconds"] for one in results) for step in STEPS}
+    table = Table(
+        "what",
+        "seconds",
+        "events/s",
+        "peak memory",
+        title=f"{events:,} events, {rounds} rounds, medians",
+    )
+    medians = {
+        step: statistics.median(one[step]["seconds"] for one in results) for step in STEPS
+    }
     for step in STEPS:
-        add_row(table, step, medians[step], events, max(one[step]["peak_mb"] for one in results))
+        add_row(
+            table, step, medians[step], events, max(one[step]["peak_mb"] for one in results)
+        )
     if small_files:
         result = child("land", small(small_files))
-        add_row(table, f"{small_files:,} files of 100", result["seconds"], 100 * small_files, result["peak_mb"])
+        add_row(
+            table,
+            f"{small_files:,} files of 100",
+            result["seconds"],
+            100 * small_files,
+            result["peak_mb"],
+        )
     if repeat:
         result = child("land", large(events, repeat))
-        add_row(table, f"one file of {events * repeat:,}", result["seconds"], events * repeat, result["peak_mb"])
+        add_row(
+            table,
+            f"one file of {events * repeat:,}",
+            result["seconds"],
+            events * repeat,
+            result["peak_mb"],
+        )
     out.print(table)
-    out.print(f"landing is {medians['bare'] / medians['land']:.2f} times as fast as the bare form")
+    out.print(
+        f"landing is {medians['bare'] / medians['land']:.2f} times as fast as the bare form"
+    )
 
 
 def add_row(table: Table, name: str, seconds: float, events: int, peak_mb: float) -> None:
@@ -71,9 +102,15 @@ def small(files: int) -> Path:
     folder = DATA / f"files-{files}"
     if not folder.exists():
         folder.mkdir(parents=True)
-        lines = [line for path in events_of(100 * files).iterdir() for line in path.read_bytes().splitlines(True)]
+        lines = [
+            line
+            for path in events_of(100 * files).iterdir()
+            for line in path.read_bytes().splitlines(True)
+        ]
         for number in range(files):
-            (folder / f"{number:06d}.jsonl").write_bytes(b"".join(lines[100 * number : 100 * number + 100]))
+            (folder / f"{number:06d}.jsonl").write_bytes(
+                b"".join(lines[100 * number : 100 * number + 100])
+            )
     return folder
 
 
@@ -92,7 +129,11 @@ def large(events: int, repeat: int) -> Path:
 def child(step: str, folder: Path) -> dict[str, float]:
     """One step in a fresh process, with its peak memory."""
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.splitlines()[-1]
+    )
 
 
 def measure_here(step: str, folder: Path) -> dict[str, float]:

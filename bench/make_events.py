@@ -30,8 +30,32 @@ TYPES = [  # (type, level, status, weight)
 ]
 MASTERS = ["development", "security", "inventory", "cicd", "coordinator"]
 WORKERS = ["implementation", "scan", "documentation", "review", "test"]
-FIRST = ["ana", "ben", "chloe", "dmitri", "emeka", "fatima", "george", "hana", "ivan", "julia", "kofi", "lena"]
-LAST = ["silva", "okafor", "meyer", "tanaka", "novak", "haddad", "brown", "rossi", "kim", "larsen"]
+FIRST = [
+    "ana",
+    "ben",
+    "chloe",
+    "dmitri",
+    "emeka",
+    "fatima",
+    "george",
+    "hana",
+    "ivan",
+    "julia",
+    "kofi",
+    "lena",
+]
+LAST = [
+    "silva",
+    "okafor",
+    "meyer",
+    "tanaka",
+    "novak",
+    "haddad",
+    "brown",
+    "rossi",
+    "kim",
+    "larsen",
+]
 NAMESAKES = 100
 DOMAINS = ["example.com", "mail.example.org", "corp.example.net", "example.co.uk"]
 
@@ -54,12 +78,20 @@ def luhn(r):
 
 PII = [
     lambda r: f"contact {email(r)} about the failed build",
-    lambda r: f"callback requested at ({r.randrange(201, 989)}) {r.randrange(200, 999)}-{r.randrange(10000):04d}",
+    lambda r: (
+        f"callback requested at ({r.randrange(201, 989)}) {r.randrange(200, 999)}-{r.randrange(10000):04d}"
+    ),
     lambda r: f"request from {ipv4(r)} took longer than the budget",
     lambda r: f"payment with card {luhn(r)} was declined",
-    lambda r: f"connecting with password={''.join(r.choices('abcdefghjkmnpqrstuvwxyz23456789', k=14))} to the broker",
-    lambda r: f"using key sk-{''.join(r.choices('ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789', k=40))}",
-    lambda r: f"ssn on file {r.randrange(100, 665)}-{r.randrange(10, 99)}-{r.randrange(1000, 9999)}",
+    lambda r: (
+        f"connecting with password={''.join(r.choices('abcdefghjkmnpqrstuvwxyz23456789', k=14))} to the broker"
+    ),
+    lambda r: (
+        f"using key sk-{''.join(r.choices('ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789', k=40))}"
+    ),
+    lambda r: (
+        f"ssn on file {r.randrange(100, 665)}-{r.randrange(10, 99)}-{r.randrange(1000, 9999)}"
+    ),
 ]
 PLAIN = [
     "cloned repository and resolved 214 dependencies",
@@ -92,11 +124,16 @@ def make(r, n, ts, personal=0.18):
     if kind in ("task_completed", "llm_call", "task_failed"):
         ms = int(r.expovariate(1 / 900)) + 5
         begin = ts - dt.timedelta(milliseconds=ms)
-        event["started_at"] = begin.strftime("%Y-%m-%dT%H:%M:%S.") + f"{begin.microsecond // 1000:03d}Z"
+        event["started_at"] = (
+            begin.strftime("%Y-%m-%dT%H:%M:%S.") + f"{begin.microsecond // 1000:03d}Z"
+        )
         event["completed_at"] = stamp
     if kind == "llm_call":
         event["model"] = "sonnet"
-        event["tokens_used"] = {"input_tokens": r.randrange(200, 9000), "output_tokens": r.randrange(20, 2500)}
+        event["tokens_used"] = {
+            "input_tokens": r.randrange(200, 9000),
+            "output_tokens": r.randrange(20, 2500),
+        }
     if level == "error":
         event["error"] = r.choice(
             [
@@ -111,19 +148,29 @@ def make(r, n, ts, personal=0.18):
         "tags": r.sample(["prod", "canary", "nightly", "eu", "us", "batch"], 2),
     }
     if r.random() < 0.05:
-        event["data"]["user"] = {"name": r.choice(FIRST), "contact": {"email": email(r), "ip": ipv4(r)}}
+        event["data"]["user"] = {
+            "name": r.choice(FIRST),
+            "contact": {"email": email(r), "ip": ipv4(r)},
+        }
     return event
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("out_dir", type=pathlib.Path)
     p.add_argument("--events", type=int, default=1_000_000)
     p.add_argument("--hours", type=int, default=1)
     p.add_argument("--files", type=int, default=4, help="files an hour")
     p.add_argument("--start", default="2025-12-04T10:00:00+00:00")
     p.add_argument("--seed", type=int, default=7)
-    p.add_argument("--personal", type=float, default=0.18, help="share of events with a value in their message")
+    p.add_argument(
+        "--personal",
+        type=float,
+        default=0.18,
+        help="share of events with a value in their message",
+    )
     p.add_argument("--unrepeated", action="store_true", help="hardly any value twice")
     a = p.parse_args()
     if a.unrepeated:
@@ -136,7 +183,10 @@ def main():
     n = 0
     for h in range(a.hours):
         begin = start + dt.timedelta(hours=h)
-        handles = [(a.out_dir / f"agent-events-{begin:%Y%m%dT%H}-{i}.jsonl").open("wb") for i in range(a.files)]
+        handles = [
+            (a.out_dir / f"agent-events-{begin:%Y%m%dT%H}-{i}.jsonl").open("wb")
+            for i in range(a.files)
+        ]
         for k in range(per_hour):
             ts = begin + dt.timedelta(microseconds=3_600_000_000 * k // per_hour)
             handles[k % a.files].write(orjson.dumps(make(r, n, ts, a.personal)) + b"\n")

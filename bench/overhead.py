@@ -45,14 +45,21 @@ def main() -> None:
     HourlyPipeline(config, machine).land()
     definitions = pipeline_definitions(config, machine=machine)
     ours = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition)]
-    checks = {asset.key.to_user_string(): [spec.name for spec in asset.check_specs] for asset in ours}
+    checks = {
+        asset.key.to_user_string(): [spec.name for spec in asset.check_specs] for asset in ours
+    }
     kinds = {"ours": ours, "bare": empty_assets({}), "checked": empty_assets(checks)}
     times: dict[str, list[float]] = {name: [] for name in kinds}
     with dg.DagsterInstance.local_temp(str(DATA / "obs")) as instance:
         for _ in range(6):
             for name, assets in kinds.items():
                 given = definitions.resources if name == "ours" else None
-                options = {"partition_key": HOUR, "instance": instance, "run_config": QUIET, "resources": given}
+                options = {
+                    "partition_key": HOUR,
+                    "instance": instance,
+                    "run_config": QUIET,
+                    "resources": given,
+                }
                 times[name].append(timed(partial(dg.materialize, assets, **options)))
     first = times["ours"][0]
     again, bare, checked = (statistics.median(times[name][1:]) for name in kinds)
@@ -83,10 +90,17 @@ def backfill(hours: int, storage: str = "sqlite") -> None:
     definitions = pipeline_definitions(config, machine=machine)
     ours = [a for a in definitions.assets or [] if isinstance(a, dg.AssetsDefinition)]
     last = Hour(first.start + timedelta(hours=hours - 1))
-    tags = {"dagster/asset_partition_range_start": first.key, "dagster/asset_partition_range_end": last.key}
+    tags = {
+        "dagster/asset_partition_range_start": first.key,
+        "dagster/asset_partition_range_end": last.key,
+    }
     if storage == "postgres":
         os.environ.update(dagster_home(DATA / "obs"))
-    with dg.DagsterInstance.get() if storage == "postgres" else dg.DagsterInstance.local_temp(str(DATA)) as instance:
+    with (
+        dg.DagsterInstance.get()
+        if storage == "postgres"
+        else dg.DagsterInstance.local_temp(str(DATA)) as instance
+    ):
         options = {"instance": instance, "run_config": QUIET, "tags": tags}
         run = partial(dg.materialize, ours, resources=definitions.resources, **options)
         result, first_s, first_cpu_s = measured(run)
@@ -107,7 +121,12 @@ def small_hours(folder: Path, first: Any, hours: int) -> Path:
     with (folder / "events.jsonl").open("w") as file:
         for number in range(10 * hours):
             moment = first.start + timedelta(minutes=6 * number)
-            event = {"timestamp": moment.isoformat(), "type": "task_failed", "level": "error", "n": number}
+            event = {
+                "timestamp": moment.isoformat(),
+                "type": "task_failed",
+                "level": "error",
+                "n": number,
+            }
             file.write(json.dumps(event) + "\n")
     return folder
 
@@ -120,13 +139,17 @@ def recorded(result: Any) -> list[Any]:
     for event in result.all_events:
         if event.is_step_materialization:
             materialization = event.step_materialization_data.materialization
-            said.setdefault(event.asset_key.to_user_string(), {})[event.partition] = materialization.metadata
+            said.setdefault(event.asset_key.to_user_string(), {})[event.partition] = (
+                materialization.metadata
+            )
     found: dict[str, list[Any]] = {}
     for evaluation in result.get_asset_check_evaluations():
         found.setdefault(evaluation.asset_key.to_user_string(), []).append(evaluation)
 
     def make(name: str) -> Any:
-        @asset_like(name, list(dict.fromkeys(evaluation.check_name for evaluation in found[name])))
+        @asset_like(
+            name, list(dict.fromkeys(evaluation.check_name for evaluation in found[name]))
+        )
         def report(context: dg.AssetExecutionContext) -> Iterator[Any]:
             for key, metadata in said[name].items():
                 context.add_asset_metadata(dict(metadata), partition_key=key)
@@ -156,7 +179,10 @@ def empty_assets(checks: Mapping[str, list[str]]) -> list[Any]:
     def make(name: str) -> Any:
         @asset_like(name, checks.get(name, []))
         def nothing() -> Iterator[Any]:
-            results = [dg.AssetCheckResult(passed=True, check_name=check) for check in checks.get(name, [])]
+            results = [
+                dg.AssetCheckResult(passed=True, check_name=check)
+                for check in checks.get(name, [])
+            ]
             yield dg.MaterializeResult(check_results=results)
 
         return nothing
@@ -168,12 +194,16 @@ def asset_like(name: str, checks: list[str]) -> Callable[[Callable[..., Any]], A
     """A decorator: an hourly asset where ours of that name is, with so many checks."""
     import dagster as dg
 
-    hours = dg.HourlyPartitionsDefinition(start_date="2025-01-01-00:00", fmt="%Y-%m-%d-%H:00", end_offset=1)
+    hours = dg.HourlyPartitionsDefinition(
+        start_date="2025-01-01-00:00", fmt="%Y-%m-%d-%H:00", end_offset=1
+    )
     return dg.asset(
         name=name,
         deps=[DEPENDS_ON[name]] if name in DEPENDS_ON else [],
         partitions_def=hours,
-        check_specs=[dg.AssetCheckSpec(check, asset=name, partitions_def=hours) for check in checks],
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=name, partitions_def=hours) for check in checks
+        ],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
 

@@ -32,10 +32,15 @@ PIPELINE = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tenzir", default=shutil.which("tenzir", path=f"{HERE.parent / '.venv/bin'}:{os.defpath}"))
+    parser.add_argument(
+        "--tenzir",
+        default=shutil.which("tenzir", path=f"{HERE.parent / '.venv/bin'}:{os.defpath}"),
+    )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.here:
@@ -52,17 +57,26 @@ def main() -> None:
 def compare(peers: dict[str, Callable[[int], float]], events: int, runs: int) -> None:
     events_of(events)
     events_of(FEW)
-    seconds: dict[tuple[str, int], list[float]] = {(peer, size): [] for peer in peers for size in (FEW, events)}
+    seconds: dict[tuple[str, int], list[float]] = {
+        (peer, size): [] for peer in peers for size in (FEW, events)
+    }
     for _ in range(runs):
         for (peer, size), measured in seconds.items():
             measured.append(peers[peer](size))
     table = Table(
-        "", "start-up s", "whole s", "net s", "events/s", title=f"JSONL to sampled .jsonl.gz, {events:,} events"
+        "",
+        "start-up s",
+        "whole s",
+        "net s",
+        "events/s",
+        title=f"JSONL to sampled .jsonl.gz, {events:,} events",
     )
     for peer in peers:
         start_up, whole = (statistics.median(seconds[peer, size]) for size in (FEW, events))
         net = whole - start_up
-        table.add_row(peer, f"{start_up:.2f}", f"{whole:.2f}", f"{net:.2f}", f"{events / net:,.0f}")
+        table.add_row(
+            peer, f"{start_up:.2f}", f"{whole:.2f}", f"{net:.2f}", f"{events / net:,.0f}"
+        )
     out.print(table)
 
 
@@ -84,7 +98,14 @@ def tenzirs(program: str, events: int) -> float:
 
 def timed(command: list[str], *, cwd: Path, env: dict[str, str]) -> float:
     began = time.perf_counter()
-    subprocess.run(command, cwd=cwd, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - began
 
 
@@ -96,7 +117,9 @@ def whole_way(events_dir: Path) -> None:
     from obs_assets.hours import parse_hour
 
     archive = {"type": "s3", "bucket": f"file://{DATA / 'peer' / 'archive'}"}
-    config = pipeline.parse({"source": {"events_dir": str(events_dir)}, **PIPELINE, "destinations": [archive]})
+    config = pipeline.parse(
+        {"source": {"events_dir": str(events_dir)}, **PIPELINE, "destinations": [archive]}
+    )
     hourly, hour = HourlyPipeline(config, settings.load()), parse_hour(HOUR)
     hourly.land()
     for stage in STAGES:

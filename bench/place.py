@@ -32,7 +32,11 @@ def environment(events: int) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("POSTGRES_", "AWS_", "WEBHOOK_", "OBS_"))
     }
-    return {**kept, "OBS_DATA_DIR": str(DATA / "obs"), "OBS_EVENTS_DIR": str(DATA / f"events-{events}")}
+    return {
+        **kept,
+        "OBS_DATA_DIR": str(DATA / "obs"),
+        "OBS_EVENTS_DIR": str(DATA / f"events-{events}"),
+    }
 
 
 def fresh_data_dir() -> None:

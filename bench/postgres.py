@@ -39,13 +39,23 @@ CREATE INDEX ON original (event_level); CREATE INDEX ON original (error) WHERE e
 CREATE INDEX ON original USING gin (data)"""
 
 ORIGINAL_COLUMNS = (
-    *("event_id", "event_type", "event_level", "timestamp", "source_name", "master_type", "worker_type"),
+    *(
+        "event_id",
+        "event_type",
+        "event_level",
+        "timestamp",
+        "source_name",
+        "master_type",
+        "worker_type",
+    ),
     *("data", "error", "duration_ms", "cost_usd"),
 )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=250_000)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
@@ -53,7 +63,10 @@ def main() -> None:
     server = embedded.resolve(Settings(data_dir=DATA / "obs")).postgres
     assert server
     try:
-        with engine.connect(DATA / "obs" / "tmp") as duck, connect(server, autocommit=True) as connection:
+        with (
+            engine.connect(DATA / "obs" / "tmp") as duck,
+            connect(server, autocommit=True) as connection,
+        ):
             compare(server, connection, offer_of(duck, args.events), args.rounds)
     finally:
         embedded.stop(DATA / "obs")
@@ -64,7 +77,9 @@ def offer_of(duck: duckdb.DuckDBPyConnection, count: int, *, enriched: bool = Fa
     path = DATA / f"frame-{count}{'-enriched' * enriched}.parquet"
     if not path.exists():
         files = str(events_of(count) / "*.jsonl")
-        lines = duck.read_csv(files, columns={"line": "VARCHAR"}, delimiter="\x01", quotechar="", header=False)
+        lines = duck.read_csv(
+            files, columns={"line": "VARCHAR"}, delimiter="\x01", quotechar="", header=False
+        )
         landed = lines.project(
             "*, md5('bench') AS file_id, row_number() OVER () AS file_offset, "
             "printf('%032x', file_offset) AS row_uid, now() AS landed_at, 1.0::DOUBLE AS weight"
@@ -72,14 +87,18 @@ def offer_of(duck: duckdb.DuckDBPyConnection, count: int, *, enriched: bool = Fa
         frame = events.with_columns(landed, "weight")
         if enriched:
             whence = """'bench' AS event_file, '{"hostname": "bench", "process_id": 1}' AS collector"""
-            frame = enrich(frame.project(f"*, {whence}"), EnrichConfig()).project("*, 1.0::DOUBLE AS weight")
+            frame = enrich(frame.project(f"*, {whence}"), EnrichConfig()).project(
+                "*, 1.0::DOUBLE AS weight"
+            )
         store.write_parquet(frame.order("event_time, row_uid"), path)
     frame = duck.read_parquet(str(path))
     rows, content = frame.aggregate(f"count(*), {events.CONTENT_HASH}").fetchall()[0]
     return Offer(frame, parse_hour(HOUR), InputVersion(1, "bench", "bench"), rows, content)
 
 
-def compare(server: PostgresSettings, connection: Connection, offer: Offer, rounds: int) -> None:
+def compare(
+    server: PostgresSettings, connection: Connection, offer: Offer, rounds: int
+) -> None:
     """Every way in turn, so many rounds; medians."""
     began = time.perf_counter()
     text = b"".join(copy_data(offer.frame, offer.hour))
@@ -93,10 +112,14 @@ def compare(server: PostgresSettings, connection: Connection, offer: Offer, roun
     a_row = "row_number() OVER (ORDER BY event_time, row_uid) = 1"
     late = replace(
         offer,
-        frame=offer.frame.project(f"* REPLACE (CASE WHEN {a_row} THEN reverse(row_uid) ELSE row_uid END AS row_uid)"),
+        frame=offer.frame.project(
+            f"* REPLACE (CASE WHEN {a_row} THEN reverse(row_uid) ELSE row_uid END AS row_uid)"
+        ),
         version=replace(offer.version, generation=2),
     )
-    changed = replace(offer, version=replace(offer.version, generation=3, code_version="another"))
+    changed = replace(
+        offer, version=replace(offer.version, generation=3, code_version="another")
+    )
     ways: dict[str, Callable[[], object]] = {
         "original: INSERT of 100 rows": lambda: insert_hundreds(connection, rows),
         "hand-written COPY, same indexes": lambda: copy_by_hand(connection, text, offer.hour),
@@ -112,7 +135,9 @@ def compare(server: PostgresSettings, connection: Connection, offer: Offer, roun
             connection.execute(f"DROP TABLE IF EXISTS {name}")
         connection.execute("DROP SCHEMA IF EXISTS obs CASCADE")
         # A leaf of the day, which an hour of few rows has made: nobody measures that
-        few = offer.frame.limit(100).project("* REPLACE (event_time - INTERVAL 3 HOUR AS event_time)")
+        few = offer.frame.limit(100).project(
+            "* REPLACE (event_time - INTERVAL 3 HOUR AS event_time)"
+        )
         ours("shared", new.end).deliver(replace(offer, frame=few, hour=old, rows=100))
         for name, work in ways.items():
             connection.execute("CHECKPOINT")
@@ -120,9 +145,19 @@ def compare(server: PostgresSettings, connection: Connection, offer: Offer, roun
             began = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - began)
-            (written,) = connection.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before).fetchone()
+            (written,) = connection.execute(
+                "SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before
+            ).fetchone()
             wal[name].append(int(written))
-    table = Table("way", "seconds", "rows/s", "× original", "× by hand", "WAL MB", title=f"{offer.rows:,} rows")
+    table = Table(
+        "way",
+        "seconds",
+        "rows/s",
+        "× original",
+        "× by hand",
+        "WAL MB",
+        title=f"{offer.rows:,} rows",
+    )
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     first, by_hand, *_ = medians.values()
     for name, median in medians.items():
@@ -172,7 +207,9 @@ def copy_by_hand(connection: Connection, text: bytes, hour: Hour) -> None:
         connection.execute(f"CREATE INDEX ON by_hand {definition}")
     with (
         connection.cursor() as cursor,
-        cursor.copy(f"COPY by_hand ({', '.join(row_of(hour))}) FROM STDIN (FORMAT csv)") as copy,
+        cursor.copy(
+            f"COPY by_hand ({', '.join(row_of(hour))}) FROM STDIN (FORMAT csv)"
+        ) as copy,
     ):  # type: ignore[arg-type]
         copy.write(text)
 

@@ -77,11 +77,20 @@ QUESTIONS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=90)
-    parser.add_argument("--plans", action="store_true", help="print EXPLAIN (ANALYZE, BUFFERS) of each question")
-    parser.add_argument("--one-hour", type=int, metavar="ROWS", help="load one hour of so many rows, and nothing else")
+    parser.add_argument(
+        "--plans", action="store_true", help="print EXPLAIN (ANALYZE, BUFFERS) of each question"
+    )
+    parser.add_argument(
+        "--one-hour",
+        type=int,
+        metavar="ROWS",
+        help="load one hour of so many rows, and nothing else",
+    )
     args = parser.parse_args()
     SIZE.mkdir(parents=True, exist_ok=True)
     server = embedded.resolve(Settings(data_dir=SIZE)).postgres
@@ -89,9 +98,14 @@ def main() -> None:
     if args.one_hour:
         one_hour(server, args.one_hour)
         return
-    newest = Hour.of(datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2))
+    newest = Hour.of(
+        datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
+    )
     try:
-        with engine.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
+        with (
+            engine.connect(SIZE / "tmp") as duck,
+            connect(server, autocommit=True) as connection,
+        ):
             hours = Hours(duck, server)
             if not hours.held("size"):
                 growth(hours, newest)
@@ -110,13 +124,17 @@ def one_hour(server: PostgresSettings, rows: int) -> None:
     path = DATA / f"frame-{rows}.parquet"
     if not path.exists():
         subprocess.run(
-            [sys.executable, "-c", f"import postgres_size as s; s.write_large({rows})"], cwd=HERE, check=True
+            [sys.executable, "-c", f"import postgres_size as s; s.write_large({rows})"],
+            cwd=HERE,
+            check=True,
         )
     with engine.connect(SIZE / "tmp") as duck, connect(server, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS large")
         connection.execute("DELETE FROM obs.hour_loads WHERE destination = 'public.large'")
         frame = duck.read_parquet(str(path))
-        offer = Offer(frame, parse_hour(HOUR), InputVersion(1, "bench", "bench"), rows, "not compared")
+        offer = Offer(
+            frame, parse_hour(HOUR), InputVersion(1, "bench", "bench"), rows, "not compared"
+        )
         began = time.perf_counter()
         PostgresDestination(PostgresConfig(table_name="large"), server).deliver(offer)
         seconds = time.perf_counter() - began
@@ -160,7 +178,9 @@ class Hours:
         frame = (
             self._duck.table("source")
             .filter(f"n >= {first} AND n < {first + rows}")
-            .project(f"* REPLACE ({moved} AS event_time, left(sha256(row_uid || '{hour.stamp}'), 32) AS row_uid)")
+            .project(
+                f"* REPLACE ({moved} AS event_time, left(sha256(row_uid || '{hour.stamp}'), 32) AS row_uid)"
+            )
         )
         count, content = frame.aggregate(f"count(*), {events.CONTENT_HASH}").fetchall()[0]
         return Offer(frame, hour, self._version, count, content)
@@ -176,9 +196,15 @@ class Hours:
 def growth(hours: Hours, newest: Hour, count: int = 100, rows: int = 10_000) -> None:
     """A hundred hours one after the other, the oldest first, into a table of their own."""
     first = newest.start - timedelta(hours=count - 1)
-    seconds = [hours.load("growth", Hour(first + timedelta(hours=n)), rows) for n in track(range(count), "growing")]
+    seconds = [
+        hours.load("growth", Hour(first + timedelta(hours=n)), rows)
+        for n in track(range(count), "growing")
+    ]
     table = Table(
-        "hours", "seconds, median", "× hours 6 to 15", title=f"loads of {rows:,} rows each as the table grows"
+        "hours",
+        "seconds, median",
+        "× hours 6 to 15",
+        title=f"loads of {rows:,} rows each as the table grows",
     )
     base = statistics.median(seconds[5:15])
     for start in (5, 25, 45, 65, 90):
@@ -199,7 +225,9 @@ def fill(hours: Hours, newest: Hour, rows: int, days: int) -> None:
 
 def ask(connection: Connection, newest: Hour, *, plans: bool) -> None:
     """Each question until its pages are warm, then some more; medians."""
-    trace = connection.execute("SELECT trace_id FROM size WHERE timestamp >= %s LIMIT 1", [newest.start]).fetchone()
+    trace = connection.execute(
+        "SELECT trace_id FROM size WHERE timestamp >= %s LIMIT 1", [newest.start]
+    ).fetchone()
     assert trace
     until = f"timestamp < '{newest.end.isoformat()}'"
     words = {
@@ -218,13 +246,16 @@ def ask(connection: Connection, newest: Hour, *, plans: bool) -> None:
         times = []
         for _ in range(ASKED + 2):
             began = time.perf_counter()
-            found = connection.execute(query.encode()).rowcount  # all rows are here; none is made a Python object
+            found = connection.execute(
+                query.encode()
+            ).rowcount  # all rows are here; none is made a Python object
             times.append(time.perf_counter() - began)
         table.add_row(title, f"{found:,}", f"{statistics.median(times[2:]) * 1000:.1f}")
         if plans:
             out.print(title, style="bold")
             for (line,) in connection.execute(
-                b"EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY on) " + query.encode()
+                b"EXPLAIN (ANALYZE, BUFFERS, COSTS off, TIMING off, SUMMARY on) "
+                + query.encode()
             ):
                 out.print(f"    {line}", highlight=False)
     out.print(table)
@@ -255,12 +286,16 @@ def readers(hours: Hours, newest: Hour, count: int = 15, seconds: float = 30) ->
                 time.sleep(0.01)
 
     waits: list[float] = [0.0]
-    threads = [threading.Thread(target=read) for _ in range(count)] + [threading.Thread(target=watch)]
+    threads = [threading.Thread(target=read) for _ in range(count)] + [
+        threading.Thread(target=watch)
+    ]
     for thread in threads:
         thread.start()
     loads, hour = 0, newest
     while time.monotonic() < until:
-        hour = hour.next if loads % 2 == 0 else hour  # a new hour, then the same hour with other rows
+        hour = (
+            hour.next if loads % 2 == 0 else hour
+        )  # a new hour, then the same hour with other rows
         hours.load("size", hour, 5_000)
         loads += 1
     for thread in threads:

@@ -61,26 +61,55 @@ def token(r: R, n: int) -> str:
 
 
 def with_check_digit(number: str) -> str:
-    total = sum(int(d) if i % 2 else sum(divmod(int(d) * 2, 10)) for i, d in enumerate(reversed(number)))
+    total = sum(
+        int(d) if i % 2 else sum(divmod(int(d) * 2, 10)) for i, d in enumerate(reversed(number))
+    )
     return number + str(-total % 10)
 
 
 def card(r: R) -> str:
     prefix, length = r.choice(
-        [("4", 16), ("4", 16), ("4", 13), ("51", 16), ("2223", 16), ("34", 15), ("37", 15), ("6011", 16), ("3530", 16)]
-        + [("305", 14), ("38", 14), ("5018", 12), ("6304", 12), ("6759", 16), ("2131", 15), ("62", 16), ("4", 19)]
+        [
+            ("4", 16),
+            ("4", 16),
+            ("4", 13),
+            ("51", 16),
+            ("2223", 16),
+            ("34", 15),
+            ("37", 15),
+            ("6011", 16),
+            ("3530", 16),
+        ]
+        + [
+            ("305", 14),
+            ("38", 14),
+            ("5018", 12),
+            ("6304", 12),
+            ("6759", 16),
+            ("2131", 15),
+            ("62", 16),
+            ("4", 19),
+        ]
     )
     number = with_check_digit(prefix + digits(r, length - len(prefix) - 1))
-    groups = [number[:4], number[4:10], number[10:]] if length in (14, 15) else re.findall(".{1,4}", number)
+    groups = (
+        [number[:4], number[4:10], number[10:]]
+        if length in (14, 15)
+        else re.findall(".{1,4}", number)
+    )
     if length in (13, 19):
         return number
     return r.choice([number, "-".join(groups), " ".join(groups)])
 
 
 def iban(r: R) -> str:
-    country, bank = r.choice([("DE", digits(r, 18)), ("GB", "WEST" + digits(r, 14)), ("FR", digits(r, 23))])
+    country, bank = r.choice(
+        [("DE", digits(r, 18)), ("GB", "WEST" + digits(r, 14)), ("FR", digits(r, 23))]
+    )
     if r.random() < 0.4:
-        country, bank = r.choice([("NL", "ABNA" + digits(r, 10)), ("NO", digits(r, 11)), ("ES", digits(r, 20))])
+        country, bank = r.choice(
+            [("NL", "ABNA" + digits(r, 10)), ("NO", digits(r, 11)), ("ES", digits(r, 20))]
+        )
     check = 98 - int("".join(str(int(c, 36)) for c in f"{bank}{country}00")) % 97
     whole = f"{country}{check:02d}{bank}"
     return r.choice([whole, " ".join(re.findall(".{1,4}", whole))])
@@ -89,7 +118,9 @@ def iban(r: R) -> str:
 def mac(r: R) -> str:
     pairs = [f"{r.randrange(256):02x}" for _ in range(5)] + [f"a{r.randrange(10)}"]
     joined = "".join(pairs)
-    text = r.choice([":".join(pairs), "-".join(pairs), f"{joined[:4]}.{joined[4:8]}.{joined[8:]}"])
+    text = r.choice(
+        [":".join(pairs), "-".join(pairs), f"{joined[:4]}.{joined[4:8]}.{joined[8:]}"]
+    )
     return r.choice([text, text.upper()])
 
 
@@ -100,7 +131,11 @@ def ipv4(r: R) -> str:
 def ipv6(r: R) -> str:
     groups = [f"{r.randrange(4096, 65536):x}" for _ in range(8)]
     return r.choice(
-        [":".join(["2001", "db8", *groups[:6]]), f"2001:db8::{groups[0]}:1{groups[1][1:]}", f"fe80::{groups[2]}:1"]
+        [
+            ":".join(["2001", "db8", *groups[:6]]),
+            f"2001:db8::{groups[0]}:1{groups[1][1:]}",
+            f"fe80::{groups[2]}:1",
+        ]
     )
 
 
@@ -110,8 +145,16 @@ def ssn(r: R) -> str:
 
 def api_key(r: R) -> str:
     return r.choice(
-        ["sk-" + token(r, 40), "sk-ant-" + "api03-" + token(r, 60), "AK" + "IA" + some(r, "ABCDEFGHJKLMNPQR234567", 16)]
-        + ["gh" + "p_" + token(r, 36), "glp" + "at-" + token(r, 20), "xo" + "xb-" + digits(r, 12) + "-" + token(r, 24)]
+        [
+            "sk-" + token(r, 40),
+            "sk-ant-" + "api03-" + token(r, 60),
+            "AK" + "IA" + some(r, "ABCDEFGHJKLMNPQR234567", 16),
+        ]
+        + [
+            "gh" + "p_" + token(r, 36),
+            "glp" + "at-" + token(r, 20),
+            "xo" + "xb-" + digits(r, 12) + "-" + token(r, 24),
+        ]
         + [
             "sk_" + "live_" + token(r, 24),
             "AI" + "za" + token(r, 35),
@@ -236,7 +279,17 @@ def value_of(r: R, type_: str, words: Words) -> str:
     return makers[type_](r)
 
 
-TYPES = ("email", "phone", "ssn", "credit_card", "ip_address", "iban", "mac_address", "api_key", "password")
+TYPES = (
+    "email",
+    "phone",
+    "ssn",
+    "credit_card",
+    "ip_address",
+    "iban",
+    "mac_address",
+    "api_key",
+    "password",
+)
 
 
 def plant(r: R, words: Words, event: dict[str, object]) -> tuple[str, str, dict[str, object]]:
@@ -248,7 +301,8 @@ def plant(r: R, words: Words, event: dict[str, object]) -> tuple[str, str, dict[
     sentence = r.choice(templates).format(value)
     encodable = type_ in ("email", "api_key") and value.isascii()
     place = r.choice(
-        ["text"] * 8 + ["nested", "list", "json", "json twice", "key", "number", "encoded", "base64", "wide"]
+        ["text"] * 8
+        + ["nested", "list", "json", "json twice", "key", "number", "encoded", "base64", "wide"]
     )
     if place == "nested":
         event["ctx"] = {"a": {"b": [{key: sentence}]}}
@@ -264,18 +318,25 @@ def plant(r: R, words: Words, event: dict[str, object]) -> tuple[str, str, dict[
         value = re.sub("[ -]", "", value)
         event["card"] = int(value)
     elif place == "number" and type_ == "password":
-        event["auth"] = {r.choice(["password", "client_secret", "api_key", "Authorization"]): value}
+        event["auth"] = {
+            r.choice(["password", "client_secret", "api_key", "Authorization"]): value
+        }
     elif place == "encoded" and encodable:
         event["url"] = f"/find?q={quote(value, safe='')}&page=2"
     elif place == "base64" and encodable:
         encode = r.choice([base64.b64encode, base64.urlsafe_b64encode])
         event["blob"] = (
-            "x " + encode(r.choice(["{}", "user {} said so", '{{"v": "{}"}}']).format(value).encode()).decode()
+            "x "
+            + encode(
+                r.choice(["{}", "user {} said so", '{{"v": "{}"}}']).format(value).encode()
+            ).decode()
         )
     elif place == "wide" and type_ == "credit_card":
         event[key] = f"card {value.replace('-', chr(0x2011)).replace(' ', chr(0xA0))} seen"
     elif place == "wide" and type_ == "email" and value.isascii():
-        event[key] = f"write to {value.replace('@', r.choice(['&#64;', '&#x40;', chr(0xFF20)]))} now"
+        event[key] = (
+            f"write to {value.replace('@', r.choice(['&#64;', '&#x40;', chr(0xFF20)]))} now"
+        )
     else:
         event[key] = sentence
     return type_, value, event
@@ -293,17 +354,29 @@ def make(r: R, words: Words, number: int) -> Made:
     }
     alike = [r.choice(words.alike)(r) for _ in range(r.randrange(4))]
     for index, text in enumerate(alike):
-        event[f"{r.choice(['ref', 'info', 'line'])}{index}"] = r.choice(["{}", "saw {}", "{} ok"]).format(text)
+        event[f"{r.choice(['ref', 'info', 'line'])}{index}"] = r.choice(
+            ["{}", "saw {}", "{} ok"]
+        ).format(text)
     event["about"] = r.choice(words.plain)
     planted: list[tuple[str, tuple[str, ...]]] = []
     if r.random() < 0.45:
         type_, value, event = plant(r, words, event)
         keep = {value, quote(value, safe=""), json.dumps(value)[1:-1]}
         keep |= {event["blob"][2:]} if "blob" in event else set()  # type: ignore[index]
-        keep |= {value.replace("@", at) for at in ("&#64;", "&#x40;", "\uff20")} if type_ == "email" else set()
-        keep |= {value.replace("-", "\u2011").replace(" ", "\xa0")} if type_ == "credit_card" else set()
+        keep |= (
+            {value.replace("@", at) for at in ("&#64;", "&#x40;", "\uff20")}
+            if type_ == "email"
+            else set()
+        )
+        keep |= (
+            {value.replace("-", "\u2011").replace(" ", "\xa0")}
+            if type_ == "credit_card"
+            else set()
+        )
         planted.append((type_, tuple(sorted(keep))))
-    return Made(json.dumps(event, ensure_ascii=r.random() < 0.5, separators=(",", ":")), planted, alike)
+    return Made(
+        json.dumps(event, ensure_ascii=r.random() < 0.5, separators=(",", ":")), planted, alike
+    )
 
 
 def made(words: Words, seed: int, events: int) -> list[Made]:
@@ -337,7 +410,10 @@ def seven(text: str) -> str:
         elif isinstance(value, list):
             value = [walk(item) for item in value]
         elif isinstance(value, dict):
-            value = {k: v if any(s in k for s in ("_id", "timestamp", "type")) else walk(v) for k, v in value.items()}
+            value = {
+                k: v if any(s in k for s in ("_id", "timestamp", "type")) else walk(v)
+                for k, v in value.items()
+            }
         return value
 
     return json.dumps(walk(json.loads(text)), ensure_ascii=False, separators=(",", ":"))
@@ -347,19 +423,34 @@ def ours(text: str) -> str:
     return redact_text(text, RedactConfig())[0]
 
 
-def judge(title: str, sets: dict[str, list[Made]], redactors: dict[str, Callable[[str], str]], *, missed: bool) -> bool:
+def judge(
+    title: str,
+    sets: dict[str, list[Made]],
+    redactors: dict[str, Callable[[str], str]],
+    *,
+    missed: bool,
+) -> bool:
     is_good = True
     for name, events in sets.items():
         table = Table("what", *redactors, title=f"{title}: {name}, {len(events):,} events")
-        columns = [figures(events, redactor, missed and label == "obs_assets") for label, redactor in redactors.items()]
+        columns = [
+            figures(events, redactor, missed and label == "obs_assets")
+            for label, redactor in redactors.items()
+        ]
         for row in columns[0]:
             table.add_row(row, *(f"{column[row]:.2%}" for column in columns))
         out.print(table)
         found, of_type, alike, plain = SURVIVES_AT_MOST[name]
         mine = columns[0]
-        worst = min(recall for row, recall in mine.items() if row.startswith("recall ") and not math.isnan(recall))
+        worst = min(
+            recall
+            for row, recall in mine.items()
+            if row.startswith("recall ") and not math.isnan(recall)
+        )
         reached = mine["recall"] >= found and worst >= of_type
-        reached &= mine["look-alikes altered"] <= alike and mine["events without any altered"] <= plain
+        reached &= (
+            mine["look-alikes altered"] <= alike and mine["events without any altered"] <= plain
+        )
         is_good &= reached or name != "tuned"
     return is_good
 
@@ -385,7 +476,10 @@ def figures(events: list[Made], redactor: Callable[[str], str], show: bool) -> d
             touched += json.loads(text) != json.loads(event.text)
     return {
         "recall": found.total() / planted.total(),
-        **{f"recall {type_}": found[type_] / planted[type_] if planted[type_] else math.nan for type_ in TYPES},
+        **{
+            f"recall {type_}": found[type_] / planted[type_] if planted[type_] else math.nan
+            for type_ in TYPES
+        },
         "look-alikes altered": altered / alike,
         "events without any altered": touched / plain,
     }
@@ -414,7 +508,10 @@ def seen_by(scanner: Scanner, events: list[Made]) -> dict[str, str]:
     rate = len(events) / (time.perf_counter() - began)
     left = sum(bool(scanner.event(ours(event.text))) for event in events)
     return {
-        **{f"seen of {type_}": f"{seen[type_] / (planted[type_] or math.nan):.2%}" for type_ in TYPES},
+        **{
+            f"seen of {type_}": f"{seen[type_] / (planted[type_] or math.nan):.2%}"
+            for type_ in TYPES
+        },
         "false alarms": f"{false_alarms:,}",
         "redacted events with leftovers": f"{left:,}",
         "events a second and core": f"{rate:,.0f}",
@@ -422,17 +519,23 @@ def seen_by(scanner: Scanner, events: list[Made]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument(
-        "--missed", action="store_true", help="show what was missed or altered (all of it is synthetic)"
+        "--missed",
+        action="store_true",
+        help="show what was missed or altered (all of it is synthetic)",
     )
     parser.add_argument("--only", choices=list(SURVIVES_AT_MOST))
     args = parser.parse_args()
     sets = {"tuned": made(TUNED, 11, args.events), "held out": made(HELD_OUT, 12, args.events)}
     sets |= foreign.sets(DATA, args.events)
     sets = {name: events for name, events in sets.items() if args.only in (None, name)}
-    is_good = judge("privacy", sets, {"obs_assets": ours, "seven regexes": seven}, missed=args.missed)
+    is_good = judge(
+        "privacy", sets, {"obs_assets": ours, "seven regexes": seven}, missed=args.missed
+    )
     second_opinion(sets)
     sys.exit(not is_good)
 

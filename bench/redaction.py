@@ -25,7 +25,9 @@ CHAIN = ["raw_events", "enriched_events", "redacted_events", "sampled_events"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--steps", help=argparse.SUPPRESS)
@@ -33,7 +35,13 @@ def main() -> None:
     if args.steps:
         print(json.dumps(seconds_of(args.steps.split(","))))
         return
-    table = Table("events with a hit", "what", "seconds", "events/s", title=f"redaction of {args.events:,} events")
+    table = Table(
+        "events with a hit",
+        "what",
+        "seconds",
+        "events/s",
+        title=f"redaction of {args.events:,} events",
+    )
     for share in SHARES:
         events_dir = events_of(args.events, share)
         env = {**environment(args.events), "OBS_EVENTS_DIR": str(events_dir)}
@@ -42,7 +50,9 @@ def main() -> None:
         for what, run in {
             "redacted_events": lambda env=env: steps(["redacted_events"], env),
             "raw to sampled": lambda env=env: steps(CHAIN, env),
-            "obs redact FILE": lambda env=env, events_dir=events_dir: redact_files(events_dir, env),
+            "obs redact FILE": lambda env=env, events_dir=events_dir: redact_files(
+                events_dir, env
+            ),
         }.items():
             seconds = statistics.median(run() for _ in range(args.runs))
             table.add_row(share, what, f"{seconds:.2f}", f"{args.events / seconds:,.0f}")
@@ -53,8 +63,17 @@ def events_of(events: int, share: str) -> Path:
     """A folder with so many events of one hour, of which this share has a hit."""
     events_dir = DATA / f"events-{events}-{share[:2]}"
     if not events_dir.exists():
-        command = [sys.executable, HERE / "make_events.py", events_dir, "--events", str(events), "--unrepeated"]
-        subprocess.run([*command, "--personal", str(SHARES[share])], check=True, stdout=subprocess.DEVNULL)
+        command = [
+            sys.executable,
+            HERE / "make_events.py",
+            events_dir,
+            "--events",
+            str(events),
+            "--unrepeated",
+        ]
+        subprocess.run(
+            [*command, "--personal", str(SHARES[share])], check=True, stdout=subprocess.DEVNULL
+        )
     return events_dir
 
 
@@ -88,7 +107,12 @@ def redact_files(events_dir: Path, env: dict[str, str]) -> float:
     lines = b"".join(path.read_bytes() for path in sorted(events_dir.iterdir()))
     began = time.perf_counter()
     subprocess.run(
-        [obs, "redact", "-"], input=lines, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
+        [obs, "redact", "-"],
+        input=lines,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env,
     )
     return time.perf_counter() - began
 

@@ -25,7 +25,9 @@ LEVEL = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--copies", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -56,15 +58,27 @@ def archive(events: int, copies: int, rounds: int) -> None:
         "library": f"zlib-ng at {LEVEL} alone, one core",
         "gzip": f"gzip -{LEVEL} alone, one core",
     }
-    table = Table("what", "events/s", "MB/s", "smaller by", "peak memory", title=f"one hour, {total:,} events")
+    table = Table(
+        "what",
+        "events/s",
+        "MB/s",
+        "smaller by",
+        "peak memory",
+        title=f"one hour, {total:,} events",
+    )
     rates = {
-        step: statistics.median(total / result["seconds"] for result in results) for step, results in measured.items()
+        step: statistics.median(total / result["seconds"] for result in results)
+        for step, results in measured.items()
     }
     for step, rate in rates.items():
         last = measured[step][-1]
         memory = f"{last['peak_mb']:,.0f} MB" if "peak_mb" in last else ""
         table.add_row(
-            names[step], f"{rate:,.0f}", f"{rate * size / total / 1e6:,.0f}", f"{1 - last['bytes'] / size:.1%}", memory
+            names[step],
+            f"{rate:,.0f}",
+            f"{rate * size / total / 1e6:,.0f}",
+            f"{1 - last['bytes'] / size:.1%}",
+            memory,
         )
     out.print(table)
     out.print(
@@ -78,7 +92,9 @@ def archive(events: int, copies: int, rounds: int) -> None:
 def child(step: str, events: int) -> dict[str, float]:
     """One step in a fresh process."""
     command = [sys.executable, __file__, "--step", step, "--events", str(events)]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment(events))
+    run = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment(events)
+    )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -108,7 +124,9 @@ def multiply(copies: int) -> None:
 
     path = next((DATA / "obs").glob("pipelines/pipeline/frames/redacted_events/*.parquet"))
     larger = path.with_suffix(".larger")
-    with duckdb.connect(config={"memory_limit": "4GB", "preserve_insertion_order": True}) as connection:
+    with duckdb.connect(
+        config={"memory_limit": "4GB", "preserve_insertion_order": True}
+    ) as connection:
         connection.execute(
             f"COPY (SELECT f.* REPLACE (md5(row_uid || copy) AS row_uid) FROM range({copies}) r(copy), '{path}' AS f) "
             f"TO '{larger}' (FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 61440)"
@@ -131,7 +149,10 @@ def write_lines(events: int) -> dict[str, float]:
     from obs_assets.storage.engine import connect
 
     del events
-    with connect(DATA / "obs" / "spill") as connection, (DATA / "lines.jsonl").open("wb") as file:
+    with (
+        connect(DATA / "obs" / "spill") as connection,
+        (DATA / "lines.jsonl").open("wb") as file,
+    ):
         for batch in line_of(frame_of(connection), parse_hour(HOUR)).to_arrow_reader(2048):
             file.writelines(line.encode() for line in batch.column(0).to_pylist())
     return {}
@@ -153,10 +174,16 @@ def _deliver(events: int, options: dict[str, str]) -> dict[str, float]:
     from obs_assets.storage.engine import connect_to_stream
 
     prefix = f"bench/{time.time_ns()}"
-    destination = S3Destination(S3Config(prefix=prefix, compression_level=LEVEL, **options), hourly().s3)
-    with connect_to_stream(DATA / "obs" / "spill", frame_path()) as connection:  # as `HourlyPipeline` does
+    destination = S3Destination(
+        S3Config(prefix=prefix, compression_level=LEVEL, **options), hourly().s3
+    )
+    with connect_to_stream(
+        DATA / "obs" / "spill", frame_path()
+    ) as connection:  # as `HourlyPipeline` does
         began = time.perf_counter()
-        offer = Offer(frame_of(connection), parse_hour(HOUR), InputVersion(1, "", ""), events, "")
+        offer = Offer(
+            frame_of(connection), parse_hour(HOUR), InputVersion(1, "", ""), events, ""
+        )
         delivery = destination.deliver(offer)
         seconds = time.perf_counter() - began
     return {"seconds": seconds, "bytes": delivery.size_bytes, "peak_mb": peak_mb()}

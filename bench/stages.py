@@ -30,7 +30,9 @@ STEPS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--step", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -101,7 +103,13 @@ def measure_here(steps: list[str], events: int) -> dict[str, float | str]:
             kept = hourly.build(step, hour).kept  # type: ignore[arg-type]
     seconds = time.perf_counter() - began
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"name": steps[-1], "seconds": seconds, "events": events, "kept": kept, "peak_mb": peak_mb}
+    return {
+        "name": steps[-1],
+        "seconds": seconds,
+        "events": events,
+        "kept": kept,
+        "peak_mb": peak_mb,
+    }
 
 
 if __name__ == "__main__":

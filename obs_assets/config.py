@@ -43,7 +43,9 @@ def _is_kept(value: JsonValue) -> JsonValue:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
-        raise ValueError("must not be NaN, Infinity or half a surrogate pair: no destination takes that") from None
+        raise ValueError(
+            "must not be NaN, Infinity or half a surrogate pair: no destination takes that"
+        ) from None
     if b"\\u0000" in text:
         raise ValueError("must not hold \\u0000: no destination takes that")
     return value
@@ -65,8 +67,12 @@ def mapping_or_yaml_file(value: Any) -> Any:
     try:
         return yaml.safe_load(Path(value).read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the file {value}: {getattr(error, 'strerror', 'it is not UTF-8')}") from None
+        raise ValueError(
+            f"cannot read the file {value}: {getattr(error, 'strerror', 'it is not UTF-8')}"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"the file {value}{at} is not YAML: {getattr(error, 'problem', error)}") from None
+        raise ValueError(
+            f"the file {value}{at} is not YAML: {getattr(error, 'problem', error)}"
+        ) from None

@@ -100,7 +100,14 @@ LEVELS = (
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "event_id": ("id", "event_id", "_id", "event.id", "eventID"),
-    "event_type": ("type", "event_type", "event_name", "eventName", "event.name", "event.action"),
+    "event_type": (
+        "type",
+        "event_type",
+        "event_name",
+        "eventName",
+        "event.name",
+        "event.action",
+    ),
     "event_level": (
         "level",
         "severity",
@@ -117,7 +124,14 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "trace_id": ("trace_id", "traceId", "trace.id"),
     "session_id": ("session_id", "sessionId", "session.id"),
     "status": ("status", "event.outcome"),
-    "error": ("error", "error_message", "error.message", "errorMessage", "errorCode", "exception.message"),
+    "error": (
+        "error",
+        "error_message",
+        "error.message",
+        "errorMessage",
+        "errorCode",
+        "exception.message",
+    ),
     "duration_ms": ("duration_ms", "duration", "event.duration"),
     "cost_usd": ("cost_usd", "cost", "cost_estimate.total_cost_usd"),
 }
@@ -130,9 +144,7 @@ there is none (false, 0, empty) is none. What is in other units is converted, se
 
 # OpenTelemetry's numbers of severity go in fours from 1, TRACE, to 24, FATAL4; ECS counts durations in nanoseconds
 _LEVEL = "['trace', 'debug', 'info', 'warning', 'error', 'fatal']"
-_LEVEL_OF_NUMBER = (
-    f"CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24 THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"
-)
+_LEVEL_OF_NUMBER = f"CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24 THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"
 _CONVERSIONS: Mapping[str, str] = {
     "severityNumber": _LEVEL_OF_NUMBER,
     "severity_number": _LEVEL_OF_NUMBER,
@@ -155,13 +167,17 @@ def row_uids(
         owner: for each row, the index of its file.
         file_offset: for each row, below 2⁴⁸.
     """
-    of_file = np.array([list(file_id[-20:].encode()) for file_id in file_ids], np.uint8).reshape(-1, 20)
+    of_file = np.array(
+        [list(file_id[-20:].encode()) for file_id in file_ids], np.uint8
+    ).reshape(-1, 20)
     pairs = np.empty((len(owner), 16), np.uint16)  # of digits
     pairs[:, :10] = of_file.view(np.uint16)[owner]
     for place in range(6):
         pairs[:, 15 - place] = _HEX[(file_offset >> (8 * place)) & 0xFF]
     bounds = np.arange(0, 32 * len(owner) + 1, 32)
-    return pa.Array.from_buffers(pa.large_string(), len(owner), [None, pa.py_buffer(bounds), pa.py_buffer(pairs)])
+    return pa.Array.from_buffers(
+        pa.large_string(), len(owner), [None, pa.py_buffer(bounds), pa.py_buffer(pairs)]
+    )
 
 
 def quote(text: str) -> str:
@@ -213,7 +229,9 @@ def _column(name: str) -> str:
             fields.append(f"CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END")
             return f"regexp_replace(lower({_first(fields)}), '^warn$', 'warning')"
         case "error":  # false, 0, "" and null are "no error"
-            return _first(f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields)
+            return _first(
+                f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields
+            )
         case "duration_ms":
             return f"try_cast({_first(fields)} AS BIGINT)"
         case "cost_usd":
@@ -238,7 +256,9 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
     event = f"CASE WHEN {where} THEN event END" if where else "event"
     parsed = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
     columns = [
-        f"CASE WHEN {where} THEN {expression} ELSE {name} END AS {name}" if where else f"{expression} AS {name}"
+        f"CASE WHEN {where} THEN {expression} ELSE {name} END AS {name}"
+        if where
+        else f"{expression} AS {name}"
         for name, expression in _COLUMNS.items()
     ]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
@@ -275,7 +295,9 @@ HASH_OF_NOTHING = "0" * 16
 def counts_by(frame: Frame, by: str, expression: str) -> dict[Any, dict[str, int]]:
     """Rows of ``frame`` by the value of ``by`` and then by that of ``expression``, both SQL; see `count_by`."""
     # A filter on NULL would be pushed down, and the expression computed twice.
-    counts = frame.aggregate(f"{by} AS part, {expression} AS value, count(*) AS n").order("n DESC, value")
+    counts = frame.aggregate(f"{by} AS part, {expression} AS value, count(*) AS n").order(
+        "n DESC, value"
+    )
     found: dict[Any, dict[str, int]] = {}
     for part, value, n in counts.fetchall():
         if value is not None:

@@ -21,7 +21,9 @@ def _compiled(pattern: str) -> str:
         ) from None
     # The one thing that this RE2 takes and DuckDB's does not.
     if re.search(r"(?<!\\)\(\?<", pattern):
-        raise ValueError(f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)")
+        raise ValueError(
+            f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)"
+        )
     return _closed(pattern, options)
 
 

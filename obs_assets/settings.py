@@ -116,7 +116,9 @@ VARIABLES = (
         "POSTGRES_DB=observability",
         "Database of the event tables.",
     ),
-    Variable("POSTGRES_USER", "`postgres`", "POSTGRES_USER=obs_loader", "Role that loads events."),
+    Variable(
+        "POSTGRES_USER", "`postgres`", "POSTGRES_USER=obs_loader", "Role that loads events."
+    ),
     Variable(
         "POSTGRES_PASSWORD",
         "none",
@@ -148,9 +150,16 @@ VARIABLES = (
         "WEBHOOK_URL=https://hooks.example.com/obs",
         "Address of the webhook's receiver.",
     ),
-    Variable("WEBHOOK_AUTH_TOKEN", "none", "WEBHOOK_AUTH_TOKEN=…", "Token for `auth_type: bearer`."),
+    Variable(
+        "WEBHOOK_AUTH_TOKEN", "none", "WEBHOOK_AUTH_TOKEN=…", "Token for `auth_type: bearer`."
+    ),
     Variable("WEBHOOK_API_KEY", "none", "WEBHOOK_API_KEY=…", "Key for `auth_type: api-key`."),
-    Variable("WEBHOOK_HMAC_SECRET", "none", "WEBHOOK_HMAC_SECRET=…", "Secret that signs the requests."),
+    Variable(
+        "WEBHOOK_HMAC_SECRET",
+        "none",
+        "WEBHOOK_HMAC_SECRET=…",
+        "Secret that signs the requests.",
+    ),
     Variable(
         "OBS_WEBHOOK_ALLOW_PRIVATE",
         "off",
@@ -193,7 +202,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     Raises:
         ConfigurationError: a variable does not have the form that it must have.
     """
-    env = {name: value for name, value in (environment() if env is None else env).items() if value}
+    env = {
+        name: value for name, value in (environment() if env is None else env).items() if value
+    }
     crash.arm(env.get("OBS_CRASH_AT"))
     try:
         return Settings(
@@ -206,7 +217,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][-1])
-        raise ConfigurationError(f"{_POSTGRES.get(field, field)} is wrong: {first['msg']}") from None
+        raise ConfigurationError(
+            f"{_POSTGRES.get(field, field)} is wrong: {first['msg']}"
+        ) from None
 
 
 def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
@@ -225,7 +238,9 @@ _POSTGRES = {
 def _postgres(env: Mapping[str, str]) -> PostgresSettings | None:
     if "POSTGRES_HOST" not in env:
         return None
-    return PostgresSettings.model_validate({field: env[name] for field, name in _POSTGRES.items() if name in env})
+    return PostgresSettings.model_validate(
+        {field: env[name] for field, name in _POSTGRES.items() if name in env}
+    )
 
 
 def _s3(env: Mapping[str, str]) -> S3Settings | None:

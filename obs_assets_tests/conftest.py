@@ -85,7 +85,10 @@ def servers() -> Settings:
 
 @pytest.fixture
 def settings(
-    servers: Settings, postgres_admin: "psycopg.Connection[tuple[object]]", s3_admin: "S3Client", tmp_path: Path
+    servers: Settings,
+    postgres_admin: "psycopg.Connection[tuple[object]]",
+    s3_admin: "S3Client",
+    tmp_path: Path,
 ) -> Iterator[Settings]:
     """Settings with a data folder, an empty database and an empty bucket that no other test sees."""
     assert servers.postgres

@@ -20,7 +20,10 @@ FILE_ID = "6f1c" * 8
 
 
 def frame_of(
-    connection: duckdb.DuckDBPyConnection, told: Sequence[dict[str, Any] | str], hour: Hour = HOUR, weight: float = 1.0
+    connection: duckdb.DuckDBPyConnection,
+    told: Sequence[dict[str, Any] | str],
+    hour: Hour = HOUR,
+    weight: float = 1.0,
 ) -> Frame:
     """A frame as the stages hand it on, with ``weight``.
 
@@ -31,9 +34,18 @@ def frame_of(
         hour: of the events without a timestamp.
         weight: of each event.
     """
-    texts = [event if isinstance(event, str) else json.dumps(event, ensure_ascii=False) for event in told]
-    times = [_time_of(event, hour.start + timedelta(seconds=offset)) for offset, event in enumerate(told)]
-    size, file_id = len(texts), FILE_ID[: -len(hour.stamp)] + hour.stamp  # an hour a file: no two hours share a row
+    texts = [
+        event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+        for event in told
+    ]
+    times = [
+        _time_of(event, hour.start + timedelta(seconds=offset))
+        for offset, event in enumerate(told)
+    ]
+    size, file_id = (
+        len(texts),
+        FILE_ID[: -len(hour.stamp)] + hour.stamp,
+    )  # an hour a file: no two hours share a row
     table = pa.table(
         {
             "line": pa.array(texts, pa.large_string()),
@@ -49,7 +61,9 @@ def frame_of(
     return events.with_columns(landed, "weight").order("event_time, row_uid")
 
 
-def offer_of(frame: Frame, hour: Hour = HOUR, generation: int = 1, run_id: str = "run-1", **others: Any) -> Offer:
+def offer_of(
+    frame: Frame, hour: Hour = HOUR, generation: int = 1, run_id: str = "run-1", **others: Any
+) -> Offer:
     """A frame as it is offered to a destination; ``others`` are further fields of the offer."""
     rows, content_hash = frame.aggregate(f"count(*), {events.CONTENT_HASH}").fetchall()[0]
     version = InputVersion(generation, "config", "code")

@@ -46,7 +46,11 @@ def an_hour(hour: Hour = HOUR) -> list[dict[str, Any]]:
             "type": "task_completed",
             "level": "info",
             "master_type": "coordinator",
-            "data": {"status": "completed", "task": number, "note": f"ask agent{number}@example.com"},
+            "data": {
+                "status": "completed",
+                "task": number,
+                "note": f"ask agent{number}@example.com",
+            },
             "started_at": f"{hour.start:%Y-%m-%dT%H}:00:00Z",
             "completed_at": f"{hour.start:%Y-%m-%dT%H}:00:{number:02}.5Z",
             "tokens_used": {"input_tokens": 1000 * number, "output_tokens": 10},
@@ -63,15 +67,24 @@ def an_hour(hour: Hour = HOUR) -> list[dict[str, Any]]:
         }
         for number in range(5)
     ]
-    shared = [{"id": "evt-shared", "type": f"zombie_{kind}", "data": kind} for kind in ("detected", "ended", "cleaned")]
-    noise: list[dict[str, Any]] = [{"type": "heartbeat", "level": "info"}, {"type": "trace", "level": "debug"}] * 3
+    shared = [
+        {"id": "evt-shared", "type": f"zombie_{kind}", "data": kind}
+        for kind in ("detected", "ended", "cleaned")
+    ]
+    noise: list[dict[str, Any]] = [
+        {"type": "heartbeat", "level": "info"},
+        {"type": "trace", "level": "debug"},
+    ] * 3
     events = [*work, *failures, *shared, *noise]
     return [at(hour, 30 * second, event) for second, event in enumerate(events)]
 
 
 def at(hour: Hour, second: int, event: dict[str, Any]) -> dict[str, Any]:
     """The event with a time within the hour."""
-    return {"timestamp": f"{hour.start:%Y-%m-%dT%H}:{second // 60:02}:{second % 60:02}.250Z", **event}
+    return {
+        "timestamp": f"{hour.start:%Y-%m-%dT%H}:{second // 60:02}:{second % 60:02}.250Z",
+        **event,
+    }
 
 
 def write_events(path: Path, events: Iterable[dict[str, Any]]) -> Path:
@@ -121,7 +134,9 @@ def wrong(hourly: HourlyPipeline, hour: Hour = HOUR) -> list[Verdict]:
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
-def environment(machine: Settings, events_dir: Path | None = None, **others: str) -> dict[str, str]:
+def environment(
+    machine: Settings, events_dir: Path | None = None, **others: str
+) -> dict[str, str]:
     """The whole environment of a command: the test's servers, and nothing of whoever runs the tests."""
     home = machine.data_dir.parent / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -139,12 +154,22 @@ def environment(machine: Settings, events_dir: Path | None = None, **others: str
     }
     if server := machine.postgres:
         password = server.password.get_secret_value() if server.password else ""
-        found |= {"POSTGRES_HOST": server.host, "POSTGRES_PORT": str(server.port), "POSTGRES_DB": server.database}
+        found |= {
+            "POSTGRES_HOST": server.host,
+            "POSTGRES_PORT": str(server.port),
+            "POSTGRES_DB": server.database,
+        }
         found |= {"POSTGRES_USER": server.user, "POSTGRES_PASSWORD": password}
     if bucket := machine.s3:
         secret = bucket.secret_access_key.get_secret_value() if bucket.secret_access_key else ""
-        found |= {"AWS_S3_BUCKET": bucket.bucket, "AWS_ENDPOINT_URL_S3": bucket.endpoint_url or ""}
-        found |= {"AWS_ACCESS_KEY_ID": bucket.access_key_id or "", "AWS_SECRET_ACCESS_KEY": secret}
+        found |= {
+            "AWS_S3_BUCKET": bucket.bucket,
+            "AWS_ENDPOINT_URL_S3": bucket.endpoint_url or "",
+        }
+        found |= {
+            "AWS_ACCESS_KEY_ID": bucket.access_key_id or "",
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
         found |= {"AWS_REGION": bucket.region}
     return {name: value for name, value in {**found, **others}.items() if value}
 
@@ -163,7 +188,9 @@ class Done:
         return self.out + self.err
 
 
-def run(*command: str | Path, env: Mapping[str, str], cwd: Path = PROJECT, stdin: str = "") -> Done:
+def run(
+    *command: str | Path, env: Mapping[str, str], cwd: Path = PROJECT, stdin: str = ""
+) -> Done:
     """Run a program of this project's ``.venv`` to its end."""
     program, *arguments = map(str, command)
     done = subprocess.run(
@@ -184,7 +211,10 @@ def run(*command: str | Path, env: Mapping[str, str], cwd: Path = PROJECT, stdin
 
 @contextlib.contextmanager
 def own_place(
-    machine: Settings, admin: "psycopg.Connection[tuple[object]]", s3_admin: "S3Client", data_dir: Path
+    machine: Settings,
+    admin: "psycopg.Connection[tuple[object]]",
+    s3_admin: "S3Client",
+    data_dir: Path,
 ) -> Iterator[Settings]:
     """A database, a bucket and a data folder, as the fixture ``settings`` gives them, for longer than one test."""
     assert machine.postgres
@@ -202,7 +232,9 @@ def own_place(
     s3_admin.delete_bucket(Bucket=name)
 
 
-def ask(server: PostgresSettings | None, query: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
+def ask(
+    server: PostgresSettings | None, query: LiteralString, *parameters: Any
+) -> list[tuple[Any, ...]]:
     """The rows that a query gives to somebody who knows nothing of us; none where its table does not exist."""
     assert server
     with connect_postgres(server) as connection:
@@ -219,12 +251,19 @@ def objects(machine: Settings) -> dict[str, bytes]:
     with contextlib.closing(connect_s3(machine.s3)) as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=machine.s3.bucket)
         keys = [stored["Key"] for page in pages for stored in page.get("Contents", [])]
-        return {key: client.get_object(Bucket=machine.s3.bucket, Key=key)["Body"].read() for key in keys}
+        return {
+            key: client.get_object(Bucket=machine.s3.bucket, Key=key)["Body"].read()
+            for key in keys
+        }
 
 
 def lines_of(stored: Mapping[str, bytes], hour: Hour) -> list[dict[str, Any]]:
     """The events of an hour in a bucket's objects."""
-    bodies = [body for key, body in stored.items() if f"events-{hour.stamp}" in key and key.endswith(".gz")]
+    bodies = [
+        body
+        for key, body in stored.items()
+        if f"events-{hour.stamp}" in key and key.endswith(".gz")
+    ]
     return [json.loads(line) for body in bodies for line in gzip.decompress(body).splitlines()]
 
 
@@ -260,29 +299,40 @@ class Snapshot:
     alerts: dict[str, Any] = field(default_factory=dict)
 
 
-_ROWS: LiteralString = "SELECT (to_jsonb(e) - 'created_at')::text FROM events e WHERE hour = %s ORDER BY row_uid"
+_ROWS: LiteralString = (
+    "SELECT (to_jsonb(e) - 'created_at')::text FROM events e WHERE hour = %s ORDER BY row_uid"
+)
 _LEDGERS: LiteralString = """
 SELECT destination, generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads
 WHERE hour = %s ORDER BY destination"""
 
 
-def snapshot(hourly: HourlyPipeline, received: Iterable[Received] = (), hour: Hour = HOUR) -> Snapshot:
+def snapshot(
+    hourly: HourlyPipeline, received: Iterable[Received] = (), hour: Hour = HOUR
+) -> Snapshot:
     """Take a snapshot; every repetition of a dispatch must have brought the same bytes."""
     found = Snapshot(
         rows=ask(hourly.settings.postgres, _ROWS, hour.start),
         ledgers=ask(hourly.settings.postgres, _LEDGERS, hour.start),
-        objects={key: hashlib.sha256(body).hexdigest() for key, body in objects(hourly.settings).items()},
+        objects={
+            key: hashlib.sha256(body).hexdigest()
+            for key, body in objects(hourly.settings).items()
+        },
     )
     with connect(hourly.store.temp_dir) as connection:
         for stage in STAGES:
             if hourly.store.frame_path(stage, hour).exists():
-                found.frames[stage] = hourly.store.read_frame(connection, stage, hour).fetchall()
+                found.frames[stage] = hourly.store.read_frame(
+                    connection, stage, hour
+                ).fetchall()
             if hourly.store.receipt_path(stage, hour).exists():
                 found.receipts[stage] = hourly.store.receipt_path(stage, hour).read_text()
     bodies: dict[str, bytes] = {}
     for request in received:
         assert bodies.setdefault(request.webhook_id, request.body) == request.body
-    found.alerts.update({webhook_id: json.loads(body)["events"] for webhook_id, body in bodies.items()})
+    found.alerts.update(
+        {webhook_id: json.loads(body)["events"] for webhook_id, body in bodies.items()}
+    )
     return found
 
 
@@ -290,10 +340,10 @@ def leftovers(machine: Settings) -> list[str]:
     """Whatever only a killed run leaves: files written aside, spilled frames, tables of staging, open uploads."""
     assert machine.s3
     root = machine.data_dir / "pipelines"
-    found = [str(path.relative_to(root)) for path in [*root.rglob("*.tmp"), *root.glob("*/tmp/*")]]
-    staging = (
-        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND (relpersistence <> 'p' OR relname ~ 'stg|tmp')"
-    )
+    found = [
+        str(path.relative_to(root)) for path in [*root.rglob("*.tmp"), *root.glob("*/tmp/*")]
+    ]
+    staging = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND (relpersistence <> 'p' OR relname ~ 'stg|tmp')"
     found += [str(name) for (name,) in ask(machine.postgres, staging)]
     with contextlib.closing(connect_s3(machine.s3)) as client:
         uploads = client.list_multipart_uploads(Bucket=machine.s3.bucket).get("Uploads", [])
@@ -302,4 +352,8 @@ def leftovers(machine: Settings) -> list[str]:
 
 def tree(folder: Path) -> list[str]:
     """Every file and folder below a folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+    return (
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+        if folder.exists()
+        else []
+    )

@@ -31,12 +31,18 @@ def test_a_circle_points_upwards(architecture) -> None:  # type: ignore[no-untyp
     circle = {"top": {"a"}, "a": {"b"}, "b": {"c"}, "c": {"a"}, "d": set()}
     assert architecture.upward_arrows(circle) == [("a", "b"), ("b", "c"), ("c", "a")]
     assert architecture.upward_arrows({"a": {"b"}, "b": {"c"}, "c": set()}) == []
-    assert architecture.floors({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": 3, "b": 2, "c": 1}
+    assert architecture.floors({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {
+        "a": 3,
+        "b": 2,
+        "c": 1,
+    }
 
 
 def test_the_page_names_every_room(architecture) -> None:  # type: ignore[no-untyped-def]
     """docs/architecture.md says what each folder and each loose module holds."""
     page = (SCRIPTS.parent / "docs" / "architecture.md").read_text()
     rooms = [room for room in architecture.find_arrows() if room != "defs"]
-    missing = [room for room in rooms if f"`{room}/`" not in page and f"`{room}.py`" not in page]
+    missing = [
+        room for room in rooms if f"`{room}/`" not in page and f"`{room}.py`" not in page
+    ]
     assert missing == []

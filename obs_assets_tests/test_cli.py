@@ -47,7 +47,10 @@ def events_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def obs(
-    settings: Settings, events_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    settings: Settings,
+    events_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Obs:
     """`obs` in this process, with the environment that a command of its own would have."""
     for name in list(os.environ):
@@ -109,7 +112,11 @@ def test_help_teaches(obs: Obs, path: tuple[str, ...]) -> None:
 def test_every_command_that_answers_has_json() -> None:
     """Scripts read the same answers as people do."""
     groups = {path for path, command in COMMANDS.items() if getattr(command, "commands", None)}
-    silent = [path for path, command in COMMANDS.items() if not any("--json" in p.opts for p in command.params)]
+    silent = [
+        path
+        for path, command in COMMANDS.items()
+        if not any("--json" in p.opts for p in command.params)
+    ]
     assert set(silent) == {*groups, ("dev",), ("psql",)}  # which run until they are ended
 
 
@@ -136,7 +143,9 @@ def test_env_leads_other_programs_to_the_servers(obs: Obs, settings: Settings) -
     done = obs("env")
     assert done.code == 0
     shell = f"{done.out}\nenv -0"
-    printed = subprocess.run(["/bin/sh", "-c", shell], env={"PATH": os.defpath}, capture_output=True, check=True).stdout
+    printed = subprocess.run(
+        ["/bin/sh", "-c", shell], env={"PATH": os.defpath}, capture_output=True, check=True
+    ).stdout
     found = dict(line.split("=", 1) for line in printed.decode().split("\0") if line)
     assert settings.postgres
     assert settings.s3
@@ -144,38 +153,53 @@ def test_env_leads_other_programs_to_the_servers(obs: Obs, settings: Settings) -
         host=found["PGHOST"], port=found["PGPORT"], dbname=found["PGDATABASE"], user=found["PGUSER"],
         password=found["PGPASSWORD"],
     ) as connection:  # fmt: skip
-        assert connection.execute("SELECT current_database()").fetchone() == (settings.postgres.database,)
+        assert connection.execute("SELECT current_database()").fetchone() == (
+            settings.postgres.database,
+        )
     assert found["AWS_ENDPOINT_URL_S3"] == settings.s3.endpoint_url
     for program in ("obs", "dagster", "psql"):
         assert shutil.which(program, path=found["PATH"])
-    assert {name: found[name] for name in found if name.startswith(("PG", "AWS_"))}.items() <= json.loads(
-        obs("env", "--json").out
-    ).items()
+    assert {
+        name: found[name] for name in found if name.startswith(("PG", "AWS_"))
+    }.items() <= json.loads(obs("env", "--json").out).items()
 
 
-def test_env_knows_the_embedded_servers(settings: Settings, tmp_path: Path, servers: Settings) -> None:
+def test_env_knows_the_embedded_servers(
+    settings: Settings, tmp_path: Path, servers: Settings
+) -> None:
     """Without servers of one's own: the embedded ones, with their keys, and the home that `make dev` uses."""
     found = exports.exports(servers, {})
     assert servers.postgres
     assert servers.s3
     assert found["DAGSTER_HOME"] == str(servers.data_dir / "dagster")
-    assert (found["PGHOST"], found["PGPORT"]) == (servers.postgres.host, str(servers.postgres.port))
+    assert (found["PGHOST"], found["PGPORT"]) == (
+        servers.postgres.host,
+        str(servers.postgres.port),
+    )
     assert found["AWS_ACCESS_KEY_ID"] == servers.s3.access_key_id
     assert "DAGSTER_HOME" not in exports.exports(servers, {"DAGSTER_HOME": str(tmp_path)})
 
 
 def test_psql_is_opened_on_the_tables(built: HourlyPipeline, settings: Settings) -> None:
     """`obs psql` takes psql's own options, and asks the database that holds the events."""
-    for arguments in (("-At", "-c", "SELECT count(*) FROM events"), ("--", "-Atc", "SELECT count(*) FROM events")):
+    for arguments in (
+        ("-At", "-c", "SELECT count(*) FROM events"),
+        ("--", "-Atc", "SELECT count(*) FROM events"),
+    ):
         done = harness.run("obs", "psql", *arguments, env=harness.environment(settings))
         assert done.code == 0, done.err
-        assert done.out.strip() == str(harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0])
+        assert done.out.strip() == str(
+            harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0]
+        )
 
 
 def test_s3_ls_lists_the_archive(obs: Obs, built: HourlyPipeline, settings: Settings) -> None:
     """Each object with its bytes and a URL that AWS tools take; a prefix chooses."""
     assert settings.s3
-    stored = {f"s3://{settings.s3.bucket}/{key}": len(body) for key, body in harness.objects(settings).items()}
+    stored = {
+        f"s3://{settings.s3.bucket}/{key}": len(body)
+        for key, body in harness.objects(settings).items()
+    }
     assert json.loads(obs("s3", "ls", "--json").out) == stored
     assert len(stored) == 2
     listed = obs("s3", "ls", "cortex-events/year=").out.splitlines()
@@ -185,17 +209,25 @@ def test_s3_ls_lists_the_archive(obs: Obs, built: HourlyPipeline, settings: Sett
 
 
 @pytest.mark.slow
-def test_land_and_build_are_runs_that_the_ui_shows(settings: Settings, events_dir: Path) -> None:
+def test_land_and_build_are_runs_that_the_ui_shows(
+    settings: Settings, events_dir: Path
+) -> None:
     """`obs land` and `obs build DAY` do what Dagster's commands do, and their runs are in DAGSTER_HOME."""
     env = harness.environment(settings, events_dir)
     landed = harness.run("obs", "land", "--json", env=env)
     assert landed.code == 0, landed.said
-    assert json.loads(landed.out) == {"hours": {HOUR.key: len(harness.an_hour())}, "dead_letters": 1}
+    assert json.loads(landed.out) == {
+        "hours": {HOUR.key: len(harness.an_hour())},
+        "dead_letters": 1,
+    }
     built = harness.run("obs", "build", f"{HOUR.key}...{HOUR.next.key}", "--json", env=env)
     assert built.code == 0, built.said
     counts = json.loads(built.out)
     assert counts[HOUR.key]["landed"] == len(harness.an_hour())
-    assert counts[HOUR.key]["postgres_events"] == harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0]
+    assert (
+        counts[HOUR.key]["postgres_events"]
+        == harness.ask(settings.postgres, "SELECT count(*) FROM events")[0][0]
+    )
     assert counts[HOUR.next.key]["landed"] == 0
     with DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
         assert instance.get_runs_count() == 2
@@ -231,7 +263,16 @@ def test_verify_takes_a_range(obs: Obs, built: HourlyPipeline) -> None:
     answers = json.loads(done.out)
     assert [answer["hour"] for answer in answers] == [HOUR.key] * 8 + [HOUR.next.key] * 8
     assert {answer["hour"] for answer in answers if not answer["ok"]} == {HOUR.next.key}
-    assert answers[5].keys() >= {"store", "rows", "expected", "missing", "unexpected", "different", "problem", "ok"}
+    assert answers[5].keys() >= {
+        "store",
+        "rows",
+        "expected",
+        "missing",
+        "unexpected",
+        "different",
+        "problem",
+        "ok",
+    }
 
 
 def test_status_counts(obs: Obs, built: HourlyPipeline) -> None:
@@ -256,11 +297,19 @@ def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline)
     assert "no event" not in obs("dead-letters", "list").out
 
 
-def test_dead_letters_are_shown_redacted(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
+def test_dead_letters_are_shown_redacted(
+    obs: Obs, events_dir: Path, built: HourlyPipeline
+) -> None:
     """What is JSON is redacted; what is none, where nobody can tell a password by its key, is shown with --raw only."""
     harness.write_events(
         events_dir / "old.jsonl",
-        [{"timestamp": "1999-01-01T00:00:00Z", "to": "jane@example.com", "password": "hunter2"}],
+        [
+            {
+                "timestamp": "1999-01-01T00:00:00Z",
+                "to": "jane@example.com",
+                "password": "hunter2",
+            }
+        ],
     )
     with (events_dir / "old.jsonl").open("a") as file:
         file.write('{"password": "hunter3", }\n')
@@ -274,7 +323,9 @@ def test_dead_letters_are_shown_redacted(obs: Obs, events_dir: Path, built: Hour
     assert "hunter3" in json.dumps(raw)
 
 
-def test_a_letter_that_cannot_be_redacted_hides_no_other(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
+def test_a_letter_that_cannot_be_redacted_hides_no_other(
+    obs: Obs, events_dir: Path, built: HourlyPipeline
+) -> None:
     """A number that is none is the most usual letter of all: it is shown, what else it holds is redacted."""
     (events_dir / "odd[app].jsonl").write_text(
         '{"n": NaN, "to": "jane@example.com"}\n{"n": 1e999, "password": "hunter2"}\n'
@@ -293,11 +344,18 @@ def test_a_letter_that_cannot_be_redacted_hides_no_other(obs: Obs, events_dir: P
 
 def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
     """What an earlier limit refused is landed in its hour; a second replay has nothing to do."""
-    harness.write_events(events_dir / "long.jsonl", [harness.at(HOUR, 7, {"filler": "x" * 3000})])
+    harness.write_events(
+        events_dir / "long.jsonl", [harness.at(HOUR, 7, {"filler": "x" * 3000})]
+    )
     source = built.config.source.model_copy(update={"max_event_bytes": 1024})
-    HourlyPipeline(built.config.model_copy(update={"source": source}), built.settings, built.name).land()
+    HourlyPipeline(
+        built.config.model_copy(update={"source": source}), built.settings, built.name
+    ).land()
     before = built.landed().hour(HOUR)
-    assert "1 events of 1 hours; too_long 1 fewer" in obs("dead-letters", "replay", "--reason", "too_long").out
+    assert (
+        "1 events of 1 hours; too_long 1 fewer"
+        in obs("dead-letters", "replay", "--reason", "too_long").out
+    )
     after = built.landed().hour(HOUR)
     assert after.rows == before.rows + 1
     assert after.generation > before.generation
@@ -313,7 +371,11 @@ def test_alerts_are_listed_and_sent_again(
     monkeypatch.setattr(drain, "PATIENCE_S", 0.0)
     config = pipeline.load(pipeline_files.find().path, environment)
     machine = settings.model_copy(
-        update={"webhook": settings.webhook.model_copy(update={"allow_private": True, "send_old": True})}
+        update={
+            "webhook": settings.webhook.model_copy(
+                update={"allow_private": True, "send_old": True}
+            )
+        }
     )
     hourly = HourlyPipeline(config, machine)
     hourly.land()
@@ -323,7 +385,10 @@ def test_alerts_are_listed_and_sent_again(
     assert (waiting["state"], waiting["events"]) == ("pending", 5)
     assert "body" not in waiting
     assert "CANARY" not in json.dumps(waiting)
-    assert waiting["webhook_id"] in obs("alerts", "list", "--state", "pending", WEBHOOK_URL=closed).out
+    assert (
+        waiting["webhook_id"]
+        in obs("alerts", "list", "--state", "pending", WEBHOOK_URL=closed).out
+    )
     assert obs("alerts", "list", "--state", "sent", WEBHOOK_URL=closed).out == "no dispatches\n"
     assert obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=closed).code == 1
     with Receiver() as receiver:
@@ -331,7 +396,10 @@ def test_alerts_are_listed_and_sent_again(
         assert (done.code, done.out) == (0, f"{waiting['webhook_id']} is sent\n")
         assert [request.webhook_id for request in receiver.requests] == [waiting["webhook_id"]]
         again = obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=receiver.url)
-    assert (again.code, again.err) == (1, f"obs: no dispatch {waiting['webhook_id']!r} was given up\n")
+    assert (again.code, again.err) == (
+        1,
+        f"obs: no dispatch {waiting['webhook_id']!r} was given up\n",
+    )
 
 
 def free_port() -> int:
@@ -343,7 +411,9 @@ def free_port() -> int:
 def test_redact_shows_what_the_pipeline_would_leave(obs: Obs, tmp_path: Path) -> None:
     """Lines on standard output, counts by type beside them; numbers keep their digits."""
     file = tmp_path / "some.jsonl"
-    file.write_text('{"n": 1.50, "who": "jane@example.com"}\n\n{"n": 123456789012345678901234567890}\n')
+    file.write_text(
+        '{"n": 1.50, "who": "jane@example.com"}\n\n{"n": 123456789012345678901234567890}\n'
+    )
     done = obs("redact", str(file))
     assert done.code == 0
     lines = done.out.splitlines()
@@ -359,19 +429,29 @@ def test_redact_shows_what_the_pipeline_would_leave(obs: Obs, tmp_path: Path) ->
 def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
     """The line is named, not shown; a mark at the beginning and bytes of another encoding are no riddle."""
     for line in (b"CANARY", b'{"CANARY": "caf\xe9"}', b"\xff\xfe", b"[" * 100_000):
-        (file := tmp_path / "some.jsonl").write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n' + line + b"\n")
+        (file := tmp_path / "some.jsonl").write_bytes(
+            b'\xef\xbb\xbf{"n": 1}\r\n' + line + b"\n"
+        )
         done = obs("redact", str(file))
-        assert (done.code, done.out, done.err) == (1, '{"n": 1}\n', f"obs: line 2 of {file} is not JSON in UTF-8\n")
+        assert (done.code, done.out, done.err) == (
+            1,
+            '{"n": 1}\n',
+            f"obs: line 2 of {file} is not JSON in UTF-8\n",
+        )
 
 
 def test_redact_names_the_line_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
     """What is JSON and no event, in any batch; the lines before it are printed, in their order."""
-    some = [json.dumps({"n": number, "who": f"jane{number}@example.com"}) for number in range(5_000)]
+    some = [
+        json.dumps({"n": number, "who": f"jane{number}@example.com"}) for number in range(5_000)
+    ]
     (file := tmp_path / "some.jsonl").write_text("\n".join([*some, '["CANARY"]', *some]))
     done = obs("redact", str(file))
     assert [json.loads(line)["n"] for line in done.out.splitlines()] == list(range(5_000))
     assert "@example.com" not in re.sub(r"j\*\*\*\d@example\.com", "", done.out)
-    told = f"obs: the redactor failed on line 5001 of {file}: the pipeline would not let it pass\n"
+    told = (
+        f"obs: the redactor failed on line 5001 of {file}: the pipeline would not let it pass\n"
+    )
     assert (done.code, done.err) == (1, told)
 
 
@@ -404,17 +484,36 @@ def test_validate_starts_no_server(obs: Obs, tmp_path: Path) -> None:
     """Where the embedded servers are down it says so and leaves them down. The folder of `make dev` is found."""
     (folder := tmp_path / "own" / "events").mkdir(parents=True)
     (folder / "a.jsonl").touch()
-    done = obs("validate", OBS_DATA_DIR=str(folder.parent), OBS_EVENTS_DIR="", POSTGRES_HOST="", AWS_S3_BUCKET="")
+    done = obs(
+        "validate",
+        OBS_DATA_DIR=str(folder.parent),
+        OBS_EVENTS_DIR="",
+        POSTGRES_HOST="",
+        AWS_S3_BUCKET="",
+    )
     assert done.code == 0
     assert f"1 event files in {folder}" in done.out
-    assert done.out.count("not checked: the embedded PostgreSQL does not run; `obs up` starts it") == 2
-    assert done.out.count("not checked: the embedded S3 server does not run; `obs up` starts it") == 1
+    assert (
+        done.out.count("not checked: the embedded PostgreSQL does not run; `obs up` starts it")
+        == 2
+    )
+    assert (
+        done.out.count("not checked: the embedded S3 server does not run; `obs up` starts it")
+        == 1
+    )
     assert not [server for server in embedded.status(folder.parent) if server.running]
 
 
 def test_files_that_are_passed_over_are_told(obs: Obs, events_dir: Path) -> None:
     """A folder of other files is no silent success: `validate` and `status` count them by the ending of their names."""
-    for name in ("app.txt", "app.txt.1", "app-20251204.txt.gz", "README", ".hidden", "data.csv"):
+    for name in (
+        "app.txt",
+        "app.txt.1",
+        "app-20251204.txt.gz",
+        "README",
+        ".hidden",
+        "data.csv",
+    ):
         (events_dir / name).touch()
     for command in ("validate", "status"):
         (line,) = [line for line in obs(command).out.splitlines() if "passed over" in line]
@@ -426,16 +525,30 @@ def test_files_that_are_passed_over_are_told(obs: Obs, events_dir: Path) -> None
 
 def test_validate_checks_every_pipeline(obs: Obs, tmp_path: Path) -> None:
     """Each file with its mistakes, the right ones with their servers; --pipeline chooses one."""
-    for name, attributes in {"shop": "{}", "zoo": "{sample: {success_rat: 1}}", "typo": "{}"}.items():
+    for name, attributes in {
+        "shop": "{}",
+        "zoo": "{sample: {success_rat: 1}}",
+        "typo": "{}",
+    }.items():
         (tmp_path / "own" / name).mkdir(parents=True)
-        kind = "obs_assets.components.ObservabilityPipelin" if name == "typo" else COMPONENT_TYPE
-        (tmp_path / "own" / name / "defs.yaml").write_text(f"type: {kind}\nattributes: {attributes}\n")
+        kind = (
+            "obs_assets.components.ObservabilityPipelin" if name == "typo" else COMPONENT_TYPE
+        )
+        (tmp_path / "own" / name / "defs.yaml").write_text(
+            f"type: {kind}\nattributes: {attributes}\n"
+        )
     own = {"OBS_PIPELINES_DIR": str(tmp_path / "own")}
     done = obs("validate", **own)
     assert done.code == 2
     assert f"✓ shop: configuration  {tmp_path}/own/shop/defs.yaml is right" in done.out
-    assert f"{tmp_path}/own/typo/defs.yaml:1: type: there is one type of pipeline; did you mean" in done.err
-    assert f"{tmp_path}/own/zoo/defs.yaml:2: sample: unknown option 'success_rat'; did you mean" in done.err
+    assert (
+        f"{tmp_path}/own/typo/defs.yaml:1: type: there is one type of pipeline; did you mean"
+        in done.err
+    )
+    assert (
+        f"{tmp_path}/own/zoo/defs.yaml:2: sample: unknown option 'success_rat'; did you mean"
+        in done.err
+    )
     assert obs("validate", "--pipeline", "shop", "--offline", **own).code == 0
     assert obs("status", "--pipeline", "shop", **own).code == 0
     assert "several pipelines" in obs("status", **own).err
@@ -460,10 +573,14 @@ def test_what_the_system_refuses_is_a_sentence(obs: Obs, tmp_path: Path) -> None
 
 def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
     """A mistake in a pipeline file is misuse: 2, and everything that is wrong at once."""
-    (file := tmp_path / "defs.yaml").write_text("attributes:\n  sample: {error_rat: 1}\n  redact: {mode: blur}\n")
+    (file := tmp_path / "defs.yaml").write_text(
+        "attributes:\n  sample: {error_rat: 1}\n  redact: {mode: blur}\n"
+    )
     done = obs("validate", str(file))
     assert done.code == 2
-    assert f"{file}:2: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in done.err
+    assert (
+        f"{file}:2: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in done.err
+    )
     assert f"{file}:3: redact.mode: Input should be 'mask', 'hash' or 'remove'" in done.err
 
 
@@ -473,7 +590,10 @@ def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["verify", "yesterday"], "'yesterday' is not an hour; write it as Dagster does, for example 2025-12-04-10:00"),
+        (
+            ["verify", "yesterday"],
+            "'yesterday' is not an hour; write it as Dagster does, for example 2025-12-04-10:00",
+        ),
         (["verify", f"{HOUR.next}...{HOUR}"], "runs backwards"),
         (["verify", f"{HOUR}..."], "'' is not an hour"),
         (["verify", HOUR.key, "--pipeline", "nowhere"], "no pipeline is called 'nowhere'; in "),
@@ -545,9 +665,18 @@ def test_a_port_in_use_is_a_sentence(settings: Settings) -> None:
             "\x1b[32m2026-11-29 21:10:44 +0000\x1b[0m - dagster - \x1b[34mERROR\x1b[0m - a run failed",
             "error: a run failed",
         ),
-        ("2026-11-29 21:10:44 +0000 - dagster - WARNING - " + 400 * "x", f"warning: {300 * 'x'}…"),
-        ("2026-11-29 21:10:44 +0000 - dagster - WARNING - No cursor for event type RUN_FAILURE, ignoring", ""),
-        ("2026-11-29 21:10:28 +0000 - dagster.daemon.SensorDaemon - INFO - Checking for new runs", ""),
+        (
+            "2026-11-29 21:10:44 +0000 - dagster - WARNING - " + 400 * "x",
+            f"warning: {300 * 'x'}…",
+        ),
+        (
+            "2026-11-29 21:10:44 +0000 - dagster - WARNING - No cursor for event type RUN_FAILURE, ignoring",
+            "",
+        ),
+        (
+            "2026-11-29 21:10:28 +0000 - dagster.daemon.SensorDaemon - INFO - Checking for new runs",
+            "",
+        ),
         ("  return callback(*args, **kwargs)", ""),
     ],
 )
@@ -557,7 +686,9 @@ def test_dev_shows_of_dagsters_lines_what_matters(line: str, said: str) -> None:
 
 
 @pytest.mark.slow
-def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events_dir: Path) -> None:
+def test_dev_says_what_happens_and_is_quiet_otherwise(
+    settings: Settings, events_dir: Path
+) -> None:
     """Where to put files, the UI's address and the log; then a line for each pass; Ctrl-C ends every process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -565,7 +696,9 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events
     env = harness.environment(settings, events_dir, PORT=port)
     command = [str(harness.BIN / "obs"), "dev"]
     lines: list[str] = []
-    with subprocess.Popen(command, env=env, cwd=settings.data_dir.parent, stdout=subprocess.PIPE, text=True) as dev:
+    with subprocess.Popen(
+        command, env=env, cwd=settings.data_dir.parent, stdout=subprocess.PIPE, text=True
+    ) as dev:
         assert dev.stdout
         for line in dev.stdout:
             lines.append(line)
@@ -575,7 +708,11 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(settings: Settings, events
         dev.send_signal(signal.SIGINT)
         lines += dev.stdout
     assert dev.returncode == 0
-    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not [
+        child
+        for child in children
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    ]
     said = "".join(lines)
     assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
     assert f"the UI is ready: http://127.0.0.1:{port}" in said

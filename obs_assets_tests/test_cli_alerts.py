@@ -44,7 +44,11 @@ def hourly(
     """Two hours of failures and a calm one, built, with a receiver; commands find the same pipeline."""
     for hour in HOURS[1:]:
         some = harness.an_hour(hour)
-        some = some if hour == HOURS[1] else [event for event in some if event["type"] != "task_failed"]
+        some = (
+            some
+            if hour == HOURS[1]
+            else [event for event in some if event["type"] != "task_failed"]
+        )
         harness.write_events(events_dir / "b.jsonl", some)
     file = tmp_path / "pipelines" / "pipeline" / "defs.yaml"
     file.parent.mkdir(parents=True)
@@ -52,7 +56,9 @@ def hourly(
     monkeypatch.setenv("OBS_PIPELINES_DIR", str(tmp_path / "pipelines"))
     with Receiver() as receiver:
         monkeypatch.setenv("WEBHOOK_URL", receiver.url)
-        config = pipeline.load(file, {"WEBHOOK_URL": receiver.url, "OBS_EVENTS_DIR": str(events_dir)})
+        config = pipeline.load(
+            file, {"WEBHOOK_URL": receiver.url, "OBS_EVENTS_DIR": str(events_dir)}
+        )
         webhook = settings.webhook.model_copy(update={"allow_private": True})
         built = HourlyPipeline(config, settings.model_copy(update={"webhook": webhook}))
         built.land()
@@ -65,7 +71,12 @@ def test_what_fires_is_listed(obs: Obs, hourly: tuple[HourlyPipeline, Receiver])
     table = obs("alerts", "firing")
     assert (table.code, "failing" in table.out, HOUR.key in table.out) == (0, True, True)
     (row,) = json.loads(obs("alerts", "firing", "--json").out)
-    assert (row["rule"], row["status"], row["value"], row["destination"]) == ("failing", "firing", 5, "webhook_alerts")
+    assert (row["rule"], row["status"], row["value"], row["destination"]) == (
+        "failing",
+        "firing",
+        5,
+        "webhook_alerts",
+    )
     assert "555 867" not in table.out + json.dumps(row)
     harness.build(hourly[0], HOURS[2])
     assert obs("alerts", "firing").out == "no alert fires\n"
@@ -87,7 +98,11 @@ def test_a_dispatch_is_shown_with_the_body_that_is_sent(
         (sent,) = [r.body for r in hourly[1].requests if r.webhook_id == row["webhook_id"]]
         assert shown["body"].encode() == sent
         text = obs("alerts", "show", row["webhook_id"])
-        assert (text.code, "state: sent" in text.out, sent.decode() in text.out) == (0, True, True)
+        assert (text.code, "state: sent" in text.out, sent.decode() in text.out) == (
+            0,
+            True,
+            True,
+        )
         assert "555 867" not in text.out
     missing = obs("alerts", "show", "msg_none")
     assert (missing.code, missing.err) == (1, "obs: there is no dispatch 'msg_none'\n")
@@ -100,11 +115,20 @@ def test_a_backtest_says_what_rules_would_have_told(
 ) -> None:
     """A Markdown report beside the present rules, the same as JSON; no request is made and nothing is kept."""
     rules = tmp_path / "rules.yaml"
-    rules.write_text("rules:\n  - {name: failing, types: [task_failed], above: 4}\n  - {name: none, above: 1000000}\n")
+    rules.write_text(
+        "rules:\n  - {name: failing, types: [task_failed], above: 4}\n  - {name: none, above: 1000000}\n"
+    )
     requests, listed = len(hourly[1].requests), obs("alerts", "list", "--json").out
     done = obs("backtest", f"{HOUR.key}...{HOURS[2].key}", "--rules", str(rules))
-    assert (done.code, "# " in done.out, "| failing | " in done.out, "1 were not built" in done.out) == (0, *[True] * 3)
-    told = json.loads(obs("backtest", f"{HOUR.key}...{HOURS[1].key}", "--rules", str(rules), "--json").out)
+    assert (
+        done.code,
+        "# " in done.out,
+        "| failing | " in done.out,
+        "1 were not built" in done.out,
+    ) == (0, *[True] * 3)
+    told = json.loads(
+        obs("backtest", f"{HOUR.key}...{HOURS[1].key}", "--rules", str(rules), "--json").out
+    )
     firing, none = told["rules"]
     assert [parse_hour(hour) for hour in firing["firing_hours"]] == HOURS[:2]
     assert ([d["hour"] for d in firing["dispatches"]], none["dispatches"]) == ([HOUR.key], [])

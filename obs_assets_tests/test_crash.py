@@ -42,7 +42,9 @@ def test_a_misspelt_point_in_the_code_is_an_error() -> None:
         crash_point("landing.befor_chunk")
 
 
-@pytest.mark.parametrize("spec", ["landing", "landing.before_chunk:x", "landing.before_chunk:0", "landing.x:1", ":1"])
+@pytest.mark.parametrize(
+    "spec", ["landing", "landing.before_chunk:x", "landing.before_chunk:0", "landing.x:1", ":1"]
+)
 def test_a_misspelt_setting_is_explained(spec: str) -> None:
     """A harness that arms nothing would prove nothing."""
     with pytest.raises(ConfigurationError, match="OBS_CRASH_AT"):
@@ -50,7 +52,9 @@ def test_a_misspelt_setting_is_explained(spec: str) -> None:
     assert not crash._armed
 
 
-@pytest.mark.parametrize("spec", ["landing.after_chunk", "landing.after_chunk:1", "landing.after_chunk:3"])
+@pytest.mark.parametrize(
+    "spec", ["landing.after_chunk", "landing.after_chunk:1", "landing.after_chunk:3"]
+)
 def test_an_armed_point_kills_at_once(spec: str) -> None:
     """SIGKILL, the n-th time the point is passed: no handler runs, nothing is flushed."""
     script = "\n".join(
@@ -66,7 +70,11 @@ def test_an_armed_point_kills_at_once(spec: str) -> None:
         ]
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], env={"OBS_CRASH_AT": spec}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        env={"OBS_CRASH_AT": spec},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
     assert done.stderr.split() == [str(n) for n in range(int(spec[20:] or 1) - 1)]

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent.parent
 def test_every_test_that_the_list_of_faults_names_is_there() -> None:
     """Who looks for the proof of a promise finds it."""
     missing, path = [], ""
-    for named in re.findall(r"`([\w/]*\.py)?::(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()):
+    for named in re.findall(
+        r"`([\w/]*\.py)?::(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()
+    ):
         path = named[0] or path
         if f"def {named[1]}(" not in (ROOT / "obs_assets_tests" / path).read_text():
             missing.append("::".join((path, named[1])))
@@ -19,7 +21,13 @@ def test_every_test_that_the_list_of_faults_names_is_there() -> None:
 def test_documents_and_docstrings_name_nothing_that_a_newcomer_does_not_know() -> None:
     """No page and no docstring compares with "the original"; the copy of a file has one, which is another matter."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-    code = [path for path in (ROOT / "obs_assets").rglob("*.py") if path.parent.name != "sources"]
+    code = [
+        path for path in (ROOT / "obs_assets").rglob("*.py") if path.parent.name != "sources"
+    ]
     about_copies = {ROOT / "docs" / "landing.md"}
-    named = [path for path in {*pages, *code} - about_copies if re.search(r"\b[Tt]he original\b", path.read_text())]
+    named = [
+        path
+        for path in {*pages, *code} - about_copies
+        if re.search(r"\b[Tt]he original\b", path.read_text())
+    ]
     assert named == []

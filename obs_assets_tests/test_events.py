@@ -31,11 +31,19 @@ from obs_assets.events import (
 from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 
-many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -46,7 +54,9 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.Duck
         yield opened
 
 
-def columns(connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str) -> dict[str, Any]:
+def columns(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str
+) -> dict[str, Any]:
     """The promoted columns of an event that are not NULL."""
     (row,) = frame_of(connection, [event]).project(", ".join(PROMOTED)).fetchall()
     return {name: value for name, value in zip(PROMOTED, row, strict=True) if value is not None}
@@ -69,9 +79,15 @@ def columns(connection: duckdb.DuckDBPyConnection, event: dict[str, Any] | str) 
         ({"_source": {"name": "agents"}, "source": "other"}, {"source_name": "agents"}),
         ({"_source": "text", "source": "other"}, {"source_name": "other"}),
         ({"master": "m", "worker": "w"}, {"master_type": "m", "worker_type": "w"}),
-        ({"worker_id": 3, "trace_id": "t", "session_id": "s"}, {"worker_id": "3", "trace_id": "t", "session_id": "s"}),
+        (
+            {"worker_id": 3, "trace_id": "t", "session_id": "s"},
+            {"worker_id": "3", "trace_id": "t", "session_id": "s"},
+        ),
         ({"error": "broken"}, {"error": "broken"}),
-        *(({"error": nothing, "error_message": "e"}, {"error": "e"}) for nothing in (None, "", False, 0)),
+        *(
+            ({"error": nothing, "error_message": "e"}, {"error": "e"})
+            for nothing in (None, "", False, 0)
+        ),
         ({"error": {"code": 5}}, {"error": '{"code":5}'}),
         ({"duration_ms": 12, "duration": 13}, {"duration_ms": 12}),
         ({"duration": "14"}, {"duration_ms": 14}),
@@ -106,7 +122,13 @@ def test_columns_from_the_alternatives(
     assert columns(connection, event) == expected
 
 
-OPENTELEMETRY = {"severityText": "WARN", "traceId": "0af7", "spanId": "b7ad", "eventName": "cart.checkout", "body": {}}
+OPENTELEMETRY = {
+    "severityText": "WARN",
+    "traceId": "0af7",
+    "spanId": "b7ad",
+    "eventName": "cart.checkout",
+    "body": {},
+}
 ECS = {
     "@timestamp": "2025-12-04T10:00:00Z",
     "log": {"level": "ERROR", "logger": "web"},
@@ -128,7 +150,10 @@ CLOUDTRAIL = {
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (OPENTELEMETRY, {"event_level": "warning", "trace_id": "0af7", "event_type": "cart.checkout"}),
+        (
+            OPENTELEMETRY,
+            {"event_level": "warning", "trace_id": "0af7", "event_type": "cart.checkout"},
+        ),
         (
             ECS,
             {
@@ -143,7 +168,12 @@ CLOUDTRAIL = {
             },
         ),
         (
-            {"log.level": "info", "event.action": "login", "trace.id": "t1", "error.message": "no"},
+            {
+                "log.level": "info",
+                "event.action": "login",
+                "trace.id": "t1",
+                "error.message": "no",
+            },
             {"event_level": "info", "event_type": "login", "trace_id": "t1", "error": "no"},
         ),
         (
@@ -166,12 +196,21 @@ def test_other_conventions(
 
 
 @pytest.mark.parametrize("name", PROMOTED)
-def test_aliases_are_looked_at_in_their_order(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+def test_aliases_are_looked_at_in_their_order(
+    connection: duckdb.DuckDBPyConnection, name: str
+) -> None:
     """Of all aliases of a column, each wins over those after it in the table."""
     aliases = list(ALIASES[name])
-    converted = {"severityNumber": ("9", "info"), "severity_number": ("21", "fatal"), "event.duration": ("7000000", 7)}
+    converted = {
+        "severityNumber": ("9", "info"),
+        "severity_number": ("21", "fatal"),
+        "event.duration": ("7000000", 7),
+    }
     for place, alias in enumerate(aliases):
-        event = {other: converted.get(other, (f"{10 + n}",))[0] for n, other in enumerate(aliases[place:])}
+        event = {
+            other: converted.get(other, (f"{10 + n}",))[0]
+            for n, other in enumerate(aliases[place:])
+        }
         expected = {converted[alias][1]} if alias in converted else {"10", 10}
         assert columns(connection, event)[name] in expected, alias
 
@@ -184,7 +223,9 @@ def test_the_page_has_the_table() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_status_is_a_level_where_it_names_one(connection: duckdb.DuckDBPyConnection, level: str) -> None:
+def test_status_is_a_level_where_it_names_one(
+    connection: duckdb.DuckDBPyConnection, level: str
+) -> None:
     """Each of the known words, in any case."""
     expected = "warning" if level == "warn" else level
     assert columns(connection, {"status": level.upper()})["event_level"] == expected
@@ -194,19 +235,35 @@ def test_status_is_a_level_where_it_names_one(connection: duckdb.DuckDBPyConnect
 @given(
     event=st.dictionaries(
         st.sampled_from(
-            ["id", "type", "level", "status", "error", "duration", "cost", "cost_estimate", "_source", "log", "event"]
+            [
+                "id",
+                "type",
+                "level",
+                "status",
+                "error",
+                "duration",
+                "cost",
+                "cost_estimate",
+                "_source",
+                "log",
+                "event",
+            ]
         ),
         json_values,
     )
 )
-def test_no_event_makes_the_columns_fail(connection: duckdb.DuckDBPyConnection, event: dict[str, Any]) -> None:
+def test_no_event_makes_the_columns_fail(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any]
+) -> None:
     """Whatever the types of its fields, an event has columns, and its own text is untouched."""
     text = json.dumps(event)
     ((told,),) = frame_of(connection, [text]).project("event").fetchall()
     assert told == text
 
 
-def test_rows_keep_their_order_and_what_they_carry(connection: duckdb.DuckDBPyConnection) -> None:
+def test_rows_keep_their_order_and_what_they_carry(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Over many row groups and all threads; lineage comes first and the event last."""
     frame = connection.sql(
         "SELECT md5(range::VARCHAR) AS row_uid, now() AS event_time, 'f' AS file_id, range AS file_offset, "
@@ -236,7 +293,11 @@ def content_hash(connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, st
 
 
 @many
-@given(rows=st.lists(st.tuples(st.text("0123456789abcdef", min_size=32, max_size=32), st.text()), max_size=20))
+@given(
+    rows=st.lists(
+        st.tuples(st.text("0123456789abcdef", min_size=32, max_size=32), st.text()), max_size=20
+    )
+)
 def test_content_hash_is_that_of_the_multiset(
     connection: duckdb.DuckDBPyConnection, rows: list[tuple[str, str]]
 ) -> None:
@@ -261,7 +322,10 @@ def test_content_hash_of_an_empty_hour(connection: duckdb.DuckDBPyConnection) ->
     indent=st.sampled_from([None, 1]),
 )
 def test_appended_fields_come_last(
-    connection: duckdb.DuckDBPyConnection, event: dict[str, Any], added: dict[str, Any], indent: int | None
+    connection: duckdb.DuckDBPyConnection,
+    event: dict[str, Any],
+    added: dict[str, Any],
+    indent: int | None,
 ) -> None:
     """To an empty event as to any other; the event's own text stays as it is."""
     text = json.dumps(event, indent=indent)

@@ -16,7 +16,9 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "docs" / "examples").glob("*.yaml
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_takes_an_hour_to_its_destinations(example: Path, settings: Settings, tmp_path: Path) -> None:
+def test_an_example_takes_an_hour_to_its_destinations(
+    example: Path, settings: Settings, tmp_path: Path
+) -> None:
     """What the documentation shows runs as it stands, and every store holds the hour."""
     assert settings.postgres
     assert settings.s3

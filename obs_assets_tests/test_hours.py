@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.hours import Hour, first_open_hour, floor_to_hour, hours_between, parse_hour, parse_hours
+from obs_assets.hours import (
+    Hour,
+    first_open_hour,
+    floor_to_hour,
+    hours_between,
+    parse_hour,
+    parse_hours,
+)
 
 TEN = Hour(datetime(2031, 5, 6, 10, tzinfo=UTC))
 
@@ -16,7 +23,11 @@ moments = st.datetimes(datetime(2000, 1, 2), datetime(2100, 1, 1), timezones=st.
 
 def test_an_hour_has_names_and_neighbours() -> None:
     """Key and stamp are those of the start; hours touch without overlap."""
-    assert (TEN.key, str(TEN), TEN.stamp) == ("2031-05-06-10:00", "2031-05-06-10:00", "2031050610")
+    assert (TEN.key, str(TEN), TEN.stamp) == (
+        "2031-05-06-10:00",
+        "2031-05-06-10:00",
+        "2031050610",
+    )
     assert TEN.end == datetime(2031, 5, 6, 11, tzinfo=UTC) == TEN.next.start
     assert TEN.next.previous == TEN
     assert Hour(datetime(2031, 12, 31, 23, tzinfo=UTC)).next.key == "2032-01-01-00:00"
@@ -57,15 +68,22 @@ def test_keys_read_back(moment: datetime) -> None:
 
 def test_flooring_keeps_the_timezone() -> None:
     """A moment with a half-hour offset is floored where it is."""
-    moment = datetime(2031, 5, 6, 10, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    moment = datetime(
+        2031, 5, 6, 10, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=30))
+    )
     assert floor_to_hour(moment).isoformat() == "2031-05-06T10:00:00+05:30"
     assert Hour.of(moment).key == "2031-05-06-05:00"
 
 
-@pytest.mark.parametrize("text", ["", "2031-05-06", "2031-05-06-10:30", "2031-05-06T10:00", "2031-02-30-10:00", "ten"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "2031-05-06", "2031-05-06-10:30", "2031-05-06T10:00", "2031-02-30-10:00", "ten"],
+)
 def test_other_texts_are_explained(text: str) -> None:
     """The message says how an hour is written."""
-    with pytest.raises(ConfigurationError, match=r"is not an hour; write it as Dagster does, for example"):
+    with pytest.raises(
+        ConfigurationError, match=r"is not an hour; write it as Dagster does, for example"
+    ):
         parse_hour(text)
     if text != "2031-05-06":
         with pytest.raises(ConfigurationError, match=r"is not an hour"):
@@ -89,7 +107,10 @@ def test_a_day_is_its_hours() -> None:
     day = [f"2031-05-06-{hour:02}:00" for hour in range(24)]
     assert [hour.key for hour in parse_hours("2031-05-06")] == day
     assert [hour.key for hour in parse_hours("2031-05-06...2031-05-06")] == day
-    assert [hour.key for hour in parse_hours("2031-05-06-22:00...2031-05-07")][:3] == [*day[22:], "2031-05-07-00:00"]
+    assert [hour.key for hour in parse_hours("2031-05-06-22:00...2031-05-07")][:3] == [
+        *day[22:],
+        "2031-05-07-00:00",
+    ]
     assert [hour.key for hour in parse_hours("2031-05-05...2031-05-06-01:00")][-2:] == day[:2]
     for wrong in ("2031-02-30", "2031-05", "2031-05-07...2031-05-06"):
         with pytest.raises(ConfigurationError):
@@ -104,7 +125,11 @@ def test_hours_between_leaves_out_the_stop() -> None:
 
 @pytest.mark.parametrize(
     ("began_after_end", "is_closed"),
-    [(timedelta(minutes=5), True), (timedelta(minutes=5) - timedelta(microseconds=1), False), (timedelta(), False)],
+    [
+        (timedelta(minutes=5), True),
+        (timedelta(minutes=5) - timedelta(microseconds=1), False),
+        (timedelta(), False),
+    ],
 )
 def test_an_hour_closes_after_its_lateness(began_after_end: timedelta, is_closed: bool) -> None:
     """A pass closes the hours whose end plus the allowed lateness lies before its beginning."""

@@ -14,7 +14,9 @@ def install(lock: Path, venv: Path) -> "subprocess.CompletedProcess[str]":
     """Install a lock file into an environment, from this machine's files alone."""
     command = [str(venv / "bin" / "python"), str(PROJECT / "scripts" / "install.py"), str(lock)]
     env = {"PATH": os.defpath, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.slow
@@ -40,7 +42,9 @@ def test_it_says_how_many_packages_and_what_failed(tmp_path: Path) -> None:
 def test_both_locks_hold_the_same_versions() -> None:
     """`requirements.lock` is a part of `requirements-dev.lock`: installing the second changes nothing of the first."""
     locks = [PROJECT / "requirements.lock", PROJECT / "requirements-dev.lock"]
-    runtime, everything = ({line for line in lock.read_text().splitlines() if "==" in line} for lock in locks)
+    runtime, everything = (
+        {line for line in lock.read_text().splitlines() if "==" in line} for lock in locks
+    )
     assert len(runtime) > 50
     assert runtime <= everything
     assert any(line.startswith("pytest==") for line in everything - runtime)

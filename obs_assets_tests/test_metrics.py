@@ -32,7 +32,9 @@ def hourly(settings: Settings, tmp_path: Path) -> HourlyPipeline:
 
 def test_lag_missing_hours_and_drops_are_told(hourly: HourlyPipeline) -> None:
     """What somebody wants to be woken by: the hour that is missing, how far behind a stage is, what was dropped."""
-    told = {(name, *sorted(labels.values())): value for name, labels, value in measure(hourly, NOW)}
+    told = {
+        (name, *sorted(labels.values())): value for name, labels, value in measure(hourly, NOW)
+    }
     assert told["obs_landed_events", "pipeline"] == 68
     assert told["obs_landing_age_seconds", "pipeline"] == 0
     assert sum(value for (name, *_), value in told.items() if name == "obs_dead_letters") == 1
@@ -41,7 +43,11 @@ def test_lag_missing_hours_and_drops_are_told(hourly: HourlyPipeline) -> None:
     assert told["obs_missing_partitions", "pipeline", "postgres_events"] == 1
     assert told["obs_events", "kept", "pipeline", "postgres_events"] == 28
     assert (
-        sum(value for (name, *labels), value in told.items() if name == "obs_events" and "sampled_events" in labels)
+        sum(
+            value
+            for (name, *labels), value in told.items()
+            if name == "obs_events" and "sampled_events" in labels
+        )
         == 34
     )
     assert told["obs_dispatches", "pipeline", "unsent", "webhook_alerts"] == 1
@@ -52,8 +58,12 @@ def test_a_destination_that_is_down_is_told(hourly: HourlyPipeline) -> None:
     """Nothing is claimed of what it holds; the others are told as ever."""
     assert hourly.settings.postgres
     nowhere = hourly.settings.postgres.model_copy(update={"port": 1})
-    down = HourlyPipeline(hourly.config, hourly.settings.model_copy(update={"postgres": nowhere}))
-    told = {(name, *sorted(labels.values())): value for name, labels, value in measure(down, NOW)}
+    down = HourlyPipeline(
+        hourly.config, hourly.settings.model_copy(update={"postgres": nowhere})
+    )
+    told = {
+        (name, *sorted(labels.values())): value for name, labels, value in measure(down, NOW)
+    }
     assert told["obs_destination_up", "pipeline", "postgres_events"] == 0
     assert ("obs_missing_partitions", "pipeline", "postgres_events") not in told
     assert told["obs_missing_partitions", "pipeline", "s3_archive"] == 1
@@ -65,10 +75,16 @@ def test_a_dotted_name_and_a_database_that_is_down(hourly: HourlyPipeline) -> No
     nowhere = hourly.settings.postgres.model_copy(update={"port": 1})
     webhook = {"type": "webhook", "name": "team.pages"}
     config = hourly.config.model_copy(
-        update={"destinations": PipelineConfig.model_validate({"destinations": [{"type": "s3"}, webhook]}).destinations}
+        update={
+            "destinations": PipelineConfig.model_validate(
+                {"destinations": [{"type": "s3"}, webhook]}
+            ).destinations
+        }
     )
     down = HourlyPipeline(config, hourly.settings.model_copy(update={"postgres": nowhere}))
-    found = {(name, *sorted(labels.values())): value for name, labels, value in measure(down, NOW)}
+    found = {
+        (name, *sorted(labels.values())): value for name, labels, value in measure(down, NOW)
+    }
     assert found["obs_destination_up", "pipeline", "team.pages"] == 0
     assert found["obs_destination_up", "pipeline", "s3_archive"] == 1
     assert not [key for key in found if key[0] == "obs_dispatches"]
@@ -76,7 +92,9 @@ def test_a_dotted_name_and_a_database_that_is_down(hourly: HourlyPipeline) -> No
 
 def test_labels_are_escaped() -> None:
     """A reason may hold what ends a label."""
-    assert 'reason="a\\"b\\\\c"' in exposition([Sample("obs_dead_letters", {"reason": 'a"b\\c'}, 1)])
+    assert 'reason="a\\"b\\\\c"' in exposition(
+        [Sample("obs_dead_letters", {"reason": 'a"b\\c'}, 1)]
+    )
 
 
 @pytest.mark.system
@@ -85,5 +103,7 @@ def test_promtool_accepts_them(hourly: HourlyPipeline) -> None:
     promtool = shutil.which("promtool")
     assert promtool, "install Debian's package prometheus, as .ci/run does"
     text = exposition(measure(hourly, datetime.now(UTC)))
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

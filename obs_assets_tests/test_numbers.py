@@ -29,7 +29,10 @@ VALUES = {
     "1e-30": Decimal("1e-30"),
     "1.5E+300": Decimal("1.5e300"),
     '1,"v":2': Decimal(2),
-    '{"a":1,"b":[{"a":1,"a":9007199254740993}]}': {"a": Decimal(1), "b": [{"a": Decimal(9007199254740993)}]},
+    '{"a":1,"b":[{"a":1,"a":9007199254740993}]}': {
+        "a": Decimal(1),
+        "b": [{"a": Decimal(9007199254740993)}],
+    },
     r'"nul \u0000."': "nul \ufffd.",
     r'"half \ud800 a pair"': "half \ufffd a pair",
     r'"\udc00\ud800"': "\ufffd\ufffd",
@@ -60,7 +63,9 @@ def hourly(settings: Settings, tmp_path: Path) -> HourlyPipeline:
         {"type": "s3"},
         {"type": "s3", "name": "columns", "prefix": "columns", "format": "parquet"},
     ]
-    config = harness.everything_kept(file.parent, filter=None, redact={"fields_to_skip": ["v"]}, destinations=blocks)
+    config = harness.everything_kept(
+        file.parent, filter=None, redact={"fields_to_skip": ["v"]}, destinations=blocks
+    )
     hourly = HourlyPipeline(config, settings)
     report = hourly.land()
     assert report.dead_letters == {"number_not_finite": len(REFUSED)}
@@ -73,17 +78,29 @@ def stores(hourly: HourlyPipeline) -> dict[str, dict[int, Any]]:
     """Each store → number of the event → its value there."""
     with connect(hourly.store.temp_dir) as connection:
         frames = {
-            stage: [text for (text,) in hourly.store.read_frame(connection, stage, HOUR).project("event").fetchall()]
+            stage: [
+                text
+                for (text,) in hourly.store.read_frame(connection, stage, HOUR)
+                .project("event")
+                .fetchall()
+            ]
             for stage in ("raw_events", "enriched_events", "redacted_events", "sampled_events")
         }
     rows = harness.ask(hourly.settings.postgres, "SELECT data::text FROM events")
-    found: dict[str, list[str]] = {**frames, "PostgreSQL": [str(text) for (text,) in rows], "S3 lines": []}
+    found: dict[str, list[str]] = {
+        **frames,
+        "PostgreSQL": [str(text) for (text,) in rows],
+        "S3 lines": [],
+    }
     for key, body in harness.objects(hourly.settings).items():
         if key.endswith(".jsonl.gz"):
             found["S3 lines"] += gzip.decompress(body).decode().splitlines()
         elif key.endswith(".parquet"):
             found["S3 Parquet"] = pq.read_table(io.BytesIO(body))["event"].to_pylist()
-    return {store: {int(event["id"]): event["v"] for event in map(told, texts)} for store, texts in found.items()}
+    return {
+        store: {int(event["id"]): event["v"] for event in map(told, texts)}
+        for store, texts in found.items()
+    }
 
 
 def test_every_value_is_the_same_in_every_store(hourly: HourlyPipeline) -> None:
@@ -105,5 +122,7 @@ def test_a_column_agrees_with_the_event(settings: Settings, tmp_path: Path) -> N
     hourly = HourlyPipeline(harness.everything_kept(folder, filter=None), settings)
     hourly.land()
     harness.build(hourly, HOUR)
-    rows = harness.ask(settings.postgres, "SELECT event_type, data->>'type', data->>'cost_usd' FROM events")
+    rows = harness.ask(
+        settings.postgres, "SELECT event_type, data->>'type', data->>'cost_usd' FROM events"
+    )
     assert rows == [("b", "b", "0.123456789012")]

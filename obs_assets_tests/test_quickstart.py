@@ -14,7 +14,9 @@ from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.harness import PROJECT, environment, run
 
-SECTION = (PROJECT / "README.md").read_text().split("## Your own data\n", 1)[1].split("\n## ", 1)[0]
+SECTION = (
+    (PROJECT / "README.md").read_text().split("## Your own data\n", 1)[1].split("\n## ", 1)[0]
+)
 
 
 def blocks(language: str) -> list[str]:
@@ -52,7 +54,9 @@ def snippets() -> list[dict[str, Any]]:
 @pytest.fixture
 def own(tmp_path: Path, settings: Settings) -> tuple[Path, dict[str, str]]:
     """A folder after `obs init`, and an environment in which its pipelines are found."""
-    env = environment(settings, tmp_path / "events", OBS_PIPELINES_DIR=str(tmp_path / "logs" / "pipelines"))
+    env = environment(
+        settings, tmp_path / "events", OBS_PIPELINES_DIR=str(tmp_path / "logs" / "pipelines")
+    )
     done = run("obs", "init", str(tmp_path / "logs"), env=env)
     assert done.code == 0, done.said
     return tmp_path / "logs", env
@@ -84,11 +88,16 @@ def test_from_ones_own_files_to_psql_and_to_a_second_pipeline(
     said = follow(first, env, PROJECT, events)
     assert "task_completed" in said
     landed = len(harness.an_hour())
-    assert harness.ask(settings.postgres, "SELECT count(*), sum(weight) FROM events") == [(landed, landed)]
+    assert harness.ask(settings.postgres, "SELECT count(*), sum(weight) FROM events") == [
+        (landed, landed)
+    ]
     own_bin = {**env, "PATH": f"{harness.BIN}:{env['PATH']}", "OBS_EVENTS_DIR": str(events)}
     follow(second, own_bin, tmp_path / "logs", events)
     assert harness.ask(settings.postgres, "SELECT count(*) FROM audit") == [(landed,)]
-    assert {path.name for path in (tmp_path / "logs" / ".obs" / "pipelines").iterdir()} == {"pipeline", "audit"}
+    assert {path.name for path in (tmp_path / "logs" / ".obs" / "pipelines").iterdir()} == {
+        "pipeline",
+        "audit",
+    }
 
 
 @pytest.mark.slow
@@ -107,7 +116,9 @@ def test_each_snippet_is_right_where_it_is_put(own: tuple[Path, dict[str, str]])
 
 
 @pytest.mark.slow
-def test_the_webhook_of_the_snippet_is_told_of_errors(own: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+def test_the_webhook_of_the_snippet_is_told_of_errors(
+    own: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
     """An hour with failures is built, and the address gets them."""
     folder, env = own
     (webhook,) = [snippet for snippet in snippets() if "destinations" in snippet]

@@ -28,7 +28,9 @@ def test_a_receipt_that_does_not_is_an_error(taken: int, kept: int, difference: 
     """Missing and surplus rows are both told, with the stage and the hour."""
     bad = receipt(taken, kept)
     assert bad.unaccounted == difference
-    with pytest.raises(ReceiptError, match=rf"^sampled_events 2031-05-06-10:00: .* {difference} unaccounted"):
+    with pytest.raises(
+        ReceiptError, match=rf"^sampled_events 2031-05-06-10:00: .* {difference} unaccounted"
+    ):
         bad.check()
 
 
@@ -60,5 +62,7 @@ def test_version_as_text() -> None:
 def test_what_is_written_is_read_back(told: Receipt) -> None:
     """The same receipt, and the same text for it whatever the order of its counts."""
     assert Receipt.from_json(told.to_json()) == told
-    backwards = Receipt.from_json(json.dumps(dict(reversed(json.loads(told.to_json()).items()))))
+    backwards = Receipt.from_json(
+        json.dumps(dict(reversed(json.loads(told.to_json()).items())))
+    )
     assert backwards.to_json() == told.to_json()

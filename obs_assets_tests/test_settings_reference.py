@@ -13,7 +13,9 @@ from obs_assets_tests.test_docs import ROOT
 
 
 def _load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "settings_reference.py")
+    spec = importlib.util.spec_from_file_location(
+        "reference", ROOT / "scripts" / "settings_reference.py"
+    )
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +57,14 @@ def test_every_number_has_a_unit(reference: ModuleType) -> None:
 
 def test_every_example_is_valid(reference: ModuleType) -> None:
     """An example can be copied into a pipeline file: the option takes its value."""
-    names_a_file_or_function = {"table", "database", "lookups", "geoip", "function", "custom_filter"}
+    names_a_file_or_function = {
+        "table",
+        "database",
+        "lookups",
+        "geoip",
+        "function",
+        "custom_filter",
+    }
     for model in reference.models(PipelineConfig):
         for name, field in model.model_fields.items():
             examples = field.examples or []
@@ -67,6 +76,12 @@ def test_every_example_is_valid(reference: ModuleType) -> None:
 def test_every_variable_that_the_settings_read_is_listed() -> None:
     """The table of environment variables is complete."""
     tree = ast.parse((ROOT / "obs_assets" / "settings.py").read_text())
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    read = {word for word in words if re.fullmatch("(OBS|AWS|POSTGRES|WEBHOOK)(_[A-Z0-9]+)+", word)}
+    words = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    read = {
+        word for word in words if re.fullmatch("(OBS|AWS|POSTGRES|WEBHOOK)(_[A-Z0-9]+)+", word)
+    }
     assert read == {variable.name for variable in settings.VARIABLES}

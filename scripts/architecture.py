@@ -45,7 +45,9 @@ def imports(path: Path) -> Iterator[str]:
     """The modules of the package that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(PACKAGE + "."))
+            yield from (
+                alias.name for alias in node.names if alias.name.startswith(PACKAGE + ".")
+            )
         elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
             yield from (f"{PACKAGE}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
@@ -131,7 +133,10 @@ def draw(arrows: Arrows) -> str:
     """The picture as SVG: floors from top to bottom, arrows downwards, implied arrows faint."""
     levels = floors(arrows)
     top = max(levels.values())
-    rows = [sorted(room for room, found in levels.items() if found == level) for level in range(top, 0, -1)]
+    rows = [
+        sorted(room for room, found in levels.items() if found == level)
+        for level in range(top, 0, -1)
+    ]
     width = max(_row_width(row) for row in rows) + 2 * MARGIN + 200
     height = len(rows) * FLOOR_HEIGHT + 2 * MARGIN
     places: dict[str, tuple[float, float, float]] = {}
@@ -171,7 +176,9 @@ def _room_width(room: str) -> float:
     return LETTER_WIDTH * len(room) + 30
 
 
-def _line(start: tuple[float, float, float], end: tuple[float, float, float], colour: str) -> str:
+def _line(
+    start: tuple[float, float, float], end: tuple[float, float, float], colour: str
+) -> str:
     x1, y1 = start[0] + start[2] / 2, start[1] + ROOM_HEIGHT
     x2, y2 = end[0] + end[2] / 2, end[1]
     tip = ' marker-end="url(#tip)"' if colour == "#4a5a8a" else ""

@@ -14,7 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-PIP = (sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off", "--no-compile")
+PIP = (
+    sys.executable,
+    "-m",
+    "pip",
+    "install",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+    "--no-compile",
+)
 """Compiled all at once afterwards, by every core: that takes half of the time."""
 
 TEXT: Any = {"encoding": "utf-8", "errors": "replace"}
@@ -42,12 +50,17 @@ class Progress:
 def main(lock: Path) -> int:
     """Install; returns the exit code."""
     number = len(re.findall(r"^[\w.-]+(?:\[.*\])?==", lock.read_text(), re.MULTILINE))
-    print(f"Installing {number} packages of {lock.name} into {sys.prefix}: this takes some minutes, once.", flush=True)
+    print(
+        f"Installing {number} packages of {lock.name} into {sys.prefix}: this takes some minutes, once.",
+        flush=True,
+    )
     progress = Progress()
     command = [*PIP, "-r", str(lock)]
     last_lines: collections.deque[str] = collections.deque(maxlen=30)
     done = threading.Event()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **TEXT) as pip:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **TEXT
+    ) as pip:
         assert pip.stdout
         found = 0
         for line in pip.stdout:
@@ -56,7 +69,9 @@ def main(lock: Path) -> int:
                 found += 1
                 progress.say(f"{found} of {number} packages fetched")
             elif line.startswith("Installing collected packages"):
-                threading.Thread(target=watch, args=(progress, line.count(",") + 1, done), daemon=True).start()
+                threading.Thread(
+                    target=watch, args=(progress, line.count(",") + 1, done), daemon=True
+                ).start()
         code = pip.wait()
     done.set()
     if code:

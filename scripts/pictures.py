@@ -44,8 +44,14 @@ def main() -> None:
     hour = sys.argv[1] if len(sys.argv) > 1 else last_hour()
     let_a_check_fail(hour)
     pages = {
-        "lineage": ("/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4", "2280,930"),
-        "hour": (f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}", "1700,1480"),
+        "lineage": (
+            "/assets/redacted_events?view=lineage&lineageScope=neighbors&lineageDepth=4",
+            "2280,930",
+        ),
+        "hour": (
+            f"/assets/redacted_events?view=partitions&partition={hour.replace(':', '%3A')}",
+            "1700,1480",
+        ),
         "checks": ("/assets/redacted_events?view=checks&checkDetail=schema_drift", "1600,640"),
     }
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -60,7 +66,12 @@ def let_a_check_fail(hour: str) -> None:
     events = Path(os.environ["OBS_EVENTS_DIR"]) / "access-log.jsonl"
     if "canary" in events.read_text():
         return
-    event = {"type": "task_completed", "level": "info", "deployment": {"ring": 2, "canary": True}, "duration_ms": "12"}
+    event = {
+        "type": "task_completed",
+        "level": "info",
+        "deployment": {"ring": 2, "canary": True},
+        "duration_ms": "12",
+    }
     times = [f"{hour[:10]}T{hour[11:14]}{minute:02}:30Z" for minute in range(60)]
     with events.open("a") as file:
         file.writelines(json.dumps({"timestamp": at, **event}) + "\n" for at in times)
@@ -69,7 +80,9 @@ def let_a_check_fail(hour: str) -> None:
         ("job", "execute", *module, "-j", "land_event_files"),
         ("asset", "materialize", *module, "--select", "*", "--partition", hour),
     ):
-        subprocess.run([program("dagster"), *command], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(
+            [program("dagster"), *command], cwd=ROOT, check=True, capture_output=True
+        )
 
 
 def program(name: str) -> str:
@@ -81,7 +94,9 @@ def browse(url: str, *arguments: str) -> str:
     """Open a page in a fresh browser; returns what it prints."""
     with tempfile.TemporaryDirectory() as profile:
         command = ["chromium", *CHROMIUM, f"--user-data-dir={profile}", *arguments, url]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
 
 
 @contextlib.contextmanager
@@ -90,8 +105,18 @@ def webserver() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [program("dagster-webserver"), "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    command = [
+        program("dagster-webserver"),
+        "-w",
+        "workspace.yaml",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
         try:
             wait_for(f"http://127.0.0.1:{port}/server_info", server)
             yield f"http://127.0.0.1:{port}"
@@ -104,7 +129,9 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
             return
         if server.poll() is not None:
-            sys.exit("the webserver ended; is DAGSTER_HOME a folder of `make demo` or `make dev`?")
+            sys.exit(
+                "the webserver ended; is DAGSTER_HOME a folder of `make demo` or `make dev`?"
+            )
         time.sleep(0.5)
     sys.exit(f"the webserver does not answer at {url}")
 

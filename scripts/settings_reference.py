@@ -140,7 +140,10 @@ def page() -> str:
 def _section(model: type[BaseModel]) -> str:
     summary = " ".join((model.__doc__ or "").partition("Attributes:")[0].split())
     rows = [_row(option) for option in options(model)]
-    head = ["| option | type | default | unit | example | meaning |", "|---|---|---|---|---|---|"]
+    head = [
+        "| option | type | default | unit | example | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
     return "\n".join([f"## {_title(model)}", "", _plain(summary), "", *head, *rows, ""])
 
 
@@ -158,7 +161,10 @@ def _row(option: Option) -> str:
 
 def _environment() -> str:
     head = ["| variable | default | example | meaning |", "|---|---|---|---|"]
-    rows = [f"| `{row.name}` | {row.default} | `{row.example}` | {row.meaning} |" for row in VARIABLES]
+    rows = [
+        f"| `{row.name}` | {row.default} | `{row.example}` | {row.meaning} |"
+        for row in VARIABLES
+    ]
     return "\n".join(["## Environment", "", *head, *rows, ""])
 
 

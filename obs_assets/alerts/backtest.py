@@ -97,7 +97,9 @@ class Simulation:
         self._states_after[hour] = self._states
         decision = decide(self.rules, [(hour, self._states)], self._notices, lambda _: False)
         self._notices += decision.notices
-        announced = Counter(notice.rule for notice in decision.notices if notice.kind == "firing")
+        announced = Counter(
+            notice.rule for notice in decision.notices if notice.kind == "firing"
+        )
         firing = Counter(state.rule for state in _firing(self._states))
         self._suppressed.update({rule: n - announced[rule] for rule, n in firing.items()})
 
@@ -217,7 +219,12 @@ def _list_of_dispatches(outcome: RuleOutcome) -> list[str]:
     lines = ["", f"## {_cell(outcome.rule)}", ""]
     lines += ["| hour | | alerts | summary |", "|:--|:--|--:|:--|"]
     for dispatch in outcome.dispatches[:LISTED_DISPATCHES]:
-        cells = [str(dispatch.hour), dispatch.status, f"{dispatch.alerts:,}", _cell(dispatch.summary)]
+        cells = [
+            str(dispatch.hour),
+            dispatch.status,
+            f"{dispatch.alerts:,}",
+            _cell(dispatch.summary),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     more = len(outcome.dispatches) - LISTED_DISPATCHES
     if more > 0:

@@ -13,7 +13,14 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obs_assets.alerts.rules import GRAVE_LEVELS, AlertRule, condition, field_sql, paths_of, with_fields
+from obs_assets.alerts.rules import (
+    GRAVE_LEVELS,
+    AlertRule,
+    condition,
+    field_sql,
+    paths_of,
+    with_fields,
+)
 from obs_assets.events import Frame, one_of
 
 Group: TypeAlias = tuple[str | None, ...]
@@ -147,7 +154,9 @@ def _scan(
     for number, rule in enumerate(rules):
         matched = f"c{conditions.index(condition(rule, paths))}"
         aggregates += _aggregates(number, rule, matched, exact=bool(minutes))
-    table = base.project(", ".join(columns)).aggregate(", ".join([*keys, *windows, *aggregates]))
+    table = base.project(", ".join(columns)).aggregate(
+        ", ".join([*keys, *windows, *aggregates])
+    )
     if not minutes:
         return table
     worst: list[str] = []
@@ -342,4 +351,6 @@ def _packed(measurement: Measurement) -> list[Any]:
 
 def _unpacked(packed: list[Any]) -> Measurement:
     events, weight, errors, cost_usd, durations, peak, minute = packed
-    return Measurement(events, weight, errors, cost_usd, dict(map(tuple, durations)), peak, minute)
+    return Measurement(
+        events, weight, errors, cost_usd, dict(map(tuple, durations)), peak, minute
+    )

@@ -105,7 +105,11 @@ def fold(
     for hour in sorted(hour for hour in history if hour >= first):
         after: dict[str, AlertState] = {}
         for definition, rule in known.items():
-            active = {state.group: state for state in states.values() if state.definition == definition}
+            active = {
+                state.group: state
+                for state in states.values()
+                if state.definition == definition
+            }
             if definition in history[hour]:
                 judgements = judge_hour(rule, history, hour, active, closed=hour < closed_until)
                 active = _next_states(rule, active, judgements, hour)
@@ -157,7 +161,9 @@ def judge_hour(
     A group without a judgement keeps its state: the hour says nothing about it.
     """
     window = _hours_back_from(hour, rule.window)
-    measured = [history[h][rule.definition].groups for h in window if _is_measured(history, h, rule)]
+    measured = [
+        history[h][rule.definition].groups for h in window if _is_measured(history, h, rule)
+    ]
     is_complete = len(measured) == rule.window
     if rule.judges_silence and not (closed and is_complete):
         return {}
@@ -184,7 +190,9 @@ def _groups_of_the_day_before(rule: AlertRule, history: History, oldest: Hour) -
     return groups
 
 
-def _judge_group(rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]) -> Judgement:
+def _judge_group(
+    rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]
+) -> Judgement:
     """Compare the sum of a group's measurements in the window with the rule's thresholds."""
     total = reduce(add, found, Measurement())
     value = value_of(total, rule, rule.window)
@@ -214,11 +222,15 @@ def _is_resolved(rule: AlertRule, value: float) -> bool:
     return True
 
 
-def _times_the_mean_before(rule: AlertRule, history: History, hour: Hour, group: Group, value: float) -> float | None:
+def _times_the_mean_before(
+    rule: AlertRule, history: History, hour: Hour, group: Group, value: float
+) -> float | None:
     """The value divided by the mean of the ``against_hours`` before; None without such hours."""
     oldest = _hours_back_from(hour, rule.window)[-1]
     earlier = _hours_back_from(oldest.previous, rule.against_hours or 0)
-    known = [history[h][rule.definition].groups for h in earlier if _is_measured(history, h, rule)]
+    known = [
+        history[h][rule.definition].groups for h in earlier if _is_measured(history, h, rule)
+    ]
     if not known:
         return None
     base = reduce(add, [groups[group] for groups in known if group in groups], Measurement())

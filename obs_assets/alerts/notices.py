@@ -140,7 +140,10 @@ def _is_covered(
             continue
         if abs(notice.hour.start - hour.start) < cooldown:
             return True
-        if notice.hour > hour and episodes.get((notice.fingerprint, notice.hour)) == state.since:
+        if (
+            notice.hour > hour
+            and episodes.get((notice.fingerprint, notice.hour)) == state.since
+        ):
             return True
     return False
 
@@ -269,7 +272,9 @@ MAX_LINES = 100
 """Largest number of groups in a message."""
 
 
-def bundle(rules: Sequence[AlertRule], notices: Sequence[Notice], *, each: bool) -> list[list[Notice]]:
+def bundle(
+    rules: Sequence[AlertRule], notices: Sequence[Notice], *, each: bool
+) -> list[list[Notice]]:
     """Group notices into messages: those of the same rule, hour and kind together, in the order of hours.
 
     Args:
@@ -345,7 +350,9 @@ def _summary(rule: AlertRule, notices: Sequence[Notice]) -> str:
     if first.kind == "resolved":
         return f"{rule.name} has resolved in {first.hour.key}, {number} of its alerts, since {first.since.key}"
     groups = f" for {number} groups" if number > 1 else ""
-    return f"{rule.name}: {_measured(rule, first)} ({threshold(rule)}){groups} in {first.hour.key}"
+    return (
+        f"{rule.name}: {_measured(rule, first)} ({threshold(rule)}){groups} in {first.hour.key}"
+    )
 
 
 def _measured(rule: AlertRule, notice: Notice) -> str:

@@ -34,7 +34,12 @@ CONTEXT_CHARACTERS = 600
 CELL_CHARACTERS = 60
 """Characters of a group's name in a table."""
 
-_COLOURS = {"critical": "attention", "error": "attention", "warning": "warning", "info": "accent"}
+_COLOURS = {
+    "critical": "attention",
+    "error": "attention",
+    "warning": "warning",
+    "info": "accent",
+}
 
 
 def compose(receiver: Receiver, message: Message, timestamp: str) -> bytes:
@@ -46,8 +51,12 @@ def compose(receiver: Receiver, message: Message, timestamp: str) -> bytes:
         message: the content.
         timestamp: time at which the dispatch was composed, ISO 8601.
     """
-    body = {"generic": generic, "slack": slack, "pagerduty": pagerduty, "teams": teams}[receiver](message, timestamp)
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    body = {"generic": generic, "slack": slack, "pagerduty": pagerduty, "teams": teams}[
+        receiver
+    ](message, timestamp)
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "replace"
+    )
 
 
 def generic(message: Message, timestamp: str) -> dict[str, Any]:
@@ -93,10 +102,14 @@ def slack(message: Message, timestamp: str) -> dict[str, Any]:
     ]
     if table := _table(message):
         fenced = _cut(escape_slack(table.replace("`", "'")), SLACK_TEXT_CHARACTERS)
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"```{fenced}```"}})
+        blocks.append(
+            {"type": "section", "text": {"type": "mrkdwn", "text": f"```{fenced}```"}}
+        )
     context = escape_slack(_context(message))
     blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": context}]})
-    notification = _cut(escape_slack(f"{message.title}: {message.summary}"), SLACK_TEXT_CHARACTERS)
+    notification = _cut(
+        escape_slack(f"{message.title}: {message.summary}"), SLACK_TEXT_CHARACTERS
+    )
     return {"text": notification, "blocks": blocks}
 
 
@@ -134,7 +147,9 @@ def teams(message: Message, timestamp: str) -> dict[str, Any]:
         if len(json.dumps(card)) <= TEAMS_BYTES or not lines:
             return {
                 "type": "message",
-                "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": card}],
+                "attachments": [
+                    {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+                ],
             }
         lines = lines[: len(lines) // 2]
 
@@ -202,7 +217,12 @@ def _number(value: float | None) -> str:
 
 
 def _context(message: Message) -> str:
-    parts = [message.severity, message.hour.key, f"since {message.since.key}", message.destination]
+    parts = [
+        message.severity,
+        message.hour.key,
+        f"since {message.since.key}",
+        message.destination,
+    ]
     parts += [f"{key}: {value}" for key, value in message.labels.items()]
     return _cut(" · ".join(parts), CONTEXT_CHARACTERS)
 
@@ -230,7 +250,13 @@ def _short(value: Any) -> str | None:
 
 
 def forwarded(
-    rule: str, destination: str, hour: Any, events: Sequence[str], *, severity: str, labels: Mapping[str, str]
+    rule: str,
+    destination: str,
+    hour: Any,
+    events: Sequence[str],
+    *,
+    severity: str,
+    labels: Mapping[str, str],
 ) -> Message:
     """A message about forwarded events, for receivers of messages: the number of events by type and level."""
     counts: Counter[tuple[str | None, str | None]] = Counter()
@@ -239,7 +265,10 @@ def forwarded(
         kind = fields.get("type", fields.get("event_type"))
         level = fields.get("level", fields.get("severity"))
         counts[_short(kind), _short(level)] += 1
-    lines = [Line({"type": kind, "level": level}, "", float(n)) for (kind, level), n in counts.most_common()]
+    lines = [
+        Line({"type": kind, "level": level}, "", float(n))
+        for (kind, level), n in counts.most_common()
+    ]
     return Message(
         rule=rule,
         status="firing",

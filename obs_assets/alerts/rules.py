@@ -14,7 +14,9 @@ from obs_assets.config import Block
 from obs_assets.events import PROMOTED, Frame, one_of, quote
 from obs_assets.patterns import Pattern
 
-Measure = Literal["count", "weighted_count", "rate_per_minute", "error_ratio", "cost_usd", "p95_duration_ms"]
+Measure = Literal[
+    "count", "weighted_count", "rate_per_minute", "error_ratio", "cost_usd", "p95_duration_ms"
+]
 Severity = Literal["critical", "error", "warning", "info"]
 
 ADDITIVE = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
@@ -103,7 +105,9 @@ def _comparison(text: str) -> str:
 
 def _field(name: str) -> str:
     if not _FIELD.fullmatch(name):
-        raise ValueError(f"{name!r} is not a field; write a column, or a path such as data.status")
+        raise ValueError(
+            f"{name!r} is not a field; write a column, or a path such as data.status"
+        )
     return _ALIASES.get(name, name)
 
 
@@ -166,23 +170,35 @@ class AlertRule(Block, frozen=True):
     where: tuple[Where, ...] = Field((), examples=[["data.status == failed"]])
     text: tuple[Pattern, ...] = Field((), examples=[["out of memory"]])
     measure: Measure = "count"
-    above: float | None = Field(None, allow_inf_nan=False, examples=[100], json_schema_extra={"unit": "measure"})
-    below: float | None = Field(None, allow_inf_nan=False, examples=[5], json_schema_extra={"unit": "measure"})
+    above: float | None = Field(
+        None, allow_inf_nan=False, examples=[100], json_schema_extra={"unit": "measure"}
+    )
+    below: float | None = Field(
+        None, allow_inf_nan=False, examples=[5], json_schema_extra={"unit": "measure"}
+    )
     absent_hours: int | None = Field(None, ge=1, le=168, examples=[2])
     by: tuple[FieldName, ...] = Field((), examples=[["worker_type"]])
-    window_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30] | None = Field(None, examples=[5])
+    window_minutes: Literal[1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30] | None = Field(
+        None, examples=[5]
+    )
     window_hours: int = Field(1, ge=1, le=168)
     against_hours: int | None = Field(None, ge=1, le=168, examples=[24])
     at_least: int = Field(1, ge=1, json_schema_extra={"unit": "events"})
     for_hours: int = Field(1, ge=1, le=168)
-    resolve_below: float | None = Field(None, allow_inf_nan=False, examples=[50], json_schema_extra={"unit": "measure"})
-    resolve_above: float | None = Field(None, allow_inf_nan=False, examples=[10], json_schema_extra={"unit": "measure"})
+    resolve_below: float | None = Field(
+        None, allow_inf_nan=False, examples=[50], json_schema_extra={"unit": "measure"}
+    )
+    resolve_above: float | None = Field(
+        None, allow_inf_nan=False, examples=[10], json_schema_extra={"unit": "measure"}
+    )
     resolve_for_hours: int = Field(1, ge=1, le=168)
     cooldown_hours: int = Field(4, ge=0, le=720)
     grouping: Literal["rule", "group"] = "rule"
     severity: Severity = "error"
     labels: Mapping[str, str] = Field({}, examples=[{"team": "platform"}])
-    summary: Summary | None = Field(None, examples=["{{ rule }}: {{ value }} in {{ group.worker_type }}"])
+    summary: Summary | None = Field(
+        None, examples=["{{ rule }}: {{ value }} in {{ group.worker_type }}"]
+    )
     max_groups: int = Field(1000, ge=1, le=100_000, json_schema_extra={"unit": "groups"})
 
     @model_validator(mode="before")
@@ -190,7 +206,9 @@ class AlertRule(Block, frozen=True):
     def _levels_unless_said(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and "levels" not in values:
             said = {
-                name for name in ("where", "text", "above", "below", "absent_hours") if values.get(name) is not None
+                name
+                for name in ("where", "text", "above", "below", "absent_hours")
+                if values.get(name) is not None
             }
             return {**values, "levels": ()} if said else values
         return values
@@ -202,22 +220,36 @@ class AlertRule(Block, frozen=True):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "AlertRule":
-        conditions = [name for name in ("above", "below", "absent_hours") if getattr(self, name) is not None]
+        conditions = [
+            name
+            for name in ("above", "below", "absent_hours")
+            if getattr(self, name) is not None
+        ]
         if len(conditions) > 1:
             raise ValueError(f"{' and '.join(conditions)} exclude each other: make two rules")
         if not conditions and (useless := _MEASURING & self.model_fields_set):
-            raise ValueError(f"{sorted(useless)[0]} has no meaning without above, below or absent_hours")
-        if self.window_minutes and (self.window_hours > 1 or self.against_hours or self.absent_hours):
+            raise ValueError(
+                f"{sorted(useless)[0]} has no meaning without above, below or absent_hours"
+            )
+        if self.window_minutes and (
+            self.window_hours > 1 or self.against_hours or self.absent_hours
+        ):
             raise ValueError(
                 "window_minutes goes with one hour: leave out window_hours, against_hours and absent_hours"
             )
-        if self.absent_hours and (self.window_hours > 1 or self.against_hours or self.measure != "count"):
+        if self.absent_hours and (
+            self.window_hours > 1 or self.against_hours or self.measure != "count"
+        ):
             raise ValueError(
                 "absent_hours has its own window and measure: leave out window_hours, against_hours and measure"
             )
-        if self.resolve_below is not None and (self.above is None or self.resolve_below > self.above):
+        if self.resolve_below is not None and (
+            self.above is None or self.resolve_below > self.above
+        ):
             raise ValueError("resolve_below goes with above, and is not greater")
-        if self.resolve_above is not None and (self.below is None or self.resolve_above < self.below):
+        if self.resolve_above is not None and (
+            self.below is None or self.resolve_above < self.below
+        ):
             raise ValueError("resolve_above goes with below, and is not smaller")
         return self
 
@@ -255,15 +287,35 @@ KNOWN_HOURS = 24
 _MESSAGE_OPTIONS = ("cooldown_hours", "grouping", "severity", "labels", "summary", "enabled")
 _MEASURING = frozenset(
     {
-        *("measure", "by", "window_minutes", "window_hours", "against_hours", "at_least", "for_hours", "max_groups"),
-        *("resolve_below", "resolve_above", "resolve_for_hours", "cooldown_hours", "grouping", "summary"),
+        *(
+            "measure",
+            "by",
+            "window_minutes",
+            "window_hours",
+            "against_hours",
+            "at_least",
+            "for_hours",
+            "max_groups",
+        ),
+        *(
+            "resolve_below",
+            "resolve_above",
+            "resolve_for_hours",
+            "cooldown_hours",
+            "grouping",
+            "summary",
+        ),
     }
 )
 
 
 def paths_of(rules: Sequence[AlertRule]) -> list[str]:
     """The fields that rules read from the event's text, since no column holds them."""
-    named = [field for rule in rules for field in (*rule.by, *(Comparison.parse(text).field for text in rule.where))]
+    named = [
+        field
+        for rule in rules
+        for field in (*rule.by, *(Comparison.parse(text).field for text in rule.where))
+    ]
     return sorted({field for field in named if field not in PROMOTED})
 
 
@@ -308,7 +360,9 @@ def matching(frame: Frame, rule: AlertRule) -> Frame:
         rule: a disabled rule matches nothing.
     """
     paths = paths_of([rule])
-    return with_fields(frame, paths).filter(condition(rule, paths)).project("* EXCLUDE (fields)")
+    return (
+        with_fields(frame, paths).filter(condition(rule, paths)).project("* EXCLUDE (fields)")
+    )
 
 
 def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
@@ -318,7 +372,9 @@ def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
     """
     forwarding = [rule for rule in rules if not rule.measures]
     paths = paths_of(forwarding)
-    cases = " ".join(f"WHEN {condition(rule, paths)} THEN {quote(rule.name)}" for rule in forwarding)
+    cases = " ".join(
+        f"WHEN {condition(rule, paths)} THEN {quote(rule.name)}" for rule in forwarding
+    )
     named = f"{f'CASE {cases} END' if cases else 'NULL::VARCHAR'} AS rule"
     if not paths:
         return frame.project(f"*, {named}")

@@ -11,12 +11,53 @@ LONGEST = 1000
 """Characters of a summary: PagerDuty and a Slack section both accept so long a text."""
 
 NAMES = frozenset(
-    {"rule", "severity", "group", "groups", "value", "measure", "threshold", "hour", "since", "labels", "status"}
+    {
+        "rule",
+        "severity",
+        "group",
+        "groups",
+        "value",
+        "measure",
+        "threshold",
+        "hour",
+        "since",
+        "labels",
+        "status",
+    }
 )
-_FILTERS = ("round", "upper", "lower", "title", "trim", "default", "d", "int", "float", "length", "abs")
+_FILTERS = (
+    "round",
+    "upper",
+    "lower",
+    "title",
+    "trim",
+    "default",
+    "d",
+    "int",
+    "float",
+    "length",
+    "abs",
+)
 _ALLOWED = (
-    *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.If, nodes.Name, nodes.Getattr, nodes.Getitem),
-    *(nodes.Const, nodes.Compare, nodes.Operand, nodes.CondExpr, nodes.And, nodes.Or, nodes.Not, nodes.Filter),
+    *(
+        nodes.Template,
+        nodes.Output,
+        nodes.TemplateData,
+        nodes.If,
+        nodes.Name,
+        nodes.Getattr,
+        nodes.Getitem,
+    ),
+    *(
+        nodes.Const,
+        nodes.Compare,
+        nodes.Operand,
+        nodes.CondExpr,
+        nodes.And,
+        nodes.Or,
+        nodes.Not,
+        nodes.Filter,
+    ),
     *(nodes.Add, nodes.Sub, nodes.Div, nodes.Neg, nodes.Pair, nodes.Keyword),
 )
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
@@ -36,11 +77,17 @@ def checked(text: str) -> str:
         raise ValueError(f"is not a template: {error}") from None
     for node in _nodes(tree):
         if not isinstance(node, _ALLOWED):
-            raise ValueError(f"a summary takes values, filters and conditions, no {type(node).__name__}")  # noqa: TRY004
+            raise ValueError(
+                f"a summary takes values, filters and conditions, no {type(node).__name__}"
+            )  # noqa: TRY004
         if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            raise ValueError(f"a summary knows no filter {node.name!r}; there are {', '.join(sorted(_FILTERS))}")
+            raise ValueError(
+                f"a summary knows no filter {node.name!r}; there are {', '.join(sorted(_FILTERS))}"
+            )
         if isinstance(node, nodes.Name) and node.name not in NAMES:
-            raise ValueError(f"a summary knows no {node.name!r}; there are {', '.join(sorted(NAMES))}")
+            raise ValueError(
+                f"a summary knows no {node.name!r}; there are {', '.join(sorted(NAMES))}"
+            )
     return text
 
 

@@ -43,7 +43,12 @@ class Finding:
 def receipt_adds_up(receipt: Receipt) -> Finding:
     """Every event that went in is kept, or set aside for a named reason."""
     aside = sum(receipt.other.values())
-    facts = {"taken": receipt.taken, "kept": receipt.kept, "set aside": aside, "unaccounted": receipt.unaccounted}
+    facts = {
+        "taken": receipt.taken,
+        "kept": receipt.kept,
+        "set aside": aside,
+        "unaccounted": receipt.unaccounted,
+    }
     counted = f"{receipt.taken:,} taken = {receipt.kept:,} kept + {aside:,} set aside"
     if receipt.unaccounted:
         counted = f"{counted.replace(' = ', ' ≠ ')}: {receipt.unaccounted:,} unaccounted for; nothing after it is built"
@@ -64,7 +69,9 @@ def dead_letter_share(dead: int, total: int, limit: float, where: str) -> Findin
     if share > limit:
         sentence += f", more than the {limit:.2%} that are allowed: see `obs dead-letters list`"
     return Finding(
-        share <= limit, f"{sentence}.", {"dead letters": dead, "of": total, "share": share, "allowed": limit}
+        share <= limit,
+        f"{sentence}.",
+        {"dead letters": dead, "of": total, "share": share, "allowed": limit},
     )
 
 
@@ -77,17 +84,30 @@ def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: st
         unreadable: events that could not be looked into.
         hour: its key, for the command that looks at all of it.
     """
-    facts: dict[str, int | str] = {"looked at": events, "left": sum(left.values()), "not looked into": unreadable}
+    facts: dict[str, int | str] = {
+        "looked at": events,
+        "left": sum(left.values()),
+        "not looked into": unreadable,
+    }
     if not left and not unreadable:
-        return Finding(True, f"A second opinion finds nothing left in {events:,} redacted events.", facts)
+        return Finding(
+            True, f"A second opinion finds nothing left in {events:,} redacted events.", facts
+        )
     most = sorted(left, key=lambda what: (-left[what], what))
-    named = "; ".join(f"{left[what]:,} {what}" for what in most[:NAMED]) or f"{unreadable:,} that cannot be looked into"
+    named = (
+        "; ".join(f"{left[what]:,} {what}" for what in most[:NAMED])
+        or f"{unreadable:,} that cannot be looked into"
+    )
     facts["leftovers"] = "\n".join(f"- {left[what]:,} `{what}`" for what in most[:LISTED])
     sentence = f"Redaction left something in {events:,} events, a second opinion says: {named}."
-    return Finding(False, f"{sentence} `obs scan {hour}` looks at all of the hour.", facts, is_grave=True)
+    return Finding(
+        False, f"{sentence} `obs scan {hour}` looks at all of the hour.", facts, is_grave=True
+    )
 
 
-def volume(rows: int, before: Sequence[int], same_hour: Sequence[int], deviations: float) -> Finding:
+def volume(
+    rows: int, before: Sequence[int], same_hour: Sequence[int], deviations: float
+) -> Finding:
     """The hour has about as many events as hours usually have.
 
     An hour stands out when it does so both among the hours just before it and among the same hours of the days before:
@@ -102,10 +122,16 @@ def volume(rows: int, before: Sequence[int], same_hour: Sequence[int], deviation
         deviations: how far from the median is too far.
     """
     series = {"the hours before": before, "the same hour of the days before": same_hour}
-    known = {name: list(counts) for name, counts in series.items() if len(counts) >= VALUES_NEEDED}
+    known = {
+        name: list(counts) for name, counts in series.items() if len(counts) >= VALUES_NEEDED
+    }
     facts: dict[str, int | float | str] = {"events": rows}
     if not known:
-        return Finding(True, f"{rows:,} events; too few earlier hours are known to say whether that is usual.", facts)
+        return Finding(
+            True,
+            f"{rows:,} events; too few earlier hours are known to say whether that is usual.",
+            facts,
+        )
     stands_out = True
     for name, counts in known.items():
         median = statistics.median(counts)
@@ -113,10 +139,14 @@ def volume(rows: int, before: Sequence[int], same_hour: Sequence[int], deviation
         away = (rows - median) / max(spread, median**0.5, median / 10, 1.0)
         stands_out = stands_out and abs(away) > deviations
         facts |= {f"median of {name}": median, f"deviations from {name}": round(away, 1)}
-    usual = " and ".join(f"{statistics.median(counts):,.0f} in {name}" for name, counts in known.items())
+    usual = " and ".join(
+        f"{statistics.median(counts):,.0f} in {name}" for name, counts in known.items()
+    )
     if stands_out:
         more = "more" if rows > statistics.median(next(iter(known.values()))) else "fewer"
-        return Finding(False, f"{rows:,} events, far {more} than usual: the median is {usual}.", facts)
+        return Finding(
+            False, f"{rows:,} events, far {more} than usual: the median is {usual}.", facts
+        )
     return Finding(True, f"{rows:,} events, as usual: the median is {usual}.", facts)
 
 
@@ -129,7 +159,11 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
     """
     facts: dict[str, int | float | str] = {"fields": len(now), "earlier hours": len(earlier)}
     if len(earlier) < HOURS_NEEDED:
-        return Finding(True, f"{len(now):,} fields; too few earlier hours are known to say which are new.", facts)
+        return Finding(
+            True,
+            f"{len(now):,} fields; too few earlier hours are known to say which are new.",
+            facts,
+        )
     known: dict[str, set[str]] = {}
     for fields in earlier:
         for path, types in fields.items():
@@ -138,24 +172,40 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
     changed = {
         path: f"{'|'.join(sorted(known[path] - SAYS_LITTLE))} → {types}"
         for path, types in now.items()
-        if path in known and known[path] - SAYS_LITTLE and set(types.split("|")) - known[path] - SAYS_LITTLE
+        if path in known
+        and known[path] - SAYS_LITTLE
+        and set(types.split("|")) - known[path] - SAYS_LITTLE
     }
     if not new and not changed:
-        return Finding(True, f"All {len(now):,} fields were there in the {len(earlier)} hours before.", facts)
+        return Finding(
+            True,
+            f"All {len(now):,} fields were there in the {len(earlier)} hours before.",
+            facts,
+        )
     counts = {"new": len(new), "of another type than before": len(changed)}
-    said = " and ".join(f"{n:,} {'field is' if n == 1 else 'fields are'} {what}" for what, n in counts.items() if n)
+    said = " and ".join(
+        f"{n:,} {'field is' if n == 1 else 'fields are'} {what}"
+        for what, n in counts.items()
+        if n
+    )
     listed = {"new fields": new, "changed fields": changed}
     facts |= {title: _listed(fields) for title, fields in listed.items() if fields}
-    named = ", ".join([*new, *changed][:NAMED]) + (" …" if len(new) + len(changed) > NAMED else ".")
+    named = ", ".join([*new, *changed][:NAMED]) + (
+        " …" if len(new) + len(changed) > NAMED else "."
+    )
     return Finding(False, f"{said}: {named}", facts)
 
 
 def _listed(fields: Mapping[str, str]) -> str:
     listed = [f"{path} ({types})" for path, types in list(fields.items())[:LISTED]]
-    return ", ".join([*listed, *([f"… {len(fields) - LISTED:,} more"] if len(fields) > LISTED else [])])
+    return ", ".join(
+        [*listed, *([f"… {len(fields) - LISTED:,} more"] if len(fields) > LISTED else [])]
+    )
 
 
-def destinations_agree(name: str, offered: Receipt, held: Holding | None, *, takes_all: bool) -> Finding:
+def destinations_agree(
+    name: str, offered: Receipt, held: Holding | None, *, takes_all: bool
+) -> Finding:
     """What a destination's ledger says, and what is there, are what the frame's receipt says.
 
     Whoever agrees with the receipt agrees with every other destination that does.
@@ -168,7 +218,9 @@ def destinations_agree(name: str, offered: Receipt, held: Holding | None, *, tak
     """
     facts: dict[str, int | float | str] = {f"rows of {offered.stage}": offered.kept}
     if held is None:
-        return Finding(False, f"{name} does not know the hour: materialize it again.", facts, is_grave=True)
+        return Finding(
+            False, f"{name} does not know the hour: materialize it again.", facts, is_grave=True
+        )
     facts |= {"rows in its ledger": held.rows, "content hash": held.content_hash}
     if held.counted is not None:
         facts["rows counted there"] = held.counted
@@ -180,11 +232,20 @@ def destinations_agree(name: str, offered: Receipt, held: Holding | None, *, tak
     elif held.content_hash != offered.content_hash:
         wrong.append("its ledger names other content than the frame has")
     if takes_all and held.rows != offered.kept:
-        wrong.append(f"its ledger names {held.rows:,} rows where {offered.stage} has {offered.kept:,}")
+        wrong.append(
+            f"its ledger names {held.rows:,} rows where {offered.stage} has {offered.kept:,}"
+        )
     if held.counted not in (None, held.rows):
         wrong.append(f"{held.counted:,} rows are there where its ledger names {held.rows:,}")
     if wrong:
-        return Finding(False, f"{name}: {'; '.join(wrong)}: materialize the hour again.", facts, is_grave=True)
+        return Finding(
+            False,
+            f"{name}: {'; '.join(wrong)}: materialize the hour again.",
+            facts,
+            is_grave=True,
+        )
     rows = f"{held.rows:,} rows" if takes_all else f"what it was to take ({held.rows:,} rows)"
     counted = "" if held.counted is None else ", counted there,"
-    return Finding(True, f"{name} holds {rows}{counted} of {offered.stage}, by ledger and receipt.", facts)
+    return Finding(
+        True, f"{name} holds {rows}{counted} of {offered.stage}, by ledger and receipt.", facts
+    )

@@ -29,9 +29,7 @@ from obs_assets.storage.engine import connect
 EXAMPLES = 5
 """Paths of a redacted type, and types of events, that are named."""
 
-_PATHS = (
-    """unnest(from_json(json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
-)
+_PATHS = """unnest(from_json(json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
 
 
 @dataclass
@@ -92,7 +90,13 @@ def diff(hourly: HourlyPipeline, other: PipelineConfig, hours: Iterable[Hour]) -
         HourBusyError: another comparison of this pipeline is under way.
         ObsError: an hour cannot be built.
     """
-    found = Diff(changed=[stage for stage in STAGES if hourly.config.version(stage, 0) != other.version(stage, 0)])
+    found = Diff(
+        changed=[
+            stage
+            for stage in STAGES
+            if hourly.config.version(stage, 0) != other.version(stage, 0)
+        ]
+    )
     landed = hourly.landed()
     with _scratch(hourly) as folder:
         for hour in hours:
@@ -100,7 +104,12 @@ def diff(hourly: HourlyPipeline, other: PipelineConfig, hours: Iterable[Hour]) -
                 found.absent += 1
                 continue
             now, then = (
-                HourlyPipeline(config, hourly.settings, hourly.name, scratch=make_private_dir(folder / side))
+                HourlyPipeline(
+                    config,
+                    hourly.settings,
+                    hourly.name,
+                    scratch=make_private_dir(folder / side),
+                )
                 for side, config in (("now", hourly.config), ("then", other))
             )
             found.hours.append(hour)
@@ -122,7 +131,9 @@ def _scratch(hourly: HourlyPipeline) -> Iterator[Path]:
         try:
             flock(handle, LOCK_EX | LOCK_NB)
         except BlockingIOError:
-            raise HourBusyError("another comparison is under way: let it finish, then try again") from None
+            raise HourBusyError(
+                "another comparison is under way: let it finish, then try again"
+            ) from None
         for left in ("now", "then"):
             shutil.rmtree(folder / left, ignore_errors=True)
         try:
@@ -132,14 +143,25 @@ def _scratch(hourly: HourlyPipeline) -> Iterator[Path]:
 
 
 def _add(
-    side: Side, trial: HourlyPipeline, real: HourlyPipeline, hour: Hour, connection: duckdb.DuckDBPyConnection
+    side: Side,
+    trial: HourlyPipeline,
+    real: HourlyPipeline,
+    hour: Hour,
+    connection: duckdb.DuckDBPyConnection,
 ) -> None:
     receipts = {stage: _receipt(trial, real, stage, hour) for stage in STAGES}
     side.kept += receipts["sampled_events"].kept
     for receipt in receipts.values():
         side.dropped.update(receipt.other)
-    side.redacted.update({type_: int(n) for type_, n in receipts["redacted_events"].details["redacted values"].items()})
-    for type_, path, n in _redacted_paths(trial.store.read_frame(connection, "redacted_events", hour)):
+    side.redacted.update(
+        {
+            type_: int(n)
+            for type_, n in receipts["redacted_events"].details["redacted values"].items()
+        }
+    )
+    for type_, path, n in _redacted_paths(
+        trial.store.read_frame(connection, "redacted_events", hour)
+    ):
         side.paths[type_][path] += n
     for name in trial.destination_names:
         config = trial.destination_config(name)
@@ -168,18 +190,27 @@ def _receipt(trial: HourlyPipeline, real: HourlyPipeline, stage: Stage, hour: Ho
 
 def _redacted_paths(frame: Frame) -> list[tuple[str, str, int]]:
     fields = frame.filter("len(redactions) > 0").project(f"{_PATHS} AS f")
-    counted = fields.project("f.type AS type, f.field AS path").aggregate("type, path, count(*) AS n")
+    counted = fields.project("f.type AS type, f.field AS path").aggregate(
+        "type, path, count(*) AS n"
+    )
     return counted.order("n DESC, type, path").fetchall()
 
 
 def _add_fates(
-    found: Diff, now: HourlyPipeline, then: HourlyPipeline, hour: Hour, connection: duckdb.DuckDBPyConnection
+    found: Diff,
+    now: HourlyPipeline,
+    then: HourlyPipeline,
+    hour: Hour,
+    connection: duckdb.DuckDBPyConnection,
 ) -> None:
     kept = [
         trial.store.read_frame(connection, "sampled_events", hour).set_alias(name)
         for trial, name in ((now, "a"), (then, "b"))
     ]
-    for one, other, counter in ((kept[0], kept[1], found.newly_dropped), (kept[1], kept[0], found.newly_kept)):
+    for one, other, counter in (
+        (kept[0], kept[1], found.newly_dropped),
+        (kept[1], kept[0], found.newly_kept),
+    ):
         gone = one.join(other, "row_uid", how="anti")
         counter.update(count_by(gone, "coalesce(event_type, 'unknown')"))
 
@@ -202,8 +233,14 @@ def _plain(side: Side) -> dict[str, object]:
     return {
         "kept": side.kept,
         "dropped": dict(side.dropped.most_common()),
-        "redacted": {type_: {"values": n, "paths": side.examples(type_)} for type_, n in side.redacted.most_common()},
-        "destinations": {name: {"rows": load[0], "bytes": load[1]} for name, load in side.destinations.items()},
+        "redacted": {
+            type_: {"values": n, "paths": side.examples(type_)}
+            for type_, n in side.redacted.most_common()
+        },
+        "destinations": {
+            name: {"rows": load[0], "bytes": load[1]}
+            for name, load in side.destinations.items()
+        },
     }
 
 
@@ -241,22 +278,35 @@ def _figures(found: Diff) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def _in_order(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
-    return sorted({*one, *other}, key=lambda name: (-max(one.get(name, 0), other.get(name, 0)), name))
+    return sorted(
+        {*one, *other}, key=lambda name: (-max(one.get(name, 0), other.get(name, 0)), name)
+    )
 
 
 def _row(title: str, now: int, then: int) -> str:
-    change = "" if now == then else f"{then - now:+,}" + (f" ({(then - now) / now:+.1%})" if now else "")
+    change = (
+        ""
+        if now == then
+        else f"{then - now:+,}" + (f" ({(then - now) / now:+.1%})" if now else "")
+    )
     return f"| {title} | {now:,} | {then:,} | {change} |"
 
 
 def _remarks(found: Diff) -> Iterator[str]:
-    for title, counter in (("Newly dropped", found.newly_dropped), ("Newly kept", found.newly_kept)):
+    for title, counter in (
+        ("Newly dropped", found.newly_dropped),
+        ("Newly kept", found.newly_kept),
+    ):
         if counter:
             types = ", ".join(f"{type_} {n:,}" for type_, n in counter.most_common(EXAMPLES))
             yield f"- {title}: {counter.total():,} events: {types}{' …' if len(counter) > EXAMPLES else ''}"
     for type_ in _in_order(found.now.redacted, found.then.redacted):
         if found.now.paths[type_] != found.then.paths[type_]:
-            more = found.then if found.then.redacted[type_] >= found.now.redacted[type_] else found.now
+            more = (
+                found.then
+                if found.then.redacted[type_] >= found.now.redacted[type_]
+                else found.now
+            )
             where = "redacted" if more is found.then else "no longer redacted everywhere"
             yield f"- {type_}, {where}: {', '.join(f'`{path}`' for path in more.examples(type_))}"
     if found.changed:

@@ -21,7 +21,17 @@ from urllib.parse import unquote
 import re2
 import regex
 
-TYPES = ("email", "phone", "ssn", "credit_card", "ip_address", "iban", "mac_address", "api_key", "password")
+TYPES = (
+    "email",
+    "phone",
+    "ssn",
+    "credit_card",
+    "ip_address",
+    "iban",
+    "mac_address",
+    "api_key",
+    "password",
+)
 
 MARK = "_redaction"
 """Where an event says what was redacted: the paths there are no values, whatever they look like."""
@@ -103,9 +113,13 @@ class Scanner:
 
     def text(self, text: str, key: str = "") -> list[Leftover]:
         """What is left in a text on its own, wherever it stands; ``path`` is its key."""
-        return [Leftover(type_, key) for type_ in self._types(text, key) if self._is_wanted(type_)]
+        return [
+            Leftover(type_, key) for type_ in self._types(text, key) if self._is_wanted(type_)
+        ]
 
-    def _walk(self, value: Any, path: tuple[str, ...], key: str = "", *, secret: bool = False) -> Iterator[Leftover]:
+    def _walk(
+        self, value: Any, path: tuple[str, ...], key: str = "", *, secret: bool = False
+    ) -> Iterator[Leftover]:
         if len(path) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
         if isinstance(value, dict):
@@ -114,7 +128,9 @@ class Scanner:
                 if inner[0] == MARK and inner[-1] == "field" and inner[1:2] == ("fields",):
                     continue
                 yield from self._found(self._types(name, ""), inner)
-                yield from self._walk(member, inner, name, secret=secret or _is_secret_name(name))
+                yield from self._walk(
+                    member, inner, name, secret=secret or _is_secret_name(name)
+                )
         elif isinstance(value, list):
             for number, element in enumerate(value):
                 yield from self._walk(element, (*path, str(number)), key, secret=secret)
@@ -122,7 +138,9 @@ class Scanner:
             inner_document = _document(value)
             if inner_document is None:
                 types = self._types(value, key)
-                yield from self._found(types or (("password",) if secret and _is_secret(value) else ()), path)
+                yield from self._found(
+                    types or (("password",) if secret and _is_secret(value) else ()), path
+                )
             else:
                 yield from self._walk(inner_document, path, key, secret=secret)
 
@@ -146,7 +164,9 @@ class Scanner:
         found = dict.fromkeys(types_in(_Number(text) if is_number else text, key))
         bare = _without_masks(text)
         for rule in self.scope.custom:
-            if any(match[0] and rule.is_valid(match[0]) for match in rule.pattern.finditer(bare)):
+            if any(
+                match[0] and rule.is_valid(match[0]) for match in rule.pattern.finditer(bare)
+            ):
                 found[rule.name] = None
         return tuple(found)
 
@@ -186,7 +206,10 @@ def _globs(globs: tuple[str, ...]) -> "regex.Pattern[str]":
 
 def _glob(path: str) -> str:
     segments = {"**": r"(?:[^.]*\.)*"}
-    parts = (segments.get(part) or "[^.]*".join(map(regex.escape, part.split("*"))) + r"\." for part in path.split("."))
+    parts = (
+        segments.get(part) or "[^.]*".join(map(regex.escape, part.split("*"))) + r"\."
+        for part in path.split(".")
+    )
     return "".join(parts)
 
 
@@ -250,7 +273,9 @@ def _plain(text: str) -> str:
         text = html.unescape(text)
     if not text.isascii():
         text = _INVISIBLE.sub("", _DASH.sub("-", unicodedata.normalize("NFKC", text)))
-        text = "".join(str(unicodedata.digit(sign)) if sign.isdecimal() else sign for sign in text)
+        text = "".join(
+            str(unicodedata.digit(sign)) if sign.isdecimal() else sign for sign in text
+        )
     return text
 
 
@@ -290,28 +315,44 @@ _AMERICAN = regex.compile(
 _NATIONAL = regex.compile(
     r"(?<![\w.+:/-])(?<![0-9A-Z] )(?:0[1-9][0-9]{0,3}|\(0[0-9]{1,4}\))(?: [0-9]{2,4}){2,4}(?![\w:/]|[ .-][0-9])"
 )
-_PHONE_NAME = regex.compile(r"(?i)(?:phone|mobile|msisdn|whatsapp|cell|fax)(?:[-_. ]?(?:number|num|no))?$")
+_PHONE_NAME = regex.compile(
+    r"(?i)(?:phone|mobile|msisdn|whatsapp|cell|fax)(?:[-_. ]?(?:number|num|no))?$"
+)
 _PHONE = regex.compile(r"\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){8,14}")
-_MOMENT = regex.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1[0-9]{9}|1[0-9]{12}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+_MOMENT = regex.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1[0-9]{9}|1[0-9]{12}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+)
 
 
 def _has_phone(text: str, key: str) -> bool:
-    if _PLUS.search(text) or _AMERICAN.search(text) or any(map(_is_national, _NATIONAL.findall(text))):
+    if (
+        _PLUS.search(text)
+        or _AMERICAN.search(text)
+        or any(map(_is_national, _NATIONAL.findall(text)))
+    ):
         return True
-    return _PHONE_NAME.search(key) is not None and bool(_PHONE.fullmatch(text)) and not _MOMENT.fullmatch(text)
+    return (
+        _PHONE_NAME.search(key) is not None
+        and bool(_PHONE.fullmatch(text))
+        and not _MOMENT.fullmatch(text)
+    )
 
 
 def _is_national(text: str) -> bool:
     return sum(map(str.isdecimal, text)) in (10, 11)
 
 
-_SSN = regex.compile(r"(?<![\w-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?!\w|-\w)")
+_SSN = regex.compile(
+    r"(?<![\w-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?!\w|-\w)"
+)
 _SSN_NAME = regex.compile(r"(?i)(?:ssn|social[-_ ]?security(?:[-_ ]?(?:number|no))?)$")
 _NINE = regex.compile(r"(?!000|666|9)[0-9]{3}(?!00)[0-9]{2}(?!0000)[0-9]{4}")
 
 
 def _has_ssn(text: str, key: str) -> bool:
-    return bool(_SSN.search(text)) or (_SSN_NAME.search(key) is not None and bool(_NINE.fullmatch(text)))
+    return bool(_SSN.search(text)) or (
+        _SSN_NAME.search(key) is not None and bool(_NINE.fullmatch(text))
+    )
 
 
 _CARD = regex.compile(
@@ -333,10 +374,16 @@ def _has_card(text: str, _key: str) -> bool:
 def _luhn(number: str) -> bool:
     """Whether digits end in the right check digit (ISO/IEC 7812-1)."""
     digits = [int(digit) for digit in reversed(number)]
-    return bool(digits) and (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10 == 0
+    return (
+        bool(digits)
+        and (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10
+        == 0
+    )
 
 
-_DOTTED = regex.compile(r"(?<!\w)(?<![0-9]\.)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9]|-[A-Za-z])")
+_DOTTED = regex.compile(
+    r"(?<!\w)(?<![0-9]\.)[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\w|\.[0-9]|-[A-Za-z])"
+)
 _VERSION_BEFORE = regex.compile(
     r"(?i)(?:(?<![a-z])(?:version|ver|v|rv|release|rel|build|revision|rev|firmware|section)|version|release|build)"
     r"[\"' :=#-]*$|(?<![\w.-])[a-z][\w.-]*/$"
@@ -347,14 +394,22 @@ _PAIRS = regex.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
 
 def _has_ip(text: str, key: str) -> bool:
     for match in _DOTTED.finditer(text):
-        if _is_address(match[0]) and not _VERSION_BEFORE.search(f"{key}: {text[: match.start()]}"[-40:]):
+        if _is_address(match[0]) and not _VERSION_BEFORE.search(
+            f"{key}: {text[: match.start()]}"[-40:]
+        ):
             return True
     candidates = (match.rstrip(".") for match in _COLONS.findall(text))
-    return any(_is_v6(candidate) or _is_v6(candidate.rpartition(":")[0]) for candidate in candidates)
+    return any(
+        _is_v6(candidate) or _is_v6(candidate.rpartition(":")[0]) for candidate in candidates
+    )
 
 
 def _is_v6(text: str) -> bool:
-    is_other = _PAIRS.fullmatch(text) is not None or text.isalpha() or not any(map(str.isdecimal, text))
+    is_other = (
+        _PAIRS.fullmatch(text) is not None
+        or text.isalpha()
+        or not any(map(str.isdecimal, text))
+    )
     return text.count(":") >= 2 and not is_other and _is_address(text)  # noqa: PLR2004 - `a:b` is none
 
 
@@ -384,7 +439,11 @@ def _is_iban(text: str) -> bool:
     """Whether an account number's remainder is right (ISO 13616, ISO 7064 mod 97-10)."""
     number = text.replace(" ", "")
     turned = "".join(str(int(character, 36)) for character in number[4:] + number[:4])
-    return _IBAN_COUNTRIES.match(number) is not None and len(number) in _IBAN_LENGTHS and int(turned) % 97 == 1
+    return (
+        _IBAN_COUNTRIES.match(number) is not None
+        and len(number) in _IBAN_LENGTHS
+        and int(turned) % 97 == 1
+    )
 
 
 _MAC = regex.compile(
@@ -445,7 +504,9 @@ def _is_secret(value: str) -> bool:
 def _has_secret(text: str, _key: str) -> bool:
     values = (match["value"] for match in _SAID.finditer(text))
     return any(
-        not _PLACE.fullmatch(value) and any(map(str.isdecimal, value)) and any(map(str.isalpha, value))
+        not _PLACE.fullmatch(value)
+        and any(map(str.isdecimal, value))
+        and any(map(str.isalpha, value))
         for value in values
     )
 
@@ -462,9 +523,15 @@ _RULES: dict[str, tuple[Callable[[str], bool], Callable[[str, str], bool]]] = {
     "credit_card": (_has_digits(13), _has_card),
     "ip_address": (lambda text: text.count(".") > 2 or text.count(":") > 1, _has_ip),  # noqa: PLR2004
     "iban": (_has_digits(4), _has_iban),
-    "mac_address": (lambda text: any(text.count(sign) >= n for sign, n in ((":", 5), ("-", 5), (".", 2))), _has_mac),
+    "mac_address": (
+        lambda text: any(text.count(sign) >= n for sign, n in ((":", 5), ("-", 5), (".", 2))),
+        _has_mac,
+    ),
     "api_key": (lambda text: len(text) >= 16, _has_credential),  # noqa: PLR2004
-    "password": (lambda text: any(sign in text for sign in "=:>-") or " is " in text, _has_secret),
+    "password": (
+        lambda text: any(sign in text for sign in "=:>-") or " is " in text,
+        _has_secret,
+    ),
 }
 """Type to a cheap test of what could be one and the test itself."""
 
@@ -472,6 +539,8 @@ VALIDATORS: dict[str, Callable[[str], bool]] = {
     "luhn": lambda text: _luhn(regex.sub(r"\D", "", text)),
     "iban": _is_iban,
     "has_digit": lambda text: any(map(str.isdecimal, text)),
-    "has_letter_and_digit": lambda text: any(map(str.isdecimal, text)) and any(map(str.isalpha, text)),
+    "has_letter_and_digit": lambda text: (
+        any(map(str.isdecimal, text)) and any(map(str.isalpha, text))
+    ),
 }
 """What a custom pattern may ask of its matches, done a second time."""

@@ -73,7 +73,9 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
         yield Sample("obs_dead_letters", {**labels, "reason": reason}, count)
     if hours:
         lag = now - parse_hour(max(hours)).end
-        yield Sample("obs_lag_seconds", {**labels, "stage": "landed_events"}, lag.total_seconds())
+        yield Sample(
+            "obs_lag_seconds", {**labels, "stage": "landed_events"}, lag.total_seconds()
+        )
 
 
 def _stage(hourly: HourlyPipeline, stage: str, now: datetime) -> Iterator[Sample]:

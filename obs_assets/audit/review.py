@@ -47,12 +47,18 @@ def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
     receipt = replace(_RECEIPT, blocks=bool(rows))
     if not hourly.config.checks.enabled:
         return (receipt,)
-    scans = asset == "redacted_events" and hourly.config.redact.enabled and hourly.config.checks.leftover_sample > 0
+    scans = (
+        asset == "redacted_events"
+        and hourly.config.redact.enabled
+        and hourly.config.checks.leftover_sample > 0
+    )
     found = [_CHECKS[name] for row in rows for name in row.checks] if rows else [_AGREE]
     return (receipt, *found, _LEFTOVERS) if scans else (receipt, *found)
 
 
-def review(hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt) -> Mapping[str, Finding]:
+def review(
+    hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt
+) -> Mapping[str, Finding]:
     """What the checks of an asset find in an hour, by their names. A check that cannot be made does not pass."""
     found: dict[str, Finding] = {}
     for check in checks_of(hourly, asset):
@@ -72,32 +78,53 @@ def _unreadable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding
     del receipt
     dead, events = hourly.log.read_with(hourly.landed().hour(hour))
     limit = hourly.config.checks.dead_letter_share
-    return checks.dead_letter_share(dead, dead + events, limit, "records of the landing passes that brought this hour")
+    return checks.dead_letter_share(
+        dead, dead + events, limit, "records of the landing passes that brought this hour"
+    )
 
 
 def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     del hour
     limit = hourly.config.checks.dead_letter_share
-    return checks.dead_letter_share(receipt.taken - receipt.kept, receipt.taken, limit, "events given to the redactor")
+    return checks.dead_letter_share(
+        receipt.taken - receipt.kept, receipt.taken, limit, "events given to the redactor"
+    )
 
 
 def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     if hour >= hourly.first_open_hour():
-        return Finding(True, f"{receipt.taken:,} events so far; the hour is open.", {"events": receipt.taken})
+        return Finding(
+            True,
+            f"{receipt.taken:,} events so far; the hour is open.",
+            {"events": receipt.taken},
+        )
     landed = hourly.landed().hours
     first = parse_hour(min(landed)) if landed else hour
     rows = {
         Hour(hour.start - timedelta(hours=back)): None
         for back in (*range(1, HOURS_BEFORE + 1), *range(24, 24 * DAYS_BEFORE + 1, 24))
     }
-    counts = {each: landed[each.key].rows if each.key in landed else 0 for each in rows if each >= first}
-    before = [n for each, n in counts.items() if hour.start - each.start <= timedelta(hours=HOURS_BEFORE)]
+    counts = {
+        each: landed[each.key].rows if each.key in landed else 0
+        for each in rows
+        if each >= first
+    }
+    before = [
+        n
+        for each, n in counts.items()
+        if hour.start - each.start <= timedelta(hours=HOURS_BEFORE)
+    ]
     same_hour = [n for each, n in counts.items() if each.start.hour == hour.start.hour]
-    return checks.volume(receipt.taken, before, same_hour, hourly.config.checks.volume_deviations)
+    return checks.volume(
+        receipt.taken, before, same_hour, hourly.config.checks.volume_deviations
+    )
 
 
 def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
-    before = (Hour(hour.start - timedelta(hours=back)) for back in range(1, hourly.config.checks.schema_hours + 1))
+    before = (
+        Hour(hour.start - timedelta(hours=back))
+        for back in range(1, hourly.config.checks.schema_hours + 1)
+    )
     earlier = [_fields_at(hourly.store.receipt_path(receipt.stage, each)) for each in before]
     return checks.schema_drift(_fields(receipt), [fields for fields in earlier if fields])
 
@@ -127,7 +154,10 @@ def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     (findings,) = scan(hourly, hour, [receipt.stage], limit if receipt.kept > limit else None)
     if findings.problem:
         raise ObsError(findings.problem)
-    left = {f"{leftover.type} at {leftover.path}": count for leftover, count in findings.leftovers.items()}
+    left = {
+        f"{leftover.type} at {leftover.path}": count
+        for leftover, count in findings.leftovers.items()
+    }
     return checks.nothing_left(findings.events, left, findings.unreadable, hour.key)
 
 
@@ -135,7 +165,9 @@ def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     config = hourly.destination_config(receipt.stage)
     offered = hourly.store.read_receipt(config.stage, hour)
     if config.filter is not None and config.filter.enabled:
-        offered = replace(offered, kept=receipt.taken - _filtered(receipt), content_hash=receipt.content_hash)
+        offered = replace(
+            offered, kept=receipt.taken - _filtered(receipt), content_hash=receipt.content_hash
+        )
     held = hourly.destination(receipt.stage).holding(hour, count=True)
     takes_all = kind_of(config).takes_all
     return checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
@@ -145,7 +177,11 @@ def _filtered(receipt: Receipt) -> int:
     return sum(n for reason, n in receipt.other.items() if reason.startswith("filtered:"))
 
 
-_RECEIPT = Check(RECEIPT_CHECK, "Every event that went in is kept, or set aside for a named reason.", _receipt)
+_RECEIPT = Check(
+    RECEIPT_CHECK,
+    "Every event that went in is kept, or set aside for a named reason.",
+    _receipt,
+)
 _AGREE = Check(
     "destinations_agree",
     "The ledger, and the rows that are there, are what the receipt of the frame says: so destinations agree.",
@@ -158,12 +194,22 @@ _LEFTOVERS = Check(
 )
 _CHECKS: Mapping[str, Check] = {
     "unreadable lines": Check(
-        "dead_letter_share", "Few of the lines that were read with this hour could not be read.", _unreadable
+        "dead_letter_share",
+        "Few of the lines that were read with this hour could not be read.",
+        _unreadable,
     ),
     "volume": Check(
-        "volume", "The hour has about as many events as the hours before it and as this hour usually has.", _volume
+        "volume",
+        "The hour has about as many events as the hours before it and as this hour usually has.",
+        _volume,
     ),
-    "events without redaction": Check("dead_letter_share", "The redactor failed on few events, if any.", _unredactable),
-    "schema": Check("schema_drift", "No field of the events is new, none has another JSON type than before.", _drift),
+    "events without redaction": Check(
+        "dead_letter_share", "The redactor failed on few events, if any.", _unredactable
+    ),
+    "schema": Check(
+        "schema_drift",
+        "No field of the events is new, none has another JSON type than before.",
+        _drift,
+    ),
 }
 """The checks that a row of `stage_rows.ROWS` may name."""

@@ -23,7 +23,15 @@ from obs_assets.hourly.stage_rows import REDACTED
 from obs_assets.hours import Hour
 
 TEXT_COLUMNS = (
-    *("event_id", "event_type", "event_level", "source_name", "master_type", "worker_type", "worker_id"),
+    *(
+        "event_id",
+        "event_type",
+        "event_level",
+        "source_name",
+        "master_type",
+        "worker_type",
+        "worker_id",
+    ),
     *("trace_id", "session_id", "status", "error"),
 )
 """Columns of a frame that hold text of its event."""
@@ -69,7 +77,11 @@ class Findings:
         if self.problem:
             return self.problem
         found = [f"{count:,} {type_}" for type_, count in self.by_type.items()]
-        found += [f"{self.unreadable:,} events that cannot be looked into"] if self.unreadable else []
+        found += (
+            [f"{self.unreadable:,} events that cannot be looked into"]
+            if self.unreadable
+            else []
+        )
         return f"{self.events:,} events, {'left: ' + ', '.join(found) if found else 'nothing left'}"
 
 
@@ -88,7 +100,9 @@ def scan(
         ConfigurationError: there is no such place, or redaction is off.
     """
     if not hourly.config.redact.enabled:
-        raise ConfigurationError("redaction is off (redact: enabled: false): all that the events hold is left")
+        raise ConfigurationError(
+            "redaction is off (redact: enabled: false): all that the events hold is left"
+        )
     scanner = Scanner(scope(hourly))
     for store in stores(hourly, places):
         with hourly.database.cursor() as connection:
@@ -96,8 +110,13 @@ def scan(
                 yield _findings(store, scanner, _read(hourly, hour, store, connection), sample)
             except ObsError as error:
                 yield Findings(store, problem=str(error))
-            except (duckdb.Error, pa.ArrowException) as error:  # its text may quote what it could not read
-                yield Findings(store, problem=f"what it holds cannot be read ({type(error).__name__})")
+            except (
+                duckdb.Error,
+                pa.ArrowException,
+            ) as error:  # its text may quote what it could not read
+                yield Findings(
+                    store, problem=f"what it holds cannot be read ({type(error).__name__})"
+                )
 
 
 def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
@@ -107,12 +126,16 @@ def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
         ConfigurationError: there is no such place.
     """
     groups: dict[str, tuple[str, ...]] = {"parquet": REDACTED}
-    groups |= {kind.name: _destinations(hourly, kind) for kind in kinds.KINDS if kind.keeps_events}
+    groups |= {
+        kind.name: _destinations(hourly, kind) for kind in kinds.KINDS if kind.keeps_events
+    }
     known = [store for group in groups.values() for store in group]
     wanted: set[str] = set()
     for place in places:
         if place not in groups and place not in known:
-            raise ConfigurationError(f"{place!r} is no place to scan; there are {', '.join([*groups, *known])}")
+            raise ConfigurationError(
+                f"{place!r} is no place to scan; there are {', '.join([*groups, *known])}"
+            )
         wanted.update(groups.get(place, (place,)))
     return [store for store in known if store in wanted or not wanted]
 
@@ -140,10 +163,14 @@ def scope(hourly: HourlyPipeline) -> Scope:
     return Scope(types, custom, redact.fields_to_scan, redact.fields_to_skip)
 
 
-def _read(hourly: HourlyPipeline, hour: Hour, store: str, connection: duckdb.DuckDBPyConnection) -> Frame:
+def _read(
+    hourly: HourlyPipeline, hour: Hour, store: str, connection: duckdb.DuckDBPyConnection
+) -> Frame:
     """``row_uid`` and ``event``, from a frame its text columns too."""
     if store in REDACTED:
-        return hourly.store.read_frame(connection, store, hour).project(f"row_uid, event, {', '.join(TEXT_COLUMNS)}")
+        return hourly.store.read_frame(connection, store, hour).project(
+            f"row_uid, event, {', '.join(TEXT_COLUMNS)}"
+        )
     return hourly.destination(store).read_back(connection, hour)
 
 

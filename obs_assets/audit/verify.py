@@ -54,14 +54,21 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.problem or self.missing or self.unexpected or self.different) and self.rows == self.expected
+        return (
+            not (self.problem or self.missing or self.unexpected or self.different)
+            and self.rows == self.expected
+        )
 
     def __str__(self) -> str:
         if self.ok:
             return self.note or f"{self.rows:,} rows, as they should be"
         if self.problem:
             return self.problem
-        wrong = {"missing": self.missing, "unexpected": self.unexpected, "with other content": self.different}
+        wrong = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "with other content": self.different,
+        }
         named = ", ".join(f"{count:,} {what}" for what, count in wrong.items() if count)
         return f"{self.rows:,} rows where {self.expected:,} should be: {named or 'the count differs'}"
 
@@ -71,7 +78,9 @@ def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[Verdict]:
     questions: dict[str, Callable[[duckdb.DuckDBPyConnection], Verdict]] = {
         "landed_events": partial(_landed, hourly, hour),
         **{stage: partial(_stage, hourly, hour, stage) for stage in STAGES},
-        **{name: partial(_destination, hourly, hour, name) for name in hourly.destination_names},
+        **{
+            name: partial(_destination, hourly, hour, name) for name in hourly.destination_names
+        },
     }
     with connect(hourly.store.temp_dir) as connection:
         for name, question in questions.items():
@@ -80,7 +89,10 @@ def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[Verdict]:
             except ObsError as error:
                 yield Verdict(name, problem=str(error))
             except (ValueError, TypeError, KeyError):
-                yield Verdict(name, problem=f"a receipt of {hour} cannot be read: materialize the hour again")
+                yield Verdict(
+                    name,
+                    problem=f"a receipt of {hour} cannot be read: materialize the hour again",
+                )
 
 
 @contextmanager
@@ -92,17 +104,23 @@ def _reading(what: str) -> Iterator[None]:
         raise PermanentError(f"{what} cannot be read ({type(error).__name__})") from None
 
 
-def _landed(hourly: HourlyPipeline, hour: Hour, connection: duckdb.DuckDBPyConnection) -> Verdict:
+def _landed(
+    hourly: HourlyPipeline, hour: Hour, connection: duckdb.DuckDBPyConnection
+) -> Verdict:
     landed = hourly.landed().hour(hour)
     chunks = hourly.log.chunk_paths(landed)
     if not all(chunk.exists() for chunk in chunks):
         return Verdict("landed_events", problem="a chunk that the landing log names is missing")
     with _reading("a chunk"):
-        rows = _count(connection.read_parquet([str(chunk) for chunk in chunks])) if chunks else 0
+        rows = (
+            _count(connection.read_parquet([str(chunk) for chunk in chunks])) if chunks else 0
+        )
     return Verdict("landed_events", rows, landed.rows)
 
 
-def _stage(hourly: HourlyPipeline, hour: Hour, stage: Stage, connection: duckdb.DuckDBPyConnection) -> Verdict:
+def _stage(
+    hourly: HourlyPipeline, hour: Hour, stage: Stage, connection: duckdb.DuckDBPyConnection
+) -> Verdict:
     receipt = hourly.store.read_receipt(stage, hour).check()
     with _reading("the frame"):
         frame = hourly.store.read_frame(connection, stage, hour)
@@ -110,10 +128,20 @@ def _stage(hourly: HourlyPipeline, hour: Hour, stage: Stage, connection: duckdb.
     before = _rows_before(hourly, stage, hour)
     if receipt.taken != before:
         return Verdict(
-            stage, rows, receipt.kept, problem=f"took {receipt.taken:,} rows where the stage before holds {before:,}"
+            stage,
+            rows,
+            receipt.kept,
+            problem=f"took {receipt.taken:,} rows where the stage before holds {before:,}",
         )
-    changed = rows == receipt.kept and bool(receipt.content_hash) and content != receipt.content_hash
-    return Verdict(stage, rows, receipt.kept, problem="the content is not what the receipt says" if changed else "")
+    changed = (
+        rows == receipt.kept and bool(receipt.content_hash) and content != receipt.content_hash
+    )
+    return Verdict(
+        stage,
+        rows,
+        receipt.kept,
+        problem="the content is not what the receipt says" if changed else "",
+    )
 
 
 def _rows_before(hourly: HourlyPipeline, stage: Stage, hour: Hour) -> int:
@@ -124,7 +152,9 @@ def _rows_before(hourly: HourlyPipeline, stage: Stage, hour: Hour) -> int:
     return before.kept
 
 
-def _destination(hourly: HourlyPipeline, hour: Hour, name: str, connection: duckdb.DuckDBPyConnection) -> Verdict:
+def _destination(
+    hourly: HourlyPipeline, hour: Hour, name: str, connection: duckdb.DuckDBPyConnection
+) -> Verdict:
     destination = hourly.destination(name)
     with _reading("the frame that it takes"):
         offer = hourly.offer(connection, name, hour)
@@ -145,7 +175,9 @@ def _destination(hourly: HourlyPipeline, hour: Hour, name: str, connection: duck
         name,
         rows,
         expected,
-        missing=sum(is_there is None and is_here is not None for _, is_here, is_there in differences),
+        missing=sum(
+            is_there is None and is_here is not None for _, is_here, is_there in differences
+        ),
         unexpected=sum(is_here is None for _, is_here, is_there in differences),
         different=sum(
             is_here is not None and is_there is not None and not _same(is_here, is_there)
@@ -162,7 +194,10 @@ def _ledger_problem(holding: Holding | None, offer: Offer) -> str:
     """What is wrong with what a destination's own ledger says of an hour whose rows are right."""
     if holding is None:
         return "its rows are right, but its ledger does not know the hour: materialize it again"
-    if (holding.version.generation, holding.content_hash) != (offer.version.generation, offer.content_hash):
+    if (holding.version.generation, holding.content_hash) != (
+        offer.version.generation,
+        offer.content_hash,
+    ):
         return (
             f"its rows are right, but its ledger names landing generation {holding.version.generation} where the frame "
             f"is of {offer.version.generation}, or other content: materialize it again"

@@ -12,7 +12,9 @@ from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out
 from obs_assets.delivery.dispatches import State
 from obs_assets.hours import Hour
 
-alerts_app = typer.Typer(no_args_is_help=True, help="Dispatches to webhooks: sent, waiting and given up.")
+alerts_app = typer.Typer(
+    no_args_is_help=True, help="Dispatches to webhooks: sent, waiting and given up."
+)
 app.add_typer(alerts_app, name="alerts")
 
 
@@ -25,12 +27,23 @@ def list_alerts(
 ) -> None:
     """List dispatches: when, to which destination, how many events, what became of them."""
     rows = [
-        row for outbox in hourly_pipeline(pipeline_name).outboxes().values() for row in outbox.dispatches(state, limit)
+        row
+        for outbox in hourly_pipeline(pipeline_name).outboxes().values()
+        for row in outbox.dispatches(state, limit)
     ]
     if as_json:
         print_json([{k: v for k, v in asdict(row).items() if k != "body"} for row in rows])
         return
-    table = Table("webhook id", "destination", "hour", "events", "state", "attempts", "last error", box=None)
+    table = Table(
+        "webhook id",
+        "destination",
+        "hour",
+        "events",
+        "state",
+        "attempts",
+        "last error",
+        box=None,
+    )
     for row in rows:
         table.add_row(
             row.webhook_id,
@@ -47,7 +60,11 @@ def list_alerts(
 @alerts_app.command("firing")
 def firing_alerts(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """List the alerts that fire, or are about to, after the latest hour; the view obs.alerts in PostgreSQL."""
-    rows = [row for outbox in hourly_pipeline(pipeline_name).outboxes().values() for row in outbox.alerts()]
+    rows = [
+        row
+        for outbox in hourly_pipeline(pipeline_name).outboxes().values()
+        for row in outbox.alerts()
+    ]
     if as_json:
         print_json(rows)
         return
@@ -88,11 +105,17 @@ def retry_alert(
     for outbox in hourly_pipeline(pipeline_name).outboxes().values():
         if outbox.retry(webhook_id):
             stats = outbox.drain(datetime.now(UTC))
-            waiting = [*outbox.dispatches("pending", sys.maxsize), *outbox.dispatches("failed", sys.maxsize)]
+            waiting = [
+                *outbox.dispatches("pending", sys.maxsize),
+                *outbox.dispatches("failed", sys.maxsize),
+            ]
             sent = webhook_id not in {row.webhook_id for row in waiting}
             if as_json:
                 print_json({"webhook_id": webhook_id, "sent": sent, **stats})
             else:
-                out.print(f"{webhook_id} is {'sent' if sent else 'not sent: see `obs alerts list`'}", highlight=False)
+                out.print(
+                    f"{webhook_id} is {'sent' if sent else 'not sent: see `obs alerts list`'}",
+                    highlight=False,
+                )
             raise typer.Exit(0 if sent else 1)
     fail(f"no dispatch {webhook_id!r} was given up", 1)

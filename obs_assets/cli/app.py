@@ -24,14 +24,22 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"obs_assets {metadata.version('obs_assets')}, Python {platform.python_version()}")
+        typer.echo(
+            f"obs_assets {metadata.version('obs_assets')}, Python {platform.python_version()}"
+        )
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and end.",
+        ),
     ] = False,
 ) -> None:
     """Hold the options of ``obs`` itself."""
@@ -40,7 +48,9 @@ def options(
 
 # A pipe has no width: what scripts and grep read must not be cut at 80 columns. No markup: names of files and errors
 # may have brackets.
-out = Console(soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240)
+out = Console(
+    soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240
+)
 
 Pipeline = Annotated[
     str,
@@ -53,7 +63,10 @@ Pipeline = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Hours = Annotated[
-    str, typer.Argument(metavar="HOUR|DAY|A...B", help="An hour, 2025-12-04-10:00, a day, or a range A...B.")
+    str,
+    typer.Argument(
+        metavar="HOUR|DAY|A...B", help="An hour, 2025-12-04-10:00, a day, or a range A...B."
+    ),
 ]
 
 
@@ -65,9 +78,7 @@ def main() -> None:
         fail(str(error), 2)
     except ObsError as error:
         fail(str(error), 1)
-    except (
-        OSError
-    ) as error:  # a disk that is full, a folder that cannot be read: what it says beyond that may be secret
+    except OSError as error:  # a disk that is full, a folder that cannot be read: what it says beyond that may be secret
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         fail(f"{where}{error.strerror or type(error).__name__}", 1)
 

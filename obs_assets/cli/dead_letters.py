@@ -11,7 +11,9 @@ from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, prin
 from obs_assets.errors import PermanentError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
-dead_letters_app = typer.Typer(no_args_is_help=True, help="What could not be read, with file, offset and reason.")
+dead_letters_app = typer.Typer(
+    no_args_is_help=True, help="What could not be read, with file, offset and reason."
+)
 app.add_typer(dead_letters_app, name="dead-letters")
 
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
@@ -30,7 +32,9 @@ def list_dead_letters(pipeline_name: Pipeline = "", as_json: AsJson = False) -> 
         return
     table = Table("file", "reason", "letters", "bytes", "first seen", box=None)
     for file, reason, letters, size, first_seen in rows:
-        table.add_row(file, reason, f"{letters:,}", f"{size:,}", f"{first_seen:%Y-%m-%d %H:%M:%S}")
+        table.add_row(
+            file, reason, f"{letters:,}", f"{size:,}", f"{first_seen:%Y-%m-%d %H:%M:%S}"
+        )
     out.print(table if rows else "no dead letters")
 
 
@@ -40,7 +44,9 @@ def show(
     file: File = None,
     limit: Annotated[int, typer.Option(min=1, help="Show no more than so many.")] = 20,
     *,
-    raw: Annotated[bool, typer.Option("--raw", help="Show the bytes as they are: they may be personal.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Show the bytes as they are: they may be personal.")
+    ] = False,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
@@ -70,23 +76,38 @@ def show(
         return
     for letter in shown:
         heading = "{file} at {offset:,}, {length:,} bytes, {reason}, first seen {first_seen:%Y-%m-%d %H:%M:%S}"
-        typer.echo(f"{heading.format(**letter)}\n    {letter['text'] or '(cannot be redacted: --raw shows it)'}")
+        typer.echo(
+            f"{heading.format(**letter)}\n    {letter['text'] or '(cannot be redacted: --raw shows it)'}"
+        )
     if not shown:
         typer.echo("no dead letters")
 
 
 @dead_letters_app.command()
-def replay(reason: Reason = None, file: File = None, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
+def replay(
+    reason: Reason = None,
+    file: File = None,
+    pipeline_name: Pipeline = "",
+    as_json: AsJson = False,
+) -> None:
     """Read dead letters once more, with today's code and limits; what can be read is landed, exactly once."""
     report = hourly_pipeline(pipeline_name).replay(reason, file)
     left = {name: n for name, n in report.dead_letters.items() if n < 0}
     if as_json:
-        print_json({"landing_pass": report.number, "hours": report.hours, "dead_letters": report.dead_letters})
+        print_json(
+            {
+                "landing_pass": report.number,
+                "hours": report.hours,
+                "dead_letters": report.dead_letters,
+            }
+        )
     elif report.number is None:
         typer.echo("none of them can be read")
     else:
         fewer = ", ".join(f"{name} {-n:,} fewer" for name, n in left.items())
-        typer.echo(f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours; {fewer}")
+        typer.echo(
+            f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours; {fewer}"
+        )
 
 
 def _as_it_is(content: bytes) -> str:
@@ -101,7 +122,9 @@ def _redacted(content: bytes, hourly: HourlyPipeline) -> str | None:
     from obs_assets.transforms.redact import redact_text
 
     try:
-        value = json.loads(content, parse_constant=str)  # what is no number is why it is a letter
+        value = json.loads(
+            content, parse_constant=str
+        )  # what is no number is why it is a letter
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):

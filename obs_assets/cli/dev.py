@@ -38,7 +38,9 @@ SHOWN = 300
 """Characters of a warning or an error; all of it is in the log file."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_GRAVE = re.compile(r"^[\d-]+ [\d:]+ \S+ - (?P<source>\S+) - (?P<level>WARNING|ERROR|CRITICAL) - (?P<text>.*)")
+_GRAVE = re.compile(
+    r"^[\d-]+ [\d:]+ \S+ - (?P<source>\S+) - (?P<level>WARNING|ERROR|CRITICAL) - (?P<text>.*)"
+)
 _SERVING = re.compile(r"Serving dagster-webserver on (http://\S+)")
 
 _EXPECTED = re.compile(
@@ -49,7 +51,9 @@ _EXPECTED = re.compile(
 
 @app.command()
 def dev(
-    port: int = typer.Option(3000, envvar="PORT", min=1, max=65535, help="Where the UI listens, on loopback only."),
+    port: int = typer.Option(
+        3000, envvar="PORT", min=1, max=65535, help="Where the UI listens, on loopback only."
+    ),
 ) -> None:
     """Start Dagster's UI, schedule and sensors, on the embedded servers unless the environment names others."""
     _refuse_taken(port)
@@ -60,7 +64,9 @@ def dev(
     if not environment.get("OBS_EVENTS_DIR"):
         environment["OBS_EVENTS_DIR"] = str(make_private_dir(machine.data_dir / "events"))
     environment["OBS_EVENTS_DIR"] = _absolute(environment["OBS_EVENTS_DIR"])
-    pipelines, problems = pipeline_files.open_all(pipeline_files.list_files(environment), environment)
+    pipelines, problems = pipeline_files.open_all(
+        pipeline_files.list_files(environment), environment
+    )
     log = make_private_dir(machine.data_dir / "logs") / "dev.log"
     introduction = {**_introduction(list(pipelines.values()), port), **_servers(machine, used)}
     ending = "Ctrl-C stops it; run `make dev` again to continue. `obs down` stops the embedded servers."
@@ -103,7 +109,9 @@ def _counted_hours(keys: list[str]) -> str:
 def _introduction(pipelines: Sequence[HourlyPipeline], port: int) -> dict[str, str]:
     """Where files go, and when something is to be seen."""
     folders = sorted({str(hourly.source.events_dir) for hourly in pipelines})
-    lateness = max((hourly.config.allowed_lateness for hourly in pipelines), default=timedelta())
+    lateness = max(
+        (hourly.config.allowed_lateness for hourly in pipelines), default=timedelta()
+    )
     present = Hour.of(datetime.now(UTC))
     built = f"past hours are built a few minutes after they have landed, the present one, {present} UTC"
     return {
@@ -199,7 +207,9 @@ def _watch(hourly: HourlyPipeline, ended: threading.Event) -> None:
     passes = _passes(hourly)
     built = _built(hourly, started)
     while not ended.wait(POLL_S):
-        with contextlib.suppress(OSError, ObsError):  # a pass that was folded into another in this moment
+        with contextlib.suppress(
+            OSError, ObsError
+        ):  # a pass that was folded into another in this moment
             now = _passes(hourly)
             for path in sorted(now - passes):
                 _say(landed_line(read_pass(path)))
@@ -222,13 +232,17 @@ def _built(hourly: HourlyPipeline, since: float) -> dict[str, float]:
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as found:
-        times = {entry.name: entry.stat().st_mtime for entry in found if entry.name.endswith(".json")}
+        times = {
+            entry.name: entry.stat().st_mtime for entry in found if entry.name.endswith(".json")
+        }
     return {_key(name): at for name, at in times.items() if at >= since}
 
 
 def _key(name: str) -> str:
     """The partition key of a receipt's file, ``2025120410.json``."""
-    return Hour(datetime.strptime(name.removesuffix(".json"), "%Y%m%d%H").replace(tzinfo=UTC)).key
+    return Hour(
+        datetime.strptime(name.removesuffix(".json"), "%Y%m%d%H").replace(tzinfo=UTC)
+    ).key
 
 
 def _say(text: str) -> None:

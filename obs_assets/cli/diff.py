@@ -15,7 +15,9 @@ from obs_assets.hours import parse_hours
 @app.command()
 def diff(
     hours: Hours,
-    file: Annotated[Path, typer.Option("--with", metavar="FILE", help="The changed pipeline file.")],
+    file: Annotated[
+        Path, typer.Option("--with", metavar="FILE", help="The changed pipeline file.")
+    ],
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:

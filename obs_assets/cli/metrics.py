@@ -13,7 +13,11 @@ from obs_assets.storage.disk import replacing
 @app.command()
 def metrics(
     textfile: Annotated[
-        Path | None, typer.Option("--textfile", help="Write there, whole or not at all, for node_exporter's collector.")
+        Path | None,
+        typer.Option(
+            "--textfile",
+            help="Write there, whole or not at all, for node_exporter's collector.",
+        ),
     ] = None,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,

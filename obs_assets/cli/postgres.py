@@ -11,17 +11,23 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 postgres = typer.Typer(
-    no_args_is_help=True, help="Make and migrate the tables of events, and keep their leaves in order."
+    no_args_is_help=True,
+    help="Make and migrate the tables of events, and keep their leaves in order.",
 )
 app.add_typer(postgres, name="postgres")
 
 Reader = Annotated[
-    str, typer.Option("--reader", help="The role that may read the events and nothing else; '' for none.")
+    str,
+    typer.Option(
+        "--reader", help="The role that may read the events and nothing else; '' for none."
+    ),
 ]
 
 
 @postgres.command()
-def init(pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: AsJson = False) -> None:
+def init(
+    pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: AsJson = False
+) -> None:
     """Make tables and ledger, or migrate them to this version, and make a role for readers; says what it does."""
     tables = _tables(hourly_pipeline(pipeline_name))
     done = {table.key: table.init(reader=reader or None) for table in tables}
@@ -32,14 +38,18 @@ def init(pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: A
 def upkeep(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Drop the leaves that retention_days no longer keeps, and roll small old leaves up into larger ones."""
     now = datetime.now(UTC)
-    done = {found.key: found.upkeep.run(now) for found in _tables(hourly_pipeline(pipeline_name))}
+    done = {
+        found.key: found.upkeep.run(now) for found in _tables(hourly_pipeline(pipeline_name))
+    }
     _print(done, as_json, nothing="needs nothing")
 
 
 def _tables(hourly: HourlyPipeline) -> list[PostgresDestination]:
     tables = list(hourly.tables().values())
     if not tables:
-        raise ConfigurationError("the pipeline has no destination of type postgres that is enabled")
+        raise ConfigurationError(
+            "the pipeline has no destination of type postgres that is enabled"
+        )
     return tables
 
 

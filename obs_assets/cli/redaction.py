@@ -18,7 +18,10 @@ _BATCH_BYTES = 4 << 20
 
 @app.command()
 def redact(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(help="A file of JSON lines, or - for standard input.")],
+    file: Annotated[
+        typer.FileBinaryRead,
+        typer.Argument(help="A file of JSON lines, or - for standard input."),
+    ],
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
@@ -36,10 +39,16 @@ def redact(
         begin = "" if separator == ",\n" else separator
         typer.echo(f'{begin}], "redacted": {json.dumps(counts)}}}')
         return
-    typer.echo(", ".join(f"{name} {count:,}" for name, count in counts.most_common()) or "nothing to redact", err=True)
+    typer.echo(
+        ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
+        or "nothing to redact",
+        err=True,
+    )
 
 
-def _redacted(file: typer.FileBinaryRead, hourly: HourlyPipeline) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _redacted(
+    file: typer.FileBinaryRead, hourly: HourlyPipeline
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each event of a file redacted, and the type of each value that was; up to the first line that cannot pass."""
     from obs_assets.transforms.redact import redact_texts
 
@@ -58,7 +67,10 @@ def _redacted(file: typer.FileBinaryRead, hourly: HourlyPipeline) -> Iterator[tu
         outcomes = redact_texts([text for _, text in events], hourly.config.redact, secret)
         for (place, event), outcome in zip(events, outcomes, strict=True):
             if outcome.failed:
-                fail(f"the redactor failed on line {place} of {file.name}: the pipeline would not let it pass", 1)
+                fail(
+                    f"the redactor failed on line {place} of {file.name}: the pipeline would not let it pass",
+                    1,
+                )
             yield outcome.event or event, outcome.types
         if text is None:
             fail(f"line {number} of {file.name} is not JSON in UTF-8", 1)

@@ -14,7 +14,10 @@ def expire(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """
     done = hourly_pipeline(pipeline_name).expire(datetime.now(UTC))
     if as_json:
-        hours = {"hours": [str(hour) for hour in done.hours], "waiting": [str(hour) for hour in done.waiting]}
+        hours = {
+            "hours": [str(hour) for hour in done.hours],
+            "waiting": [str(hour) for hour in done.waiting],
+        }
         print_json({**asdict(done), **hours})
         return
     for line in done.sentences():

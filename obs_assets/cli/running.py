@@ -27,7 +27,9 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Land new events of the event files, as a run of Dagster that its UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     before = _passes(hourly)
-    _dagster(hourly, "land", "job", "execute", *MODULE, "-j", _named(hourly, "_", "land_event_files"))
+    _dagster(
+        hourly, "land", "job", "execute", *MODULE, "-j", _named(hourly, "_", "land_event_files")
+    )
     passes = [read_pass(path) for path in sorted(_passes(hourly) - before)]
     rows: Counter[str] = Counter()
     for landing in passes:
@@ -55,7 +57,9 @@ def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -
     if len(asked) > 1:
         partitions = ("--partition-range", f"{asked[0]}...{asked[-1]}")
     began = time.monotonic()
-    _dagster(hourly, "build", "asset", "materialize", *MODULE, "--select", selected, *partitions)
+    _dagster(
+        hourly, "build", "asset", "materialize", *MODULE, "--select", selected, *partitions
+    )
     names = ("landed", *hourly.destination_names)
     held = {hour.key: dict(zip(names, _held(hourly, hour), strict=True)) for hour in asked}
     if as_json:
@@ -112,5 +116,8 @@ def _dagster(hourly: HourlyPipeline, name: str, *arguments: str) -> None:
             check=False,
         )
     if done.returncode:
-        reason = last_error(log.read_text(errors="replace")) or f"dagster ended with {done.returncode}"
+        reason = (
+            last_error(log.read_text(errors="replace"))
+            or f"dagster ended with {done.returncode}"
+        )
         raise PermanentError(f"{name} failed: {reason} (everything it printed: {log})")

@@ -8,15 +8,21 @@ from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, ou
 from obs_assets.errors import ConfigurationError
 from obs_assets.hours import parse_hours
 
-s3_app = typer.Typer(no_args_is_help=True, help="The archive: list it, bring hours back from it.")
+s3_app = typer.Typer(
+    no_args_is_help=True, help="The archive: list it, bring hours back from it."
+)
 app.add_typer(s3_app, name="s3")
 
 
 @s3_app.command()
 def ls(
-    prefix: Annotated[str, typer.Argument(help="Only keys that begin so; the pipeline's prefix by default.")] = "",
+    prefix: Annotated[
+        str, typer.Argument(help="Only keys that begin so; the pipeline's prefix by default.")
+    ] = "",
     pipeline_name: Pipeline = "",
-    archive: Annotated[str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List what the archive holds: bytes and key of each object."""
@@ -25,7 +31,9 @@ def ls(
 
     destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive).destination
     if not isinstance(destination, S3Destination):
-        raise ConfigurationError(f"{archive!r} keeps no objects: name an S3 destination with --archive")
+        raise ConfigurationError(
+            f"{archive!r} keeps no objects: name an S3 destination with --archive"
+        )
     place = destination.place
     with place.session():
         sizes = place.sizes(prefix or destination.config.prefix)
@@ -41,19 +49,32 @@ def ls(
 def restore(
     hours: Hours,
     pipeline_name: Pipeline = "",
-    archive: Annotated[str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")] = None,
-    archive_of: Annotated[str | None, typer.Option(help="The pipeline that archived them, if another.")] = None,
+    archive: Annotated[
+        str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")
+    ] = None,
+    archive_of: Annotated[
+        str | None, typer.Option(help="The pipeline that archived them, if another.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring archived hours back as landed events, exactly once; then materialize them."""
     from obs_assets.hourly import restore as restoring
 
     hourly = hourly_pipeline(pipeline_name)
-    source = restoring.archive_of(hourly_pipeline(archive_of) if archive_of else hourly, archive)
-    restored = {hour.key: restoring.restore(source, hourly, hour).hours.get(hour.key, 0) for hour in parse_hours(hours)}
+    source = restoring.archive_of(
+        hourly_pipeline(archive_of) if archive_of else hourly, archive
+    )
+    restored = {
+        hour.key: restoring.restore(source, hourly, hour).hours.get(hour.key, 0)
+        for hour in parse_hours(hours)
+    }
     if as_json:
         print_json(restored)
         return
     for key, rows in restored.items():
-        said = f"{rows:,} events landed from {source.name}" if rows else "nothing to restore: all of it has landed"
+        said = (
+            f"{rows:,} events landed from {source.name}"
+            if rows
+            else "nothing to restore: all of it has landed"
+        )
         out.print(f"{key}  {said}", highlight=False)

@@ -28,7 +28,9 @@ def down(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"stopped": stopped})
     else:
-        out.print(f"stopped {', '.join(stopped)}" if stopped else "no embedded server was running")
+        out.print(
+            f"stopped {', '.join(stopped)}" if stopped else "no embedded server was running"
+        )
 
 
 @app.command()
@@ -41,7 +43,9 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         "events folder": str(hourly.source.events_dir or "not set: OBS_EVENTS_DIR"),
         "passed over": _passed_over(hourly),
         "data folder": str(hourly.settings.data_dir),
-        "last landing pass": looked_at.isoformat(timespec="seconds") if looked_at else "none yet",
+        "last landing pass": looked_at.isoformat(timespec="seconds")
+        if looked_at
+        else "none yet",
         "files landed": len(landed.files),
         "hours landed": len(landed.hours),
         "events landed": sum(hour.rows for hour in landed.hours.values()),
@@ -58,10 +62,14 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         )
         return
     for name, value in facts.items():
-        out.print(f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}", highlight=False)
+        out.print(
+            f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}",
+            highlight=False,
+        )
     for key, about in tables.items():
         said = ", ".join(
-            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in about.items()
+            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+            for name, value in about.items()
         )
         out.print(f"{key:>18}  {said}", highlight=False)
     _print_servers(hourly.settings.data_dir, as_json=False)
@@ -119,5 +127,9 @@ def _print_servers(data_dir: Path, as_json: bool) -> None:
         print_json([asdict(server) for server in servers])
         return
     for server in servers:
-        state = f"running at {server.address} (pid {server.pid})" if server.running else "not running"
+        state = (
+            f"running at {server.address} (pid {server.pid})"
+            if server.running
+            else "not running"
+        )
         out.print(f"{server.name:>18}  {state}", highlight=False)

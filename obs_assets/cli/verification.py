@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json, verdict
+from obs_assets.cli.app import (
+    AsJson,
+    Hours,
+    Pipeline,
+    app,
+    hourly_pipeline,
+    out,
+    print_json,
+    verdict,
+)
 from obs_assets.hours import parse_hours
 
 
@@ -15,9 +24,13 @@ def verify(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) 
     from obs_assets.audit.verify import verify as verify_hour
 
     hourly = hourly_pipeline(pipeline_name)
-    verdicts = [(hour, found) for hour in parse_hours(hours) for found in verify_hour(hourly, hour)]
+    verdicts = [
+        (hour, found) for hour in parse_hours(hours) for found in verify_hour(hourly, hour)
+    ]
     if as_json:
-        print_json([{"hour": hour.key, "ok": found.ok, **asdict(found)} for hour, found in verdicts])
+        print_json(
+            [{"hour": hour.key, "ok": found.ok, **asdict(found)} for hour, found in verdicts]
+        )
     else:
         for hour, found in verdicts:
             out.print(verdict(f"{hour}  {found.store:<16}  {found}", ok=found.ok))
@@ -30,9 +43,15 @@ def scan(
     hours: Hours,
     places: Annotated[
         list[str] | None,
-        typer.Option("--in", metavar="PLACE", help="parquet, postgres, s3 or an asset's name; repeat for several."),
+        typer.Option(
+            "--in",
+            metavar="PLACE",
+            help="parquet, postgres, s3 or an asset's name; repeat for several.",
+        ),
     ] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Look at so many events of each hour only.")] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Look at so many events of each hour only.")
+    ] = None,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +65,9 @@ def scan(
     hourly = hourly_pipeline(pipeline_name)
     stores(hourly, places or ())
     found = [
-        (hour, findings) for hour in parse_hours(hours) for findings in scan_hour(hourly, hour, places or (), sample)
+        (hour, findings)
+        for hour in parse_hours(hours)
+        for findings in scan_hour(hourly, hour, places or (), sample)
     ]
     if as_json:
         print_json(
@@ -56,7 +77,8 @@ def scan(
                     "ok": findings.ok,
                     **vars(findings),
                     "leftovers": [
-                        {**leftover._asdict(), "count": count} for leftover, count in findings.leftovers.items()
+                        {**leftover._asdict(), "count": count}
+                        for leftover, count in findings.leftovers.items()
                     ],
                 }
                 for hour, findings in found
@@ -66,6 +88,8 @@ def scan(
         for hour, findings in found:
             out.print(verdict(f"{hour}  {findings.store:<16}  {findings}", ok=findings.ok))
             for leftover, count in findings.leftovers.items():
-                out.print(f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False)
+                out.print(
+                    f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False
+                )
     if not all(findings.ok for _, findings in found):
         raise typer.Exit(1)

@@ -12,7 +12,9 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 STUCK_AFTER = timedelta(hours=1)
 
 
-def stuck_check(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig) -> dg.AssetChecksDefinition:
+def stuck_check(
+    hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
+) -> dg.AssetChecksDefinition:
     """``dispatches_move``: warns of dispatches that were given up, or that wait for more than an hour."""
     name = asset_name(block)
 
@@ -31,7 +33,10 @@ def stuck_check(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
                 if stuck
                 else "No dispatch was given up, and none waits for more than an hour."
             ),
-            metadata={"stuck": stuck, "see": "obs alerts list --state failed, obs alerts retry"},
+            metadata={
+                "stuck": stuck,
+                "see": "obs alerts list --state failed, obs alerts retry",
+            },
         )
 
     return dispatches_move

@@ -46,7 +46,9 @@ UNDER_WAY = [
 ]
 
 
-def new_files_sensor(hourly: HourlyPipeline, naming: Naming, job: dg.JobDefinition) -> dg.SensorDefinition:
+def new_files_sensor(
+    hourly: HourlyPipeline, naming: Naming, job: dg.JobDefinition
+) -> dg.SensorDefinition:
     """``event_file_sensor``: asks for a landing pass when files are new or grown, or when it would close an hour."""
 
     @dg.sensor(
@@ -56,14 +58,19 @@ def new_files_sensor(hourly: HourlyPipeline, naming: Naming, job: dg.JobDefiniti
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Sees new and grown event files and starts land_event_files; also once an hour can be closed.",
     )
-    def event_file_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def event_file_sensor(
+        context: dg.SensorEvaluationContext,
+    ) -> dg.SensorResult | dg.SkipReason:
         try:
             listing = hourly.listing()
         except (ConfigurationError, TransientError) as error:
             return dg.SkipReason(str(error))
         # No cursor: what a finished pass has seen is what counts, so that a run that failed or was lost is repeated
         news = hourly.news(listing)
-        closes = first_open_hour(datetime.now(UTC), hourly.config.allowed_lateness) > hourly.first_open_hour()
+        closes = (
+            first_open_hour(datetime.now(UTC), hourly.config.allowed_lateness)
+            > hourly.first_open_hour()
+        )
         if not news and not closes:
             return dg.SkipReason(f"nothing new in {len(listing.files):,} files")
         if _is_landing(context.instance, hourly, job.name):
@@ -71,7 +78,9 @@ def new_files_sensor(hourly: HourlyPipeline, naming: Naming, job: dg.JobDefiniti
         seen = news or f"nothing new in {len(listing.files):,} files; an hour can close"
         context.log.info(seen)
         one_pass = {"ops": {naming.job("land"): {"config": {"max_passes": 1}}}}
-        return dg.SensorResult(run_requests=[dg.RunRequest(run_config=one_pass, tags={SEEN_TAG: seen})])
+        return dg.SensorResult(
+            run_requests=[dg.RunRequest(run_config=one_pass, tags={SEEN_TAG: seen})]
+        )
 
     return event_file_sensor
 
@@ -89,13 +98,20 @@ def hourly_schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Builds each hour shortly after it closes. Waits for the landing pass that closes it.",
     )
-    def hourly_pipeline_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    def hourly_pipeline_schedule(
+        context: dg.ScheduleEvaluationContext,
+    ) -> dg.RunRequest | dg.SkipReason:
         hour = hourly.first_open_hour().previous
         if hour < hourly.config.first_hour:
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
-        version, refreshed = str(hourly.landed().hour(hour).generation), bool(hourly.config.refresh_open_hour_minutes)
+        version, refreshed = (
+            str(hourly.landed().hour(hour).generation),
+            bool(hourly.config.refresh_open_hour_minutes),
+        )
         # What was built while it was open holds every event perhaps, but nobody has judged it as a whole
-        if hourly.is_current(hour) and not (refreshed and not _was_closed(context.instance, naming, hour, version)):
+        if hourly.is_current(hour) and not (
+            refreshed and not _was_closed(context.instance, naming, hour, version)
+        ):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
         if hour.key in _hours_under_way(context.instance):
             return dg.SkipReason(f"{hour} is being built")
@@ -120,11 +136,17 @@ def open_hour_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Builds the open hour while its events arrive. hourly_pipeline_schedule builds it when it closes.",
     )
-    def open_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def open_hour_sensor(
+        context: dg.SensorEvaluationContext,
+    ) -> dg.SensorResult | dg.SkipReason:
         now, landed = datetime.now(UTC), hourly.landed()
         present = [Hour.of(now).previous, Hour.of(now)]
         # Open by the clock: while files wait, hours long past have not closed either
-        due = [hour for hour in present if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours]
+        due = [
+            hour
+            for hour in present
+            if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours
+        ]
         under_way = set(_hours_under_way(context.instance))
         requests = []
         for hour in due:
@@ -155,8 +177,12 @@ def stale_hours_sensor(
             f"keeps failing is asked for at ever longer intervals; while nothing succeeds, one hour a tick."
         ),
     )
-    def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        staleness = hourly.staleness(datetime.now(UTC), empty=_empty_hours(context.instance, naming))
+    def stale_hour_sensor(
+        context: dg.SensorEvaluationContext,
+    ) -> dg.SensorResult | dg.SkipReason:
+        staleness = hourly.staleness(
+            datetime.now(UTC), empty=_empty_hours(context.instance, naming)
+        )
         for name, problem in staleness.unreachable.items():
             context.log.warning("%s cannot be asked what it holds: %s", name, problem)
         waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
@@ -189,21 +215,33 @@ def _hours_under_way(instance: dg.DagsterInstance) -> Iterator[str]:
 
 
 def _due(
-    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, staleness: Staleness, now: datetime
+    instance: dg.DagsterInstance,
+    hourly: HourlyPipeline,
+    naming: Naming,
+    staleness: Staleness,
+    now: datetime,
 ) -> list[dg.RunRequest]:
     """The requests of a tick: one hour only while everything fails, to learn whether that has changed."""
     landed = hourly.landed()
     under_way = set(_hours_under_way(instance))
     closed_by = now - hourly.config.allowed_lateness - LEFT_TO_THE_SCHEDULE
-    waiting = [hour for hour in staleness.missing if hour.key not in under_way and hour.end <= closed_by]
+    waiting = [
+        hour
+        for hour in staleness.missing
+        if hour.key not in under_way and hour.end <= closed_by
+    ]
     reachable = [name for name in hourly.destination_names if name not in staleness.unreachable]
-    selection = [naming.key(name) for name in (*STAGES, *reachable)] if staleness.unreachable else None
+    selection = (
+        [naming.key(name) for name in (*STAGES, *reachable)] if staleness.unreachable else None
+    )
     cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
     requests: list[dg.RunRequest] = []
     for hour in waiting[:HOURS_LOOKED_AT]:
         version = str(landed.hour(hour).generation)
         attempt, at = _last_attempt(instance, naming, hour, version)
-        if attempt == 0 or now - at >= min(FIRST_PAUSE * 2 ** min(attempt - 1, 12), LONGEST_PAUSE):
+        if attempt == 0 or now - at >= min(
+            FIRST_PAUSE * 2 ** min(attempt - 1, 12), LONGEST_PAUSE
+        ):
             requests.append(_request(naming, hour, version, attempt + 1, selection))
         if len(requests) == cap:
             break
@@ -217,17 +255,26 @@ def _empty_hours(instance: dg.DagsterInstance, naming: Naming) -> Iterator[Hour]
         yield parse_hour(record.dagster_run.tags[PARTITION_TAG])
 
 
-def _last_attempt(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> tuple[int, datetime]:
+def _last_attempt(
+    instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str
+) -> tuple[int, datetime]:
     """The number of the last run that was asked for this hour and landing generation, and when it was last heard of."""
     tags = {**_of(naming), PARTITION_TAG: hour.key, VERSION_TAG: version}
     for record in instance.get_run_records(dg.RunsFilter(tags=tags), limit=1):
-        return int(record.dagster_run.tags.get(ATTEMPT_TAG, "1")), record.update_timestamp.astimezone(UTC)
+        return int(
+            record.dagster_run.tags.get(ATTEMPT_TAG, "1")
+        ), record.update_timestamp.astimezone(UTC)
     return 0, datetime.fromtimestamp(0, UTC)
 
 
 def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
-    ended = dg.RunsFilter(tags=_of(naming), statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
-    last = [record.dagster_run.is_success for record in instance.get_run_records(ended, limit=FAILURES)]
+    ended = dg.RunsFilter(
+        tags=_of(naming), statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+    )
+    last = [
+        record.dagster_run.is_success
+        for record in instance.get_run_records(ended, limit=FAILURES)
+    ]
     return len(last) == FAILURES and not any(last)
 
 
@@ -262,8 +309,14 @@ def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, versio
 
 def _is_landing(instance: dg.DagsterInstance, hourly: HourlyPipeline, job_name: str) -> bool:
     """Whether a landing pass waits or runs; a run of which nobody holds the lock is lost after a while."""
-    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)):
+    for record in instance.get_run_records(
+        dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)
+    ):
         age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
-        if record.dagster_run.status == dg.DagsterRunStatus.QUEUED or age <= LAUNCHED_WITHIN or hourly.log.is_held():
+        if (
+            record.dagster_run.status == dg.DagsterRunStatus.QUEUED
+            or age <= LAUNCHED_WITHIN
+            or hourly.log.is_held()
+        ):
             return True
     return False

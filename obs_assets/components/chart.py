@@ -31,7 +31,9 @@ def _lines(levels: Mapping[str, str]) -> Iterator[str]:
     for level, minutes in levels.items():
         counts = [int(n) for n in minutes.split()]
         highest = max(counts)
-        bars = "".join(BLOCKS[-(-n * len(BLOCKS) // highest) - 1] if n else NOTHING for n in counts)
+        bars = "".join(
+            BLOCKS[-(-n * len(BLOCKS) // highest) - 1] if n else NOTHING for n in counts
+        )
         yield f"{_label(level):{LABEL}}{sum(counts):>{EVENTS},} {bars}"
 
 

@@ -37,7 +37,9 @@ class Naming:
     @cached_property
     def hours(self) -> dg.HourlyPartitionsDefinition:
         """The partitions: every hour since the start, the present one included."""
-        return dg.HourlyPartitionsDefinition(start_date=self.config.start, fmt=KEY_FORMAT, timezone="UTC", end_offset=1)
+        return dg.HourlyPartitionsDefinition(
+            start_date=self.config.start, fmt=KEY_FORMAT, timezone="UTC", end_offset=1
+        )
 
     @property
     def owners(self) -> Sequence[str]:

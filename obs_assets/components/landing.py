@@ -42,7 +42,9 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
         name=naming.job("land"),
         out=dg.Out(dg.Nothing),
         config_schema={
-            "max_passes": dg.Field(int, is_required=False, description="At most; by default all that it takes")
+            "max_passes": dg.Field(
+                int, is_required=False, description="At most; by default all that it takes"
+            )
         },
     )
     def land(context: dg.OpExecutionContext) -> None:
@@ -53,7 +55,12 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
             for reason, count in report.warnings.items():
                 if reason not in said:
                     folder = hourly.source.events_dir
-                    context.log.warning("passed over in %s (OBS_EVENTS_DIR): %s, %d times", folder, reason, count)
+                    context.log.warning(
+                        "passed over in %s (OBS_EVENTS_DIR): %s, %d times",
+                        folder,
+                        reason,
+                        count,
+                    )
             said.update(report.warnings)
             for event in _events(hourly, naming, report):
                 context.log_event(event)
@@ -78,13 +85,19 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
         name=naming.job("replay"),
         out=dg.Out(dg.Nothing),
         config_schema={
-            "reason": dg.Field(str, is_required=False, description="Only letters with this reason"),
-            "event_file": dg.Field(str, is_required=False, description="Only those of this file"),
+            "reason": dg.Field(
+                str, is_required=False, description="Only letters with this reason"
+            ),
+            "event_file": dg.Field(
+                str, is_required=False, description="Only those of this file"
+            ),
         },
     )
     def replay(context: dg.OpExecutionContext) -> None:
         try:
-            report = hourly.replay(context.op_config.get("reason"), context.op_config.get("event_file"))
+            report = hourly.replay(
+                context.op_config.get("reason"), context.op_config.get("event_file")
+            )
         except ObsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         if report.number is None:
@@ -112,7 +125,11 @@ def _sentence(report: LandingReport) -> str:
     return (
         f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours and {dead:,} dead "
         f"letters from {report.bytes_read:,} bytes in {report.files_read:,} of {report.files_listed:,} files"
-        + (f"; {report.files_left:,} files are left for the next pass" if report.files_left else "")
+        + (
+            f"; {report.files_left:,} files are left for the next pass"
+            if report.files_left
+            else ""
+        )
     )
 
 
@@ -122,7 +139,9 @@ def _events(
     """Observation, then materialization of each hour that got bytes: staleness downstream reads the observation."""
     landed = hourly.landed()
     events: list[dg.AssetObservation | dg.AssetMaterialization] = [
-        dg.AssetObservation(naming.key("event_files"), metadata=landing_metadata(report, landed))
+        dg.AssetObservation(
+            naming.key("event_files"), metadata=landing_metadata(report, landed)
+        )
     ]
     for hour, rows in report.hours.items():
         total = landed.hours[hour]
@@ -134,5 +153,7 @@ def _events(
         }
         key = naming.key("landed_events")
         events.append(dg.AssetObservation(key, partition=hour, tags=tags, metadata=metadata))
-        events.append(dg.AssetMaterialization(key, partition=hour, tags=tags, metadata=metadata))
+        events.append(
+            dg.AssetMaterialization(key, partition=hour, tags=tags, metadata=metadata)
+        )
     return events

@@ -42,7 +42,8 @@ def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
         shown["dagster/table_name"] = page.table
     if page.columns:
         columns_shown = [
-            dg.TableColumn(column.name, column.type, description=column.meaning) for column in page.columns
+            dg.TableColumn(column.name, column.type, description=column.meaning)
+            for column in page.columns
         ]
         shown["dagster/column_schema"] = dg.TableSchema(columns_shown)
     return shown
@@ -54,9 +55,16 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     return {
         "dagster/partition_row_count": receipt.kept,
         "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
-        **({} if levels is None else {"events by minute": dg.MetadataValue.md(chart(_texts(levels)))}),
         **(
-            {"cost of the hour, USD": float(cost["USD"]), "events with a cost": int(cost["events with a cost"])}
+            {}
+            if levels is None
+            else {"events by minute": dg.MetadataValue.md(chart(_texts(levels)))}
+        ),
+        **(
+            {
+                "cost of the hour, USD": float(cost["USD"]),
+                "events with a cost": int(cost["events with a cost"]),
+            }
             if cost
             else {}
         ),
@@ -100,12 +108,18 @@ def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
         f"| `{reason}` | {count:,} | {datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S} |"
         for reason, (count, since) in sorted(letters.items(), key=lambda item: -item[1][0])
     ]
-    return "\n".join(["| reason | letters | since (UTC) |", "|:--|--:|:--|", *rows]) if rows else "none"
+    return (
+        "\n".join(["| reason | letters | since (UTC) |", "|:--|--:|:--|", *rows])
+        if rows
+        else "none"
+    )
 
 
 def _receipt_table(receipt: Receipt) -> str:
     rows: Mapping[str, int] = {"taken": receipt.taken, "kept": receipt.kept, **receipt.other}
-    verdict = "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
+    verdict = (
+        "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
+    )
     if not receipt.version.generation:
         verdict += "; nothing has landed for this hour"
     return _count_table("receipt", rows) + f"\n\n{verdict}"

@@ -45,7 +45,9 @@ def pipeline_definitions(
     hourly = HourlyPipeline(config, machine or settings.load(), name)
     naming = Naming("" if name == DEFAULT_PIPELINE else name, config)
     stages = [stage_asset(hourly, naming, stage) for stage in STAGES]
-    destinations = [destination_asset(hourly, naming, block) for block in config.enabled_destinations]
+    destinations = [
+        destination_asset(hourly, naming, block) for block in config.enabled_destinations
+    ]
     landing = landing_job(hourly, naming)
     job = dg.define_asset_job(
         naming.job("hourly_pipeline"),
@@ -96,7 +98,9 @@ class ObservabilityPipeline(dg.Component):
         return PipelineAttributes
 
     @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "ObservabilityPipeline":
+    def load(
+        cls, attributes: BaseModel | None, context: dg.ComponentLoadContext
+    ) -> "ObservabilityPipeline":
         """Read the file as the command line reads it, so that both see the same pipeline."""
         del attributes
         folder = Path(context.path)

@@ -31,13 +31,17 @@ def project_definitions(env: Mapping[str, str] | None = None) -> dg.Definitions:
     if not found:
         raise ConfigurationError("\n".join(problems.values()))
     for file, problem in problems.items():
-        dg.get_dagster_logger("obs_assets").error("the pipeline %s is not loaded: %s", file.name, problem)
+        dg.get_dagster_logger("obs_assets").error(
+            "the pipeline %s is not loaded: %s", file.name, problem
+        )
     broken = [_broken(file, problem, env) for file, problem in problems.items()]
     # The UI's page of components; `load_from_defs_folder` adds it too, but needs a project file, which a wheel has not
     return dg.Definitions.merge(get_library_json_enriched_defs(None), *found.values(), *broken)
 
 
-def _load(env: Mapping[str, str] | None) -> tuple[dict[PipelineFile, dg.Definitions], dict[PipelineFile, str]]:
+def _load(
+    env: Mapping[str, str] | None,
+) -> tuple[dict[PipelineFile, dg.Definitions], dict[PipelineFile, str]]:
     """The definitions of the pipelines that are right, and the problems of the others."""
     found: dict[PipelineFile, dg.Definitions] = {}
     opened, problems = open_all(list_files(env), env)
@@ -76,7 +80,11 @@ def _broken(file: PipelineFile, problem: str, env: Mapping[str, str] | None) -> 
     def pipeline_file_sensor() -> dg.SkipReason:
         found, _ = _load(env)
         if file in found:
-            return dg.SkipReason(f"the pipeline {file.name} is right by now: reload the code location")
-        raise dg.Failure(f"the pipeline {file.name} is not loaded: {problem}", allow_retries=False)
+            return dg.SkipReason(
+                f"the pipeline {file.name} is right by now: reload the code location"
+            )
+        raise dg.Failure(
+            f"the pipeline {file.name} is not loaded: {problem}", allow_retries=False
+        )
 
     return dg.Definitions(assets=[spec], sensors=[pipeline_file_sensor])

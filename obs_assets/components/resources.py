@@ -52,7 +52,9 @@ def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
         def get_client(self) -> Any:
             """A client, the embedded server started where that is what is used."""
             said = {"region": self.region_name, "endpoint_url": self.endpoint_url}
-            server = server_of(block, hourly.s3).model_copy(update={k: v for k, v in said.items() if v})
+            server = server_of(block, hourly.s3).model_copy(
+                update={k: v for k, v in said.items() if v}
+            )
             return client_of(block, server, profile=self.profile_name, verify=self.verify)
 
         def get_object_to_set_on_execution_context(self) -> Any:

@@ -30,7 +30,10 @@ def schema_of(model: type[BaseModel]) -> Schema:
     for name, part in {model.__name__: schema, **definitions}.items():
         if name in models:
             _explain(part, models[name])
-    return {**_readable(schema, definitions), "$defs": {k: _readable(v, definitions) for k, v in definitions.items()}}
+    return {
+        **_readable(schema, definitions),
+        "$defs": {k: _readable(v, definitions) for k, v in definitions.items()},
+    }
 
 
 def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -59,7 +62,9 @@ def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     if isinstance(schema.get("additionalProperties"), dict):
         schema["additionalProperties"] = _option(schema["additionalProperties"], definitions)
     if "properties" in schema and "allOf" not in schema:
-        schema["properties"] = {k: _option(v, definitions) for k, v in schema["properties"].items()}
+        schema["properties"] = {
+            k: _option(v, definitions) for k, v in schema["properties"].items()
+        }
         # The one violation gives the line, the other what is allowed.
         schema["propertyNames"] = {"enum": sorted(schema["properties"])}
     return schema
@@ -74,28 +79,47 @@ def _option(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     about = {name: readable.pop(name) for name in _ANNOTATIONS if name in readable}
     if readable == {"type": "string"} and not variants:
         return {**about, **readable}
-    return {**about, "if": _LEFT_OPEN if variants else {**_LEFT_OPEN, "type": "string"}, "else": readable}
+    return {
+        **about,
+        "if": _LEFT_OPEN if variants else {**_LEFT_OPEN, "type": "string"},
+        "else": readable,
+    }
 
 
 def _single(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     """A copy without variants, where they can be told apart by their type, or are words."""
     schema = dict(schema)
     variants = schema.get("oneOf") or schema.get("anyOf") or []
-    words = [variant.get("enum", [variant["const"]] if "const" in variant else None) for variant in variants]
+    words = [
+        variant.get("enum", [variant["const"]] if "const" in variant else None)
+        for variant in variants
+    ]
     if variants and all(words):
         del schema["anyOf"]
         return {**schema, "enum": [word for some in words for word in some]}
     others = [variant for variant in variants if variant != _PATH]
     if "anyOf" in schema and _PATH in variants and len(others) == 1:
-        return {**{k: v for k, v in schema.items() if k != "anyOf"}, "if": _PATH, "else": others[0]}
+        return {
+            **{k: v for k, v in schema.items() if k != "anyOf"},
+            "if": _PATH,
+            "else": others[0],
+        }
     if "oneOf" in schema:
         del schema["oneOf"]
         schema.pop("discriminator", None)
-        types = {variant["$ref"]: _types(definitions[variant["$ref"].rpartition("/")[2]]) for variant in variants}
-        schema["properties"] = {"type": {"enum": [word for some in types.values() for word in some]}}
+        types = {
+            variant["$ref"]: _types(definitions[variant["$ref"].rpartition("/")[2]])
+            for variant in variants
+        }
+        schema["properties"] = {
+            "type": {"enum": [word for some in types.values() for word in some]}
+        }
         schema["required"] = ["type"]
         schema["allOf"] = [
-            {"if": {"required": ["type"], "properties": {"type": {"enum": some}}}, "then": {"$ref": reference}}
+            {
+                "if": {"required": ["type"], "properties": {"type": {"enum": some}}},
+                "then": {"$ref": reference},
+            }
             for reference, some in types.items()
         ]
     return schema

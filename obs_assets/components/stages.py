@@ -26,9 +26,13 @@ from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
 from obs_assets.storage.postgres import connections_kept
 
-RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+RETRY = dg.RetryPolicy(
+    max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
 # An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
-OVERDUE = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90))
+OVERDUE = dg.FreshnessPolicy.time_window(
+    fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90)
+)
 
 TOGETHER, HANDS = 24, 4
 """Of a range, so many small hours go through a stage at once, and so many at a time to a destination."""
@@ -61,7 +65,9 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
     return build
 
 
-def destination_asset(hourly: HourlyPipeline, naming: Naming, block: DestinationConfig) -> dg.AssetsDefinition:
+def destination_asset(
+    hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
+) -> dg.AssetsDefinition:
     """The asset of a destination: independent of the others in status, retry and backfill."""
     name = asset_name(block)
     bucket = resource_key(naming, block)
@@ -145,7 +151,14 @@ class _Task:
     together: Callable[[Sequence[Hour]], Mapping[Hour, Receipt]] | None = None
     in_order: bool = False
 
-    def do(self, hour: Hour, receipt: Receipt | None = None, seconds: float = 0, *, must_add_up: bool = False) -> _Done:
+    def do(
+        self,
+        hour: Hour,
+        receipt: Receipt | None = None,
+        seconds: float = 0,
+        *,
+        must_add_up: bool = False,
+    ) -> _Done:
         """Do it, unless it was done with others in so many seconds; an error of ours is an outcome."""
         began = time.monotonic() - seconds
         try:
@@ -179,7 +192,9 @@ class _Task:
         began = time.monotonic()
         receipts = self.together(hours) if self.together and len(hours) > 1 else {}
         each = (time.monotonic() - began) / len(hours) if receipts else 0
-        return [(hour, self.do(hour, receipts.get(hour), each, must_add_up=True)) for hour in hours]
+        return [
+            (hour, self.do(hour, receipts.get(hour), each, must_add_up=True)) for hour in hours
+        ]
 
 
 def _batches(hours: Sequence[Hour], rows: Sequence[int]) -> Iterator[list[Hour]]:
@@ -195,7 +210,9 @@ def _batches(hours: Sequence[Hour], rows: Sequence[int]) -> Iterator[list[Hour]]
     yield batch
 
 
-def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *, hold_back: bool) -> Iterator[Any]:
+def _each_hour(
+    context: dg.AssetExecutionContext, naming: Naming, task: _Task, *, hold_back: bool
+) -> Iterator[Any]:
     """Do the work of each hour of the run.
 
     In a run of one hour a failure is the run's. In a range, a bad hour must not take the others down: a stage holds it
@@ -233,7 +250,9 @@ def _each_hour(context: dg.AssetExecutionContext, naming: Naming, task: _Task, *
 def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
     done = task.do(hour)
     if done.error:
-        raise dg.Failure(str(done.error), allow_retries=isinstance(done.error, TransientError)) from None
+        raise dg.Failure(
+            str(done.error), allow_retries=isinstance(done.error, TransientError)
+        ) from None
     results = [
         dg.AssetCheckResult(
             check_name=name,
@@ -247,7 +266,9 @@ def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
     yield dg.MaterializeResult(metadata=done.metadata, check_results=results)
 
 
-def _evaluation(key: dg.AssetKey, hour: Hour, name: str, finding: Finding) -> dg.AssetCheckEvaluation:
+def _evaluation(
+    key: dg.AssetKey, hour: Hour, name: str, finding: Finding
+) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=name,

@@ -39,17 +39,27 @@ def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions
     jobs = []
     if hourly.enabled("has_tables"):
         told = "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat."
-        jobs.append(_by_clock(naming, "postgres_upkeep", _AFTER_THE_DAY, look_after_tables, description=told))
+        jobs.append(
+            _by_clock(
+                naming, "postgres_upkeep", _AFTER_THE_DAY, look_after_tables, description=told
+            )
+        )
     if hourly.config.retention_days:
         told = (
             "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of "
             "hours that every destination holds. Harmless to repeat."
         )
-        jobs.append(_by_clock(naming, "remove_expired_events", _LATER_STILL, expire, description=told))
+        jobs.append(
+            _by_clock(naming, "remove_expired_events", _LATER_STILL, expire, description=told)
+        )
     if hourly.enabled("alerts"):
         told = "Judges hours that have closed or stayed empty, and sends alerts that are due."
         limit = {"dagster/max_runtime": "600"}
-        jobs.append(_by_clock(naming, "dispatch_alerts", _EACH_MINUTE, dispatch, description=told, tags=limit))
+        jobs.append(
+            _by_clock(
+                naming, "dispatch_alerts", _EACH_MINUTE, dispatch, description=told, tags=limit
+            )
+        )
     return dg.Definitions.merge(*jobs) if jobs else dg.Definitions()
 
 
@@ -72,7 +82,12 @@ def _by_clock(
         except ObsError as error:  # the next run takes up what this one has left
             raise dg.Failure(str(error), allow_retries=False) from None
 
-    @dg.job(name=naming.job(name), description=description, executor_def=dg.in_process_executor, tags=tags)
+    @dg.job(
+        name=naming.job(name),
+        description=description,
+        executor_def=dg.in_process_executor,
+        tags=tags,
+    )
     def job() -> None:
         do()
 

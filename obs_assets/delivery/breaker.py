@@ -54,7 +54,15 @@ class Breaker:
         ).fetchone()
         return row is None or bool(row[0])
 
-    def mark(self, now: datetime, *, failed: bool, asked_wait_s: float | None, gone: bool, jitter: float) -> None:
+    def mark(
+        self,
+        now: datetime,
+        *,
+        failed: bool,
+        asked_wait_s: float | None,
+        gone: bool,
+        jitter: float,
+    ) -> None:
         """Take note of an answer. Five failures in a row, or a wish of the receiver, and it is left alone for a while.
 
         Args:
@@ -65,9 +73,15 @@ class Breaker:
             jitter: between 0 and 1: how much of the second half of a pause is waited.
         """
         asked = now + timedelta(seconds=asked_wait_s) if asked_wait_s else None
-        row = self.connection.execute(_MARK, [self.endpoint, int(failed), asked, now if gone else None]).fetchone()
+        row = self.connection.execute(
+            _MARK, [self.endpoint, int(failed), asked, now if gone else None]
+        ).fetchone()
         if failed and row and row[0] >= BREAKS_AFTER:
-            pause_s = min(LONGEST_WAIT_S, BROKEN_S * 2 ** min(row[0] - BREAKS_AFTER, 10)) * (1 + jitter) / 2
+            pause_s = (
+                min(LONGEST_WAIT_S, BROKEN_S * 2 ** min(row[0] - BREAKS_AFTER, 10))
+                * (1 + jitter)
+                / 2
+            )
             self.connection.execute(
                 "UPDATE obs.webhook_endpoints SET not_before = greatest(not_before, %s) WHERE endpoint = %s",
                 [now + timedelta(seconds=pause_s), self.endpoint],
@@ -75,4 +89,6 @@ class Breaker:
 
     def reset(self) -> None:
         """Forget the past: somebody says that it works again."""
-        self.connection.execute("DELETE FROM obs.webhook_endpoints WHERE endpoint = %s", [self.endpoint])
+        self.connection.execute(
+            "DELETE FROM obs.webhook_endpoints WHERE endpoint = %s", [self.endpoint]
+        )

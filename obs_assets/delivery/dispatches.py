@@ -161,7 +161,15 @@ class Dispatches:
             _INSERT,
             [
                 (
-                    *(d.webhook_id, self.destination, d.hour.start, d.rule, d.body, d.content_type, len(d.row_uids)),
+                    *(
+                        d.webhook_id,
+                        self.destination,
+                        d.hour.start,
+                        d.rule,
+                        d.body,
+                        d.content_type,
+                        len(d.row_uids),
+                    ),
                     *(d.state, d.created_at, d.created_at, d.reason, d.subject),
                 )
                 for d in drafts
@@ -178,7 +186,8 @@ class Dispatches:
     def rows_of(self, hour: Hour) -> list[str]:
         """The rows of an hour that are in a dispatch."""
         found = self.connection.execute(
-            "SELECT row_uid FROM obs.webhook_rows WHERE destination = %s AND hour = %s", [self.destination, hour.start]
+            "SELECT row_uid FROM obs.webhook_rows WHERE destination = %s AND hour = %s",
+            [self.destination, hour.start],
         )
         return [uid for (uid,) in found]
 
@@ -214,15 +223,21 @@ class Dispatches:
         )
         return found.rowcount > 0
 
-    def newest(self, state: State | None = None, limit: int = 100, webhook_id: str | None = None) -> list[Dispatch]:
+    def newest(
+        self, state: State | None = None, limit: int = 100, webhook_id: str | None = None
+    ) -> list[Dispatch]:
         """Dispatches, the newest first: all of them, those in a state, or the one of an id."""
         cursor = self.connection.cursor(row_factory=class_row(Dispatch))
-        return cursor.execute(_LIST, [self.destination, state, state, webhook_id, webhook_id, limit]).fetchall()
+        return cursor.execute(
+            _LIST, [self.destination, state, state, webhook_id, webhook_id, limit]
+        ).fetchall()
 
     def states(self) -> dict[Any, int]:
         """How many there are in each state."""
         query = "SELECT state, count(*) FROM obs.webhook_dispatches WHERE destination = %s GROUP BY state"
-        return {state: int(n) for state, n in self.connection.execute(query, [self.destination])}
+        return {
+            state: int(n) for state, n in self.connection.execute(query, [self.destination])
+        }
 
     def stuck(self, since: datetime) -> int:
         """How many were given up, or have waited since then."""

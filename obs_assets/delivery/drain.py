@@ -9,7 +9,13 @@ from datetime import datetime, timedelta
 from obs_assets.crash import crash_point
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Claimed, Dispatches, State
-from obs_assets.destinations.webhook import LONGEST_WAIT_S, GoneError, RateLimitedError, WebhookConfig, WebhookSender
+from obs_assets.destinations.webhook import (
+    LONGEST_WAIT_S,
+    GoneError,
+    RateLimitedError,
+    WebhookConfig,
+    WebhookSender,
+)
 from obs_assets.errors import PermanentError, TransientError
 from obs_assets.storage.postgres import Connection
 
@@ -95,7 +101,8 @@ class Drain:
             if not breaker.lets_through(now):
                 return False
             self.connection.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [f"{self._longest_s():.0f}s"]
+                "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+                [f"{self._longest_s():.0f}s"],
             )
             claimed = dispatches.claim(now)
             if claimed is None:
@@ -118,8 +125,13 @@ class Drain:
         """Send until it is taken, refused, given up, or not worth waiting for here."""
         result = self._requests(claimed)
         gives_up_after = timedelta(hours=self.config.give_up_after_hours)
-        if result.state == "pending" and self.means.clock() - claimed.created_at > gives_up_after:
-            return replace(result, state="failed", error=f"{result.error}; given up after {gives_up_after}")
+        if (
+            result.state == "pending"
+            and self.means.clock() - claimed.created_at > gives_up_after
+        ):
+            return replace(
+                result, state="failed", error=f"{result.error}; given up after {gives_up_after}"
+            )
         return result
 
     def _requests(self, claimed: Claimed) -> Attempts:
@@ -128,12 +140,29 @@ class Drain:
             try:
                 self.means.sender.send(claimed.body, claimed.content_type, claimed.webhook_id)
             except PermanentError as error:
-                return Attempts("failed", attempt, rate_limited, str(error), gone=isinstance(error, GoneError))
+                return Attempts(
+                    "failed",
+                    attempt,
+                    rate_limited,
+                    str(error),
+                    gone=isinstance(error, GoneError),
+                )
             except TransientError as error:
                 rate_limited += isinstance(error, RateLimitedError)
                 wait_s = self._jittered(self._backoff_s(attempt))
-                if attempt == self.config.max_retries or wait_s > PATIENCE_S or error.retry_after_s:
-                    return Attempts("pending", attempt, rate_limited, str(error), error.retry_after_s, transient=True)
+                if (
+                    attempt == self.config.max_retries
+                    or wait_s > PATIENCE_S
+                    or error.retry_after_s
+                ):
+                    return Attempts(
+                        "pending",
+                        attempt,
+                        rate_limited,
+                        str(error),
+                        error.retry_after_s,
+                        transient=True,
+                    )
                 self.means.sleep(wait_s)
             else:
                 return Attempts("sent", attempt, rate_limited)
@@ -141,11 +170,19 @@ class Drain:
 
     def _mark(self, dispatches: Dispatches, claimed: Claimed, result: Attempts) -> None:
         now, webhook_id = self.means.clock(), claimed.webhook_id
-        wait_s = max(self._jittered(self._backoff_s(claimed.attempts + result.requests)), result.asked_wait_s or 0)
+        wait_s = max(
+            self._jittered(self._backoff_s(claimed.attempts + result.requests)),
+            result.asked_wait_s or 0,
+        )
         again_at = now + timedelta(seconds=wait_s) if result.state == "pending" else now
         sent_at = now if result.state == "sent" else None
         dispatches.mark(
-            webhook_id, result.state, requests=result.requests, due=again_at, sent_at=sent_at, error=result.error
+            webhook_id,
+            result.state,
+            requests=result.requests,
+            due=again_at,
+            sent_at=sent_at,
+            error=result.error,
         )
         if result.asked_wait_s:
             dispatches.postpone_all(now + timedelta(seconds=result.asked_wait_s))
@@ -160,7 +197,10 @@ class Drain:
 
     def _backoff_s(self, attempts: int) -> float:
         return float(
-            min(LONGEST_WAIT_S, self.config.retry_delay_s * self.config.retry_backoff ** min(attempts - 1, 50))
+            min(
+                LONGEST_WAIT_S,
+                self.config.retry_delay_s * self.config.retry_backoff ** min(attempts - 1, 50),
+            )
         )
 
     def _longest_s(self) -> float:

@@ -126,9 +126,14 @@ class Journal:
         if not rows:
             return Decision()
         known = {Hour.of(hour): closed for hour, closed in rows}
-        empty = [h for h in hours_between(min(known), closed_until) if h not in known and is_empty(h)]
+        empty = [
+            h for h in hours_between(min(known), closed_until) if h not in known and is_empty(h)
+        ]
         self._keep({h: self._nothing() for h in empty}, closed_until, now)
-        changed = [*empty, *(h for h, closed in known.items() if not closed and h < closed_until)]
+        changed = [
+            *empty,
+            *(h for h, closed in known.items() if not closed and h < closed_until),
+        ]
         return self._fold(changed, closed_until, is_muted).decision if changed else Decision()
 
     def record(self, notices: Iterable[Notice], webhook_id: str) -> None:
@@ -137,8 +142,20 @@ class Journal:
             self.connection.execute(
                 "INSERT INTO obs.alert_notices VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
-                    *(self.destination, notice.fingerprint, notice.kind, notice.hour.start, notice.rule),
-                    *(json.dumps(notice.group), notice.since.start, notice.sent, notice.value, notice.minute),
+                    *(
+                        self.destination,
+                        notice.fingerprint,
+                        notice.kind,
+                        notice.hour.start,
+                        notice.rule,
+                    ),
+                    *(
+                        json.dumps(notice.group),
+                        notice.since.start,
+                        notice.sent,
+                        notice.value,
+                        notice.minute,
+                    ),
                     *(webhook_id, notice.kind == "firing"),
                 ],
             )
@@ -157,15 +174,29 @@ class Journal:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _nothing(self) -> Evaluation:
-        return {rule.definition: Measured() for rule in self.rules if rule.measures and rule.enabled}
+        return {
+            rule.definition: Measured() for rule in self.rules if rule.measures and rule.enabled
+        }
 
-    def _keep(self, evaluations: Mapping[Hour, Evaluation], closed_until: Hour, now: datetime) -> None:
+    def _keep(
+        self, evaluations: Mapping[Hour, Evaluation], closed_until: Hour, now: datetime
+    ) -> None:
         for hour, evaluation in evaluations.items():
-            values = [self.destination, hour.start, to_json(evaluation), hour < closed_until, now]
+            values = [
+                self.destination,
+                hour.start,
+                to_json(evaluation),
+                hour < closed_until,
+                now,
+            ]
             self.connection.execute(_UPSERT_EVALUATION, values)
 
     def _fold(
-        self, changed: Sequence[Hour], closed_until: Hour, is_muted: Callable[[Hour], bool], focus: Hour | None = None
+        self,
+        changed: Sequence[Hour],
+        closed_until: Hour,
+        is_muted: Callable[[Hour], bool],
+        focus: Hour | None = None,
     ) -> Told:
         """Fold the changed hours and those after them, as far as anything is new."""
         first, reach = min(changed), self._reach(changed, closed_until)
@@ -214,16 +245,27 @@ class Journal:
     def _blocks(self, first: Hour) -> Iterator[tuple[History, Mapping[Hour, States]]]:
         """Measurements and states from an hour on, a block of hours at a time, with the measurements looked back to."""
         known = self._evaluations(
-            "AND hour >= %s AND hour < %s ORDER BY hour", first.start - self._looks_back, first.start
+            "AND hour >= %s AND hour < %s ORDER BY hour",
+            first.start - self._looks_back,
+            first.start,
         )
-        while block := self._evaluations("AND hour >= %s ORDER BY hour LIMIT %s", first.start, BLOCK_HOURS):
+        while block := self._evaluations(
+            "AND hour >= %s ORDER BY hour LIMIT %s", first.start, BLOCK_HOURS
+        ):
             yield known | block, self._states(list(block))
             first = max(block).next
-            known = {h: e for h, e in (known | block).items() if h.start >= first.start - self._looks_back}
+            known = {
+                h: e
+                for h, e in (known | block).items()
+                if h.start >= first.start - self._looks_back
+            }
 
-    def _evaluations(self, condition: LiteralString, *values: datetime | int) -> dict[Hour, Evaluation]:
+    def _evaluations(
+        self, condition: LiteralString, *values: datetime | int
+    ) -> dict[Hour, Evaluation]:
         rows = self.connection.execute(
-            "SELECT hour, evaluation::text FROM obs.alert_evaluations WHERE destination = %s " + condition,
+            "SELECT hour, evaluation::text FROM obs.alert_evaluations WHERE destination = %s "
+            + condition,
             [self.destination, *values],
         )
         return {Hour.of(hour): from_json(text) for hour, text in rows}
@@ -233,7 +275,9 @@ class Journal:
             "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour < %s",
             [self.destination, first.start],
         ).fetchone()
-        return self._states([Hour.of(row[0])]).get(Hour.of(row[0]), {}) if row and row[0] else {}
+        return (
+            self._states([Hour.of(row[0])]).get(Hour.of(row[0]), {}) if row and row[0] else {}
+        )
 
     def _beyond(self, last: Hour) -> list[tuple[Hour, States]]:
         """States after later hours, those that notices are about and the last of all."""
@@ -249,10 +293,32 @@ class Journal:
     def _states(self, hours: Sequence[Hour]) -> dict[Hour, States]:
         """The alerts after some hours; an hour without any is not there."""
         found: dict[Hour, dict[str, AlertState]] = {}
-        for at, key, rule, definition, group, status, since, held, calm, value, minute in self.connection.execute(
+        for (
+            at,
+            key,
+            rule,
+            definition,
+            group,
+            status,
+            since,
+            held,
+            calm,
+            value,
+            minute,
+        ) in self.connection.execute(
             _STATES, [self.destination, [hour.start for hour in hours]]
         ):
-            state = AlertState(rule, definition, tuple(group), status, Hour.of(since), held, calm, value, minute)
+            state = AlertState(
+                rule,
+                definition,
+                tuple(group),
+                status,
+                Hour.of(since),
+                held,
+                calm,
+                value,
+                minute,
+            )
             found.setdefault(Hour.of(at), {})[key] = state
         return dict(found)
 
@@ -266,7 +332,15 @@ class Journal:
                 for key, s in states.items():
                     copy.write_row(
                         [
-                            *(self.destination, hour.start, key, s.rule, s.definition, json.dumps(s.group), s.status),
+                            *(
+                                self.destination,
+                                hour.start,
+                                key,
+                                s.rule,
+                                s.definition,
+                                json.dumps(s.group),
+                                s.status,
+                            ),
                             *(s.since.start, s.held_hours, s.calm_hours, s.value, s.minute),
                         ]
                     )
@@ -274,6 +348,16 @@ class Journal:
     def _told(self, since: datetime) -> list[Notice]:
         rows = self.connection.execute(_TOLD, [self.destination, since])
         return [
-            Notice(key, rule, tuple(group), kind, Hour.of(hour), Hour.of(begin), sent, value, minute)
+            Notice(
+                key,
+                rule,
+                tuple(group),
+                kind,
+                Hour.of(hour),
+                Hour.of(begin),
+                sent,
+                value,
+                minute,
+            )
             for key, rule, group, kind, hour, begin, sent, value, minute in rows
         ]

@@ -69,7 +69,9 @@ def _size(frame: Frame) -> Size:
 
 
 @contextmanager
-def read_back_whole(name: str, destination: Destination, hour: Hour, folder: Path) -> Iterator[Iterator[StoredPart]]:
+def read_back_whole(
+    name: str, destination: Destination, hour: Hour, folder: Path
+) -> Iterator[Iterator[StoredPart]]:
     """The hour as one part, as the destination reads it back.
 
     Raises:
@@ -139,7 +141,9 @@ class Kind:
     size: Callable[[Any, Offer], Size] = whole_events
     page: Callable[[Any], Page] = lambda _: Page()
     place: Callable[[Any], str] = lambda _: ""
-    stored: Callable[[str, Any, Hour, Path], AbstractContextManager[Iterator[StoredPart]]] = read_back_whole
+    stored: Callable[[str, Any, Hour, Path], AbstractContextManager[Iterator[StoredPart]]] = (
+        read_back_whole
+    )
 
     def server_of(self, config: DestinationConfig) -> EmbeddedServer | None:
         """The server that a block needs, or None."""
@@ -159,8 +163,12 @@ def _make_webhook(order: Order) -> Destination:
 
 
 def _table_of(config: PostgresConfig) -> str:
-    server = " of ".join(str(part) for part in (config.database, config.host, config.port) if part)
-    return f"the table {config.schema_name}.{config.table_name}{f' in {server}' if server else ''}"
+    server = " of ".join(
+        str(part) for part in (config.database, config.host, config.port) if part
+    )
+    return (
+        f"the table {config.schema_name}.{config.table_name}{f' in {server}' if server else ''}"
+    )
 
 
 def _prefix_of(config: S3Config) -> str:
@@ -188,7 +196,9 @@ KINDS: tuple[Kind, ...] = (
         aliases=("postgresql",),
         config=PostgresConfig,
         asset_name="postgres_events",
-        description=("The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row."),
+        description=(
+            "The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row."
+        ),
         dagster_kinds=frozenset({"postgres"}),
         server=embedded.POSTGRES,
         make=_make_postgres,
@@ -200,7 +210,9 @@ KINDS: tuple[Kind, ...] = (
         name="s3",
         config=S3Config,
         asset_name="s3_archive",
-        description=("The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest."),
+        description=(
+            "The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest."
+        ),
         dagster_kinds=frozenset({"s3", "json"}),
         server=embedded.S3,
         needs_server=lambda config: not config.is_local,

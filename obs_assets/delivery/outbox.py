@@ -49,7 +49,13 @@ from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
 from obs_assets.delivery.drain import Drain, Means, stats
 from obs_assets.delivery.journal import Journal, Told
 from obs_assets.destinations.base import Delivery, Holding, Offer
-from obs_assets.destinations.webhook import CONTENT_TYPE, WebhookConfig, WebhookSender, compose, identify
+from obs_assets.destinations.webhook import (
+    CONTENT_TYPE,
+    WebhookConfig,
+    WebhookSender,
+    compose,
+    identify,
+)
 from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, StaleHourError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour
@@ -167,12 +173,18 @@ class WebhookAlerts:
             with connection.transaction():
                 self._lock(connection)
                 self._refuse_stale(connection, offer)
-                new, known, size = self._write_dispatches(connection, offer.hour, labelled.filter("rule IS NOT NULL"))
+                new, known, size = self._write_dispatches(
+                    connection, offer.hour, labelled.filter("rule IS NOT NULL")
+                )
                 kept = self._journal(connection)
                 told = Told()
                 if offer.hour.start >= self._oldest(closed_until):
                     told = kept.take(
-                        offer.hour, evaluation, self._clock(), closed_until=closed_until, is_muted=self._is_muted
+                        offer.hour,
+                        evaluation,
+                        self._clock(),
+                        closed_until=closed_until,
+                        is_muted=self._is_muted,
                     )
                 size += self._write_messages(connection, kept, told.decision)
                 self._write_load(connection, offer)
@@ -189,7 +201,9 @@ class WebhookAlerts:
             tables=_table(told.states),
         )
 
-    def dispatch(self, closed_until: Hour, is_empty: Callable[[Hour], bool]) -> Mapping[str, int | float]:
+    def dispatch(
+        self, closed_until: Hour, is_empty: Callable[[Hour], bool]
+    ) -> Mapping[str, int | float]:
         """Judge hours that have closed since they were built, or in which nothing happened; send what is due; forget.
 
         Args:
@@ -202,7 +216,10 @@ class WebhookAlerts:
             decision = Decision()
             if any(rule.measures for rule in self.config.rules):
                 decision = kept.advance(
-                    self._clock(), closed_until=closed_until, is_empty=is_empty, is_muted=self._is_muted
+                    self._clock(),
+                    closed_until=closed_until,
+                    is_empty=is_empty,
+                    is_muted=self._is_muted,
                 )
             self._write_messages(connection, kept, decision)
             kept.forget(self._oldest(closed_until))
@@ -214,7 +231,8 @@ class WebhookAlerts:
         with self._session() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(
-                "SELECT * FROM obs.alerts WHERE destination = %s ORDER BY rule, since, fingerprint", [self.name]
+                "SELECT * FROM obs.alerts WHERE destination = %s ORDER BY rule, since, fingerprint",
+                [self.name],
             ).fetchall()
 
     def stuck(self, older_than: timedelta) -> int:
@@ -240,7 +258,9 @@ class WebhookAlerts:
             else:
                 Drain(connection, self.name, self.config, self._means, counts).run(now)
             states = self._dispatches(connection).states()
-        return stats(counts) | {state: states.get(state, 0) for state in ("pending", "failed", "unsent")}
+        return stats(counts) | {
+            state: states.get(state, 0) for state in ("pending", "failed", "unsent")
+        }
 
     def states(self) -> dict[State, int]:
         """How many dispatches are in each state."""
@@ -248,7 +268,9 @@ class WebhookAlerts:
             found = self._dispatches(connection).states()
         return {state: found.get(state, 0) for state in get_args(State)}
 
-    def dispatches(self, state: State | None = None, limit: int = 100, webhook_id: str | None = None) -> list[Dispatch]:
+    def dispatches(
+        self, state: State | None = None, limit: int = 100, webhook_id: str | None = None
+    ) -> list[Dispatch]:
         """What is in the outbox, newest first; all of it, those in a state, or the one of an id."""
         with self._session() as connection:
             return self._dispatches(connection).newest(state, limit, webhook_id)
@@ -266,13 +288,17 @@ class WebhookAlerts:
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
         """The ledger's row of an hour: its version and content, and the rows of it that are in a dispatch."""
-        return self._ledger(_COUNTED if count else "NULL", "AND hour = %s", hour.start).get(hour)
+        return self._ledger(_COUNTED if count else "NULL", "AND hour = %s", hour.start).get(
+            hour
+        )
 
     def holdings(self) -> dict[Hour, Holding]:
         """The ledger's rows of all hours."""
         return self._ledger("NULL", "")
 
-    def _ledger(self, counted: LiteralString, condition: LiteralString, *values: Any) -> dict[Hour, Holding]:
+    def _ledger(
+        self, counted: LiteralString, condition: LiteralString, *values: Any
+    ) -> dict[Hour, Holding]:
         with self._connected() as connection:
             try:
                 rows = connection.execute(
@@ -294,7 +320,9 @@ class WebhookAlerts:
         """``row_uid`` of the hour's rows that are in a dispatch; ``event`` is empty, a body is not taken apart."""
         with self._session() as server:
             rows = self._dispatches(server).rows_of(hour)
-        return connection.from_arrow(pa.table({"row_uid": pa.array(rows, pa.string())})).project("row_uid, '' AS event")
+        return connection.from_arrow(
+            pa.table({"row_uid": pa.array(rows, pa.string())})
+        ).project("row_uid, '' AS event")
 
     def check(self) -> str:
         """One line that says what was reached: the outbox, and the receiver's host without a request."""
@@ -324,7 +352,8 @@ class WebhookAlerts:
 
     def _refuse_stale(self, connection: Connection, offer: Offer) -> None:
         row = connection.execute(
-            "SELECT generation FROM obs.hour_loads WHERE destination = %s AND hour = %s", [self.name, offer.hour.start]
+            "SELECT generation FROM obs.hour_loads WHERE destination = %s AND hour = %s",
+            [self.name, offer.hour.start],
         ).fetchone()
         if row and row[0] > offer.version.generation:
             raise StaleHourError(
@@ -332,7 +361,9 @@ class WebhookAlerts:
                 f"{offer.version.generation}: materialize the stages before it again"
             )
 
-    def _write_dispatches(self, connection: Connection, hour: Hour, matched: Frame) -> tuple[int, int, int]:
+    def _write_dispatches(
+        self, connection: Connection, hour: Hour, matched: Frame
+    ) -> tuple[int, int, int]:
         """Batch the rows that are in no dispatch yet; returns new rows, known rows and bytes of bodies."""
         batch_size = 1 if self.config.payload_format == "individual" else self.config.batch_size
         waiting: dict[str, list[_Row]] = {rule.name: [] for rule in self.config.rules}
@@ -353,7 +384,9 @@ class WebhookAlerts:
             size += self._write_batches(kept, hour, now, _split(queue, batch_size))
         return new, known, size
 
-    def _write_batches(self, kept: Dispatches, hour: Hour, now: datetime, batches: list[list[_Row]]) -> int:
+    def _write_batches(
+        self, kept: Dispatches, hour: Hour, now: datetime, batches: list[list[_Row]]
+    ) -> int:
         """Write dispatches and the ledger of their rows; returns the bytes of the bodies."""
         state, reason = self._fate(hour)
         drafts = []
@@ -361,28 +394,36 @@ class WebhookAlerts:
             rule, row_uids = batch[0].rule, [row.row_uid for row in batch]
             webhook_id = identify(self.name, rule, row_uids)
             body = self._body(hour, rule, [row.event for row in batch], now)
-            drafts.append(Draft(webhook_id, hour, rule, body, CONTENT_TYPE, state, now, row_uids, reason))
+            drafts.append(
+                Draft(webhook_id, hour, rule, body, CONTENT_TYPE, state, now, row_uids, reason)
+            )
         kept.write(drafts)
         return sum(len(draft.body) for draft in drafts)
 
     def _body(self, hour: Hour, rule: str, events: list[str], now: datetime) -> bytes:
         if self.config.receiver == "generic":
             return compose(self.config, self.name, events, now)
-        (severity, labels) = next((r.severity, r.labels) for r in self.config.rules if r.name == rule)
+        (severity, labels) = next(
+            (r.severity, r.labels) for r in self.config.rules if r.name == rule
+        )
         told = forwarded(rule, self.name, hour, events, severity=severity, labels=labels)
         return compose_message(self.config.receiver, told, _timestamp(now))
 
     def _write_messages(self, connection: Connection, kept: Journal, decision: Decision) -> int:
         """Write dispatches of what is to be told, each with its notices; returns the bytes of the bodies."""
         now, size = self._clock(), 0
-        for notices in bundle(self.config.rules, decision.notices, each=self.config.receiver == "pagerduty"):
+        for notices in bundle(
+            self.config.rules, decision.notices, each=self.config.receiver == "pagerduty"
+        ):
             told = message(self.config.rules, notices, self.name)
             parts = [told.status, told.hour.key, *(notice.fingerprint for notice in notices)]
             webhook_id = identify(self.name, told.rule, parts)
             body = compose_message(self.config.receiver, told, _timestamp(now))
             state, reason = ("pending", None) if notices[0].sent else self._fate(told.hour)
             draft = Draft(
-                *(webhook_id, told.hour, told.rule, body, CONTENT_TYPE, state, now), reason=reason, subject=told.key
+                *(webhook_id, told.hour, told.rule, body, CONTENT_TYPE, state, now),
+                reason=reason,
+                subject=told.key,
             )
             self._dispatches(connection).write([draft])
             kept.record(notices, webhook_id)
@@ -406,8 +447,15 @@ class WebhookAlerts:
         oldest = self.config.max_age_hours
         if self._means is None:
             return "unsent", None
-        if oldest is not None and not self._send_old and self._clock() - hour.end > timedelta(hours=oldest):
-            return "unsent", f"not sent: the hour ended more than {oldest:g} hours ago (max_age_hours)"
+        if (
+            oldest is not None
+            and not self._send_old
+            and self._clock() - hour.end > timedelta(hours=oldest)
+        ):
+            return (
+                "unsent",
+                f"not sent: the hour ended more than {oldest:g} hours ago (max_age_hours)",
+            )
         return "pending", None
 
     def _write_load(self, connection: Connection, offer: Offer) -> None:
@@ -426,7 +474,9 @@ class WebhookAlerts:
         )
 
     def _make_means(self, allow_private: bool) -> Means:
-        sender = WebhookSender(self.config, allow_private=allow_private, clock=self._clock, sleep=self._sleep)
+        sender = WebhookSender(
+            self.config, allow_private=allow_private, clock=self._clock, sleep=self._sleep
+        )
         return Means(sender, self._clock, self._sleep, self._jitter)
 
     def _say_off(self) -> None:
@@ -448,16 +498,23 @@ class WebhookAlerts:
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
         """A connection, each statement its own transaction unless said otherwise; its errors are ours."""
-        with session(self._server, application_name="obs_assets outbox", autocommit=True) as connection:
+        with session(
+            self._server, application_name="obs_assets outbox", autocommit=True
+        ) as connection:
             connection.execute("SET TIME ZONE 'UTC'")
             yield connection
 
 
 def _chunks(matched: Frame) -> Iterator[list[_Row]]:
     """Rows in the frame's order. DuckDB lets nothing else run while a result is open: it is closed whatever happens."""
-    with contextlib.closing(matched.project("rule, row_uid, event").to_arrow_reader(CHUNK_ROWS)) as reader:
+    with contextlib.closing(
+        matched.project("rule, row_uid, event").to_arrow_reader(CHUNK_ROWS)
+    ) as reader:
         for batch in reader:
-            yield [_Row(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+            yield [
+                _Row(*row)
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            ]
 
 
 def _timestamp(moment: datetime) -> str:
@@ -466,14 +523,20 @@ def _timestamp(moment: datetime) -> str:
 
 def _figures(decision: Decision) -> dict[str, int | float]:
     kinds = Counter(notice.kind for notice in decision.notices)
-    return {"fired": kinds["firing"], "resolved": kinds["resolved"], "suppressed": decision.suppressed}
+    return {
+        "fired": kinds["firing"],
+        "resolved": kinds["resolved"],
+        "suppressed": decision.suppressed,
+    }
 
 
 def _table(states: States) -> dict[str, dict[str, int | float | str]]:
     """The alerts after an hour, for the UI. Values of groups are redacted, as the frame is."""
     shown = sorted(states.values(), key=lambda s: (s.status, s.rule, str(s.group)))[:50]
     rows: dict[str, int | float | str] = {
-        " · ".join([s.rule, *("(none)" if value is None else value for value in s.group)]).replace("|", "¦"): (
+        " · ".join(
+            [s.rule, *("(none)" if value is None else value for value in s.group)]
+        ).replace("|", "¦"): (
             f"{s.status} since {s.since.key}" + ("" if s.value is None else f", {s.value:g}")
         )
         for s in shown

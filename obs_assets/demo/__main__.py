@@ -26,7 +26,11 @@ def main() -> int:
     environment = settings.environment()
     data_dir = Path(environment.get("OBS_DATA_DIR") or ".obs/demo").absolute()
     try:
-        run(console, data_dir, keep=environment.get("KEEP", "").lower() in {"1", "true", "yes", "on"})
+        run(
+            console,
+            data_dir,
+            keep=environment.get("KEEP", "").lower() in {"1", "true", "yes", "on"},
+        )
     except ObsError as error:
         console.print(f"[red]demo:[/] {error}", highlight=False, soft_wrap=True)
         return 1

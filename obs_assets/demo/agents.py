@@ -15,7 +15,11 @@ MASTERS = ("coordinator-master", "development-master", "security-master", "inven
 WORKERS = ("implementation", "review", "scan", "documentation")
 MODELS = ("large-1", "small-2")
 TOOLS = ("read_file", "run_tests", "search_code", "open_pull_request")
-FAILURES = ("tests failed: 3 of 41 ❌", "run_tests timed out after 300 s", "permission denied: null\ncannot spawn")
+FAILURES = (
+    "tests failed: 3 of 41 ❌",
+    "run_tests timed out after 300 s",
+    "permission denied: null\ncannot spawn",
+)
 PERSONAL: Mapping[str, tuple[str, ...]] = {
     "login_failed": ("email", "ip_address", "password"),
     "payment_failed": ("email", "phone", "credit_card"),
@@ -23,7 +27,10 @@ PERSONAL: Mapping[str, tuple[str, ...]] = {
     "deployment_failed": ("api_key", "ip_address"),
     "mail_sent": ("email",),
     "note_saved": ("phone", "ssn", "credit_card"),
-    "config_loaded": ("password", "password"),  # the second one is an API key, told by the name of its field
+    "config_loaded": (
+        "password",
+        "password",
+    ),  # the second one is an API key, told by the name of its field
 }
 """Type of an incident → types of the personal values in it, each as often as it stands there."""
 
@@ -35,7 +42,11 @@ def iso(at: datetime, form: str = "Z") -> str:
     if form == "Z":
         return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     local = at.astimezone(CENTRAL if form.startswith("-") else UTC)
-    return local.isoformat(timespec="seconds") if ":" in form else local.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return (
+        local.isoformat(timespec="seconds")
+        if ":" in form
+        else local.strftime("%Y-%m-%dT%H:%M:%S%z")
+    )
 
 
 def within(hour: Hour, rng: random.Random, spare_s: int = 0) -> datetime:
@@ -49,7 +60,10 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
     trace = f"trace-{rng.getrandbits(48):012x}"
     who: Event = {"master_type": rng.choice(MASTERS)}
     if chance(rng, 0.7):  # the others are done by the master itself
-        who |= {"worker_type": rng.choice(WORKERS), "worker_id": f"worker-{rng.randrange(1000):03}"}
+        who |= {
+            "worker_type": rng.choice(WORKERS),
+            "worker_id": f"worker-{rng.randrange(1000):03}",
+        }
     who |= {"trace_id": trace, "session_id": f"session-{trace[-4:]}"}
     at = begin
     yield at, _event(at, "task_started", "info", **who, data={"queue": "default"})
@@ -57,7 +71,10 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
         start, at = at, at + timedelta(milliseconds=rng.randrange(400, 60_000))
         span = {"started_at": iso(start), "completed_at": iso(at)}
         if chance(rng, 0.6):
-            tokens = {"input_tokens": rng.randrange(200, 30_000), "output_tokens": rng.randrange(20, 2_000)}
+            tokens = {
+                "input_tokens": rng.randrange(200, 30_000),
+                "output_tokens": rng.randrange(20, 2_000),
+            }
             call = {"model": rng.choice(MODELS), "tokens_used": tokens, "status": "success"}
             yield at, _event(at, "llm_call", "info", **who, **span, **call)
         else:
@@ -65,19 +82,48 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
             yield at, _event(at, "tool_call", level, **who, **span, tool=rng.choice(TOOLS))
     span = {"started_at": iso(begin), "completed_at": iso(at)}
     if chance(rng, 0.06):
-        yield at, _event(at, "task_failed", "error", **who, **span, status="failed", error=rng.choice(FAILURES))
+        yield (
+            at,
+            _event(
+                at,
+                "task_failed",
+                "error",
+                **who,
+                **span,
+                status="failed",
+                error=rng.choice(FAILURES),
+            ),
+        )
     else:
-        yield at, _event(at, "task_completed", "info", **who, **span, status="completed", data={"summary": "done ✅"})
+        yield (
+            at,
+            _event(
+                at,
+                "task_completed",
+                "info",
+                **who,
+                **span,
+                status="completed",
+                data={"summary": "done ✅"},
+            ),
+        )
 
 
 def pulse(hour: Hour, rng: random.Random) -> tuple[datetime, Event]:
     """A heartbeat: nobody misses it when it is filtered."""
     at = within(hour, rng)
     worker = f"worker-{rng.randrange(1000):03}"
-    return at, {"ts": int(at.timestamp() * 1000), "event_type": "heartbeat", "worker_id": worker, "healthy": True}
+    return at, {
+        "ts": int(at.timestamp() * 1000),
+        "event_type": "heartbeat",
+        "worker_id": worker,
+        "healthy": True,
+    }
 
 
-def incidents(hour: Hour, person: Person, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
+def incidents(
+    hour: Hour, person: Person, rng: random.Random
+) -> Iterator[tuple[datetime, Event]]:
     """Events in which all of a person's values stand: in free text, nested fields, keys, and JSON within a string."""
     login = f"login of {person.email} from {person.ip} refused: password={person.password}"
     customer = {"email": person.email, "phone": person.phone, "payment": {"card": person.card}}
@@ -89,7 +135,11 @@ def incidents(hour: Hour, person: Person, rng: random.Random) -> Iterator[tuple[
     session = session_id("desk", rng)
     shapes: tuple[tuple[str, str, Event], ...] = (
         ("login_failed", "error", {"error": login}),
-        ("payment_failed", "error", {"error": "declined", "status": "failed", "data": {"customer": customer}}),
+        (
+            "payment_failed",
+            "error",
+            {"error": "declined", "status": "failed", "data": {"customer": customer}},
+        ),
         ("identity_check_failed", "error", {"error": "no match", "data": check}),
         ("deployment_failed", "error", {"error": "exit code 1", "data": deploy}),
         ("mail_sent", "info", {"data": mail}),
@@ -112,4 +162,10 @@ def chance(rng: random.Random, probability: float) -> bool:
 
 
 def _event(at: datetime, kind: str, level: str, **fields: Any) -> Event:
-    return {"id": f"evt-{int(at.timestamp() * 1000)}", "timestamp": iso(at), "type": kind, "level": level, **fields}
+    return {
+        "id": f"evt-{int(at.timestamp() * 1000)}",
+        "timestamp": iso(at),
+        "type": kind,
+        "level": level,
+        **fields,
+    }

@@ -26,8 +26,12 @@ def counted(receipts: Mapping[str, Receipt]) -> Outcome:
     return Outcome(
         landed=receipts["raw_events"].taken,
         dead=sum(receipts["redacted_events"].other.values()),
-        filtered=sum(count for reason, count in dropped.items() if reason.startswith("filtered")),
-        sampled_out=sum(count for reason, count in dropped.items() if reason.startswith("sampled_out")),
+        filtered=sum(
+            count for reason, count in dropped.items() if reason.startswith("filtered")
+        ),
+        sampled_out=sum(
+            count for reason, count in dropped.items() if reason.startswith("sampled_out")
+        ),
         written=receipts["sampled_events"].kept,
         alerts=receipts["webhook_alerts"].kept,
         redacted={kind: int(count) for kind, count in redacted.items() if count},
@@ -66,9 +70,17 @@ def differences(planted: Planted, receipts: Receipts, held: Holdings) -> list[st
     total_alerts = sum(of_hour.alerts for of_hour in expected.values())
     return [
         *itertools.chain.from_iterable(by_hour),
-        *_different("hours with receipts, {}", dict.fromkeys(expected, 1), dict.fromkeys(found, 1)),
-        *_different("rows by the receipt of postgres_events in {}", written, _kept(receipts, "postgres_events")),
-        *_different("rows by the receipt of s3_archive in {}", written, _kept(receipts, "s3_archive")),
+        *_different(
+            "hours with receipts, {}", dict.fromkeys(expected, 1), dict.fromkeys(found, 1)
+        ),
+        *_different(
+            "rows by the receipt of postgres_events in {}",
+            written,
+            _kept(receipts, "postgres_events"),
+        ),
+        *_different(
+            "rows by the receipt of s3_archive in {}", written, _kept(receipts, "s3_archive")
+        ),
         *_different("rows in PostgreSQL in {}", written, held.rows_by_hour),
         *_different("lines in S3 in {}", written, held.lines_by_hour),
         *_different("alerts {}", {"received": total_alerts}, {"received": held.alert_events}),
@@ -85,10 +97,14 @@ def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
             name = field.name.replace("_", " ")
             counts = {name: getattr(expected, field.name)}, {name: getattr(found, field.name)}
             yield from _different(f"events {{}} in {key}", *counts)
-    yield from _different(f"redacted values of type {{}} in {key}", expected.redacted, found.redacted)
+    yield from _different(
+        f"redacted values of type {{}} in {key}", expected.redacted, found.redacted
+    )
 
 
-def _different(sentence: str, expected: Mapping[str, int], found: Mapping[str, int]) -> Iterator[str]:
+def _different(
+    sentence: str, expected: Mapping[str, int], found: Mapping[str, int]
+) -> Iterator[str]:
     """A sentence for each name with another count; ``{}`` in it stands for the name."""
     for name in sorted({*expected, *found}):
         must, does = expected.get(name, 0), found.get(name, 0)

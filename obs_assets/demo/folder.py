@@ -30,14 +30,18 @@ def fresh(data_dir: Path) -> Iterator[None]:
         try:
             _refuse_other_data(data_dir)
             make_private_dir(data_dir)
-            (data_dir / MARK).write_text(f"`make demo` made this folder. Run again, it removes {', '.join(OWN)}.\n")
+            (data_dir / MARK).write_text(
+                f"`make demo` made this folder. Run again, it removes {', '.join(OWN)}.\n"
+            )
             _take(held.enter_context((data_dir / LOCK).open("w")).fileno(), data_dir)
             embedded.stop(data_dir)
             for name in _names(data_dir).intersection(OWN):
                 shutil.rmtree(data_dir / name)
         except OSError as error:
             where = error.filename or data_dir
-            raise ConfigurationError(f"cannot use {where} (OBS_DATA_DIR): {error.strerror or error}") from None
+            raise ConfigurationError(
+                f"cannot use {where} (OBS_DATA_DIR): {error.strerror or error}"
+            ) from None
         yield
 
 
@@ -61,4 +65,6 @@ def _take(lock: int, data_dir: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigurationError(f"another demo is running in {data_dir}: wait for it") from None
+        raise ConfigurationError(
+            f"another demo is running in {data_dir}: wait for it"
+        ) from None

@@ -32,7 +32,11 @@ QUERIES: Mapping[str, tuple[str, ...]] = {
         "master_type",
         "total_cost",
     ),
-    """SELECT * FROM events WHERE data @> '{"status": "failed"}'""": ("timestamp", "event_type", "error"),
+    """SELECT * FROM events WHERE data @> '{"status": "failed"}'""": (
+        "timestamp",
+        "event_type",
+        "error",
+    ),
 }
 """Questions, each with the columns of its answer that are shown."""
 
@@ -82,10 +86,19 @@ def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
     with _postgres(machine.postgres) as connection:
         [(content,)] = connection.execute(_CONTENT).fetchall()
         rows = dict(connection.execute(_ROWS).fetchall())
-        texts = [text for (text,) in connection.execute("SELECT to_jsonb(events)::text FROM events").fetchall()]
+        texts = [
+            text
+            for (text,) in connection.execute(
+                "SELECT to_jsonb(events)::text FROM events"
+            ).fetchall()
+        ]
     with _s3(machine.s3) as (client, bucket):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        objects = {item["Key"]: (item["Size"], item["ETag"]) for page in pages for item in page.get("Contents", [])}
+        objects = {
+            item["Key"]: (item["Size"], item["ETag"])
+            for page in pages
+            for item in page.get("Contents", [])
+        }
         lines: dict[str, int] = {}
         for key in objects:
             data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -107,13 +120,18 @@ def _hour(stamp: str) -> str:
 def redacted_text(hourly: HourlyPipeline, hours: Iterable[Hour]) -> str:
     """Every column of every event after redaction, those included that are then filtered or sampled out."""
     with connect(hourly.store.temp_dir) as connection:
-        frames = [hourly.store.read_frame(connection, "redacted_events", hour) for hour in hours]
+        frames = [
+            hourly.store.read_frame(connection, "redacted_events", hour) for hour in hours
+        ]
         return "\n".join(str(row) for frame in frames for row in frame.fetchall())
 
 
 def ask(machine: Settings, query: str) -> list[dict[str, Any]]:
     """All rows of a query's answer, sorted by the columns that are shown where the query leaves the order open."""
-    with _postgres(machine.postgres) as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with (
+        _postgres(machine.postgres) as connection,
+        connection.cursor(row_factory=dict_row) as cursor,
+    ):
         rows = cursor.execute(query.encode()).fetchall()
     if "ORDER BY" in query:
         return rows
@@ -127,7 +145,9 @@ def _postgres(settings: PostgresSettings | None) -> Iterator[psycopg.Connection[
         with postgres.connect(settings) as connection:
             yield connection
     except psycopg.Error as error:
-        raise StepFailedError(f"PostgreSQL did not answer: {str(error).splitlines()[0]}") from None
+        raise StepFailedError(
+            f"PostgreSQL did not answer: {str(error).splitlines()[0]}"
+        ) from None
 
 
 @contextlib.contextmanager

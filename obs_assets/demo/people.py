@@ -7,8 +7,34 @@ social security number that was printed on wallet cards, addresses reserved for 
 import random
 from dataclasses import astuple, dataclass
 
-_FIRST = ("maria", "jonas", "aiko", "priya", "tomas", "zola", "erik", "fatima", "liam", "irene", "noah", "mei")
-_LAST = ("lopez", "berg", "tanaka", "shah", "novak", "dube", "lind", "haddad", "walsh", "costa", "okafor", "chen")
+_FIRST = (
+    "maria",
+    "jonas",
+    "aiko",
+    "priya",
+    "tomas",
+    "zola",
+    "erik",
+    "fatima",
+    "liam",
+    "irene",
+    "noah",
+    "mei",
+)
+_LAST = (
+    "lopez",
+    "berg",
+    "tanaka",
+    "shah",
+    "novak",
+    "dube",
+    "lind",
+    "haddad",
+    "walsh",
+    "costa",
+    "okafor",
+    "chen",
+)
 _ALPHANUMERIC = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 
 
@@ -39,11 +65,13 @@ def _make_person(index: int, rng: random.Random) -> Person:
     first, last = rng.choice(_FIRST), rng.choice(_LAST)
     return Person(
         email=f"{first}.{last}{index}@{rng.choice(('example.com', 'mail.example.org', 'example.net'))}",
-        phone=rng.choice(("+1 {}-555-01{:02}", "({}) 555-01{:02}", "{}-555-01{:02}", "+1{}55501{:02}")).format(
-            rng.choice((212, 312, 415, 617)), index
-        ),
+        phone=rng.choice(
+            ("+1 {}-555-01{:02}", "({}) 555-01{:02}", "{}-555-01{:02}", "+1{}55501{:02}")
+        ).format(rng.choice((212, 312, 415, 617)), index),
         ssn=f"078-05-{1121 + index}",
-        card=rng.choice(("", " ", "-")).join(card[start : start + 4] for start in range(0, len(card), 4)),
+        card=rng.choice(("", " ", "-")).join(
+            card[start : start + 4] for start in range(0, len(card), 4)
+        ),
         ip=f"{rng.choice(('203.0.113', '198.51.100'))}.{100 + index}",
         password=f"Tr0ub4dor-{_random_text(rng, 6)}",
         api_key=rng.choice(("sk-demo{}", "ghp_{}", "glpat-{}")).format(_random_text(rng, 36)),

@@ -43,13 +43,26 @@ def print_landing(console: Console, landing: LandingPass, planted: Planted) -> N
         f"{planted.unfinished} incomplete last line: it is read once it is complete",
         highlight=False,
     )
-    dead = ", ".join(f"{reason} {count}" for reason, count in sorted(landing.dead_letters.items()))
-    console.print(f"  {sum(landing.dead_letters.values())} dead letters: {dead}", highlight=False)
+    dead = ", ".join(
+        f"{reason} {count}" for reason, count in sorted(landing.dead_letters.items())
+    )
+    console.print(
+        f"  {sum(landing.dead_letters.values())} dead letters: {dead}", highlight=False
+    )
 
 
 def print_receipts(console: Console, receipts: Receipts) -> None:
     """A line an hour: what came in, what became of it, what was written where."""
-    heads = ["landed", "dead", *TYPES.values(), "fil-\ntered", "sam-\npled\nout", "Post-\ngres", "S3", "alerts"]
+    heads = [
+        "landed",
+        "dead",
+        *TYPES.values(),
+        "fil-\ntered",
+        "sam-\npled\nout",
+        "Post-\ngres",
+        "S3",
+        "alerts",
+    ]
     table = _table("hour", *heads, gap=1 if console.width < WIDE else 3)
     total: Counter[int] = Counter()
     for hour, of_hour in receipts.items():
@@ -59,7 +72,9 @@ def print_receipts(console: Console, receipts: Receipts) -> None:
     table.add_section()
     table.add_row("all", *(f"{total[place]:,}" for place in range(len(heads))), style="bold")
     first, last = min(receipts), max(receipts)
-    console.print(f"\n[bold]Receipts[/] of {first} to {last} UTC: events, redacted values, written events")
+    console.print(
+        f"\n[bold]Receipts[/] of {first} to {last} UTC: events, redacted values, written events"
+    )
     console.print(table)
 
 
@@ -67,20 +82,36 @@ def _numbers(receipts: Mapping[str, Receipt]) -> list[int]:
     found = counted(receipts)
     redacted = [found.redacted.get(name, 0) for name in TYPES]
     stores = [receipts[name].kept for name in ("postgres_events", "s3_archive")]
-    return [found.landed, found.dead, *redacted, found.filtered, found.sampled_out, *stores, found.alerts]
+    return [
+        found.landed,
+        found.dead,
+        *redacted,
+        found.filtered,
+        found.sampled_out,
+        *stores,
+        found.alerts,
+    ]
 
 
 def print_repetition(console: Console, before: Holdings, after: Holdings) -> None:
     """What the second run changed: nothing."""
-    table = _table("run", "rows in PostgreSQL", "content hash", "objects in S3", "webhook requests")
+    table = _table(
+        "run", "rows in PostgreSQL", "content hash", "objects in S3", "webhook requests"
+    )
     for name, holding in (("first", before), ("second", after)):
         table.add_row(
-            name, f"{holding.rows:,}", holding.content[:12], f"{len(holding.objects)}", f"{holding.requests:,}"
+            name,
+            f"{holding.rows:,}",
+            holding.content[:12],
+            f"{len(holding.objects)}",
+            f"{holding.requests:,}",
         )
     console.print(table)
 
 
-def print_answer(console: Console, query: str, columns: Sequence[str], answer: Sequence[Mapping[str, Any]]) -> None:
+def print_answer(
+    console: Console, query: str, columns: Sequence[str], answer: Sequence[Mapping[str, Any]]
+) -> None:
     """A query, how many rows it found, and the first of them."""
     console.print(f"\n[bold]sql>[/] {query};", highlight=False, markup=True, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
@@ -101,9 +132,13 @@ def _cell(value: Any) -> str:
 
 def print_objects(console: Console, holding: Holdings) -> None:
     """The archive's keys."""
-    hours = {key: size for key, (size, _) in holding.objects.items() if "/_manifests/" not in key}
+    hours = {
+        key: size for key, (size, _) in holding.objects.items() if "/_manifests/" not in key
+    }
     manifests = len(holding.objects) - len(hours)
-    console.print(f"\n[bold]S3[/]: {len(hours)} objects and {manifests} manifests", highlight=False)
+    console.print(
+        f"\n[bold]S3[/]: {len(hours)} objects and {manifests} manifests", highlight=False
+    )
     for key, size in hours.items():
         console.print(f"  {key}  {size:,} bytes", highlight=False, soft_wrap=True)
 
@@ -111,9 +146,12 @@ def print_objects(console: Console, holding: Holdings) -> None:
 def print_alerts(console: Console, received: Sequence[Received]) -> None:
     """How many alerts arrived, and one of them."""
     events = [event for request in received for event in json.loads(request.body)["events"]]
-    example = next((event for event in events if event.get("type") == "login_failed"), events[0])
+    example = next(
+        (event for event in events if event.get("type") == "login_failed"), events[0]
+    )
     console.print(
-        f"\n[bold]Alerts[/]: {len(events)} events in {len(received)} webhook requests, such as", highlight=False
+        f"\n[bold]Alerts[/]: {len(events)} events in {len(received)} webhook requests, such as",
+        highlight=False,
     )
     console.print(
         f"  {example.get('timestamp')} {example.get('type')}: {example.get('error')}",
@@ -124,7 +162,9 @@ def print_alerts(console: Console, received: Sequence[Received]) -> None:
 
 
 def _table(first: str, *others: str, gap: int = 3) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, gap - 1))
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, gap - 1)
+    )
     table.add_column(first, no_wrap=True)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)

@@ -25,7 +25,9 @@ from obs_assets.sources.log import read_pass
 
 HOURS = 9
 
-_LEADS_AWAY = re.compile(r"(AWS|DAGSTER|OBS|POSTGRES|WEBHOOK)_|PG[A-Z]|.*_proxy$", re.IGNORECASE)
+_LEADS_AWAY = re.compile(
+    r"(AWS|DAGSTER|OBS|POSTGRES|WEBHOOK)_|PG[A-Z]|.*_proxy$", re.IGNORECASE
+)
 """Variables that lead to other servers than the demonstration's own, all of which are on this machine."""
 
 _ELSEWHERE = ("AWS_S3_BUCKET", "DAGSTER_HOME", "OBS_EVENTS_DIR", "POSTGRES_HOST")
@@ -74,7 +76,15 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
         # Not in the project's folder: Dagster would read a .env there, which may name servers of the user's.
         steps.run(title, "dagster", *arguments, env=machine.env, cwd=data_dir)
 
-    dagster("land the files", "job", "execute", "-m", "obs_assets.definitions", "-j", "land_event_files")
+    dagster(
+        "land the files",
+        "job",
+        "execute",
+        "-m",
+        "obs_assets.definitions",
+        "-j",
+        "land_event_files",
+    )
     landing = read_pass(next(hourly.log.passes_dir.glob("*/pass.json")))
     report.print_landing(console, landing, planted)
     _refuse(compare.landing_differences(planted, landing))
@@ -88,11 +98,16 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
     after = measure.holdings(machine.settings, receiver.requests)
     report.print_repetition(console, before, after)
     if before != after:
-        raise StepFailedError("the second run of the same hours changed something: see the table above")
+        raise StepFailedError(
+            "the second run of the same hours changed something: see the table above"
+        )
 
     report.print_receipts(console, receipts)
     _refuse(compare.differences(planted, receipts, after))
-    console.print("[green]✓[/] every count is the one that was planted in the event files", highlight=False)
+    console.print(
+        "[green]✓[/] every count is the one that was planted in the event files",
+        highlight=False,
+    )
     for query, columns in measure.QUERIES.items():
         report.print_answer(console, query, columns, measure.ask(machine.settings, query))
     report.print_objects(console, after)
@@ -105,7 +120,9 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
         highlight=False,
     )
     if leaked:
-        raise StepFailedError(f"{len(leaked)} planted personal values are still there after redaction")
+        raise StepFailedError(
+            f"{len(leaked)} planted personal values are still there after redaction"
+        )
 
 
 def _start(data_dir: Path, webhook_url: str) -> _Machine:
@@ -133,13 +150,20 @@ def _span(now: datetime, allowed_lateness: timedelta) -> tuple[Hour, Hour]:
 def _refuse(differences: list[str]) -> None:
     """Fail if the outcome differs from what was written into the files."""
     if differences:
-        others = f" (and {len(differences) - 1:,} more differences)" if len(differences) > 1 else ""
-        raise StepFailedError(f"the outcome is not what the event files hold: {differences[0]}{others}")
+        others = (
+            f" (and {len(differences) - 1:,} more differences)" if len(differences) > 1 else ""
+        )
+        raise StepFailedError(
+            f"the outcome is not what the event files hold: {differences[0]}{others}"
+        )
 
 
 def _receipts(hourly: HourlyPipeline, hours: list[Hour]) -> compare.Receipts:
     names = [*STAGES, *hourly.destination_names]
-    return {hour: {name: hourly.store.read_receipt(name, hour).check() for name in names} for hour in hours}
+    return {
+        hour: {name: hourly.store.read_receipt(name, hour).check() for name in names}
+        for hour in hours
+    }
 
 
 def _say_what_next(console: Console, data_dir: Path, *, keep: bool) -> None:
@@ -148,9 +172,19 @@ def _say_what_next(console: Console, data_dir: Path, *, keep: bool) -> None:
     if keep:
         for server in embedded.status(data_dir):
             console.print(f"{server.name} runs at {server.address}", highlight=False)
-        console.print(f"Ask with psql:          [bold]{here} .venv/bin/obs psql[/]", highlight=False, soft_wrap=True)
-        console.print(f"Stop the servers:       [bold]{here} .venv/bin/obs down[/]", highlight=False, soft_wrap=True)
-    console.print(f"See it in Dagster's UI: [bold]{here} make dev[/]", highlight=False, soft_wrap=True)
+        console.print(
+            f"Ask with psql:          [bold]{here} .venv/bin/obs psql[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+        console.print(
+            f"Stop the servers:       [bold]{here} .venv/bin/obs down[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(
+        f"See it in Dagster's UI: [bold]{here} make dev[/]", highlight=False, soft_wrap=True
+    )
 
 
 def _short(path: Path) -> str:

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from obs_assets.demo.agents import MASTERS, Event, chance, incidents, iso, pulse, session_id, task, within
+from obs_assets.demo.agents import (
+    MASTERS,
+    Event,
+    chance,
+    incidents,
+    iso,
+    pulse,
+    session_id,
+    task,
+    within,
+)
 from obs_assets.demo.people import Person, make_people
 from obs_assets.hours import Hour, hours_between
 from obs_assets.storage.disk import replacing
@@ -75,7 +85,9 @@ def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1)
     timed = [event for hour in span for event in _ordinary(hour, rng)]
     for place, person in enumerate(people):
         timed += incidents(span[place % hours], person, rng)
-    agents = sorted([*(_written(at, event) for at, event in timed), *_mess(span)], key=lambda line: line.at)
+    agents = sorted(
+        [*(_written(at, event) for at, event in timed), *_mess(span)], key=lambda line: line.at
+    )
     rotated_until = span[ROTATED_HOURS].start
     contents = {
         ROTATED: [line for line in agents if line.at < rotated_until],
@@ -102,7 +114,9 @@ def _counts(lines: list[_Line], people: list[Person]) -> Planted:
         events={key: tuple(events[key]) for key in sorted(events)},
         untimed=verdicts.pop("untimed", 0),
         unfinished=verdicts.pop("torn", 0),
-        dead_letters={reason: count for reason, count in sorted(verdicts.items()) if reason != "event"},
+        dead_letters={
+            reason: count for reason, count in sorted(verdicts.items()) if reason != "event"
+        },
         personal=tuple(value for person in people for value in person.values()),
     )
 
@@ -116,13 +130,17 @@ def _ordinary(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]
 
 def _written(at: datetime, event: Event, end: str = "\n", indent: int | None = None) -> _Line:
     separators = None if indent else (",", ":")
-    raw = (json.dumps(event, ensure_ascii=False, indent=indent, separators=separators) + end).encode()
+    raw = (
+        json.dumps(event, ensure_ascii=False, indent=indent, separators=separators) + end
+    ).encode()
     return _Line(at, raw, event=event)
 
 
 def _mess(span: list[Hour]) -> Iterator[_Line]:
     """What goes wrong in the field, apart from one another so that no two become one dead letter."""
-    moments = iter([hour.start + timedelta(minutes=minute) for minute in (20, 40) for hour in span])
+    moments = iter(
+        [hour.start + timedelta(minutes=minute) for minute in (20, 40) for hour in span]
+    )
     damaged = (
         ("not_an_object", b"--- log rotated ---\n"),
         ("not_an_object", b"Traceback (most recent call last):\n"),
@@ -133,11 +151,17 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
         ("invalid_utf8", b'{"type":"note_saved","level":"info","message":"\xff\xfe"}\n'),
         ("time_before_2000", b'{"type":"task_started","timestamp":"1999-12-31T23:59:59Z"}\n'),
         ("time_unreadable", b'{"type":"task_started","timestamp":"yesterday, after lunch"}\n'),
-        ("untimed", b'{"type":"task_started","level":"info","master_type":"coordinator-master"}\n'),
+        (
+            "untimed",
+            b'{"type":"task_started","level":"info","master_type":"coordinator-master"}\n',
+        ),
     )
     for verdict, raw in damaged:
         yield _Line(next(moments), raw, verdict)
-    ahead = _written(next(moments), {"type": "task_started", "timestamp": iso(span[-1].start + timedelta(days=9))})
+    ahead = _written(
+        next(moments),
+        {"type": "task_started", "timestamp": iso(span[-1].start + timedelta(days=9))},
+    )
     yield replace(ahead, verdict="time_too_far_ahead")
     at = next(moments)
     clock = {"timestamp": iso(at, "-06:00"), "type": "clock_changed", "session_id": "clock-1"}
@@ -150,19 +174,37 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
     for hour in span:
         at = hour.start + timedelta(minutes=1)
         session = {"session_id": session_id("dashboard", rng)}
-        started: Event = {"type": "coordinator_started", **session, "data": {"pid": rng.randrange(9999)}}
+        started: Event = {
+            "type": "coordinator_started",
+            **session,
+            "data": {"pid": rng.randrange(9999)},
+        }
         yield _written(at, {"timestamp": iso(at, "-0600"), **started})
         worker = json.dumps({"worker_id": f"worker-scan-{rng.randrange(99):03}", "data": {}})
-        for kind, data in (("zombie_detected", ""), ("zombie_ended", worker), ("zombie_cleaned_up", "Done. 🧹")):
-            event = {"id": f"evt-{hour.stamp}-52199", "timestamp": iso(at, "-06:00"), "type": kind}
+        for kind, data in (
+            ("zombie_detected", ""),
+            ("zombie_ended", worker),
+            ("zombie_cleaned_up", "Done. 🧹"),
+        ):
+            event = {
+                "id": f"evt-{hour.stamp}-52199",
+                "timestamp": iso(at, "-06:00"),
+                "type": kind,
+            }
             yield _written(at, {**event, **session, "data": data})
         pool = {"pool_size": rng.randrange(8, 20), "threshold": 10, "severity": "warning"}
         at = within(hour, rng)
         yield _written(
-            at, {"timestamp": iso(at, "-0600"), "type": "pool_size_alert", **session, "data": pool}, indent=2
+            at,
+            {"timestamp": iso(at, "-0600"), "type": "pool_size_alert", **session, "data": pool},
+            indent=2,
         )
         at = within(hour, rng)
-        failure = {"type": "system_ERROR", "severity": "critical", "data": "❌ FAIL: version check"}
+        failure = {
+            "type": "system_ERROR",
+            "severity": "critical",
+            "data": "❌ FAIL: version check",
+        }
         yield _written(at, {"timestamp": iso(at, "-06:00"), **failure})
 
 
@@ -171,10 +213,26 @@ def _access_log(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
     for hour in span:
         for at in sorted(within(hour, rng) for _ in range(25)):
             allowed = chance(rng, 0.9)
-            asked = {"principal": rng.choice(MASTERS), "asset": "task-queue", "operation": "write"}
-            answered = {"allowed": allowed, "reason": "has permission" if allowed else "not in the catalog: denied"}
+            asked = {
+                "principal": rng.choice(MASTERS),
+                "asset": "task-queue",
+                "operation": "write",
+            }
+            answered = {
+                "allowed": allowed,
+                "reason": "has permission" if allowed else "not in the catalog: denied",
+            }
             session = {"session_id": session_id("access", rng)}
-            yield _written(at, {"timestamp": iso(at), **session, **asked, **answered, "latency_ms": rng.randrange(40)})
+            yield _written(
+                at,
+                {
+                    "timestamp": iso(at),
+                    **session,
+                    **asked,
+                    **answered,
+                    "latency_ms": rng.randrange(40),
+                },
+            )
 
 
 def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
@@ -182,9 +240,16 @@ def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
     for hour in span:
         at = within(hour, rng)
         found = {"severity": rng.choice(("low", "medium")), "finding_count": rng.randrange(5)}
-        scan = {"event_id": f"scan-{hour.stamp}", "event_type": "security.scan_completed", "payload": found}
+        scan = {
+            "event_id": f"scan-{hour.stamp}",
+            "event_type": "security.scan_completed",
+            "payload": found,
+        }
         scan |= {"session_id": session_id("scan", rng)}
         line = _written(
-            at, {**scan, "timestamp": iso(at, "+0000")}, end="\n]\n" if hour == span[-1] else ",\n", indent=1
+            at,
+            {**scan, "timestamp": iso(at, "+0000")},
+            end="\n]\n" if hour == span[-1] else ",\n",
+            indent=1,
         )
         yield replace(line, raw=(b"[\n" if hour == span[0] else b"") + line.raw)

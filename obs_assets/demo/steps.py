@@ -47,17 +47,26 @@ class Steps:
         else:
             self._console.print(f"… {title}", highlight=False)
             yield
-        self._console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+        self._console.print(
+            f"[green]✓[/] {title} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False
+        )
 
-    def run(self, title: str, program: str, *arguments: str, env: Mapping[str, str], cwd: Path) -> None:
+    def run(
+        self, title: str, program: str, *arguments: str, env: Mapping[str, str], cwd: Path
+    ) -> None:
         """Run a program of this Python installation as a step, and show it as a user would type it.
 
         Raises:
             StepFailedError: it ended with another code than 0.
         """
         self._number += 1
-        self._console.print(f"\n[bold]$ {shlex.join((program, *arguments))}[/]", highlight=False, soft_wrap=True)
-        log = self._log_dir / f"{self._number}-{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}.log"
+        self._console.print(
+            f"\n[bold]$ {shlex.join((program, *arguments))}[/]", highlight=False, soft_wrap=True
+        )
+        log = (
+            self._log_dir
+            / f"{self._number}-{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}.log"
+        )
         command = [str(Path(sys.executable).parent / program), *arguments]
         with self.step(title), log.open("wb") as output:
             done = subprocess.run(  # noqa: S603 (our own programs)
@@ -70,7 +79,10 @@ class Steps:
                 check=False,
             )
         if done.returncode:
-            said = last_error(log.read_text(errors="replace")) or f"{program} ended with {done.returncode}"
+            said = (
+                last_error(log.read_text(errors="replace"))
+                or f"{program} ended with {done.returncode}"
+            )
             raise StepFailedError(f"{title} failed: {said} (all that it said: {log})")
 
 

@@ -27,7 +27,9 @@ class DestinationConfig(Block, frozen=True):
             the ``filter`` block.
     """
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,100}$", examples=["error_archive"])
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]{1,100}$", examples=["error_archive"]
+    )
     from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
     filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
 

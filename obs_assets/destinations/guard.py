@@ -29,7 +29,15 @@ _NEVER = tuple(
 )
 _PRIVATE = tuple(
     ipaddress.ip_network(network)
-    for network in ("127.0.0.0/8", "::1", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+    for network in (
+        "127.0.0.0/8",
+        "::1",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "fc00::/7",
+    )
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
@@ -49,11 +57,17 @@ def is_allowed(address: str, *, allow_private: bool) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def _unwrapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _unwrapped(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     embedded = ip in _NAT64 or (ip in _IPV4_COMPATIBLE and int(ip) > 1)
-    return ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if embedded else ip)
+    return (
+        ip.ipv4_mapped
+        or ip.sixtofour
+        or (ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if embedded else ip)
+    )
 
 
 class Deadline:
@@ -167,7 +181,9 @@ class Guard:
         except (socket.gaierror, UnicodeError):
             raise TransientError("the webhook's host name cannot be resolved") from None
         allow_private = self._allow_private or name.rstrip(".") in self._allow_hosts
-        if not all(is_allowed(str(address[4][0]), allow_private=allow_private) for address in addresses):
+        if not all(
+            is_allowed(str(address[4][0]), allow_private=allow_private) for address in addresses
+        ):
             raise PermanentError(
                 "the webhook's host has a loopback, private or reserved address, which is refused: "
                 "name the host in allow_hosts or set OBS_WEBHOOK_ALLOW_PRIVATE=true "
@@ -206,7 +222,10 @@ class GuardedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        plain, tls = (type(base.__name__, (base,), {"guard": self._guard}) for base in (_Guarded, _GuardedTls))
+        plain, tls = (
+            type(base.__name__, (base,), {"guard": self._guard})
+            for base in (_Guarded, _GuardedTls)
+        )
         self.poolmanager.pool_classes_by_scheme = {
             "http": type("GuardedPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
             "https": type("GuardedTlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),

@@ -114,7 +114,9 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     api_key: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_API_KEY }}"])
     api_key_header: str = "X-API-Key"
     hmac_secret: SecretStr | None = Field(None, examples=["{{ env.WEBHOOK_HMAC_SECRET }}"])
-    hmac_previous_secrets: tuple[SecretStr, ...] = Field((), examples=[["{{ env.OLD_WEBHOOK_HMAC_SECRET }}"]])
+    hmac_previous_secrets: tuple[SecretStr, ...] = Field(
+        (), examples=[["{{ env.OLD_WEBHOOK_HMAC_SECRET }}"]]
+    )
     hmac_algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
     hmac_header: str = "X-Signature"
     receiver: Receiver = "generic"
@@ -125,7 +127,9 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     max_retries: int = Field(3, ge=1, le=10, json_schema_extra={"unit": "attempts"})
     retry_delay_s: float = Field(1.0, ge=0)
     retry_backoff: float = Field(2.0, ge=1, json_schema_extra={"unit": "factor"})
-    rate_limit: float | None = Field(None, gt=0, examples=[5], json_schema_extra={"unit": "requests/s"})
+    rate_limit: float | None = Field(
+        None, gt=0, examples=[5], json_schema_extra={"unit": "requests/s"}
+    )
     timeout_s: float = Field(30.0, gt=0, le=300)
     batch_size: int = Field(10, ge=1, le=10_000, json_schema_extra={"unit": "events"})
     rules: tuple[AlertRule, ...] = Field(
@@ -161,15 +165,23 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must begin with https:// or http:// and name a host")
         if parts.username is not None:
-            raise ValueError("must not hold a user or password: use auth_type: basic with username and password")
+            raise ValueError(
+                "must not hold a user or password: use auth_type: basic with username and password"
+            )
         return url
 
     @model_validator(mode="after")
     def _names_differ(self) -> "WebhookConfig":
         if len({rule.name for rule in self.rules}) < len(self.rules):
             raise ValueError("two rules have one name: give each its own")
-        if self.payload_format == "object" and self.include_metadata and self.payload_key == "metadata":
-            raise ValueError("payload_key: metadata is taken by include_metadata: choose another key")
+        if (
+            self.payload_format == "object"
+            and self.include_metadata
+            and self.payload_key == "metadata"
+        ):
+            raise ValueError(
+                "payload_key: metadata is taken by include_metadata: choose another key"
+            )
         if (self.receiver == "pagerduty") != (self.routing_key is not None):
             raise ValueError("routing_key and receiver: pagerduty go together")
         return self
@@ -180,7 +192,11 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
         Raises:
             ConfigurationError: what is filled in cannot be.
         """
-        left_open = {name: value for name, value in secrets.items() if value and getattr(self, name) is None}
+        left_open = {
+            name: value
+            for name, value in secrets.items()
+            if value and getattr(self, name) is None
+        }
         said = {name: getattr(self, name) for name in self.model_fields_set}
         try:
             return self.model_validate({**said, **left_open})
@@ -188,10 +204,14 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
             first = error.errors()[0]
             option = ".".join(map(str, first["loc"]))
             reason = first["msg"].removeprefix("Value error, ")
-            raise ConfigurationError(f"the webhook's {option} from the environment: {reason}") from None
+            raise ConfigurationError(
+                f"the webhook's {option} from the environment: {reason}"
+            ) from None
 
 
-def compose(config: WebhookConfig, destination: str, events: Sequence[str], created_at: datetime) -> bytes:
+def compose(
+    config: WebhookConfig, destination: str, events: Sequence[str], created_at: datetime
+) -> bytes:
     """The body of a dispatch.
 
     Args:
@@ -206,7 +226,9 @@ def compose(config: WebhookConfig, destination: str, events: Sequence[str], crea
     array = f"[{','.join(events)}]"
     if config.payload_format == "array":
         return array.encode()
-    timestamp = created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    timestamp = (
+        created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
     metadata = {"count": len(events), "destination": destination, "timestamp": timestamp}
     tail = f',"metadata":{json.dumps(metadata)}' if config.include_metadata else ""
     return f"{{{json.dumps(config.payload_key)}:{array}{tail}}}".encode()
@@ -214,7 +236,10 @@ def compose(config: WebhookConfig, destination: str, events: Sequence[str], crea
 
 def identify(destination: str, rule: str, row_uids: Sequence[str]) -> str:
     """The ``webhook-id`` of a dispatch: a hash of what is sent and why, so that composing it again gives the same."""
-    return "msg_" + hashlib.sha256(json.dumps([destination, rule, *row_uids]).encode()).hexdigest()[:32]
+    return (
+        "msg_"
+        + hashlib.sha256(json.dumps([destination, rule, *row_uids]).encode()).hexdigest()[:32]
+    )
 
 
 def authorization(config: WebhookConfig) -> dict[str, str]:
@@ -238,11 +263,15 @@ def authorization(config: WebhookConfig) -> dict[str, str]:
 def _needed(config: WebhookConfig, option: str) -> str:
     value = getattr(config, option)
     if not value:
-        raise ConfigurationError(f"auth_type: {config.auth_type} needs {option} in the webhook's block")
+        raise ConfigurationError(
+            f"auth_type: {config.auth_type} needs {option} in the webhook's block"
+        )
     return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
-def signatures(config: WebhookConfig, webhook_id: str, at: datetime, body: bytes) -> dict[str, str]:
+def signatures(
+    config: WebhookConfig, webhook_id: str, at: datetime, body: bytes
+) -> dict[str, str]:
     """The headers that let a receiver know the sender: X-… headers, and those of https://www.standardwebhooks.com.
 
     Args:
@@ -256,10 +285,17 @@ def signatures(config: WebhookConfig, webhook_id: str, at: datetime, body: bytes
     if config.hmac_secret:
         secret = config.hmac_secret.get_secret_value()
         signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
-        secrets = [secret, *(previous.get_secret_value() for previous in config.hmac_previous_secrets)]
+        secrets = [
+            secret,
+            *(previous.get_secret_value() for previous in config.hmac_previous_secrets),
+        ]
         digests = [hmac.digest(_standard_key(each), signed, "sha256") for each in secrets]
-        headers["webhook-signature"] = " ".join("v1," + base64.b64encode(digest).decode() for digest in digests)
-        headers[config.hmac_header] = hmac.digest(secret.encode(), body, config.hmac_algorithm).hex()
+        headers["webhook-signature"] = " ".join(
+            "v1," + base64.b64encode(digest).decode() for digest in digests
+        )
+        headers[config.hmac_header] = hmac.digest(
+            secret.encode(), body, config.hmac_algorithm
+        ).hex()
     return headers
 
 
@@ -269,7 +305,9 @@ def _standard_key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error:
-        raise ConfigurationError("hmac_secret (WEBHOOK_HMAC_SECRET) must go on in base64 after whsec_") from None
+        raise ConfigurationError(
+            "hmac_secret (WEBHOOK_HMAC_SECRET) must go on in base64 after whsec_"
+        ) from None
 
 
 class WebhookSender:
@@ -317,15 +355,26 @@ class WebhookSender:
         request = self._request(body, content_type, webhook_id)
         with self._guard.watching(self._config.timeout_s) as deadline, unlogged():
             try:
-                response = self._adapter.send(request, stream=True, timeout=self._config.timeout_s, verify=True)
+                response = self._adapter.send(
+                    request, stream=True, timeout=self._config.timeout_s, verify=True
+                )
                 deadline.check()  # a head that was cut short looks like a whole one
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 # The library's own message holds the URL.
-                is_late = deadline.passed or isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
-                reason = f" within {self._config.timeout_s:g} s" if is_late else f": {type(error).__name__}"
+                is_late = deadline.passed or isinstance(
+                    error, requests.Timeout | urllib3.exceptions.TimeoutError
+                )
+                reason = (
+                    f" within {self._config.timeout_s:g} s"
+                    if is_late
+                    else f": {type(error).__name__}"
+                )
                 raise TransientError("no answer" + reason) from None
             _read_a_little(response)
-        judge(response.status_code, retry_after_s(response.headers.get("Retry-After"), self._clock()))
+        judge(
+            response.status_code,
+            retry_after_s(response.headers.get("Retry-After"), self._clock()),
+        )
 
     def reach(self) -> str:
         """Connect to the receiver without a request; returns ``host:port``.
@@ -343,10 +392,20 @@ class WebhookSender:
                 raise TransientError(f"no connection: {type(error).__name__}") from None
         return f"{parts.hostname}:{port}"
 
-    def _request(self, body: bytes, content_type: str, webhook_id: str) -> requests.PreparedRequest:
+    def _request(
+        self, body: bytes, content_type: str, webhook_id: str
+    ) -> requests.PreparedRequest:
         request = requests.Request(self._config.method, self._url, data=body).prepare()
-        request.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Content-Type": content_type})
-        request.headers.update({name: value.get_secret_value() for name, value in self._config.headers.items()})
+        request.headers.update(
+            {
+                "User-Agent": USER_AGENT,
+                "Accept-Encoding": "identity",
+                "Content-Type": content_type,
+            }
+        )
+        request.headers.update(
+            {name: value.get_secret_value() for name, value in self._config.headers.items()}
+        )
         request.headers.update(authorization(self._config))
         request.headers.update(signatures(self._config, webhook_id, self._clock(), body))
         return request
@@ -368,7 +427,9 @@ class WebhookSender:
             self._sleep(max(0.0, self._next_slot - time.monotonic()))
             # From the slot, not from now: a late wake-up must not lower the rate. But nobody saves up more than half a
             # second, 5 % of ten.
-            self._next_slot = max(self._next_slot, time.monotonic() - 0.5) + 1 / self._config.rate_limit
+            self._next_slot = (
+                max(self._next_slot, time.monotonic() - 0.5) + 1 / self._config.rate_limit
+            )
 
 
 class RateLimitedError(TransientError):
@@ -391,9 +452,13 @@ def judge(status: int, asked_wait_s: float | None = None) -> None:
         kind = RateLimitedError if status == TOO_MANY_REQUESTS else TransientError
         raise kind(f"the webhook answered {status}", retry_after_s=asked_wait_s)
     if 300 <= status < 400:  # noqa: PLR2004
-        raise PermanentError(f"the webhook answered {status}: redirects are refused, set the final address as url")
+        raise PermanentError(
+            f"the webhook answered {status}: redirects are refused, set the final address as url"
+        )
     if status == GONE:
-        raise GoneError("the webhook answered 410: it is not called until its url changes or a dispatch is retried")
+        raise GoneError(
+            "the webhook answered 410: it is not called until its url changes or a dispatch is retried"
+        )
     if not 200 <= status < 300:  # noqa: PLR2004
         raise PermanentError(f"the webhook answered {status}")
 

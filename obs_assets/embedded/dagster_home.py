@@ -22,7 +22,11 @@ SETTINGS: Mapping[str, Any] = {
         "runs": {
             "max_concurrent_runs": 4,
             "tag_concurrency_limits": [
-                {"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}
+                {
+                    "key": "dagster/partition",
+                    "value": {"applyLimitPerUniqueValue": True},
+                    "limit": 1,
+                }
             ],
         }
     },

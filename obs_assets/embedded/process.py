@@ -164,12 +164,22 @@ def status(server: Server) -> ServerStatus:
     """The server as it is now; changes nothing."""
     access = _load(server)
     pid = _find(server, access)
-    return ServerStatus(server.name, pid is not None, server.address(access) if access else None, pid, server.folder)
+    return ServerStatus(
+        server.name,
+        pid is not None,
+        server.address(access) if access else None,
+        pid,
+        server.folder,
+    )
 
 
 def pids_of(program: str) -> list[int]:
     """The processes of a program."""
-    return [process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == program]
+    return [
+        process.pid
+        for process in psutil.process_iter(["name"])
+        if process.info["name"] == program
+    ]
 
 
 def command_line(pid: int) -> list[str]:
@@ -193,8 +203,13 @@ def is_free(port: int) -> bool:
 
 def reason(output: str) -> str:
     """The line of a program's output that says why it stopped."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it printed nothing"]
-    return next((line for line in reversed(lines) if re.search(r"FATAL|PANIC|error:|^F\d{4} ", line)), lines[-1])[:300]
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or [
+        "it printed nothing"
+    ]
+    return next(
+        (line for line in reversed(lines) if re.search(r"FATAL|PANIC|error:|^F\d{4} ", line)),
+        lines[-1],
+    )[:300]
 
 
 @contextlib.contextmanager
@@ -216,7 +231,9 @@ def _load(server: Server) -> Access | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ConfigurationError(f"cannot read {server.access_file} (OBS_DATA_DIR): {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read {server.access_file} (OBS_DATA_DIR): {error.strerror}"
+        ) from None
     except ValidationError:
         raise ConfigurationError(
             f"{server.access_file} is damaged: restore it, or remove {server.folder} with all its data"
@@ -233,7 +250,9 @@ def _find(server: Server, access: Access | None) -> int | None:
     # By number alone, a process that was given the number of a dead server would pass for it.
     if access and access.pid and server.mark in command_line(access.pid):
         return access.pid
-    return next((pid for pid in pids_of(server.program) if server.mark in command_line(pid)), None)
+    return next(
+        (pid for pid in pids_of(server.program) if server.mark in command_line(pid)), None
+    )
 
 
 def _started(server: Server, access: Access) -> Access:
@@ -263,7 +282,9 @@ def _started(server: Server, access: Access) -> Access:
 
 def _start(server: Server, access: Access) -> Access:
     server.clean_up(access)
-    access = _save(server, Access(port=_choose_port(server, access.port), password=access.password))
+    access = _save(
+        server, Access(port=_choose_port(server, access.port), password=access.password)
+    )
     command = server.prepare(access)
     if server.log_file.exists():
         server.log_file.replace(server.log_file.with_suffix(".log.1"))
@@ -293,9 +314,16 @@ def _choose_port(server: Server, remembered: int) -> int:
     for port in random.sample(PORTS, 1000):
         if server.can_use(port):
             if remembered:
-                _log.warning("port %d is taken: the embedded %s moves to port %d", remembered, server.name, port)
+                _log.warning(
+                    "port %d is taken: the embedded %s moves to port %d",
+                    remembered,
+                    server.name,
+                    port,
+                )
             return port
-    raise ConfigurationError(f"no port is free for the embedded {server.name}: set {server.setting} to use another")
+    raise ConfigurationError(
+        f"no port is free for the embedded {server.name}: set {server.setting} to use another"
+    )
 
 
 def _end(server: Server, pid: int) -> None:
@@ -308,7 +336,9 @@ def _end(server: Server, pid: int) -> None:
             if _is_gone(pid):
                 return
             time.sleep(POLL_S)
-    raise TransientError(f"the embedded {server.name} (process {pid}) does not end; its log: {server.log_file}")
+    raise TransientError(
+        f"the embedded {server.name} (process {pid}) does not end; its log: {server.log_file}"
+    )
 
 
 def _is_gone(pid: int) -> bool:

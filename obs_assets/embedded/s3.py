@@ -97,7 +97,10 @@ class S3Server(process.Server):
         identity = {"name": ACCESS_KEY_ID, "credentials": [keys], "actions": ["Admin"]}
         with replacing(self.config) as aside:
             aside.write_text(json.dumps({"identities": [identity]}))
-        ports = {f"{service}.port": str(access.port + offset) for offset, service in enumerate(SERVICES)}
+        ports = {
+            f"{service}.port": str(access.port + offset)
+            for offset, service in enumerate(SERVICES)
+        }
         options = [f"-{name}={value}" for name, value in (OPTIONS | ports).items()]
         weed = Path(sysconfig.get_path("scripts")) / "weed"
         return [str(weed), "-logtostderr=true", "server", "-filer", "-s3", self.mark, *options]
@@ -107,7 +110,12 @@ class S3Server(process.Server):
         signing = {f"WEED_JWT_{kind}_KEY": access.password for kind in JWT_KINDS}
         # On a busy machine, a chunk may take longer than the default 10 s from its permission to its upload.
         patience = {f"WEED_JWT_{kind}_EXPIRES_AFTER_SECONDS": "3600" for kind in JWT_KINDS}
-        return super().environment(access) | signing | patience | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        return (
+            super().environment(access)
+            | signing
+            | patience
+            | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        )
 
     def answers(self, access: Access) -> bool:
         """Whether an object can be stored in the bucket, which is made first."""
@@ -116,7 +124,9 @@ class S3Server(process.Server):
     def can_use(self, port: int) -> bool:
         """Whether all its ports are free, and their sockets its own: it hangs when it cannot replace one."""
         ports = [port + offset + grpc for offset in range(len(SERVICES)) for grpc in (0, GRPC)]
-        return all(map(process.is_free, ports)) and all(path.stat().st_uid == os.geteuid() for path in _sockets(port))
+        return all(map(process.is_free, ports)) and all(
+            path.stat().st_uid == os.geteuid() for path in _sockets(port)
+        )
 
     def clean_up(self, access: Access) -> None:
         """Remove its sockets."""
@@ -141,7 +151,9 @@ def _stores_objects(access: Access) -> bool:
         aws_access_key_id=ACCESS_KEY_ID,
         aws_secret_access_key=access.password,
         # The user's proxies, if any, would be asked for our loopback address.
-        config=Config(proxies={}, retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10),
+        config=Config(
+            proxies={}, retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10
+        ),
     )
     with contextlib.closing(client):
         try:
@@ -157,5 +169,8 @@ def _stores_objects(access: Access) -> bool:
 def _sockets(port: int) -> list[Path]:
     """Those of its inner services, which it makes in this place whatever one tells it."""
     folder = Path("/tmp")  # noqa: S108
-    paths = [folder / f"seaweedfs-{name}-grpc-{port + n + GRPC}.sock" for n, name in enumerate(SERVICES)]
+    paths = [
+        folder / f"seaweedfs-{name}-grpc-{port + n + GRPC}.sock"
+        for n, name in enumerate(SERVICES)
+    ]
     return [path for path in paths if path.exists()]

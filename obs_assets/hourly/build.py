@@ -66,7 +66,12 @@ class Builder:
         receipts: dict[Hour, Receipt] = {}
         if not self.stages.takes_many(stage):
             return receipts
-        with contextlib.suppress(ObsError), ExitStack() as held, self.database() as connection, computing(stage):
+        with (
+            contextlib.suppress(ObsError),
+            ExitStack() as held,
+            self.database() as connection,
+            computing(stage),
+        ):
             given = {}
             for hour in hours:
                 with contextlib.suppress(ObsError):
@@ -97,6 +102,9 @@ class Builder:
     def _sweep(self, hour: Hour, *names: str) -> None:
         """Remove temporary files that killed runs have left for an hour; the hour must be held alone."""
         for name in names:
-            for path in (self.store.frame_path(name, hour), self.store.receipt_path(name, hour)):
+            for path in (
+                self.store.frame_path(name, hour),
+                self.store.receipt_path(name, hour),
+            ):
                 for left in path.parent.glob(f"*.{path.name}.*.tmp"):
                     left.unlink(missing_ok=True)

@@ -75,7 +75,11 @@ class Deliverer:
             taken=offer.rows + sum(filtered.values()),
             kept=delivery.written,
             other={**other, **delivery.refused},
-            details={"figures": dict(delivery.stats), **delivery.tables, **_levels_and_cost(receipts)},
+            details={
+                "figures": dict(delivery.stats),
+                **delivery.tables,
+                **_levels_and_cost(receipts),
+            },
             content_hash=offer.content_hash,
             size_bytes=delivery.size_bytes,
         )
@@ -98,7 +102,9 @@ class Deliverer:
         return replace(offer, frame=kept, rows=rows, content_hash=content), filtered
 
     @contextmanager
-    def _connect(self, work: str, config: DestinationConfig, hour: Hour) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _connect(
+        self, work: str, config: DestinationConfig, hour: Hour
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor, or for a large frame a connection that reads ahead on one thread, in half the memory."""
         path = self.store.frame_path(config.stage, hour)
         is_large = path.exists() and path.stat().st_size > STREAMED_FROM

@@ -66,7 +66,9 @@ class HourlyPipeline:
     def stages(self) -> Stages:
         """What makes frames."""
         key = self.settings.hash_key
-        return Stages(self.config, self.store, self.log, key.get_secret_value().encode() if key else None)
+        return Stages(
+            self.config, self.store, self.log, key.get_secret_value().encode() if key else None
+        )
 
     @property
     def _root(self) -> Path:
@@ -98,7 +100,11 @@ class HourlyPipeline:
     def first_open_hour(self) -> Hour:
         """The oldest hour that is not closed; the pipeline's first before anything was landed."""
         looked_at = self.log.looked_at()
-        return first_open_hour(looked_at, self.config.allowed_lateness) if looked_at else self.config.first_hour
+        return (
+            first_open_hour(looked_at, self.config.allowed_lateness)
+            if looked_at
+            else self.config.first_hour
+        )
 
     def news(self, listing: Listing) -> str:
         """What there is to land, in a few words; empty if the last pass that finished has seen and taken it all."""
@@ -107,7 +113,10 @@ class HourlyPipeline:
             return ""
         known = {file.path: file for file in self.landed().files.values()}
         new = sum(file.path not in known for file in listing.files)
-        changed = sum(file.path in known and not known[file.path].is_unchanged(file) for file in listing.files)
+        changed = sum(
+            file.path in known and not known[file.path].is_unchanged(file)
+            for file in listing.files
+        )
         return f"{new:,} new, {changed:,} changed, {len(looked.waiting):,} waiting of {len(listing.files):,} files"
 
     def listing(self) -> Listing:
@@ -121,7 +130,9 @@ class HourlyPipeline:
     def replay(self, reason: str | None = None, event_file: str | None = None) -> LandingReport:
         """Land those dead letters that can be read now."""
         source, first_hour = self.source, self.config.first_hour
-        return replay(source, self.log, first_hour=first_hour, reason=reason, event_file=event_file)
+        return replay(
+            source, self.log, first_hour=first_hour, reason=reason, event_file=event_file
+        )
 
     def expire(self, now: datetime) -> Expiry:
         """Remove what is not redacted and kept long enough; ``retention_days`` says how long that is.
@@ -157,7 +168,9 @@ class HourlyPipeline:
                 return False
         return True
 
-    def staleness(self, now: datetime | None = None, *, empty: Iterable[Hour] = ()) -> "Staleness":
+    def staleness(
+        self, now: datetime | None = None, *, empty: Iterable[Hour] = ()
+    ) -> "Staleness":
         """Closed hours that destinations do not hold as they have landed; ``now`` is the clock by default."""
         return find_staleness(
             self.config,
@@ -186,7 +199,15 @@ class HourlyPipeline:
 
     @cached_property
     def _builder(self) -> Builder:
-        return Builder(self.config, self.store, self.log, self.locks, self.stages, self._cursor, self.destination_names)
+        return Builder(
+            self.config,
+            self.store,
+            self.log,
+            self.locks,
+            self.stages,
+            self._cursor,
+            self.destination_names,
+        )
 
     @cached_property
     def locks(self) -> HourLocks:
@@ -203,7 +224,15 @@ class HourlyPipeline:
 
     # Destinations
 
-    def deliver(self, name: str, hour: Hour, *, run_id: str = "", rebuild: bool = False, client: Any = None) -> Receipt:
+    def deliver(
+        self,
+        name: str,
+        hour: Hour,
+        *,
+        run_id: str = "",
+        rebuild: bool = False,
+        client: Any = None,
+    ) -> Receipt:
         """Offer an hour to the destination whose asset has this name.
 
         Args:
@@ -222,7 +251,12 @@ class HourlyPipeline:
             destination = self._made(config, client) if client else self.destination(name)
             closed_until = self._closed_until(hour)
             return self._deliverer.deliver(
-                config, destination, hour, run_id=run_id, rebuild=rebuild, closed_until=closed_until
+                config,
+                destination,
+                hour,
+                run_id=run_id,
+                rebuild=rebuild,
+                closed_until=closed_until,
             )
 
     def offer(self, connection: duckdb.DuckDBPyConnection, name: str, hour: Hour) -> Offer:
@@ -285,13 +319,18 @@ class HourlyPipeline:
         landed = self.landed()
         closed_until = self.first_open_hour()
         return {
-            outbox.name: dict(outbox.dispatch(closed_until, lambda hour: landed.hour(hour).generation == 0))
+            outbox.name: dict(
+                outbox.dispatch(closed_until, lambda hour: landed.hour(hour).generation == 0)
+            )
             for outbox in self.outboxes().values()
         }
 
     def outboxes(self) -> "dict[str, WebhookAlerts]":
         """Asset's name → the enabled destination, of those that judge alert rules and keep dispatches."""
-        return {asset_name(config): self.outbox(asset_name(config)) for config in self.enabled("alerts")}
+        return {
+            asset_name(config): self.outbox(asset_name(config))
+            for config in self.enabled("alerts")
+        }
 
     def outbox(self, name: str) -> "WebhookAlerts":
         """The destination of that name, of those that judge alert rules and keep dispatches."""
@@ -299,7 +338,10 @@ class HourlyPipeline:
 
     def tables(self) -> "dict[str, PostgresDestination]":
         """Asset's name → the enabled destination, of those that keep tables of events."""
-        return {asset_name(config): self._destination(config) for config in self.enabled("has_tables")}
+        return {
+            asset_name(config): self._destination(config)
+            for config in self.enabled("has_tables")
+        }
 
     def _destination(self, config: DestinationConfig) -> Any:
         return self.destination(asset_name(config))

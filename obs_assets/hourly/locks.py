@@ -41,5 +41,7 @@ class HourLocks:
             try:
                 held.enter_context(locked(path, shared=not alone, wait_s=wait_s))
             except BlockingIOError:
-                raise HourBusyError(f"another run is at work on {hour}: let it finish, then try again") from None
+                raise HourBusyError(
+                    f"another run is at work on {hour}: let it finish, then try again"
+                ) from None
             yield

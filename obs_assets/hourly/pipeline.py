@@ -43,7 +43,12 @@ COMPONENT_TYPE = "obs_assets.components.ObservabilityPipeline"
 """``type`` of a pipeline file."""
 
 _LANDING = ("event_files", "landed_events")
-PROCESSORS = {"enricher": "enrich", "pii-redactor": "redact", "filter": "filter", "sampler": "sample"}
+PROCESSORS = {
+    "enricher": "enrich",
+    "pii-redactor": "redact",
+    "filter": "filter",
+    "sampler": "sample",
+}
 SOURCES = ("event-stream",)
 
 _REPLACED = {
@@ -103,7 +108,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     redact: RedactConfig = Field(RedactConfig(), examples=[{"mode": "hash"}])
     filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
     sample: SampleConfig | None = Field(None, examples=[{"success_rate": 0.1}])
-    destinations: tuple[AnyDestination, ...] = Field((), examples=[[{"type": "postgres", "table_name": "events"}]])
+    destinations: tuple[AnyDestination, ...] = Field(
+        (), examples=[[{"type": "postgres", "table_name": "events"}]]
+    )
 
     @field_validator("start")
     @classmethod
@@ -115,11 +122,17 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @model_validator(mode="after")
     def _names_differ(self) -> "PipelineConfig":
-        repeated = [name for name, n in Counter(map(asset_name, self.destinations)).items() if n > 1]
+        repeated = [
+            name for name, n in Counter(map(asset_name, self.destinations)).items() if n > 1
+        ]
         if repeated:
-            raise ValueError(f"two destinations are called {repeated[0]!r}: give each a name of its own")
+            raise ValueError(
+                f"two destinations are called {repeated[0]!r}: give each a name of its own"
+            )
         if taken := {*STAGES, *_LANDING}.intersection(map(asset_name, self.destinations)):
-            raise ValueError(f"a destination is called {min(taken)!r}, as another asset is: choose another name")
+            raise ValueError(
+                f"a destination is called {min(taken)!r}, as another asset is: choose another name"
+            )
         return self
 
     def stored_name(self, folder: str) -> str:
@@ -165,7 +178,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         blocks = [_block_json(getattr(self, name)) for name in row_of(stage).blocks]
         text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
         code = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
-        return InputVersion(before.generation, hashlib.sha256(text.encode()).hexdigest()[:12], code)
+        return InputVersion(
+            before.generation, hashlib.sha256(text.encode()).hexdigest()[:12], code
+        )
 
     @staticmethod
     def builder() -> "PipelineConfigBuilder":
@@ -175,7 +190,10 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
 def _block_json(block: BaseModel | None) -> Any:
     if isinstance(block, SourceConfig):
-        return {"name": block.name, "type": block.type}  # where files lie does not change what is made of them
+        return {
+            "name": block.name,
+            "type": block.type,
+        }  # where files lie does not change what is made of them
     return block.model_dump(mode="json") if block else None
 
 
@@ -220,7 +238,9 @@ class PipelineConfigBuilder:
 
 def _known(what: str, given: str, names: Iterable[str]) -> str:
     if given not in set(names):
-        raise ConfigurationError(f"Unknown {what} type {given!r}; there are {', '.join(sorted(names))}")
+        raise ConfigurationError(
+            f"Unknown {what} type {given!r}; there are {', '.join(sorted(names))}"
+        )
     return given
 
 
@@ -233,7 +253,9 @@ def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(f"{where}{line}" for line in explain(error))) from None
+        raise ConfigurationError(
+            "\n".join(f"{where}{line}" for line in explain(error))
+        ) from None
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
@@ -251,15 +273,21 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         document = yaml.compose(text)
         values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
-        raise ConfigurationError(f"cannot read the pipeline file {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read the pipeline file {path}: {error.strerror}"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not YAML: it is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f":{mark.line + 1}" if mark else ""
-        raise ConfigurationError(f"{path}{at}: not YAML: {getattr(error, 'problem', error)}") from None
+        raise ConfigurationError(
+            f"{path}{at}: not YAML: {getattr(error, 'problem', error)}"
+        ) from None
     if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
-        raise ConfigurationError(f"{path}: a pipeline file has `type:` and a block `attributes:`")
+        raise ConfigurationError(
+            f"{path}: a pipeline file has `type:` and a block `attributes:`"
+        )
     for name in values:
         if problem := _problem_at_the_top(name, values[name]):
             raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
@@ -269,9 +297,13 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         )
     except _TemplateMistakeError as error:
         line = _line_of(document, ("attributes", *error.location))
-        raise ConfigurationError(f"{path}:{line}: {'.'.join(map(str, error.location))}: {error}") from None
+        raise ConfigurationError(
+            f"{path}:{line}: {'.'.join(map(str, error.location))}: {error}"
+        ) from None
     except RecursionError:
-        raise ConfigurationError(f"{path}: something in it is nested too deeply, or an alias in itself") from None
+        raise ConfigurationError(
+            f"{path}: something in it is nested too deeply, or an alias in itself"
+        ) from None
     except ValidationError as error:
         lines = [
             f"{path}:{_line_of(document, ('attributes', *details['loc']))}: {line}"
@@ -286,9 +318,17 @@ def _problem_at_the_top(name: Any, value: Any) -> str:
         return ""
     if name != "type":
         near = difflib.get_close_matches(str(name), ("type", "attributes"), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "a pipeline file has `type:` and `attributes:`, nothing else"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else "a pipeline file has `type:` and `attributes:`, nothing else"
+        )
         return f"unknown key {name!r}; {hint}"
-    return "" if value == COMPONENT_TYPE else f"type: there is one type of pipeline; did you mean {COMPONENT_TYPE!r}?"
+    return (
+        ""
+        if value == COMPONENT_TYPE
+        else f"type: there is one type of pipeline; did you mean {COMPONENT_TYPE!r}?"
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -299,7 +339,9 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except ValueError as error:
             problem = f"{error}: put it in quotes if it is a text"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+            raise yaml.constructor.ConstructorError(
+                None, None, problem, node.start_mark
+            ) from None
 
 
 class _TemplateMistakeError(ConfigurationError):
@@ -330,14 +372,19 @@ def render(value: Any, env: Mapping[str, str], location: tuple[int | str, ...] =
         ConfigurationError: a template is wrong.
     """
     if isinstance(value, Mapping):
-        return {key: item if key == "summary" else render(item, env, (*location, key)) for key, item in value.items()}
+        return {
+            key: item if key == "summary" else render(item, env, (*location, key))
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [render(item, env, (*location, number)) for number, item in enumerate(value)]
     if isinstance(value, str) and "{{" in value:
         try:
             return _render_text(value, _Env(env))
         except TemplateError as error:
-            raise _TemplateMistakeError(f"the template {value!r} is wrong: {error}", location) from None
+            raise _TemplateMistakeError(
+                f"the template {value!r} is wrong: {error}", location
+            ) from None
         except Exception as error:  # noqa: BLE001 - it may do anything; what it raises may quote a secret
             problem = f"the template {value!r} is wrong: {type(error).__name__}"
             raise _TemplateMistakeError(problem, location) from None
@@ -350,13 +397,17 @@ def _render_text(text: str, env: _Env) -> Any:
     lone = re.fullmatch(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", text)
     if lone:
         found = environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
-        return str(found) if isinstance(found, Undefined) else found  # which says what is undefined
+        return (
+            str(found) if isinstance(found, Undefined) else found
+        )  # which says what is undefined
     return environment.from_string(text).render(env=env)
 
 
 def explain(error: ValidationError) -> list[str]:
     """One line for each mistake: field, what is wrong, what is allowed. Values are not repeated: they may be secret."""
-    return [_explain(details) for details in error.errors(include_url=False, include_context=True)]
+    return [
+        _explain(details) for details in error.errors(include_url=False, include_context=True)
+    ]
 
 
 def _explain(details: Any) -> str:
@@ -373,7 +424,9 @@ def _explain(details: Any) -> str:
 
 _PROBLEMS = {
     "tuple_type": "must be a list",
-    **dict.fromkeys(("dict_type", "mapping_type", "model_type"), "must be a mapping, `name: value`"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type"), "must be a mapping, `name: value`"
+    ),
 }
 """What pydantic says in the words of Python."""
 
@@ -403,7 +456,12 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "prices": Price,
     }
     model = next(
-        (blocks[part] for part in reversed(location) if isinstance(part, str) and part in blocks), PipelineConfig
+        (
+            blocks[part]
+            for part in reversed(location)
+            if isinstance(part, str) and part in blocks
+        ),
+        PipelineConfig,
     )
     return sorted(field.alias or name for name, field in model.model_fields.items())
 

@@ -38,7 +38,9 @@ class PipelineFile:
     name: str
     path: Path
 
-    def open(self, env: Mapping[str, str] | None = None, machine: Settings | None = None) -> HourlyPipeline:
+    def open(
+        self, env: Mapping[str, str] | None = None, machine: Settings | None = None
+    ) -> HourlyPipeline:
         """Read the file, and bind the pipeline to this machine.
 
         Args:
@@ -49,7 +51,9 @@ class PipelineFile:
             ConfigurationError: the file is wrong; says file, line and field.
         """
         config = pipeline.load(self.path, env)
-        return HourlyPipeline(config, machine or settings.load(env), config.stored_name(self.name))
+        return HourlyPipeline(
+            config, machine or settings.load(env), config.stored_name(self.name)
+        )
 
 
 def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
@@ -64,7 +68,9 @@ def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
     named = (settings.environment() if env is None else env).get(VARIABLE)
     folder = Path(named).absolute() if named else OWN_DIR.absolute()
     if named and not folder.is_dir():
-        raise ConfigurationError(f"{VARIABLE} names {folder}, which is no folder: create it, or unset the variable")
+        raise ConfigurationError(
+            f"{VARIABLE} names {folder}, which is no folder: create it, or unset the variable"
+        )
     if _files_in(folder):
         return folder
     misplaced = [path for pattern in (FILE_NAME, "*/defs.yml") for path in folder.glob(pattern)]
@@ -115,8 +121,12 @@ def find(name: str = "", env: Mapping[str, str] | None = None) -> PipelineFile:
         return stored[0]
     folder, known = files[0].path.parents[1], ", ".join(file.name for file in files)
     if name:
-        raise ConfigurationError(f"no pipeline is called {name!r}; in {folder} there are {known}")
-    raise ConfigurationError(f"there are several pipelines in {folder}: choose with --pipeline one of {known}")
+        raise ConfigurationError(
+            f"no pipeline is called {name!r}; in {folder} there are {known}"
+        )
+    raise ConfigurationError(
+        f"there are several pipelines in {folder}: choose with --pipeline one of {known}"
+    )
 
 
 def open_all(
@@ -144,7 +154,9 @@ def open_all(
         taken = [thing for thing in things if thing in owners or things.count(thing) > 1]
         if taken:
             owner = owners.get(taken[0], file)
-            problems[file] = f"{file.path}: {owner.path} has {taken[0]} already: give each one of its own"
+            problems[file] = (
+                f"{file.path}: {owner.path} has {taken[0]} already: give each one of its own"
+            )
         else:
             opened[file] = hourly
             owners.update(dict.fromkeys(things, file))
@@ -164,7 +176,11 @@ def open_pipeline(name: str = "", env: Mapping[str, str] | None = None) -> Hourl
 
 def _files_in(folder: Path) -> list[PipelineFile]:
     paths = sorted(folder.glob(f"*/{FILE_NAME}"))
-    return [PipelineFile(path.parent.name, path) for path in paths if not path.parent.name.startswith(".")]
+    return [
+        PipelineFile(path.parent.name, path)
+        for path in paths
+        if not path.parent.name.startswith(".")
+    ]
 
 
 def _stored_name(file: PipelineFile, env: Mapping[str, str] | None) -> str:

@@ -48,18 +48,31 @@ def fields_of(frame: Frame, rows: int, by: str) -> dict[Any, dict[str, str]]:
         part = max(EVENTS_LOOKED_AT / rows, 1 / ONE_OF)
         frame = frame.filter(f"md5(row_uid) < '{int(part * (1 << 32)):08x}'")
     # What DuckDB cannot take apart has been through it many times by now; but a profile must never fail an hour
-    shapes = frame.aggregate(f"{by} AS part, try(json_structure(event)) AS shape, count(*) AS n")
-    ranked = shapes.project("*, row_number() OVER (PARTITION BY part ORDER BY n DESC, shape) AS place")
+    shapes = frame.aggregate(
+        f"{by} AS part, try(json_structure(event)) AS shape, count(*) AS n"
+    )
+    ranked = shapes.project(
+        "*, row_number() OVER (PARTITION BY part ORDER BY n DESC, shape) AS place"
+    )
     roots: dict[Any, _Node] = {}
-    for part, shape in ranked.filter(f"place <= {SHAPES}").order("part, place").project("part, shape").fetchall():
+    for part, shape in (
+        ranked.filter(f"place <= {SHAPES}")
+        .order("part, place")
+        .project("part, shape")
+        .fetchall()
+    ):
         if shape is not None:
             roots.setdefault(part, _Node()).add(json.loads(shape))
     return {part: _listed(root) for part, root in roots.items()}
 
 
 def _listed(root: "_Node") -> dict[str, str]:
-    root.keys.pop("_redaction", None)  # says where something was redacted, and differs from hour to hour
-    found = {path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path}
+    root.keys.pop(
+        "_redaction", None
+    )  # says where something was redacted, and differs from hour to hour
+    found = {
+        path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path
+    }
     return dict(sorted(found.items())[:FIELDS])
 
 
@@ -125,7 +138,9 @@ def by_minute(frame: Frame, by: str) -> dict[Any, dict[str, str]]:
         of them.
     """
     counts: dict[Any, dict[str, list[int]]] = {}
-    rows = frame.aggregate(f"{by}, event_level, minute(event_time) AS minute, count(*) AS n").fetchall()
+    rows = frame.aggregate(
+        f"{by}, event_level, minute(event_time) AS minute, count(*) AS n"
+    ).fetchall()
     for part, level, minute, n in rows:
         counts.setdefault(part, {}).setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
     return {part: _drawn(levels) for part, levels in counts.items()}
@@ -135,7 +150,9 @@ def _drawn(counts: Mapping[str, list[int]]) -> dict[str, str]:
     ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
     shown = {level: counts[level] for level in ranked[:LEVELS]}
     if rest := ranked[LEVELS:]:
-        shown[OTHER_LEVELS] = [sum(counts[level][minute] for level in rest) for minute in range(60)]
+        shown[OTHER_LEVELS] = [
+            sum(counts[level][minute] for level in rest) for minute in range(60)
+        ]
     return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}
 
 
@@ -148,4 +165,8 @@ def cost_of(frame: Frame, by: str) -> dict[Any, dict[str, int | float]]:
     """
     weighed = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
     costs = frame.aggregate(f"{by}, count(cost_usd), sum({weighed})").fetchall()
-    return {part: {"events with a cost": n, "USD": round(float(usd), 6)} for part, n, usd in costs if n}
+    return {
+        part: {"events with a cost": n, "USD": round(float(usd), 6)}
+        for part, n, usd in costs
+        if n
+    }

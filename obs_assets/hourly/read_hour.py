@@ -24,5 +24,7 @@ def read_hour(stage: str, hour: str, pipeline_name: str = "") -> pd.DataFrame:
     hourly = open_pipeline(pipeline_name)
     with connect(hourly.store.temp_dir) as connection:
         frame = hourly.store.read_frame(connection, stage, parse_hour(hour))
-        hour_of_stage: pd.DataFrame = frame.to_arrow_table().to_pandas(types_mapper=pd.ArrowDtype)
+        hour_of_stage: pd.DataFrame = frame.to_arrow_table().to_pandas(
+            types_mapper=pd.ArrowDtype
+        )
     return hour_of_stage

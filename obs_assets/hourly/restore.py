@@ -39,9 +39,13 @@ def archive_of(hourly: HourlyPipeline, name: str | None = None) -> Archive:
     kinds = {asset_name(block): kind_of(block) for block in blocks}
     archives = [known for known, kind in kinds.items() if kind.is_archive]
     if name is not None and name not in kinds:
-        raise ConfigurationError(f"{name!r} keeps no events to restore; there are {', '.join(kinds)}")
+        raise ConfigurationError(
+            f"{name!r} keeps no events to restore; there are {', '.join(kinds)}"
+        )
     if name is None and not archives:
-        raise ConfigurationError(f"pipeline {hourly.name!r} has no archive: name a destination with --archive")
+        raise ConfigurationError(
+            f"pipeline {hourly.name!r} has no archive: name a destination with --archive"
+        )
     if name is None and len(archives) > 1:
         raise ConfigurationError(
             f"pipeline {hourly.name!r} has {len(archives)} archives: say which with --archive ({', '.join(archives)})"
@@ -59,7 +63,9 @@ def restore(archive: Archive, hourly: HourlyPipeline, hour: Hour) -> LandingRepo
         HourBusyError: a landing pass is under way.
     """
     if hour < hourly.config.first_hour:
-        raise ConfigurationError(f"{hour} is before the first hour of {hourly.name!r}: set start in its pipeline file")
+        raise ConfigurationError(
+            f"{hour} is before the first hour of {hourly.name!r}: set start in its pipeline file"
+        )
     folder = make_private_dir(hourly.store.temp_dir)
     with archive.kind.stored(archive.name, archive.destination, hour, folder) as stored:
         parts = ((part.url, part.rows) for part in stored)

@@ -43,7 +43,9 @@ ROWS: tuple[StageRow, ...] = (
         upstream="landed_events",
         blocks=("source",),
         code_version=2,
-        description=("The hour's events as a typed frame, sorted by event time and row identity. Holds personal data."),
+        description=(
+            "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data."
+        ),
         columns=("event_file", "collector"),
         checks=("unreadable lines", "volume"),
     ),
@@ -72,7 +74,9 @@ ROWS: tuple[StageRow, ...] = (
         upstream="redacted_events",
         blocks=("filter", "sample"),
         code_version=2,
-        description=("Filtered by rule, then sampled; each event carries the number of events that it stands for."),
+        description=(
+            "Filtered by rule, then sampled; each event carries the number of events that it stands for."
+        ),
         drops=("filtered:<rule>", "sampled_out:<stratum>"),
         columns=("weight",),
         is_redacted=True,

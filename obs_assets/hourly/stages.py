@@ -16,7 +16,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from obs_assets.events import CONTENT_HASH, HASH_OF_NOTHING, Frame, append_fields, counts_by, quote, with_columns
+from obs_assets.events import (
+    CONTENT_HASH,
+    HASH_OF_NOTHING,
+    Frame,
+    append_fields,
+    counts_by,
+    quote,
+    with_columns,
+)
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.profile import by_minute, cost_of, fields_of
 from obs_assets.hourly.stage_rows import REDACTED, STAGES, Stage, row_of
@@ -76,7 +84,11 @@ class Stages:
 
     def takes_many(self, stage: Stage) -> bool:
         """Whether hours may go through a stage together."""
-        return stage != "sampled_events" or self.config.sample is None or self.config.sample.is_by_event
+        return (
+            stage != "sampled_events"
+            or self.config.sample is None
+            or self.config.sample.is_by_event
+        )
 
     def given(self, stage: Stage, hour: Hour) -> Given:
         """What an hour would be built from now.
@@ -114,25 +126,54 @@ class Stages:
         with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
             judged = self._frame(connection, stage, paths, workers)
             # What is read more than once is computed once: by the hours, or by those who count what a sample dropped
-            if rows <= SMALL and (len(given) > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)):
+            if rows <= SMALL and (
+                len(given) > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)
+            ):
                 judged = _held(connection, judged)
             drops = "dropped_by" in judged.columns
-            kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)") if drops else judged
-            parts = ((hour, [kept.filter(_within(hour))] if len(given) > 1 else [kept]) for hour in given)
-            if stage == STAGES[0] and len(given) == 1 and size > max(SORTED_BYTES, rows * LARGE_EVENT):
-                parts = ((hour, self._sorted_parts(connection, paths, rows * SORTED_BYTES // size)) for hour in given)
-            group = max(1, rows * GROUP_BYTES // size) if size > max(GROUP_BYTES, rows * LARGE_EVENT) else None
+            kept = (
+                judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
+                if drops
+                else judged
+            )
+            parts = (
+                (hour, [kept.filter(_within(hour))] if len(given) > 1 else [kept])
+                for hour in given
+            )
+            if (
+                stage == STAGES[0]
+                and len(given) == 1
+                and size > max(SORTED_BYTES, rows * LARGE_EVENT)
+            ):
+                parts = (
+                    (hour, self._sorted_parts(connection, paths, rows * SORTED_BYTES // size))
+                    for hour in given
+                )
+            group = (
+                max(1, rows * GROUP_BYTES // size)
+                if size > max(GROUP_BYTES, rows * LARGE_EVENT)
+                else None
+            )
             written = self.store.write_frames(parts, stage, group)
             hours = {str(path): hour for hour, path in written.items()}
-            receipts = self._receipts(connection.read_parquet(list(hours), filename=True), stage, given, hours)
+            receipts = self._receipts(
+                connection.read_parquet(list(hours), filename=True), stage, given, hours
+            )
             # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
             if drops and any(receipt.unaccounted for receipt in receipts.values()):
                 dropped = counts_by(judged, _HOUR, "dropped_by")
-                return {hour: replace(one, other=dropped.get(hour.start, {})) for hour, one in receipts.items()}
+                return {
+                    hour: replace(one, other=dropped.get(hour.start, {}))
+                    for hour, one in receipts.items()
+                }
             return receipts
 
     def _receipts(
-        self, written: Frame, stage: Stage, given: Mapping[Hour, Given], hours: Mapping[str, Hour]
+        self,
+        written: Frame,
+        stage: Stage,
+        given: Mapping[Hour, Given],
+        hours: Mapping[str, Hour],
     ) -> dict[Hour, Receipt]:
         """What was written, by the files of the hours. Nothing is counted that was not read back."""
         content = CONTENT_HASH if stage in REDACTED else quote("")
@@ -147,13 +188,19 @@ class Stages:
                 taken=given[hour].rows,
                 kept=counts.get(file, (0, ""))[0],
                 details={title: found.get(file, {}) for title, found in details.items()},
-                content_hash=counts[file][1] if file in counts else HASH_OF_NOTHING if stage in REDACTED else "",
+                content_hash=counts[file][1]
+                if file in counts
+                else HASH_OF_NOTHING
+                if stage in REDACTED
+                else "",
                 size_bytes=Path(file).stat().st_size,
             )
             for file, hour in hours.items()
         }
 
-    def _details(self, stage: Stage, written: Frame, rows: int) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    def _details(
+        self, stage: Stage, written: Frame, rows: int
+    ) -> dict[str, Mapping[str, Mapping[str, Any]]]:
         """What the checks and the UI are told of an hour, by title and file."""
         file = "filename"
         match stage:
@@ -171,7 +218,11 @@ class Stages:
         return {LEVELS_BY_MINUTE: by_minute(written, file), COST: cost_of(written, file)}
 
     def _frame(
-        self, connection: duckdb.DuckDBPyConnection, stage: Stage, paths: Sequence[str], workers: Workers | None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        stage: Stage,
+        paths: Sequence[str],
+        workers: Workers | None,
     ) -> Frame:
         """A stage's rows of all of these files, in their order; where some are dropped, ``dropped_by`` says why."""
         if stage == STAGES[0]:
@@ -185,28 +236,45 @@ class Stages:
             case "redacted_events":
                 return redact(connection, frame, self.config.redact, self.hash_key, workers)
         return sample(
-            judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter), self.config.sample
+            judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter),
+            self.config.sample,
         )
 
-    def _sorted_parts(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], rows: int) -> list[Frame]:
+    def _sorted_parts(
+        self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], rows: int
+    ) -> list[Frame]:
         """The raw frame in parts of so many rows, one after the other: only their places are sorted together."""
         places = "event_time, row_uid"
         numbered = connection.read_parquet(list(chunks)).project(
             f"{places}, row_number() OVER (ORDER BY {places}) AS n"
         )
-        ends = numbered.filter(f"n % {max(1, rows)} = 0").project(places).order(places).fetchall()
+        ends = (
+            numbered.filter(f"n % {max(1, rows)} = 0").project(places).order(places).fetchall()
+        )
         edges = [None, *((time.isoformat(), uid) for time, uid in ends), None]
         return [
-            with_columns(self._landed(connection, chunks, _between(begin, end)), "event_file", "collector")
+            with_columns(
+                self._landed(connection, chunks, _between(begin, end)),
+                "event_file",
+                "collector",
+            )
             for begin, end in itertools.pairwise(edges)
         ]
 
-    def _landed(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true") -> Frame:
+    def _landed(
+        self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true"
+    ) -> Frame:
         """Landed lines in order, each event with ``_source`` and ``_event_file``."""
-        lines = connection.read_parquet(list(chunks)) if chunks else connection.from_arrow(LANDED_SCHEMA.empty_table())
+        lines = (
+            connection.read_parquet(list(chunks))
+            if chunks
+            else connection.from_arrow(LANDED_SCHEMA.empty_table())
+        )
         lines = lines.filter(where)
         kind = self.config.source.type
-        source = json.dumps({"name": self.config.source.name or kind, "type": kind}, separators=(",", ":"))
+        source = json.dumps(
+            {"name": self.config.source.name or kind, "type": kind}, separators=(",", ":")
+        )
         fields = {
             "_source": quote(f',"_source":{source}'),
             "_event_file": "',\"_event_file\":' || to_json(event_file)",
@@ -247,8 +315,16 @@ def _row_groups(path: str) -> Iterator[pq.RowGroupMetaData]:
 
 def _between(begin: tuple[str, str] | None, end: tuple[str, str] | None) -> str:
     """SQL: rows after the one and up to the other, by (event_time, row_uid); None is no bound."""
-    after = f"event_time >= '{begin[0]}' AND (event_time > '{begin[0]}' OR row_uid > '{begin[1]}')" if begin else "true"
-    upto = f"event_time <= '{end[0]}' AND (event_time < '{end[0]}' OR row_uid <= '{end[1]}')" if end else "true"
+    after = (
+        f"event_time >= '{begin[0]}' AND (event_time > '{begin[0]}' OR row_uid > '{begin[1]}')"
+        if begin
+        else "true"
+    )
+    upto = (
+        f"event_time <= '{end[0]}' AND (event_time < '{end[0]}' OR row_uid <= '{end[1]}')"
+        if end
+        else "true"
+    )
     return f"{after} AND {upto}"
 
 

@@ -31,7 +31,9 @@ class Staleness:
         return list(self.missing)
 
 
-def is_current(config: PipelineConfig, block: DestinationConfig, held: Holding | None, generation: int) -> bool:
+def is_current(
+    config: PipelineConfig, block: DestinationConfig, held: Holding | None, generation: int
+) -> bool:
     """Whether a destination holds an hour as it has landed.
 
     Args:

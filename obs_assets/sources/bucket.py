@@ -38,14 +38,20 @@ def client() -> "S3Client":
     import boto3
     from botocore.config import Config
 
-    common = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=60)
+    common = Config(
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=60,
+    )
     made = boto3.client("s3", config=common)
     host = urlsplit(made.meta.endpoint_url).hostname or ""
     if host.endswith("amazonaws.com"):
         return made
     made.close()
     # Not every server that speaks S3 knows buckets as host names; and no proxy leads back to this machine
-    own = common.merge(Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required"))
+    own = common.merge(
+        Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")
+    )
     direct = Config(proxies={}) if host in {"127.0.0.1", "::1", "localhost"} else Config()
     return boto3.client("s3", config=own.merge(direct))
 
@@ -61,15 +67,27 @@ def list_objects(url: str) -> Iterator[FoundObject]:
 
     bucket, prefix = split_url(url)
     try:
-        for page in client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in (
+            client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        ):
             for item in page.get("Contents", ()):
                 path = item["Key"].removeprefix(prefix)
-                yield FoundObject(path, item["Key"], item["Size"], item["ETag"].strip('"'), item["LastModified"])
+                yield FoundObject(
+                    path,
+                    item["Key"],
+                    item["Size"],
+                    item["ETag"].strip('"'),
+                    item["LastModified"],
+                )
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
-        raise ConfigurationError(f"cannot list the event files in {url} (OBS_EVENTS_DIR): {code}") from None
+        raise ConfigurationError(
+            f"cannot list the event files in {url} (OBS_EVENTS_DIR): {code}"
+        ) from None
     except BotoCoreError as error:
-        raise TransientError(f"cannot list the event files in {url} (OBS_EVENTS_DIR): {type(error).__name__}") from None
+        raise TransientError(
+            f"cannot list the event files in {url} (OBS_EVENTS_DIR): {type(error).__name__}"
+        ) from None
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -108,7 +126,9 @@ class _Object(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[
+            whence
+        ]
         self._position = start + offset
         return self._position
 

@@ -29,10 +29,24 @@ _FIRST_WINDOW = 2048
 _BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
 _SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
 # Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
-_UTF16 = re.compile(rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})")
+_UTF16 = re.compile(
+    rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})"
+)
 _NULS = re.compile(rb"\0*+")
 _UTF8_AGAIN = re.compile(rb"\n(?=\{[^\0])")
-_CUT_SHORT = ("true", "false", "null", "NaN", "Infinity", "-Infinity", ".", "e+", "e-", "E+", "E-")
+_CUT_SHORT = (
+    "true",
+    "false",
+    "null",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    ".",
+    "e+",
+    "e-",
+    "E+",
+    "E-",
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,11 @@ class CarefulLane:
     """
 
     def __init__(
-        self, data: bytes | bytearray, starts: npt.NDArray[np.int64], segments: list[Segment], rules: Rules
+        self,
+        data: bytes | bytearray,
+        starts: npt.NDArray[np.int64],
+        segments: list[Segment],
+        rules: Rules,
     ) -> None:
         self._data = data
         self._starts = starts
@@ -158,7 +176,9 @@ class CarefulLane:
         position = begin
         line_end = self._line_end(begin, limit)
         if segment.within_object and begin == self._starts[number]:
-            end, self.within_object[number] = _end_of_given_up(self._data, segment, begin, limit)
+            end, self.within_object[number] = _end_of_given_up(
+                self._data, segment, begin, limit
+            )
             self._add_dead(number, begin, end, "too_long")
             self.within_line[number] = end == limit and self._data[end - 1] not in LINE_ENDS
             position, line_end = end, self._line_end(end - 1, limit)
@@ -174,7 +194,14 @@ class CarefulLane:
                 line_end = limit
                 break
             if found.text is not None:
-                self.events.append((segment.file, self._offset(number, position), found.end - position, found.text))
+                self.events.append(
+                    (
+                        segment.file,
+                        self._offset(number, position),
+                        found.end - position,
+                        found.text,
+                    )
+                )
                 self._settle(number, found.end)
                 self.remarks.update(found.remarks)
             elif found.reason:
@@ -208,7 +235,9 @@ class CarefulLane:
         return separators.end() if separators else position
 
 
-def _end_of_given_up(data: bytes | bytearray, segment: Segment, begin: int, limit: int) -> tuple[int, int]:
+def _end_of_given_up(
+    data: bytes | bytearray, segment: Segment, begin: int, limit: int
+) -> tuple[int, int]:
     """Where an object over many lines ends that was given up before, and the state after it.
 
     By its indentation, since nobody knows any more how many brackets are open: at a bracket that closes in the column
@@ -218,7 +247,9 @@ def _end_of_given_up(data: bytes | bytearray, segment: Segment, begin: int, limi
     found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)" % column, re.MULTILINE)
     start = (data.find(b"\n", begin, limit) + 1 or limit) if segment.within_line else begin
     # ^ matches at the beginning of the data and after a newline, never at an offset given to search
-    if start == begin and (match := re.compile(rb"[ \t]{%d}[{}]|\{" % column).match(data, begin, limit)):
+    if start == begin and (
+        match := re.compile(rb"[ \t]{%d}[{}]|\{" % column).match(data, begin, limit)
+    ):
         pass
     else:
         match = found.search(data, max(begin, start - 1), limit)
@@ -235,13 +266,21 @@ def _line_end(data: bytes | bytearray, begin: int, limit: int) -> int:
     return data.find(b"\0", text, newline or limit) + 1 or newline
 
 
-def _read_one(data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment) -> _Found | None:
+def _read_one(
+    data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment
+) -> _Found | None:
     """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
     damage = _Damage(data, begin, limit, rules, segment.at_end and segment.sealed)
-    if data.find(b"\0", begin, min(begin + 72, limit)) >= 0 and _UTF16.match(data, begin, limit):
+    if data.find(b"\0", begin, min(begin + 72, limit)) >= 0 and _UTF16.match(
+        data, begin, limit
+    ):
         return damage.of_utf16(at_end=segment.at_end)
     if data[begin] != ord("{"):
-        return damage.of_text("utf8_in_utf16" if _is_utf8_in(data, begin, limit, segment.encoding) else "not_an_object")
+        return damage.of_text(
+            "utf8_in_utf16"
+            if _is_utf8_in(data, begin, limit, segment.encoding)
+            else "not_an_object"
+        )
     return _read_object(damage)
 
 
@@ -353,7 +392,11 @@ class _Damage:
         decoded = _decode(self.data, opened, self.limit, self.rules.max_event_bytes)
         if not decoded.fault:
             return _Found(opened + len(_encode(decoded.text)), reason=reason)
-        if decoded.fault == "unfinished" and not self.sealed and self.limit - self.begin <= self.rules.max_event_bytes:
+        if (
+            decoded.fault == "unfinished"
+            and not self.sealed
+            and self.limit - self.begin <= self.rules.max_event_bytes
+        ):
             return None
         return self._up_to(self._reach(opened), reason, self._column() + 1)
 
@@ -395,5 +438,7 @@ class _Damage:
             ends_line = self.data[self.limit - 1] in LINE_ENDS
             is_over_lines = self.data.find(b"\n", self.begin, self.limit) >= 0
             goes_on = object_goes_on if is_over_lines else 0
-            return _Found(self.limit, reason=reason, line_goes_on=not ends_line, object_goes_on=goes_on)
+            return _Found(
+                self.limit, reason=reason, line_goes_on=not ends_line, object_goes_on=goes_on
+            )
         return _Found(self.limit, reason=reason) if self.sealed else None

@@ -69,13 +69,17 @@ class SourceConfig(Block, frozen=True):
     events_dir: Path | str | None = Field(None, examples=["/var/log/agents"])
     event_types: tuple[str, ...] = ("all",)
     include: tuple[str, ...] = tuple(
-        f"*.{kind}{rest}" for kind in ("jsonl", "ndjson") for rest in ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
+        f"*.{kind}{rest}"
+        for kind in ("jsonl", "ndjson")
+        for rest in ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
     )
     exclude: tuple[str, ...] = Field((), examples=[["tmp/*", "*-test.jsonl"]])
     max_event_bytes: int = Field(16 << 20, ge=1024)
     max_nesting: int = Field(256, ge=1, le=256, json_schema_extra={"unit": "levels"})
     max_ratio: int = Field(200, ge=1, json_schema_extra={"unit": "factor"})
-    time_path: str | None = Field(None, pattern=r'^[^."]+(\.[^."]+)*$', examples=["meta.created_at"])
+    time_path: str | None = Field(
+        None, pattern=r'^[^."]+(\.[^."]+)*$', examples=["meta.created_at"]
+    )
     unfold: tuple[str, ...] = Field((), examples=[["payload"]])
     seal_after_minutes: int = Field(60, ge=0, le=5_256_000)
     max_files_per_pass: int = Field(20_000, ge=1, json_schema_extra={"unit": "files"})
@@ -129,7 +133,9 @@ class EventFile:
     @property
     def is_as_named(self) -> bool:
         """Whether it is compressed as its name says."""
-        return tuple(kind for kind in self.packing if not is_encoding(kind)) == packing_named(self.path)
+        return tuple(kind for kind in self.packing if not is_encoding(kind)) == packing_named(
+            self.path
+        )
 
 
 @dataclass(frozen=True)
@@ -171,12 +177,22 @@ class KnownFile:
     def seen_as(self, file: EventFile) -> "KnownFile":
         """This file under the name and inode that it has now."""
         return replace(
-            self, path=file.path, size=file.size, mtime_ns=file.mtime_ns, node=file.node, packing=file.packing
+            self,
+            path=file.path,
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            node=file.node,
+            packing=file.packing,
         )
 
     def is_unchanged(self, file: EventFile) -> bool:
         """Whether nothing at all has happened to it since it was last seen."""
-        return (self.path, self.size, self.mtime_ns, self.node) == (file.path, file.size, file.mtime_ns, file.node)
+        return (self.path, self.size, self.mtime_ns, self.node) == (
+            file.path,
+            file.size,
+            file.mtime_ns,
+            file.node,
+        )
 
 
 @dataclass(frozen=True)
@@ -202,7 +218,11 @@ class Listing:
     @property
     def digest(self) -> str:
         """Tells whether any file is new, gone or changed."""
-        return digest(repr([(file.path, file.size, file.mtime_ns, file.node) for file in self.files]).encode())
+        return digest(
+            repr(
+                [(file.path, file.size, file.mtime_ns, file.node) for file in self.files]
+            ).encode()
+        )
 
 
 def list_files(config: SourceConfig) -> Listing:
@@ -226,7 +246,9 @@ def list_files(config: SourceConfig) -> Listing:
     return Listing(tuple(sorted(found, key=lambda file: file.path)), dict(skipped))
 
 
-def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Iterator[EventFile]:
+def _in_folder(
+    folder: Path, config: SourceConfig, skipped: Counter[str]
+) -> Iterator[EventFile]:
     """Regular files. Symbolic links, FIFOs, devices and folders with a matching name are skipped and counted.
 
     A link could lead out of the folder, and reading a FIFO never ends.
@@ -235,9 +257,13 @@ def _in_folder(folder: Path, config: SourceConfig, skipped: Counter[str]) -> Ite
     try:
         entries = _children(root)
     except OSError as error:
-        raise ConfigurationError(f"cannot read the events folder {root} (OBS_EVENTS_DIR): {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read the events folder {root} (OBS_EVENTS_DIR): {error.strerror}"
+        ) from None
     for entry in _walk(entries, skipped):
-        relative = os.fsencode(Path(entry.path).relative_to(root)).decode("utf-8", "backslashreplace")
+        relative = os.fsencode(Path(entry.path).relative_to(root)).decode(
+            "utf-8", "backslashreplace"
+        )
         name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
         if not _wanted(name, relative, config):
             if entry.is_file(follow_symlinks=False):
@@ -272,7 +298,13 @@ def _in_bucket(url: str, config: SourceConfig, skipped: Counter[str]) -> Iterato
             _count_unknown_name(name, config, skipped)
         else:
             open_it = functools.partial(bucket.open_object, url, found)
-            yield EventFile(found.path, found.size, int(found.modified_at.timestamp() * 1e9), found.etag, open_it)
+            yield EventFile(
+                found.path,
+                found.size,
+                int(found.modified_at.timestamp() * 1e9),
+                found.etag,
+                open_it,
+            )
 
 
 def _children(folder: Path) -> "list[os.DirEntry[str]]":
@@ -280,7 +312,9 @@ def _children(folder: Path) -> "list[os.DirEntry[str]]":
         return list(entries)
 
 
-def _walk(entries: "Iterable[os.DirEntry[str]]", skipped: Counter[str]) -> Iterator["os.DirEntry[str]"]:
+def _walk(
+    entries: "Iterable[os.DirEntry[str]]", skipped: Counter[str]
+) -> Iterator["os.DirEntry[str]"]:
     for entry in entries:
         yield entry
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
@@ -297,14 +331,21 @@ def _walk(entries: "Iterable[os.DirEntry[str]]", skipped: Counter[str]) -> Itera
 def _wanted(name: str, path: str, config: SourceConfig) -> bool:
     return (
         any(fnmatchcase(name, pattern) for pattern in config.include)
-        and not any(fnmatchcase(name, pattern) or fnmatchcase(path, pattern) for pattern in config.exclude)
+        and not any(
+            fnmatchcase(name, pattern) or fnmatchcase(path, pattern)
+            for pattern in config.exclude
+        )
         and ("all" in config.event_types or any(kind in name for kind in config.event_types))
     )
 
 
 def _count_unknown_name(name: str, config: SourceConfig, skipped: Counter[str]) -> None:
     """Count a file whose name no ``include`` pattern takes, by the ending of the name. Hidden files are left out."""
-    if name and not name.startswith(".") and not any(fnmatchcase(name, pattern) for pattern in config.include):
+    if (
+        name
+        and not name.startswith(".")
+        and not any(fnmatchcase(name, pattern) for pattern in config.include)
+    ):
         ending = Path(_ROTATED_OR_COMPRESSED.sub("", name)).suffix
         called = f"*{ending}" if ending else "without an ending"
         skipped[f"a file named {called}, for which source.include has no pattern"] += 1
@@ -346,7 +387,10 @@ class Content:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -440,7 +484,11 @@ class Identities:
         """The known file that this one continues under its old name or inode, if it does."""
         candidates = [self._by_node.get(file.node), self._by_path.get(file.path)]
         # A copy that has grown may be one that was still being made; an inode may have been used again
-        in_place = (known for known in candidates if known and not known.is_copy and _is_same_kind(file, known))
+        in_place = (
+            known
+            for known in candidates
+            if known and not known.is_copy and _is_same_kind(file, known)
+        )
         return self._claim(file, in_place, _ends_match)
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
@@ -450,7 +498,11 @@ class Identities:
         holds more than a file that begins like it is the original of that one.
         """
         files = list(files)
-        plain = {digest(head) for file in files if not file.is_packed and (head := self._head_if_any(file))}
+        plain = {
+            digest(head)
+            for file in files
+            if not file.is_packed and (head := self._head_if_any(file))
+        }
 
         def turn(file: EventFile) -> tuple[bool, int, bool, str]:
             length = file.size
@@ -480,11 +532,18 @@ class Identities:
             if known.file_id in self._claimed
         ]
         originals += [Original(new) for new in self._new[digest(head)]]
-        if self.fault_of_stub(file):  # too little to look it up by: compression writes beside the original
-            others = [Original(claimed, self._known[file_id]) for file_id, claimed in self._claimed.items()]
+        if self.fault_of_stub(
+            file
+        ):  # too little to look it up by: compression writes beside the original
+            others = [
+                Original(claimed, self._known[file_id])
+                for file_id, claimed in self._claimed.items()
+            ]
             others += [Original(new) for alike in self._new.values() for new in alike]
             originals = [other for other in others if _folder(other.file) == _folder(file)]
-        return next((original for original in originals if _is_beginning(file, original.file)), None)
+        return next(
+            (original for original in originals if _is_beginning(file, original.file)), None
+        )
 
     def add_new(self, file: EventFile) -> None:
         """Take note of a file that nobody knows."""
@@ -509,7 +568,10 @@ class Identities:
                 yield from self._by_head.get((length, digest(head[:length])), ())
 
     def _claim(
-        self, file: EventFile, candidates: Iterable[KnownFile], matches: Callable[[EventFile, KnownFile], bool]
+        self,
+        file: EventFile,
+        candidates: Iterable[KnownFile],
+        matches: Callable[[EventFile, KnownFile], bool],
     ) -> KnownFile | None:
         for known in candidates:
             if known.file_id not in self._claimed and matches(file, known):
@@ -593,12 +655,16 @@ def _is_beginning(file: EventFile, original: EventFile) -> bool:
                 length += same
                 if not holds_something:
                     return False
-                return length >= HEAD_BYTES or (length > 0 and _are_separators(other[same:], others))
+                return length >= HEAD_BYTES or (
+                    length > 0 and _are_separators(other[same:], others)
+                )
             length += len(block)
         if not holds_something:
             return False
         # A compressed file that ends in a fault is no file of its own: it is being made, or will never be whole
-        return length >= HEAD_BYTES or (length > 0 and (content.fault is not None or _are_separators(b"", others)))
+        return length >= HEAD_BYTES or (
+            length > 0 and (content.fault is not None or _are_separators(b"", others))
+        )
 
 
 def _alike_until(block: bytes, other: bytes) -> int:
@@ -627,6 +693,8 @@ def _digest_of(content: Content, length: int) -> str:
 
 def known_from_json(values: dict[str, Any]) -> KnownFile:
     """Read a `KnownFile` back from the checkpoint or the log."""
-    packing = tuple(values.get("packing", packing_named(values["path"])))  # an older record has none
+    packing = tuple(
+        values.get("packing", packing_named(values["path"]))
+    )  # an older record has none
     ranges = tuple((start, end, sha) for start, end, sha in values["ranges"])
     return KnownFile(**{**values, "ranges": ranges, "packing": packing})

@@ -27,7 +27,10 @@ def decode(text: str) -> tuple[int, str | None]:
 
 
 def is_too_deep(raw: bytes, most: int) -> bool:
-    return raw.count(b"{") + raw.count(b"[") > most and max(depth for _, depth in brackets(raw, 0, len(raw))) > most
+    return (
+        raw.count(b"{") + raw.count(b"[") > most
+        and max(depth for _, depth in brackets(raw, 0, len(raw))) > most
+    )
 
 
 def brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[int, int]]:
@@ -54,7 +57,9 @@ def open_object(data: bytes | bytearray, begin: int, end: int) -> int:
     return next((position for position in opened if data[position] == ord("{")), -1)
 
 
-def cleaned(source: str, unfold: tuple[str, ...], max_nesting: int) -> tuple[str, tuple[str, ...]]:
+def cleaned(
+    source: str, unfold: tuple[str, ...], max_nesting: int
+) -> tuple[str, tuple[str, ...]]:
     """The same JSON on one line, digits and escapes as they were, and what had to be changed.
 
     Half a surrogate pair and ``\\u0000`` become ``\\ufffd``: no database takes them. Of equal keys the last one stays,
@@ -134,7 +139,11 @@ def _written(value: Any) -> str:
         case _Digits():
             return str(value)
         case dict():
-            return "{" + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items()) + "}"
+            return (
+                "{"
+                + ",".join(f"{_written(key)}:{_written(item)}" for key, item in value.items())
+                + "}"
+            )
         case list():
             return "[" + ",".join(map(_written, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -171,7 +180,9 @@ def _finite(text: str) -> float:
 
 
 # Python refuses to convert integers of more than 4,300 digits: as floats they are infinite, and refused by us
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite
+)
 _LENIENT_DECODER = json.JSONDecoder(parse_int=float)
 _UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str)
 _LAST_WINS_DECODER = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)

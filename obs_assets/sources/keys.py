@@ -43,18 +43,27 @@ def usual_paths(texts: pa.StringViewArray) -> tuple[str, ...]:
         texts: of events, most of them JSON.
     """
     looked_at = []
-    for row in np.unique(np.linspace(0, len(texts) - 1, min(len(texts), _LOOKED_AT)).astype(int)).tolist():
+    for row in np.unique(
+        np.linspace(0, len(texts) - 1, min(len(texts), _LOOKED_AT)).astype(int)
+    ).tolist():
         text = texts[row].as_py()
         try:
             looked_at.append((set(_objects(decode_unique(text))), text.count("{")))
         except (json.JSONDecodeError, DuplicateKeyError, RecursionError):
             continue
-    usual = [path for path, _ in Counter(path for paths, _ in looked_at for path in paths).most_common(_MOST_PATHS)]
+    usual = [
+        path
+        for path, _ in Counter(path for paths, _ in looked_at for path in paths).most_common(
+            _MOST_PATHS
+        )
+    ]
     told = sum(len(paths.intersection(usual)) == brackets for paths, brackets in looked_at)
     return tuple(usual) if 2 * told > len(looked_at) else ()
 
 
-def untold(texts: pa.ChunkedArray, shapes: pa.ChunkedArray, paths: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+def untold(
+    texts: pa.ChunkedArray, shapes: pa.ChunkedArray, paths: tuple[str, ...]
+) -> npt.NDArray[np.bool_]:
     """Which events may repeat a key, for all that their shapes at these paths tell."""
     return _by_shape(texts, shapes, lambda text: not _is_told(text, paths))
 
@@ -64,12 +73,16 @@ def repeating(texts: pa.ChunkedArray, shapes: pa.ChunkedArray) -> npt.NDArray[np
     return _by_shape(texts, shapes, has_duplicates)
 
 
-def _by_shape(texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]) -> npt.NDArray[np.bool_]:
+def _by_shape(
+    texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]
+) -> npt.NDArray[np.bool_]:
     encoded = shapes.combine_chunks().dictionary_encode()  # by hashing: np.unique would sort
     shape_of = encoded.indices.to_numpy()
     examples = np.empty(len(encoded.dictionary), np.int64)
     examples[shape_of] = np.arange(len(shape_of))
-    verdicts = np.array([judge(texts[example].as_py()) for example in examples.tolist()], np.bool_)
+    verdicts = np.array(
+        [judge(texts[example].as_py()) for example in examples.tolist()], np.bool_
+    )
     found: npt.NDArray[np.bool_] = verdicts[shape_of]
     return found
 

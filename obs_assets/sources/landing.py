@@ -76,7 +76,9 @@ FILES_NAMED = 5
 """Files that a warning names; of more it says how many."""
 
 _FIRST_BYTES = 2 << 20
-_THREADS = max(1, min(MOST_THREADS, os.cpu_count() or 1) - 1)  # of DuckDB: reading and writing take turns with it
+_THREADS = max(
+    1, min(MOST_THREADS, os.cpu_count() or 1) - 1
+)  # of DuckDB: reading and writing take turns with it
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
@@ -110,7 +112,9 @@ time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`
 collector: the JSON object of `collector`. line: the event's own text.
 """
 
-_TIMED = pa.schema({"reason": pa.string(), "event_time": pa.timestamp("us", tz="UTC"), "time_from": pa.int8()})
+_TIMED = pa.schema(
+    {"reason": pa.string(), "event_time": pa.timestamp("us", tz="UTC"), "time_from": pa.int8()}
+)
 _OF_LETTER = ["file", "file_offset", "length", "reason", "line"]
 _REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
 _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
@@ -150,7 +154,9 @@ class LandingReport:
     remarks: Mapping[str, int] = field(default_factory=dict)
 
 
-def land(config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: datetime | None = None) -> LandingReport:
+def land(
+    config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: datetime | None = None
+) -> LandingReport:
     """Land everything that is new.
 
     Args:
@@ -263,7 +269,13 @@ class Progress:
         return length
 
     def advance(
-        self, data: memoryview, consumed: int, settled: int, *, within_line: bool = False, within_object: int = 0
+        self,
+        data: memoryview,
+        consumed: int,
+        settled: int,
+        *,
+        within_line: bool = False,
+        within_object: int = 0,
     ) -> None:
         """Take note that the first ``consumed`` bytes of what was read are done with, ``settled`` of them for good."""
         if settled:
@@ -315,7 +327,9 @@ class Progress:
     def known_now(self) -> KnownFile:
         """What is known of the file after this pass."""
         known = replace(
-            self.known.seen_as(self.file), has_rest=bool(self.pending.strip(SEPARATORS)), is_copy=self.is_copy
+            self.known.seen_as(self.file),
+            has_rest=bool(self.pending.strip(SEPARATORS)),
+            is_copy=self.is_copy,
         )
         if self.has_failed or self.is_left:
             known = replace(known, mtime_ns=0)  # the next pass tries again
@@ -328,7 +342,10 @@ class Progress:
             head=digest(head),
             head_bytes=len(head),
             tail=digest(self.settled_tail),
-            ranges=(*self.known.ranges, (self.start, self.settled, self.settled_sha.hexdigest()))[-KEPT_RANGES:],
+            ranges=(
+                *self.known.ranges,
+                (self.start, self.settled, self.settled_sha.hexdigest()),
+            )[-KEPT_RANGES:],
             within_line=self.within_line,
             within_object=self.within_object,
         )
@@ -353,7 +370,11 @@ class Batch:
     @functools.cached_property
     def data(self) -> bytes | bytearray:
         """The bytes of all pieces, once all are there."""
-        return self.space if self.length == len(self.space) else bytes(memoryview(self.space)[: self.length])
+        return (
+            self.space
+            if self.length == len(self.space)
+            else bytes(memoryview(self.space)[: self.length])
+        )
 
     def room(self) -> memoryview:
         """Where the next piece is read into."""
@@ -378,12 +399,20 @@ class Batch:
 
     def advance(self, reading: Reading) -> None:
         """Take note in each file of what was read of it."""
-        states = zip(reading.consumed, reading.settled, reading.within_line, reading.within_object, strict=True)
+        states = zip(
+            reading.consumed,
+            reading.settled,
+            reading.within_line,
+            reading.within_object,
+            strict=True,
+        )
         for (file, begin, end), (consumed, settled, within_line, within_object) in zip(
             self.pieces, states, strict=True
         ):
             piece = memoryview(self.data)[begin:end]
-            file.advance(piece, consumed, settled, within_line=within_line, within_object=within_object)
+            file.advance(
+                piece, consumed, settled, within_line=within_line, within_object=within_object
+            )
 
     def digest(self, reading: Reading) -> None:
         """Add what was read to each file's digest: a part of the time that landing takes, and beside the rest."""
@@ -439,7 +468,9 @@ class PassWriter:
         self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
         self._time_fields = (*own_path, *TIME_FIELDS)
         expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
-        self._expired = np.array([int(start.timestamp()) // 3600 for start in expired], np.int64)
+        self._expired = np.array(
+            [int(start.timestamp()) // 3600 for start in expired], np.int64
+        )
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
         self._unsynced: list[Path] = []
 
@@ -457,8 +488,13 @@ class PassWriter:
         try:
             with explained(folder):
                 self._write_batches(files, batches, folder)
-        except (duckdb.Error, UnicodeDecodeError) as error:  # its own message may quote events, cut within a letter
-            raise ObsError(f"landing pass {self.number}: DuckDB refused ({type(error).__name__})") from None
+        except (
+            duckdb.Error,
+            UnicodeDecodeError,
+        ) as error:  # its own message may quote events, cut within a letter
+            raise ObsError(
+                f"landing pass {self.number}: DuckDB refused ({type(error).__name__})"
+            ) from None
         return folder
 
     def publish(self, folder: Path, receipts: Iterable[FileReceipt]) -> None:
@@ -473,20 +509,26 @@ class PassWriter:
             began_at=began_at,
             finished_at=datetime.now(UTC).isoformat(),
             collector=self._collector,
-            files=tuple(replace(one, file=replace(one.file, landed_at=began_at)) for one in receipts),
+            files=tuple(
+                replace(one, file=replace(one.file, landed_at=began_at)) for one in receipts
+            ),
             hours=hours,
             dead_letters=dict(self.dead_letters),
             remarks=dict(self.remarks),
         )
         self._log.publish(folder, landing, self._landed)
 
-    def _write_batches(self, files: list[Progress], batches: Iterable[Batch], folder: Path) -> None:
+    def _write_batches(
+        self, files: list[Progress], batches: Iterable[Batch], folder: Path
+    ) -> None:
         self._file_ids = pa.array([file.known.file_id for file in files])
         self._paths = pa.array([file.file.path for file in files])
         with (
             connect(self._log.temp_dir, memory_limit="512MB", threads=_THREADS) as connection,
             connection.cursor() as judging,
-            pq.ParquetWriter(folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA) as dead_letters,
+            pq.ParquetWriter(
+                folder / "dead_letters.parquet", DEAD_LETTER_SCHEMA
+            ) as dead_letters,
             ThreadPoolExecutor(3) as executor,
         ):
             jobs: list[Future[None]] = []
@@ -523,7 +565,13 @@ class PassWriter:
         has_hour = pc.is_null(rows["reason"]).to_numpy()
         if not has_hour.all():
             letters = [
-                DeadLetter(row["file"], row["file_offset"], row["length"], row["reason"], row["line"].encode())
+                DeadLetter(
+                    row["file"],
+                    row["file_offset"],
+                    row["length"],
+                    row["reason"],
+                    row["line"].encode(),
+                )
                 for row in views.filter_rows(rows.select(_OF_LETTER), ~has_hour).to_pylist()
             ]
             rows = views.filter_rows(rows, has_hour)
@@ -533,11 +581,19 @@ class PassWriter:
         for value in pc.value_counts(rows["time_from"]).to_pylist():
             if remark := _REMARK_OF_TIME.get(value["values"]):
                 self.remarks[remark] += value["counts"]
-        per_file = rows.select(["file", "length"]).group_by("file").aggregate([("length", "sum"), ("length", "count")])
+        per_file = (
+            rows.select(["file", "length"])
+            .group_by("file")
+            .aggregate([("length", "sum"), ("length", "count")])
+        )
         for file, length, count in zip(*per_file.to_pydict().values(), strict=True):
             files[file].events += count
             files[file].event_bytes += length
-        kept = [letter for letter in (*reading.dead, *letters) if self._keeps_letters_of(files[letter.file])]
+        kept = [
+            letter
+            for letter in (*reading.dead, *letters)
+            if self._keeps_letters_of(files[letter.file])
+        ]
         self._write_dead_letters(kept, files, dead_letters)
         crash_point("landing.before_chunk")
         for start, of_hour in _by_hour(rows.select(LANDED_SCHEMA.names)):
@@ -557,12 +613,16 @@ class PassWriter:
         same = pa.array(np.zeros(len(lines), np.int32))
         landed_at = pa.array([self._began_at], LANDED_SCHEMA.field("landed_at").type)
         columns = {
-            "row_uid": row_uids(self._file_ids.to_pylist(), owner.to_numpy(), lines["file_offset"].to_numpy()),
+            "row_uid": row_uids(
+                self._file_ids.to_pylist(), owner.to_numpy(), lines["file_offset"].to_numpy()
+            ),
             "event_time": timed["event_time"],
             "file_id": pa.DictionaryArray.from_arrays(owner, self._file_ids),
             "file_offset": lines["file_offset"],
             "landed_at": pa.DictionaryArray.from_arrays(same, landed_at),
-            "time_from": pa.DictionaryArray.from_arrays(timed["time_from"].combine_chunks(), pa.array(TIME_SOURCES)),
+            "time_from": pa.DictionaryArray.from_arrays(
+                timed["time_from"].combine_chunks(), pa.array(TIME_SOURCES)
+            ),
             "event_file": pa.DictionaryArray.from_arrays(owner, self._paths),
             "collector": pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])),
             "line": lines["line"],
@@ -572,17 +632,28 @@ class PassWriter:
         }
         return pa.table(columns)
 
-    def _timed(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> tuple[pa.Table, pa.Table]:
+    def _timed(
+        self, connection: duckdb.DuckDBPyConnection, lines: pa.Table
+    ) -> tuple[pa.Table, pa.Table]:
         """The events, those first whose time is seen without parsing them, and what `_times` says of each."""
         earliest, latest = max(self._first_hour.start, EARLIEST), self._began_at + MAX_AHEAD
-        moments, is_seen = seen_times(lines["line"].combine_chunks(), self._time_fields[0], earliest, latest)
+        moments, is_seen = seen_times(
+            lines["line"].combine_chunks(), self._time_fields[0], earliest, latest
+        )
         moments = moments[is_seen]
-        seen = pa.table([pa.nulls(len(moments)), moments, np.zeros(len(moments), np.int8)], schema=_TIMED)
+        seen = pa.table(
+            [pa.nulls(len(moments)), moments, np.zeros(len(moments), np.int8)], schema=_TIMED
+        )
         if is_seen.all():
             return lines, seen
-        first, rest = (views.take_rows(lines, np.flatnonzero(rows)) for rows in (is_seen, ~is_seen))
+        first, rest = (
+            views.take_rows(lines, np.flatnonzero(rows)) for rows in (is_seen, ~is_seen)
+        )
         texts = rest.select(["line"])
-        connection.register("lines", pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema))
+        connection.register(
+            "lines",
+            pa.Table.from_batches(texts.to_batches(max_chunksize=ROWS_A_TASK), texts.schema),
+        )
         usual = usual_place(rest["line"][0].as_py(), self._time_fields)
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
         asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
@@ -597,7 +668,9 @@ class PassWriter:
         late = pc.and_(pc.is_null(timed["reason"]), pa.array(np.isin(hours, self._expired)))
         return timed.set_column(0, "reason", pc.if_else(late, "hour_expired", timed["reason"]))
 
-    def _write_dead_letters(self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter) -> None:
+    def _write_dead_letters(
+        self, dead: list[DeadLetter], files: list[Progress], writer: pq.ParquetWriter
+    ) -> None:
         if not dead:
             return
         for letter in dead:
@@ -620,7 +693,12 @@ class Pass:
     """One pass over the files, from listing to commit."""
 
     def __init__(
-        self, config: SourceConfig, log: LandingLog, landed: Landed, first_hour: Hour, began_at: datetime
+        self,
+        config: SourceConfig,
+        log: LandingLog,
+        landed: Landed,
+        first_hour: Hour,
+        began_at: datetime,
     ) -> None:
         self._config = config
         self._log = log
@@ -638,11 +716,15 @@ class Pass:
         files, left = self._select(self._identify(listing.files), looked.waiting)
         if files:
             self._land(files)
-        left += [file.file.path for file in files if file.is_left and file.settled == file.start]
+        left += [
+            file.file.path for file in files if file.is_left and file.settled == file.start
+        ]
         begun = [file.file.path for file in files if file.is_left and file.settled > file.start]
         self._log.save_looked(looked.after(self._began_at, listing.digest, left, begun))
         return LandingReport(
-            number=self._writer.number if self._landed.last_pass == self._writer.number else None,
+            number=self._writer.number
+            if self._landed.last_pass == self._writer.number
+            else None,
             hours=dict(sorted(self._writer.rows.items())),
             dead_letters=dict(self._writer.dead_letters.most_common()),
             files_read=sum(not file.is_left or file.position > file.start for file in files),
@@ -663,7 +745,9 @@ class Pass:
         self._publish(files, folder)
 
     def _select(
-        self, found: Iterable[tuple[EventFile, KnownFile, Original | None]], waiting: Mapping[str, str]
+        self,
+        found: Iterable[tuple[EventFile, KnownFile, Original | None]],
+        waiting: Mapping[str, str],
     ) -> tuple[list[Progress], list[str]]:
         """The files to read in this pass, those first that have waited longest, and the paths of those left.
 
@@ -684,24 +768,34 @@ class Pass:
             elif original:
                 taken.append((file, known, original))
         files = [
-            Progress(index, file, known, self._is_sealed(file), original, self._most_bytes(file))
+            Progress(
+                index, file, known, self._is_sealed(file), original, self._most_bytes(file)
+            )
             for index, (file, known, original) in enumerate(taken)
         ]
         return files, left
 
     def _most_bytes(self, file: EventFile) -> int:
         """How much of a file is read."""
-        return max(_RATIO_FREE, file.size * self._config.max_ratio) if file.is_packed else file.size
+        return (
+            max(_RATIO_FREE, file.size * self._config.max_ratio)
+            if file.is_packed
+            else file.size
+        )
 
     def _is_sealed(self, file: EventFile) -> bool:
         idle = self._began_at - datetime.fromtimestamp(file.mtime_ns / 1e9, UTC)
         return idle > timedelta(minutes=self._config.seal_after_minutes)
 
-    def _identify(self, files: tuple[EventFile, ...]) -> Iterator[tuple[EventFile, KnownFile, Original | None]]:
+    def _identify(
+        self, files: tuple[EventFile, ...]
+    ) -> Iterator[tuple[EventFile, KnownFile, Original | None]]:
         """The files to read, each with what is known of it and, if it is a copy, of what."""
         identities = Identities(self._landed.files.values())
         changed = [
-            file for file in files if file.size and not identities.claim_unchanged(file, sealed=self._is_sealed(file))
+            file
+            for file in files
+            if file.size and not identities.claim_unchanged(file, sealed=self._is_sealed(file))
         ]
         others = []
         for file in changed:
@@ -713,7 +807,9 @@ class Pass:
             if not file.is_readable:
                 self._warn(_OTHER_COMPRESSION, file)
                 continue
-            if (fault := self._tolerant(identities.fault_of_stub, file)) and not self._is_sealed(file):
+            if (
+                fault := self._tolerant(identities.fault_of_stub, file)
+            ) and not self._is_sealed(file):
                 self._warn(fault, file)
                 continue
             new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.node)
@@ -739,7 +835,9 @@ class Pass:
 
     def _batches(self, files: list[Progress]) -> Iterator[Batch]:
         """Small files together, large ones in pieces. What a batch is read into may be the next but one's too."""
-        size = max(BATCH_BYTES, 2 * self._config.max_event_bytes)  # the longest event must fit in a piece
+        size = max(
+            BATCH_BYTES, 2 * self._config.max_event_bytes
+        )  # the longest event must fit in a piece
         spaces = _spaces(size)
         batch = Batch(next(spaces))
         taken = 0
@@ -784,14 +882,24 @@ class Pass:
             if known and copy.position == known.offset:
                 rest = space[:1]
                 length = self._read_piece(copy, rest) or 0
-                copy.advance(rest[:length], 0, 0, within_line=known.within_line, within_object=known.within_object)
+                copy.advance(
+                    rest[:length],
+                    0,
+                    0,
+                    within_line=known.within_line,
+                    within_object=known.within_object,
+                )
             copy.is_left = bool(original and not original.at_end)
 
     def _read_piece(self, file: Progress, space: memoryview) -> int | None:
         try:
             length = file.read(space)
         except (OSError, _ReplacedError) as error:
-            reason = "unreadable file" if isinstance(error, OSError) else "replaced while it was looked at"
+            reason = (
+                "unreadable file"
+                if isinstance(error, OSError)
+                else "replaced while it was looked at"
+            )
             self._warn(reason, file.file)
             file.has_failed = True
             return None
@@ -864,7 +972,10 @@ def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
         rows, hours = views.take_rows(rows, order), hours[order]
     edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1, append=hours[-1] + 1)).tolist()
     for begin, end in itertools.pairwise(edges):
-        yield datetime.fromtimestamp(int(hours[begin]) * 3600, UTC), rows.slice(begin, end - begin)
+        yield (
+            datetime.fromtimestamp(int(hours[begin]) * 3600, UTC),
+            rows.slice(begin, end - begin),
+        )
 
 
 def _write_chunk(rows: pa.Table, path: Path) -> None:

@@ -142,11 +142,17 @@ class Looked:
     listing: str = ""
     waiting: Mapping[str, str] = field(default_factory=dict)
 
-    def after(self, began_at: datetime, listing: str, left: Iterable[str], begun: Iterable[str]) -> "Looked":
+    def after(
+        self, began_at: datetime, listing: str, left: Iterable[str], begun: Iterable[str]
+    ) -> "Looked":
         """What the pass that began at ``began_at`` adds; files that it left, or only begun, hold the moment back."""
         before = self.began_at.isoformat() if self.began_at else ""
         unserved = set(left)
-        queue = [*(path for path in self.waiting if path in unserved), *sorted(unserved - set(self.waiting)), *begun]
+        queue = [
+            *(path for path in self.waiting if path in unserved),
+            *sorted(unserved - set(self.waiting)),
+            *begun,
+        ]
         waiting = {path: self.waiting.get(path, before) for path in queue}
         since = min([began_at.isoformat(), *waiting.values()])
         return Looked(datetime.fromisoformat(since) if since else None, listing, waiting)
@@ -172,7 +178,9 @@ class Landed:
             if old is None or old.expired:  # restored from the archive
                 self.hours[key] = replace(new, since=new.since or landing.began_at)
             else:
-                self.hours[key] = LandedHour(new.generation, old.rows + new.rows, old.chunks + new.chunks, old.since)
+                self.hours[key] = LandedHour(
+                    new.generation, old.rows + new.rows, old.chunks + new.chunks, old.since
+                )
         for key in landing.expired:
             self.hours[key] = replace(self.hours[key], chunks=(), expired=True)
         for file_id in landing.forgotten:
@@ -214,7 +222,9 @@ class LandingLog:
             try:
                 flock(handle, LOCK_EX | LOCK_NB)
             except BlockingIOError:
-                raise HourBusyError("another landing pass is under way; it lands what this one would have") from None
+                raise HourBusyError(
+                    "another landing pass is under way; it lands what this one would have"
+                ) from None
             self._remove_debris()
             yield
 
@@ -266,7 +276,9 @@ class LandingLog:
         if landed.last_pass - before < at:
             return
         folded = functools.reduce(_folded, self.passes())
-        known = tuple(receipt for receipt in folded.files if receipt.file.file_id in landed.files)
+        known = tuple(
+            receipt for receipt in folded.files if receipt.file.file_id in landed.files
+        )
         folded = replace(folded, files=known, hours=landed.hours, letters=landed.letters)
         with replacing(self._folded_path(landed.last_pass), crash="receipt") as aside:
             aside.write_text(json.dumps(asdict(folded), sort_keys=True))
@@ -289,7 +301,13 @@ class LandingLog:
                     folder.rmdir()
 
     def _folded_until(self) -> int:
-        return max((int(path.stem.removeprefix("folded-")) for path in self.root.glob("folded-*.json")), default=0)
+        return max(
+            (
+                int(path.stem.removeprefix("folded-"))
+                for path in self.root.glob("folded-*.json")
+            ),
+            default=0,
+        )
 
     def _folded_path(self, number: int) -> Path:
         return self.root / f"folded-{number:08d}.json"
@@ -301,7 +319,9 @@ class LandingLog:
             shutil.rmtree(left)
         return make_private_dir(self.passes_dir / f".{number:08d}.tmp")
 
-    def publish(self, prepared: Path, landing: LandingPass, landed: Landed, *, log_id: str = "") -> None:
+    def publish(
+        self, prepared: Path, landing: LandingPass, landed: Landed, *, log_id: str = ""
+    ) -> None:
         """Put a prepared pass in place in one step, then bring the kept state up to it.
 
         A process that is killed after the first step loses nothing: `load` reads the pass again.
@@ -372,7 +392,9 @@ class LandingLog:
 
         Passes that were folded long ago have no figures of their own any more and count for nothing.
         """
-        records = (self.passes_dir / chunk.partition("/")[0] / "pass.json" for chunk in landed.chunks)
+        records = (
+            self.passes_dir / chunk.partition("/")[0] / "pass.json" for chunk in landed.chunks
+        )
         sums = [_counts(record) for record in sorted(set(records)) if record.exists()]
         return sum(dead for dead, _ in sums), sum(events for _, events in sums)
 
@@ -394,7 +416,12 @@ class LandingLog:
                     kept = self._checkpoint = (identity, _landed(json.load(file)))
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             return Landed()  # a cache: the passes hold all of it
-        return replace(kept[1], files=dict(kept[1].files), hours=dict(kept[1].hours), letters=dict(kept[1].letters))
+        return replace(
+            kept[1],
+            files=dict(kept[1].files),
+            hours=dict(kept[1].hours),
+            letters=dict(kept[1].letters),
+        )
 
 
 def _landed(state: dict[str, Any]) -> Landed:
@@ -413,15 +440,22 @@ def _landed(state: dict[str, Any]) -> Landed:
 def _counts(path: Path) -> tuple[int, int]:
     """Dead letters and events of a pass; passes never change, and the hours of a range share many."""
     files = read_pass(path).files
-    return sum(receipt.dead_letters for receipt in files), sum(receipt.events for receipt in files)
+    return sum(receipt.dead_letters for receipt in files), sum(
+        receipt.events for receipt in files
+    )
 
 
 def read_pass(path: Path) -> LandingPass:
     """Read a ``pass.json``."""
     values = json.loads(path.read_text())
-    receipts = [FileReceipt(**{**receipt, "file": known_from_json(receipt["file"])}) for receipt in values["files"]]
+    receipts = [
+        FileReceipt(**{**receipt, "file": known_from_json(receipt["file"])})
+        for receipt in values["files"]
+    ]
     hours = {parse_hour(key).key: _landed_hour(value) for key, value in values["hours"].items()}
-    lists: dict[str, Any] = {name: tuple(values.get(name, ())) for name in ("expired", "forgotten")}
+    lists: dict[str, Any] = {
+        name: tuple(values.get(name, ())) for name in ("expired", "forgotten")
+    }
     if values.get("letters") is not None:
         lists["letters"] = _letters(values["letters"])
     return LandingPass(**{**values, **lists, "files": tuple(receipts), "hours": hours})

@@ -64,7 +64,10 @@ class Reading:
 
 
 def read_batch(
-    connection: duckdb.DuckDBPyConnection, data: bytes | bytearray, segments: list[Segment], rules: Rules
+    connection: duckdb.DuckDBPyConnection,
+    data: bytes | bytearray,
+    segments: list[Segment],
+    rules: Rules,
 ) -> Reading:
     """Turn stretches of files into events and dead letters.
 
@@ -86,10 +89,15 @@ def read_batch(
         if (segment.within_line or segment.within_object) and segment.length
     ]
     is_plain = is_unclear & (last - first <= rules.max_event_bytes)
-    is_plain[is_plain] &= (view[first[is_plain]] == ord("{")) & (view[last[is_plain] - 1] == ord("}"))
-    is_plain[_lines_at(bounds, [*_undecodable(data, bounds), *_to_be_changed(data, rules.unfold), *begun_before])] = (
-        False
+    is_plain[is_plain] &= (view[first[is_plain]] == ord("{")) & (
+        view[last[is_plain] - 1] == ord("}")
     )
+    is_plain[
+        _lines_at(
+            bounds,
+            [*_undecodable(data, bounds), *_to_be_changed(data, rules.unfold), *begun_before],
+        )
+    ] = False
     is_unclear[_lines_at(bounds, begun_before)] = True
 
     rows = np.flatnonzero(is_plain)
@@ -133,20 +141,27 @@ def read_batch(
     )
 
 
-def _told(connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...]) -> pa.Table:
+def _told(
+    connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...]
+) -> pa.Table:
     """Those lines that are JSON for DuckDB, with their ``shape`` at these paths."""
     query = f"SELECT {shape_at(paths)} AS shape FROM batch_lines"
     try:
         told = _ask(connection, query, lines)
     except duckdb.InvalidInputException:  # rare enough to be asked about only then
-        is_json = _ask(connection, "SELECT json_valid(line) AS is_json FROM batch_lines", lines)["is_json"]
+        is_json = _ask(
+            connection, "SELECT json_valid(line) AS is_json FROM batch_lines", lines
+        )["is_json"]
         lines = views.filter_rows(lines, is_json.to_numpy())
         told = _ask(connection, query, lines)
     return pa.table([*lines.columns, *told.columns], [*lines.column_names, *told.column_names])
 
 
 def _strict(
-    connection: duckdb.DuckDBPyConnection, told: pa.Table, doubtful: npt.NDArray[np.int64], rules: Rules
+    connection: duckdb.DuckDBPyConnection,
+    told: pa.Table,
+    doubtful: npt.NDArray[np.int64],
+    rules: Rules,
 ) -> pa.Table:
     """Without the doubtful lines that are no strict JSON."""
     suspects = np.flatnonzero(np.isin(told["row"].to_numpy(), doubtful))
@@ -154,11 +169,15 @@ def _strict(
         return told
     lines = views.take_rows(told.select(["line"]), suspects)
     is_strict = np.ones(len(told), np.bool_)
-    is_strict[suspects] = _ask(connection, _STRICT, lines, max_nesting=rules.max_nesting)["is_strict"].to_numpy()
+    is_strict[suspects] = _ask(connection, _STRICT, lines, max_nesting=rules.max_nesting)[
+        "is_strict"
+    ].to_numpy()
     return views.filter_rows(told, is_strict)
 
 
-def _unique(connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[str, ...]) -> pa.Table:
+def _unique(
+    connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[str, ...]
+) -> pa.Table:
     """Without the events that have a key twice."""
     if not paths:
         return views.filter_rows(told, ~repeating(told["line"], told["shape"]))
@@ -166,19 +185,25 @@ def _unique(connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[
     rows = np.flatnonzero(is_repeating)
     if len(rows):
         lines = views.take_rows(told.select(["line"]), rows)
-        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", lines)["shape"]
+        shapes = _ask(connection, f"SELECT {ANYWHERE} AS shape FROM batch_lines", lines)[
+            "shape"
+        ]
         is_repeating[rows] = repeating(lines["line"], shapes)
     return views.filter_rows(told, ~is_repeating)
 
 
-def _ask(connection: duckdb.DuckDBPyConnection, query: str, lines: pa.Table, **parameters: object) -> pa.Table:
+def _ask(
+    connection: duckdb.DuckDBPyConnection, query: str, lines: pa.Table, **parameters: object
+) -> pa.Table:
     """The answer to a query over ``batch_lines``, which has one column, ``line``."""
     lines = lines.select(["line"])
     tasks = pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_A_TASK), lines.schema)
     connection.register("batch_lines", tasks)
     try:
         return connection.sql(query, params=parameters or None).to_arrow_table()
-    except UnicodeDecodeError:  # what DuckDB quotes of a text that is no JSON may end within a letter
+    except (
+        UnicodeDecodeError
+    ):  # what DuckDB quotes of a text that is no JSON may end within a letter
         raise duckdb.InvalidInputException("not JSON") from None
     finally:
         connection.unregister("batch_lines")
@@ -189,7 +214,10 @@ def _trimmed(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where what lies between separators begins and ends; more than `_MOST_SEPARATORS` are the careful lane's."""
     first, last = begins.copy(), ends.copy()
-    for edge, step, where, separators in ((last, -1, -1, _AFTER_EVENT), (first, 1, 0, _BEFORE_EVENT)):
+    for edge, step, where, separators in (
+        (last, -1, -1, _AFTER_EVENT),
+        (first, 1, 0, _BEFORE_EVENT),
+    ):
         rows = np.flatnonzero(first < last)
         for _ in range(_MOST_SEPARATORS):
             rows = rows[separators[view[edge[rows] + where]]]
@@ -219,29 +247,42 @@ def _undecodable(data: bytes | bytearray, bounds: npt.NDArray[np.int64]) -> Iter
             codecs.utf_8_decode(rest[position:], "strict", True)
         except UnicodeDecodeError as error:
             yield position + error.start
-            position = int(bounds[np.searchsorted(bounds, position + error.start, side="right")])
+            position = int(
+                bounds[np.searchsorted(bounds, position + error.start, side="right")]
+            )
         else:
             return
 
 
 def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator[int]:
     """Places of what may not stay as it is, or is to be unfolded."""
-    position = data.find(b"\\u0000", data.find(b"\\")) if b"\\" in data else -1  # a single byte is found at once
+    position = (
+        data.find(b"\\u0000", data.find(b"\\")) if b"\\" in data else -1
+    )  # a single byte is found at once
     while position >= 0:
         yield position
         position = data.find(b"\\u0000", position + 1)
     for field in unfold:
-        for match in re.finditer(re.escape(json.dumps(field).encode()) + rb"\s*:\s*\"\s*[\[{]", data):
+        for match in re.finditer(
+            re.escape(json.dumps(field).encode()) + rb"\s*:\s*\"\s*[\[{]", data
+        ):
             yield match.start()
 
 
-def _line_bounds(data: bytes | bytearray, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _line_bounds(
+    data: bytes | bytearray, starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Where lines begin, and at last where they end; a segment's begin starts a line too."""
     view = np.frombuffer(data, np.uint8)
     blocks = range(0, len(view), _BLOCK)
-    found = [np.flatnonzero(view[start : start + _BLOCK] == ord("\n")) + (start + 1) for start in blocks]
+    found = [
+        np.flatnonzero(view[start : start + _BLOCK] == ord("\n")) + (start + 1)
+        for start in blocks
+    ]
     newlines = np.concatenate(found) if found else np.array([], np.int64)
-    if b"\0" in data:  # ends lines, too; nearly no file has any. A run of them begins the next line
+    if (
+        b"\0" in data
+    ):  # ends lines, too; nearly no file has any. A run of them begins the next line
         nuls = view == 0
         nuls[1:] &= view[:-1] != 0
         newlines = np.union1d(newlines, np.flatnonzero(nuls) + 1)

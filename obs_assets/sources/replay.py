@@ -17,13 +17,21 @@ import pyarrow.parquet as pq
 
 from obs_assets.hours import Hour
 from obs_assets.sources.files import EventFile, SourceConfig
-from obs_assets.sources.landing import DEAD_LETTER_SCHEMA, Batch, LandingReport, PassWriter, Progress
+from obs_assets.sources.landing import (
+    DEAD_LETTER_SCHEMA,
+    Batch,
+    LandingReport,
+    PassWriter,
+    Progress,
+)
 from obs_assets.sources.log import FileReceipt, Landed, LandingLog
 from obs_assets.storage.disk import sync_file
 
 BATCH_BYTES = 32 << 20
 
-_TAKEN_SCHEMA = pa.schema({"pass": pa.int64(), "file_id": pa.string(), "file_offset": pa.int64()})
+_TAKEN_SCHEMA = pa.schema(
+    {"pass": pa.int64(), "file_id": pa.string(), "file_offset": pa.int64()}
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,10 @@ def count_letters(log: LandingLog) -> list[tuple[str, str, int, int, datetime]]:
         counts[key] += 1
         sizes[key] += row["length"]
         first[key] = min(first.get(key, row["landed_at"]), row["landed_at"])
-    return sorted(((*key, n, sizes[key], first[key]) for key, n in counts.items()), key=lambda row: (-row[2], row[:2]))
+    return sorted(
+        ((*key, n, sizes[key], first[key]) for key, n in counts.items()),
+        key=lambda row: (-row[2], row[:2]),
+    )
 
 
 def replay(
@@ -128,7 +139,9 @@ def replay(
             # Where no event came out of a letter, the letter stays as it is and no new one is written
             keeps_letters_of=lambda stretch: stretch.events > 0,
         )
-        stretches = [_stretch(landed, index, group) for index, group in enumerate(_neighbours(letters))]
+        stretches = [
+            _stretch(landed, index, group) for index, group in enumerate(_neighbours(letters))
+        ]
         if stretches:
             folder = writer.write(list(stretches), _batches(stretches))
             _publish(writer, folder, stretches)
@@ -217,8 +230,20 @@ def _neighbours(letters: list[Letter]) -> Iterator[tuple[Letter, ...]]:
     for letter in letters:
         if group:
             last = group[-1]
-            continues = (last.landing_pass, last.file_id, last.file_offset + len(last.raw), last.length, last.reason)
-            if continues != (letter.landing_pass, letter.file_id, letter.file_offset, len(last.raw), letter.reason):
+            continues = (
+                last.landing_pass,
+                last.file_id,
+                last.file_offset + len(last.raw),
+                last.length,
+                last.reason,
+            )
+            if continues != (
+                letter.landing_pass,
+                letter.file_id,
+                letter.file_offset,
+                len(last.raw),
+                letter.reason,
+            ):
                 yield tuple(group)
                 group = []
         group.append(letter)

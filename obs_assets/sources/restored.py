@@ -63,9 +63,15 @@ def land_archived(
                 chunk = folder / f"{hour.stamp}-{number_of_part}.parquet"
                 fresh = _fresh(connection, rows_of(connection), key, hour, began_at, paths)
                 write_parquet(fresh.project(", ".join(LANDED_SCHEMA.names)), chunk)
-                written = connection.read_parquet(str(chunk)).aggregate("count(*), count(row_uid)").fetchall()[0]
+                written = (
+                    connection.read_parquet(str(chunk))
+                    .aggregate("count(*), count(row_uid)")
+                    .fetchall()[0]
+                )
                 if written[0] != written[1]:
-                    raise PermanentError(f"{key} holds rows without _obs: nothing of {hour} was restored from it")
+                    raise PermanentError(
+                        f"{key} holds rows without _obs: nothing of {hour} was restored from it"
+                    )
                 if written[0]:
                     sync_file(chunk)
                     chunks.append(f"{number:08d}/{chunk.name}")
@@ -105,7 +111,9 @@ def _note_row_uids(connection: duckdb.DuckDBPyConnection, chunks: list[Path]) ->
     """The rows that the hour holds, as a table ``known``."""
     connection.execute("CREATE TEMP TABLE known (row_uid VARCHAR)")
     if chunks:
-        connection.read_parquet([str(chunk) for chunk in chunks]).project("row_uid").insert_into("known")
+        connection.read_parquet([str(chunk) for chunk in chunks]).project(
+            "row_uid"
+        ).insert_into("known")
 
 
 def _fresh(  # noqa: PLR0917
@@ -121,7 +129,9 @@ def _fresh(  # noqa: PLR0917
         "row_uid, event AS line, (sum(length) OVER (ROWS UNBOUNDED PRECEDING) - length)::BIGINT AS file_offset"
     )
     connection.execute("DROP TABLE IF EXISTS archived")
-    connection.execute("CREATE TEMP TABLE archived (row_uid VARCHAR, line VARCHAR, file_offset BIGINT)")
+    connection.execute(
+        "CREATE TEMP TABLE archived (row_uid VARCHAR, line VARCHAR, file_offset BIGINT)"
+    )
     numbered.insert_into("archived")
     values = {
         "$start": f"{quote(hour.start.isoformat())}::TIMESTAMPTZ",

@@ -58,14 +58,20 @@ class Expiry:
 
 def due(landed: Landed, *, days: int, now: datetime) -> dict[Hour, LandedHour]:
     """The hours whose time is over by ``now`` and that have not expired yet, oldest first."""
-    found = {parse_hour(key): hour for key, hour in sorted(landed.hours.items()) if not hour.expired}
+    found = {
+        parse_hour(key): hour for key, hour in sorted(landed.hours.items()) if not hour.expired
+    }
     age = timedelta(days=days)
     return {
-        hour: held for hour, held in found.items() if max(hour.end, datetime.fromisoformat(held.since)) + age <= now
+        hour: held
+        for hour, held in found.items()
+        if max(hour.end, datetime.fromisoformat(held.since)) + age <= now
     }
 
 
-def forgettable(landed: Landed, listed: Collection[str], *, days: int, now: datetime) -> tuple[str, ...]:
+def forgettable(
+    landed: Landed, listed: Collection[str], *, days: int, now: datetime
+) -> tuple[str, ...]:
     """Ids of files that are not there any more, and from which nothing has landed that could still be kept.
 
     One that came back would be read again: its events belong to hours that have expired, and become dead letters.
@@ -75,7 +81,9 @@ def forgettable(landed: Landed, listed: Collection[str], *, days: int, now: date
         sorted(
             file.file_id
             for file in landed.files.values()
-            if file.path not in listed and file.node not in listed and _is_old(file.landed_at, now - age)
+            if file.path not in listed
+            and file.node not in listed
+            and _is_old(file.landed_at, now - age)
         )
     )
 
@@ -85,7 +93,12 @@ def _is_old(moment: str, limit: datetime) -> bool:
 
 
 def note_expiry(
-    log: LandingLog, hours: Iterable[tuple[Hour, LandedHour]], files: tuple[str, ...], *, days: int, now: datetime
+    log: LandingLog,
+    hours: Iterable[tuple[Hour, LandedHour]],
+    files: tuple[str, ...],
+    *,
+    days: int,
+    now: datetime,
 ) -> list[Hour]:
     """Let hours expire that are still as they were when it was decided, and forget files; holding the log's lock."""
     landed = log.load()
@@ -124,7 +137,11 @@ def _letters_kept(log: LandingLog, *, days: int, now: datetime) -> dict[str, tup
 def remove_chunks(log: LandingLog) -> int:
     """Remove the chunks that no hour refers to, holding the log's lock; returns their bytes."""
     kept = {path for hour in log.load().hours.values() for path in log.chunk_paths(hour)}
-    return sum(_remove(path) for path in log.passes_dir.glob("[0-9]*/[0-9]*-*.parquet") if path not in kept)
+    return sum(
+        _remove(path)
+        for path in log.passes_dir.glob("[0-9]*/[0-9]*-*.parquet")
+        if path not in kept
+    )
 
 
 def remove_letters(log: LandingLog, *, days: int, now: datetime) -> tuple[int, int]:
@@ -136,7 +153,9 @@ def remove_letters(log: LandingLog, *, days: int, now: datetime) -> tuple[int, i
             size += _remove(path)
     for path in log.passes_dir.glob("[0-9]*/replayed.parquet"):
         passes = pq.read_table(path, columns=["pass"])["pass"].unique().to_pylist()
-        if not any((log.pass_dir(number) / "dead_letters.parquet").exists() for number in passes):
+        if not any(
+            (log.pass_dir(number) / "dead_letters.parquet").exists() for number in passes
+        ):
             size += _remove(path)
     return letters, size
 

@@ -25,7 +25,9 @@ _DIGITS = 6  # of a fraction, in microseconds
 _Words = npt.NDArray[np.uint64]
 _EACH = np.uint64(0x0101010101010101)
 _HIGH = np.uint64(0x80) * _EACH
-_ABOVE_NINE = np.uint64(0x76) * _EACH  # added to a byte: its high bit says that it was more than nine
+_ABOVE_NINE = (
+    np.uint64(0x76) * _EACH
+)  # added to a byte: its high bit says that it was more than nine
 _BLANK = np.uint64(0x20) * _EACH
 _BRACKETS = np.uint64(ord("{")) * _EACH  # also "[", with the bit of `_BLANK`
 _COLONS = np.uint64(0x0000FF0000FF0000)
@@ -73,7 +75,11 @@ def _found(
         if not len(rest):
             return
         match = form.search(heads[rest[0]].tobytes(), 0, min(int(lengths[rest[0]]), _WIDTH - 8))
-        rows, moments = _like(heads, rest[lengths[rest] >= match.end()], match) if match else (rest[:0], rest[:0])
+        rows, moments = (
+            _like(heads, rest[lengths[rest] >= match.end()], match)
+            if match
+            else (rest[:0], rest[:0])
+        )
         yield rows, moments
         is_left = np.ones(len(heads), np.bool_)
         is_left[rows] = is_left[rest[0]] = False
@@ -84,7 +90,12 @@ def _like(
     heads: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], example: re.Match[bytes]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Those rows that have the field and the day where the example has them, and their moments."""
-    begin, clock, text, digits = example.start(), example.start(2), example.string, len(example[3] or b"")
+    begin, clock, text, digits = (
+        example.start(),
+        example.start(2),
+        example.string,
+        len(example[3] or b""),
+    )
     try:
         midnight = _micros(datetime.fromisoformat(example[1].decode()).replace(tzinfo=UTC))
     except ValueError:
@@ -96,21 +107,31 @@ def _like(
     for place in [clock - 8, *range(begin, clock - 8, 8)]:
         rows = rows[words(place) == _word(text[place : place + 8])]
     odd = np.zeros(len(rows), np.uint64)
-    for place in range(1, begin, 8):  # no object or array has begun; what is read too far has no bracket
+    for place in range(
+        1, begin, 8
+    ):  # no object or array has begun; what is read too far has no bracket
         opening = (words(place) | _BLANK) ^ _BRACKETS
         odd |= (opening - _EACH) & ~opening
     time = words(clock) ^ _word(b"00:00:00")
     odd |= (time + _ABOVE_NINE) | time
-    hours, minutes, seconds = (_digit(time, place) * np.uint64(10) + _digit(time, place + 1) for place in (0, 3, 6))
-    micros = ((hours * np.uint64(60) + minutes) * np.uint64(60) + seconds) * np.uint64(1_000_000)
+    hours, minutes, seconds = (
+        _digit(time, place) * np.uint64(10) + _digit(time, place + 1) for place in (0, 3, 6)
+    )
+    micros = ((hours * np.uint64(60) + minutes) * np.uint64(60) + seconds) * np.uint64(
+        1_000_000
+    )
     is_right = (time & _COLONS == 0) & (hours < 24) & (minutes < 60) & (seconds < 60)  # noqa: PLR2004
     if digits:
-        fraction = (words(clock + 8) ^ _word(b".0000000")) & np.uint64((1 << 8 * (digits + 1)) - 1)
+        fraction = (words(clock + 8) ^ _word(b".0000000")) & np.uint64(
+            (1 << 8 * (digits + 1)) - 1
+        )
         odd |= (fraction + _ABOVE_NINE) | fraction
         is_right &= fraction & np.uint64(0xFF) == 0
         for place in range(digits):
             micros += _digit(fraction, place + 1) * np.uint64(10 ** (_DIGITS - 1 - place))
-    is_right &= (words(example.end() - 8) ^ _word(text[example.end() - 8 : example.end()])) >> np.uint64(48) == 0
+    is_right &= (
+        words(example.end() - 8) ^ _word(text[example.end() - 8 : example.end()])
+    ) >> np.uint64(48) == 0
     is_right &= odd & _HIGH == 0
     return rows[is_right], micros[is_right].astype(np.int64) + midnight
 

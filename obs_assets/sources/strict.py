@@ -20,14 +20,20 @@ It costs more than parsing: for lines with one of `doubtful_places`.
 _BLOCK = 1 << 17  # what fits a processor's cache
 _WORD = 64
 _SAMPLE = 16
-_FEWEST_DIGITS, _EXPONENT_DIGITS = 3, 21  # of an exponent: fewer are harmless, more are suspicious as they are
+_FEWEST_DIGITS, _EXPONENT_DIGITS = (
+    3,
+    21,
+)  # of an exponent: fewer are harmless, more are suspicious as they are
 _MOST_BLANKS = 4
 _TEN = 10
 _ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
 
 
 def doubtful_places(
-    data: bytes | bytearray, view: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int64], max_nesting: int
+    data: bytes | bytearray,
+    view: npt.NDArray[np.uint8],
+    bounds: npt.NDArray[np.int64],
+    max_nesting: int,
 ) -> npt.NDArray[np.int64]:
     """Where `IS_STRICT` might refuse what DuckDB takes: never too few places, and few enough.
 
@@ -60,13 +66,19 @@ def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArr
         block = view[start : start + _BLOCK]
         size = len(block)
         if size < _BLOCK:
-            folded, is_closing, is_end, is_other = np.zeros((4, -(-size // _WORD) * _WORD), np.uint8)
+            folded, is_closing, is_end, is_other = np.zeros(
+                (4, -(-size // _WORD) * _WORD), np.uint8
+            )
         np.bitwise_or(block, 0x20, out=folded[:size])
         np.equal(folded, ord("}"), out=is_closing.view(np.bool_))
         np.equal(block, ord(","), out=is_end[:size].view(np.bool_))
         is_end |= is_closing
         behind = max(start, 1)  # before the first byte there is none
-        np.not_equal(view[behind - 1 : start + size - 1], ord('"'), out=is_other[behind - start : size].view(np.bool_))
+        np.not_equal(
+            view[behind - 1 : start + size - 1],
+            ord('"'),
+            out=is_other[behind - start : size].view(np.bool_),
+        )
         is_end &= is_other
         ends.append(np.flatnonzero(is_end.view(np.bool_)) + start)
         closing.append(np.bitwise_count(np.packbits(is_closing).view(np.uint64)))
@@ -75,20 +87,38 @@ def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArr
     return places[np.searchsorted(places, len('{"":')) :], np.concatenate(closing)
 
 
-def _suspicious_ends(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _suspicious_ends(
+    view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Those behind a comma, a number that is not finite, or many blanks."""
     values = _without_blanks(view, ends)
     last = view[values]
     is_odd = _ENDS_ODDLY[last]
     odd, few, is_comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
-    is_word = (few == ord("n")) & (_letter(view, odd, 1) == ord("a")) & (_letter(view, odd, 2) == ord("n"))
-    is_word |= (few == ord("f")) & (_letter(view, odd, 1) == ord("n")) & (_letter(view, odd, 2) == ord("i"))
-    is_word |= (few == ord("y")) & (_letter(view, odd, 1) == ord("t")) & (_letter(view, odd, 2) == ord("i"))
+    is_word = (
+        (few == ord("n"))
+        & (_letter(view, odd, 1) == ord("a"))
+        & (_letter(view, odd, 2) == ord("n"))
+    )
+    is_word |= (
+        (few == ord("f"))
+        & (_letter(view, odd, 1) == ord("n"))
+        & (_letter(view, odd, 2) == ord("i"))
+    )
+    is_word |= (
+        (few == ord("y"))
+        & (_letter(view, odd, 1) == ord("t"))
+        & (_letter(view, odd, 2) == ord("i"))
+    )
     is_blank = view[odd] <= ord(" ")
-    return np.concatenate([odd[is_word | is_blank | is_comma], _large_exponents(view, values[_is_digit(last)])])
+    return np.concatenate(
+        [odd[is_word | is_blank | is_comma], _large_exponents(view, values[_is_digit(last)])]
+    )
 
 
-def _without_blanks(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _without_blanks(
+    view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Where the values before these ends end themselves; still at a blank after `_MOST_BLANKS`."""
     values = ends - 1
     blank = np.flatnonzero(view[values] <= ord(" "))
@@ -98,19 +128,26 @@ def _without_blanks(view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) ->
     return values
 
 
-def _large_exponents(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _large_exponents(
+    view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
     """Which of these last digits of numbers have so many before them that they may belong to a large exponent."""
     found = []
     for number in range(1, _EXPONENT_DIGITS):
         before = view[places - number]
         if number >= _FEWEST_DIGITS:
             signed = places[(before == ord("-")) | (before == ord("+"))]
-            found += [places[(before | 0x20) == ord("e")], signed[_letter(view, signed, number + 1) == ord("e")]]
+            found += [
+                places[(before | 0x20) == ord("e")],
+                signed[_letter(view, signed, number + 1) == ord("e")],
+            ]
         places = places[_is_digit(before)]
     return np.concatenate([*found, places])
 
 
-def _letter(view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], back: int) -> npt.NDArray[np.uint8]:
+def _letter(
+    view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], back: int
+) -> npt.NDArray[np.uint8]:
     return view[places - back] | np.uint8(0x20)
 
 

@@ -82,7 +82,9 @@ _OFFSET = r"(?: ?(?:[Zz]|UTC|GMT|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?))?"
 _ISO = rf"\s*\d{{4}}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?{_OFFSET})?\s*"
 
 # What DuckDB does not read: small letters, a comma before the fraction, a space before the offset
-_AS_DUCKDB_READS = "regexp_replace(replace(upper(trim(time_text)), ',', '.'), ' ?([+-][0-9:]+|Z)$', '\\1')"
+_AS_DUCKDB_READS = (
+    "regexp_replace(replace(upper(trim(time_text)), ',', '.'), ' ?([+-][0-9:]+|Z)$', '\\1')"
+)
 
 EVENT_TIME = f"""CASE
     WHEN time_text IS NULL THEN landed_at

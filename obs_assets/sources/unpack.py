@@ -35,7 +35,9 @@ COMPRESSIONS = tuple(_DECOMPRESSORS)
 _SIGNATURES = (
     (b"\x1f\x8b", ".gz"),
     (b"\x28\xb5\x2f\xfd", ".zst"),
-    *((bytes([low]) + b"\x2a\x4d\x18", ".zst") for low in range(0x50, 0x60)),  # a frame to be skipped
+    *(
+        (bytes([low]) + b"\x2a\x4d\x18", ".zst") for low in range(0x50, 0x60)
+    ),  # a frame to be skipped
     (b"\xfd7zXZ\x00", ".xz"),
     (b"BZh", ".bz2"),
     (b"\x04\x22\x4d\x18", ".lz4"),
@@ -187,7 +189,9 @@ def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:
     data, is_first = b"", True
     while data or (data := packed.read(_PIECE)):
         if member is None:
-            data = data if is_first else data.lstrip(b"\0")  # which may fill the space between members
+            data = (
+                data if is_first else data.lstrip(b"\0")
+            )  # which may fill the space between members
             member, is_first = _DECOMPRESSORS[compression]() if data else None, False
             continue
         try:

@@ -12,10 +12,14 @@ _WHOLE = 12
 
 _REACH = 1 << 30  # a place is told by 31 bits
 
-_VIEW = np.dtype([("length", "<i4"), ("beginning", "<u4"), ("buffer", "<i4"), ("offset", "<i4")])
+_VIEW = np.dtype(
+    [("length", "<i4"), ("beginning", "<u4"), ("buffer", "<i4"), ("offset", "<i4")]
+)
 
 
-def of(data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> pa.StringViewArray:
+def of(
+    data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+) -> pa.StringViewArray:
     """The texts from ``first`` to before ``last``, which are UTF-8; valid as long as ``data`` stays as it is."""
     views = np.empty(len(first), _VIEW)
     views["length"] = last - first
@@ -31,10 +35,14 @@ def of(data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[
         views["beginning"] = fours[first]
     whole = pa.py_buffer(data)
     buffers = [whole.slice(start) for start in range(0, max(len(data), 1), _REACH)]
-    return pa.Array.from_buffers(pa.string_view(), len(views), [None, pa.py_buffer(views), *buffers])
+    return pa.Array.from_buffers(
+        pa.string_view(), len(views), [None, pa.py_buffer(views), *buffers]
+    )
 
 
-def heads(texts: pa.StringViewArray, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+def heads(
+    texts: pa.StringViewArray, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """The first bytes of each text, so many, and its length; behind a shorter text lies what comes after it.
 
     Only of texts that lie in the first buffer: of the others the length is 0.
@@ -61,13 +69,17 @@ def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringVie
     """Those rows, in this order; Arrow does not do that yet."""
     _, views, *buffers = texts.buffers()
     taken = np.frombuffer(views, _VIEW)[texts.offset + rows]
-    return pa.Array.from_buffers(pa.string_view(), len(rows), [None, pa.py_buffer(taken), *buffers])
+    return pa.Array.from_buffers(
+        pa.string_view(), len(rows), [None, pa.py_buffer(taken), *buffers]
+    )
 
 
 def take_rows(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
     """Those rows of a table that may have such columns, in this order."""
     columns = [
-        take(column.combine_chunks(), rows) if column.type == pa.string_view() else column.take(pa.array(rows))
+        take(column.combine_chunks(), rows)
+        if column.type == pa.string_view()
+        else column.take(pa.array(rows))
         for column in table.columns
     ]
     return pa.table(columns, table.column_names)
@@ -79,7 +91,10 @@ def filter_rows(table: pa.Table, is_wanted: npt.NDArray[np.bool_]) -> pa.Table:
 
 
 def _keep_whole(
-    views: npt.NDArray[np.void], rows: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], first: npt.NDArray[np.int64]
+    views: npt.NDArray[np.void],
+    rows: npt.NDArray[np.int64],
+    data: npt.NDArray[np.uint8],
+    first: npt.NDArray[np.int64],
 ) -> None:
     """Put the short texts themselves into their views, with zeros behind them."""
     places = first[rows][:, None] + np.arange(_WHOLE)

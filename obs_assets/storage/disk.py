@@ -33,7 +33,9 @@ def make_private_dir(path: Path, *, setting: str = "OBS_DATA_DIR") -> Path:
             if not folder.exists():
                 folder.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
-        raise ConfigurationError(f"cannot make the folder {path} ({setting}): {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot make the folder {path} ({setting}): {error.strerror}"
+        ) from None
     return path
 
 
@@ -92,11 +94,17 @@ def explained(path: Path) -> Iterator[None]:
     except (OSError, duckdb.IOException) as error:
         if isinstance(error, OSError) and error.errno is None:
             raise  # DuckDB's, through Arrow: the file system always gives a number
-        raise ObsError(f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)") from None
+        raise ObsError(
+            f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)"
+        ) from None
 
 
 def _reason(error: OSError | duckdb.IOException) -> str:
-    return (error.strerror or "unknown reason") if isinstance(error, OSError) else str(error).splitlines()[0]
+    return (
+        (error.strerror or "unknown reason")
+        if isinstance(error, OSError)
+        else str(error).splitlines()[0]
+    )
 
 
 def sync_file(path: Path) -> None:

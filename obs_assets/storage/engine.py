@@ -48,7 +48,9 @@ def connect(
         ((cores,),) = connection.sql("SELECT current_setting('threads')").fetchall()
         threads = min(cores, MOST_THREADS)
     limit = memory_limit or memory_for(threads)
-    connection.execute(f"SET threads = {threads}; SET memory_limit = '{limit}'; SET enable_progress_bar = false")
+    connection.execute(
+        f"SET threads = {threads}; SET memory_limit = '{limit}'; SET enable_progress_bar = false"
+    )
     return connection
 
 
@@ -60,7 +62,10 @@ def connect_to_stream(temp_dir: Path, path: Path) -> duckdb.DuckDBPyConnection:
     largest = 0
     if path.exists():
         stored = pq.read_metadata(path)
-        largest = max((stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)), default=0)
+        largest = max(
+            (stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)),
+            default=0,
+        )
     return connect(temp_dir, threads=1, memory_limit=f"{max(256, 3 * largest // 2**20)}MiB")
 
 

@@ -65,7 +65,9 @@ class Store:
         """A stage's receipts."""
         return self.root / "receipts" / stage
 
-    def read_frame(self, connection: duckdb.DuckDBPyConnection, stage: str, hour: Hour) -> Frame:
+    def read_frame(
+        self, connection: duckdb.DuckDBPyConnection, stage: str, hour: Hour
+    ) -> Frame:
         """The frame of a stage's hour, lazily.
 
         Raises:
@@ -81,11 +83,16 @@ class Store:
         """
         path = self.frame_path(stage, hour)
         if not path.exists():
-            raise MissingFrameError(f"{stage} has no hour {hour}: materialize {stage} for it first")
+            raise MissingFrameError(
+                f"{stage} has no hour {hour}: materialize {stage} for it first"
+            )
         return path
 
     def write_frames(
-        self, frames: Iterable[tuple[Hour, Sequence[Frame]]], stage: str, rows: int | None = None
+        self,
+        frames: Iterable[tuple[Hour, Sequence[Frame]]],
+        stage: str,
+        rows: int | None = None,
     ) -> dict[Hour, Path]:
         """Compute frames of a stage and put each in place atomically; returns their paths. All are on disk then.
 
@@ -113,13 +120,19 @@ class Store:
         try:
             return Receipt.from_json(self.receipt_path(stage, hour).read_text())
         except FileNotFoundError:
-            raise MissingFrameError(f"{stage} has no receipt for {hour}: materialize {stage} for it first") from None
+            raise MissingFrameError(
+                f"{stage} has no receipt for {hour}: materialize {stage} for it first"
+            ) from None
         except (ValueError, KeyError, TypeError):
-            raise ReceiptError(f"{stage}'s receipt of {hour} is damaged: materialize {stage} for it again") from None
+            raise ReceiptError(
+                f"{stage}'s receipt of {hour} is damaged: materialize {stage} for it again"
+            ) from None
 
     def find_receipt(self, stage: str, hour: Hour) -> Receipt | None:
         """The receipt of a stage's hour, or None."""
-        return self.read_receipt(stage, hour) if self.receipt_path(stage, hour).exists() else None
+        return (
+            self.read_receipt(stage, hour) if self.receipt_path(stage, hour).exists() else None
+        )
 
     def forget_receipt(self, stage: str, hour: Hour) -> None:
         """Make an hour count as not built, for the time that it is being built."""
@@ -131,7 +144,10 @@ class Store:
 
     def write_receipts(self, receipts: Mapping[Hour, Receipt]) -> Mapping[Hour, Receipt]:
         """Put receipts in place, each atomically, after their frames; returns them. All are on disk then."""
-        paths = {self.receipt_path(receipt.stage, hour): receipt for hour, receipt in receipts.items()}
+        paths = {
+            self.receipt_path(receipt.stage, hour): receipt
+            for hour, receipt in receipts.items()
+        }
         for path, receipt in paths.items():
             with replacing(path, sync_folder=False, crash="receipt") as aside:
                 aside.write_text(receipt.to_json())
@@ -151,10 +167,19 @@ def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = Non
     Snappy: of the codecs it takes the least time to write an hour (an eighth less than LZ4, a third less than
     Zstandard), for a file a tenth larger than LZ4's; these files are read back within minutes.
     """
-    readers = (part.to_arrow_reader(min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE)) for part in (frame, *more))
+    readers = (
+        part.to_arrow_reader(min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE))
+        for part in (frame, *more)
+    )
     batches = next(readers)
     repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
-    options: dict[str, Any] = {"compression": "snappy", "use_dictionary": repeated, "store_schema": False}
-    with pq.ParquetWriter(path, batches.schema, write_statistics=["event_time"], **options) as file:
+    options: dict[str, Any] = {
+        "compression": "snappy",
+        "use_dictionary": repeated,
+        "store_schema": False,
+    }
+    with pq.ParquetWriter(
+        path, batches.schema, write_statistics=["event_time"], **options
+    ) as file:
         for batch in itertools.chain(batches, itertools.chain.from_iterable(readers)):
             file.write_batch(batch)

@@ -29,7 +29,9 @@ def session(
 ) -> Iterator[Connection]:
     """A connection whose errors are ours; what is not committed by its end is rolled back."""
     use = (server, application_name, autocommit)
-    connection = _idle.take(use) or connect(server, application_name=application_name, autocommit=autocommit)
+    connection = _idle.take(use) or connect(
+        server, application_name=application_name, autocommit=autocommit
+    )
     try:
         yield connection
     except psycopg.Error as error:
@@ -69,7 +71,11 @@ class _Idle:
     def close(self) -> None:
         with self._lock:
             self._users -= 1
-            left = [] if self._users else [one for waiting in self._waiting.values() for one in waiting]
+            left = (
+                []
+                if self._users
+                else [one for waiting in self._waiting.values() for one in waiting]
+            )
             self._waiting = self._waiting if self._users else {}
         for connection in left:
             connection.close()
@@ -79,7 +85,10 @@ class _Idle:
         while True:
             with self._lock:
                 connection = self._waiting[use].pop() if self._waiting.get(use) else None
-            if connection is None or connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY:
+            if (
+                connection is None
+                or connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY
+            ):
                 return connection
             connection.close()
 
@@ -99,7 +108,9 @@ _Use: TypeAlias = tuple[PostgresSettings, str, bool]
 _idle = _Idle()
 
 
-def connect(server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False) -> Connection:
+def connect(
+    server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False
+) -> Connection:
     """A connection to a server.
 
     Raises:
@@ -184,11 +195,15 @@ def begin(connection: Connection, *, lock_timeout_s: float) -> None:
 
 def lock(connection: Connection, name: str, *, shared: bool = False) -> None:
     """Hold a lock of that name until the transaction ends; waits as long as its ``lock_timeout`` allows."""
-    query: LiteralString = "SELECT pg_advisory_xact_lock_shared" if shared else "SELECT pg_advisory_xact_lock"
+    query: LiteralString = (
+        "SELECT pg_advisory_xact_lock_shared" if shared else "SELECT pg_advisory_xact_lock"
+    )
     connection.execute(query + "(hashtextextended(%s, 0))", [name])
 
 
-def one(connection: Connection, query: Query, parameters: Sequence[Any] | None = None) -> tuple[Any, ...]:
+def one(
+    connection: Connection, query: Query, parameters: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
     """The only row of a query that always has one."""
     row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
     if row is None:
@@ -222,7 +237,9 @@ class Migration:
     statements: LiteralString | sql.Composed
 
 
-def migrate(connection: Connection, subject: str, migrations: Sequence[Migration], *, start: int = 0) -> list[str]:
+def migrate(
+    connection: Connection, subject: str, migrations: Sequence[Migration], *, start: int = 0
+) -> list[str]:
     """Run what has not been run yet of a subject's migrations, in the transaction that is open.
 
     Each runs once, whoever asks first: under one lock for all subjects, and recorded in ``obs.migrations``. The version
@@ -267,7 +284,11 @@ def migrate(connection: Connection, subject: str, migrations: Sequence[Migration
 def _version(connection: Connection, subject: str) -> int:
     if not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
         return 0
-    found = one(connection, "SELECT coalesce(max(version), 0) FROM obs.migrations WHERE subject = %s", [subject])
+    found = one(
+        connection,
+        "SELECT coalesce(max(version), 0) FROM obs.migrations WHERE subject = %s",
+        [subject],
+    )
     return int(found[0])
 
 
@@ -319,7 +340,9 @@ _REFUSALS = {
 def _unreachable(message: str, server: PostgresSettings) -> ObsError:
     for pattern, sentence in _REFUSALS.items():
         if re.search(pattern, message):
-            return ConfigurationError(f"PostgreSQL at {where(server)} {sentence.format(server)}")
+            return ConfigurationError(
+                f"PostgreSQL at {where(server)} {sentence.format(server)}"
+            )
     return TransientError(
         f"PostgreSQL at {where(server)} does not answer: check POSTGRES_HOST and POSTGRES_PORT, and that it runs"
     )
@@ -336,8 +359,14 @@ def explained(error: psycopg.Error, server: PostgresSettings) -> ObsError:
     state = error.sqlstate or ""
     if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return TransientError(f"the connection to PostgreSQL at {where(server)} was lost")
-    said = type(error).__name__ if not state or _QUOTES_VALUES.match(state) else error.diag.message_primary
+    said = (
+        type(error).__name__
+        if not state or _QUOTES_VALUES.match(state)
+        else error.diag.message_primary
+    )
     message = f"PostgreSQL at {where(server)}: {said} ({state or 'no SQLSTATE'})"
     if _TRANSIENT.match(state):
         return TransientError(message)
-    return ConfigurationError(message) if _CONFIGURATION.match(state) else PermanentError(message)
+    return (
+        ConfigurationError(message) if _CONFIGURATION.match(state) else PermanentError(message)
+    )

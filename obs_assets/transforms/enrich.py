@@ -12,16 +12,40 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 import duckdb
-from pydantic import BaseModel, BeforeValidator, Field, JsonValue, computed_field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    computed_field,
+    model_validator,
+)
 
 from obs_assets.config import Block, Json, mapping_or_yaml_file
-from obs_assets.events import LINEAGE, PROMOTED, SOURCE_KEYS, Frame, append_fields, quote, with_columns
+from obs_assets.events import (
+    LINEAGE,
+    PROMOTED,
+    SOURCE_KEYS,
+    Frame,
+    append_fields,
+    quote,
+    with_columns,
+)
 from obs_assets.transforms.functions import RESERVED, DottedPath, digest, enrich_by
 from obs_assets.transforms.lookup import FieldName, GeoIp, Lookup, register
 
-Enrichment = Literal["timestamp", "hostname", "environment", "process", "performance", "context"]
+Enrichment = Literal[
+    "timestamp", "hostname", "environment", "process", "performance", "context"
+]
 
-ENRICHMENTS: tuple[Enrichment, ...] = ("timestamp", "hostname", "environment", "process", "performance", "context")
+ENRICHMENTS: tuple[Enrichment, ...] = (
+    "timestamp",
+    "hostname",
+    "environment",
+    "process",
+    "performance",
+    "context",
+)
 """In the order in which they add their fields, whatever the order in the configuration."""
 
 
@@ -81,24 +105,40 @@ class EnrichConfig(Block, frozen=True):
     environment: str | None = Field(None, examples=["production"])
     collector_fields: Literal["nested", "flat"] = "nested"
     prices: Annotated[
-        dict[str, Price], BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str)
+        dict[str, Price],
+        BeforeValidator(mapping_or_yaml_file, json_schema_input_type=dict[str, Price] | str),
     ] = Field(default_factory=lambda: {ANY_MODEL: DEFAULT_PRICE}, min_length=1)
 
-    static_fields: dict[FieldName, Json] = Field(default_factory=dict, examples=[{"region": "eu-central-1"}])
-    lookups: tuple[Lookup, ...] = Field((), examples=[[{"table": "services.csv", "key": "service.name"}]])
-    geoip: tuple[GeoIp, ...] = Field((), examples=[[{"database": "GeoLite2-City.mmdb", "key": "client.ip"}]])
+    static_fields: dict[FieldName, Json] = Field(
+        default_factory=dict, examples=[{"region": "eu-central-1"}]
+    )
+    lookups: tuple[Lookup, ...] = Field(
+        (), examples=[[{"table": "services.csv", "key": "service.name"}]]
+    )
+    geoip: tuple[GeoIp, ...] = Field(
+        (), examples=[[{"database": "GeoLite2-City.mmdb", "key": "client.ip"}]]
+    )
     function: DottedPath | None = Field(None, examples=["my_package.enrichments.add_team"])
 
     @model_validator(mode="after")
     def _fields_are_given_once(self) -> "EnrichConfig":
         given = [name for enrichment in self.applied for name in FIELDS[enrichment]]
         if self.collector_fields == "flat":
-            given += [name for enrichment in self.applied for name in COLLECTED.get(enrichment, ())]
-        for name in (*self.static_fields, *(name for source in self.sources for name in source.names)):
+            given += [
+                name for enrichment in self.applied for name in COLLECTED.get(enrichment, ())
+            ]
+        for name in (
+            *self.static_fields,
+            *(name for source in self.sources for name in source.names),
+        ):
             if name in RESERVED:
-                raise ValueError(f"the field {name} is written by the stages: choose another name")
+                raise ValueError(
+                    f"the field {name} is written by the stages: choose another name"
+                )
             if name in given:
-                raise ValueError(f"the field {name} is added twice: once by another part of this block")
+                raise ValueError(
+                    f"the field {name} is added twice: once by another part of this block"
+                )
             given.append(name)
         return self
 
@@ -116,7 +156,11 @@ class EnrichConfig(Block, frozen=True):
     @property
     def applied(self) -> tuple[Enrichment, ...]:
         """The enrichments asked for, in `ENRICHMENTS`' order."""
-        return tuple(name for name in ENRICHMENTS if name in self.enrichments or "all" in self.enrichments)
+        return tuple(
+            name
+            for name in ENRICHMENTS
+            if name in self.enrichments or "all" in self.enrichments
+        )
 
 
 def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichConfig) -> Frame:
@@ -160,20 +204,31 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
     keys = _EVENT_KEYS if "context" in config.applied else _EVENT_KEYS[: -len(_CONTEXT_KEYS)]
     paths = (*map(_path, keys), *_own_paths(config))
     extracted = _derive(
-        frame, found=_extract("event", paths), collected=_extract("collector", map(_path, _COLLECTOR_KEYS))
+        frame,
+        found=_extract("event", paths),
+        collected=_extract("collector", map(_path, _COLLECTOR_KEYS)),
     )
-    measured = _with_performance(extracted, config) if "performance" in config.applied else extracted
+    measured = (
+        _with_performance(extracted, config) if "performance" in config.applied else extracted
+    )
     looked_up, own_fields = _with_own(connection, measured, config, paths)
     fields = [field for enrichment in config.applied for field in _FIELDS[enrichment](config)]
     described = _derive(
-        looked_up, fields=_concat(*fields, *own_fields, _unless_there("_enrichment", _enrichment(config)))
+        looked_up,
+        fields=_concat(*fields, *own_fields, _unless_there("_enrichment", _enrichment(config))),
     )
     event = f"{append_fields('event', 'fields')} AS event"
     enriched = (
         with_columns(described.project(", ".join([*LINEAGE, event])))
         if SOURCE_KEYS.intersection(_own_names(config))
         else described.project(
-            ", ".join([*LINEAGE, *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED), event])
+            ", ".join(
+                [
+                    *LINEAGE,
+                    *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED),
+                    event,
+                ]
+            )
         )
     )
     return enrich_by(connection, enriched, config.function) if config.function else enriched
@@ -193,7 +248,9 @@ def _columns(config: EnrichConfig) -> dict[str, str]:
 
 def _derive(frame: Frame, **columns: str) -> Frame:
     """The frame with further columns, by name and SQL."""
-    return frame.project(", ".join(["*", *(f"{expression} AS {name}" for name, expression in columns.items())]))
+    return frame.project(
+        ", ".join(["*", *(f"{expression} AS {name}" for name, expression in columns.items())])
+    )
 
 
 # ---- what the event and its collector say
@@ -210,8 +267,16 @@ OWN_NAMES: dict[str, tuple[str, ...]] = {
         *('$.resource.attributes."host.name"', '$.resource."host.name"'),
     ),
     "environment": (
-        *("$.env", '$."service.environment"', "$.service.environment", '$."deployment.environment"'),
-        *('$.resource.attributes."deployment.environment.name"', '$.resource.attributes."deployment.environment"'),
+        *(
+            "$.env",
+            '$."service.environment"',
+            "$.service.environment",
+            '$."deployment.environment"',
+        ),
+        *(
+            '$.resource.attributes."deployment.environment.name"',
+            '$.resource.attributes."deployment.environment"',
+        ),
     ),
     "process_id": (
         *("$.pid", '$."process.pid"', "$.process.pid", "$._PID"),
@@ -229,9 +294,31 @@ COLLECTED: dict["Enrichment", tuple[str, ...]] = {
 """Enrichment → facts of the landing process."""
 
 _EVENT_KEYS = (
-    *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
-    *("duration_ms", "cost_estimate", "cost_usd", "cost", "_enrichment", "started_at", "completed_at", "model"),
-    *("tokens_used.input_tokens", "tokens_used.output_tokens", "token_usage.input_tokens", "token_usage.output_tokens"),
+    *(
+        "timestamp",
+        "hostname",
+        "platform",
+        "arch",
+        "environment",
+        "python_version",
+        "process_id",
+    ),
+    *(
+        "duration_ms",
+        "cost_estimate",
+        "cost_usd",
+        "cost",
+        "_enrichment",
+        "started_at",
+        "completed_at",
+        "model",
+    ),
+    *(
+        "tokens_used.input_tokens",
+        "tokens_used.output_tokens",
+        "token_usage.input_tokens",
+        "token_usage.output_tokens",
+    ),
     *(path for paths in OWN_NAMES.values() for path in paths),
     *_CONTEXT_KEYS,
 )
@@ -304,8 +391,12 @@ def _string(text: str) -> str:
 def _iso_time() -> str:
     # DuckDB wants a constant format: hence twice.
     utc = "event_time AT TIME ZONE 'UTC'"
-    milliseconds, microseconds = (f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.{digits}Z"')""" for digits in ("%g", "%f"))
-    return f"CASE WHEN microsecond({utc}) % 1000 = 0 THEN {milliseconds} ELSE {microseconds} END"
+    milliseconds, microseconds = (
+        f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.{digits}Z"')""" for digits in ("%g", "%f")
+    )
+    return (
+        f"CASE WHEN microsecond({utc}) % 1000 = 0 THEN {milliseconds} ELSE {microseconds} END"
+    )
 
 
 def _context() -> str:
@@ -338,13 +429,19 @@ def _cost_estimate() -> str:
         "output_cost_usd": _plain("output_cost"),
         "total_cost_usd": _plain("input_cost + output_cost"),
     }
-    tokens = {"input": "input_tokens", "output": "output_tokens", "total": "input_tokens + output_tokens"}
+    tokens = {
+        "input": "input_tokens",
+        "output": "output_tokens",
+        "total": "input_tokens + output_tokens",
+    }
     return _object({**amounts, "model": _model(), "tokens": _object(tokens)})
 
 
 def _object(values: dict[str, str]) -> str:
     """A JSON object, NULL where a value is."""
-    pairs = " || ',' || ".join(f"{quote(json.dumps(key) + ':')} || ({value})" for key, value in values.items())
+    pairs = " || ',' || ".join(
+        f"{quote(json.dumps(key) + ':')} || ({value})" for key, value in values.items()
+    )
     return f"('{{' || {pairs} || '}}')"
 
 
@@ -376,24 +473,38 @@ def _facts(config: EnrichConfig) -> list[str]:
 
 def _flat(config: EnrichConfig, *keys: str) -> list[str]:
     """Facts of the landing process as fields of the event, where the configuration wants that."""
-    return [_unless_there(key, _collected(key)) for key in keys] if config.collector_fields == "flat" else []
+    return (
+        [_unless_there(key, _collected(key)) for key in keys]
+        if config.collector_fields == "flat"
+        else []
+    )
 
 
 def _hostname(config: EnrichConfig) -> list[str]:
     own = _own("hostname")
-    host = f"coalesce({own}, {_collected('hostname')})" if config.collector_fields == "flat" else own
+    host = (
+        f"coalesce({own}, {_collected('hostname')})"
+        if config.collector_fields == "flat"
+        else own
+    )
     return [_unless_there("hostname", host), *_flat(config, "platform", "arch")]
 
 
 def _environment(config: EnrichConfig) -> list[str]:
     own = _own("environment")
-    environment = own if config.environment is None else f"coalesce({own}, {_string(config.environment)})"
+    environment = (
+        own if config.environment is None else f"coalesce({own}, {_string(config.environment)})"
+    )
     return [_unless_there("environment", environment), *_flat(config, "python_version")]
 
 
 def _process(config: EnrichConfig) -> list[str]:
     own = _own("process_id")
-    process = f"coalesce({own}, {_collected('process_id')})" if config.collector_fields == "flat" else own
+    process = (
+        f"coalesce({own}, {_collected('process_id')})"
+        if config.collector_fields == "flat"
+        else own
+    )
     return [_unless_there("process_id", process)]
 
 
@@ -425,7 +536,10 @@ FIELDS: dict[Enrichment, tuple[str, ...]] = {
 
 
 def _own_names(config: EnrichConfig) -> list[str]:
-    return [*config.static_fields, *(name for source in config.sources for name in source.names)]
+    return [
+        *config.static_fields,
+        *(name for source in config.sources for name in source.names),
+    ]
 
 
 def _own_paths(config: EnrichConfig) -> tuple[str, ...]:
@@ -435,7 +549,10 @@ def _own_paths(config: EnrichConfig) -> tuple[str, ...]:
 
 
 def _with_own(
-    connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichConfig, paths: tuple[str, ...]
+    connection: duckdb.DuckDBPyConnection,
+    frame: Frame,
+    config: EnrichConfig,
+    paths: tuple[str, ...],
 ) -> tuple[Frame, list[str]]:
     """The frame with what was looked up, and the fields to add."""
 
@@ -445,7 +562,9 @@ def _with_own(
     def unless_found(name: str, value: str) -> str:
         return f"CASE WHEN {found(name)} IS NULL THEN {_field(name, value)} END"
 
-    fields = [unless_found(name, quote(_json(value))) for name, value in config.static_fields.items()]
+    fields = [
+        unless_found(name, quote(_json(value))) for name, value in config.static_fields.items()
+    ]
     columns = {}
     for number, source in enumerate(config.sources):
         columns[f"looked_up_{number}"] = (
@@ -453,7 +572,9 @@ def _with_own(
         )
         for place, name in enumerate(source.names, start=1):
             otherwise = quote(_json(source.default[name])) if name in source.default else "NULL"
-            fields.append(unless_found(name, f"coalesce(looked_up_{number}[{place}], {otherwise})"))
+            fields.append(
+                unless_found(name, f"coalesce(looked_up_{number}[{place}], {otherwise})")
+            )
     return (_derive(frame, **columns) if columns else frame), fields
 
 
@@ -472,10 +593,12 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
         input_given=f"coalesce({_not_null('tokens_used.input_tokens')}, {_not_null('token_usage.input_tokens')})",
         output_given=f"coalesce({_not_null('tokens_used.output_tokens')}, {_not_null('token_usage.output_tokens')})",
     )
-    counted = _derive(given, input_count=_token_count("input_given"), output_count=_token_count("output_given"))
-    all_counts = (
-        "(input_given IS NULL OR input_count IS NOT NULL) AND (output_given IS NULL OR output_count IS NOT NULL)"
+    counted = _derive(
+        given,
+        input_count=_token_count("input_given"),
+        output_count=_token_count("output_given"),
     )
+    all_counts = "(input_given IS NULL OR input_count IS NOT NULL) AND (output_given IS NULL OR output_count IS NOT NULL)"
     usable = f"{all_counts} AND coalesce(input_count, output_count) IS NOT NULL"
     tokens = _derive(
         counted,
@@ -491,11 +614,19 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
 
 def _price(config: EnrichConfig, of: Callable[[Price], Decimal]) -> str:
     """USD for one token of the event's model, NULL where the table has no price for it."""
-    named = {model: _usd_per_token(of(price)) for model, price in config.prices.items() if model != ANY_MODEL}
-    other = _usd_per_token(of(config.prices[ANY_MODEL])) if ANY_MODEL in config.prices else "NULL"
+    named = {
+        model: _usd_per_token(of(price))
+        for model, price in config.prices.items()
+        if model != ANY_MODEL
+    }
+    other = (
+        _usd_per_token(of(config.prices[ANY_MODEL])) if ANY_MODEL in config.prices else "NULL"
+    )
     if not named:
         return other
-    position = f"list_position([{', '.join(map(quote, named))}], json_extract_string({_model()}, '$'))"
+    position = (
+        f"list_position([{', '.join(map(quote, named))}], json_extract_string({_model()}, '$'))"
+    )
     return f"coalesce([{', '.join(named.values())}][{position}], {other})"
 
 

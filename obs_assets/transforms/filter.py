@@ -71,14 +71,18 @@ class FilterConfig(Block, frozen=True):
 
     @model_validator(mode="after")
     def _allowlist_names_something(self) -> "FilterConfig":
-        if self.filter_mode == "allowlist" and not (self.keep_patterns or self.keep_event_types):
+        if self.filter_mode == "allowlist" and not (
+            self.keep_patterns or self.keep_event_types
+        ):
             raise ValueError(
                 "filter_mode: allowlist without keep_event_types or keep_patterns drops every event: name what to keep"
             )
         return self
 
 
-def judge(connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterConfig | None) -> Frame:
+def judge(
+    connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterConfig | None
+) -> Frame:
     """Say of every event whether, and by which rule, it is dropped.
 
     Keep rules win. Then the first of these decides:
@@ -109,11 +113,23 @@ def judge(connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterCon
         Lineage, promoted and other columns, ``dropped_by`` (VARCHAR, NULL: kept), ``event``; same rows, same order.
         Where ``dropped_by`` was given it stays.
     """
-    carried = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, "dropped_by", "event"}]
-    given = ["WHEN dropped_by IS NOT NULL THEN dropped_by"] if "dropped_by" in frame.columns else []
+    carried = [
+        name
+        for name in frame.columns
+        if name not in {*LINEAGE, *PROMOTED, "dropped_by", "event"}
+    ]
+    given = (
+        ["WHEN dropped_by IS NOT NULL THEN dropped_by"] if "dropped_by" in frame.columns else []
+    )
     rules = list(_rules(connection, config)) if config and config.enabled else []
-    verdict = f"CASE {' '.join([*given, *rules])} ELSE NULL END::VARCHAR" if given or rules else "NULL::VARCHAR"
-    return frame.project(", ".join([*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"]))
+    verdict = (
+        f"CASE {' '.join([*given, *rules])} ELSE NULL END::VARCHAR"
+        if given or rules
+        else "NULL::VARCHAR"
+    )
+    return frame.project(
+        ", ".join([*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"])
+    )
 
 
 def _rules(connection: duckdb.DuckDBPyConnection, config: FilterConfig) -> Iterator[str]:
@@ -147,7 +163,9 @@ def _found(patterns: tuple[str, ...], where: Literal["text", "json"]) -> str:
     in_json = f"regexp_matches(event, {any_of}, 'i')"
     if where == "json":
         return in_json
-    in_text = f"len(list_filter({_TEXTS}, lambda text: regexp_matches(text, {any_of}, 'i'))) > 0"
+    in_text = (
+        f"len(list_filter({_TEXTS}, lambda text: regexp_matches(text, {any_of}, 'i'))) > 0"
+    )
     if any(_SEES_AROUND.search(pattern) for pattern in patterns):
         return in_text
     # What is found in a string without escapes is also found around it: nearly all events are scanned once.
@@ -168,9 +186,7 @@ _GRAVE = f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)})"
 # The greatest of the texts is empty only if all of them are.
 _SAYS_NOTHING = f"coalesce(list_max(json_extract_string(event, {[f'$.{key}' for key in CONTENT_KEYS]})), '') = ''"
 
-_OWN_KEYS = (
-    f"list_filter(json_keys(event), lambda key: NOT starts_with(key, '_') AND NOT {one_of('key', ENRICHED_KEYS)})"
-)
+_OWN_KEYS = f"list_filter(json_keys(event), lambda key: NOT starts_with(key, '_') AND NOT {one_of('key', ENRICHED_KEYS)})"
 
 # AND and CASE look at fewer and fewer rows: only what may be empty is parsed, only what says nothing is counted.
 _EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} END"

@@ -121,7 +121,10 @@ class _MisuseError(Exception):
 
 
 def _register(
-    connection: duckdb.DuckDBPyConnection, dotted: str, returns: str, work: Callable[["pa.Table"], "pa.Array"]
+    connection: duckdb.DuckDBPyConnection,
+    dotted: str,
+    returns: str,
+    work: Callable[["pa.Table"], "pa.Array"],
 ) -> str:
     name = f"function_{next(_numbers)}"
     connection.create_function(
@@ -136,7 +139,9 @@ def _register(
     return name
 
 
-def _guarded(dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Iterable["pa.Array"]) -> "pa.Array":
+def _guarded(
+    dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Iterable["pa.Array"]
+) -> "pa.Array":
     import pyarrow as pa
 
     rows = pa.table(list(columns), [*READ_ONLY, "event"])
@@ -158,7 +163,9 @@ def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
     if not isinstance(after, pd.DataFrame):
         raise _MisuseError(f"returned {type(after).__name__} instead of a DataFrame")
     if len(after) != rows.num_rows:
-        raise _MisuseError(f"returned {len(after):,} rows for {rows.num_rows:,}: it may neither drop nor add any")
+        raise _MisuseError(
+            f"returned {len(after):,} rows for {rows.num_rows:,}: it may neither drop nor add any"
+        )
     for name in READ_ONLY:
         if name not in after or not _is_same(rows[name], after[name]):
             raise _MisuseError(
@@ -166,7 +173,11 @@ def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
             )
     before = rows["event"].to_pylist()
     told = before if "event" not in after else _checked(before, after["event"].tolist())
-    added = {str(name): after[name].tolist() for name in after.columns if name not in (*READ_ONLY, "event")}
+    added = {
+        str(name): after[name].tolist()
+        for name in after.columns
+        if name not in (*READ_ONLY, "event")
+    }
     return pa.array(_with_fields(told, added) if added else told, pa.string())
 
 
@@ -174,7 +185,9 @@ def _is_same(column: "pa.ChunkedArray", after: "pd.Series[Any]") -> bool:
     import pyarrow as pa
 
     try:
-        return bool(pa.chunked_array([pa.Array.from_pandas(after, type=column.type)]).equals(column))
+        return bool(
+            pa.chunked_array([pa.Array.from_pandas(after, type=column.type)]).equals(column)
+        )
     except (pa.ArrowException, TypeError, ValueError):
         return False
 
@@ -198,7 +211,9 @@ def _check_object(text: Any) -> None:
 def _with_fields(events: list[str], added: Mapping[str, list[Any]]) -> Iterable[str]:
     for name in added:
         if not FIELD_NAME.fullmatch(name) or name in RESERVED:
-            raise _MisuseError("added a column whose name cannot be a field of an event: letters, digits, - and _")
+            raise _MisuseError(
+                "added a column whose name cannot be a field of an event: letters, digits, - and _"
+            )
     for number, event in enumerate(events):
         given = json.loads(event)
         fields = [
@@ -206,19 +221,32 @@ def _with_fields(events: list[str], added: Mapping[str, list[Any]]) -> Iterable[
             for name, values in added.items()
             if name not in given and (text := _json(values[number], name)) is not None
         ]
-        yield event if not fields else f"{event[:-1].rstrip()}{',' if given else ''}{','.join(fields)}}}"
+        yield (
+            event
+            if not fields
+            else f"{event[:-1].rstrip()}{',' if given else ''}{','.join(fields)}}}"
+        )
 
 
 def _json(value: Any, name: str) -> str | None:
     """A value as JSON; None for a missing one."""
     import pandas as pd
 
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         return None
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
+        )
     except (TypeError, ValueError):
-        raise _MisuseError(f"added to {name} a value that JSON does not know ({type(value).__name__})") from None
+        raise _MisuseError(
+            f"added to {name} a value that JSON does not know ({type(value).__name__})"
+        ) from None
 
 
 def _plain(value: Any) -> Any:

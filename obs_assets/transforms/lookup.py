@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import duckdb.func
-from pydantic import BaseModel, Field, JsonValue, PrivateAttr, computed_field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from obs_assets.config import Json
 
@@ -74,9 +82,13 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
         fields = self.fields or {name: name for name in columns if name != by}
         for column in (by, *fields.values()):
             if column not in columns:
-                raise ValueError(f"{self.table} has no column {column!r}; there are {', '.join(columns)}")
+                raise ValueError(
+                    f"{self.table} has no column {column!r}; there are {', '.join(columns)}"
+                )
         if unknown := sorted(set(self.default) - set(fields)):
-            raise ValueError(f"default: {', '.join(unknown)} is none of the fields {', '.join(fields)}")
+            raise ValueError(
+                f"default: {', '.join(unknown)} is none of the fields {', '.join(fields)}"
+            )
         self._digest = hashlib.sha256(content).hexdigest()
         self._names = tuple(fields)
         self._rows.update(_numbered(columns[by], self.table, by))
@@ -116,7 +128,11 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
     database: str = Field(examples=["GeoLite2-City.mmdb"])
     key: FieldPath = Field(examples=["client.ip"])
     fields: dict[FieldName, str] = Field(
-        default_factory=lambda: {"geo_country": "country.iso_code", "geo_city": "city.names.en"}, min_length=1
+        default_factory=lambda: {
+            "geo_country": "country.iso_code",
+            "geo_city": "city.names.en",
+        },
+        min_length=1,
     )
     _reader: Any = PrivateAttr(None)
     _digest: str = PrivateAttr("")
@@ -126,7 +142,9 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
         try:
             import maxminddb
         except ImportError:
-            raise ValueError("geoip needs the package maxminddb: pip install 'obs_assets[geoip]'") from None
+            raise ValueError(
+                "geoip needs the package maxminddb: pip install 'obs_assets[geoip]'"
+            ) from None
         content = _content(self.database)
         try:
             self._reader = maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD)
@@ -194,17 +212,27 @@ def _content(path: str) -> bytes:
 
 def _columns(content: bytes, path: str) -> dict[str, list[str | None]]:
     """The columns of a table, by name, as text."""
-    return _columns_of_parquet(content, path) if content[:4] == b"PAR1" else _columns_of_csv(content, path)
+    return (
+        _columns_of_parquet(content, path)
+        if content[:4] == b"PAR1"
+        else _columns_of_csv(content, path)
+    )
 
 
 def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
     try:
-        header, *rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True) if row]
+        header, *rows = [
+            row
+            for row in csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True)
+            if row
+        ]
     except (UnicodeDecodeError, csv.Error, ValueError):
         raise ValueError(f"{path} is no CSV file in UTF-8 with a header") from None
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise ValueError(f"{path}, row {number}: {len(row)} cells under {len(header)} columns")
+            raise ValueError(
+                f"{path}, row {number}: {len(row)} cells under {len(header)} columns"
+            )
     _check_header(header, path)
     return {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
 
@@ -217,7 +245,9 @@ def _columns_of_parquet(content: bytes, path: str) -> dict[str, list[str | None]
         table = parquet.read_table(io.BytesIO(content))
         texts = {name: table[name].cast(pa.string()).to_pylist() for name in table.column_names}
     except (pa.ArrowException, OSError):
-        raise ValueError(f"{path} is no Parquet file whose columns can be read as text") from None
+        raise ValueError(
+            f"{path} is no Parquet file whose columns can be read as text"
+        ) from None
     _check_header(table.column_names, path)
     return {name: [text or None for text in column] for name, column in texts.items()}
 
@@ -238,7 +268,9 @@ def _numbered(keys: Iterable[str | None], path: str, column: str) -> dict[str, i
         if key is None:
             raise ValueError(f"{path}: row {number + 1} below the header has no {column}")
         if rows.setdefault(key, number) != number:
-            raise ValueError(f"{path}: rows {rows[key] + 1} and {number + 1} below the header have the same {column}")
+            raise ValueError(
+                f"{path}: rows {rows[key] + 1} and {number + 1} below the header have the same {column}"
+            )
     return rows
 
 
@@ -246,7 +278,10 @@ def _lists(columns: list[list[str | None]]) -> "pa.Array":
     """For each row of a table a list of its cells as JSON."""
     import pyarrow as pa
 
-    return pa.array([[_json(cell) for cell in row] for row in zip(*columns, strict=True)], pa.list_(pa.string()))
+    return pa.array(
+        [[_json(cell) for cell in row] for row in zip(*columns, strict=True)],
+        pa.list_(pa.string()),
+    )
 
 
 def _places(values: "pa.Array", place_of: Any) -> "pa.Array":
@@ -254,12 +289,16 @@ def _places(values: "pa.Array", place_of: Any) -> "pa.Array":
     import pyarrow as pa
 
     distinct = values.dictionary_encode()
-    places = pa.array([place_of(value) for value in distinct.dictionary.to_pylist()], pa.int64())
+    places = pa.array(
+        [place_of(value) for value in distinct.dictionary.to_pylist()], pa.int64()
+    )
     return places.take(distinct.indices)
 
 
 def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return (
+        None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    )
 
 
 def _at(record: Any, path: str) -> Any:

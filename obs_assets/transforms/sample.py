@@ -65,7 +65,9 @@ class SampleConfig(Block, frozen=True):
     adaptive_target: int = Field(1000, ge=1, le=100_000, json_schema_extra={"unit": "events"})
     tail_duration_ms: int | None = Field(None, ge=0, examples=[60_000])
     min_per_type: int = Field(0, ge=0, le=100_000, json_schema_extra={"unit": "events"})
-    deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = Field(None, examples=["session_id"])
+    deterministic_key: Annotated[Key, BeforeValidator(_as_column)] | None = Field(
+        None, examples=["session_id"]
+    )
 
     @property
     def is_by_event(self) -> bool:
@@ -145,7 +147,11 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
         ``sampled_out:<stratum>``; NULL: kept), ``event``; same rows, same order. The text of a kept event gets
         ``_sampling`` with rate, strategy and weight, in the place of one it may have come with.
     """
-    given = frame if "dropped_by" in frame.columns else frame.project("*, NULL::VARCHAR AS dropped_by")
+    given = (
+        frame
+        if "dropped_by" in frame.columns
+        else frame.project("*, NULL::VARCHAR AS dropped_by")
+    )
     if config is None or not config.enabled:
         return _ordered(given, weight="1.0::DOUBLE", event="event")
     strata = _strata(config)
@@ -161,22 +167,38 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
         drawn_exactly = f"{_of_type(quote(kind.last_draw) for kind in exact)} >= md5(row_uid)"
         dropped_by = f"""CASE WHEN _exact IS NULL THEN {dropped_by} WHEN {drawn_exactly} THEN NULL
             ELSE {sampled_out} END"""
-        weight = f"coalesce({_of_type(repr(kind.weight) + '::DOUBLE' for kind in exact)}, {weight})"
-        note = f"coalesce({_of_type(quote(kind.note(config.strategy)) for kind in exact)}, {note})"
+        weight = (
+            f"coalesce({_of_type(repr(kind.weight) + '::DOUBLE' for kind in exact)}, {weight})"
+        )
+        note = (
+            f"coalesce({_of_type(quote(kind.note(config.strategy)) for kind in exact)}, {note})"
+        )
     drawn = placed.project(f"* REPLACE (coalesce(dropped_by, {dropped_by}) AS dropped_by)")
     noted = drawn.project(f"* REPLACE ({_WITHOUT_SAMPLING} AS event), {note} AS _note")
     sampled = _ordered(noted, weight=weight, event=append_fields("event", "_note"))
-    return sampled.order("event_time, row_uid") if config.strategy == "tail" else sampled  # a join loses the order
+    return (
+        sampled.order("event_time, row_uid") if config.strategy == "tail" else sampled
+    )  # a join loses the order
 
 
 def _with_tail(frame: Frame, config: SampleConfig, key: str) -> Frame:
     """The frame with ``_tail``: not NULL in every event of a key that is to be kept whole."""
     if config.strategy != "tail":
         return frame
-    slow = f"duration_ms > {config.tail_duration_ms}" if config.tail_duration_ms is not None else "false"
-    tails = frame.filter(f"dropped_by IS NULL AND ({_IS_ERROR} OR {slow})").project(f"{key} AS _tail").distinct()
+    slow = (
+        f"duration_ms > {config.tail_duration_ms}"
+        if config.tail_duration_ms is not None
+        else "false"
+    )
+    tails = (
+        frame.filter(f"dropped_by IS NULL AND ({_IS_ERROR} OR {slow})")
+        .project(f"{key} AS _tail")
+        .distinct()
+    )
     keyed = frame.project(f"*, {key} AS _key").set_alias("events")
-    return keyed.join(tails.set_alias("tails"), "events._key = tails._tail", how="left").project("* EXCLUDE (_key)")
+    return keyed.join(
+        tails.set_alias("tails"), "events._key = tails._tail", how="left"
+    ).project("* EXCLUDE (_key)")
 
 
 @dataclass(frozen=True)
@@ -196,7 +218,9 @@ class _ExactType:
         return _note(self.kept / self.size, strategy, self.weight)
 
 
-def _exact_types(placed: Frame, strata: list[_Stratum], config: SampleConfig) -> list[_ExactType]:
+def _exact_types(
+    placed: Frame, strata: list[_Stratum], config: SampleConfig
+) -> list[_ExactType]:
     """The types of this hour that are drawn to an exact number."""
     adaptive = config.strategy == "adaptive"
     if not (adaptive or config.min_per_type):
@@ -205,14 +229,21 @@ def _exact_types(placed: Frame, strata: list[_Stratum], config: SampleConfig) ->
     rates = _by_stratum(f"{stratum.rate:.12f}::DECIMAL(13, 12)" for stratum in strata)
     floor = config.min_per_type
     most = max(config.adaptive_target if adaptive else 0, 2 * floor)
-    counted = placed.filter(f"dropped_by IS NULL AND {_may_be_exact(strata, config)}").aggregate(
+    counted = placed.filter(
+        f"dropped_by IS NULL AND {_may_be_exact(strata, config)}"
+    ).aggregate(
         f"{_TYPE} AS kind, count(*) AS size, ceil(sum({rates}))::BIGINT AS expected, "
         f"min(md5(row_uid), {most}) AS lowest"
     )
     limit = config.adaptive_target if adaptive else "expected"
     kept = f"least(size, greatest({limit}, {floor}))"
     chosen = "true" if adaptive else f"expected < {2 * floor}"
-    rows = counted.filter(chosen).project(f"kind, size, {kept}, lowest[{kept}]").order("kind").fetchall()
+    rows = (
+        counted.filter(chosen)
+        .project(f"kind, size, {kept}, lowest[{kept}]")
+        .order("kind")
+        .fetchall()
+    )
     return [_ExactType(*row) for row in rows]
 
 
@@ -221,14 +252,20 @@ _TYPE = "coalesce(event_type, 'unknown')"
 
 def _may_be_exact(strata: list[_Stratum], config: SampleConfig) -> str:
     by_rate = ("tail", "error", "type:") if config.strategy == "adaptive" else ("tail", "error")
-    numbers = [str(n) for n, stratum in enumerate(strata) if not stratum.name.startswith(by_rate)]
+    numbers = [
+        str(n) for n, stratum in enumerate(strata) if not stratum.name.startswith(by_rate)
+    ]
     return f"list_position([{', '.join(numbers)}], _stratum) IS NOT NULL"
 
 
-def _number_of_type(exact: list[_ExactType], strata: list[_Stratum], config: SampleConfig) -> str:
+def _number_of_type(
+    exact: list[_ExactType], strata: list[_Stratum], config: SampleConfig
+) -> str:
     """SQL for the place of an event's type among those, from 1; NULL for others."""
     names = ", ".join(quote(kind.name) for kind in exact)
-    return f"CASE WHEN {_may_be_exact(strata, config)} THEN list_position([{names}], {_TYPE}) END"
+    return (
+        f"CASE WHEN {_may_be_exact(strata, config)} THEN list_position([{names}], {_TYPE}) END"
+    )
 
 
 def _of_type(values: Iterable[str]) -> str:
@@ -241,12 +278,16 @@ def _ordered(frame: Frame, *, weight: str, event: str) -> Frame:
     others = [name for name in frame.columns if name not in {*LINEAGE, *PROMOTED, *ours}]
     kept_weight = f"CASE WHEN dropped_by IS NULL THEN {weight} END AS weight"
     kept_event = f"CASE WHEN dropped_by IS NULL THEN {event} ELSE event END AS event"
-    return frame.project(", ".join([*LINEAGE, *PROMOTED, *others, kept_weight, "dropped_by", kept_event]))
+    return frame.project(
+        ", ".join([*LINEAGE, *PROMOTED, *others, kept_weight, "dropped_by", kept_event])
+    )
 
 
 _IS_ERROR = f"""(error IS NOT NULL OR {one_of("lower(status)", ERROR_STATUSES)} OR {one_of("event_level", ERROR_LEVELS)}
     OR contains(lower(event_type), 'error') OR contains(lower(event_type), 'fail'))"""
-_IS_SUCCESS = f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_level', SUCCESS_LEVELS)})"
+_IS_SUCCESS = (
+    f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_level', SUCCESS_LEVELS)})"
+)
 
 
 def _strata(config: SampleConfig) -> list[_Stratum]:
@@ -276,7 +317,9 @@ def _key(config: SampleConfig) -> str:
     """SQL for what is drawn by."""
     if config.strategy in ("random", "adaptive"):
         return "row_uid"
-    keys = (config.deterministic_key,) if config.deterministic_key else ("trace_id", "session_id")
+    keys = (
+        (config.deterministic_key,) if config.deterministic_key else ("trace_id", "session_id")
+    )
     given = [f"nullif({key}, '')" for key in keys]
     return f"coalesce({', '.join(given)}, row_uid)"
 

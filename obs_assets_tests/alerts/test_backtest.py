@@ -19,9 +19,18 @@ FAILED = [3, 3, 3, 0, 5]
 def test_a_backtest_has_no_sender() -> None:
     """Neither the webhook, nor the outbox, nor an HTTP library is there when a backtest is imported."""
     asked = "import sys, obs_assets.alerts.backtest; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
-    for name in ("requests", "urllib3", "http.client", "psycopg", "obs_assets.delivery", "obs_assets.destinations"):
+    for name in (
+        "requests",
+        "urllib3",
+        "http.client",
+        "psycopg",
+        "obs_assets.delivery",
+        "obs_assets.destinations",
+    ):
         assert name not in loaded
 
 
@@ -31,11 +40,18 @@ def test_the_whole_life_is_simulated() -> None:
         AlertRule(name="failures", types=("t",), above=2, by=("worker",), cooldown_hours=2),
         AlertRule(name="errors", types=("t",), levels=()),
     ]
-    present = [AlertRule(name="failures", types=("t",), above=4, by=("worker",)), AlertRule(name="old", above=0)]
+    present = [
+        AlertRule(name="failures", types=("t",), above=4, by=("worker",)),
+        AlertRule(name="old", above=0),
+    ]
     candidate, now = Simulation(tried, batch_size=2), Simulation(present)
     with duckdb.connect() as connection:
         frames = {
-            hour: frame_of(connection, [{"type": "t", "worker": w} for w in "ab" for _ in range(n)] or ["{}"], hour)
+            hour: frame_of(
+                connection,
+                [{"type": "t", "worker": w} for w in "ab" for _ in range(n)] or ["{}"],
+                hour,
+            )
             for hour, n in zip(HOURS, FAILED, strict=True)
         }
         assert backtest(HOURS, lambda hour: nullcontext(frames[hour]), candidate, now) == 5
@@ -46,7 +62,11 @@ def test_the_whole_life_is_simulated() -> None:
         (HOURS[3], "resolved", 2),
         (HOURS[4], "firing", 2),
     ]
-    assert (failures.suppressed, failures.firing_hours, failures.longest_hours) == (2, (*HOURS[:3], HOURS[4]), 3)
+    assert (failures.suppressed, failures.firing_hours, failures.longest_hours) == (
+        2,
+        (*HOURS[:3], HOURS[4]),
+        3,
+    )
     assert (errors.forwarded, errors.batches) == (28, 3 + 3 + 3 + 5)
     text = report("rules.yaml", HOURS, 1, [failures, errors], now.outcomes("hook"))
     assert "| failures | 4 | 1 | 2 | 4 | 3 h |" in text

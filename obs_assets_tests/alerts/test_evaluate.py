@@ -16,7 +16,14 @@ from obs_assets.alerts import evaluate as evaluate_module
 from obs_assets.alerts.evaluate import evaluate, from_json, p95, to_json, value_of
 from obs_assets_tests.frames import HOUR, frame_of
 
-MEASURES = ("count", "weighted_count", "rate_per_minute", "error_ratio", "cost_usd", "p95_duration_ms")
+MEASURES = (
+    "count",
+    "weighted_count",
+    "rate_per_minute",
+    "error_ratio",
+    "cost_usd",
+    "p95_duration_ms",
+)
 EVENTS = st.lists(
     st.fixed_dictionaries(
         {"type": st.sampled_from(["a", "b"]), "minute": st.integers(0, 59)},
@@ -40,7 +47,11 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def frame(connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]]) -> Any:
     return frame_of(
-        connection, [{"timestamp": f"{HOUR.start:%Y-%m-%dT%H}:{e.get('minute', 0):02}:00+00:00", **e} for e in events]
+        connection,
+        [
+            {"timestamp": f"{HOUR.start:%Y-%m-%dT%H}:{e.get('minute', 0):02}:00+00:00", **e}
+            for e in events
+        ],
     )
 
 
@@ -54,18 +65,31 @@ def slow_value(events: list[dict[str, Any]], measure: str, minutes: int) -> floa
         "rate_per_minute": len(events) / minutes,
         "error_ratio": len(errors) / len(events) if events else None,
         "cost_usd": round(sum(e.get("cost", 0) for e in events), 6),
-        "p95_duration_ms": float(durations[math.ceil(0.95 * len(durations)) - 1]) if durations else None,
+        "p95_duration_ms": float(durations[math.ceil(0.95 * len(durations)) - 1])
+        if durations
+        else None,
     }[measure]
 
 
 @given(events=EVENTS, measure=st.sampled_from(MEASURES), windows=st.sampled_from([None, 5, 20]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
 def test_measures_are_those_of_a_slow_count(
-    connection: duckdb.DuckDBPyConnection, events: list[dict[str, Any]], measure: str, windows: int | None
+    connection: duckdb.DuckDBPyConnection,
+    events: list[dict[str, Any]],
+    measure: str,
+    windows: int | None,
 ) -> None:
     """Every measure of every group, over the hour and in its worst window; p95 over the hour within 1 %."""
     one = AlertRule.model_validate(
-        {"measure": measure, "above": 1, "by": ["worker"], "types": ["a"], "window_minutes": windows}
+        {
+            "measure": measure,
+            "above": 1,
+            "by": ["worker"],
+            "types": ["a"],
+            "window_minutes": windows,
+        }
     )
     found = evaluate(frame(connection, events), [one])[one.definition]
     mine = [event for event in events if event["type"] == "a"]
@@ -74,10 +98,16 @@ def test_measures_are_those_of_a_slow_count(
         members = [event for event in mine if event.get("worker") == group[0]]
         size = windows or 60
         parts = [[e for e in members if e["minute"] // size == n] for n in range(60 // size)]
-        values = [value for part in parts if part and (value := slow_value(part, measure, size)) is not None]
+        values = [
+            value
+            for part in parts
+            if part and (value := slow_value(part, measure, size)) is not None
+        ]
         expected = max(values, default=None)
         rel = 0.0101 if measure == "p95_duration_ms" and not windows else 1e-9
-        assert value_of(measurement, one, 1) == (None if expected is None else pytest.approx(expected, rel=rel))
+        assert value_of(measurement, one, 1) == (
+            None if expected is None else pytest.approx(expected, rel=rel)
+        )
     assert from_json(to_json({one.definition: found})) == {one.definition: found}
 
 
@@ -98,7 +128,9 @@ def test_measures_are_those_of_a_slow_count(
         ('note == "it\'s a timeout"', "d"),
     ],
 )
-def test_conditions_on_fields(connection: duckdb.DuckDBPyConnection, condition: str, expected: str) -> None:
+def test_conditions_on_fields(
+    connection: duckdb.DuckDBPyConnection, condition: str, expected: str
+) -> None:
     """Columns and paths, text and numbers, by equality, size, list, pattern and presence."""
     events: list[dict[str, Any]] = [
         {"id": "a", "data": {"status": "failed"}, "duration_ms": 100},
@@ -106,7 +138,9 @@ def test_conditions_on_fields(connection: duckdb.DuckDBPyConnection, condition: 
         {"id": "c", "data": {"status": 3}},
         {"id": "d", "note": "it's a timeout", "error": "x"},
     ]
-    found = matching(frame(connection, events), AlertRule.model_validate({"where": [condition]}))
+    found = matching(
+        frame(connection, events), AlertRule.model_validate({"where": [condition]})
+    )
     assert "".join(sorted(name for (name,) in found.project("event_id").fetchall())) == expected
 
 
@@ -118,7 +152,9 @@ def test_groups_beyond_the_bound_are_counted(connection: duckdb.DuckDBPyConnecti
     assert (set(found.groups), found.left_out) == ({("w4",), ("w3",)}, 3)
 
 
-def test_few_groups_are_held(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_groups_are_held(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An hour of ten thousand groups is cut while it is read: the largest, however late they come, and few others."""
     monkeypatch.setattr(evaluate_module, "GROUPS_PER_BATCH", 2048)
     add, held = evaluate_module._TopGroups.add, []

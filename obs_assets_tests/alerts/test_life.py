@@ -70,7 +70,9 @@ class Journal:
         return decision.notices
 
 
-def slow_states(one: AlertRule, built: Mapping[Hour, Counts]) -> dict[Hour, dict[Group, tuple[str, Hour, int, int]]]:
+def slow_states(
+    one: AlertRule, built: Mapping[Hour, Counts]
+) -> dict[Hour, dict[Group, tuple[str, Hour, int, int]]]:
     """The obvious fold: every hour looks at all events of its window anew, group by group, from the very first hour."""
     found: dict[Hour, dict[Group, tuple[str, Hour, int, int]]] = {}
     every = {group for counts in built.values() for group in counts} if one.by else {()}
@@ -90,7 +92,9 @@ def slow_states(one: AlertRule, built: Mapping[Hour, Counts]) -> dict[Hour, dict
             else:
                 assert one.above is not None
                 breached = count > one.above
-                calm = count < one.resolve_below if one.resolve_below is not None else not breached
+                calm = (
+                    count < one.resolve_below if one.resolve_below is not None else not breached
+                )
             state = last.get(group)
             if state and state[0] == "firing":
                 calm_hours = state[3] + 1 if calm else 0
@@ -100,7 +104,12 @@ def slow_states(one: AlertRule, built: Mapping[Hour, Counts]) -> dict[Hour, dict
                     last[group] = ("firing", state[1], state[2] + breached, calm_hours)
             elif breached:
                 held = state[2] + 1 if state else 1
-                last[group] = ("firing" if held >= one.for_hours else "pending", state[1] if state else hour, held, 0)
+                last[group] = (
+                    "firing" if held >= one.for_hours else "pending",
+                    state[1] if state else hour,
+                    held,
+                    0,
+                )
             else:
                 last.pop(group, None)
         found[hour] = last
@@ -129,13 +138,18 @@ RULES = st.one_of(
         st.integers(0, 1),
     ),
     st.builds(
-        lambda absent, by, cooldown: rule(above=None, absent_hours=absent, by=by, cooldown_hours=cooldown),
+        lambda absent, by, cooldown: rule(
+            above=None, absent_hours=absent, by=by, cooldown_hours=cooldown
+        ),
         st.integers(1, 3),
         st.sampled_from([["worker"], []]),
         st.integers(0, 5),
     ),
 )
-BUILDS = st.lists(st.tuples(st.sampled_from(HOURS), st.lists(st.integers(0, 5), min_size=2, max_size=2)), max_size=25)
+BUILDS = st.lists(
+    st.tuples(st.sampled_from(HOURS), st.lists(st.integers(0, 5), min_size=2, max_size=2)),
+    max_size=25,
+)
 
 
 @settings(deadline=None)
@@ -174,7 +188,9 @@ def test_nothing_is_told_twice(one: AlertRule, builds: list[tuple[Hour, list[int
             mine = [notice for notice in journal.told if notice.fingerprint == key]
             firing = sorted(notice.hour for notice in mine if notice.kind == "firing")
             silence = timedelta(hours=max(1, one.cooldown_hours))
-            assert all(later.start - earlier.start >= silence for earlier, later in pairwise(firing))
+            assert all(
+                later.start - earlier.start >= silence for earlier, later in pairwise(firing)
+            )
             ends = [notice.hour for notice in mine if notice.kind == "resolved"]
             assert len(set(ends)) == len(ends)
             assert not ends or firing
@@ -239,9 +255,14 @@ def test_change_compares_with_the_hours_before() -> None:
     """Three times the mean of the four hours before fires; without hours before nothing does."""
     journal = Journal(rule(above=3, against_hours=4, by=[]))
     counts = [10, 10, 8, 12, 30, 31]
-    firing = [bool(journal.build(HOURS[n], {(): count}) or journal.states[HOURS[n]]) for n, count in enumerate(counts)]
+    firing = [
+        bool(journal.build(HOURS[n], {(): count}) or journal.states[HOURS[n]])
+        for n, count in enumerate(counts)
+    ]
     assert firing == [False, False, False, False, False, False]
-    assert journal.build(HOURS[6], {(): 200})[0].value == pytest.approx(200 / ((8 + 12 + 30 + 31) / 4))
+    assert journal.build(HOURS[6], {(): 200})[0].value == pytest.approx(
+        200 / ((8 + 12 + 30 + 31) / 4)
+    )
 
 
 def test_another_definition_has_no_past() -> None:
@@ -271,4 +292,7 @@ def test_a_change_is_folded_only_as_far_as_it_reaches() -> None:
     assert journal.folded <= 3
     journal.folded = 0
     told = journal.build(hours[5], {("a",): 3})
-    assert (journal.folded <= 4, [notice.kind for notice in told]) == (True, ["firing", "resolved"])
+    assert (journal.folded <= 4, [notice.kind for notice in told]) == (
+        True,
+        ["firing", "resolved"],
+    )

@@ -23,12 +23,21 @@ AT = "2025-12-04T11:00:00.000Z"
 
 
 def body_of(receiver: Any, groups: int, **options: Any) -> bytes:
-    rule = AlertRule.model_validate({"name": "r", "above": 1, "by": ["worker"], "labels": {"team": "a&b"}, **options})
-    return compose(receiver, message([rule], notices([(f"<w{n}>" * 40,) for n in range(groups)]), "hook"), AT)
+    rule = AlertRule.model_validate(
+        {"name": "r", "above": 1, "by": ["worker"], "labels": {"team": "a&b"}, **options}
+    )
+    return compose(
+        receiver,
+        message([rule], notices([(f"<w{n}>" * 40,) for n in range(groups)]), "hook"),
+        AT,
+    )
 
 
 def requests_of(httpserver: HTTPServer) -> list[tuple[str, Any]]:
-    return [(r.headers["Content-Type"].partition(";")[0], json.loads(r.get_data())) for r, _ in httpserver.log]
+    return [
+        (r.headers["Content-Type"].partition(";")[0], json.loads(r.get_data()))
+        for r, _ in httpserver.log
+    ]
 
 
 def send(httpserver: HTTPServer, body: bytes, **options: Any) -> None:
@@ -68,7 +77,9 @@ class Recording(pagerduty.EventsApiV2Client):
     def post(self, url: str, **options: Any) -> httpx.Response:  # type: ignore[override]
         self.sent.append(options["json"])
         answer = {"dedup_key": options["json"]["dedup_key"]}
-        return httpx.Response(202, json=answer, request=httpx.Request("POST", f"{self.base_url}{url}"))
+        return httpx.Response(
+            202, json=answer, request=httpx.Request("POST", f"{self.base_url}{url}")
+        )
 
 
 def test_pagerdutys_client_sends_the_same(httpserver: HTTPServer) -> None:

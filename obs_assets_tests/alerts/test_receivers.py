@@ -27,18 +27,24 @@ def notices(groups: list[Group], **others: Any) -> list[Notice]:
 def bodies(groups: list[Group], **options: Any) -> dict[str, Any]:
     rule = AlertRule.model_validate({"name": "r", "above": 1, "by": ["worker"], **options})
     told = message([rule], notices(groups), "hook")
-    return {r: json.loads(compose(r, told, "2025-12-04T11:00:00Z")) for r in ("generic", "slack", "pagerduty", "teams")}
+    return {
+        r: json.loads(compose(r, told, "2025-12-04T11:00:00Z"))
+        for r in ("generic", "slack", "pagerduty", "teams")
+    }
 
 
 @given(
-    names=st.lists(TEXT, min_size=1, max_size=200, unique=True), summary=st.sampled_from([None, "{{ group.worker }}"])
+    names=st.lists(TEXT, min_size=1, max_size=200, unique=True),
+    summary=st.sampled_from([None, "{{ group.worker }}"]),
 )
 def test_limits_hold_whatever_the_text(names: list[str], summary: str | None) -> None:
     """Blocks, sections, summaries and whole messages stay below what the receivers take."""
     found = bodies([(name,) for name in names], summary=summary, labels={"team": "x" * 2000})
     blocks = found["slack"]["blocks"]
     assert len(blocks) <= 50
-    assert all(len(block["text"]["text"]) <= 3000 for block in blocks if block["type"] == "section")
+    assert all(
+        len(block["text"]["text"]) <= 3000 for block in blocks if block["type"] == "section"
+    )
     assert len(blocks[0]["text"]["text"]) <= 150
     assert sum(len(json.dumps(block, ensure_ascii=False)) for block in blocks) < 13_000
     assert 0 < len(found["pagerduty"]["payload"]["summary"]) <= 1024
@@ -64,17 +70,23 @@ def test_slack_code_block_is_not_left() -> None:
 
 def test_teams_formats_nothing() -> None:
     """No group name is a link, or a function of Adaptive Cards."""
-    found = json.dumps(bodies([("[x](https://evil) {{DATE(1)}}",)], summary="{{ group.worker }}")["teams"])
+    found = json.dumps(
+        bodies([("[x](https://evil) {{DATE(1)}}",)], summary="{{ group.worker }}")["teams"]
+    )
     assert "[x](" not in found
     assert "{{" not in found
 
 
 def test_pagerduty_resolves_by_key_alone() -> None:
     """Resolve carries the key of the trigger, and the routing key goes in front of the stored bytes."""
-    rule = AlertRule.model_validate({"name": "r", "above": 1, "by": ["worker"], "grouping": "group"})
+    rule = AlertRule.model_validate(
+        {"name": "r", "above": 1, "by": ["worker"], "grouping": "group"}
+    )
     (one,) = notices([("w",)])
     fired, resolved = (
-        json.loads(with_routing_key(compose("pagerduty", message([rule], [n], "hook"), ""), 'k"'))
+        json.loads(
+            with_routing_key(compose("pagerduty", message([rule], [n], "hook"), ""), 'k"')
+        )
         for n in (one, Notice(one.fingerprint, "r", ("w",), "resolved", HOUR.next, HOUR, True))
     )
     assert fired["dedup_key"] == resolved["dedup_key"]
@@ -86,7 +98,9 @@ def test_bundles_are_of_one_rule_hour_and_kind() -> None:
     """Groups go together, or each alone where the rule or the receiver asks for it."""
     two = notices([("a",), ("b",)])
     together = AlertRule.model_validate({"name": "r", "above": 1, "by": ["worker"]})
-    alone = AlertRule.model_validate({"name": "r", "above": 1, "by": ["worker"], "grouping": "group"})
+    alone = AlertRule.model_validate(
+        {"name": "r", "above": 1, "by": ["worker"], "grouping": "group"}
+    )
     assert [len(b) for b in bundle([together], two, each=False)] == [2]
     assert [len(b) for b in bundle([alone], two, each=False)] == [1, 1]
     assert [len(b) for b in bundle([together], two, each=True)] == [1, 1]
@@ -94,7 +108,14 @@ def test_bundles_are_of_one_rule_hour_and_kind() -> None:
 
 def test_forwarded_events_become_a_count_by_type() -> None:
     """A receiver of messages is told how many events there were of which type, and no event."""
-    events = ['{"type": "a", "level": "error", "x": "CANARY"}'] * 2 + ['{"type": "b"}', "[" * 50_000]
+    events = ['{"type": "a", "level": "error", "x": "CANARY"}'] * 2 + [
+        '{"type": "b"}',
+        "[" * 50_000,
+    ]
     told = forwarded("errors", "hook", HOUR, events, severity="error", labels={})
-    assert [(line.group["type"], line.value) for line in told.lines] == [("a", 2.0), ("b", 1.0), (None, 1.0)]
+    assert [(line.group["type"], line.value) for line in told.lines] == [
+        ("a", 2.0),
+        ("b", 1.0),
+        (None, 1.0),
+    ]
     assert b"CANARY" not in compose("slack", told, "")

@@ -73,7 +73,10 @@ def test_levels_and_types_must_both_match(frame: Frame, rule: AlertRule, expecte
 
 def test_the_first_rule_takes_the_event(frame: Frame) -> None:
     """Every row stays, labelled with the first rule that matches it, so that matched and unmatched add up."""
-    rules = (AlertRule(name="it's bad"), AlertRule(name="tasks", levels=(), types=("task_failed",)))
+    rules = (
+        AlertRule(name="it's bad"),
+        AlertRule(name="tasks", levels=(), types=("task_failed",)),
+    )
     labels = [label for (label,) in with_rule(frame, rules).project("rule").fetchall()]
     assert labels == ["it's bad", None, "it's bad", "tasks", None, None]
 

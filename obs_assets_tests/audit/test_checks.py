@@ -16,7 +16,15 @@ from obs_assets.destinations.base import Holding
 from obs_assets.receipts import InputVersion, Receipt
 
 VERSION = InputVersion(3, "c", "1")
-RECEIPT = Receipt("2025-12-04-10:00", "sampled_events", VERSION, 10, 7, {"filtered:level": 3}, content_hash="abc")
+RECEIPT = Receipt(
+    "2025-12-04-10:00",
+    "sampled_events",
+    VERSION,
+    10,
+    7,
+    {"filtered:level": 3},
+    content_hash="abc",
+)
 HELD = Holding(VERSION, 7, "abc", counted=7)
 
 
@@ -42,13 +50,23 @@ def test_dead_letters_above_the_limit_are_told(dead: int, *, passed: bool) -> No
     ("rows", "before", "same_hour", "passed"),
     [
         (1000, [1000] * 24, [1000] * 14, True),
-        (1400, [1000] * 24, [1000] * 14, True),  # even traffic: not within 5 of 0 deviations, but within half of it
+        (
+            1400,
+            [1000] * 24,
+            [1000] * 14,
+            True,
+        ),  # even traffic: not within 5 of 0 deviations, but within half of it
         (1600, [1000] * 24, [1000] * 14, False),
         (0, [1000] * 24, [1000] * 14, False),
         (300, [1000] * 24, [290, 310] * 7, True),  # a quiet hour of the day
         (3000, [2900, 3100] * 12, [1000] * 14, True),  # a busy day
         (3, [1, 4, 0, 2, 6, 1, 2, 3], [], True),  # few events vary by themselves
-        (9000, [1000] * 23 + [50_000], [1000] * 14, False),  # one odd hour before does not make the next usual
+        (
+            9000,
+            [1000] * 23 + [50_000],
+            [1000] * 14,
+            False,
+        ),  # one odd hour before does not make the next usual
         (0, [1000] * 6, [1000] * 6, True),  # too little is known
     ],
 )
@@ -61,11 +79,20 @@ def test_an_unusual_number_of_events_is_told(
 
 def test_a_new_field_and_a_changed_type_are_listed() -> None:
     """By path and types; null, and what is missing, are no change."""
-    earlier = [{"a": "number", "b": "string", "n": "null", "gone": "string"}, {"a": "null"}, {"c[].d": "number|string"}]
-    assert schema_drift({"a": "number", "b": "null|string", "n": "object", "c[].d": "string"}, earlier).passed
+    earlier = [
+        {"a": "number", "b": "string", "n": "null", "gone": "string"},
+        {"a": "null"},
+        {"c[].d": "number|string"},
+    ]
+    assert schema_drift(
+        {"a": "number", "b": "null|string", "n": "object", "c[].d": "string"}, earlier
+    ).passed
     drift = schema_drift({"a": "number|string", "b": "string", "new.er": "boolean"}, earlier)
     assert not drift.passed
-    assert drift.sentence == "1 field is new and 1 field is of another type than before: new.er, a."
+    assert (
+        drift.sentence
+        == "1 field is new and 1 field is of another type than before: new.er, a."
+    )
     assert drift.facts["new fields"] == "new.er (boolean)"
     assert drift.facts["changed fields"] == "a (number → number|string)"
 
@@ -75,8 +102,14 @@ def test_what_is_left_is_listed() -> None:
     left = {"email at a": 1, "phone at b": 3, "ssn at c": 2, "iban at d": 1}
     found = nothing_left(10, left, 0, "2025-12-04-10:00")
     assert (found.passed, found.is_grave) == (False, True)
-    assert "10 events, a second opinion says: 3 phone at b; 2 ssn at c; 1 email at a. `obs scan 2025" in found.sentence
-    assert found.facts["leftovers"] == "- 3 `phone at b`\n- 2 `ssn at c`\n- 1 `email at a`\n- 1 `iban at d`"
+    assert (
+        "10 events, a second opinion says: 3 phone at b; 2 ssn at c; 1 email at a. `obs scan 2025"
+        in found.sentence
+    )
+    assert (
+        found.facts["leftovers"]
+        == "- 3 `phone at b`\n- 2 `ssn at c`\n- 1 `email at a`\n- 1 `iban at d`"
+    )
     assert nothing_left(10, {}, 0, "").passed
     assert not nothing_left(10, {}, 1, "").passed
 
@@ -91,9 +124,18 @@ def test_new_fields_are_not_told_before_fields_are_known() -> None:
     ("held", "said"),
     [
         (None, "s3_archive does not know the hour: materialize it again."),
-        (replace(HELD, version=InputVersion(2, "c", "1")), "its ledger names landing generation 2, the frame 3"),
-        (replace(HELD, content_hash="other"), "its ledger names other content than the frame has"),
-        (replace(HELD, rows=6, counted=6), "its ledger names 6 rows where sampled_events has 7"),
+        (
+            replace(HELD, version=InputVersion(2, "c", "1")),
+            "its ledger names landing generation 2, the frame 3",
+        ),
+        (
+            replace(HELD, content_hash="other"),
+            "its ledger names other content than the frame has",
+        ),
+        (
+            replace(HELD, rows=6, counted=6),
+            "its ledger names 6 rows where sampled_events has 7",
+        ),
         (replace(HELD, counted=5), "5 rows are there where its ledger names 7"),
     ],
 )
@@ -109,4 +151,6 @@ def test_a_destination_may_take_a_part() -> None:
     """A webhook holds the rows that match a rule: its ledger counts those."""
     alerts = replace(HELD, rows=2, counted=2)
     assert destinations_agree("webhook_alerts", RECEIPT, alerts, takes_all=False).passed
-    assert not destinations_agree("webhook_alerts", RECEIPT, replace(alerts, counted=1), takes_all=False).passed
+    assert not destinations_agree(
+        "webhook_alerts", RECEIPT, replace(alerts, counted=1), takes_all=False
+    ).passed

@@ -16,7 +16,10 @@ from obs_assets_tests.frames import HOUR
 from obs_assets_tests.harness import PROJECT
 
 CHANGED: dict[str, Any] = {
-    "redact": {"modes": {"email": "keep"}, "patterns": [{"name": "task", "regex": "completed"}]},
+    "redact": {
+        "modes": {"email": "keep"},
+        "patterns": [{"name": "task", "regex": "completed"}],
+    },
     "filter": {"drop_levels": ["debug", "error"]},
 }
 
@@ -33,31 +36,45 @@ def landed(tmp_path: Path) -> HourlyPipeline:
         postgres=PostgresSettings(host="127.0.0.1", port=1),
         s3=S3Settings(bucket="none", endpoint_url="http://127.0.0.1:1"),
     )
-    harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next))
+    harness.write_events(
+        tmp_path / "events" / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
     hourly = hourly_of(nowhere, tmp_path / "events")
     hourly.land()
     return hourly
 
 
 def other(hourly: HourlyPipeline, **changed: Any) -> pipeline.PipelineConfig:
-    return harness.everything_kept(hourly.config.source.events_dir or Path(), "http://127.0.0.1:1", **changed)
+    return harness.everything_kept(
+        hourly.config.source.events_dir or Path(), "http://127.0.0.1:1", **changed
+    )
 
 
 def test_what_would_change_is_counted(landed: HourlyPipeline) -> None:
     """Kept, dropped, redacted, rows and bytes of each destination; paths and types, and no value of an event."""
     found = diff(landed, other(landed, **CHANGED), [HOUR.previous, HOUR, HOUR.next])
     told = as_json(found)
-    assert (told["hours"], told["hours_without_events"], told["landed"]) == ([HOUR.key, HOUR.next.key], 1, 68)
+    assert (told["hours"], told["hours_without_events"], told["landed"]) == (
+        [HOUR.key, HOUR.next.key],
+        1,
+        68,
+    )
     now, then = found.now, found.then
     assert (now.kept, then.kept) == (56, 46)
     assert now.dropped == {"filtered:low_value": 6, "filtered:level": 6}
     assert then.dropped == {"filtered:low_value": 6, "filtered:level": 16}
     assert (now.redacted["email"], then.redacted["email"]) == (40, 0)
     assert then.redacted["task"] > 0
-    assert (now.redacted["ip_address"], now.redacted["phone"]) == (then.redacted["ip_address"], then.redacted["phone"])
+    assert (now.redacted["ip_address"], now.redacted["phone"]) == (
+        then.redacted["ip_address"],
+        then.redacted["phone"],
+    )
     assert now.destinations["postgres_events"][0] == 56
     assert then.destinations["postgres_events"][0] == then.destinations["s3_archive"][0] == 46
-    assert (now.destinations["webhook_alerts"][0], then.destinations["webhook_alerts"][0]) == (10, 10)
+    assert (now.destinations["webhook_alerts"][0], then.destinations["webhook_alerts"][0]) == (
+        10,
+        10,
+    )
     assert found.newly_dropped == {"task_failed": 10}
     assert not found.newly_kept
     text = as_markdown(found, "new.yaml")
@@ -74,22 +91,36 @@ def test_the_same_configuration_changes_nothing(landed: HourlyPipeline) -> None:
     found = diff(landed, landed.config, [HOUR])
     assert found.now.destinations == found.then.destinations
     assert (found.newly_dropped.total(), found.newly_kept.total()) == (0, 0)
-    assert all(line.endswith("|  |") for line in as_markdown(found, "same.yaml").splitlines()[4:-1])
+    assert all(
+        line.endswith("|  |") for line in as_markdown(found, "same.yaml").splitlines()[4:-1]
+    )
 
 
-def test_what_was_built_is_used_and_left_alone(landed: HourlyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_built_is_used_and_left_alone(
+    landed: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Frames that the present configuration made are not made again, nor touched; nothing of a trial is left."""
     for stage in pipeline.STAGES:
         landed.build(stage, HOUR)
-    before = {path: (path.stat().st_ino, path.read_bytes()) for path in landed.store.root.rglob("*") if path.is_file()}
+    before = {
+        path: (path.stat().st_ino, path.read_bytes())
+        for path in landed.store.root.rglob("*")
+        if path.is_file()
+    }
     built: list[str] = []
     build = HourlyPipeline.build
     monkeypatch.setattr(
-        HourlyPipeline, "build", lambda self, stage, hour: built.append(stage) or build(self, stage, hour)
+        HourlyPipeline,
+        "build",
+        lambda self, stage, hour: built.append(stage) or build(self, stage, hour),
     )
     diff(landed, other(landed, **CHANGED), [HOUR])
     assert built == ["redacted_events", "sampled_events"]
-    after = {path: (path.stat().st_ino, path.read_bytes()) for path in landed.store.root.rglob("*") if path.is_file()}
+    after = {
+        path: (path.stat().st_ino, path.read_bytes())
+        for path in landed.store.root.rglob("*")
+        if path.is_file()
+    }
     assert after == before
     assert not (landed.store.root / "trial").exists()
 
@@ -118,7 +149,10 @@ def test_the_bytes_are_what_the_archive_would_hold(settings: Settings, tmp_path:
     assert isinstance(archive, S3Destination)
     manifest, _ = archive._manifest(HOUR)
     assert manifest
-    assert found.now.destinations["s3_archive"] == (28, sum(stored.bytes for stored in manifest.objects))
+    assert found.now.destinations["s3_archive"] == (
+        28,
+        sum(stored.bytes for stored in manifest.objects),
+    )
     assert (harness.snapshot(hourly), harness.ask(settings.postgres, loads)) == before
 
 
@@ -128,7 +162,9 @@ def test_the_command(landed: HourlyPipeline, tmp_path: Path) -> None:
     file = tmp_path / "new.yaml"
     default = pipeline_files.find().path.read_text()
     file.write_text(default.replace("drop_levels: [debug]", "drop_levels: [debug, error]"))
-    done = harness.run("obs", "diff", f"{HOUR}...{HOUR.next}", "--with", file, env=env, cwd=PROJECT)
+    done = harness.run(
+        "obs", "diff", f"{HOUR}...{HOUR.next}", "--with", file, env=env, cwd=PROJECT
+    )
     assert done.code == 0, done.err
     assert "| dropped: filtered:level | 6 | 16 | +10 (+166.7%) |" in done.out
     empty = harness.run("obs", "diff", HOUR.previous.key, "--with", file, env=env, cwd=PROJECT)

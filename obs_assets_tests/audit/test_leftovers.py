@@ -69,8 +69,19 @@ ALIKE = (
         "${DB_PASSWORD}",
         "password=$PGPASSWORD",
     ),
-    *("14/Dec/2025:10:11:45 +0000", "blk_-6046341566513997937", "R50-M1-N0-C:J12-U45", "pid=65937 tid=37187"),
-    *("aGVsbG8gd29ybGQgaGVsbG8=", "50:06:01:60:3b:20:11:22", "ff:ff:ff:ff:ff:ff", "12.5 ms", "1,234,567.89"),
+    *(
+        "14/Dec/2025:10:11:45 +0000",
+        "blk_-6046341566513997937",
+        "R50-M1-N0-C:J12-U45",
+        "pid=65937 tid=37187",
+    ),
+    *(
+        "aGVsbG8gd29ybGQgaGVsbG8=",
+        "50:06:01:60:3b:20:11:22",
+        "ff:ff:ff:ff:ff:ff",
+        "12.5 ms",
+        "1,234,567.89",
+    ),
 )
 
 EACH = [(type_, value) for type_, values in LEFT.items() for value in values]
@@ -88,11 +99,15 @@ def test_what_is_left_is_seen_with_its_type_and_path(type_: str, value: str) -> 
     assert Leftover(type_, "raw.inner.*") in found({"raw": json.dumps({"inner": [value]})})
 
 
-@pytest.mark.parametrize("type_", ["email", "ssn", "credit_card", "ip_address", "iban", "mac_address"])
+@pytest.mark.parametrize(
+    "type_", ["email", "ssn", "credit_card", "ip_address", "iban", "mac_address"]
+)
 def test_a_key_that_is_left_is_shown_by_its_type_alone(type_: str) -> None:
     """Never the value, not even as part of a path."""
     assert Leftover(type_, f"seen.‹{type_}›") in found({"seen": {LEFT[type_][0]: {"n": 1}}})
-    assert "example.com" not in str(found({"seen": {"ana@example.com": {"to": "ben@example.com"}}}))
+    assert "example.com" not in str(
+        found({"seen": {"ana@example.com": {"to": "ben@example.com"}}})
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +137,16 @@ def test_names_make_values_personal() -> None:
     assert found({"card": 4111111111111111}) == [Leftover("credit_card", "card")]
     assert found({"phone": 2125550123, "count": 2125550123}) == [Leftover("phone", "phone")]
     assert found({"ssn": "123456789", "n": "123456789"}) == [Leftover("ssn", "ssn")]
-    assert found({"total_tokens": 12345, "tokens": {"input": 12345}, "next_page_token": "abc123def456"}) == []
+    assert (
+        found(
+            {
+                "total_tokens": 12345,
+                "tokens": {"input": 12345},
+                "next_page_token": "abc123def456",
+            }
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("value", ALIKE)
@@ -135,7 +159,12 @@ def test_look_alikes_are_left_alone(value: str) -> None:
 def test_what_a_redaction_leaves_behind_is_no_leftover(mode: Any) -> None:
     """In every mode, for every value, in sentences, keys, numbers and under the names of secrets."""
     for _, value in EACH:
-        event = {"a": f"saw {value} today", "seen": {value: 1}, "j": json.dumps({"k": value}), "password": value}
+        event = {
+            "a": f"saw {value} today",
+            "seen": {value: 1},
+            "j": json.dumps({"k": value}),
+            "password": value,
+        }
         redacted, _ = redact_text(json.dumps(event), RedactConfig(mode=mode), b"key")
         assert found(json.loads(redacted)) == []
 
@@ -144,7 +173,11 @@ def test_what_a_redaction_leaves_behind_is_no_leftover(mode: Any) -> None:
 def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The redactor without the rules of one type; that type."""
     rules = RedactConfig.detectors
-    monkeypatch.setattr(RedactConfig, "detectors", lambda self: [r for r in rules(self) if r.type != request.param])
+    monkeypatch.setattr(
+        RedactConfig,
+        "detectors",
+        lambda self: [r for r in rules(self) if r.type != request.param],
+    )
     redactor.redactor_of.cache_clear()
     yield request.param
     redactor.redactor_of.cache_clear()
@@ -153,19 +186,31 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.mark.parametrize("broken", TYPES, indirect=True)
 def test_a_broken_redactor_is_found_out(broken: str) -> None:
     """Whichever type it forgets, the scan names that type, and no other."""
-    event = {"note": f"saw {LEFT[broken][0]} today", "other": "ana@example.com" if broken != "email" else "10.1.2.3"}
+    event = {
+        "note": f"saw {LEFT[broken][0]} today",
+        "other": "ana@example.com" if broken != "email" else "10.1.2.3",
+    }
     redacted, _ = redact_text(json.dumps(event), RedactConfig())
     assert found(json.loads(redacted)) == [Leftover(broken, "note")]
 
 
 def test_what_was_not_to_be_redacted_is_not_looked_for() -> None:
     """Types that are kept, paths that are skipped, paths outside of those that are scanned."""
-    event = {"owner": {"mail": "ana@example.com"}, "items": [{"mail": "ben@example.com", "ip": "10.1.2.3"}]}
-    assert found(event, types=frozenset({"ip_address"})) == [Leftover("ip_address", "items.*.ip")]
-    assert found(event, skipped=("owner", "items.*.mail")) == [Leftover("ip_address", "items.*.ip")]
+    event = {
+        "owner": {"mail": "ana@example.com"},
+        "items": [{"mail": "ben@example.com", "ip": "10.1.2.3"}],
+    }
+    assert found(event, types=frozenset({"ip_address"})) == [
+        Leftover("ip_address", "items.*.ip")
+    ]
+    assert found(event, skipped=("owner", "items.*.mail")) == [
+        Leftover("ip_address", "items.*.ip")
+    ]
     assert found(event, skipped=("**.mail",)) == [Leftover("ip_address", "items.*.ip")]
     assert found(event, scanned=("owner",)) == [Leftover("email", "owner.mail")]
-    assert found({"email_type": "ana@example.com"}, skipped=("type",)) == [Leftover("email", "email_type")]
+    assert found({"email_type": "ana@example.com"}, skipped=("type",)) == [
+        Leftover("email", "email_type")
+    ]
 
 
 def test_custom_patterns_are_looked_for_too() -> None:
@@ -177,12 +222,20 @@ def test_custom_patterns_are_looked_for_too() -> None:
 
 def test_the_mark_of_a_redaction_is_no_leftover_and_hides_none() -> None:
     """Its paths may look like anything; whatever else stands there is looked at."""
-    mark = {"redacted": True, "mode": "mask", "fields": [{"field": "ips.10.1.2.3", "type": "phone"}]}
+    mark = {
+        "redacted": True,
+        "mode": "mask",
+        "fields": [{"field": "ips.10.1.2.3", "type": "phone"}],
+    }
     assert found({"_redaction": mark}) == []
-    assert found({"_redaction": {**mark, "by": "ana@example.com"}}) == [Leftover("email", "_redaction.by")]
+    assert found({"_redaction": {**mark, "by": "ana@example.com"}}) == [
+        Leftover("email", "_redaction.by")
+    ]
 
 
-@pytest.mark.parametrize("text", ["no json", '{"a": ', "[" * 5_000 + "]" * 5_000, '{"a":' * 500 + "1" + "}" * 500])
+@pytest.mark.parametrize(
+    "text", ["no json", '{"a": ', "[" * 5_000 + "]" * 5_000, '{"a":' * 500 + "1" + "}" * 500]
+)
 def test_what_cannot_be_looked_into_is_an_error(text: str) -> None:
     """Not a clean bill of health; and the error shows nothing of it."""
     with pytest.raises(ValueError, match=r"^(Expecting|nested too deeply)"):

@@ -30,9 +30,13 @@ OBJECT = "cortex-events/year=2025/month=12/day=04/hour=10/events-2025120410.json
 @pytest.fixture
 def hour(settings: Settings, tmp_path: Path) -> Iterator[HourlyPipeline]:
     """An hour that is whole everywhere."""
-    harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next))
+    harness.write_events(
+        tmp_path / "events" / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
     with Receiver() as receiver:
-        hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events", receiver.url), settings)
+        hourly = HourlyPipeline(
+            harness.everything_kept(tmp_path / "events", receiver.url), settings
+        )
         hourly.land()
         harness.build(hourly, HOUR)
         yield hourly
@@ -102,7 +106,9 @@ def truncated(path: Path) -> int:
 
 def in_receipt(stage: str, **values: Any) -> Damage:
     def damage(hourly: HourlyPipeline) -> None:
-        hourly.store.write_receipt(replace(hourly.store.read_receipt(stage, HOUR), **values), HOUR)
+        hourly.store.write_receipt(
+            replace(hourly.store.read_receipt(stage, HOUR), **values), HOUR
+        )
 
     return damage
 
@@ -132,7 +138,9 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
         {"postgres_events": "29 rows where 28 should be: the count differs"},
     ),
     "a row changed": (
-        in_postgres("UPDATE events SET data = jsonb_set(data, '{data,task}', '99') WHERE event_id = 'evt-7'"),
+        in_postgres(
+            "UPDATE events SET data = jsonb_set(data, '{data,task}', '99') WHERE event_id = 'evt-7'"
+        ),
         {"postgres_events": "28 rows where 28 should be: 1 with other content"},
     ),
     "the table dropped": (
@@ -143,12 +151,23 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
         in_s3(one_line_changed),
         {"s3_archive": "28 rows where 28 should be: 1 with other content"},
     ),
-    "an object's line lost": (in_s3(one_line_less), {"s3_archive": "27 rows where 28 should be: 1 missing"}),
-    "an object's line twice": (in_s3(one_line_twice), {"s3_archive": "29 rows where 28 should be: the count differs"}),
+    "an object's line lost": (
+        in_s3(one_line_less),
+        {"s3_archive": "27 rows where 28 should be: 1 missing"},
+    ),
+    "an object's line twice": (
+        in_s3(one_line_twice),
+        {"s3_archive": "29 rows where 28 should be: the count differs"},
+    ),
     "an object cut": (in_s3(lambda body: body[:-30]), {"s3_archive": "cannot be read"}),
-    "an object deleted": (in_s3(lambda _: None), {"s3_archive": "0 rows where 28 should be: 28 missing"}),
+    "an object deleted": (
+        in_s3(lambda _: None),
+        {"s3_archive": "0 rows where 28 should be: 28 missing"},
+    ),
     "a dispatch forgotten": (
-        in_postgres("DELETE FROM obs.webhook_rows WHERE ctid IN (SELECT ctid FROM obs.webhook_rows LIMIT 2)"),
+        in_postgres(
+            "DELETE FROM obs.webhook_rows WHERE ctid IN (SELECT ctid FROM obs.webhook_rows LIMIT 2)"
+        ),
         {"webhook_alerts": "3 rows where 5 should be: 2 missing"},
     ),
     "a frame short of a row": (
@@ -157,7 +176,8 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
     ),
     "a frame with other content": (
         in_frame(
-            "redacted_events", "SELECT * REPLACE (replace(event, '\"task\": 3', '\"task\": 4') AS event) FROM frame"
+            "redacted_events",
+            "SELECT * REPLACE (replace(event, '\"task\": 3', '\"task\": 4') AS event) FROM frame",
         ),
         {
             "redacted_events": "the content is not what the receipt says",
@@ -173,7 +193,9 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
     ),
     "a frame deleted": (
         in_file("raw_events", Path.unlink),
-        {"raw_events": "raw_events has no hour 2025-12-04-10:00: materialize raw_events for it first"},
+        {
+            "raw_events": "raw_events has no hour 2025-12-04-10:00: materialize raw_events for it first"
+        },
     ),
     "a receipt that kept too much": (
         in_receipt("enriched_events", kept=35, taken=35),
@@ -191,7 +213,11 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
     ),
     "a receipt that is no receipt": (
         lambda hourly: hourly.store.receipt_path("redacted_events", HOUR).write_text("{}"),
-        {"redacted_events": "receipt", "sampled_events": "receipt", "webhook_alerts": "receipt"},
+        {
+            "redacted_events": "receipt",
+            "sampled_events": "receipt",
+            "webhook_alerts": "receipt",
+        },
     ),
     "a destination's receipt edited": (
         in_receipt("postgres_events", kept=5),
@@ -202,10 +228,15 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
         {"postgres_events": "its ledger does not know the hour"},
     ),
     "a ledger of other content": (
-        in_postgres("UPDATE obs.hour_loads SET content_hash = '0' WHERE destination = 'webhook_alerts'"),
+        in_postgres(
+            "UPDATE obs.hour_loads SET content_hash = '0' WHERE destination = 'webhook_alerts'"
+        ),
         {"webhook_alerts": "its ledger names"},
     ),
-    "a landed chunk lost": (chunk_lost, {"landed_events": "a chunk that the landing log names is missing"}),
+    "a landed chunk lost": (
+        chunk_lost,
+        {"landed_events": "a chunk that the landing log names is missing"},
+    ),
 }
 
 
@@ -232,38 +263,56 @@ def test_damage_is_found_and_named(hour: HourlyPipeline, name: str) -> None:
 
 def test_an_hour_that_was_never_built_is_not_green(hour: HourlyPipeline) -> None:
     """It has landed, and nobody took it: every stage and destination says so."""
-    said = {verdict.store: str(verdict) for verdict in verify(hour, HOUR.next) if not verdict.ok}
+    said = {
+        verdict.store: str(verdict) for verdict in verify(hour, HOUR.next) if not verdict.ok
+    }
     assert said.keys() == set(ALL) - {"landed_events"}
-    assert said["raw_events"] == f"raw_events has no receipt for {HOUR.next}: materialize raw_events for it first"
+    assert (
+        said["raw_events"]
+        == f"raw_events has no receipt for {HOUR.next}: materialize raw_events for it first"
+    )
 
 
-def test_a_late_event_makes_its_hour_red_until_it_is_built(hour: HourlyPipeline, tmp_path: Path) -> None:
+def test_a_late_event_makes_its_hour_red_until_it_is_built(
+    hour: HourlyPipeline, tmp_path: Path
+) -> None:
     """What has landed since is missing downstream, and by how much."""
-    harness.write_events(tmp_path / "events" / "a.jsonl", [harness.at(HOUR, 3599, {"id": "late", "level": "error"})])
+    harness.write_events(
+        tmp_path / "events" / "a.jsonl",
+        [harness.at(HOUR, 3599, {"id": "late", "level": "error"})],
+    )
     hour.land()
     assert found(hour) == {"raw_events": "took 34 rows where the stage before holds 35"}
     harness.build(hour, HOUR)
     assert found(hour) == {}
 
 
-def test_numbers_are_compared_by_value_and_no_digit_is_lost(settings: Settings, tmp_path: Path) -> None:
+def test_numbers_are_compared_by_value_and_no_digit_is_lost(
+    settings: Settings, tmp_path: Path
+) -> None:
     """1.50 is 1.5 to everybody; 0.1 + 10⁻²⁰ is not 0.1 to anybody."""
     text = '{"timestamp": "2025-12-04T10:00:01Z", "level": "error", "n": 1.50, "big": 123456789012345678901234567890, '
     (tmp_path / "events").mkdir()
-    (tmp_path / "events" / "a.jsonl").write_text(text + '"tiny": 0.10000000000000000001, "e": 1E3}\n')
+    (tmp_path / "events" / "a.jsonl").write_text(
+        text + '"tiny": 0.10000000000000000001, "e": 1E3}\n'
+    )
     hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events"), settings)
     hourly.land()
     harness.build(hourly, HOUR)
     assert found(hourly) == {}
     in_postgres("UPDATE events SET data = jsonb_set(data, '{tiny}', '0.1')")(hourly)
-    assert found(hourly) == {"postgres_events": "1 rows where 1 should be: 1 with other content"}
+    assert found(hourly) == {
+        "postgres_events": "1 rows where 1 should be: 1 with other content"
+    }
 
 
 def test_a_store_that_does_not_answer_is_a_finding_of_its_own(hour: HourlyPipeline) -> None:
     """The others are verified all the same."""
     assert hour.settings.postgres
     elsewhere = hour.settings.postgres.model_copy(update={"port": 1})
-    said = found(replace(hour, settings=hour.settings.model_copy(update={"postgres": elsewhere})))
+    said = found(
+        replace(hour, settings=hour.settings.model_copy(update={"postgres": elsewhere}))
+    )
     assert said.keys() == {"postgres_events", "webhook_alerts"}
     assert "POSTGRES_PORT" in said["postgres_events"]
 

@@ -47,7 +47,9 @@ class Deployment:
         job = self.definitions.resolve_job_def("land_event_files")
         return job.execute_in_process(instance=self.instance, raise_on_error=False)
 
-    def materialize(self, first: Hour, last: Hour | None = None, only: str | None = None) -> dg.ExecuteInProcessResult:
+    def materialize(
+        self, first: Hour, last: Hour | None = None, only: str | None = None
+    ) -> dg.ExecuteInProcessResult:
         """A run of an hour, or of a range of hours; of one asset, or of all."""
         job = self.definitions.resolve_job_def("hourly_pipeline")
         if last is None:
@@ -57,7 +59,10 @@ class Deployment:
                 asset_selection=[dg.AssetKey(only)] if only else None,
                 raise_on_error=False,
             )
-        tags = {"dagster/asset_partition_range_start": first.key, "dagster/asset_partition_range_end": last.key}
+        tags = {
+            "dagster/asset_partition_range_start": first.key,
+            "dagster/asset_partition_range_end": last.key,
+        }
         return job.execute_in_process(instance=self.instance, tags=tags, raise_on_error=False)
 
 

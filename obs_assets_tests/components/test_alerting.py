@@ -12,14 +12,24 @@ from obs_assets_tests.harness import HOUR
 
 pytestmark = [*DAGSTER_WARNINGS, pytest.mark.slow]
 
-RULES = [{"levels": ["error"]}, {"name": "failing", "types": ["task_failed"], "above": 2, "by": ["event_level"]}]
+RULES = [
+    {"levels": ["error"]},
+    {"name": "failing", "types": ["task_failed"], "above": 2, "by": ["event_level"]},
+]
 
 
 def watching(deployment: Deployment, url: str) -> Deployment:
     """The deployment with a webhook alone, whose rules forward and measure."""
-    webhook = {"type": "webhook", "url": url, "rules": RULES, "max_retries": 1, "max_age_hours": None}
+    webhook = {
+        "type": "webhook",
+        "url": url,
+        "rules": RULES,
+        "max_retries": 1,
+        "max_age_hours": None,
+    }
     config = harness.everything_kept(
-        deployment.events_dir, destinations=[{**webhook, "allow_hosts": ["127.0.0.1"], "retry_delay_s": 0}]
+        deployment.events_dir,
+        destinations=[{**webhook, "allow_hosts": ["127.0.0.1"], "retry_delay_s": 0}],
     )
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     return replace(deployment, config=config)
@@ -39,7 +49,9 @@ def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]
 
 
 def moves(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    (found,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "dispatches_move"]
+    (found,) = [
+        e for e in result.get_asset_check_evaluations() if e.check_name == "dispatches_move"
+    ]
     return found
 
 
@@ -48,8 +60,18 @@ def test_an_hour_shows_what_fired_and_what_was_sent(deployment: Deployment) -> N
     watched = watching(deployment, deployment.receiver.url)
     run(watched, "land_event_files")
     result = run(watched, "hourly_pipeline", HOUR.key)
-    shown = str({name: value.value for name, value in metadata_of(result, "webhook_alerts").items()})
-    figures = ("fired", "suppressed", "resolved", "total_events_sent", "total_requests_failed", "failed", "pending")
+    shown = str(
+        {name: value.value for name, value in metadata_of(result, "webhook_alerts").items()}
+    )
+    figures = (
+        "fired",
+        "suppressed",
+        "resolved",
+        "total_events_sent",
+        "total_requests_failed",
+        "failed",
+        "pending",
+    )
     assert [figure for figure in figures if figure not in shown] == []
     assert "failing · error" in shown
     assert f"firing since {HOUR.key}" in shown
@@ -60,7 +82,9 @@ def test_an_hour_shows_what_fired_and_what_was_sent(deployment: Deployment) -> N
     assert len(deployment.receiver.requests) == 2
 
 
-def test_dispatches_that_do_not_move_are_warned_of_and_sent_by_the_job(deployment: Deployment) -> None:
+def test_dispatches_that_do_not_move_are_warned_of_and_sent_by_the_job(
+    deployment: Deployment,
+) -> None:
     """A receiver that is away leaves dispatches; after an hour the check warns; the job sends them later."""
     away = watching(deployment, "http://127.0.0.1:1/")
     run(away, "land_event_files")
@@ -72,9 +96,15 @@ def test_dispatches_that_do_not_move_are_warned_of_and_sent_by_the_job(deploymen
     assert check.metadata["stuck"].value == 2
 
     back = replace(
-        away, config=harness.everything_kept(away.events_dir, destinations=[_with_url(away, deployment.receiver.url)])
+        away,
+        config=harness.everything_kept(
+            away.events_dir, destinations=[_with_url(away, deployment.receiver.url)]
+        ),
     )
-    harness.ask(deployment.machine.postgres, "UPDATE obs.webhook_dispatches SET next_attempt_at = now() RETURNING 1")
+    harness.ask(
+        deployment.machine.postgres,
+        "UPDATE obs.webhook_dispatches SET next_attempt_at = now() RETURNING 1",
+    )
     run(back, "dispatch_alerts")
     assert len(deployment.receiver.requests) == 2
     assert moves(run(back, "hourly_pipeline", HOUR.key)).passed

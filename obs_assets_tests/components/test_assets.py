@@ -59,13 +59,19 @@ def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.user_failure_data or event.step_failure_data.error
-            found[str(event.step_key)] = str(getattr(error, "description", None) or getattr(error, "message", ""))
+            found[str(event.step_key)] = str(
+                getattr(error, "description", None) or getattr(error, "message", "")
+            )
     return found
 
 
 def checks(result: dg.ExecuteInProcessResult, asset: str) -> dict[str | None, bool]:
     """Hour → whether its receipt added up, by the check's evaluations."""
-    found = [evaluation for evaluation in result.get_asset_check_evaluations() if evaluation.asset_key.path == [asset]]
+    found = [
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.asset_key.path == [asset]
+    ]
     return {e.partition: e.passed for e in found if e.check_name == RECEIPT_CHECK}
 
 
@@ -84,22 +90,30 @@ def test_an_hour_goes_from_files_to_all_destinations(deployment: Deployment) -> 
     assert materialized(result) == {asset: [HOUR.key] for asset in ALL}
     assert all(checks(result, asset) == {HOUR.key: True} for asset in ALL)
     assert harness.wrong(deployment.hourly) == []
-    assert len(rows(deployment, HOUR)) == 28  # but for three heartbeats and three of level debug
+    assert (
+        len(rows(deployment, HOUR)) == 28
+    )  # but for three heartbeats and three of level debug
     assert sorted(harness.objects(deployment.machine)) == [
         "cortex-events/_manifests/2025120410.json",
         "cortex-events/year=2025/month=12/day=04/hour=10/events-2025120410.jsonl.gz",
     ]
     (alert,) = deployment.receiver.requests
-    assert [event["id"] for event in json.loads(alert.body)["events"]] == [f"err-{number}" for number in range(5)]
+    assert [event["id"] for event in json.loads(alert.body)["events"]] == [
+        f"err-{number}" for number in range(5)
+    ]
 
 
 def test_landing_reports_each_hour_that_it_touched(deployment: Deployment) -> None:
     """An observation and a materialization an hour, the landing generation as data version; none when nothing came."""
-    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next))
+    harness.write_events(
+        deployment.events_dir / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
     result = deployment.land()
     kinds = ("ASSET_OBSERVATION", "ASSET_MATERIALIZATION")
     seen = [event for event in result.all_events if event.event_type_value in kinds]
-    assert [(event.asset_key.to_user_string(), event.partition) for event in seen if event.asset_key] == [
+    assert [
+        (event.asset_key.to_user_string(), event.partition) for event in seen if event.asset_key
+    ] == [
         ("event_files", None),
         ("landed_events", HOUR.key),
         ("landed_events", HOUR.key),
@@ -120,11 +134,17 @@ def test_the_same_hour_again_changes_nothing(deployment: Deployment) -> None:
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.land()
     deployment.materialize(HOUR)
-    before = harness.snapshot(deployment.hourly, deployment.receiver.requests), rows(deployment, HOUR)
+    before = (
+        harness.snapshot(deployment.hourly, deployment.receiver.requests),
+        rows(deployment, HOUR),
+    )
     assert deployment.materialize(HOUR).success
     again = deployment.materialize(HOUR)
     assert again.success
-    assert (harness.snapshot(deployment.hourly, deployment.receiver.requests), rows(deployment, HOUR)) == before
+    assert (
+        harness.snapshot(deployment.hourly, deployment.receiver.requests),
+        rows(deployment, HOUR),
+    ) == before
     assert len(deployment.receiver.requests) == 1
     assert metadata(again, "postgres_events")["kept"] == 0
     assert "| already there | 28 |" in metadata(again, "postgres_events")["receipt"]
@@ -151,7 +171,9 @@ def test_a_range_is_one_run_that_reports_each_hour(deployment: Deployment) -> No
     result = deployment.materialize(HOURS[0], HOURS[-1])
     assert result.success
     keys = [hour.key for hour in HOURS]
-    assert {asset: sorted(found) for asset, found in materialized(result).items()} == dict.fromkeys(ALL, keys)
+    assert {
+        asset: sorted(found) for asset, found in materialized(result).items()
+    } == dict.fromkeys(ALL, keys)
     for asset in ALL:
         assert checks(result, asset) == dict.fromkeys(keys, True)
     counted = {
@@ -167,12 +189,16 @@ def test_a_range_is_one_run_that_reports_each_hour(deployment: Deployment) -> No
 
 def test_a_late_event_changes_its_hour_alone(deployment: Deployment) -> None:
     """A run over both hours writes the one that got an event, and leaves the other's rows and object untouched."""
-    file = harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next))
+    file = harness.write_events(
+        deployment.events_dir / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
     deployment.land()
     deployment.materialize(HOUR, HOUR.next)
     before = {hour: rows(deployment, hour) for hour in HOURS[:2]}
     objects = harness.objects(deployment.machine)
-    late = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
+    late = harness.at(
+        HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"}
+    )
     harness.write_events(file, [late])
 
     deployment.land()
@@ -205,15 +231,23 @@ def test_one_bad_hour_does_not_take_the_range_down(deployment: Deployment) -> No
     good = [HOURS[0].key, HOURS[2].key]
     for name in DESTINATIONS:
         assert sorted(materialized(result)[name]) == good
-        assert all(event.metadata["taken"] for event in result.asset_materializations_for_node(name))
+        assert all(
+            event.metadata["taken"] for event in result.asset_materializations_for_node(name)
+        )
     for hour in (HOURS[0], HOURS[2]):
         assert harness.wrong(deployment.hourly, hour) == []
     assert rows(deployment, HOUR.next) == []
     assert not any("2025120411" in key for key in harness.objects(deployment.machine))
-    held = {event.partition: event for event in result.asset_materializations_for_node("raw_events")}[HOUR.next.key]
+    held = {
+        event.partition: event for event in result.asset_materializations_for_node("raw_events")
+    }[HOUR.next.key]
     assert "2025120411-0.parquet" in str(held.metadata["held back"].value)
     for asset in ALL:
-        assert checks(result, asset) == {HOURS[0].key: True, HOUR.next.key: False, HOURS[2].key: True}
+        assert checks(result, asset) == {
+            HOURS[0].key: True,
+            HOUR.next.key: False,
+            HOURS[2].key: True,
+        }
 
 
 def test_a_bad_hour_alone_fails_in_one_sentence(deployment: Deployment) -> None:
@@ -260,7 +294,9 @@ def test_a_receipt_that_does_not_add_up_blocks(deployment: Deployment) -> None:
 
 
 @pytest.mark.usefixtures("unbalanced")
-def test_a_receipt_that_does_not_add_up_holds_back_its_hour_in_a_range(deployment: Deployment) -> None:
+def test_a_receipt_that_does_not_add_up_holds_back_its_hour_in_a_range(
+    deployment: Deployment,
+) -> None:
     """The same in a range: that hour stops there and is named, the others arrive."""
     for hour in HOURS:
         harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour(hour))
@@ -268,9 +304,16 @@ def test_a_receipt_that_does_not_add_up_holds_back_its_hour_in_a_range(deploymen
     result = deployment.materialize(HOURS[0], HOURS[-1])
     assert not result.success
     assert checks(result, "raw_events") == dict.fromkeys([hour.key for hour in HOURS], True)
-    assert checks(result, "enriched_events") == {HOURS[0].key: True, HOUR.next.key: False, HOURS[2].key: True}
+    assert checks(result, "enriched_events") == {
+        HOURS[0].key: True,
+        HOUR.next.key: False,
+        HOURS[2].key: True,
+    }
     assert all(HOUR.next.key in text for text in failures(result).values())
-    held = {event.partition: event for event in result.asset_materializations_for_node("enriched_events")}
+    held = {
+        event.partition: event
+        for event in result.asset_materializations_for_node("enriched_events")
+    }
     assert "leave 1 unaccounted for" in str(held[HOUR.next.key].metadata["held back"].value)
     assert rows(deployment, HOUR.next) == []
     assert len(rows(deployment, HOURS[2])) == 28
@@ -281,7 +324,9 @@ def test_a_destination_that_fails_for_a_moment_is_tried_again(
 ) -> None:
     """What may succeed later is repeated within the run; what will not is not."""
 
-    def deliver(self: hourly.HourlyPipeline, name: str, *arguments: Any, **options: Any) -> Receipt:
+    def deliver(
+        self: hourly.HourlyPipeline, name: str, *arguments: Any, **options: Any
+    ) -> Receipt:
         calls.append(name)
         if name == "postgres_events" and calls.count(name) == 1:
             raise TransientError("the server is starting")
@@ -297,7 +342,12 @@ def test_a_destination_that_fails_for_a_moment_is_tried_again(
     deployment.land()
     result = deployment.materialize(HOUR)
     assert failures(result) == {"s3_archive": "the server refused"}
-    assert sorted(calls) == ["postgres_events", "postgres_events", "s3_archive", "webhook_alerts"]
+    assert sorted(calls) == [
+        "postgres_events",
+        "postgres_events",
+        "s3_archive",
+        "webhook_alerts",
+    ]
     assert len(rows(deployment, HOUR)) == 28
 
 
@@ -323,7 +373,13 @@ def test_receipts_are_metadata(deployment: Deployment) -> None:
         assert said["taken"] == said["kept"] + said["set aside"]
         assert said["dagster/partition_row_count"] == said["kept"]
         assert said["landing generation"] == 1
-        assert {"seconds", "bytes", "events per second", "input version", "content hash"} <= said.keys()
+        assert {
+            "seconds",
+            "bytes",
+            "events per second",
+            "input version",
+            "content hash",
+        } <= said.keys()
     assert "| filtered:low_value | 3 |" in metadata(result, "sampled_events")["receipt"]
     assert "| filtered:level | 3 |" in metadata(result, "sampled_events")["receipt"]
     assert "| email | 20 |" in metadata(result, "redacted_events")["redacted values"]
@@ -338,18 +394,27 @@ TRACE = CANARY[:8]
 
 
 @pytest.fixture
-def secretive(settings: Settings, postgres_admin: "psycopg.Connection[tuple[object]]") -> Iterator[Settings]:
+def secretive(
+    settings: Settings, postgres_admin: "psycopg.Connection[tuple[object]]"
+) -> Iterator[Settings]:
     """Settings in which every secret holds the canary, the password of PostgreSQL included."""
     assert settings.postgres
     role = f"canary_{secrets.token_hex(4)}"
     postgres_admin.execute(
-        sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(CANARY))
+        sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
+            sql.Identifier(role), sql.Literal(CANARY)
+        )
     )
     server = settings.postgres.model_copy(update={"user": role, "password": SecretStr(CANARY)})
     webhook = settings.webhook.model_copy(
-        update={name: SecretStr(f"{name}{CANARY}") for name in ("auth_token", "api_key", "hmac_secret")}
+        update={
+            name: SecretStr(f"{name}{CANARY}")
+            for name in ("auth_token", "api_key", "hmac_secret")
+        }
     )
-    yield settings.model_copy(update={"postgres": server, "webhook": webhook, "hash_key": SecretStr(CANARY)})
+    yield settings.model_copy(
+        update={"postgres": server, "webhook": webhook, "hash_key": SecretStr(CANARY)}
+    )
     with connect_postgres(settings.postgres) as connection:
         connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
     postgres_admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
@@ -361,7 +426,10 @@ WATCHING: dict[str, Any] = {
     "max_age_hours": None,
     "allow_hosts": ["127.0.0.1"],
     "headers": {"X-Key": CANARY},
-    "rules": [{"levels": ["error"]}, {"name": "mail", "where": ["data exists"], "above": 0, "by": ["data"]}],
+    "rules": [
+        {"levels": ["error"]},
+        {"name": "mail", "where": ["data exists"], "above": 0, "by": ["data"]},
+    ],
 }
 RECEIVERS: list[dict[str, Any]] = [
     {"auth_type": "basic", "username": CANARY, "password": CANARY},
@@ -372,10 +440,23 @@ RECEIVERS: list[dict[str, Any]] = [
 
 def kept_of_alerts(settings: Settings) -> str:
     """All that the outbox keeps, but for the bodies that are sent."""
-    tables = ["alert_evaluations", "alert_states", "alert_notices", "webhook_endpoints", "webhook_rows", "migrations"]
-    texts = [row for name in tables for row in harness.ask(settings.postgres, f"SELECT t::text FROM obs.{name} AS t")]  # type: ignore[arg-type]
+    tables = [
+        "alert_evaluations",
+        "alert_states",
+        "alert_notices",
+        "webhook_endpoints",
+        "webhook_rows",
+        "migrations",
+    ]
+    texts = [
+        row
+        for name in tables
+        for row in harness.ask(settings.postgres, f"SELECT t::text FROM obs.{name} AS t")
+    ]  # type: ignore[arg-type]
     columns = "webhook_id, destination, rule, state, last_error, subject"
-    return str(texts) + str(harness.ask(settings.postgres, f"SELECT {columns} FROM obs.webhook_dispatches"))
+    return str(texts) + str(
+        harness.ask(settings.postgres, f"SELECT {columns} FROM obs.webhook_dispatches")
+    )
 
 
 @pytest.mark.slow
@@ -391,10 +472,25 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
 ) -> None:
     """Whatever happens, neither what Dagster keeps nor what is logged or printed holds a value, a key or a secret."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(stages, "RETRY", dg.RetryPolicy(max_retries=0))  # which would wait for 15 s
+    monkeypatch.setattr(
+        stages, "RETRY", dg.RetryPolicy(max_retries=0)
+    )  # which would wait for 15 s
     events: list[dict[str, Any]] = [
-        harness.at(HOUR, 1, {"level": "error", "type": CANARY, "error": CANARY, CANARY: {"deep": [CANARY]}}),
-        harness.at(HOUR, 2, {"level": "info", "data": f"{CANARY}@example.com", "duration_ms": CANARY, "id": CANARY}),
+        harness.at(
+            HOUR,
+            1,
+            {"level": "error", "type": CANARY, "error": CANARY, CANARY: {"deep": [CANARY]}},
+        ),
+        harness.at(
+            HOUR,
+            2,
+            {
+                "level": "info",
+                "data": f"{CANARY}@example.com",
+                "duration_ms": CANARY,
+                "id": CANARY,
+            },
+        ),
         {"timestamp": CANARY, "level": CANARY},
     ]
     file = harness.write_events(deployment.events_dir / "a.jsonl", events)
@@ -402,11 +498,19 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
         more.write(
             f'{{"broken": "{CANARY}\n{CANARY}\n{{"timestamp": "2025-12-04T10:00:03Z", "n": 1e999, "s": "{CANARY}"}}\n'
         )
-    url = f"{deployment.receiver.url}/{CANARY}" if trouble != "webhook" else f"http://127.0.0.1:1/{CANARY}"
+    url = (
+        f"{deployment.receiver.url}/{CANARY}"
+        if trouble != "webhook"
+        else f"http://127.0.0.1:1/{CANARY}"
+    )
     config = harness.everything_kept(
         deployment.events_dir,
         redact={"mode": "hash"},
-        destinations=[{"type": "postgres"}, {"type": "s3"}, *(WATCHING | some | {"url": url} for some in RECEIVERS)],
+        destinations=[
+            {"type": "postgres"},
+            {"type": "s3"},
+            *(WATCHING | some | {"url": url} for some in RECEIVERS),
+        ],
     )
     if trouble == "postgres":
         assert secretive.postgres
@@ -428,8 +532,13 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
         if trouble == "line":  # DuckDB's own words would quote it
             for chunk in hidden.hourly.log.chunk_paths(hidden.hourly.landed().hour(HOUR)):
                 lines = pq.read_table(chunk)
-                broken = pa.array([f"no JSON: {CANARY}"] * len(lines), lines.schema.field("line").type)
-                pq.write_table(lines.set_column(lines.schema.get_field_index("line"), "line", broken), chunk)
+                broken = pa.array(
+                    [f"no JSON: {CANARY}"] * len(lines), lines.schema.field("line").type
+                )
+                pq.write_table(
+                    lines.set_column(lines.schema.get_field_index("line"), "line", broken),
+                    chunk,
+                )
         if trouble == "frame":
             for stage in STAGES[:3]:
                 hidden.hourly.build(stage, HOUR)

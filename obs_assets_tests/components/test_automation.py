@@ -44,7 +44,9 @@ CLOSED = HOUR.end + timedelta(minutes=6)
 SETTLED = HOUR.end + timedelta(minutes=20)
 """No longer is the hour the schedule's alone."""
 
-LATE = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
+LATE = harness.at(
+    HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"}
+)
 
 
 class Clock(datetime):
@@ -64,10 +66,14 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     Clock.moment = SETTLED
 
 
-def tick(deployment: Deployment, name: str, cursor: str | None = None) -> tuple[list[dg.RunRequest], str, str | None]:
+def tick(
+    deployment: Deployment, name: str, cursor: str | None = None
+) -> tuple[list[dg.RunRequest], str, str | None]:
     """Evaluate a sensor: its requests, or why there are none, and its cursor."""
     definitions = deployment.definitions
-    with dg.build_sensor_context(instance=deployment.instance, cursor=cursor, definitions=definitions) as context:
+    with dg.build_sensor_context(
+        instance=deployment.instance, cursor=cursor, definitions=definitions
+    ) as context:
         data = definitions.resolve_sensor_def(name).evaluate_tick(context)
     return list(data.run_requests or []), data.skip_message or "", data.cursor
 
@@ -75,7 +81,9 @@ def tick(deployment: Deployment, name: str, cursor: str | None = None) -> tuple[
 def scheduled(deployment: Deployment) -> tuple[list[dg.RunRequest], str]:
     """Evaluate the schedule: its requests, or why there are none."""
     repository = deployment.definitions.get_repository_def()
-    with dg.build_schedule_context(deployment.instance, Clock.moment, repository_def=repository) as context:
+    with dg.build_schedule_context(
+        deployment.instance, Clock.moment, repository_def=repository
+    ) as context:
         data = repository.get_schedule_def("hourly_pipeline_schedule").evaluate_tick(context)
     return list(data.run_requests or []), data.skip_message or ""
 
@@ -85,7 +93,11 @@ def hours_of(requests: list[dg.RunRequest]) -> list[str | None]:
 
 
 def run_of(
-    deployment: Deployment, job: str, status: dg.DagsterRunStatus, hour: Hour | None = None, attempt: int = 1
+    deployment: Deployment,
+    job: str,
+    status: dg.DagsterRunStatus,
+    hour: Hour | None = None,
+    attempt: int = 1,
 ) -> None:
     """Let the instance know of a run."""
     tags = {PARTITION_TAG: hour.key, VERSION_TAG: "1"} if hour else {}
@@ -97,9 +109,13 @@ def run_of(
 
 
 @pytest.mark.parametrize("events_dir", [None, Path("/nowhere/to/be/found")])
-def test_a_missing_events_folder_is_a_sentence(deployment: Deployment, events_dir: Path | None) -> None:
+def test_a_missing_events_folder_is_a_sentence(
+    deployment: Deployment, events_dir: Path | None
+) -> None:
     """Nobody's sensor turns red before they have any files; it says which setting is missing."""
-    config = deployment.config.model_copy(update={"source": SourceConfig(events_dir=events_dir)})
+    config = deployment.config.model_copy(
+        update={"source": SourceConfig(events_dir=events_dir)}
+    )
     requests, why, _ = tick(replace(deployment, config=config), "event_file_sensor")
     assert requests == []
     assert "OBS_EVENTS_DIR" in why
@@ -167,13 +183,18 @@ def test_the_cursor_does_not_matter(deployment: Deployment) -> None:
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
     for cursor in (None, "", "lost"):
-        assert tick(deployment, "event_file_sensor", cursor)[:2] == ([], "nothing new in 1 files")
+        assert tick(deployment, "event_file_sensor", cursor)[:2] == (
+            [],
+            "nothing new in 1 files",
+        )
 
 
 def test_files_that_a_pass_left_are_asked_for(deployment: Deployment) -> None:
     """A pass that had its fill is followed by another, though no file has changed; no hour closes before."""
     for name in "abc":
-        harness.write_events(deployment.events_dir / f"{name}.jsonl", [harness.at(HOUR, 1, {"name": name})])
+        harness.write_events(
+            deployment.events_dir / f"{name}.jsonl", [harness.at(HOUR, 1, {"name": name})]
+        )
     source = deployment.config.source.model_copy(update={"max_files_per_pass": 2})
     capped = replace(deployment, config=deployment.config.model_copy(update={"source": source}))
     capped.hourly.land(now=CLOSED)
@@ -191,7 +212,9 @@ def test_ten_thousand_files_take_a_tick_less_than_five_seconds(deployment: Deplo
     for number in range(10_000):
         folder = deployment.events_dir / f"{number % 100}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.jsonl").write_text(f'{{"timestamp":"2025-12-04T10:00:00Z","n":{number}}}\n')
+        (folder / f"{number}.jsonl").write_text(
+            f'{{"timestamp":"2025-12-04T10:00:00Z","n":{number}}}\n'
+        )
     deployment.hourly.land(now=CLOSED)
     for number in range(100):
         (deployment.events_dir / f"{number}" / "new.jsonl").write_text(f'{{"new":{number}}}\n')
@@ -223,7 +246,10 @@ def test_the_schedule_waits_for_a_landing_pass(persistent: Deployment) -> None:
 
 def test_the_schedule_asks_for_exactly_the_hour_that_closed(persistent: Deployment) -> None:
     """Not for the open hour, which got events too; and once it is built, for nothing."""
-    harness.write_events(persistent.events_dir / "a.jsonl", [*harness.an_hour(), harness.at(HOUR.next, 1, {"n": 1})])
+    harness.write_events(
+        persistent.events_dir / "a.jsonl",
+        [*harness.an_hour(), harness.at(HOUR.next, 1, {"n": 1})],
+    )
     persistent.hourly.land(now=CLOSED)
     (request,), _ = scheduled(persistent)
     assert request.partition_key == HOUR.key
@@ -255,12 +281,16 @@ HALF_PAST = HOUR.start + timedelta(minutes=30)
 
 def refreshing(deployment: Deployment) -> Deployment:
     """The pipeline with the open hour built every five minutes."""
-    return replace(deployment, config=deployment.config.model_copy(update={"refresh_open_hour_minutes": 5}))
+    return replace(
+        deployment, config=deployment.config.model_copy(update={"refresh_open_hour_minutes": 5})
+    )
 
 
 def test_the_open_hour_is_left_alone_by_default(deployment: Deployment) -> None:
     """An hour that is open is not built on every new line, unless somebody asks for it."""
-    assert "open_hour_sensor" not in {sensor.name for sensor in deployment.definitions.sensors or []}
+    assert "open_hour_sensor" not in {
+        sensor.name for sensor in deployment.definitions.sensors or []
+    }
 
 
 def test_the_open_hour_follows(deployment: Deployment) -> None:
@@ -269,7 +299,9 @@ def test_the_open_hour_follows(deployment: Deployment) -> None:
     sensor = refreshed.definitions.resolve_sensor_def("open_hour_sensor")
     assert sensor.minimum_interval_seconds == 300
     Clock.moment = HALF_PAST
-    file = harness.write_events(refreshed.events_dir / "a.jsonl", harness.an_hour(HOUR.previous) + harness.an_hour())
+    file = harness.write_events(
+        refreshed.events_dir / "a.jsonl", harness.an_hour(HOUR.previous) + harness.an_hour()
+    )
     refreshed.hourly.land(now=HALF_PAST)
     assert hours_of(tick(refreshed, "open_hour_sensor")[0]) == [HOUR.key]
     run_of(refreshed, "hourly_pipeline", dg.DagsterRunStatus.STARTED, HOUR)
@@ -277,9 +309,14 @@ def test_the_open_hour_follows(deployment: Deployment) -> None:
     (run,) = refreshed.instance.get_runs()
     refreshed.instance.report_run_failed(run)
     (again,), _, _ = tick(refreshed, "open_hour_sensor")
-    assert again.run_key == f"{HOUR}:1:2"  # a run that failed is repeated: Dagster would not take its key again
+    assert (
+        again.run_key == f"{HOUR}:1:2"
+    )  # a run that failed is repeated: Dagster would not take its key again
     harness.build(refreshed.hourly, HOUR)
-    assert tick(refreshed, "open_hour_sensor")[:2] == ([], "no open hour has new events, or it is being built")
+    assert tick(refreshed, "open_hour_sensor")[:2] == (
+        [],
+        "no open hour has new events, or it is being built",
+    )
     harness.write_events(file, [LATE])
     refreshed.hourly.land(now=HALF_PAST)
     assert hours_of(tick(refreshed, "open_hour_sensor")[0]) == [HOUR.key]
@@ -299,7 +336,9 @@ def test_a_refreshed_hour_is_built_once_more_when_it_closes(persistent: Deployme
     (request,), _ = scheduled(refreshed)
     assert request.run_key == f"{HOUR}:1:closing"
     tags = {**request.tags, PARTITION_TAG: HOUR.key}
-    run = dg.DagsterRun(job_name="hourly_pipeline", status=dg.DagsterRunStatus.SUCCESS, tags=tags)
+    run = dg.DagsterRun(
+        job_name="hourly_pipeline", status=dg.DagsterRunStatus.SUCCESS, tags=tags
+    )
     refreshed.instance.add_run(run)
     assert scheduled(refreshed) == ([], f"{HOUR} is built; the next hour has not closed")
 
@@ -327,7 +366,9 @@ def test_a_refreshed_hour_ends_in_the_same_bytes(deployment: Deployment) -> None
 def told(deployment: Deployment) -> list[str]:
     """The events that the receiver has got, each as often as it came, sorted."""
     bodies = [json.loads(request.body) for request in deployment.receiver.requests]
-    return sorted(json.dumps(event, sort_keys=True) for body in bodies for event in body["events"])
+    return sorted(
+        json.dumps(event, sort_keys=True) for body in bodies for event in body["events"]
+    )
 
 
 def forget(deployment: Deployment) -> None:
@@ -373,14 +414,21 @@ def delete_rows(deployment: Deployment) -> None:
 
 def delete_leaf(deployment: Deployment) -> None:
     server = deployment.machine.postgres
-    ((leaf,),) = harness.ask(server, "SELECT DISTINCT tableoid::regclass::text FROM events WHERE hour = %s", HOUR.start)
+    ((leaf,),) = harness.ask(
+        server,
+        "SELECT DISTINCT tableoid::regclass::text FROM events WHERE hour = %s",
+        HOUR.start,
+    )
     assert server
     with connect_postgres(server) as connection:
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(leaf)))
 
 
 def delete_ledger(deployment: Deployment) -> None:
-    harness.ask(deployment.machine.postgres, "DELETE FROM obs.hour_loads WHERE destination = 'public.events'")
+    harness.ask(
+        deployment.machine.postgres,
+        "DELETE FROM obs.hour_loads WHERE destination = 'public.events'",
+    )
 
 
 def delete_object(deployment: Deployment, name: str = "events-2025120410.jsonl.gz") -> None:
@@ -395,8 +443,12 @@ def delete_manifest(deployment: Deployment) -> None:
     delete_object(deployment, "2025120410.json")
 
 
-@pytest.mark.parametrize("delete", [delete_rows, delete_leaf, delete_ledger, delete_object, delete_manifest])
-def test_an_hour_deleted_by_hand_is_asked_for(deployment: Deployment, delete: Callable[[Deployment], None]) -> None:
+@pytest.mark.parametrize(
+    "delete", [delete_rows, delete_leaf, delete_ledger, delete_object, delete_manifest]
+)
+def test_an_hour_deleted_by_hand_is_asked_for(
+    deployment: Deployment, delete: Callable[[Deployment], None]
+) -> None:
     """Receipts on this machine say that it is there; the destination says that it is not. One run heals it."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
@@ -414,10 +466,15 @@ def test_an_hour_without_events_is_not_forgotten(persistent: Deployment) -> None
     harness.write_events(persistent.events_dir / "a.jsonl", harness.an_hour(HOUR.previous))
     persistent.hourly.land(now=CLOSED)
     harness.build(persistent.hourly, HOUR.previous)
-    assert tick(persistent, "stale_hour_sensor")[:2] == ([], "no hour is stale")  # nobody has asked for it yet
+    assert tick(persistent, "stale_hour_sensor")[:2] == (
+        [],
+        "no hour is stale",
+    )  # nobody has asked for it yet
     (request,), _ = scheduled(persistent)
     tags = {**request.tags, PARTITION_TAG: HOUR.key}
-    run = dg.DagsterRun(job_name="hourly_pipeline", status=dg.DagsterRunStatus.STARTED, tags=tags)
+    run = dg.DagsterRun(
+        job_name="hourly_pipeline", status=dg.DagsterRunStatus.STARTED, tags=tags
+    )
     persistent.instance.add_run(run)
     assert tick(persistent, "stale_hour_sensor")[0] == []
     persistent.instance.report_run_failed(run)
@@ -439,7 +496,9 @@ def test_a_lost_machine_is_no_reason_to_build_again(deployment: Deployment) -> N
     assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
 
 
-def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(deployment: Deployment) -> None:
+def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(
+    deployment: Deployment,
+) -> None:
     """A run key is remembered for ever, so that each attempt has its own, and a longer pause before it."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
@@ -450,7 +509,9 @@ def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(deployment: Dep
         Clock.moment = datetime.now(UTC) + timedelta(minutes=minutes)
         (request,), _, _ = tick(deployment, "stale_hour_sensor")
         keys.append(request.run_key)
-        run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR, attempt=len(keys))
+        run_of(
+            deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR, attempt=len(keys)
+        )
     assert keys == [f"{HOUR}:1:{attempt}" for attempt in (1, 2, 3, 4)]
 
 
@@ -459,7 +520,11 @@ def test_what_is_in_flight_is_left_alone(deployment: Deployment, ranged: bool) -
     """Whoever asked for it, for the hour or for a range that holds it."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
-    tags = {RANGE_START_TAG: HOUR.previous.key, RANGE_END_TAG: HOUR.next.key} if ranged else {PARTITION_TAG: HOUR.key}
+    tags = (
+        {RANGE_START_TAG: HOUR.previous.key, RANGE_END_TAG: HOUR.next.key}
+        if ranged
+        else {PARTITION_TAG: HOUR.key}
+    )
     run = dg.DagsterRun(job_name="__ASSET_JOB", status=dg.DagsterRunStatus.STARTED, tags=tags)
     deployment.instance.add_run(run)
     requests, why, _ = tick(deployment, "stale_hour_sensor")
@@ -467,7 +532,9 @@ def test_what_is_in_flight_is_left_alone(deployment: Deployment, ranged: bool) -
     assert why.startswith("1 hours are stale: being built")
 
 
-def test_a_run_that_was_never_launched_is_given_up(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_never_launched_is_given_up(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its row says for ever that it is about to start; after a quarter of an hour it counts as lost."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
@@ -492,11 +559,15 @@ def test_an_hour_that_has_just_closed_is_the_schedules(deployment: Deployment) -
 def test_a_destination_that_is_down_makes_no_storm(deployment: Deployment) -> None:
     """It is named in one sentence; the others get what they lack, one hour a tick while everything fails."""
     hours = [HOUR.previous, HOUR]
-    harness.write_events(deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours])
+    harness.write_events(
+        deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours]
+    )
     deployment.hourly.land(now=CLOSED)
     assert deployment.machine.postgres
     nowhere = deployment.machine.postgres.model_copy(update={"port": 1})
-    down = replace(deployment, machine=deployment.machine.model_copy(update={"postgres": nowhere}))
+    down = replace(
+        deployment, machine=deployment.machine.model_copy(update={"postgres": nowhere})
+    )
     requests, _, _ = tick(down, "stale_hour_sensor")
     assert hours_of(requests) == [hour.key for hour in hours]
     selected = {key.to_user_string() for key in requests[0].asset_selection or []}
@@ -514,7 +585,9 @@ def test_a_destination_that_is_down_makes_no_storm(deployment: Deployment) -> No
 
 def only(deployment: Deployment, kind: str) -> PipelineConfig:
     """The pipeline with one of its destinations."""
-    kept = tuple(found for found in deployment.config.destinations if getattr(found, "type", "") == kind)
+    kept = tuple(
+        found for found in deployment.config.destinations if getattr(found, "type", "") == kind
+    )
     return deployment.config.model_copy(update={"destinations": kept})
 
 
@@ -526,7 +599,10 @@ def test_a_changed_configuration_rebuilds_only_when_told_to(deployment: Deployme
     changed = {"sample": SampleConfig(default_rate=0.5, success_rate=0.5)}
     marked = replace(deployment, config=deployment.config.model_copy(update=changed))
     assert tick(marked, "stale_hour_sensor")[0] == []
-    told = replace(deployment, config=deployment.config.model_copy(update={**changed, "on_config_change": "rebuild"}))
+    told = replace(
+        deployment,
+        config=deployment.config.model_copy(update={**changed, "on_config_change": "rebuild"}),
+    )
     assert hours_of(tick(told, "stale_hour_sensor")[0]) == [HOUR.key]
     harness.build(told.hourly, HOUR)
     assert tick(told, "stale_hour_sensor")[0] == []
@@ -540,7 +616,9 @@ def test_what_a_destination_let_expire_stays_away(
     if leaf_hours == 1:
         monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
         monkeypatch.setattr(leaves, "HOT", timedelta(days=10_000))
-    config = harness.everything_kept(deployment.events_dir, destinations=[{"type": "postgres", "retention_days": 2}])
+    config = harness.everything_kept(
+        deployment.events_dir, destinations=[{"type": "postgres", "retention_days": 2}]
+    )
     kept = replace(deployment, config=config)
     harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour())
     kept.hourly.land(now=CLOSED)
@@ -563,7 +641,9 @@ def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> N
     """After a long outage the oldest come first, and those already queued do not block the rest."""
     first = Hour(datetime(2025, 12, 2, tzinfo=UTC))
     hours = [Hour(first.start + timedelta(hours=number)) for number in range(HOURS_A_TICK + 6)]
-    harness.write_events(deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours])
+    harness.write_events(
+        deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours]
+    )
     deployment.hourly.land(now=CLOSED)
     one = hours_of(tick(deployment, "stale_hour_sensor")[0])
     for hour in hours[:HOURS_A_TICK]:

@@ -13,9 +13,9 @@ def minutes(**counts: int) -> str:
 
 def test_each_minute_has_a_block() -> None:
     """As high as its events beside the level's most; a minute without any is a dot, one with few is not."""
-    fence, ruler, error, info, end = chart({"error": minutes(m0=1), "info": minutes(m0=1000, m1=1, m59=500)}).split(
-        "\n"
-    )
+    fence, ruler, error, info, end = chart(
+        {"error": minutes(m0=1), "info": minutes(m0=1000, m1=1, m59=500)}
+    ).split("\n")
     assert (fence, end) == ("```", "```")
     assert error.split() == ["error", "1", "█" + "·" * 59]
     assert info.split() == ["info", "1,501", "█▁" + "·" * 57 + "▄"]
@@ -25,7 +25,10 @@ def test_each_minute_has_a_block() -> None:
 
 def test_it_is_shown_at_once() -> None:
     """However many events and levels there are, and whatever stands in a level: it cannot end the block either."""
-    levels = {f"```\n# level <b>{n}</b> and so on": " ".join(["99999999"] * 60) for n in range(LEVELS + 1)}
+    levels = {
+        f"```\n# level <b>{n}</b> and so on": " ".join(["99999999"] * 60)
+        for n in range(LEVELS + 1)
+    }
     text = chart(levels)
     assert len(text) < SHOWN_AT_ONCE
     assert text.count("```") == 2

@@ -22,9 +22,15 @@ for _ in range(8):
     HOURS.append(HOURS[-1].next)
 
 
-def evaluations(result: dg.ExecuteInProcessResult, name: str) -> dict[tuple[str, str | None], dg.AssetCheckEvaluation]:
+def evaluations(
+    result: dg.ExecuteInProcessResult, name: str
+) -> dict[tuple[str, str | None], dg.AssetCheckEvaluation]:
     """Asset and hour → what the check of that name found."""
-    found = [evaluation for evaluation in result.get_asset_check_evaluations() if evaluation.check_name == name]
+    found = [
+        evaluation
+        for evaluation in result.get_asset_check_evaluations()
+        if evaluation.check_name == name
+    ]
     return {(each.asset_key.to_user_string(), each.partition): each for each in found}
 
 
@@ -35,7 +41,9 @@ def test_each_hour_has_its_checks(deployment: Deployment) -> None:
     deployment.land()
     for first, last in ((HOURS[0], HOURS[1]), (HOURS[2], None)):
         result = deployment.materialize(first, last)
-        found = [e for e in result.get_asset_check_evaluations() if e.check_name != "dispatches_move"]
+        found = [
+            e for e in result.get_asset_check_evaluations() if e.check_name != "dispatches_move"
+        ]
         hours = 1 if last is None else 2
         assert len(found) == hours * (len(STAGES) + 2 + 3 + 3 + 3)
         assert all(evaluation.passed and evaluation.description for evaluation in found)
@@ -60,13 +68,18 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
 
     odd = HOURS[8]
     more = [
-        harness.at(odd, n, {"type": "task", "level": "info", "data": {"status": n}, "extra": ["x"]}) for n in range(99)
+        harness.at(
+            odd, n, {"type": "task", "level": "info", "data": {"status": n}, "extra": ["x"]}
+        )
+        for n in range(99)
     ]
     for part in range(3):
         with (deployment.events_dir / "b.jsonl").open("a") as file:
             file.write("no JSON, by ana@example.com\n")
         harness.write_events(deployment.events_dir / "b.jsonl", more[part::3])
-    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour(odd.next))  # which closes it
+    harness.write_events(
+        deployment.events_dir / "a.jsonl", harness.an_hour(odd.next)
+    )  # which closes it
     deployment.land()
     result = deployment.materialize(odd)
     assert result.success
@@ -78,8 +91,13 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
     }
     assert {e.severity for e in warned} == {dg.AssetCheckSeverity.WARN}
     said = {e.check_name: str(e.description) for e in warned}
-    assert "99 events, far more than usual: the median is 34 in the hours before" in said["volume"]
-    assert "3 of 136 records of the landing passes that brought this hour (2.21%)" in said["dead_letter_share"]
+    assert (
+        "99 events, far more than usual: the median is 34 in the hours before" in said["volume"]
+    )
+    assert (
+        "3 of 136 records of the landing passes that brought this hour (2.21%)"
+        in said["dead_letter_share"]
+    )
     assert said["schema_drift"].startswith(
         "2 fields are new and 1 field is of another type than before: extra, extra[]"
     )
@@ -89,7 +107,9 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
     assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
 
 
-def test_what_redaction_left_is_told(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_redaction_left_is_told(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With type, path and number, as an error; not with a value, and not in the way of the hour."""
     monkeypatch.setattr(RedactConfig, "detectors", lambda self: ())
     redactor_of.cache_clear()
@@ -117,12 +137,16 @@ def test_what_is_gone_from_a_store_is_told(deployment: Deployment, store: str) -
     assert _agrees(deployment, store, HOUR)
     match store:
         case "postgres_events":
-            _delete(deployment, "DELETE FROM events WHERE ctid = (SELECT ctid FROM events LIMIT 1)")
+            _delete(
+                deployment, "DELETE FROM events WHERE ctid = (SELECT ctid FROM events LIMIT 1)"
+            )
         case "webhook_alerts":
             _delete(deployment, "DELETE FROM obs.webhook_rows")
         case _:
             assert deployment.machine.s3
-            key = next(key for key in harness.objects(deployment.machine) if "_manifests" not in key)
+            key = next(
+                key for key in harness.objects(deployment.machine) if "_manifests" not in key
+            )
             with contextlib.closing(connect_s3(deployment.machine.s3)) as client:
                 client.delete_object(Bucket=deployment.machine.s3.bucket, Key=key)
     assert not _agrees(deployment, store, HOUR)

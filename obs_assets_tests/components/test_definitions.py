@@ -50,7 +50,9 @@ FRAMES = ("raw_events", "enriched_events", "redacted_events", "sampled_events")
 @pytest.fixture
 def definitions(tmp_path: Path) -> dg.Definitions:
     """The project's own pipeline file, as definitions."""
-    return pipeline_definitions(pipeline.load(pipeline_files.find().path, {}), machine=Settings(data_dir=tmp_path))
+    return pipeline_definitions(
+        pipeline.load(pipeline_files.find().path, {}), machine=Settings(data_dir=tmp_path)
+    )
 
 
 def names(things: "Iterable[Any] | None") -> list[str]:
@@ -59,7 +61,9 @@ def names(things: "Iterable[Any] | None") -> list[str]:
 
 def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
     """Asset keys, jobs, the schedule and sensors are in people's scripts: renaming one breaks them."""
-    assert sorted(key.to_user_string() for key in definitions.resolve_all_asset_keys()) == sorted(EDGES)
+    assert sorted(
+        key.to_user_string() for key in definitions.resolve_all_asset_keys()
+    ) == sorted(EDGES)
     assert names(definitions.jobs) == [
         "dispatch_alerts",
         "hourly_pipeline",
@@ -86,13 +90,21 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
         "schema_drift",
         "volume",
     }
-    assert {check.asset_key.to_user_string() for check in checks} == EDGES.keys() - {"event_files", "landed_events"}
+    assert {check.asset_key.to_user_string() for check in checks} == EDGES.keys() - {
+        "event_files",
+        "landed_events",
+    }
 
 
-def test_one_lineage_leads_from_the_files_to_the_destinations(definitions: dg.Definitions) -> None:
+def test_one_lineage_leads_from_the_files_to_the_destinations(
+    definitions: dg.Definitions,
+) -> None:
     """Each destination hangs on the frame that it takes, and all of them on the files."""
     graph = definitions.resolve_asset_graph()
-    found = {node.key.to_user_string(): [k.to_user_string() for k in node.parent_keys] for node in graph.asset_nodes}
+    found = {
+        node.key.to_user_string(): [k.to_user_string() for k in node.parent_keys]
+        for node in graph.asset_nodes
+    }
     assert found == EDGES
     for name in ("postgres_events", "s3_archive", "webhook_alerts"):
         assert dg.AssetKey("event_files") in graph.get_ancestor_asset_keys(dg.AssetKey(name))
@@ -106,7 +118,9 @@ def test_an_asset_says_what_it_is(definitions: dg.Definitions) -> None:
         assert spec.kinds
         assert spec.group_name in {"landing", "events", "destinations"}
         hours = spec.partitions_def
-        assert isinstance(hours, dg.HourlyPartitionsDefinition) == (spec.key != dg.AssetKey("event_files"))
+        assert isinstance(hours, dg.HourlyPartitionsDefinition) == (
+            spec.key != dg.AssetKey("event_files")
+        )
         if isinstance(hours, dg.HourlyPartitionsDefinition):
             assert hours.get_first_partition_key() == "2025-01-01-00:00"
             assert hours.end_offset == 1
@@ -114,7 +128,10 @@ def test_an_asset_says_what_it_is(definitions: dg.Definitions) -> None:
 
 def test_a_destination_without_news_is_overdue(definitions: dg.Definitions) -> None:
     """Dagster warns when no hour came for longer than one takes, healing included, and then calls it a failure."""
-    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in definitions.resolve_all_asset_specs()}
+    policies = {
+        spec.key.to_user_string(): spec.freshness_policy
+        for spec in definitions.resolve_all_asset_specs()
+    }
     overdue = {name for name, policy in policies.items() if policy}
     assert overdue == {"postgres_events", "s3_archive", "webhook_alerts"}
     for name in overdue:
@@ -127,10 +144,23 @@ def test_a_destination_without_news_is_overdue(definitions: dg.Definitions) -> N
 
 def test_a_frame_says_what_its_columns_are(definitions: dg.Definitions) -> None:
     """Name, type and meaning of every column, in the order in which they stand in the file."""
-    more = {"raw_events": ["event_file", "collector"], "redacted_events": ["redactions"], "sampled_events": ["weight"]}
+    more = {
+        "raw_events": ["event_file", "collector"],
+        "redacted_events": ["redactions"],
+        "sampled_events": ["weight"],
+    }
     for name in FRAMES:
-        schema = definitions.resolve_asset_graph().get(dg.AssetKey(name)).metadata["dagster/column_schema"]
-        assert [column.name for column in schema.columns] == [*LINEAGE, *PROMOTED, *more.get(name, []), "event"]
+        schema = (
+            definitions.resolve_asset_graph()
+            .get(dg.AssetKey(name))
+            .metadata["dagster/column_schema"]
+        )
+        assert [column.name for column in schema.columns] == [
+            *LINEAGE,
+            *PROMOTED,
+            *more.get(name, []),
+            "event",
+        ]
         assert all(column.type and column.description for column in schema.columns)
 
 
@@ -151,11 +181,17 @@ def test_the_column_schema_is_true(tmp_path: Path) -> None:
 
 def test_jobs_schedules_and_sensors_say_what_they_are_for(definitions: dg.Definitions) -> None:
     """Whoever opens the UI's automation page reads sentences."""
-    for thing in [*(definitions.jobs or ()), *(definitions.schedules or ()), *(definitions.sensors or ())]:
+    for thing in [
+        *(definitions.jobs or ()),
+        *(definitions.schedules or ()),
+        *(definitions.sensors or ()),
+    ]:
         assert getattr(thing, "description", None)
 
 
-def test_a_second_pipeline_has_names_of_its_own(definitions: dg.Definitions, tmp_path: Path) -> None:
+def test_a_second_pipeline_has_names_of_its_own(
+    definitions: dg.Definitions, tmp_path: Path
+) -> None:
     """Two pipelines in one code location do not meet: keys, jobs, schedule and sensors carry the second one's name."""
     config = pipeline.load(pipeline_files.find().path, {})
     second = pipeline_definitions(config, "audit", Settings(data_dir=tmp_path))
@@ -195,8 +231,13 @@ def test_destinations_are_what_the_file_names(tmp_path: Path) -> None:
             ]
         }
     )
-    graph = pipeline_definitions(config, machine=Settings(data_dir=tmp_path)).resolve_asset_graph()
-    parents = {key.to_user_string(): graph.get(key).parent_keys for key in graph.materializable_asset_keys}
+    graph = pipeline_definitions(
+        config, machine=Settings(data_dir=tmp_path)
+    ).resolve_asset_graph()
+    parents = {
+        key.to_user_string(): graph.get(key).parent_keys
+        for key in graph.materializable_asset_keys
+    }
     assert parents.keys() == {*FRAMES, "everything", "s3_archive"}
     assert parents["everything"] == {dg.AssetKey("redacted_events")}
 
@@ -233,7 +274,14 @@ def test_the_schema_takes_what_pipelines_say() -> None:
         "allowed_lateness_minutes": "{{ env.LATENESS }}",
         "redact": {"mode": "{{ env('MODE', 'mask') }}"},
         "sample": {"type_rates": {"task": "{{ env.RATE }}"}, "deterministic_key": None},
-        "destinations": [{"type": "postgresql", "port": "{{ env.PORT }}", "filter": None, "retention_days": None}],
+        "destinations": [
+            {
+                "type": "postgresql",
+                "port": "{{ env.PORT }}",
+                "filter": None,
+                "retention_days": None,
+            }
+        ],
     }
     assert violations(templates) == []
 
@@ -241,14 +289,38 @@ def test_the_schema_takes_what_pipelines_say() -> None:
 @pytest.mark.parametrize(
     ("attributes", "where", "words"),
     [
-        ({"destinations": [{"type": "s33"}]}, "destinations.0.type", ["'s33'", "'postgres'", "'s3'", "'webhook'"]),
-        ({"destinations": [{"prefix": "x"}]}, "destinations.0", ["'type' is a required property"]),
-        ({"destinations": [{"type": "s3", "prefx": "x"}]}, "destinations.0", ["'prefx'", "'prefix'"]),
+        (
+            {"destinations": [{"type": "s33"}]},
+            "destinations.0.type",
+            ["'s33'", "'postgres'", "'s3'", "'webhook'"],
+        ),
+        (
+            {"destinations": [{"prefix": "x"}]},
+            "destinations.0",
+            ["'type' is a required property"],
+        ),
+        (
+            {"destinations": [{"type": "s3", "prefx": "x"}]},
+            "destinations.0",
+            ["'prefx'", "'prefix'"],
+        ),
         ({"redact": {"mode": "blur"}}, "redact.mode", ["'mask'", "'hash'", "'remove'"]),
         ({"sample": {"error_rate": 7}}, "sample.error_rate", ["7", "maximum of 1"]),
-        ({"sample": {"type_rates": {"task": 2}}}, "sample.type_rates.task", ["2", "maximum of 1"]),
-        ({"allowed_lateness_minutes": "soon"}, "allowed_lateness_minutes", ["'soon' is not of type 'integer'"]),
-        ({"enrich": {"prices": {"m": {"input_usd_per_m": 1}}}}, "enrich.prices.m", ["'output_usd_per_million'"]),
+        (
+            {"sample": {"type_rates": {"task": 2}}},
+            "sample.type_rates.task",
+            ["2", "maximum of 1"],
+        ),
+        (
+            {"allowed_lateness_minutes": "soon"},
+            "allowed_lateness_minutes",
+            ["'soon' is not of type 'integer'"],
+        ),
+        (
+            {"enrich": {"prices": {"m": {"input_usd_per_m": 1}}}},
+            "enrich.prices.m",
+            ["'output_usd_per_million'"],
+        ),
         ({"enrich": {"prices": 3}}, "enrich.prices", ["3 is not of type 'object'"]),
         ({"filtr": {}}, "", ["'filtr'", "'filter'"]),
     ],
@@ -259,14 +331,21 @@ def test_a_violation_names_the_field_and_what_is_allowed(
     """Never only "not valid under any of the given schemas"."""
     found = violations(attributes)
     assert all("any of the given schemas" not in message for _, message in found)
-    assert any(place == where and all(word in message for word in words) for place, message in found)
+    assert any(
+        place == where and all(word in message for word in words) for place, message in found
+    )
 
 
 def test_every_option_is_explained() -> None:
     """Editors and the UI show what an option is for: it stands in the docstring of its block."""
     schema = schema_of(PipelineConfig)
     blocks = [schema, *(block for block in schema["$defs"].values() if "properties" in block)]
-    silent = {name for block in blocks for name, option in block["properties"].items() if "description" not in option}
+    silent = {
+        name
+        for block in blocks
+        for name, option in block["properties"].items()
+        if "description" not in option
+    }
     assert silent == set()
     assert not any("Attributes:" in block["description"] for block in blocks)
     assert PipelineAttributes.model_json_schema() == schema
@@ -280,7 +359,9 @@ def test_the_component_reads_its_file_as_the_command_line_does(tmp_path: Path) -
         ObservabilityPipeline.load(None, SimpleNamespace(path=folder))  # type: ignore[arg-type]
     lines = sorted(str(caught.value).splitlines(), key=lambda line: int(line.split(":")[1]))
     file = folder / "defs.yaml"
-    assert lines[0] == f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?"
+    assert (
+        lines[0] == f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?"
+    )
     assert lines[1].startswith(f"{file}:6: redact.mode: ")
     assert lines[2] == f"{file}:8: destinations.0: type must be one of postgres, s3, webhook"
     assert lines[3].startswith(f"{file}:11: destinations.1.retention_days: ")
@@ -291,7 +372,9 @@ def test_the_component_reads_its_file_as_the_command_line_does(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["dg check yaml", "dg check defs", "dagster definitions validate"])
+@pytest.mark.parametrize(
+    "command", ["dg check yaml", "dg check defs", "dagster definitions validate"]
+)
 def test_the_project_passes_dagsters_own_checks(command: str, settings: Settings) -> None:
     """The present commands and the older ones, from the project's folder."""
     done = harness.run(*command.split(), env=harness.environment(settings))
@@ -303,7 +386,11 @@ def test_the_project_passes_dagsters_own_checks(command: str, settings: Settings
 def copy_of_project(tmp_path: Path) -> Iterator[Path]:
     """The project's package in a folder that a test may change."""
     folder = tmp_path / "project"
-    shutil.copytree(PROJECT / "obs_assets", folder / "obs_assets", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        PROJECT / "obs_assets",
+        folder / "obs_assets",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.copy(PROJECT / "pyproject.toml", folder)
     yield folder
     shutil.rmtree(folder)
@@ -323,7 +410,10 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
         8: "attributes.destinations.0.type 's33' is not one of ['postgres', 'postgresql', 's3', 'webhook']",
         11: "attributes.destinations.1.retention_days 'soon' is not of type 'integer'",
     }.items():
-        assert f"{file}:{line} - obs_assets.components.ObservabilityPipeline {words}" in checked.out
+        assert (
+            f"{file}:{line} - obs_assets.components.ObservabilityPipeline {words}"
+            in checked.out
+        )
     assert (
         "'error_rat' is not one of ['adaptive_target', 'default_rate', 'deterministic_key', 'enabled', 'error_rate'"
         in checked.out
@@ -331,7 +421,10 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
 
     validated = harness.run("dagster", "definitions", "validate", env=env, cwd=copy_of_project)
     assert validated.code == 1
-    assert f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in validated.said
+    assert (
+        f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?"
+        in validated.said
+    )
 
 
 @pytest.fixture
@@ -352,7 +445,9 @@ def pipelines(tmp_path: Path) -> Path:
 
 def project(pipelines: Path) -> dg.Definitions:
     """All of a folder, as the code location loads it."""
-    return project_definitions({"OBS_PIPELINES_DIR": str(pipelines), "OBS_DATA_DIR": str(pipelines / "data")})
+    return project_definitions(
+        {"OBS_PIPELINES_DIR": str(pipelines), "OBS_DATA_DIR": str(pipelines / "data")}
+    )
 
 
 @pytest.mark.slow
@@ -360,7 +455,12 @@ def test_another_folder_is_another_pipeline(pipelines: Path) -> None:
     """A second `defs.yaml` needs no code: its assets and jobs are there, under its folder's name."""
     found = project(pipelines)
     dg.Definitions.validate_loadable(found)
-    jobs = {"land_event_files", "hourly_pipeline", "audit_land_event_files", "audit_hourly_pipeline"}
+    jobs = {
+        "land_event_files",
+        "hourly_pipeline",
+        "audit_land_event_files",
+        "audit_hourly_pipeline",
+    }
     assert jobs <= set(names(found.jobs))
 
 
@@ -380,7 +480,9 @@ def test_a_broken_pipeline_takes_no_other_down(
     """Its error is in the log of the code location, on an asset, and in each tick of a sensor until it is mended."""
     file = pipelines / "audit" / "defs.yaml"
     right = file.read_text()
-    file.write_text(f"type: obs_assets.components.ObservabilityPipeline\nattributes: {attributes}\n")
+    file.write_text(
+        f"type: obs_assets.components.ObservabilityPipeline\nattributes: {attributes}\n"
+    )
     found = project(pipelines)
     dg.Definitions.validate_loadable(found)
     assert {"land_event_files", "hourly_pipeline"} <= set(names(found.jobs))
@@ -408,7 +510,9 @@ def test_if_no_pipeline_is_right_the_code_location_is_an_error(pipelines: Path) 
     with pytest.raises(ConfigurationError) as caught:
         project(pipelines)
     for name in ("agents", "audit"):
-        assert f"{pipelines}/{name}/defs.yaml:5: sample: unknown option 'error_rat'" in str(caught.value)
+        assert f"{pipelines}/{name}/defs.yaml:5: sample: unknown option 'error_rat'" in str(
+            caught.value
+        )
 
 
 def test_the_ui_explains_the_component() -> None:

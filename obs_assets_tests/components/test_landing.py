@@ -14,7 +14,9 @@ FILES, LANDED = dg.AssetKey("event_files"), dg.AssetKey("landed_events")
 
 def run(deployment: Deployment, job: str, **config: object) -> dg.ExecuteInProcessResult:
     found = deployment.definitions.resolve_job_def(job)
-    return found.execute_in_process(instance=deployment.instance, run_config={"ops": config} if config else None)
+    return found.execute_in_process(
+        instance=deployment.instance, run_config={"ops": config} if config else None
+    )
 
 
 def table(deployment: Deployment) -> str:
@@ -31,7 +33,9 @@ def test_dead_letters_show_by_reason_until_they_are_replayed(deployment: Deploym
     with (deployment.events_dir / "a.jsonl").open("a") as file:
         file.write("what?\nand what?\n")
     source = {"events_dir": str(deployment.events_dir), "max_event_bytes": 2048}
-    small = replace(deployment, config=harness.everything_kept(deployment.events_dir, source=source))
+    small = replace(
+        deployment, config=harness.everything_kept(deployment.events_dir, source=source)
+    )
     assert run(small, "land_event_files").success
     (deployment.events_dir / "b.jsonl").write_text("no event\n")
     assert run(small, "land_event_files").success

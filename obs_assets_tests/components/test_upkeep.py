@@ -30,7 +30,10 @@ def test_a_run_drops_what_has_expired(deployment: Deployment) -> None:
     """The job drops the leaf that `retention_days` no longer keeps and no other; a second run finds nothing to do."""
     kept = keeping(deployment, {"type": "postgres", "retention_days": 2})
     hours = [Hour.of(TODAY - timedelta(days=days)) for days in (4, 1)]
-    harness.write_events(kept.events_dir / "a.jsonl", [event for hour in hours for event in harness.an_hour(hour)])
+    harness.write_events(
+        kept.events_dir / "a.jsonl",
+        [event for hour in hours for event in harness.an_hour(hour)],
+    )
     kept.hourly.land()
     harness.build(kept.hourly, *hours)
     for _ in range(2):
@@ -38,7 +41,9 @@ def test_a_run_drops_what_has_expired(deployment: Deployment) -> None:
         assert kept.machine.postgres
         with connect_postgres(kept.machine.postgres) as connection:
             left = connection.execute("SELECT hour FROM obs.hour_loads").fetchall()
-            leaves = connection.execute("SELECT DISTINCT tableoid::regclass::text FROM events").fetchall()
+            leaves = connection.execute(
+                "SELECT DISTINCT tableoid::regclass::text FROM events"
+            ).fetchall()
         assert left == [(hours[1].start,)]
         assert leaves == [(f"events_d{hours[1].start:%Y%m%d}",)]
 
@@ -48,7 +53,9 @@ def test_a_server_that_is_down_fails_the_run_in_one_sentence(deployment: Deploym
     down = keeping(deployment, {"type": "postgres", "port": 1})
     result = run(down)
     assert not result.success
-    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    (failure,) = [
+        event for event in result.all_events if event.event_type_value == "STEP_FAILURE"
+    ]
     assert "127.0.0.1:1" in (failure.message + str(failure.event_specific_data))
 
 
@@ -68,7 +75,9 @@ def test_the_schedule_runs_daily_from_the_start(deployment: Deployment) -> None:
 
 def test_a_run_removes_what_is_kept_no_longer(deployment: Deployment) -> None:
     """The job lets the hour expire; a run that would build it again is red, says why, and changes nothing."""
-    config = harness.everything_kept(deployment.events_dir, destinations=[{"type": "s3"}], retention_days=1)
+    config = harness.everything_kept(
+        deployment.events_dir, destinations=[{"type": "s3"}], retention_days=1
+    )
     kept = replace(deployment, config=config)
     hour = Hour.of(TODAY - timedelta(days=3))
     harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour(hour))
@@ -80,8 +89,12 @@ def test_a_run_removes_what_is_kept_no_longer(deployment: Deployment) -> None:
     assert not kept.hourly.store.frame_path("raw_events", hour).exists()
     before = kept.hourly.store.read_receipt("sampled_events", hour)
     pipeline = kept.definitions.resolve_job_def("hourly_pipeline")
-    result = pipeline.execute_in_process(instance=kept.instance, partition_key=hour.key, raise_on_error=False)
-    (failure,) = [event for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    result = pipeline.execute_in_process(
+        instance=kept.instance, partition_key=hour.key, raise_on_error=False
+    )
+    (failure,) = [
+        event for event in result.all_events if event.event_type_value == "STEP_FAILURE"
+    ]
     assert "has expired" in (failure.message + str(failure.event_specific_data))
     assert kept.hourly.store.read_receipt("sampled_events", hour) == before
 

@@ -23,7 +23,9 @@ NOW = datetime(2025, 12, 4, 18, 0, tzinfo=UTC)
 
 # Forked from a server that has imported everything: a real process for each run, and no second of imports.
 _processes = get_context("forkserver")
-_processes.set_forkserver_preload([__name__, "boto3", "pandas", "pyarrow.compute", "pyarrow.pandas_compat"])
+_processes.set_forkserver_preload(
+    [__name__, "boto3", "pandas", "pyarrow.compute", "pyarrow.pandas_compat"]
+)
 
 
 def run_hour(env: Mapping[str, str], key: str, crash_at: str = "") -> int:

@@ -49,12 +49,25 @@ PLACES = {
 }
 """Crash points, and at which of the times that a run passes them it is killed."""
 
-ELSEWHERE = {"fold.after_record": "sources/test_folding.py", "retention.after_commit": "hourly/test_retention.py"}
+ELSEWHERE = {
+    "fold.after_record": "sources/test_folding.py",
+    "retention.after_commit": "hourly/test_retention.py",
+}
 """Crash points that building an hour does not pass, and the tests that kill there."""
 
-WHILE_REPLAYING = ["receipt.before_rename", *(name for name in PLACES if name.startswith("landing."))]
-WHILE_REPLACING = ["frame.after_rename:4", "postgres.after_delete", "postgres.before_commit", "s3.after_object"]
-LATE = harness.at(HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"})
+WHILE_REPLAYING = [
+    "receipt.before_rename",
+    *(name for name in PLACES if name.startswith("landing.")),
+]
+WHILE_REPLACING = [
+    "frame.after_rename:4",
+    "postgres.after_delete",
+    "postgres.before_commit",
+    "s3.after_object",
+]
+LATE = harness.at(
+    HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +75,9 @@ def events_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files of three hours."""
     folder = tmp_path_factory.mktemp("events")
     harness.write_events(folder / "a.jsonl", harness.an_hour(HOUR.previous) + harness.an_hour())
-    harness.write_events(folder / "agents" / "b.jsonl", harness.an_hour() + harness.an_hour(HOUR.next))
+    harness.write_events(
+        folder / "agents" / "b.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
     return folder
 
 
@@ -83,7 +98,10 @@ def uninterrupted(
 ) -> Iterator[Snapshot]:
     """What the hour is when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "data"
-    with harness.own_place(servers, postgres_admin, s3_admin, folder) as machine, Receiver() as receiver:
+    with (
+        harness.own_place(servers, postgres_admin, s3_admin, folder) as machine,
+        Receiver() as receiver,
+    ):
         env = harness.environment(machine, events_dir, WEBHOOK_URL=receiver.url)
         assert run_hour(env, HOUR.key) == 0
         found = harness.snapshot(hourly_of(machine), receiver.requests)
@@ -104,14 +122,23 @@ def ids_of(receiver: Receiver) -> Counter[str]:
 
 def test_every_crash_point_is_exercised() -> None:
     """A new crash point without a place here fails, and so does one that is gone."""
-    assert set(PLACES) | {place.partition(":")[0] for place in WHILE_REPLACING} | set(ELSEWHERE) == CRASH_POINTS
+    assert (
+        set(PLACES) | {place.partition(":")[0] for place in WHILE_REPLACING} | set(ELSEWHERE)
+        == CRASH_POINTS
+    )
     for point, module in ELSEWHERE.items():
         assert f'"{point}"' in (Path(__file__).parent.parent / module).read_text()
 
 
-@pytest.mark.parametrize("place", [f"{name}:{nth}" for name, times in PLACES.items() for nth in times])
+@pytest.mark.parametrize(
+    "place", [f"{name}:{nth}" for name, times in PLACES.items() for nth in times]
+)
 def test_one_run_repairs_what_a_killed_one_left(
-    place: str, uninterrupted: Snapshot, settings: Settings, events_dir: Path, receiver: Receiver
+    place: str,
+    uninterrupted: Snapshot,
+    settings: Settings,
+    events_dir: Path,
+    receiver: Receiver,
 ) -> None:
     """Killed at any point: nothing half-done is visible; after one more run everything is as if nothing had been."""
     env = harness.environment(settings, events_dir, WEBHOOK_URL=receiver.url)
@@ -158,7 +185,9 @@ def test_a_killed_rebuild_leaves_the_old_hour_in_place(
 
 
 @pytest.mark.parametrize("place", WHILE_REPLAYING)
-def test_a_killed_replay_has_been_or_has_not(place: str, settings: Settings, events_dir: Path) -> None:
+def test_a_killed_replay_has_been_or_has_not(
+    place: str, settings: Settings, events_dir: Path
+) -> None:
     """Dead letters that can be read by now are landed once, whenever their replay dies; none is left, none is lost."""
     hourly = hourly_of(settings)
     land(SourceConfig(events_dir=events_dir), hourly.log, first_hour=HOUR.next.next, now=NOW)
@@ -177,13 +206,30 @@ def test_two_dagster_runs_die_and_the_third_makes_the_hours_whole(
 ) -> None:
     """The README's commands, killed in a stage and in S3: a range repairs the hour and adds another."""
     env = harness.environment(settings, events_dir, WEBHOOK_URL=receiver.url)
-    dagster = ("dagster", "asset", "materialize", "-m", "obs_assets.definitions", "--select", "*")
+    dagster = (
+        "dagster",
+        "asset",
+        "materialize",
+        "-m",
+        "obs_assets.definitions",
+        "--select",
+        "*",
+    )
     landing = harness.run(
-        "dagster", "job", "execute", "-m", "obs_assets.definitions", "-j", "land_event_files", env=env
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        "obs_assets.definitions",
+        "-j",
+        "land_event_files",
+        env=env,
     )
     assert landing.code == 0, landing.said
     for place in ("frame.before_rename:3", "s3.after_object"):
-        killed = harness.run(*dagster, "--partition", HOUR.key, env={**env, "OBS_CRASH_AT": place})
+        killed = harness.run(
+            *dagster, "--partition", HOUR.key, env={**env, "OBS_CRASH_AT": place}
+        )
         assert killed.code == -signal.SIGKILL, killed.said
     repaired = harness.run(*dagster, "--partition-range", f"{HOUR}...{HOUR.next}", env=env)
     assert repaired.code == 0, repaired.said

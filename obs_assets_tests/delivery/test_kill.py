@@ -25,13 +25,21 @@ from obs_assets_tests.delivery.test_outbox import CRASH_POINTS, FakeClock
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 RULES = [
-    {"name": "failing", "types": ["task_failed"], "above": 2, "by": ["worker"], "cooldown_hours": 3},
+    {
+        "name": "failing",
+        "types": ["task_failed"],
+        "above": 2,
+        "by": ["worker"],
+        "cooldown_hours": 3,
+    },
     {"name": "errors"},
 ]
 
 
 def webhook(server: PostgresSettings, url: str, clock: FakeClock) -> WebhookAlerts:
-    config = WebhookConfig.model_validate({"url": url, "rules": RULES, "batch_size": 3, "max_retries": 2})
+    config = WebhookConfig.model_validate(
+        {"url": url, "rules": RULES, "batch_size": 3, "max_retries": 2}
+    )
     environment = WebhookSettings(allow_private=True)
     return WebhookAlerts("hook", config, server, environment, clock=clock, sleep=clock.sleep)
 
@@ -49,7 +57,9 @@ def events_of(number: int, attempt: int) -> list[dict[str, Any]]:
     ]
 
 
-def build(server: PostgresSettings, url: str, number: int, attempt: int, point: str | None) -> None:
+def build(
+    server: PostgresSettings, url: str, number: int, attempt: int, point: str | None
+) -> None:
     """Deliver an hour; dies at the crash point, if it comes by."""
     crash.arm(point)
     hour = hour_of(number)
@@ -90,12 +100,16 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[tuple[Receiver, str]]:
         pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
 )
-def test_killed_at_random(kills: int, settings: Settings, receiver: tuple[Receiver, str]) -> None:
+def test_killed_at_random(
+    kills: int, settings: Settings, receiver: tuple[Receiver, str]
+) -> None:
     """Processes that build hours die at random: every event and alert arrives, each under one id and with one body."""
     server, (taken, url) = settings.postgres, receiver
     assert server
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__, "pandas"])  # the imports cost more than a delivery
+    processes.set_forkserver_preload(
+        [__name__, "pandas"]
+    )  # the imports cost more than a delivery
     chance, hours = random.Random(kills), max(2, kills // 10)
     attempts: Counter[int] = Counter()
     deaths: Counter[str] = Counter()
@@ -105,7 +119,9 @@ def test_killed_at_random(kills: int, settings: Settings, receiver: tuple[Receiv
         attempts[number] += 1
         where = chance.choice([*CRASH_POINTS, "any moment"])
         point = None if where == "any moment" else f"{where}:{chance.randint(1, 3)}"
-        process = processes.Process(target=build, args=(server, url, number, attempts[number], point))
+        process = processes.Process(
+            target=build, args=(server, url, number, attempts[number], point)
+        )
         began = time.monotonic()
         process.start()
         if point is None:
@@ -122,7 +138,9 @@ def test_killed_at_random(kills: int, settings: Settings, receiver: tuple[Receiv
     check(server, url, taken, {n: len(events_of(n, attempts[n] + 1)) for n in range(hours)})
 
 
-def check(server: PostgresSettings, url: str, taken: Receiver, expected: dict[int, int]) -> None:
+def check(
+    server: PostgresSettings, url: str, taken: Receiver, expected: dict[int, int]
+) -> None:
     """Drain what is left; then the receiver has everything, as often as it may."""
     clock = FakeClock(HOUR.end + timedelta(days=30))
     whole = webhook(server, url, clock)
@@ -134,10 +152,19 @@ def check(server: PostgresSettings, url: str, taken: Receiver, expected: dict[in
         webhook_id: set(bodies) for webhook_id, bodies in taken.bodies.items()
     }
     messages = [json.loads(dispatch.body) for dispatch in dispatches]
-    forwarded = Counter(event["id"] for message in messages if isinstance(message, list) for event in message)
-    assert forwarded == Counter(f"{number}-{n}" for number, size in expected.items() for n in range(size))
+    forwarded = Counter(
+        event["id"] for message in messages if isinstance(message, list) for event in message
+    )
+    assert forwarded == Counter(
+        f"{number}-{n}" for number, size in expected.items() for n in range(size)
+    )
     told = Counter(
-        (message["data"]["rule"], message["data"]["status"], message["data"]["hour"], alert["fingerprint"])
+        (
+            message["data"]["rule"],
+            message["data"]["status"],
+            message["data"]["hour"],
+            alert["fingerprint"],
+        )
         for message in messages
         if isinstance(message, dict)
         for alert in message["data"]["alerts"]

@@ -36,7 +36,12 @@ from obs_assets.storage.postgres import lock
 HOUR = parse_hour("2025-12-04-10:00")
 NAME = "webhook_alerts"
 CANARY = "CANARY_9f32"
-CRASH_POINTS = ("webhook.before_outbox", "webhook.after_outbox", "webhook.before_send", "webhook.after_send")
+CRASH_POINTS = (
+    "webhook.before_outbox",
+    "webhook.after_outbox",
+    "webhook.before_send",
+    "webhook.after_send",
+)
 
 
 @dataclass
@@ -86,7 +91,13 @@ class Outbox:
         config = WebhookConfig.model_validate({"url": self.url, **options})
         environment = WebhookSettings(allow_private=True)
         return WebhookAlerts(
-            NAME, config, self.server, environment, clock=self.clock, sleep=self.clock.sleep, jitter=lambda: 1.0
+            NAME,
+            config,
+            self.server,
+            environment,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+            jitter=lambda: 1.0,
         )
 
 
@@ -114,13 +125,19 @@ def frame_of(connection: duckdb.DuckDBPyConnection, events: list[str]) -> Frame:
         for position, text in enumerate(events)
     ]
     columns = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
-    return with_columns(connection.from_arrow(pa.Table.from_pylist(rows)), "weight").project(columns)
+    return with_columns(connection.from_arrow(pa.Table.from_pylist(rows)), "weight").project(
+        columns
+    )
 
 
-def offer_of(connection: duckdb.DuckDBPyConnection, events: list[str], generation: int = 1) -> Offer:
+def offer_of(
+    connection: duckdb.DuckDBPyConnection, events: list[str], generation: int = 1
+) -> Offer:
     frame = frame_of(connection, events)
     ((content_hash,),) = frame.aggregate(CONTENT_HASH).fetchall()
-    return Offer(frame, HOUR, InputVersion(generation, "c", "1"), len(events), content_hash, run_id="r")
+    return Offer(
+        frame, HOUR, InputVersion(generation, "c", "1"), len(events), content_hash, run_id="r"
+    )
 
 
 def adds_up(delivery: Delivery, offered: int) -> bool:
@@ -139,22 +156,32 @@ def at_once(work: Callable[[], object]) -> None:
 def then(httpserver: HTTPServer, *answers: Response) -> None:
     """Answer with these, one request each, and 200 from then on."""
     script = iter(answers)
-    httpserver.expect_request("/in").respond_with_handler(lambda _: next(script, Response("ok")))
+    httpserver.expect_request("/in").respond_with_handler(
+        lambda _: next(script, Response("ok"))
+    )
 
 
 def status(code: int, **headers: str) -> Response:
-    return Response(CANARY, status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return Response(
+        CANARY,
+        status=code,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
 
 
 def received(httpserver: HTTPServer) -> list[tuple[str, bytes]]:
     """``webhook-id`` and body of every request, in order."""
-    return [(request.headers["webhook-id"], request.get_data()) for request, _ in httpserver.log]
+    return [
+        (request.headers["webhook-id"], request.get_data()) for request, _ in httpserver.log
+    ]
 
 
 def event_ids(httpserver: HTTPServer) -> list[str]:
     """The ids of the events that arrived, in order, repetitions included."""
     bodies = [json.loads(body) for _, body in received(httpserver)]
-    return [found["id"] for body in bodies for found in (body if isinstance(body, list) else [body])]
+    return [
+        found["id"] for body in bodies for found in (body if isinstance(body, list) else [body])
+    ]
 
 
 # ── each event once ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +201,11 @@ def test_an_hour_sent_twice_is_sent_once(
     assert first.size_bytes == sum(len(body) for _, body in received(httpserver))
 
     second = alerts(batch_size=8).deliver(offer_of(connection, events, generation=2))
-    assert (second.written, second.already_there, dict(second.refused)) == (0, 20, {NO_RULE: 10})
+    assert (second.written, second.already_there, dict(second.refused)) == (
+        0,
+        20,
+        {NO_RULE: 10},
+    )
     assert event_ids(httpserver) == expected
     assert adds_up(first, 30)
     assert adds_up(second, 30)
@@ -187,7 +218,9 @@ def test_a_late_event_is_sent_alone(
     then(httpserver)
     destination = alerts()
     destination.deliver(offer_of(connection, [event(0), event(1)]))
-    late = destination.deliver(offer_of(connection, [event(0), event(1), event(2)], generation=2))
+    late = destination.deliver(
+        offer_of(connection, [event(0), event(1), event(2)], generation=2)
+    )
     assert (late.written, late.already_there) == (1, 2)
     assert received(httpserver)[-1][1].decode() == f"[{event(2)}]"
     assert event_ids(httpserver) == ["e0", "e1", "e2"]
@@ -198,7 +231,9 @@ def test_individual_sends_every_event(
 ) -> None:
     """One request an event, for all of them: the original posted the first of each batch only."""
     then(httpserver)
-    delivery = alerts(payload_format="individual").deliver(offer_of(connection, [event(n) for n in range(12)]))
+    delivery = alerts(payload_format="individual").deliver(
+        offer_of(connection, [event(n) for n in range(12)])
+    )
     assert [body.decode() for _, body in received(httpserver)] == [event(n) for n in range(12)]
     assert delivery.stats["total_events_sent"] == delivery.stats["total_requests_sent"] == 12
 
@@ -213,7 +248,10 @@ def test_an_event_of_two_rules_is_sent_once(
     destination = alerts(rules=rules)
     delivery = destination.deliver(offer_of(connection, events))
     assert sorted(event_ids(httpserver)) == ["e0", "e1", "e2"]
-    assert {dispatch.rule: dispatch.events for dispatch in destination.dispatches()} == {"fatal": 1, "bad": 2}
+    assert {dispatch.rule: dispatch.events for dispatch in destination.dispatches()} == {
+        "fatal": 1,
+        "bad": 2,
+    }
     assert adds_up(delivery, 4)
 
 
@@ -223,10 +261,14 @@ def test_many_events_come_in_order(
     """More events than are held at a time leave no batch short and none out."""
     then(httpserver)
     count = 2 * outbox.CHUNK_ROWS + 7
-    delivery = alerts(batch_size=300).deliver(offer_of(connection, [event(n) for n in range(count)]))
+    delivery = alerts(batch_size=300).deliver(
+        offer_of(connection, [event(n) for n in range(count)])
+    )
     assert delivery.written == count
     assert event_ids(httpserver) == [f"e{n}" for n in range(count)]
-    assert [len(json.loads(body)) for _, body in received(httpserver)] == [300] * (count // 300) + [count % 300]
+    assert [len(json.loads(body)) for _, body in received(httpserver)] == [300] * (
+        count // 300
+    ) + [count % 300]
 
 
 def test_an_hour_without_matches_is_still_held(
@@ -240,7 +282,11 @@ def test_an_hour_without_matches_is_still_held(
     assert (delivery.written, dict(delivery.refused)) == (0, {NO_RULE: 1})
     holding = destination.holding(HOUR)
     assert holding
-    assert (holding.version, holding.rows, holding.content_hash) == (offer.version, 0, offer.content_hash)
+    assert (holding.version, holding.rows, holding.content_hash) == (
+        offer.version,
+        0,
+        offer.content_hash,
+    )
     assert httpserver.log == []
 
 
@@ -292,14 +338,22 @@ with duckdb.connect() as connection:
 def run_and_crash(alerts: Outbox, point: str) -> int:
     """Deliver five events in another process that dies at a crash point; returns its exit code."""
     password = alerts.server.password and alerts.server.password.get_secret_value()
-    arguments = json.dumps([{**alerts.server.model_dump(), "password": password}, alerts.url, point])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OBS_")}
+    arguments = json.dumps(
+        [{**alerts.server.model_dump(), "password": password}, alerts.url, point]
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("OBS_")
+    }
     command = [sys.executable, "-c", RUN]
-    return subprocess.run(command, input=arguments, text=True, env=environment, timeout=60, check=False).returncode
+    return subprocess.run(
+        command, input=arguments, text=True, env=environment, timeout=60, check=False
+    ).returncode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [*CRASH_POINTS, "webhook.before_send:2", "webhook.after_send:3"])
+@pytest.mark.parametrize(
+    "point", [*CRASH_POINTS, "webhook.before_send:2", "webhook.after_send:3"]
+)
 def test_a_crash_loses_nothing_and_renames_nothing(
     alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, point: str
 ) -> None:
@@ -316,7 +370,9 @@ def test_a_crash_loses_nothing_and_renames_nothing(
     assert delivery.stats["pending"] == 0
 
 
-def test_two_drains_share_the_work(connection: duckdb.DuckDBPyConnection, server: PostgresSettings) -> None:
+def test_two_drains_share_the_work(
+    connection: duckdb.DuckDBPyConnection, server: PostgresSettings
+) -> None:
     """Drains that run at the same time take different dispatches: none is sent twice, and they are two at once."""
     together = threading.Barrier(2, timeout=10)
 
@@ -336,7 +392,9 @@ def test_two_drains_share_the_work(connection: duckdb.DuckDBPyConnection, server
         assert {dispatch.state for dispatch in alerts().dispatches()} == {"sent"}
 
 
-def test_two_runs_of_an_hour_send_it_once(alerts: Outbox, httpserver: HTTPServer, server: PostgresSettings) -> None:
+def test_two_runs_of_an_hour_send_it_once(
+    alerts: Outbox, httpserver: HTTPServer, server: PostgresSettings
+) -> None:
     """Two runs that deliver the same hour at the same time put each event into one dispatch."""
     then(httpserver)
     together = threading.Barrier(2, timeout=10)
@@ -354,7 +412,10 @@ def test_two_runs_of_an_hour_send_it_once(alerts: Outbox, httpserver: HTTPServer
 
 
 def test_a_run_that_has_to_wait_too_long_says_so(
-    alerts: Outbox, connection: duckdb.DuckDBPyConnection, server: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+    alerts: Outbox,
+    connection: duckdb.DuckDBPyConnection,
+    server: PostgresSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While another run writes to the outbox, this one waits a while and then leaves it to a later attempt."""
     monkeypatch.setattr(outbox, "BUSY_AFTER_S", 0.2)
@@ -372,7 +433,11 @@ def test_a_run_that_has_to_wait_too_long_says_so(
 
 @pytest.mark.parametrize("asked", ["90", "Thu, 04 Dec 2025 11:06:30 GMT"])
 def test_retry_after_is_waited_for_outside_the_run(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock, asked: str
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
+    asked: str,
 ) -> None:
     """429 with Retry-After moves everything that is pending to then: nothing sleeps, and nothing is sent before."""
     then(httpserver, status(429, Retry_After=asked))
@@ -395,7 +460,10 @@ def test_retry_after_is_waited_for_outside_the_run(
 
 
 def test_a_long_wait_is_cut_to_an_hour(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
 ) -> None:
     """A receiver that asks for days is tried again after an hour."""
     then(httpserver, status(503, Retry_After="100000"))
@@ -405,13 +473,19 @@ def test_a_long_wait_is_cut_to_an_hour(
 
 
 def test_a_server_error_is_tried_again_in_the_run(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
 ) -> None:
     """A passing 500 costs seconds and a retry; each retry waits longer, and the counts tell."""
     then(httpserver, status(500), status(503))
     stats = alerts().deliver(offer_of(connection, [event(0)])).stats
     assert clock.slept == [1.0, 2.0]
-    assert [stats[name] for name in ("total_requests_sent", "total_requests_succeeded", "total_requests_failed")] == [
+    assert [
+        stats[name]
+        for name in ("total_requests_sent", "total_requests_succeeded", "total_requests_failed")
+    ] == [
         3,
         1,
         2,
@@ -421,7 +495,10 @@ def test_a_server_error_is_tried_again_in_the_run(
 
 
 def test_a_later_drain_sends_the_same_bytes(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
 ) -> None:
     """What three attempts did not bring through is sent later: same id, same metadata, byte for byte."""
     then(httpserver, *[status(500)] * 3)
@@ -442,7 +519,10 @@ def test_a_later_drain_sends_the_same_bytes(
 
 
 def test_waiting_grows_from_drain_to_drain(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
 ) -> None:
     """A receiver that stays down is asked ever less often, but at least every hour."""
     httpserver.expect_request("/in").respond_with_data("", status=500)
@@ -469,7 +549,11 @@ def test_a_refusal_is_final_and_is_not_repeated(
     then(httpserver, status(400))
     destination = alerts(batch_size=1)
     delivery = destination.deliver(offer_of(connection, [event(0), event(1)]))
-    assert (delivery.stats["failed"], delivery.stats["pending"], delivery.stats["total_retries"]) == (1, 0, 0)
+    assert (
+        delivery.stats["failed"],
+        delivery.stats["pending"],
+        delivery.stats["total_retries"],
+    ) == (1, 0, 0)
     assert clock.slept == []
     (failed,) = destination.dispatches("failed")
     assert failed.last_error == "the webhook answered 400"
@@ -488,7 +572,10 @@ def test_a_refusal_is_final_and_is_not_repeated(
 
 
 def test_an_indigestible_dispatch_holds_up_no_other(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, clock: FakeClock
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    clock: FakeClock,
 ) -> None:
     """A body on which the receiver always fails waits behind new alerts, for ever if need be."""
 
@@ -500,8 +587,12 @@ def test_an_indigestible_dispatch_holds_up_no_other(
     destination.deliver(offer_of(connection, [event(0)]))
     for number in range(1, 4):
         clock.pass_time(3600)
-        destination.deliver(offer_of(connection, [event(n) for n in range(number + 1)], generation=number + 1))
-    assert [dispatch.webhook_id for dispatch in destination.dispatches("pending")] == [received(httpserver)[0][0]]
+        destination.deliver(
+            offer_of(connection, [event(n) for n in range(number + 1)], generation=number + 1)
+        )
+    assert [dispatch.webhook_id for dispatch in destination.dispatches("pending")] == [
+        received(httpserver)[0][0]
+    ]
     assert Counter(event_ids(httpserver)) == {"e0": 4, "e1": 1, "e2": 1, "e3": 1}
 
 
@@ -551,7 +642,10 @@ def test_the_environment_names_the_receiver(
     """An address and a token that the pipeline file leaves open come from the environment."""
     then(httpserver)
     environment = WebhookSettings(
-        url=SecretStr(httpserver.url_for("/in")), auth_token=SecretStr("t"), allow_private=True, send_old=True
+        url=SecretStr(httpserver.url_for("/in")),
+        auth_token=SecretStr("t"),
+        allow_private=True,
+        send_old=True,
     )
     WebhookAlerts(NAME, WebhookConfig(auth_type="bearer"), server, environment).deliver(
         offer_of(connection, [event(0)])
@@ -559,7 +653,9 @@ def test_the_environment_names_the_receiver(
     assert httpserver.log[0][0].headers["Authorization"] == "Bearer t"
 
 
-def test_a_check_reaches_both_ends(alerts: Outbox, httpserver: HTTPServer, server: PostgresSettings) -> None:
+def test_a_check_reaches_both_ends(
+    alerts: Outbox, httpserver: HTTPServer, server: PostgresSettings
+) -> None:
     """The receiver's host and port are named; what cannot be reached is an error that names the setting."""
     assert alerts().check() == f"webhook 127.0.0.1:{httpserver.port} can be reached"
     with pytest.raises(ConfigurationError, match="WEBHOOK_URL"):
@@ -579,29 +675,48 @@ def test_secrets_and_events_are_in_no_record(
     """Neither the logs nor any column but the body holds address, credentials, answer or event."""
     caplog.set_level(logging.DEBUG)
     httpserver.expect_request(f"/{CANARY}").respond_with_data(CANARY, status=500)
-    secretive = {"url": httpserver.url_for(f"/{CANARY}"), "headers": {"X": CANARY}, "hmac_secret": CANARY}
+    secretive = {
+        "url": httpserver.url_for(f"/{CANARY}"),
+        "headers": {"X": CANARY},
+        "hmac_secret": CANARY,
+    }
     destination = alerts(auth_type="bearer", auth_token=CANARY, **secretive)
-    delivery = destination.deliver(offer_of(connection, [f'{{"level": "error", "message": "{CANARY}"}}']))
+    delivery = destination.deliver(
+        offer_of(connection, [f'{{"level": "error", "message": "{CANARY}"}}'])
+    )
     assert httpserver.log[0][0].headers["X"] == CANARY
-    own_records = "".join(record.getMessage() for record in caplog.records if record.name != "werkzeug")
-    assert CANARY not in own_records + repr(delivery) + repr(destination.dispatches()) + repr(destination)
+    own_records = "".join(
+        record.getMessage() for record in caplog.records if record.name != "werkzeug"
+    )
+    assert CANARY not in own_records + repr(delivery) + repr(destination.dispatches()) + repr(
+        destination
+    )
     with closing(connect(server, autocommit=True)) as other:
         columns = "webhook_id, destination, hour, rule, content_type, state, last_error"
-        assert CANARY not in str(other.execute(f"SELECT {columns} FROM obs.webhook_dispatches").fetchall())
+        assert CANARY not in str(
+            other.execute(f"SELECT {columns} FROM obs.webhook_dispatches").fetchall()
+        )
 
 
 def test_an_outbox_out_of_reach_is_transient(
     alerts: Outbox, connection: duckdb.DuckDBPyConnection, server: PostgresSettings
 ) -> None:
     """Without PostgreSQL nothing is sent: an alert that cannot be written down could not be remembered."""
-    unreachable = Outbox(server.model_copy(update={"port": 9, "password": SecretStr(CANARY)}), alerts.url, alerts.clock)
+    unreachable = Outbox(
+        server.model_copy(update={"port": 9, "password": SecretStr(CANARY)}),
+        alerts.url,
+        alerts.clock,
+    )
     with pytest.raises(TransientError, match="PostgreSQL at ") as caught:
         unreachable().deliver(offer_of(connection, [event(0)]))
     assert CANARY not in str(caught.value)
 
 
 def test_a_connection_lost_while_sending_only_repeats(
-    alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection, server: PostgresSettings
+    alerts: Outbox,
+    httpserver: HTTPServer,
+    connection: duckdb.DuckDBPyConnection,
+    server: PostgresSettings,
 ) -> None:
     """When PostgreSQL goes away between claim and mark, the dispatch stays pending and is sent again under its id."""
 

@@ -52,11 +52,20 @@ def demonstrated(
     hours = list(hours_between(first, parse_hour(max(planted.hours)).next))
     build(hourly, *hours)
     names = (*STAGES, *hourly.destination_names)
-    return planted, hourly, {hour: {name: hourly.store.read_receipt(name, hour) for name in names} for hour in hours}
+    return (
+        planted,
+        hourly,
+        {
+            hour: {name: hourly.store.read_receipt(name, hour) for name in names}
+            for hour in hours
+        },
+    )
 
 
 @pytest.mark.slow
-def test_a_lost_row_and_a_lost_object_are_named(settings: Settings, tmp_path: Path, receiver: Receiver) -> None:
+def test_a_lost_row_and_a_lost_object_are_named(
+    settings: Settings, tmp_path: Path, receiver: Receiver
+) -> None:
     """Nothing is said of a right outcome; what a destination loses is named with hour, place and counts."""
     planted, _, receipts = demonstrated(settings, tmp_path / "events", receiver)
     assert differences(planted, receipts, holdings(settings, receiver.requests)) == []
@@ -88,7 +97,11 @@ def lose_a_row(connection: "psycopg.Connection[tuple[object]]", key: str) -> Non
 
 def lose_an_object(client: "S3Client", bucket: str, hour: Hour) -> None:
     objects = client.list_objects_v2(Bucket=bucket)["Contents"]
-    (key,) = [found["Key"] for found in objects if found["Key"].endswith(f"events-{hour.stamp}.jsonl.gz")]
+    (key,) = [
+        found["Key"]
+        for found in objects
+        if found["Key"].endswith(f"events-{hour.stamp}.jsonl.gz")
+    ]
     client.delete_object(Bucket=bucket, Key=key)
 
 
@@ -98,12 +111,19 @@ def test_a_redactor_without_a_type_and_another_rate_are_named(
 ) -> None:
     """Values that are no longer redacted and events that are dropped otherwise: type, hour and both counts."""
     planted, _, receipts = demonstrated(
-        settings, tmp_path / "events", receiver, redact="detect_email: false", filter="drop_event_types: [llm_call]"
+        settings,
+        tmp_path / "events",
+        receiver,
+        redact="detect_email: false",
+        filter="drop_event_types: [llm_call]",
     )
     found = differences(planted, receipts, holdings(settings, receiver.requests))
     for key, events in planted.events.items():
         must = outcome(events)
-        assert f"redacted values of type email in {key}: 0 instead of {must.redacted['email']}" in found
+        assert (
+            f"redacted values of type email in {key}: 0 instead of {must.redacted['email']}"
+            in found
+        )
         assert any(line.startswith(f"events filtered in {key}: ") for line in found)
 
 
@@ -113,13 +133,22 @@ def test_the_fate_of_an_event_is_that_of_its_trace() -> None:
     assert fate({"type": "tool_call", "level": "debug", "trace_id": "a"}) == "filtered"
     assert fate({"type": "system_ERROR", "severity": "critical"}) == "written"
     assert fate({"type": "task_failed", "level": "info"}) == "written"
-    drawn = [fate({"type": "task_completed", "session_id": f"session-{n}"}) for n in range(2000)]
+    drawn = [
+        fate({"type": "task_completed", "session_id": f"session-{n}"}) for n in range(2000)
+    ]
     assert 150 < drawn.count("written") < 250
-    assert drawn == [fate({"type": "llm_call", "trace_id": f"session-{n}"}) for n in range(2000)]
+    assert drawn == [
+        fate({"type": "llm_call", "trace_id": f"session-{n}"}) for n in range(2000)
+    ]
 
 
 def test_an_outcome_counts_every_event_once() -> None:
     """Landed is filtered, sampled out and written; each planted value is counted as often as it stands there."""
-    events = [{"type": "heartbeat"}, {"type": "config_loaded", "level": "info", "session_id": "t"}]
+    events = [
+        {"type": "heartbeat"},
+        {"type": "config_loaded", "level": "info", "session_id": "t"},
+    ]
     found = outcome([*events, {"type": "login_failed", "level": "error", "error": "…"}])
-    assert found == Outcome(3, 0, 1, 1, 1, 1, redacted={"password": 3, "email": 1, "ip_address": 1})
+    assert found == Outcome(
+        3, 0, 1, 1, 1, 1, redacted={"password": 3, "email": 1, "ip_address": 1}
+    )

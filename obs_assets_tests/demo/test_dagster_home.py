@@ -21,7 +21,9 @@ def test_a_home_of_ones_own_is_left_alone(servers: Settings) -> None:
     """The file is written once, with the runs in PostgreSQL; what somebody has changed in it stays."""
     environment = dagster_home(servers.data_dir)
     file = Path(environment["DAGSTER_HOME"]) / "dagster.yaml"
-    assert yaml.safe_load(file.read_text())["storage"] == {"postgres": {"postgres_url": {"env": URL_VARIABLE}}}
+    assert yaml.safe_load(file.read_text())["storage"] == {
+        "postgres": {"postgres_url": {"env": URL_VARIABLE}}
+    }
     assert environment[URL_VARIABLE].startswith("postgresql+psycopg2://")
     file.write_text("telemetry: {enabled: false}\n")
     assert dagster_home(servers.data_dir) == environment
@@ -34,7 +36,9 @@ def test_dagster_takes_the_settings(tmp_path: Path) -> None:
     from dagster import DagsterInstance
     from dagster._core.instance import InstanceRef
 
-    with DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(PROJECT))) as instance:
+    with DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(tmp_path), config_dir=str(PROJECT))
+    ) as instance:
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_max_runtime_seconds == 21_600
         assert not instance.run_retries_retry_on_asset_or_op_failure

@@ -34,7 +34,9 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def demo(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(COMMAND, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(
+        COMMAND, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
 
 
 @pytest.mark.slow
@@ -45,7 +47,10 @@ def test_the_demo_ends_well_and_its_figures_agree(environment: dict[str, str]) -
     lines = done.stdout.splitlines()
 
     written = [
-        int(figure) for figure in next(line for line in lines if line.startswith("all ")).replace(",", "").split()[1:]
+        int(figure)
+        for figure in next(line for line in lines if line.startswith("all "))
+        .replace(",", "")
+        .split()[1:]
     ]
     landed, dead, *redacted, filtered, sampled_out, postgres, s3, alerts = written
     assert landed == dead + filtered + sampled_out + postgres
@@ -61,16 +66,22 @@ def test_the_demo_ends_well_and_its_figures_agree(environment: dict[str, str]) -
     assert len([line for line in lines if "cortex-events/year=" in line]) == 9
     assert re.search(r"found 0 of 189 planted values", done.stdout)
     assert f"OBS_DATA_DIR={environment['OBS_DATA_DIR']} make dev" in done.stdout
-    assert not any(server.running for server in embedded.status(Path(environment["OBS_DATA_DIR"])))
+    assert not any(
+        server.running for server in embedded.status(Path(environment["OBS_DATA_DIR"]))
+    )
 
     printed = iter(map(comparable, lines))
-    assert next((line for line in readme_print() if comparable(line) not in printed), None) is None
+    assert (
+        next((line for line in readme_print() if comparable(line) not in printed), None) is None
+    )
 
 
 def readme_print() -> list[str]:
     """What README says that the demo prints, without the lines that stand for others."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
-    block = text.split("What `make demo` prints", 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    block = (
+        text.split("What `make demo` prints", 1)[1].split("```text\n", 1)[1].split("```", 1)[0]
+    )
     return [line for line in block.splitlines() if not line.strip().startswith("…")]
 
 
@@ -87,10 +98,18 @@ def comparable(line: str) -> str:
 def test_the_demo_fails_when_an_event_is_lost(environment: dict[str, str]) -> None:
     """One event less than was written, on whatever way: exit code 1 and a sentence that names hour and counts."""
     done = subprocess.run(
-        [sys.executable, "-c", LOSE_A_LINE], env=environment, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-c", LOSE_A_LINE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"demo: .*events landed of \d{4}-.*: (\d+) instead of (\d+)", done.stdout.replace("\n", " "))
+    assert re.search(
+        r"demo: .*events landed of \d{4}-.*: (\d+) instead of (\d+)",
+        done.stdout.replace("\n", " "),
+    )
 
 
 LOSE_A_LINE = """
@@ -110,7 +129,9 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-def test_an_interrupted_demo_stops_its_servers_and_can_be_run_again(environment: dict[str, str]) -> None:
+def test_an_interrupted_demo_stops_its_servers_and_can_be_run_again(
+    environment: dict[str, str],
+) -> None:
     """SIGTERM in the middle leaves nothing running, and what it left is known as the demo's own."""
     data_dir = Path(environment["OBS_DATA_DIR"])
     with subprocess.Popen(
@@ -135,12 +156,15 @@ def test_a_folder_of_somebody_elses_is_refused_and_stays(environment: dict[str, 
     done = demo(environment)
     assert done.returncode == 1
     assert (
-        done.stdout == f"demo: {data_dir} holds data that the demo did not make: set OBS_DATA_DIR to an empty folder\n"
+        done.stdout
+        == f"demo: {data_dir} holds data that the demo did not make: set OBS_DATA_DIR to an empty folder\n"
     )
     assert [path.name for path in data_dir.rglob("*")] == ["pipelines"]
 
 
-def test_event_files_of_somebody_elses_are_refused_and_stay(environment: dict[str, str]) -> None:
+def test_event_files_of_somebody_elses_are_refused_and_stay(
+    environment: dict[str, str],
+) -> None:
     """Who dropped a file of their own beside the demo's does not lose it."""
     events = Path(environment["OBS_DATA_DIR"]) / "events"
     events.mkdir(parents=True)

@@ -17,7 +17,9 @@ def landed(tmp_path: Path, hours: int = 9) -> tuple[Planted, LandingReport]:
     planted = write_samples(tmp_path / "events", FIRST, hours)
     source = SourceConfig(events_dir=tmp_path / "events")
     first_hour = Hour(FIRST.start - timedelta(days=30))
-    return planted, land(source, LandingLog(tmp_path / "landed"), first_hour=first_hour, now=NOW)
+    return planted, land(
+        source, LandingLog(tmp_path / "landed"), first_hour=first_hour, now=NOW
+    )
 
 
 def test_every_event_lands_in_the_hour_it_was_written_for(tmp_path: Path) -> None:
@@ -52,7 +54,8 @@ def test_every_planted_value_stands_in_the_files(tmp_path: Path) -> None:
     import gzip
 
     text = b"".join(
-        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in tmp_path.iterdir()
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in tmp_path.iterdir()
     ).decode(errors="replace")
     assert len(planted.personal) == len(set(planted.personal)) == 27 * 7
     assert not [value for value in planted.personal if value not in text]

@@ -93,7 +93,9 @@ def test_loads_go_on_after_an_addition(
         assert ask(server, "SELECT count(*) FROM events WHERE number IS NULL") == [(0,)]
 
 
-def test_a_row_trigger_sees_every_new_row(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_a_row_trigger_sees_every_new_row(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Also the first rows of a leaf, which are else copied before the leaf is attached."""
     destination = destination_of(server)
     destination.init()
@@ -102,7 +104,9 @@ def test_a_row_trigger_sees_every_new_row(server: PostgresSettings, duck: duckdb
     assert ask(server, "SELECT count(*) FROM seen") == [(2,)]
 
 
-def test_a_trigger_that_drops_rows_is_named(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_a_trigger_that_drops_rows_is_named(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """An hour that a trigger makes incomplete is refused: its rows would not match the ledger."""
     destination = destination_of(server)
     destination.init()

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination, leaves
-from obs_assets.destinations.postgres.leaves import Span, day_of, hour_of, month_of, new_leaf, roll_ups, span_of
+from obs_assets.destinations.postgres.leaves import (
+    Span,
+    day_of,
+    hour_of,
+    month_of,
+    new_leaf,
+    roll_ups,
+    span_of,
+)
 from obs_assets.destinations.postgres.table import INDEXES
 from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import HourBusyError, ObsError
@@ -24,7 +32,9 @@ from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 LARGE = leaves.HOURLY_FROM_ROWS
-moments = st.integers(1_000_000_000, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+moments = st.integers(1_000_000_000, 4_000_000_000).map(
+    lambda seconds: datetime.fromtimestamp(seconds, UTC)
+)
 sizes = st.sampled_from([hour_of, day_of, month_of])
 
 
@@ -44,9 +54,13 @@ def at(days: float) -> Hour:
         (70, 10, 90, day_of),
     ],
 )
-def test_a_leaf_suits_its_hour(days: float, rows: int, retention: int | None, size: Any) -> None:
+def test_a_leaf_suits_its_hour(
+    days: float, rows: int, retention: int | None, size: Any
+) -> None:
     """Large hours that are hot get a leaf each, what is old goes by the month, unless it is dropped by the day."""
-    assert new_leaf(at(days), rows, [], now=NOW, retention_days=retention) == size(at(days).start)
+    assert new_leaf(at(days), rows, [], now=NOW, retention_days=retention) == size(
+        at(days).start
+    )
 
 
 @given(
@@ -54,7 +68,9 @@ def test_a_leaf_suits_its_hour(days: float, rows: int, retention: int | None, si
     st.lists(st.tuples(moments, st.sampled_from([hour_of, day_of, month_of])), max_size=5),
     st.integers(0, 10**6),
 )
-def test_a_new_leaf_overlaps_none(moment: datetime, there: list[tuple[datetime, Any]], rows: int) -> None:
+def test_a_new_leaf_overlaps_none(
+    moment: datetime, there: list[tuple[datetime, Any]], rows: int
+) -> None:
     """Whatever leaves there are, an hour outside them gets one that holds it and meets no other."""
     taken = [size(start) for start, size in there]
     hour = Hour.of(moment)
@@ -105,8 +121,12 @@ def server(settings: Settings) -> PostgresSettings:
     return settings.postgres
 
 
-def destination_at(server: PostgresSettings, now: datetime, **options: Any) -> PostgresDestination:
-    return PostgresDestination(PostgresConfig(**options), server, clock=lambda: now, busy_after_s=0.5)
+def destination_at(
+    server: PostgresSettings, now: datetime, **options: Any
+) -> PostgresDestination:
+    return PostgresDestination(
+        PostgresConfig(**options), server, clock=lambda: now, busy_after_s=0.5
+    )
 
 
 def leaves_of(server: PostgresSettings) -> list[str]:
@@ -130,11 +150,18 @@ def test_hours_roll_up_into_days_and_days_into_months(
     hours = [HOUR, HOUR.next, Hour(HOUR.start + timedelta(days=1))]
     for hour in hours:
         fresh.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2, "error": "x"}], hour), hour))
-    assert leaves_of(server) == ["events_h2025120410", "events_h2025120411", "events_h2025120510"]
+    assert leaves_of(server) == [
+        "events_h2025120410",
+        "events_h2025120411",
+        "events_h2025120510",
+    ]
     before = rows_of(server)
 
     assert fresh.upkeep.roll_up(HOUR.end) == []
-    assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)) == ["events_d20251204", "events_d20251205"]
+    assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)) == [
+        "events_d20251204",
+        "events_d20251205",
+    ]
     assert leaves_of(server) == ["events_d20251204", "events_d20251205"]
     assert rows_of(server) == before
     assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=100)) == ["events_m202512"]
@@ -144,7 +171,9 @@ def test_hours_roll_up_into_days_and_days_into_months(
     assert fresh.deliver(offer_of(frame_of(duck, [{"n": "late"}]), generation=2)).written == 1
     assert len(rows_of(server)) == 5
     with connect_postgres(server) as connection:
-        invalid = connection.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone()
+        invalid = connection.execute(
+            "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+        ).fetchone()
         assert invalid == (0,)
         indexed = "SELECT count(*) FROM pg_indexes WHERE tablename = 'events_m202512'"
         assert connection.execute(indexed).fetchone() == (len(INDEXES),)
@@ -152,7 +181,10 @@ def test_hours_roll_up_into_days_and_days_into_months(
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
-    server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, level: str
+    server: PostgresSettings,
+    duck: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    level: str,
 ) -> None:
     """A snapshot from before is waited for, and never finds a month empty."""
     monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
@@ -162,8 +194,12 @@ def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
     with connect_postgres(server) as reader:
         reader.execute(f"BEGIN ISOLATION LEVEL {level}")
         count = "SELECT count(*) FROM events"
-        assert reader.execute("SELECT 1").fetchone() == (1,)  # the snapshot, without a lock on the table
-        rolling = threading.Thread(target=lambda: made.extend(fresh.upkeep.roll_up(HOUR.end + timedelta(days=4))))
+        assert reader.execute("SELECT 1").fetchone() == (
+            1,
+        )  # the snapshot, without a lock on the table
+        rolling = threading.Thread(
+            target=lambda: made.extend(fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)))
+        )
         rolling.start()
         rolling.join(timeout=1.0)
         assert reader.execute(count).fetchone() == (1,)
@@ -185,7 +221,9 @@ def test_a_roll_up_that_was_killed_is_done_by_the_next(
         with pytest.raises(ObsError, match="killed"):
             fresh.upkeep.roll_up(HOUR.end + timedelta(days=4))
     assert leaves_of(server) == ["events_d20251204_new", "events_h2025120410"]
-    assert fresh.deliver(offer_of(frame_of(duck, [{"n": 2}, {"n": 3}]), generation=2)).written == 2
+    assert (
+        fresh.deliver(offer_of(frame_of(duck, [{"n": 2}, {"n": 3}]), generation=2)).written == 2
+    )
     assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)) == ["events_d20251204"]
     assert leaves_of(server) == ["events_d20251204"]
     assert len(rows_of(server)) == 2
@@ -199,13 +237,17 @@ def test_loads_and_roll_ups_of_a_month_exclude_each_other(
     fresh = destination_at(server, HOUR.end)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with connect_postgres(server) as other:
-        other.execute("SELECT pg_advisory_lock(hashtextextended('public.events leaves 2025-12', 0))")
+        other.execute(
+            "SELECT pg_advisory_lock(hashtextextended('public.events leaves 2025-12', 0))"
+        )
         with pytest.raises(HourBusyError):
             fresh.deliver(offer_of(frame_of(duck, [{"n": 2}]), generation=2))
         assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)) == []
 
 
-def test_retention_goes_on_after_an_interruption(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_retention_goes_on_after_an_interruption(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """A reader holds up the dropping of a leaf; the next run finishes it, and a load of another hour never waits."""
     brief = destination_at(server, HOUR.end, retention_days=7)
     brief.deliver(offer_of(frame_of(duck, [{"n": 1}])))
@@ -213,10 +255,14 @@ def test_retention_goes_on_after_an_interruption(server: PostgresSettings, duck:
     with connect_postgres(server) as reader, connect_postgres(server) as impatient:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         assert reader.execute("SELECT count(*) FROM events").fetchone() == (1,)
-        impatient.execute(f"COMMENT ON TABLE events_d20251204 IS '{'obs_assets: expired, to be dropped'}'")
+        impatient.execute(
+            f"COMMENT ON TABLE events_d20251204 IS '{'obs_assets: expired, to be dropped'}'"
+        )
         impatient.execute("SET lock_timeout = '300ms'")
         with pytest.raises(Exception, match="lock timeout"):
-            impatient.execute("ALTER TABLE events DETACH PARTITION events_d20251204 CONCURRENTLY")
+            impatient.execute(
+                "ALTER TABLE events DETACH PARTITION events_d20251204 CONCURRENTLY"
+            )
         other = Hour(HOUR.start + timedelta(days=1))
         assert brief.deliver(offer_of(frame_of(duck, [{"n": 2}], other), other)).written == 1
     assert brief.upkeep.drop_expired(late - timedelta(days=29)) == ["events_d20251204"]

@@ -28,7 +28,13 @@ from pydantic import SecretStr, ValidationError
 from obs_assets.destinations import postgres
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
-from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
+from obs_assets.errors import (
+    ConfigurationError,
+    HourBusyError,
+    PermanentError,
+    StaleHourError,
+    TransientError,
+)
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.settings import PostgresSettings, Settings
@@ -66,7 +72,9 @@ def ask(server: PostgresSettings, query: str, *parameters: Any) -> list[tuple[An
         return connection.execute(query, parameters or None).fetchall()
 
 
-def held(destination: PostgresDestination, duck: duckdb.DuckDBPyConnection, hour: Hour = HOUR) -> list[Any]:
+def held(
+    destination: PostgresDestination, duck: duckdb.DuckDBPyConnection, hour: Hour = HOUR
+) -> list[Any]:
     """The events of an hour that are in the table."""
     rows = destination.read_back(duck, hour).order("row_uid").fetchall()
     return sorted((json.loads(event, parse_float=Decimal) for _, event in rows), key=str)
@@ -101,19 +109,57 @@ def test_an_hour_is_loaded_whole(
         "session_id, error, duration_ms, cost_usd, data, weight, hour, id >= 0, created_at > now() - interval '1 min'"
     )
     assert ask(server, f"SELECT {names} FROM events ORDER BY timestamp") == [
-        (None, "unknown", "info", HOUR.start + timedelta(seconds=1), *[None] * 9, {}, 10.0, HOUR.start, True, True),
         (
-            *("e1", "task_failed", "warning", HOUR.end - timedelta(microseconds=1), "logs", "coordinator", "coder"),
-            *("w7", "t1", "s1", "broken", 1500, Decimal("0.25"), told, 10.0, HOUR.start, True, True),
+            None,
+            "unknown",
+            "info",
+            HOUR.start + timedelta(seconds=1),
+            *[None] * 9,
+            {},
+            10.0,
+            HOUR.start,
+            True,
+            True,
+        ),
+        (
+            *(
+                "e1",
+                "task_failed",
+                "warning",
+                HOUR.end - timedelta(microseconds=1),
+                "logs",
+                "coordinator",
+                "coder",
+            ),
+            *(
+                "w7",
+                "t1",
+                "s1",
+                "broken",
+                1500,
+                Decimal("0.25"),
+                told,
+                10.0,
+                HOUR.start,
+                True,
+                True,
+            ),
         ),
     ]
-    assert ask(server, "SELECT row_uid FROM events ORDER BY timestamp") == offer.frame.project("row_uid").fetchall()
+    assert (
+        ask(server, "SELECT row_uid FROM events ORDER BY timestamp")
+        == offer.frame.project("row_uid").fetchall()
+    )
     assert ask(server, "SELECT destination, hour, rows, run_id FROM obs.hour_loads") == [
         ("public.events", HOUR.start, 2, "run-1")
     ]
     holding = destination.holding(HOUR)
     assert holding
-    assert (holding.version, holding.rows, holding.content_hash) == (offer.version, 2, offer.content_hash)
+    assert (holding.version, holding.rows, holding.content_hash) == (
+        offer.version,
+        2,
+        offer.content_hash,
+    )
 
 
 def test_the_same_offer_again_changes_nothing(
@@ -123,7 +169,9 @@ def test_the_same_offer_again_changes_nothing(
     offer = offer_of(frame_of(duck, [{"n": 1}, {"n": 2}]))
     destination.deliver(offer)
     before = ask(server, "SELECT xmin::text, data FROM events")
-    assert destination.deliver(replace(offer, run_id="run-2")) == Delivery(written=0, already_there=2)
+    assert destination.deliver(replace(offer, run_id="run-2")) == Delivery(
+        written=0, already_there=2
+    )
     assert ask(server, "SELECT xmin::text, data FROM events") == before
 
 
@@ -208,17 +256,31 @@ def test_receipts_say_what_became_of_an_hour(
     for generation in (1, 2):
         version = InputVersion(generation, "config", "code")
         raw = Receipt(HOUR.key, "raw_events", version, taken=4, kept=4)
-        redacted = Receipt(HOUR.key, "redacted_events", version, taken=4, kept=1, other={"refused": generation})
+        redacted = Receipt(
+            HOUR.key, "redacted_events", version, taken=4, kept=1, other={"refused": generation}
+        )
         offer = offer_of(frame_of(duck, [{"n": 1}]), generation=generation)
-        destination.deliver(replace(offer, run_id=f"run {generation}", receipts=(raw, redacted)))
+        destination.deliver(
+            replace(offer, run_id=f"run {generation}", receipts=(raw, redacted))
+        )
         same = (HOUR.start, "public.events")
         assert ask(server, query) == [
             (*same, "raw_events", 4, 4, {}, generation, f"run {generation}"),
-            (*same, "redacted_events", 4, 1, {"refused": generation}, generation, f"run {generation}"),
+            (
+                *same,
+                "redacted_events",
+                4,
+                1,
+                {"refused": generation},
+                generation,
+                f"run {generation}",
+            ),
         ]
 
 
-def test_an_older_generation_is_turned_away(destination: PostgresDestination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_an_older_generation_is_turned_away(
+    destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """A run that has seen less never takes events away, not even as a rebuild."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2}]), generation=7))
     stale = offer_of(frame_of(duck, [{"n": 1}]), generation=6, rebuild=True)
@@ -227,7 +289,9 @@ def test_an_older_generation_is_turned_away(destination: PostgresDestination, du
     assert held(destination, duck) == [{"n": 1}, {"n": 2}]
 
 
-def test_an_hour_may_be_empty(destination: PostgresDestination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_an_hour_may_be_empty(
+    destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """An hour without events is held as such, and an hour that loses all of them is emptied."""
     assert destination.holding(HOUR) is None
     assert held(destination, duck) == []
@@ -269,8 +333,12 @@ def test_text_arrives_as_it_is(
         "naïve 漢字 😀",
         "'';--",
     ]
-    destination.deliver(offer_of(frame_of(duck, [{"source": text, "trace_id": None} for text in texts])))
-    rows = ask(server, "SELECT source_name, trace_id, data->>'source' FROM events ORDER BY timestamp")
+    destination.deliver(
+        offer_of(frame_of(duck, [{"source": text, "trace_id": None} for text in texts]))
+    )
+    rows = ask(
+        server, "SELECT source_name, trace_id, data->>'source' FROM events ORDER BY timestamp"
+    )
     assert rows == [(text, None, text) for text in texts]
 
 
@@ -294,8 +362,12 @@ def test_u0000_does_not_stop_an_hour(
 def test_halves_of_surrogate_pairs_are_replaced(duck: duckdb.DuckDBPyConnection) -> None:
     """A lone half becomes U+FFFD, a pair stays: what `stored_event` makes is what JSONB takes."""
     told = r'["\ud800", "\udc00x", "\ud83d\ude00", "\ud800\ud83d\ude00", "\\ud800"]'
-    made = duck.execute(f"SELECT {postgres.stored_event('told')} FROM (SELECT ? AS told)", [told]).fetchall()
-    assert made == [(r'["\ufffd", "\ufffdx", "\ud83d\ude00", "\ufffd\ud83d\ude00", "\\ud800"]',)]
+    made = duck.execute(
+        f"SELECT {postgres.stored_event('told')} FROM (SELECT ? AS told)", [told]
+    ).fetchall()
+    assert made == [
+        (r'["\ufffd", "\ufffdx", "\ud83d\ude00", "\ufffd\ud83d\ude00", "\\ud800"]',)
+    ]
 
 
 def test_u0000_in_a_column_is_replaced_too(
@@ -312,10 +384,12 @@ def test_numbers_keep_their_digits(
     """Integers beyond 64 bits and floats beyond doubles arrive exactly; a duration that is too long is NULL."""
     told = '{"big": 123456789012345678901234567890, "huge": 1e400, "fine": 0.10, "duration_ms": 99999999999999999999}'
     destination.deliver(offer_of(frame_of(duck, [told])))
-    assert ask(server, "SELECT data->'big' = '123456789012345678901234567890', duration_ms FROM events") == [
-        (True, None)
+    assert ask(
+        server, "SELECT data->'big' = '123456789012345678901234567890', duration_ms FROM events"
+    ) == [(True, None)]
+    assert held(destination, duck) == [
+        json.loads(told, parse_float=Decimal) | {"huge": 10**400}
     ]
-    assert held(destination, duck) == [json.loads(told, parse_float=Decimal) | {"huge": 10**400}]
 
 
 def test_long_texts_fit_the_indexes(
@@ -323,10 +397,19 @@ def test_long_texts_fit_the_indexes(
 ) -> None:
     """An indexed column holds the beginning of a long text, of the widest letters too; ``data`` all of it."""
     long = "".join(chr(0x20000 + n) for n in range(5000))
-    told = {"type": long, "level": long, "master_type": long, "trace_id": long, "cost_usd": 1, "error": long}
+    told = {
+        "type": long,
+        "level": long,
+        "master_type": long,
+        "trace_id": long,
+        "cost_usd": 1,
+        "error": long,
+    }
     destination.deliver(offer_of(frame_of(duck, [told])))
     columns = "event_type, event_level, master_type, trace_id, error, data->>'type' = %s"
-    assert ask(server, f"SELECT {columns} FROM events", long) == [(*[long[:500]] * 4, long, True)]
+    assert ask(server, f"SELECT {columns} FROM events", long) == [
+        (*[long[:500]] * 4, long, True)
+    ]
 
 
 def test_an_event_that_cannot_be_stored_is_not_shown(
@@ -364,7 +447,10 @@ def test_the_original_queries_answer(
     assert [row[1] for row in ask(server, recent)] == ["2", "1"]
     cost = "SELECT master_type, SUM(cost_usd) AS total_cost FROM events WHERE cost_usd IS NOT NULL GROUP BY master_type"
     assert ask(server, cost) == [("m1", Decimal("0.75"))]
-    assert [row[1] for row in ask(server, """SELECT * FROM events WHERE data @> '{"status": "failed"}'""")] == ["1"]
+    assert [
+        row[1]
+        for row in ask(server, """SELECT * FROM events WHERE data @> '{"status": "failed"}'""")
+    ] == ["1"]
 
 
 def test_the_table_is_as_designed(
@@ -376,10 +462,20 @@ def test_the_table_is_as_designed(
         destination.deliver(offer_of(frame_of(duck, [{"n": 1}], hour), hour))
     leaves = "SELECT relname, relpersistence FROM pg_class WHERE relispartition AND relkind = 'r' ORDER BY relname"
     assert ask(server, leaves) == [("events_d20251204", "p"), ("events_d20251205", "p")]
-    indexes = ask(server, "SELECT indexname FROM pg_indexes WHERE tablename = 'events' ORDER BY indexname")
+    indexes = ask(
+        server, "SELECT indexname FROM pg_indexes WHERE tablename = 'events' ORDER BY indexname"
+    )
     assert [name for (name,) in indexes] == [
         f"idx_events_{name}"
-        for name in ("cost", "data_gin", "error", "event_level", "event_type", "timestamp", "trace")
+        for name in (
+            "cost",
+            "data_gin",
+            "error",
+            "event_level",
+            "event_type",
+            "timestamp",
+            "trace",
+        )
     ]
     checked = destination.check()
     assert f"PostgreSQL {ask(server, 'SHOW server_version')[0][0]}" in checked
@@ -391,12 +487,16 @@ def test_a_table_of_the_original_is_left_alone(
 ) -> None:
     """It is recognised, untouched, and the message says how to move it away; after that, the hour loads."""
     with connect_postgres(server) as connection:
-        connection.execute("CREATE TABLE events (id BIGSERIAL PRIMARY KEY, timestamp TIMESTAMPTZ NOT NULL, data JSONB)")
+        connection.execute(
+            "CREATE TABLE events (id BIGSERIAL PRIMARY KEY, timestamp TIMESTAMPTZ NOT NULL, data JSONB)"
+        )
         connection.execute("CREATE INDEX idx_events_timestamp ON events (timestamp DESC)")
         connection.execute("INSERT INTO events (timestamp, data) VALUES (now(), '{}')")
         offer = offer_of(frame_of(duck, [{"n": 1}]))
         for act in (lambda: destination.deliver(offer), destination.check):
-            with pytest.raises(ConfigurationError, match="Choose another table_name, or move it") as raised:
+            with pytest.raises(
+                ConfigurationError, match="Choose another table_name, or move it"
+            ) as raised:
                 act()
         assert connection.execute("SELECT count(*) FROM events").fetchone() == (1,)
         assert connection.execute("SELECT to_regclass('obs.hour_loads')").fetchone() == (None,)
@@ -432,17 +532,27 @@ def test_a_table_is_made_only_where_that_is_wanted(
     assert careful.deliver(offer).written == 1
 
 
-@pytest.mark.parametrize(("schema", "table"), [("Select", "Order"), ("s" * 47, "T" * 47), ("obs", "hours")])
-def test_names_are_quoted(server: PostgresSettings, duck: duckdb.DuckDBPyConnection, schema: str, table: str) -> None:
+@pytest.mark.parametrize(
+    ("schema", "table"), [("Select", "Order"), ("s" * 47, "T" * 47), ("obs", "hours")]
+)
+def test_names_are_quoted(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection, schema: str, table: str
+) -> None:
     """Reserved words, capitals and the longest names allowed are names like others."""
-    destination = PostgresDestination(PostgresConfig(schema_name=schema, table_name=table), server)
+    destination = PostgresDestination(
+        PostgresConfig(schema_name=schema, table_name=table), server
+    )
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     assert held(destination, duck) == [{"n": 1}]
-    indexes = ask(server, "SELECT indexname FROM pg_indexes WHERE tablename = %s ORDER BY 1", table)
+    indexes = ask(
+        server, "SELECT indexname FROM pg_indexes WHERE tablename = %s ORDER BY 1", table
+    )
     assert (f"idx_{table}_event_level",) in indexes
 
 
-@pytest.mark.parametrize("name", ['a"; drop table x--', "a" * 48, "", "1st", "é", "a.b", "a\n", "events_d20251204"])
+@pytest.mark.parametrize(
+    "name", ['a"; drop table x--', "a" * 48, "", "1st", "é", "a.b", "a\n", "events_d20251204"]
+)
 def test_other_names_are_refused(name: str) -> None:
     """What cannot be a safe name for a table and all that is named after it, is a mistake in the configuration."""
     with pytest.raises(ValidationError, match="table_name"):
@@ -482,20 +592,26 @@ def test_a_second_writer_is_told_that_the_hour_is_busy(
     assert hasty.deliver(offer_of(frame_of(duck, [{"n": 2}]), generation=2)).written == 1
 
 
-def test_of_two_writers_the_newer_wins(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_of_two_writers_the_newer_wins(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Two runs at once, on a table that is not there yet: the end is the newest generation, in whatever order."""
 
     def deliver(generation: int) -> None:
         with duck.cursor() as own, contextlib.suppress(StaleHourError):
             frame = frame_of(own, [{"n": generation}] * 100)
-            PostgresDestination(PostgresConfig(), server).deliver(offer_of(frame, generation=generation))
+            PostgresDestination(PostgresConfig(), server).deliver(
+                offer_of(frame, generation=generation)
+            )
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(deliver, [2, 4, 1, 3]))
     assert held(PostgresDestination(PostgresConfig(), server), duck) == [{"n": 4}] * 100
 
 
-def test_hours_of_a_new_day_load_side_by_side(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_hours_of_a_new_day_load_side_by_side(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Whoever comes first makes table and leaf; the others wait for that alone."""
     hours = [Hour(HOUR.start + timedelta(hours=offset)) for offset in range(6)]
 
@@ -529,10 +645,14 @@ def test_readers_see_the_old_hour_or_the_new(
         assert reader.execute(count).fetchone() == ([1],)
         destination._lock(writing, HOUR)
         held = destination._ledger_row(writing, HOUR) if merged else None
-        destination._replace(writing, offer_of(frame_of(duck, [{"n": 2}, {"n": 2}]), generation=2), held)
+        destination._replace(
+            writing, offer_of(frame_of(duck, [{"n": 2}, {"n": 2}]), generation=2), held
+        )
         assert reader.execute(count).fetchone() == ([1],)
         writing.commit()
-        assert reader.execute(count).fetchone() == (([1],) if level == "REPEATABLE READ" else ([2, 2],))
+        assert reader.execute(count).fetchone() == (
+            ([1],) if level == "REPEATABLE READ" else ([2, 2],)
+        )
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -545,11 +665,15 @@ class CuttingProxy:
         forward: whether the server still hears it, and answers; the client does not hear the answer.
     """
 
-    def __init__(self, server: PostgresSettings, word: bytes, nth: int, *, forward: bool) -> None:
+    def __init__(
+        self, server: PostgresSettings, word: bytes, nth: int, *, forward: bool
+    ) -> None:
         self.word, self.left, self.forward = word, nth, forward
         self._target = (server.host, server.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.settings = server.model_copy(update={"host": "127.0.0.1", "port": self._listener.getsockname()[1]})
+        self.settings = server.model_copy(
+            update={"host": "127.0.0.1", "port": self._listener.getsockname()[1]}
+        )
 
     def __enter__(self) -> "CuttingProxy":
         threading.Thread(target=self._accept, daemon=True).start()
@@ -566,7 +690,11 @@ class CuttingProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as server, selectors.DefaultSelector() as ready:
+        with (
+            client,
+            socket.create_connection(self._target) as server,
+            selectors.DefaultSelector() as ready,
+        ):
             ready.register(client, selectors.EVENT_READ, server)
             ready.register(server, selectors.EVENT_READ, client)
             while True:
@@ -588,7 +716,9 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(
 ) -> None:
     """The connection dies after COMMIT was heard: the ledger says that it was done, and so does the delivery."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    with CuttingProxy(server, b"COMMIT", nth=3, forward=True) as proxy:  # after the preparation's and ON COMMIT DROP
+    with CuttingProxy(
+        server, b"COMMIT", nth=3, forward=True
+    ) as proxy:  # after the preparation's and ON COMMIT DROP
         behind = PostgresDestination(PostgresConfig(), proxy.settings)
         assert behind.deliver(offer_of(frame_of(duck, [{"n": 2}]), generation=2)).written == 1
         assert proxy.left == 0
@@ -597,7 +727,11 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(
 
 @pytest.mark.parametrize(("word", "nth"), [(b"COMMIT", 3), (b"COPY ", 1)])
 def test_a_connection_lost_before_the_commit_changes_nothing(
-    server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection, word: bytes, nth: int
+    server: PostgresSettings,
+    destination: PostgresDestination,
+    duck: duckdb.DuckDBPyConnection,
+    word: bytes,
+    nth: int,
 ) -> None:
     """The server never hears COMMIT: the old hour stays, the error may be retried, and the retry works."""
     offer = offer_of(frame_of(duck, [{"n": 2}]), generation=2)
@@ -637,9 +771,14 @@ with duckdb.connect() as connection:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", ["after_delete", "after_copy", "before_commit", "after_commit"])
+@pytest.mark.parametrize(
+    "point", ["after_delete", "after_copy", "before_commit", "after_commit"]
+)
 def test_a_killed_load_is_repaired_by_the_next(
-    server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection, point: str
+    server: PostgresSettings,
+    destination: PostgresDestination,
+    duck: duckdb.DuckDBPyConnection,
+    point: str,
 ) -> None:
     """SIGKILL at any point leaves the old hour or the new, table and ledger agreeing; a re-run makes it the new."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
@@ -652,7 +791,9 @@ def test_a_killed_load_is_repaired_by_the_next(
         "POSTGRES_PASSWORD": server.password.get_secret_value(),
         "OBS_CRASH_AT": f"postgres.{point}",
     }
-    killed = subprocess.run([sys.executable, "-c", DELIVER], env={**os.environ, **said}, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", DELIVER], env={**os.environ, **said}, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     holding = destination.holding(HOUR)
     assert holding
@@ -662,7 +803,10 @@ def test_a_killed_load_is_repaired_by_the_next(
     again = destination.deliver(offer_of(frame_of(duck, [{"n": 2}, {"n": 3}]), generation=2))
     assert (again.written, again.already_there) == ((0, 2) if new else (2, 0))
     assert held(destination, duck) == [{"n": 2}, {"n": 3}]
-    assert ask(server, "SELECT count(*) FROM pg_class WHERE relname LIKE '%stg%' OR relpersistence <> 'p'") == [(0,)]
+    assert ask(
+        server,
+        "SELECT count(*) FROM pg_class WHERE relname LIKE '%stg%' OR relpersistence <> 'p'",
+    ) == [(0,)]
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -689,20 +833,26 @@ def test_a_server_that_cannot_be_reached_is_named_with_its_setting(
     assert raised.value.__cause__ is None
 
 
-def test_a_server_that_is_down_may_be_back_later(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_a_server_that_is_down_may_be_back_later(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Nothing behind the port is a mistake at the check, but no reason for a run to give up."""
     destination = PostgresDestination(PostgresConfig(port=1), server)
     with pytest.raises(TransientError, match="POSTGRES_HOST"):
         destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
 
 
-def test_a_role_without_rights_is_a_mistake(server: PostgresSettings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_a_role_without_rights_is_a_mistake(
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """A role that may not make tables is told so, and nothing is left half made."""
     with connect_postgres(server) as connection:
         role = f"weak_{server.database.removeprefix('test-')}"
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
         try:
-            weak = PostgresDestination(PostgresConfig(user=role, password=SecretStr("x")), server)
+            weak = PostgresDestination(
+                PostgresConfig(user=role, password=SecretStr("x")), server
+            )
             with pytest.raises(ConfigurationError, match="permission denied"):
                 weak.deliver(offer_of(frame_of(duck, [{"n": 1}])))
         finally:
@@ -718,7 +868,9 @@ def test_the_configuration_wins_over_the_settings(server: PostgresSettings) -> N
     assert "other" not in repr(config)
 
 
-def test_the_offer_is_compared_whole(destination: PostgresDestination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_the_offer_is_compared_whole(
+    destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Another configuration or other code of the same generation replaces the hour."""
     offer = offer_of(frame_of(duck, [{"n": 1}]))
     destination.deliver(offer)
@@ -730,7 +882,12 @@ def test_statements_are_bounded(server: PostgresSettings) -> None:
     """A load names itself and waits for nothing for ever."""
     with database.session(server) as connection:
         database.begin(connection, lock_timeout_s=0.5)
-        names = ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout", "application_name"]
+        names = [
+            "lock_timeout",
+            "statement_timeout",
+            "idle_in_transaction_session_timeout",
+            "application_name",
+        ]
         shown = [connection.execute(f"SHOW {name}").fetchone() for name in names]
         assert shown == [("500ms",), ("30min",), ("1min",), ("obs_assets",)]
         connection.rollback()

@@ -66,7 +66,12 @@ def at_end(server: PostgresSettings, **options: Any) -> PostgresDestination:
 
 def numbers(server: PostgresSettings) -> list[Any]:
     with connect_postgres(server) as connection:
-        return [n for (n,) in connection.execute("SELECT (data->>'n')::int FROM events ORDER BY 1").fetchall()]
+        return [
+            n
+            for (n,) in connection.execute(
+                "SELECT (data->>'n')::int FROM events ORDER BY 1"
+            ).fetchall()
+        ]
 
 
 def comes_back(data_dir: Path) -> None:
@@ -82,7 +87,9 @@ def comes_back(data_dir: Path) -> None:
             return
 
 
-def test_the_driver_raises_after_a_killed_backend(own: PostgresSettings, own_data_dir: Path) -> None:
+def test_the_driver_raises_after_a_killed_backend(
+    own: PostgresSettings, own_data_dir: Path
+) -> None:
     """What psycopg says of it has no SQLSTATE; for us that is transient."""
     with pytest.raises(TransientError), database.session(own) as connection:  # noqa: PT012
         os.kill(connection.info.backend_pid, signal.SIGKILL)
@@ -91,7 +98,9 @@ def test_the_driver_raises_after_a_killed_backend(own: PostgresSettings, own_dat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [(victim, moment) for victim in VICTIMS for moment in MOMENTS])
+@pytest.mark.parametrize(
+    "fault", [(victim, moment) for victim in VICTIMS for moment in MOMENTS]
+)
 def test_a_killed_server_process_leaves_the_old_hours(
     own: PostgresSettings,
     own_data_dir: Path,
@@ -113,7 +122,10 @@ def test_a_killed_server_process_leaves_the_old_hours(
         with connect_postgres(own) as connection:
             query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
             pids = [pid for (pid,) in connection.execute(query).fetchall()]
-            everyone = [pid for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity").fetchall()]
+            everyone = [
+                pid
+                for (pid,) in connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+            ]
         assert len(pids) == 1
         if victim == "postmaster":
             pids = [postmaster_of(own_data_dir), *everyone]
@@ -138,7 +150,10 @@ def test_a_killed_server_process_leaves_the_old_hours(
 
 @pytest.mark.slow
 def test_files_that_a_crash_left_are_counted(
-    own: PostgresSettings, own_data_dir: Path, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    own: PostgresSettings,
+    own_data_dir: Path,
+    duck: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A backend killed in a load leaves files that no table owns, and the server keeps them: `obs status` says so."""
     destination = at_end(own)
@@ -150,7 +165,9 @@ def test_files_that_a_crash_left_are_counted(
     def kill(name: str) -> None:
         if name == "postgres.before_commit":
             with connect_postgres(own) as connection:
-                connection.execute("CHECKPOINT")  # files of transactions in progress are on disk by then
+                connection.execute(
+                    "CHECKPOINT"
+                )  # files of transactions in progress are on disk by then
                 query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
                 (pid,) = connection.execute(query).fetchone()
             os.kill(pid, signal.SIGKILL)
@@ -234,7 +251,10 @@ def test_a_long_reader_holds_up_no_load_and_no_other_reader(
     assert settings.postgres
     destination = at_end(settings.postgres)
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    with connect_postgres(settings.postgres) as reader, connect_postgres(settings.postgres) as other:
+    with (
+        connect_postgres(settings.postgres) as reader,
+        connect_postgres(settings.postgres) as other,
+    ):
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         count = "SELECT count(*) FROM events"
         assert reader.execute(count).fetchone() == (1,)
@@ -242,7 +262,9 @@ def test_a_long_reader_holds_up_no_load_and_no_other_reader(
         loads = [HOUR, HOUR.next, Hour(HOUR.start.replace(day=6))]
         worker = threading.Thread(
             target=lambda: [
-                destination.deliver(offer_of(frame_of(duck, [{"n": 2}] * 2, hour), hour, generation=2))
+                destination.deliver(
+                    offer_of(frame_of(duck, [{"n": 2}] * 2, hour), hour, generation=2)
+                )
                 for hour in loads
             ]
         )
@@ -263,11 +285,16 @@ def test_a_full_disk_leaves_the_old_hour(
     """No room for the new rows: a transient error says so, the old hour is served, and with room the load works."""
     place = own_data_dir / "servers" / "postgres" / "small"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,uid=nobody,mode=0700", "tmpfs", place], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m,uid=nobody,mode=0700", "tmpfs", place],
+        check=True,
+    )
     try:
         with connect_postgres(own) as connection:
             connection.execute(f"CREATE TABLESPACE small LOCATION '{place}'")
-            connection.execute(f"ALTER DATABASE {own.database} SET default_tablespace = 'small'")
+            connection.execute(
+                f"ALTER DATABASE {own.database} SET default_tablespace = 'small'"
+            )
         destination = at_end(own)
         destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
         dice = random.Random(7)  # what does not compress
@@ -288,14 +315,22 @@ def test_a_full_disk_leaves_the_old_hour(
         subprocess.run(["umount", place], check=True)
 
 
-@given(st.one_of(st.text(max_size=80), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,70}", fullmatch=True)))
+@given(
+    st.one_of(
+        st.text(max_size=80), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,70}", fullmatch=True)
+    )
+)
 def test_a_name_is_refused_or_safe_with_all_that_is_named_after_it(name: str) -> None:
     """Whatever text is configured: what is accepted is an identifier whose derived names stay below 63 bytes."""
     try:
         config = PostgresConfig(table_name=name)
     except ValidationError:
         return
-    derived = [*(f"idx_{name}_{index}" for index in INDEXES), f"{name}_h2025120410", f"{name}_m202512_new"]
+    derived = [
+        *(f"idx_{name}_{index}" for index in INDEXES),
+        f"{name}_h2025120410",
+        f"{name}_m202512_new",
+    ]
     assert all(len(text.encode()) <= 63 for text in derived)
     assert name.isascii()
     assert name.replace("_", "a").isalnum()
@@ -310,35 +345,55 @@ def test_nothing_is_ever_unlogged(settings: Settings, duck: duckdb.DuckDBPyConne
     assert settings.postgres
     at_end(settings.postgres).deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with connect_postgres(settings.postgres) as connection:
-        assert connection.execute("SELECT count(*) FROM pg_class WHERE relpersistence <> 'p'").fetchone() == (0,)
+        assert connection.execute(
+            "SELECT count(*) FROM pg_class WHERE relpersistence <> 'p'"
+        ).fetchone() == (0,)
 
 
 def test_a_server_that_commits_in_memory_is_told_not_to(settings: Settings) -> None:
     """With synchronous_commit off, a run would be reported as done and then be lost."""
     assert settings.postgres
     with database.session(settings.postgres) as connection:
-        for given_setting, used in (("off", "local"), ("on", "on"), ("remote_apply", "remote_apply")):
+        for given_setting, used in (
+            ("off", "local"),
+            ("on", "on"),
+            ("remote_apply", "remote_apply"),
+        ):
             connection.execute(f"SET synchronous_commit = '{given_setting}'")
             database.begin(connection, lock_timeout_s=1)
             assert connection.execute("SHOW synchronous_commit").fetchone() == (used,)
             connection.rollback()
 
 
-def test_readers_get_events_and_nothing_else(settings: Settings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_readers_get_events_and_nothing_else(
+    settings: Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """The role that `init` makes reads table, statistics and receipts; no ledger, no leaf, no writing."""
     server = settings.postgres
     assert server
     destination = at_end(server)
     role = f"reader_{server.database.removeprefix('test-')}"
     said = destination.init(reader=role)
-    assert [line.split()[0] for line in said] == ["Make", "Make", "Make", "Make", "Index", "Make", "Let"]
+    assert [line.split()[0] for line in said] == [
+        "Make",
+        "Make",
+        "Make",
+        "Make",
+        "Index",
+        "Make",
+        "Let",
+    ]
     assert destination.init() == []
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with connect_postgres(server) as admin:
         admin.execute(f"ALTER ROLE {role} LOGIN PASSWORD 'x'")
         try:
-            with connect_postgres(server.model_copy(update={"user": role, "password": SecretStr("x")})) as reader:
-                assert reader.execute("SHOW default_transaction_read_only").fetchone() == ("on",)
+            with connect_postgres(
+                server.model_copy(update={"user": role, "password": SecretStr("x")})
+            ) as reader:
+                assert reader.execute("SHOW default_transaction_read_only").fetchone() == (
+                    "on",
+                )
                 for name in ("events", "events_hourly"):
                     assert reader.execute(f"SELECT count(*) FROM {name}").fetchone() == (1,)
                 reader.execute("SELECT * FROM receipts")
@@ -356,7 +411,9 @@ def test_readers_get_events_and_nothing_else(settings: Settings, duck: duckdb.Du
             admin.execute(f"DROP ROLE {role}")
 
 
-def test_statistics_are_what_a_scan_would_count(settings: Settings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_statistics_are_what_a_scan_would_count(
+    settings: Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """After loads, a replacement and an hour that lost all its events, weighted and to the figure."""
     server = settings.postgres
     assert server
@@ -369,7 +426,9 @@ def test_statistics_are_what_a_scan_would_count(settings: Settings, duck: duckdb
     ]
     for hour, weight in ((HOUR, 10.0), (HOUR.next, 2.5)):
         destination.deliver(offer_of(frame_of(duck, told, hour, weight=weight), hour))
-    destination.deliver(offer_of(frame_of(duck, [*told, {"type": "late"}], weight=10.0), generation=2))
+    destination.deliver(
+        offer_of(frame_of(duck, [*told, {"type": "late"}], weight=10.0), generation=2)
+    )
     destination.deliver(offer_of(frame_of(duck, [], HOUR.next), HOUR.next, generation=2))
     scan = """
         SELECT hour, event_type, event_level, master_type, count(*), sum(weight),
@@ -378,7 +437,12 @@ def test_statistics_are_what_a_scan_would_count(settings: Settings, duck: duckdb
         FROM events GROUP BY 1, 2, 3, 4 ORDER BY 2, 3"""
     with connect_postgres(server) as connection:
         expected = connection.execute(scan).fetchall()
-        assert connection.execute("SELECT * FROM events_hourly ORDER BY event_type, event_level").fetchall() == expected
+        assert (
+            connection.execute(
+                "SELECT * FROM events_hourly ORDER BY event_type, event_level"
+            ).fetchall()
+            == expected
+        )
     assert len(expected) == 4
     assert expected[1][4:] == (2, 20.0, 0.0, 400.0, 30, 7.5)
     health = destination.health()

@@ -30,7 +30,13 @@ from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination, encode
 from obs_assets.destinations.s3 import destination as s3_destination
 from obs_assets.destinations.s3.config import MIB
-from obs_assets.errors import ConfigurationError, HourBusyError, PermanentError, StaleHourError, TransientError
+from obs_assets.errors import (
+    ConfigurationError,
+    HourBusyError,
+    PermanentError,
+    StaleHourError,
+    TransientError,
+)
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings, Settings
@@ -76,7 +82,10 @@ def destination(server: S3Settings) -> S3Destination:
 
 def keys(client: "S3Client", server: S3Settings) -> list[str]:
     """All keys of the bucket."""
-    return [stored["Key"] for stored in client.list_objects_v2(Bucket=server.bucket).get("Contents", [])]
+    return [
+        stored["Key"]
+        for stored in client.list_objects_v2(Bucket=server.bucket).get("Contents", [])
+    ]
 
 
 def read(client: "S3Client", server: S3Settings, key: str) -> bytes:
@@ -89,9 +98,14 @@ def manifest_of(client: "S3Client", server: S3Settings, key: str = MANIFEST) -> 
     return Manifest.from_json(read(client, server, key))
 
 
-def held(destination: S3Destination, duck: duckdb.DuckDBPyConnection, hour: Hour = HOUR) -> list[Any]:
+def held(
+    destination: S3Destination, duck: duckdb.DuckDBPyConnection, hour: Hour = HOUR
+) -> list[Any]:
     """The events of an hour that are in the bucket."""
-    return sorted((json.loads(event) for _, event in destination.read_back(duck, hour).fetchall()), key=str)
+    return sorted(
+        (json.loads(event) for _, event in destination.read_back(duck, hour).fetchall()),
+        key=str,
+    )
 
 
 def watched(destination: S3Destination) -> list[str]:
@@ -126,7 +140,10 @@ def noise(size: int, seed: int = 0) -> str:
 
 
 def test_an_hour_is_one_object_and_a_manifest(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """Every event is a line with ``_obs`` at its end; the manifest says what the object is."""
     events: list[dict[str, Any]] = [{"n": 1}, {}, {"t": 'é "😀"\n\\'}]
@@ -166,20 +183,32 @@ def test_an_hour_is_one_object_and_a_manifest(
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"partition_format": "year/month/day"}, "cortex-events/year=2025/month=12/day=04/events-2025120410.jsonl.gz"),
-        ({"partition_format": "year-month-day"}, "cortex-events/2025-12-04/events-2025120410.jsonl.gz"),
+        (
+            {"partition_format": "year/month/day"},
+            "cortex-events/year=2025/month=12/day=04/events-2025120410.jsonl.gz",
+        ),
+        (
+            {"partition_format": "year-month-day"},
+            "cortex-events/2025-12-04/events-2025120410.jsonl.gz",
+        ),
         ({"partitioning": False, "prefix": "a/b"}, "a/b/events-2025120410.jsonl.gz"),
         ({"compression": False}, FOLDER + "events-2025120410.jsonl"),
     ],
 )
 def test_hours_keep_their_own_objects_in_every_layout(
-    server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection, options: dict[str, Any], key: str
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
+    options: dict[str, Any],
+    key: str,
 ) -> None:
     """Where a folder holds many hours, a rebuild still replaces only its hour's object."""
     destination = S3Destination(S3Config(**options), server)
     for hour in (HOUR, NEXT):
         destination.deliver(offer_of(frame_of(duck, [{"n": 1}], hour), hour))
-    beside = client.head_object(Bucket=server.bucket, Key=destination.config.object_key(NEXT, 0))
+    beside = client.head_object(
+        Bucket=server.bucket, Key=destination.config.object_key(NEXT, 0)
+    )
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2}]), generation=2))
     assert sum("events-" in name for name in keys(client, server)) == 2
     assert key in keys(client, server)
@@ -190,29 +219,44 @@ def test_hours_keep_their_own_objects_in_every_layout(
 
 
 def test_another_layout_takes_the_old_objects_away(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """An hour that is built with another partition format lies there alone."""
     offer = offer_of(frame_of(duck, [{"n": 1}]))
     destination.deliver(offer)
-    other = S3Destination(S3Config(partition_format="year-month-day", compression=False), server)
+    other = S3Destination(
+        S3Config(partition_format="year-month-day", compression=False), server
+    )
     other.deliver(replace(offer, version=InputVersion(1, "other", "code")))
-    assert keys(client, server) == ["cortex-events/2025-12-04/events-2025120410.jsonl", MANIFEST]
+    assert keys(client, server) == [
+        "cortex-events/2025-12-04/events-2025120410.jsonl",
+        MANIFEST,
+    ]
 
 
-def test_the_same_offer_again_uploads_nothing(destination: S3Destination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_the_same_offer_again_uploads_nothing(
+    destination: S3Destination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """An hour that is there is not sent, and a rebuild that makes the same bytes is not sent either."""
     offer = offer_of(frame_of(duck, [{"n": 1}, {"n": 2}]))
     destination.deliver(offer)
     sent = watched(destination)
-    assert destination.deliver(replace(offer, run_id="run-2")) == Delivery(written=0, already_there=2)
+    assert destination.deliver(replace(offer, run_id="run-2")) == Delivery(
+        written=0, already_there=2
+    )
     rebuilt = destination.deliver(replace(offer, rebuild=True))
     assert (rebuilt.written, rebuilt.already_there, rebuilt.size_bytes) == (0, 2, 0)
     assert sent == []
 
 
 def test_a_new_version_of_the_same_content_only_says_so(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """A newer generation with the same rows moves the manifest, not the object."""
     frame = frame_of(duck, [{"n": 1}])
@@ -243,7 +287,9 @@ def test_what_was_damaged_by_hand_comes_back(
     assert read(client, server, FIRST) == before
 
 
-def test_an_older_generation_is_turned_away(destination: S3Destination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_an_older_generation_is_turned_away(
+    destination: S3Destination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """A run that has seen less never takes events away, not even as a rebuild."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2}]), generation=7))
     sent = watched(destination)
@@ -254,7 +300,10 @@ def test_an_older_generation_is_turned_away(destination: S3Destination, duck: du
 
 
 def test_an_hour_may_be_empty(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """An hour without events is a manifest without objects, and an hour that loses all of them loses its object."""
     assert held(destination, duck) == []
@@ -281,7 +330,9 @@ def test_what_does_not_fit_the_offer_is_not_published(
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_hour_is_the_same_bytes(duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_hour_is_the_same_bytes(
+    duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Objects do not depend on how the rows came in, on threads or on the clock; the header names no time."""
     frame = frame_of(duck, [{"n": n, "text": noise(700, n % 50)} for n in range(8000)])
     config = S3Config(part_size_mb=2)
@@ -314,7 +365,9 @@ def test_a_large_hour_is_numbered_objects(
         FOLDER + "events-2025120410-0001.jsonl.gz",
         *[FOLDER + "events-2025120410-0002.jsonl.gz", FIRST],
     ]
-    assert [(one.rows, one.uncompressed_bytes >= MIB) for one in manifest_of(client, server).objects] == [
+    assert [
+        (one.rows, one.uncompressed_bytes >= MIB) for one in manifest_of(client, server).objects
+    ] == [
         (4, True),
         (4, True),
         (1, False),
@@ -323,11 +376,17 @@ def test_a_large_hour_is_numbered_objects(
     sent = watched(destination)
     destination.deliver(offer_of(frame_of(duck, told[:4]), generation=2))
     assert keys(client, server) == [MANIFEST, FIRST]
-    assert sent == ["PutObject", "DeleteObject", "DeleteObject"]  # the first object is what it was
+    assert sent == [
+        "PutObject",
+        "DeleteObject",
+        "DeleteObject",
+    ]  # the first object is what it was
 
 
 @pytest.mark.slow
-def test_a_large_object_goes_in_parts(server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection) -> None:
+def test_a_large_object_goes_in_parts(
+    server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+) -> None:
     """Above the threshold an object is uploaded in parts; uploads that a killed run left of this hour are aborted."""
     destination = S3Destination(S3Config(compression=False), server)
     key = FOLDER + "events-2025120410.jsonl"
@@ -357,7 +416,9 @@ def test_everybody_can_read_it(
     """The recipe of docs/s3.md counts the events of each hour, whatever keys the events have."""
     for hour in (HOUR, NEXT):
         odd = {"": 1, "A": 1, "a": {"b": 2}, "_obs": {"weight": 99}}
-        frame = frame_of(duck, [{"n": 1, "cost": 0.5}, {"n": 2, "text": "é\n😀"}, odd], hour, weight=10)
+        frame = frame_of(
+            duck, [{"n": 1, "cost": 0.5}, {"n": 2, "text": "é\n😀"}, odd], hour, weight=10
+        )
         destination.deliver(offer_of(frame, hour))
     for key in keys(client, server):
         path = tmp_path / key
@@ -366,10 +427,15 @@ def test_everybody_can_read_it(
     page = Path(__file__).parents[2] / "docs" / "s3.md"
     recipe = page.read_text().split("```sql\n")[1].split(";")[0]
     found = duck.sql(recipe.replace("cortex-events/", f"{tmp_path}/cortex-events/"))
-    assert sorted(found.fetchall()) == [("2025-12-04-10:00", 3, 30.0), ("2025-12-04-11:00", 3, 30.0)]
+    assert sorted(found.fetchall()) == [
+        ("2025-12-04-10:00", 3, 30.0),
+        ("2025-12-04-11:00", 3, 30.0),
+    ]
 
 
-def test_events_come_back_to_the_character(destination: S3Destination, duck: duckdb.DuckDBPyConnection) -> None:
+def test_events_come_back_to_the_character(
+    destination: S3Destination, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Reading back undoes what delivery added, by text: numbers keep their digits, escapes their form."""
     told = [
         "{}",
@@ -386,12 +452,20 @@ def test_events_come_back_to_the_character(destination: S3Destination, duck: duc
     selected = destination.selected(offer.frame).project("row_uid, event")
     assert destination.read_back(duck, HOUR).fetchall() == selected.fetchall()
     own = [event for event in told if not event.startswith('{"_obs"')]
-    assert [event for (event,) in selected.project("event").fetchall() if "_obs_original" not in event] == own
+    assert [
+        event
+        for (event,) in selected.project("event").fetchall()
+        if "_obs_original" not in event
+    ] == own
 
 
 @pytest.mark.parametrize("key", ['"_obs"', r'"\u005fobs"'])
 def test_an_event_from_an_archive_is_counted_once(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection, key: str
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
+    key: str,
 ) -> None:
     """A line has one field `_obs`, ours; what the event brought stands in `_obs_original`."""
     event = f'{{"n": 1, {key}: {{"row_uid": "x", "weight": 99, "hour": "h"}}}}'
@@ -405,23 +479,39 @@ def test_an_event_from_an_archive_is_counted_once(
 
 
 def test_reading_back_shows_what_is_wrong(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """Foreign and broken lines are rows without identity; a missing object is missing rows."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     foreign = FOLDER + "events-2025120410-0007.jsonl.gz"
-    client.put_object(Bucket=server.bucket, Key=foreign, Body=gzip.compress(b'{"n":2}\n{"n":\n'))
-    client.put_object(Bucket=server.bucket, Key=FOLDER + "events-2025120410.txt", Body=b"a note")
+    client.put_object(
+        Bucket=server.bucket, Key=foreign, Body=gzip.compress(b'{"n":2}\n{"n":\n')
+    )
+    client.put_object(
+        Bucket=server.bucket, Key=FOLDER + "events-2025120410.txt", Body=b"a note"
+    )
     client.delete_object(Bucket=server.bucket, Key=FIRST)
-    assert sorted(destination.read_back(duck, HOUR).fetchall(), key=str) == [(None, '{"n":2}'), (None, None)]
+    assert sorted(destination.read_back(duck, HOUR).fetchall(), key=str) == [
+        (None, '{"n":2}'),
+        (None, None),
+    ]
 
 
 # -- others at work ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("other", "error"), [(3, StaleHourError), (1, HourBusyError), (2, None)])
+@pytest.mark.parametrize(
+    ("other", "error"), [(3, StaleHourError), (1, HourBusyError), (2, None)]
+)
 def test_of_two_writers_one_is_stopped(
-    server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection, other: int, error: type[Exception] | None
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
+    other: int,
+    error: type[Exception] | None,
 ) -> None:
     """While one run is about to upload, another writes the hour: newer, older or the same; nothing gets mixed."""
     destination, rival = S3Destination(S3Config(), server), S3Destination(S3Config(), server)
@@ -440,7 +530,10 @@ def test_of_two_writers_one_is_stopped(
 
 
 def test_a_writer_that_lost_its_objects_does_not_publish(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """Another run replaces the objects just before the manifest is put: it wins, and its manifest stays."""
     rival = S3Destination(S3Config(), server)
@@ -456,7 +549,10 @@ def test_a_writer_that_lost_its_objects_does_not_publish(
 
 
 def test_a_lost_answer_is_no_lost_race(
-    destination: S3Destination, server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+    destination: S3Destination,
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """The object was stored, but the answer did not come: the repetition finds its own bytes and goes on."""
     answered: list[int] = []
@@ -464,13 +560,20 @@ def test_a_lost_answer_is_no_lost_race(
     def lose(request: Any, **_: object) -> Any:
         if answered:
             return None
-        answered.append(destination.place.client._endpoint.http_session.send(request).status_code)  # type: ignore[attr-defined]
-        return AWSResponse(request.url, 503, HTTPHeaders(), HTTPResponse(io.BytesIO(), preload_content=False))
+        answered.append(
+            destination.place.client._endpoint.http_session.send(request).status_code
+        )  # type: ignore[attr-defined]
+        return AWSResponse(
+            request.url, 503, HTTPHeaders(), HTTPResponse(io.BytesIO(), preload_content=False)
+        )
 
     destination.place.client.meta.events.register("before-send.s3.PutObject", lose)
     assert destination.deliver(offer_of(frame_of(duck, [{"n": 1}]))).written == 1
     assert answered == [200]
-    assert manifest_of(client, server).objects[0].sha256 == hashlib.sha256(read(client, server, FIRST)).hexdigest()
+    assert (
+        manifest_of(client, server).objects[0].sha256
+        == hashlib.sha256(read(client, server, FIRST)).hexdigest()
+    )
 
 
 def test_an_object_is_packed_while_another_is_on_its_way(
@@ -519,7 +622,9 @@ def test_an_upload_that_fails_ends_the_packing(
     monkeypatch.setattr(s3_destination, "pack", watched)
     monkeypatch.setattr(destination.place, "upload", failing)
     with pytest.raises(TransientError, match="S3 failed"):
-        destination.deliver(offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(9)])))
+        destination.deliver(
+            offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(9)]))
+        )
     assert len(packed) == 2
     assert all(one.file.closed for one in packed)
     assert destination.holding(HOUR) is None
@@ -582,14 +687,23 @@ with duckdb.connect() as connection:
     ],
 )
 def test_a_killed_upload_is_repaired_by_the_next(
-    server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection, point: str, committed: int
+    server: S3Settings,
+    client: "S3Client",
+    duck: duckdb.DuckDBPyConnection,
+    point: str,
+    committed: int,
 ) -> None:
     """SIGKILL at any point leaves a manifest, the old one or the new; a re-run makes bucket and manifest agree."""
     destination = S3Destination(S3Config(part_size_mb=1), server)
-    destination.deliver(offer_of(frame_of(duck, [{"n": n, "text": noise(2 * MIB, n)} for n in range(3)])))
+    destination.deliver(
+        offer_of(frame_of(duck, [{"n": n, "text": noise(2 * MIB, n)} for n in range(3)]))
+    )
     assert len(keys(client, server)) == 4
     assert server.secret_access_key
-    said = {**server.model_dump(), "secret_access_key": server.secret_access_key.get_secret_value()}
+    said = {
+        **server.model_dump(),
+        "secret_access_key": server.secret_access_key.get_secret_value(),
+    }
     environment = {**os.environ, "CRASH": f"s3.{point}", "SERVER": json.dumps(said)}
     killed = subprocess.run([sys.executable, "-c", DELIVER], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -634,7 +748,9 @@ def test_a_bucket_that_cannot_be_reached_is_named_with_its_setting(
     assert isinstance(raised_by_run.value, TransientError) == ("127.0.0.1:1" in str(mistake))
 
 
-def test_credentials_may_be_missing(server: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_may_be_missing(
+    server: S3Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Without any credentials in settings or environment, the message says which variables to set."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -646,7 +762,9 @@ def test_credentials_may_be_missing(server: S3Settings, monkeypatch: pytest.Monk
         S3Destination(S3Config(), nobody).check()
 
 
-def test_a_bucket_that_is_there_is_named(destination: S3Destination, server: S3Settings) -> None:
+def test_a_bucket_that_is_there_is_named(
+    destination: S3Destination, server: S3Settings
+) -> None:
     """The check says which bucket it reached, and where."""
     assert destination.check() == f"s3://{server.bucket} at {server.endpoint_url}"
 
@@ -662,7 +780,9 @@ def test_a_given_client_is_used_and_left_open(
     assert keys(client, server) == [MANIFEST, FIRST]
 
 
-def test_storage_options_are_passed_on(server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection) -> None:
+def test_storage_options_are_passed_on(
+    server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
+) -> None:
     """Class and encryption go with the objects; the manifest is encrypted, but stays quick to read."""
     asked: list[dict[str, Any]] = []
 
@@ -671,7 +791,9 @@ def test_storage_options_are_passed_on(server: S3Settings, client: "S3Client", d
         asked.append({name: params.pop(name) for name in names if name in params})
 
     client.meta.events.register("provide-client-params.s3.PutObject", note)
-    config = S3Config(storage_class="STANDARD_IA", server_side_encryption="aws:kms", kms_key_id="key")
+    config = S3Config(
+        storage_class="STANDARD_IA", server_side_encryption="aws:kms", kms_key_id="key"
+    )
     S3Destination(config, server, client).deliver(offer_of(frame_of(duck, [{"n": 1}])))
     kms = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "key", "BucketKeyEnabled": True}
     assert asked == [{"StorageClass": "STANDARD_IA", **kms}, kms]

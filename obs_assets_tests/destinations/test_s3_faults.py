@@ -22,7 +22,11 @@ from obs_assets.storage import engine
 from obs_assets_tests.frames import frame_of, offer_of
 
 ERROR = "<Error><Code>{code}</Code><Message>CANARY_9f</Message></Error>"
-FAULTS = {"429": (429, "TooManyRequests"), "500": (500, "InternalError"), "200 with error body": (200, "InternalError")}
+FAULTS = {
+    "429": (429, "TooManyRequests"),
+    "500": (500, "InternalError"),
+    "200 with error body": (200, "InternalError"),
+}
 
 
 @dataclass
@@ -38,7 +42,11 @@ class Scripted:
 
     def kind(self, method: str, path: str) -> str:
         """What a request is."""
-        named = {("POST", "uploads"): "create", ("PUT", "partNumber"): "part", ("POST", "uploadId"): "complete"}
+        named = {
+            ("POST", "uploads"): "create",
+            ("PUT", "partNumber"): "part",
+            ("POST", "uploadId"): "complete",
+        }
         for (verb, mark), kind in named.items():
             if method == verb and re.search(rf"[?&]{mark}\b", path):
                 return kind
@@ -63,7 +71,9 @@ def handler_of(server: Scripted) -> type[http.server.BaseHTTPRequestHandler]:
                 server.times -= 1
                 if server.fault == "reset":
                     self.close_connection = True
-                    self.connection.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER 0: close with RST
+                    self.connection.setsockopt(
+                        1, 13, b"\x01\0\0\0\0\0\0\0"
+                    )  # SO_LINGER 0: close with RST
                     self.connection.close()
                     return
                 status, code = FAULTS[server.fault]
@@ -78,7 +88,8 @@ def handler_of(server: Scripted) -> type[http.server.BaseHTTPRequestHandler]:
                 case "create":
                     server.uploads[upload] = {}
                     self.answer(
-                        200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+                        200,
+                        "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
                     )
                 case "part":
                     number = re.search(r"partNumber=(\d+)", self.path)
@@ -89,7 +100,8 @@ def handler_of(server: Scripted) -> type[http.server.BaseHTTPRequestHandler]:
                     parts = server.uploads.pop(upload)
                     server.objects[key] = b"".join(parts[number] for number in sorted(parts))
                     self.answer(
-                        200, '<CompleteMultipartUploadResult><ETag>"etag-2"</ETag></CompleteMultipartUploadResult>'
+                        200,
+                        '<CompleteMultipartUploadResult><ETag>"etag-2"</ETag></CompleteMultipartUploadResult>',
                     )
                 case "abort":
                     server.uploads.pop(upload, None)
@@ -100,9 +112,14 @@ def handler_of(server: Scripted) -> type[http.server.BaseHTTPRequestHandler]:
                 case "head":
                     self.answer(404, "")
                 case "get" if "list-type" in self.path:
-                    self.answer(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+                    self.answer(
+                        200,
+                        "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+                    )
                 case "get" if "uploads" in self.path:
-                    self.answer(200, "<ListMultipartUploadsResult></ListMultipartUploadsResult>")
+                    self.answer(
+                        200, "<ListMultipartUploadsResult></ListMultipartUploadsResult>"
+                    )
                 case _:
                     self.answer(404, ERROR.format(code="NoSuchKey"))
 
@@ -146,7 +163,9 @@ def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait no seconds here."""
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+    monkeypatch.setattr(
+        "botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0
+    )
 
 
 SIZES = {"small": 1, "large": 11}  # MiB
@@ -162,11 +181,15 @@ MATRIX = [
 
 def deliver(server: S3Settings, duck: duckdb.DuckDBPyConnection, size: str) -> Any:
     told = [{"n": n, "text": "x" * MIB} for n in range(SIZES[size])]
-    return S3Destination(S3Config(compression=False, max_retries=2), server).deliver(offer_of(frame_of(duck, told)))
+    return S3Destination(S3Config(compression=False, max_retries=2), server).deliver(
+        offer_of(frame_of(duck, told))
+    )
 
 
 @pytest.mark.parametrize(("size", "kind", "fault"), MATRIX)
-def test_a_fault_that_passes_is_overcome(duck: duckdb.DuckDBPyConnection, size: str, kind: str, fault: str) -> None:
+def test_a_fault_that_passes_is_overcome(
+    duck: duckdb.DuckDBPyConnection, size: str, kind: str, fault: str
+) -> None:
     """Twice is not too often: the request is repeated, and the hour is whole."""
     scripted = Scripted(kind, fault, times=2)
     with running(scripted) as server:
@@ -182,7 +205,10 @@ def test_a_fault_that_stays_ends_in_a_clear_failure(
 ) -> None:
     """After three attempts the run fails with one sentence; the upload is aborted, and there is no manifest."""
     scripted = Scripted(kind, fault, times=1000)
-    with running(scripted) as server, pytest.raises(TransientError, match="S3 at http") as raised:
+    with (
+        running(scripted) as server,
+        pytest.raises(TransientError, match="S3 at http") as raised,
+    ):
         deliver(server, duck, size)
     assert "CANARY" not in str(raised.value)
     assert 1 <= scripted.seen[kind] <= 3

@@ -26,9 +26,15 @@ from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 TOLD: list[dict[str, Any]] = [
-    {"id": f"e{n}", "type": "task", "cost_usd": 0.25, "n": n, "text": "é 😀\n\\"} for n in range(5000)
+    {"id": f"e{n}", "type": "task", "cost_usd": 0.25, "n": n, "text": "é 😀\n\\"}
+    for n in range(5000)
 ]
-FORMATS = [{}, {"compression": False}, {"format": "parquet"}, {"format": "parquet", "compression": False}]
+FORMATS = [
+    {},
+    {"compression": False},
+    {"format": "parquet"},
+    {"format": "parquet", "compression": False},
+]
 
 
 @pytest.fixture
@@ -45,7 +51,9 @@ def server(settings: Settings) -> S3Settings:
     return settings.s3
 
 
-def archived(server: S3Settings, duck: duckdb.DuckDBPyConnection, **options: Any) -> S3Destination:
+def archived(
+    server: S3Settings, duck: duckdb.DuckDBPyConnection, **options: Any
+) -> S3Destination:
     """An archive that holds two hours in several objects each."""
     destination = S3Destination(S3Config(part_size_mb=1, **options), server)
     for hour in (HOUR, HOUR.next):
@@ -60,7 +68,9 @@ def fetched(server: S3Settings, folder: Path) -> Path:
         for stored in client.list_objects_v2(Bucket=server.bucket)["Contents"]:
             path = folder / stored["Key"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(client.get_object(Bucket=server.bucket, Key=stored["Key"])["Body"].read())
+            path.write_bytes(
+                client.get_object(Bucket=server.bucket, Key=stored["Key"])["Body"].read()
+            )
     return folder
 
 
@@ -87,7 +97,9 @@ def test_duckdb_reads_every_format_and_finds_the_hours_in_the_folders(
     suffix = archived(server, duck, **options).config.suffix
     files = f"{fetched(server, tmp_path)}/cortex-events/year=*/**/*{suffix}"
     read = "read_parquet" if suffix == ".parquet" else "read_json"
-    found = duck.sql(f"FROM {read}('{files}', hive_partitioning=true, hive_types_autocast=false)")
+    found = duck.sql(
+        f"FROM {read}('{files}', hive_partitioning=true, hive_types_autocast=false)"
+    )
     number = "(event->>'n')::INT" if suffix == ".parquet" else "n"
     weight = "weight" if suffix == ".parquet" else "_obs.weight"
     counts = found.aggregate(f"year, month, day, hour, count(*), sum({number}), sum({weight})")
@@ -97,7 +109,9 @@ def test_duckdb_reads_every_format_and_finds_the_hours_in_the_folders(
     ]
 
 
-def test_pyarrow_reads_parquet_from_the_bucket(server: S3Settings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_pyarrow_reads_parquet_from_the_bucket(
+    server: S3Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """Arrow's own S3 client opens the archive as one partitioned dataset, with typed columns."""
     archived(server, duck, format="parquet")
     assert server.secret_access_key
@@ -125,14 +139,21 @@ def test_pyarrow_reads_parquet_from_the_bucket(server: S3Settings, duck: duckdb.
 
 @pytest.mark.parametrize("options", FORMATS, ids=str)
 def test_every_format_is_the_same_bytes_and_comes_back(
-    server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    server: S3Settings,
+    duck: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
 ) -> None:
     """Neither threads nor batches show; what is read back is what was offered; a rebuild uploads nothing."""
     frame = frame_of(duck, TOLD)
     config = S3Config(part_size_mb=1, **options)
 
     def digests() -> list[str]:
-        return [packed.sha256 for packed in encode.pack(frame, HOUR, config) if not packed.file.close()]
+        return [
+            packed.sha256
+            for packed in encode.pack(frame, HOUR, config)
+            if not packed.file.close()
+        ]
 
     first = digests()
     monkeypatch.setattr(encode, "BATCH_ROWS", 77)
@@ -143,13 +164,16 @@ def test_every_format_is_the_same_bytes_and_comes_back(
     offer = offer_of(frame)
     assert destination.deliver(offer).written == len(TOLD)
     assert destination.deliver(offer_of(frame, rebuild=True)).written == 0
-    assert sorted(destination.read_back(duck, HOUR).fetchall()) == sorted(frame.project("row_uid, event").fetchall())
+    assert sorted(destination.read_back(duck, HOUR).fetchall()) == sorted(
+        frame.project("row_uid, event").fetchall()
+    )
 
 
 def test_gzip_has_the_bytes_that_it_had() -> None:
     """A change of the compressor is noticed: it would upload every hour anew at its next rebuild."""
     text = b"".join(
-        b'{"n":%d,"text":"%s"}\n' % (n, hashlib.sha256(b"%d" % n).hexdigest().encode()) for n in range(40_000)
+        b'{"n":%d,"text":"%s"}\n' % (n, hashlib.sha256(b"%d" % n).hexdigest().encode())
+        for n in range(40_000)
     )
     stored: list[bytes] = []
     with ThreadPoolExecutor(2) as pool:
@@ -161,7 +185,9 @@ def test_gzip_has_the_bytes_that_it_had() -> None:
     member = zlib.decompressobj(31)
     assert member.decompress(b"".join(stored)) == text
     assert member.eof
-    assert member.unused_data == b""  # one member: readers that stop after the first miss nothing
+    assert (
+        member.unused_data == b""
+    )  # one member: readers that stop after the first miss nothing
     assert (
         hashlib.sha256(b"".join(stored)).hexdigest()
         == "89d853f9c91bfad9abaa80dfc82a5e3703e95bd6cdee7822ccfa771d2ac1e604"
@@ -171,7 +197,11 @@ def test_gzip_has_the_bytes_that_it_had() -> None:
 def test_levels_mean_what_they_say(duck: duckdb.DuckDBPyConnection) -> None:
     """From 1 to 9 objects do not grow, and both ends differ."""
     frame = frame_of(
-        duck, [{"n": n, "text": f"worker {n % 7} finished task {n * n} in {n % 997} ms"} for n in range(3000)]
+        duck,
+        [
+            {"n": n, "text": f"worker {n % 7} finished task {n * n} in {n % 997} ms"}
+            for n in range(3000)
+        ],
     )
     sizes = []
     for level in range(1, 10):
@@ -182,7 +212,9 @@ def test_levels_mean_what_they_say(duck: duckdb.DuckDBPyConnection) -> None:
     assert len(set(sizes)) >= 6
 
 
-def test_keeping_an_hour_has_a_price(server: S3Settings, duck: duckdb.DuckDBPyConnection) -> None:
+def test_keeping_an_hour_has_a_price(
+    server: S3Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
     """A GiB costs its list price; small objects are charged for 128 KiB where the class says so; figures are shown."""
     assert usd_per_month([2**30], "STANDARD") == pytest.approx(0.023)
     assert usd_per_month([1] * 8192, "STANDARD_IA") == pytest.approx(0.0125)
@@ -191,4 +223,7 @@ def test_keeping_an_hour_has_a_price(server: S3Settings, duck: duckdb.DuckDBPyCo
     assert stats["USD per month in STANDARD"] == pytest.approx(
         usd_per_month([stats["total_bytes_uploaded"]], "STANDARD"), abs=1e-8
     )  # type: ignore[list-item]
-    assert (stats["total_events_uploaded"], stats["average_events_per_batch"]) == (len(TOLD), len(TOLD))
+    assert (stats["total_events_uploaded"], stats["average_events_per_batch"]) == (
+        len(TOLD),
+        len(TOLD),
+    )

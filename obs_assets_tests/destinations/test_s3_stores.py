@@ -24,7 +24,13 @@ from obs_assets.audit.verify import verify
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
-from obs_assets.errors import ColdArchiveError, ConfigurationError, HourBusyError, PermanentError, TransientError
+from obs_assets.errors import (
+    ColdArchiveError,
+    ConfigurationError,
+    HourBusyError,
+    PermanentError,
+    TransientError,
+)
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
 from obs_assets.storage import engine
@@ -63,9 +69,13 @@ def moto() -> Iterator[S3Settings]:
 
 
 @pytest.fixture
-def bucket(moto: S3Settings, request: pytest.FixtureRequest) -> Iterator[tuple[S3Settings, "S3Client"]]:
+def bucket(
+    moto: S3Settings, request: pytest.FixtureRequest
+) -> Iterator[tuple[S3Settings, "S3Client"]]:
     """A bucket of this test's own there."""
-    server = moto.model_copy(update={"bucket": re.sub(r"\W+", "-", request.node.name.lower())[:60].strip("-")})
+    server = moto.model_copy(
+        update={"bucket": re.sub(r"\W+", "-", request.node.name.lower())[:60].strip("-")}
+    )
     with contextlib.closing(connect_s3(server)) as client:
         client.create_bucket(Bucket=server.bucket)
         yield server, client
@@ -76,7 +86,10 @@ def bucket(moto: S3Settings, request: pytest.FixtureRequest) -> Iterator[tuple[S
     [(1, "AES256"), (11, "AES256"), (1, "aws:kms"), (11, "aws:kms")],
 )
 def test_objects_and_manifest_are_encrypted_as_configured(
-    bucket: tuple[S3Settings, "S3Client"], duck: duckdb.DuckDBPyConnection, events: int, encryption: Any
+    bucket: tuple[S3Settings, "S3Client"],
+    duck: duckdb.DuckDBPyConnection,
+    events: int,
+    encryption: Any,
 ) -> None:
     """With AES256 and with a KMS key of one's own, small objects and such that go in parts."""
     server, client = bucket
@@ -95,7 +108,10 @@ def test_objects_and_manifest_are_encrypted_as_configured(
         ) as kms:
             key_id = kms.create_key()["KeyMetadata"]["KeyId"]
     config = S3Config(
-        compression=False, server_side_encryption=encryption, kms_key_id=key_id, storage_class="STANDARD_IA"
+        compression=False,
+        server_side_encryption=encryption,
+        kms_key_id=key_id,
+        storage_class="STANDARD_IA",
     )
     destination = S3Destination(config, server)
     offer = offer_of(frame_of(duck, LARGE[:events]))
@@ -105,7 +121,9 @@ def test_objects_and_manifest_are_encrypted_as_configured(
         head = client.head_object(Bucket=server.bucket, Key=key)
         assert head["ServerSideEncryption"] == encryption
         assert (key_id or "") in head.get("SSEKMSKeyId", "")
-        assert head.get("StorageClass", "STANDARD") == ("STANDARD" if key == MANIFEST else "STANDARD_IA")
+        assert head.get("StorageClass", "STANDARD") == (
+            "STANDARD" if key == MANIFEST else "STANDARD_IA"
+        )
     assert len(destination.read_back(duck, HOUR).fetchall()) == events
 
 
@@ -114,7 +132,9 @@ def test_the_manifest_names_versions_where_the_bucket_keeps_them(
 ) -> None:
     """A version that was replaced can still be fetched by the id that the older manifest named."""
     server, client = bucket
-    client.put_bucket_versioning(Bucket=server.bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.put_bucket_versioning(
+        Bucket=server.bucket, VersioningConfiguration={"Status": "Enabled"}
+    )
     destination = S3Destination(S3Config(), server)
 
     def named() -> Any:
@@ -135,17 +155,22 @@ def test_the_owner_goes_with_every_request(
 ) -> None:
     """A bucket that has come into other hands gets nothing: each request names whose it must be."""
     server, _ = bucket
-    destination = S3Destination(S3Config(compression=False, expected_bucket_owner="123456789012"), server)
+    destination = S3Destination(
+        S3Config(compression=False, expected_bucket_owner="123456789012"), server
+    )
     owners: list[str | None] = []
     destination.place.client.meta.events.register(  # type: ignore[union-attr]
-        "before-send.s3", lambda request, **_: owners.append(request.headers.get("x-amz-expected-bucket-owner"))
+        "before-send.s3",
+        lambda request, **_: owners.append(request.headers.get("x-amz-expected-bucket-owner")),
     )
     destination.check()
     destination.deliver(offer_of(frame_of(duck, LARGE)))
     destination.deliver(offer_of(frame_of(duck, []), generation=2))
     destination.read_back(duck, HOUR)
     assert len(owners) > 12
-    assert {owner.decode() if isinstance(owner, bytes) else owner for owner in owners} == {"123456789012"}
+    assert {owner.decode() if isinstance(owner, bytes) else owner for owner in owners} == {
+        "123456789012"
+    }
     with pytest.raises(ValidationError):
         S3Config(expected_bucket_owner="me")
 
@@ -154,7 +179,10 @@ def test_the_owner_goes_with_every_request(
     ("options", "url"),
     [
         ({"endpoint_url": "https://store.example"}, "https://store.example/bucket/k"),
-        ({"endpoint_url": "https://store.example", "addressing_style": "virtual"}, "https://bucket.store.example/k"),
+        (
+            {"endpoint_url": "https://store.example", "addressing_style": "virtual"},
+            "https://bucket.store.example/k",
+        ),
         ({}, "https://bucket.s3.us-east-1.amazonaws.com/k"),
         ({"addressing_style": "path"}, "https://s3.us-east-1.amazonaws.com/bucket/k"),
     ],
@@ -164,7 +192,9 @@ def test_a_bucket_stands_where_the_store_wants_it(options: dict[str, Any], url: 
     server = S3Settings(bucket="bucket", access_key_id="a", secret_access_key=SecretStr("b"))
     client = S3Destination(S3Config(**options), server).place.client  # type: ignore[union-attr]
     with contextlib.closing(client):
-        signed = client.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "k"})
+        signed = client.generate_presigned_url(
+            "get_object", Params={"Bucket": "bucket", "Key": "k"}
+        )
         assert signed.partition("?")[0] in {url, url.replace("s3.us-east-1", "s3")}
         required = "when_required" if "endpoint_url" in options else "when_supported"
         assert client.meta.config.request_checksum_calculation == required
@@ -181,7 +211,13 @@ def test_no_key_shows_anywhere(
     caplog.set_level("INFO")
     destination = S3Destination(S3Config(), server)
     delivery = destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    shown = [repr(delivery), repr(server), destination.check(), caplog.text, *capsys.readouterr()]
+    shown = [
+        repr(delivery),
+        repr(server),
+        destination.check(),
+        caplog.text,
+        *capsys.readouterr(),
+    ]
     with pytest.raises(ConfigurationError) as raised:
         S3Destination(S3Config(bucket="none"), server).check()
     for stored in client.list_objects_v2(Bucket=server.bucket)["Contents"]:
@@ -198,11 +234,15 @@ def test_what_lies_cold_is_compared_by_checksums(
     server, client = bucket
     destination = S3Destination(S3Config(storage_class="DEEP_ARCHIVE", part_size_mb=1), server)
     destination.deliver(offer_of(frame_of(duck, LARGE[:3])))
-    with pytest.raises(ColdArchiveError, match=r"3 rows by size and checksum of 3 objects, unread") as raised:
+    with pytest.raises(
+        ColdArchiveError, match=r"3 rows by size and checksum of 3 objects, unread"
+    ) as raised:
         destination.read_back(duck, HOUR)
     assert raised.value.rows == 3
     key = destination.config.object_key(HOUR, 1)
-    client.put_object(Bucket=server.bucket, Key=key, Body=b"another", StorageClass="DEEP_ARCHIVE")
+    client.put_object(
+        Bucket=server.bucket, Key=key, Body=b"another", StorageClass="DEEP_ARCHIVE"
+    )
     with pytest.raises(PermanentError, match="1 of 3 objects are not what the manifest says"):
         destination.read_back(duck, HOUR)
     client.delete_object(Bucket=server.bucket, Key=key)
@@ -211,12 +251,15 @@ def test_what_lies_cold_is_compared_by_checksums(
 
 
 @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
-def test_obs_verify_of_a_cold_hour(bucket: tuple[S3Settings, "S3Client"], tmp_path: Path, storage_class: str) -> None:
+def test_obs_verify_of_a_cold_hour(
+    bucket: tuple[S3Settings, "S3Client"], tmp_path: Path, storage_class: str
+) -> None:
     """The hour counts as held, and the verdict says that it was compared unread; an exchanged object is found."""
     server, client = bucket
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     config = harness.everything_kept(
-        tmp_path / "events", destinations=[{"type": "s3", "storage_class": storage_class, "from": "redacted"}]
+        tmp_path / "events",
+        destinations=[{"type": "s3", "storage_class": storage_class, "from": "redacted"}],
     )
     hourly = HourlyPipeline(config, Settings(data_dir=tmp_path / "data", s3=server))
     hourly.land()
@@ -225,7 +268,12 @@ def test_obs_verify_of_a_cold_hour(bucket: tuple[S3Settings, "S3Client"], tmp_pa
     assert (verdict.ok, verdict.rows) == (True, len(harness.an_hour()))
     assert "unread" in (verdict.note or "")
     (block,) = [block for block in config.destinations if isinstance(block, S3Config)]
-    client.put_object(Bucket=server.bucket, Key=block.object_key(HOUR, 0), Body=b"x", StorageClass=storage_class)  # type: ignore[arg-type]
+    client.put_object(
+        Bucket=server.bucket,
+        Key=block.object_key(HOUR, 0),
+        Body=b"x",
+        StorageClass=storage_class,
+    )  # type: ignore[arg-type]
     (damaged,) = harness.wrong(hourly)
     assert damaged.store == "s3_archive"
     assert "size and checksum" in (damaged.problem or "")
@@ -281,15 +329,21 @@ def test_the_documented_rights_are_those_that_are_used(
         destination.place.is_intact(destination._manifest(HOUR)[0].objects[0])  # type: ignore[union-attr]
     statements = documented("iam")["Statement"]
     allowed = {action for statement in statements for action in statement["Action"]}
-    assert {ACTIONS[name] for name in called} == {action for action in allowed if action.startswith("s3:")}
+    assert {ACTIONS[name] for name in called} == {
+        action for action in allowed if action.startswith("s3:")
+    }
     assert allowed - set(ACTIONS.values()) == {"kms:GenerateDataKey", "kms:Decrypt"}
 
 
-def test_the_documented_lifecycle_and_policy_are_accepted(bucket: tuple[S3Settings, "S3Client"]) -> None:
+def test_the_documented_lifecycle_and_policy_are_accepted(
+    bucket: tuple[S3Settings, "S3Client"],
+) -> None:
     """Both are what S3 takes, and the lifecycle leaves manifests alone."""
     server, client = bucket
     rules = documented("lifecycle")
-    client.put_bucket_lifecycle_configuration(Bucket=server.bucket, LifecycleConfiguration=rules)
+    client.put_bucket_lifecycle_configuration(
+        Bucket=server.bucket, LifecycleConfiguration=rules
+    )
     client.put_bucket_policy(Bucket=server.bucket, Policy=json.dumps(documented("policy")))
     (cold, _) = client.get_bucket_lifecycle_configuration(Bucket=server.bucket)["Rules"]
     config = S3Config()
@@ -300,20 +354,29 @@ def test_the_documented_lifecycle_and_policy_are_accepted(bucket: tuple[S3Settin
 # -- a local directory -------------------------------------------------------------------------------------------------
 
 
-def test_a_directory_is_the_same_archive(duck: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_a_directory_is_the_same_archive(
+    duck: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     """The same keys; a rebuild replaces, removes what is too much, and writes nothing when nothing changed."""
     destination = S3Destination(S3Config(bucket=f"file://{tmp_path}/archive", part_size_mb=1))
     offer = offer_of(frame_of(duck, LARGE[:3]))
     assert destination.deliver(offer).written == 3
     folder = tmp_path / "archive/cortex-events/year=2025/month=12/day=04/hour=10"
-    names = ["events-2025120410-0001.jsonl.gz", "events-2025120410-0002.jsonl.gz", "events-2025120410.jsonl.gz"]
+    names = [
+        "events-2025120410-0001.jsonl.gz",
+        "events-2025120410-0002.jsonl.gz",
+        "events-2025120410.jsonl.gz",
+    ]
     assert sorted(path.name for path in folder.iterdir()) == names
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert destination.deliver(offer) == Delivery(written=0, already_there=3)
     assert destination.deliver(offer_of(frame_of(duck, LARGE[:3]), rebuild=True)).written == 0
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     (folder / ".events-2025120410.jsonl.gz.x.tmp").write_text("left by a killed run")
-    assert destination.deliver(offer_of(frame_of(duck, LARGE[:1]), generation=2)).already_there == 1
+    assert (
+        destination.deliver(offer_of(frame_of(duck, LARGE[:1]), generation=2)).already_there
+        == 1
+    )
     assert [path.name for path in folder.iterdir()] == names[-1:]
     assert list(destination.holdings()) == [HOUR]
     assert len(destination.read_back(duck, HOUR).fetchall()) == 1
@@ -353,7 +416,9 @@ with duckdb.connect() as connection:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["client", "server"])
-def test_killed_amid_a_multipart_upload(duck: duckdb.DuckDBPyConnection, tmp_path: Path, who: str) -> None:
+def test_killed_amid_a_multipart_upload(
+    duck: duckdb.DuckDBPyConnection, tmp_path: Path, who: str
+) -> None:
     """The old hour stays, the failure is one to repeat, and the next run uploads the new hour and leaves no debris."""
     data_dir = tmp_path / "data"
     server = embedded.s3(data_dir)
@@ -363,9 +428,14 @@ def test_killed_amid_a_multipart_upload(duck: duckdb.DuckDBPyConnection, tmp_pat
         new = offer_of(frame_of(duck, LARGE), generation=2)
         if who == "client":
             assert server.secret_access_key
-            said = {**server.model_dump(), "secret_access_key": server.secret_access_key.get_secret_value()}
+            said = {
+                **server.model_dump(),
+                "secret_access_key": server.secret_access_key.get_secret_value(),
+            }
             environment = {**os.environ, "SERVER": json.dumps(said)}
-            with subprocess.Popen([sys.executable, "-c", UPLOAD], env=environment, stdout=subprocess.PIPE) as child:
+            with subprocess.Popen(
+                [sys.executable, "-c", UPLOAD], env=environment, stdout=subprocess.PIPE
+            ) as child:
                 assert child.stdout
                 assert child.stdout.readline() == b"uploading\n"
                 child.kill()
@@ -395,7 +465,9 @@ def test_killed_amid_a_multipart_upload(duck: duckdb.DuckDBPyConnection, tmp_pat
         held = patiently(lambda: again.read_back(duck, HOUR).fetchall())
         assert [event for _, event in held] == ['{"n": 0}']
         with contextlib.closing(connect_s3(server)) as client:
-            assert len(client.list_multipart_uploads(Bucket=server.bucket).get("Uploads", [])) == 1
+            assert (
+                len(client.list_multipart_uploads(Bucket=server.bucket).get("Uploads", [])) == 1
+            )
             assert again.deliver(new).written == len(LARGE)
             assert client.list_multipart_uploads(Bucket=server.bucket).get("Uploads", []) == []
         assert len(again.read_back(duck, HOUR).fetchall()) == len(LARGE)

@@ -103,24 +103,32 @@ def test_events_go_in_as_they_are() -> None:
 
 def test_an_object_says_count_destination_and_when_it_was_made() -> None:
     """The original's metadata, with the dispatch's creation as its timestamp."""
-    body = compose(config(payload_format="object", payload_key='my "key"'), "alerts", EVENTS, NOW)
+    body = compose(
+        config(payload_format="object", payload_key='my "key"'), "alerts", EVENTS, NOW
+    )
     assert json.loads(body) == {
         'my "key"': [json.loads(event) for event in EVENTS],
-        "metadata": {"count": 2, "destination": "alerts", "timestamp": "2025-12-04T10:30:00.000Z"},
+        "metadata": {
+            "count": 2,
+            "destination": "alerts",
+            "timestamp": "2025-12-04T10:30:00.000Z",
+        },
     }
     assert EVENTS[0].encode() in body
 
 
 def test_an_object_without_metadata_holds_the_events_alone() -> None:
     """``include_metadata: false`` leaves the metadata out."""
-    assert json.loads(compose(config(payload_format="object", include_metadata=False), "d", ["{}"], NOW)) == {
-        "events": [{}]
-    }
+    assert json.loads(
+        compose(config(payload_format="object", include_metadata=False), "d", ["{}"], NOW)
+    ) == {"events": [{}]}
 
 
 def test_an_individual_body_is_the_event() -> None:
     """One event, one request, nothing around it."""
-    assert compose(config(payload_format="individual"), "d", EVENTS[:1], NOW).decode() == EVENTS[0]
+    assert (
+        compose(config(payload_format="individual"), "d", EVENTS[:1], NOW).decode() == EVENTS[0]
+    )
 
 
 def test_a_dispatch_is_known_by_what_is_in_it() -> None:
@@ -139,7 +147,10 @@ def test_a_dispatch_is_known_by_what_is_in_it() -> None:
 
 @pytest.mark.parametrize(
     ("secret", "key"),
-    [("whsec_" + base64.b64encode(b"k" * 24).decode(), b"k" * 24), ("plain words", b"plain words")],
+    [
+        ("whsec_" + base64.b64encode(b"k" * 24).decode(), b"k" * 24),
+        ("plain words", b"plain words"),
+    ],
 )
 def test_standard_webhooks_signature(secret: str, key: bytes) -> None:
     """``v1,`` and the base64 of HMAC-SHA256 over id, timestamp and body, with the decoded key."""
@@ -152,7 +163,12 @@ def test_standard_webhooks_signature(secret: str, key: bytes) -> None:
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1", "sha512"])
 def test_the_original_signature_is_hex_over_the_body(algorithm: str) -> None:
     """``X-Signature`` verifies with the secret alone, under the header and algorithm that were chosen."""
-    headers = signatures(config(hmac_secret="s", hmac_algorithm=algorithm, hmac_header="X-Sig"), "msg_1", NOW, b"[]")
+    headers = signatures(
+        config(hmac_secret="s", hmac_algorithm=algorithm, hmac_header="X-Sig"),
+        "msg_1",
+        NOW,
+        b"[]",
+    )
     assert hmac.compare_digest(headers["X-Sig"], hmac.new(b"s", b"[]", algorithm).hexdigest())
 
 
@@ -165,7 +181,10 @@ def test_without_a_secret_only_the_id_is_sent() -> None:
     ("options", "header"),
     [
         ({"auth_type": "bearer", "auth_token": "t"}, {"Authorization": "Bearer t"}),
-        ({"auth_type": "basic", "username": "u", "password": "p:ä"}, {"Authorization": "Basic dTpwOsOk"}),
+        (
+            {"auth_type": "basic", "username": "u", "password": "p:ä"},
+            {"Authorization": "Basic dTpwOsOk"},
+        ),
         ({"auth_type": "api-key", "api_key": "k"}, {"X-API-Key": "k"}),
         ({"auth_type": "api-key", "api_key": "k", "api_key_header": "X-K"}, {"X-K": "k"}),
         ({"auth_type": "hmac", "hmac_secret": "s"}, {}),
@@ -226,18 +245,32 @@ def test_mistakes_are_said_in_a_sentence(options: dict[str, Any], sentence: str)
 def test_defaults_are_the_originals() -> None:
     """A webhook block with an address alone does what the original's did, on the frame before sampling."""
     plain = config(url="https://example.com")
-    assert (plain.from_, plain.method, plain.payload_format, plain.batch_size) == ("redacted", "POST", "array", 10)
-    assert (plain.max_retries, plain.retry_delay_s, plain.retry_backoff, plain.timeout_s) == (3, 1.0, 2.0, 30.0)
+    assert (plain.from_, plain.method, plain.payload_format, plain.batch_size) == (
+        "redacted",
+        "POST",
+        "array",
+        10,
+    )
+    assert (plain.max_retries, plain.retry_delay_s, plain.retry_backoff, plain.timeout_s) == (
+        3,
+        1.0,
+        2.0,
+        30.0,
+    )
     assert config(url="").url is None
 
 
 def test_the_environment_fills_in_what_is_left_open() -> None:
     """What the file says wins over the environment."""
-    filled = config(auth_token="file").with_fallbacks(auth_token=SecretStr("env"), api_key=SecretStr("env"), url=None)
+    filled = config(auth_token="file").with_fallbacks(
+        auth_token=SecretStr("env"), api_key=SecretStr("env"), url=None
+    )
     assert filled.auth_token == SecretStr("file")
     assert filled.api_key == SecretStr("env")
     assert filled.url is None
-    with pytest.raises(ConfigurationError, match="url from the environment: must begin with https://") as caught:
+    with pytest.raises(
+        ConfigurationError, match="url from the environment: must begin with https://"
+    ) as caught:
         config().with_fallbacks(url=SecretStr(f"gopher://{CANARY}"))
     assert CANARY not in str(caught.value)
 
@@ -245,12 +278,21 @@ def test_the_environment_fills_in_what_is_left_open() -> None:
 def test_secrets_are_masked() -> None:
     """Neither a representation nor a dump of the configuration shows a secret, headers and address included."""
     names = ("auth_token", "password", "api_key", "hmac_secret")
-    secretive = config(url=f"https://example.com/{CANARY}", headers={"X": CANARY}, **dict.fromkeys(names, CANARY))
+    secretive = config(
+        url=f"https://example.com/{CANARY}",
+        headers={"X": CANARY},
+        **dict.fromkeys(names, CANARY),
+    )
 
     class Outer(BaseModel):
         webhook: WebhookConfig
 
-    for text in (repr(secretive), str(secretive), secretive.model_dump_json(), repr(Outer(webhook=secretive))):
+    for text in (
+        repr(secretive),
+        str(secretive),
+        secretive.model_dump_json(),
+        repr(Outer(webhook=secretive)),
+    ):
         assert CANARY not in text
 
 
@@ -271,7 +313,9 @@ def test_what_may_pass_is_tried_again(status: int) -> None:
     assert caught.value.retry_after_s == 7.0
 
 
-@pytest.mark.parametrize("status", [100, 301, 302, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422, 600])
+@pytest.mark.parametrize(
+    "status", [100, 301, 302, 304, 307, 308, 400, 401, 403, 404, 409, 410, 413, 422, 600]
+)
 def test_what_stays_is_not_tried_again(status: int) -> None:
     """The same request would get the same answer."""
     with pytest.raises(PermanentError, match=str(status)):
@@ -303,9 +347,25 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
 
 # ── where it may go ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-PRIVATE = ["127.0.0.1", "127.9.9.9", "::1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1"]
+PRIVATE = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "::1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "100.64.0.1",
+    "fd12::1",
+]
 PRIVATE += ["::ffff:127.0.0.1", "64:ff9b::a00:1", "2002:7f00:1::1", "::7f00:1"]
-NEVER = ["169.254.169.254", "169.254.1.1", "fe80::1", "fe80::1%lo", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"]
+NEVER = [
+    "169.254.169.254",
+    "169.254.1.1",
+    "fe80::1",
+    "fe80::1%lo",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+]
 NEVER += [
     "fd00:ec2::254",
     "100.100.100.200",
@@ -322,7 +382,9 @@ GLOBAL = ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"]
 
 @pytest.mark.parametrize(
     ("address", "closed", "opened"),
-    [(a, False, True) for a in PRIVATE] + [(a, False, False) for a in NEVER] + [(a, True, True) for a in GLOBAL],
+    [(a, False, True) for a in PRIVATE]
+    + [(a, False, False) for a in NEVER]
+    + [(a, True, True) for a in GLOBAL],
 )
 def test_addresses(address: str, closed: bool, opened: bool) -> None:
     """Global addresses are open, private ones can be opened, link-local, metadata and reserved ones cannot."""
@@ -330,8 +392,13 @@ def test_addresses(address: str, closed: bool, opened: bool) -> None:
     assert is_allowed(address, allow_private=True) is opened
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f000001", "2130706433", "[::1]", "[::ffff:127.0.0.1]"])
-def test_a_private_address_is_refused_however_it_is_written(httpserver: HTTPServer, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "0x7f000001", "2130706433", "[::1]", "[::ffff:127.0.0.1]"],
+)
+def test_a_private_address_is_refused_however_it_is_written(
+    httpserver: HTTPServer, host: str
+) -> None:
     """The check is on what the name resolves to, so that no spelling of loopback gets past it."""
     with pytest.raises(PermanentError, match="OBS_WEBHOOK_ALLOW_PRIVATE"):
         post(sender(f"http://{host}:{httpserver.port}/", allow_private=False))
@@ -341,9 +408,21 @@ def test_a_private_address_is_refused_however_it_is_written(httpserver: HTTPServ
 def test_an_allowed_host_may_be_private(httpserver: HTTPServer) -> None:
     """``allow_hosts`` opens single hosts and no others."""
     httpserver.expect_request("/").respond_with_data("ok")
-    post(sender(f"http://LocalHost:{httpserver.port}/", allow_private=False, allow_hosts=["localhost"]))
+    post(
+        sender(
+            f"http://LocalHost:{httpserver.port}/",
+            allow_private=False,
+            allow_hosts=["localhost"],
+        )
+    )
     with pytest.raises(PermanentError):
-        post(sender(f"http://127.0.0.1:{httpserver.port}/", allow_private=False, allow_hosts=["localhost"]))
+        post(
+            sender(
+                f"http://127.0.0.1:{httpserver.port}/",
+                allow_private=False,
+                allow_hosts=["localhost"],
+            )
+        )
     assert len(httpserver.log) == 1
 
 
@@ -356,13 +435,18 @@ def test_metadata_is_refused_whatever_is_allowed(host: str) -> None:
 
 def test_one_bad_address_among_good_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every address of a name is checked, not the first alone."""
-    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80)) for ip in ("93.184.216.34", "10.0.0.1")]
+    answers = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 80))
+        for ip in ("93.184.216.34", "10.0.0.1")
+    ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
     with pytest.raises(PermanentError):
         post(sender("http://example.com/", allow_private=False))
 
 
-def test_a_name_is_resolved_once(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_resolved_once(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A resolver that gives another address the second time is not asked a second time."""
     httpserver.expect_request("/").respond_with_data("ok")
     answers = iter(["127.0.0.1", "169.254.169.254"])
@@ -381,7 +465,9 @@ def test_a_name_is_resolved_once(httpserver: HTTPServer, monkeypatch: pytest.Mon
 def test_a_redirect_is_not_followed(httpserver: HTTPServer, status: int) -> None:
     """The second hop is never visited, with or without the credentials."""
     to = httpserver.url_for("/second")
-    httpserver.expect_request("/first").respond_with_data("", status=status, headers={"Location": to})
+    httpserver.expect_request("/first").respond_with_data(
+        "", status=status, headers={"Location": to}
+    )
     with pytest.raises(PermanentError, match=f"{status}: redirects are refused"):
         post(sender(httpserver.url_for("/first"), auth_type="bearer", auth_token="t"))
     assert [request.path for request, _ in httpserver.log] == ["/first"]
@@ -410,12 +496,21 @@ def test_proxies_netrc_and_cookies_play_no_part(
 def test_what_arrives_is_what_was_composed(httpserver: HTTPServer) -> None:
     """Method, own headers, credentials, id and bytes arrive as configured."""
     httpserver.expect_request("/in").respond_with_data("", status=204)
-    to = sender(httpserver.url_for("/in"), method="PUT", headers={"X-Own": "1"}, auth_type="bearer", auth_token="t")
+    to = sender(
+        httpserver.url_for("/in"),
+        method="PUT",
+        headers={"X-Own": "1"},
+        auth_type="bearer",
+        auth_token="t",
+    )
     to.send('{"ü":1}'.encode(), "application/json", "msg_7")
     request = httpserver.log[0][0]
     assert (request.method, request.get_data()) == ("PUT", '{"ü":1}'.encode())
     assert (request.headers["X-Own"], request.headers["Authorization"]) == ("1", "Bearer t")
-    assert (request.headers["webhook-id"], request.headers["Content-Type"]) == ("msg_7", "application/json")
+    assert (request.headers["webhook-id"], request.headers["Content-Type"]) == (
+        "msg_7",
+        "application/json",
+    )
 
 
 # ── how long it may take ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -450,10 +545,14 @@ def test_a_request_ends_at_its_deadline(answer: Callable[[socket.socket], None])
         assert time.monotonic() - began < 1.5
 
 
-@pytest.mark.parametrize("framing", [b"Content-Length: 999999", b"Connection: close", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 999999", b"Connection: close", b"Transfer-Encoding: chunked"]
+)
 def test_a_dripped_body_ends_at_the_deadline_and_changes_nothing(framing: bytes) -> None:
     """The status has said that the receiver has it: sending again would only repeat it."""
-    with raw_server(drip(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n", b"1\r\nx\r\n")) as server:
+    with raw_server(
+        drip(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n", b"1\r\nx\r\n")
+    ) as server:
         began = time.monotonic()
         post(sender(server.url, timeout_s=0.4))
         assert time.monotonic() - began < 1.5
@@ -466,7 +565,9 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
     def bomb(connection: socket.socket) -> None:
         nonlocal sent
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        )
         while True:
             sent += connection.send(b"\x1f\x8b" * 32_768)
 
@@ -474,14 +575,18 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
         began = time.monotonic()
         post(sender(server.url, timeout_s=5))
         assert time.monotonic() - began < 2
-    assert READ_LIMIT_BYTES <= sent < 200 * READ_LIMIT_BYTES  # what is above the limit lies in socket buffers
+    assert (
+        READ_LIMIT_BYTES <= sent < 200 * READ_LIMIT_BYTES
+    )  # what is above the limit lies in socket buffers
 
 
 def test_a_huge_redirect_is_not_read_either() -> None:
     """The body of a redirect is bounded like any other, which `requests` alone would read whole."""
 
     def answer(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nConnection: close\r\n\r\n"
+        )
         while True:
             connection.send(b"x" * 65_536)
 
@@ -496,7 +601,11 @@ def reset(connection: socket.socket) -> None:
 
 def test_a_broken_connection_is_transient() -> None:
     """Reset, closed without an answer, nonsense instead of HTTP, nobody there, no such name: all may work later."""
-    for answer in (reset, lambda connection: None, lambda connection: connection.sendall(b"\0nonsense\r\n\r\n")):
+    for answer in (
+        reset,
+        lambda connection: None,
+        lambda connection: connection.sendall(b"\0nonsense\r\n\r\n"),
+    ):
         with raw_server(answer) as server, pytest.raises(TransientError, match="no answer: "):
             post(sender(server.url, timeout_s=2))
     with pytest.raises(TransientError, match="no answer: "):
@@ -507,7 +616,10 @@ def test_a_broken_connection_is_transient() -> None:
 
 def test_a_receiver_without_tls_gets_nothing() -> None:
     """https to a server that speaks plain HTTP fails before the request, and within the deadline."""
-    with raw_server(lambda connection: connection.sendall(OK)) as server, pytest.raises(TransientError):
+    with (
+        raw_server(lambda connection: connection.sendall(OK)) as server,
+        pytest.raises(TransientError),
+    ):
         post(sender(server.url.replace("http:", "https:"), timeout_s=0.5))
 
 
@@ -537,25 +649,42 @@ def test_the_rate_is_held(httpserver: HTTPServer) -> None:
     assert 0.45 <= time.monotonic() - began < 1.5
 
 
-def test_no_message_holds_the_address(httpserver: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_message_holds_the_address(
+    httpserver: HTTPServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """The path of an address is its secret: it is in no error and in no log, the HTTP library's own included."""
     caplog.set_level(logging.DEBUG)
-    secretive: dict[str, Any] = {"auth_type": "bearer", "auth_token": CANARY, "hmac_secret": CANARY}
+    secretive: dict[str, Any] = {
+        "auth_type": "bearer",
+        "auth_token": CANARY,
+        "hmac_secret": CANARY,
+    }
     httpserver.expect_request(f"/{CANARY}/ok").respond_with_data("ok")
-    httpserver.expect_request(f"/{CANARY}/no").respond_with_response(Response(CANARY, status=500))
+    httpserver.expect_request(f"/{CANARY}/no").respond_with_response(
+        Response(CANARY, status=500)
+    )
     post(sender(httpserver.url_for(f"/{CANARY}/ok"), **secretive))
     said = ""
-    for url in (httpserver.url_for(f"/{CANARY}/no"), f"http://127.0.0.1:9/{CANARY}", f"http://10.0.0.1/{CANARY}"):
+    for url in (
+        httpserver.url_for(f"/{CANARY}/no"),
+        f"http://127.0.0.1:9/{CANARY}",
+        f"http://10.0.0.1/{CANARY}",
+    ):
         with pytest.raises((TransientError, PermanentError)) as caught:
             post(sender(url, allow_private="10.0" not in url, **secretive))
         said += repr(caught.value) + repr(caught.value.__cause__)
-    own_records = [record.getMessage() for record in caplog.records if record.name != "werkzeug"]
+    own_records = [
+        record.getMessage() for record in caplog.records if record.name != "werkzeug"
+    ]
     assert CANARY not in said + "".join(own_records)
 
 
 def test_reaching_makes_no_request(httpserver: HTTPServer) -> None:
     """A check connects and says where, without sending anything."""
-    assert sender(f"http://127.0.0.1:{httpserver.port}/{CANARY}").reach() == f"127.0.0.1:{httpserver.port}"
+    assert (
+        sender(f"http://127.0.0.1:{httpserver.port}/{CANARY}").reach()
+        == f"127.0.0.1:{httpserver.port}"
+    )
     with pytest.raises(TransientError, match="no connection"):
         sender("http://127.0.0.1:9/").reach()
     assert httpserver.log == []

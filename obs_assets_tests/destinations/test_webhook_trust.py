@@ -60,7 +60,12 @@ def test_the_official_javascript_library_verifies(tmp_path: Path) -> None:
     for secret in (NEW, OLD):
         arguments = json.dumps([secret, BODY.decode(), signed()])
         done = subprocess.run(
-            ["node", "-e", script, arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+            ["node", "-e", script, arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.stdout.strip() == "verified", done.stderr
 
@@ -127,7 +132,9 @@ def test_a_bad_certificate_gets_nothing(trusted: trustme.CA, wrong: str) -> None
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     certificate = {
         "name": lambda: trusted.issue_cert("elsewhere.example"),
-        "expired": lambda: trusted.issue_cert("localhost", not_before=past, not_after=past + dt.timedelta(days=1)),
+        "expired": lambda: trusted.issue_cert(
+            "localhost", not_before=past, not_after=past + dt.timedelta(days=1)
+        ),
         "self-signed": lambda: trustme.CA().issue_cert("localhost"),
     }[wrong]()
     with tls_server(certificate) as (port, taken):
@@ -147,7 +154,10 @@ def test_a_hundred_a_second_for_ten_seconds() -> None:
 
 
 def requests_in_ten_seconds(rate: int) -> int:
-    with _Server(("127.0.0.1", 0), type("Taker", (_Taker,), {"taken": [], "protocol_version": "HTTP/1.1"})) as server:
+    with _Server(
+        ("127.0.0.1", 0),
+        type("Taker", (_Taker,), {"taken": [], "protocol_version": "HTTP/1.1"}),
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}/"

@@ -14,7 +14,9 @@ from obs_assets_tests.embedded.conftest import is_gone
 
 def test_servers_of_the_users_own_are_left_alone(data_dir: Path) -> None:
     """With POSTGRES_HOST and AWS_S3_BUCKET set, nothing starts and nothing is made."""
-    own = Settings(data_dir=data_dir, postgres=PostgresSettings(host="db"), s3=S3Settings(bucket="ours"))
+    own = Settings(
+        data_dir=data_dir, postgres=PostgresSettings(host="db"), s3=S3Settings(bucket="ours")
+    )
     assert embedded.resolve(own) == own
     assert not data_dir.exists()
 
@@ -54,7 +56,9 @@ def test_status_of_servers_that_run(servers: Settings) -> None:
 
 def test_looking_at_nothing_makes_nothing(data_dir: Path) -> None:
     """Status and stop of a data folder that does not exist leave it so."""
-    assert [(status.running, status.address, status.pid) for status in embedded.status(data_dir)] == [
+    assert [
+        (status.running, status.address, status.pid) for status in embedded.status(data_dir)
+    ] == [
         (False, None, None),
         (False, None, None),
     ]

@@ -73,7 +73,9 @@ def test_a_connection_is_made_quickly(own: PostgresSettings) -> None:
     assert own.password
     assert len(bytes.fromhex(own.password.get_secret_value())) >= 16
     with connect_postgres(own) as connection:
-        (kept,) = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").fetchone() or [""]
+        (kept,) = connection.execute(
+            "SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'"
+        ).fetchone() or [""]
     assert kept.startswith("SCRAM-SHA-256$1:")
 
 
@@ -88,7 +90,9 @@ def test_both_databases_exist(own: PostgresSettings) -> None:
 def test_only_loopback_is_served(servers: Settings, own: PostgresSettings) -> None:
     """No other machine reaches the server."""
     connections = psutil.Process(pid(servers.data_dir)).net_connections("all")
-    listening = [connection.laddr for connection in connections if connection.status == "LISTEN"]
+    listening = [
+        connection.laddr for connection in connections if connection.status == "LISTEN"
+    ]
     assert listening == [("127.0.0.1", own.port)]
 
 
@@ -102,7 +106,9 @@ def test_its_files_are_for_their_owner_alone(servers: Settings) -> None:
     """Neither the password nor the data can be read by others, and the folders above stay closed."""
     folder = servers.data_dir / "servers" / "postgres"
     names = ["server.json", "server.log", "data", "data/base", "data/postgresql.conf", "."]
-    assert {name: (folder / name).stat().st_mode & 0o077 for name in names} == dict.fromkeys(names, 0)
+    assert {name: (folder / name).stat().st_mode & 0o077 for name in names} == dict.fromkeys(
+        names, 0
+    )
     assert servers.data_dir.parent.stat().st_mode & 0o077 == 0
 
 
@@ -131,11 +137,17 @@ def test_data_outlives_a_stop_and_the_port_stays(data_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_programs_may_lie_below_a_folder_of_its_owner(data_dir: Path, private_packages: Path) -> None:
+def test_its_programs_may_lie_below_a_folder_of_its_owner(
+    data_dir: Path, private_packages: Path
+) -> None:
     """A clone below ``/root`` (mode 0700) works, for root too, whose PostgreSQL runs as another user."""
     env = {**os.environ, "PYTHONPATH": str(private_packages)}
     started = subprocess.run(
-        [sys.executable, "-c", START, data_dir], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", START, data_dir],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert started.returncode == 0, started.stderr
     assert psutil.Process(pid(data_dir)).exe().startswith(str(private_packages))
@@ -145,7 +157,10 @@ def test_its_programs_may_lie_below_a_folder_of_its_owner(data_dir: Path, privat
 @pytest.mark.slow
 def test_parallel_starts_make_one_server(data_dir: Path) -> None:
     """Processes that need the server at once share one."""
-    starters = [subprocess.Popen([sys.executable, "-c", START, data_dir], stdout=subprocess.PIPE) for _ in range(4)]
+    starters = [
+        subprocess.Popen([sys.executable, "-c", START, data_dir], stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
     ports = {starter.communicate()[0] for starter in starters}
     assert ports == {f"{embedded.postgres(data_dir).port}\n".encode()}
     marks = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
@@ -154,11 +169,15 @@ def test_parallel_starts_make_one_server(data_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_it_outlives_the_process_that_started_it(data_dir: Path, number: signal.Signals) -> None:
+def test_it_outlives_the_process_that_started_it(
+    data_dir: Path, number: signal.Signals
+) -> None:
     """Neither Ctrl-C in a terminal nor the end of the command reaches the server."""
     script = f"{START}time.sleep(60)"
     command = [sys.executable, "-c", script, data_dir]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0) as starter:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
+    ) as starter:
         assert starter.stdout
         assert starter.stdout.readline()
         started = pid(data_dir)
@@ -186,15 +205,23 @@ def test_after_kill_9_it_starts_again_with_its_data(data_dir: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("owner", ["ours", "somebody"])
-def test_a_number_that_somebody_else_has_now_is_not_the_server(data_dir: Path, owner: str) -> None:
+def test_a_number_that_somebody_else_has_now_is_not_the_server(
+    data_dir: Path, owner: str
+) -> None:
     """Files of a killed server name a process that lives, but is another one."""
     settings = embedded.postgres(data_dir)
     folder = data_dir / "servers" / "postgres"
     lock_file = (folder / "data/postmaster.pid").read_text().splitlines()
     kill(pid(data_dir))
-    as_server = {"user": (folder / "data").stat().st_uid} if owner == "ours" and os.geteuid() == 0 else {}
+    as_server = (
+        {"user": (folder / "data").stat().st_uid}
+        if owner == "ours" and os.geteuid() == 0
+        else {}
+    )
     with subprocess.Popen(["/bin/sleep", "60"], cwd="/", **as_server) as somebody:
-        (folder / "data/postmaster.pid").write_text("\n".join([str(somebody.pid), *lock_file[1:]]) + "\n")
+        (folder / "data/postmaster.pid").write_text(
+            "\n".join([str(somebody.pid), *lock_file[1:]]) + "\n"
+        )
         remembered = json.loads((folder / "server.json").read_text())
         (folder / "server.json").write_text(json.dumps(remembered | {"pid": somebody.pid}))
         assert not embedded.status(data_dir)[0].running
@@ -205,7 +232,9 @@ def test_a_number_that_somebody_else_has_now_is_not_the_server(data_dir: Path, o
 
 
 @pytest.mark.slow
-def test_a_port_that_somebody_took_is_given_up(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_port_that_somebody_took_is_given_up(
+    data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The server moves to another port, says so and remembers it."""
     before = embedded.postgres(data_dir)
     embedded.stop(data_dir)
@@ -223,7 +252,9 @@ def test_power_cuts_lose_nothing(data_dir: Path) -> None:
     with connect_postgres(embedded.postgres(data_dir)) as connection:
         names = ("fsync", "synchronous_commit", "full_page_writes")
         for name in names:
-            assert connection.execute("SELECT current_setting(%s)", [name]).fetchone() == ("on",)
+            assert connection.execute("SELECT current_setting(%s)", [name]).fetchone() == (
+                "on",
+            )
 
 
 @pytest.mark.slow
@@ -242,7 +273,9 @@ def test_a_cluster_that_cannot_start_is_explained(data_dir: Path) -> None:
     embedded.postgres(data_dir)
     embedded.stop(data_dir)
     (data_dir / "servers/postgres/data/PG_VERSION").write_text("9.6\n")
-    with pytest.raises(ConfigurationError, match=r"FATAL: .*incompatible.*server\.log.*POSTGRES_HOST"):
+    with pytest.raises(
+        ConfigurationError, match=r"FATAL: .*incompatible.*server\.log.*POSTGRES_HOST"
+    ):
         embedded.postgres(data_dir)
 
 

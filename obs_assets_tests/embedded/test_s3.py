@@ -37,8 +37,14 @@ def put(settings: S3Settings, key: str, body: bytes) -> None:
 
 def objects(settings: S3Settings) -> dict[str, bytes]:
     with contextlib.closing(connect_s3(settings)) as client:
-        keys = [found["Key"] for found in client.list_objects_v2(Bucket=settings.bucket).get("Contents", [])]
-        return {key: client.get_object(Bucket=settings.bucket, Key=key)["Body"].read() for key in keys}
+        keys = [
+            found["Key"]
+            for found in client.list_objects_v2(Bucket=settings.bucket).get("Contents", [])
+        ]
+        return {
+            key: client.get_object(Bucket=settings.bucket, Key=key)["Body"].read()
+            for key in keys
+        }
 
 
 def inner_sockets(settings: S3Settings) -> list[Path]:
@@ -67,9 +73,13 @@ def test_objects_outlive_a_stop_and_kill_9(data_dir: Path) -> None:
 def test_only_loopback_is_served(servers: Settings, own: S3Settings) -> None:
     """No other machine reaches any of its ports."""
     connections = psutil.Process(pid(servers.data_dir)).net_connections("inet")
-    listening = {connection.laddr for connection in connections if connection.status == "LISTEN"}
+    listening = {
+        connection.laddr for connection in connections if connection.status == "LISTEN"
+    }
     ports = range(port(own), port(own) + 4)
-    assert listening == {("127.0.0.1", number + grpc) for number in ports for grpc in (0, 10_000)}
+    assert listening == {
+        ("127.0.0.1", number + grpc) for number in ports for grpc in (0, 10_000)
+    }
 
 
 def test_keys_are_asked_for(own: S3Settings) -> None:
@@ -78,7 +88,11 @@ def test_keys_are_asked_for(own: S3Settings) -> None:
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         objects(own.model_copy(update={"access_key_id": "another"}))
     filer = f"http://127.0.0.1:{port(own) + 3}"
-    for url in (f"{own.endpoint_url}/{own.bucket}/kept", f"{filer}/buckets/{own.bucket}/kept", f"{filer}/"):
+    for url in (
+        f"{own.endpoint_url}/{own.bucket}/kept",
+        f"{filer}/buckets/{own.bucket}/kept",
+        f"{filer}/",
+    ):
         with pytest.raises(urllib.error.HTTPError, match=r"40[13]") as refused:
             urllib.request.urlopen(url)
         refused.value.close()
@@ -88,4 +102,6 @@ def test_its_files_are_for_their_owner_alone(servers: Settings) -> None:
     """Neither keys nor objects can be read by others."""
     folder = servers.data_dir / "servers" / "s3"
     names = [".", "data", "s3.json", "server.json", "server.log"]
-    assert {name: (folder / name).stat().st_mode & 0o077 for name in names} == dict.fromkeys(names, 0)
+    assert {name: (folder / name).stat().st_mode & 0o077 for name in names} == dict.fromkeys(
+        names, 0
+    )

@@ -22,7 +22,13 @@ from pydantic import SecretStr
 
 from obs_assets import embedded
 from obs_assets.demo.receiver import Receiver
-from obs_assets.errors import ConfigurationError, HourBusyError, MissingFrameError, ReceiptError, StaleHourError
+from obs_assets.errors import (
+    ConfigurationError,
+    HourBusyError,
+    MissingFrameError,
+    ReceiptError,
+    StaleHourError,
+)
 from obs_assets.hourly import locks, pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
@@ -59,7 +65,9 @@ def rows(hourly: HourlyPipeline, hour: Hour = HOUR) -> int:
 def frames(hourly: HourlyPipeline) -> dict[str, str]:
     """Stage → SHA-256 of its file."""
     paths = {stage: hourly.store.frame_path(stage, HOUR) for stage in STAGES}
-    return {stage: hashlib.sha256(path.read_bytes()).hexdigest() for stage, path in paths.items()}
+    return {
+        stage: hashlib.sha256(path.read_bytes()).hexdigest() for stage, path in paths.items()
+    }
 
 
 # -- what arrives ------------------------------------------------------------------------------------------------------
@@ -112,7 +120,9 @@ def arrived(hourly: HourlyPipeline) -> list[tuple[str, str]]:
         harness.build(hourly, parse_hour(key))
         assert harness.wrong(hourly, parse_hour(key)) == []
     query = "SELECT event_type, to_char(hour AT TIME ZONE 'UTC', 'HH24') FROM events ORDER BY timestamp, event_type"
-    return [(str(kind), str(hour)) for kind, hour in harness.ask(hourly.settings.postgres, query)]
+    return [
+        (str(kind), str(hour)) for kind, hour in harness.ask(hourly.settings.postgres, query)
+    ]
 
 
 EVERY_SHAPE = [
@@ -129,25 +139,35 @@ EVERY_SHAPE = [
 ]
 
 
-def test_every_event_of_every_shape_arrives_in_its_utc_hour(shapes: Path, settings: Settings) -> None:
+def test_every_event_of_every_shape_arrives_in_its_utc_hour(
+    shapes: Path, settings: Settings
+) -> None:
     """Without filter and sampler nothing is rejected, and three events that share an id are three rows."""
     hourly = HourlyPipeline(harness.everything_kept(shapes, filter=None), settings)
     assert arrived(hourly) == EVERY_SHAPE
-    assert harness.ask(settings.postgres, "SELECT count(*) FROM events WHERE event_id = 'evt-9'") == [(3,)]
+    assert harness.ask(
+        settings.postgres, "SELECT count(*) FROM events WHERE event_id = 'evt-9'"
+    ) == [(3,)]
 
 
-def test_with_the_default_filter_three_events_of_one_id_arrive(shapes: Path, settings: Settings) -> None:
+def test_with_the_default_filter_three_events_of_one_id_arrive(
+    shapes: Path, settings: Settings
+) -> None:
     """The default pipeline, sampling off: all three are there, the one with `"data": ""` too."""
     values = pipeline.load(pipeline_files.find().path, {"OBS_EVENTS_DIR": str(shapes)})
     hourly = HourlyPipeline(values.model_copy(update={"sample": None}), settings)
     arrived(hourly)
-    assert harness.ask(settings.postgres, "SELECT count(*) FROM events WHERE event_id = 'evt-9'") == [(3,)]
+    assert harness.ask(
+        settings.postgres, "SELECT count(*) FROM events WHERE event_id = 'evt-9'"
+    ) == [(3,)]
 
 
 def test_each_stage_accounts_for_every_event(hourly: HourlyPipeline) -> None:
     """Landed = raw = enriched = redacted; what the filter took is named; destinations take what is left."""
     harness.build(hourly, HOUR)
-    receipts = {name: hourly.store.read_receipt(name, HOUR) for name in (*STAGES, *DESTINATIONS)}
+    receipts = {
+        name: hourly.store.read_receipt(name, HOUR) for name in (*STAGES, *DESTINATIONS)
+    }
     assert {name: (r.taken, r.kept, dict(r.other)) for name, r in receipts.items()} == {
         "raw_events": (34, 34, {}),
         "enriched_events": (34, 34, {}),
@@ -160,11 +180,15 @@ def test_each_stage_accounts_for_every_event(hourly: HourlyPipeline) -> None:
     assert all(receipt.unaccounted == 0 for receipt in receipts.values())
 
 
-def test_a_destinations_own_filter_is_accounted_for(events_dir: Path, settings: Settings) -> None:
+def test_a_destinations_own_filter_is_accounted_for(
+    events_dir: Path, settings: Settings
+) -> None:
     """A destination may take less than its frame holds; the difference has a name there too."""
     archive: dict[str, object] = {"type": "s3", "name": "failures", "from": "redacted"}
     archive |= {"filter": {"filter_mode": "allowlist", "keep_event_types": ["task_failed"]}}
-    hourly = HourlyPipeline(harness.everything_kept(events_dir, destinations=[archive]), settings)
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir, destinations=[archive]), settings
+    )
     hourly.land()
     harness.build(hourly, HOUR)
     receipt = hourly.store.read_receipt("failures", HOUR)
@@ -177,7 +201,9 @@ def test_a_destinations_own_filter_is_accounted_for(events_dir: Path, settings: 
 def test_a_disabled_destination_gets_nothing(events_dir: Path, settings: Settings) -> None:
     """It is no asset, no part of `obs verify`, and nobody waits for it."""
     destinations = [{"type": "postgres"}, {"type": "s3", "enabled": False}]
-    hourly = HourlyPipeline(harness.everything_kept(events_dir, destinations=destinations), settings)
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir, destinations=destinations), settings
+    )
     hourly.land()
     harness.build(hourly, HOUR)
     assert hourly.destination_names == ["postgres_events"]
@@ -187,15 +213,22 @@ def test_a_disabled_destination_gets_nothing(events_dir: Path, settings: Setting
 
 def test_disabled_stages_pass_everything_on(events_dir: Path, settings: Settings) -> None:
     """Without enrichment, filter and sampler, an archived line is the event as it was written, redacted."""
-    config = harness.everything_kept(events_dir, enrich={"enabled": False}, filter={"enabled": False}, sample=None)
+    config = harness.everything_kept(
+        events_dir, enrich={"enabled": False}, filter={"enabled": False}, sample=None
+    )
     hourly = HourlyPipeline(config, settings)
     hourly.land()
     harness.build(hourly, HOUR)
-    (archive,) = [body for key, body in harness.objects(settings).items() if key.endswith(".gz")]
+    (archive,) = [
+        body for key, body in harness.objects(settings).items() if key.endswith(".gz")
+    ]
     lines = [json.loads(line) for line in gzip.decompress(archive).splitlines()]
     assert len(lines) == 34
     told = {key: value for key, value in lines[1].items() if not key.startswith("_")}
-    assert told == {**harness.an_hour()[1], "data": {"status": "completed", "task": 1, "note": "ask a***1@example.com"}}
+    assert told == {
+        **harness.an_hour()[1],
+        "data": {"status": "completed", "task": 1, "note": "ask a***1@example.com"},
+    }
 
 
 # -- again, at once, too late ------------------------------------------------------------------------------------------
@@ -222,12 +255,18 @@ def test_a_rebuild_on_demand_ends_in_the_same(hourly: HourlyPipeline) -> None:
     assert harness.snapshot(hourly) == before
 
 
-def test_an_older_hour_never_replaces_a_newer_one(hourly: HourlyPipeline, events_dir: Path) -> None:
+def test_an_older_hour_never_replaces_a_newer_one(
+    hourly: HourlyPipeline, events_dir: Path
+) -> None:
     """Frames built before a late event landed are turned away by every destination that has seen the event."""
     harness.build(hourly, HOUR)
-    shutil.copytree(hourly.store.root / "frames", old := hourly.store.root / "old", dirs_exist_ok=True)
+    shutil.copytree(
+        hourly.store.root / "frames", old := hourly.store.root / "old", dirs_exist_ok=True
+    )
     receipts = {stage: hourly.store.read_receipt(stage, HOUR) for stage in STAGES}
-    harness.write_events(events_dir / "a.jsonl", [harness.at(HOUR, 3599, {"id": "late", "level": "error"})])
+    harness.write_events(
+        events_dir / "a.jsonl", [harness.at(HOUR, 3599, {"id": "late", "level": "error"})]
+    )
     hourly.land()
     harness.build(hourly, HOUR)
     new = harness.snapshot(hourly)
@@ -254,7 +293,9 @@ def at_once(works: Mapping[str, Callable[[], object]]) -> list[BaseException]:
         except BaseException as error:  # noqa: BLE001 (the test looks at it)
             wrong.append(error)
 
-    threads = [threading.Thread(target=do, args=[work], name=name) for name, work in works.items()]
+    threads = [
+        threading.Thread(target=do, args=[work], name=name) for name, work in works.items()
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -263,7 +304,9 @@ def at_once(works: Mapping[str, Callable[[], object]]) -> list[BaseException]:
 
 
 @pytest.mark.slow
-def test_two_runs_of_one_hour_wait_for_each_other(hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_of_one_hour_wait_for_each_other(
+    hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Schedule and backfill may meet: both succeed, and the hour is what one of them alone would have made."""
 
     def hesitate(self: Store, stage: str, hour: Hour) -> None:
@@ -275,19 +318,26 @@ def test_two_runs_of_one_hour_wait_for_each_other(hourly: HourlyPipeline, monkey
     harness.build(hourly, HOUR)
     alone = harness.snapshot(hourly)
     runs = {name: HourlyPipeline(hourly.config, hourly.settings) for name in ("fast", "slow")}
-    assert at_once({name: partial(harness.build, run, HOUR) for name, run in runs.items()}) == []
+    assert (
+        at_once({name: partial(harness.build, run, HOUR) for name, run in runs.items()}) == []
+    )
     assert harness.wrong(hourly) == []
     assert harness.snapshot(hourly) == alone
     assert harness.leftovers(hourly.settings) == []
 
 
-def test_a_run_gives_up_waiting_in_one_sentence(hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gives_up_waiting_in_one_sentence(
+    hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who builds an hour has it alone; who delivers it shares it with others that do."""
     monkeypatch.setattr(locks, "BUSY_AFTER_S", 0.1)
     with hourly.locks.hold(HOUR, alone=False):
         with hourly.locks.hold(HOUR, alone=False):
             pass
-        with pytest.raises(HourBusyError, match=f"another run is at work on {HOUR}: let it finish, then try again"):
+        with pytest.raises(
+            HourBusyError,
+            match=f"another run is at work on {HOUR}: let it finish, then try again",
+        ):
             hourly.build("raw_events", HOUR)
         with hourly.locks.hold(HOUR.next, alone=True):
             pass
@@ -299,12 +349,15 @@ def test_a_run_gives_up_waiting_in_one_sentence(hourly: HourlyPipeline, monkeypa
 def test_a_stage_needs_the_one_before(hourly: HourlyPipeline) -> None:
     """The sentence says what to materialize first."""
     with pytest.raises(
-        MissingFrameError, match=r"raw_events has no receipt for .*: materialize raw_events for it first"
+        MissingFrameError,
+        match=r"raw_events has no receipt for .*: materialize raw_events for it first",
     ):
         hourly.build("enriched_events", HOUR)
     with pytest.raises(MissingFrameError, match="materialize sampled_events for it first"):
         hourly.deliver("postgres_events", HOUR)
-    with pytest.raises(ConfigurationError, match="no destination is called 'kafka'; there are postgres_events"):
+    with pytest.raises(
+        ConfigurationError, match="no destination is called 'kafka'; there are postgres_events"
+    ):
         hourly.deliver("kafka", HOUR)
 
 
@@ -335,7 +388,12 @@ def test_two_pipelines_share_a_database(hourly: HourlyPipeline, events_dir: Path
     """Each has its own frames, ledgers and alerts: what one has sent, the other sends too."""
     table = {"type": "postgres", "table_name": "audit", "name": "audit"}
     with Receiver() as receiver:
-        alerts = {"type": "webhook", "url": receiver.url, "allow_hosts": ["127.0.0.1"], "max_age_hours": None}
+        alerts = {
+            "type": "webhook",
+            "url": receiver.url,
+            "allow_hosts": ["127.0.0.1"],
+            "max_age_hours": None,
+        }
         config = harness.everything_kept(events_dir, destinations=[table, alerts])
         one = HourlyPipeline(config, hourly.settings)
         two = HourlyPipeline(config, hourly.settings, "second")
@@ -361,12 +419,18 @@ def sentence(caught: pytest.ExceptionInfo[BaseException], *words: str) -> None:
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     """The setting is named, and nothing has landed."""
-    hourly = HourlyPipeline(harness.everything_kept(tmp_path / "nowhere"), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(tmp_path / "nowhere"), Settings(data_dir=tmp_path / "data")
+    )
     with pytest.raises(ConfigurationError) as caught:
         hourly.land()
     sentence(caught, str(tmp_path / "nowhere"), "OBS_EVENTS_DIR")
     landed = Path("pipelines/pipeline/landed")
-    assert set(harness.tree(tmp_path / "data")) <= {*map(str, landed.parents), str(landed), str(landed / "lock")}
+    assert set(harness.tree(tmp_path / "data")) <= {
+        *map(str, landed.parents),
+        str(landed),
+        str(landed / "lock"),
+    }
     assert hourly.first_open_hour() == hourly.config.first_hour
 
 
@@ -374,19 +438,25 @@ def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     """The same sentence for an events folder that is none, and for a data folder that is none."""
     (file := tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError) as caught:
-        HourlyPipeline(harness.everything_kept(file), Settings(data_dir=tmp_path / "data")).land()
+        HourlyPipeline(
+            harness.everything_kept(file), Settings(data_dir=tmp_path / "data")
+        ).land()
     sentence(caught, str(file), "OBS_EVENTS_DIR")
     with pytest.raises(ConfigurationError) as caught:
         HourlyPipeline(harness.everything_kept(tmp_path), Settings(data_dir=file)).land()
     sentence(caught, str(file), "OBS_DATA_DIR")
 
 
-def test_empty_and_unreadable_files_do_not_stop_the_others(events_dir: Path, tmp_path: Path) -> None:
+def test_empty_and_unreadable_files_do_not_stop_the_others(
+    events_dir: Path, tmp_path: Path
+) -> None:
     """An empty file is nothing; a broken archive is counted and read again; everything else lands."""
     (events_dir / "empty.jsonl").touch()
     (events_dir / "broken.jsonl.gz").write_bytes(b"this is not gzip")
     (events_dir / "folder.jsonl").mkdir()
-    hourly = HourlyPipeline(harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data")
+    )
     report = hourly.land()
     assert report.hours == {HOUR.key: 34}
     assert sorted(report.warnings.values()) == [1, 1]
@@ -399,7 +469,9 @@ def test_only_empty_files_land_nothing(tmp_path: Path) -> None:
     """No pass, no hour, no dead letter; but somebody has looked, which closes hours."""
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "empty.jsonl").touch()
-    hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events"), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(tmp_path / "events"), Settings(data_dir=tmp_path / "data")
+    )
     report = hourly.land(now=datetime(2025, 12, 4, 11, 5, tzinfo=UTC))
     assert (report.number, report.hours, report.dead_letters) == (None, {}, {})
     assert hourly.first_open_hour() == HOUR.next
@@ -411,20 +483,34 @@ def test_a_file_that_may_not_be_read(events_dir: Path, tmp_path: Path) -> None:
     """It is counted, and lands as soon as it may be read."""
     file = harness.write_events(events_dir / "secret.jsonl", [harness.at(HOUR, 1, {"n": 1})])
     file.chmod(0)
-    hourly = HourlyPipeline(harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data")
+    )
     assert hourly.land().warnings == {"unreadable file": 1}
     file.chmod(0o600)
     assert hourly.land().hours == {HOUR.key: 1}
 
 
 BAD_SERVERS = {
-    "a wrong password": ("postgres", {"password": SecretStr("CANARY_wrong")}, "POSTGRES_PASSWORD"),
+    "a wrong password": (
+        "postgres",
+        {"password": SecretStr("CANARY_wrong")},
+        "POSTGRES_PASSWORD",
+    ),
     "a database that does not exist": ("postgres", {"database": "nowhere"}, "POSTGRES_DB"),
     "a port where nobody listens": ("postgres", {"port": 1}, "POSTGRES_PORT"),
     "a host that does not exist": ("postgres", {"host": "nowhere.invalid"}, "POSTGRES_HOST"),
     "a bucket that does not exist": ("s3", {"bucket": "nowhere-to-be-found"}, "AWS_S3_BUCKET"),
-    "a wrong secret key": ("s3", {"secret_access_key": SecretStr("CANARY_wrong")}, "AWS credentials"),
-    "an endpoint where nobody listens": ("s3", {"endpoint_url": "http://127.0.0.1:1"}, "AWS_ENDPOINT_URL_S3"),
+    "a wrong secret key": (
+        "s3",
+        {"secret_access_key": SecretStr("CANARY_wrong")},
+        "AWS credentials",
+    ),
+    "an endpoint where nobody listens": (
+        "s3",
+        {"endpoint_url": "http://127.0.0.1:1"},
+        "AWS_ENDPOINT_URL_S3",
+    ),
 }
 
 
@@ -438,7 +524,10 @@ def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None
     server = getattr(hourly.settings, kind).model_copy(update=wrong)
     misled = HourlyPipeline(hourly.config, hourly.settings.model_copy(update={kind: server}))
     destination = {"postgres": "postgres_events", "s3": "s3_archive"}[kind]
-    for act in (lambda: misled.deliver(destination, HOUR), lambda: misled.destination(destination).check()):
+    for act in (
+        lambda: misled.deliver(destination, HOUR),
+        lambda: misled.destination(destination).check(),
+    ):
         with pytest.raises(Exception, match=setting) as caught:
             act()
         sentence(caught, setting)
@@ -449,7 +538,11 @@ def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None
     hourly.deliver(destination, HOUR)
 
 
-@tenacity.retry(retry=tenacity.retry_if_exception_type(OSError), stop=tenacity.stop_after_delay(10), reraise=True)
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(OSError),
+    stop=tenacity.stop_after_delay(10),
+    reraise=True,
+)
 def take(port: int) -> socket.socket:
     """Listen on a port, which a killed process may hold a moment longer."""
     return socket.create_server(("127.0.0.1", port))
@@ -458,7 +551,9 @@ def take(port: int) -> socket.socket:
 @pytest.mark.slow
 def test_an_embedded_server_may_move(events_dir: Path, tmp_path: Path) -> None:
     """A code server that runs for weeks finds servers that died and came back elsewhere, and starts them itself."""
-    hourly = HourlyPipeline(harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data")
+    )
     try:
         hourly.land()
         harness.build(hourly, HOUR)

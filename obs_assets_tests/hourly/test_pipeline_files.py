@@ -7,14 +7,23 @@ import pytest
 import obs_assets
 from obs_assets.errors import ConfigurationError, MissingFrameError
 from obs_assets.hourly.pipeline import COMPONENT_TYPE
-from obs_assets.hourly.pipeline_files import PACKAGED_DIR, VARIABLE, find, list_files, open_all, open_pipeline
+from obs_assets.hourly.pipeline_files import (
+    PACKAGED_DIR,
+    VARIABLE,
+    find,
+    list_files,
+    open_all,
+    open_pipeline,
+)
 from obs_assets.hourly.read_hour import read_hour
 
 
 def write_pipeline(folder: Path, name: str, attributes: str = "{}") -> Path:
     """A pipeline file below a folder of pipelines."""
     (folder / name).mkdir(parents=True)
-    (folder / name / "defs.yaml").write_text(f"type: {COMPONENT_TYPE}\nattributes: {attributes}\n")
+    (folder / name / "defs.yaml").write_text(
+        f"type: {COMPONENT_TYPE}\nattributes: {attributes}\n"
+    )
     return folder / name / "defs.yaml"
 
 
@@ -54,21 +63,29 @@ def test_a_folder_called_pipelines_that_holds_none_is_passed_over(here: Path) ->
 
 
 @pytest.mark.parametrize("there", ["defs.yaml", "shop/defs.yml"])
-def test_a_file_at_the_wrong_place_is_no_reason_to_use_another_pipeline(here: Path, there: str) -> None:
+def test_a_file_at_the_wrong_place_is_no_reason_to_use_another_pipeline(
+    here: Path, there: str
+) -> None:
     """The message names the file and where it should be."""
     file = here / "pipelines" / there
     file.parent.mkdir(parents=True)
     file.touch()
-    with pytest.raises(ConfigurationError, match=rf"{there} is not where .*/pipelines/NAME/defs.yaml"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{there} is not where .*/pipelines/NAME/defs.yaml"
+    ):
         list_files({})
 
 
 def test_a_named_folder_that_is_missing_or_empty_is_an_error(here: Path) -> None:
     """It names the variable: never is another pipeline used instead."""
-    with pytest.raises(ConfigurationError, match=rf"{VARIABLE} names {here}/nowhere, which is no folder"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{VARIABLE} names {here}/nowhere, which is no folder"
+    ):
         list_files({VARIABLE: "nowhere"})
     (here / "empty").mkdir()
-    with pytest.raises(ConfigurationError, match=rf"{VARIABLE} names {here}/empty, which holds no pipeline"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{VARIABLE} names {here}/empty, which holds no pipeline"
+    ):
         list_files({VARIABLE: "empty"})
 
 
@@ -76,10 +93,14 @@ def test_a_name_chooses_and_without_one_the_choice_must_be_clear(here: Path) -> 
     """The only pipeline, or the one without a prefix; a pipeline's stored name, as older scripts have it, will do."""
     shop, audit = (write_pipeline(here / "pipelines", name) for name in ("shop", "audit"))
     assert find("audit", {}).path == audit
-    with pytest.raises(ConfigurationError, match=r"several pipelines in .*choose with --pipeline one of audit, shop"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"several pipelines in .*choose with --pipeline one of audit, shop",
+    ):
         find("", {})
     with pytest.raises(
-        ConfigurationError, match=r"no pipeline is called 'shpo'; in .*/pipelines there are audit, shop"
+        ConfigurationError,
+        match=r"no pipeline is called 'shpo'; in .*/pipelines there are audit, shop",
     ):
         find("shpo", {})
     main = write_pipeline(here / "pipelines", "main", '{asset_prefix: ""}')
@@ -108,8 +129,13 @@ def test_each_mistake_is_the_pipelines_own(here: Path) -> None:
     told = {file.name: problem for file, problem in problems.items()}
     assert "called 'my-shop'" in told["my-shop"]
     assert "'my_shop'" in told["my-shop"]
-    assert f"{pipelines}/first/defs.yaml has the name or asset_prefix pipeline already" in told["pipeline"]
-    assert told["wrong"] == f"{wrong}:2: pipeline: unknown option 'filtr'; did you mean 'filter'?"
+    assert (
+        f"{pipelines}/first/defs.yaml has the name or asset_prefix pipeline already"
+        in told["pipeline"]
+    )
+    assert (
+        told["wrong"] == f"{wrong}:2: pipeline: unknown option 'filtr'; did you mean 'filter'?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +149,9 @@ def test_each_mistake_is_the_pipelines_own(here: Path) -> None:
         ("{type: webhook}", "{type: webhook}", ""),
     ],
 )
-def test_two_pipelines_do_not_write_to_one_place(here: Path, first: str, second: str, taken: str) -> None:
+def test_two_pipelines_do_not_write_to_one_place(
+    here: Path, first: str, second: str, taken: str
+) -> None:
     """A folder that was copied to get a second pipeline would replace the hours of the first one."""
     one = write_pipeline(here / "pipelines", "one", f"{{destinations: [{first}]}}")
     two = write_pipeline(here / "pipelines", "two", f"{{destinations: [{second}]}}")
@@ -132,7 +160,9 @@ def test_two_pipelines_do_not_write_to_one_place(here: Path, first: str, second:
     assert problems == ([expected] if taken else [])
 
 
-def test_read_hour_finds_the_same_pipelines(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_hour_finds_the_same_pipelines(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A notebook in the folder of one's own pipelines reads their hours."""
     write_pipeline(here / "pipelines", "shop")
     monkeypatch.setenv("OBS_DATA_DIR", str(here / "data"))

@@ -33,7 +33,12 @@ def paths(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 keys = st.sampled_from(["a", "b", "name", "ключ"])
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 values = st.recursive(
     scalars | st.text(max_size=3),
     lambda inner: st.dictionaries(keys, inner, max_size=3) | st.lists(inner, max_size=1),
@@ -58,8 +63,16 @@ def test_fields_are_what_a_walk_finds(events: list[dict[str, Any]]) -> None:
 def test_keys_that_are_data_are_one_field() -> None:
     """Identifiers, numbers, masked keys, and all keys of an object that has very many."""
     events: list[dict[str, Any]] = [
-        {"by_user": {f"name{letter}{other}": 1 for letter in "abcdefghijklm" for other in "abcdefgh"}},
-        {"runs": {"run-17": {"ok": True}, "run-18": {"ok": False}}, "a.b": 1, "_redaction": {"rules": ["email"]}},
+        {
+            "by_user": {
+                f"name{letter}{other}": 1 for letter in "abcdefghijklm" for other in "abcdefgh"
+            }
+        },
+        {
+            "runs": {"run-17": {"ok": True}, "run-18": {"ok": False}},
+            "a.b": 1,
+            "_redaction": {"rules": ["email"]},
+        },
         {"seen": {"5f0c1d2e-aaaa-4bbb-8ccc-0123456789ab": 1, "a***@example.com": 2, "": 3}},
     ]
     with duckdb.connect() as connection:
@@ -80,7 +93,9 @@ def test_keys_that_are_data_are_one_field() -> None:
 def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """The part is chosen by row_uid, so that it is the same at every build, and finds what is not rare."""
     monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 100)
-    events: list[dict[str, Any]] = [{"common": number} for number in range(1000)] + [{"rare": 1}]
+    events: list[dict[str, Any]] = [{"common": number} for number in range(1000)] + [
+        {"rare": 1}
+    ]
     with duckdb.connect() as connection:
         frame = frame_of(connection, events)
         assert fields_of(frame, 1001, ALL)[""] == fields_of(frame, 1001, ALL)[""]
@@ -92,7 +107,9 @@ def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_hundred_events_show_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
     """However large the hour, and however deep the field: one of ten events is looked at."""
     monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 25)
-    events = [{"data": {"n": n, **({"rare": 1} if n % 100 == 7 else {})}} for n in range(10_000)]
+    events = [
+        {"data": {"n": n, **({"rare": 1} if n % 100 == 7 else {})}} for n in range(10_000)
+    ]
     with duckdb.connect() as connection:
         assert "data.rare" in fields_of(frame_of(connection, events), len(events), ALL)[""]
 

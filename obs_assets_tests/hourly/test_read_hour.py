@@ -20,7 +20,9 @@ from obs_assets_tests.frames import HOUR
 def _built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events_dir = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour()).parent
     monkeypatch.setenv("OBS_DATA_DIR", str(tmp_path / "data"))
-    hourly = HourlyPipeline(harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data"))
+    hourly = HourlyPipeline(
+        harness.everything_kept(events_dir), Settings(data_dir=tmp_path / "data")
+    )
     hourly.land()
     for stage in STAGES:
         hourly.build(stage, HOUR)
@@ -35,7 +37,9 @@ def test_an_hour_is_a_pandas_frame() -> None:
     assert str(hour["event_time"].dt.tz) == "UTC"
     assert hour["event_time"].is_monotonic_increasing
     assert hour["duration_ms"].sum() == sum(number * 1000 + 500 for number in range(20))
-    assert hour["cost_usd"].sum() == Decimal("0.573")  # 190,000 tokens at 3 and 200 at 15 dollars a million
+    assert hour["cost_usd"].sum() == Decimal(
+        "0.573"
+    )  # 190,000 tokens at 3 and 200 at 15 dollars a million
     assert not hour["event"].str.contains("agent1@example.com", regex=False).any()
 
 

@@ -25,11 +25,17 @@ def pipeline_of(settings: Settings, events_dir: Path, **archive: Any) -> HourlyP
 def frame(hourly: HourlyPipeline, stage: str = "redacted_events") -> list[Any]:
     """What a stage's frame holds: identity and event."""
     with connect(hourly.store.temp_dir) as connection:
-        return hourly.store.read_frame(connection, stage, HOUR).project("row_uid, event_time, event").fetchall()
+        return (
+            hourly.store.read_frame(connection, stage, HOUR)
+            .project("row_uid, event_time, event")
+            .fetchall()
+        )
 
 
 @pytest.mark.parametrize("options", [{}, {"format": "parquet"}], ids=str)
-def test_an_hour_comes_back_as_it_was_archived(settings: Settings, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_an_hour_comes_back_as_it_was_archived(
+    settings: Settings, tmp_path: Path, options: dict[str, Any]
+) -> None:
     """Files and data folder are gone: the restored hour, built again, is the archived one, and uploads nothing."""
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     hourly = pipeline_of(settings, tmp_path / "events", **options)
@@ -50,10 +56,16 @@ def test_an_hour_comes_back_as_it_was_archived(settings: Settings, tmp_path: Pat
     assert fresh.log.load().files == {}
 
 
-def test_an_events_time_is_where_the_pipeline_looks_for_it(settings: Settings, tmp_path: Path) -> None:
+def test_an_events_time_is_where_the_pipeline_looks_for_it(
+    settings: Settings, tmp_path: Path
+) -> None:
     """With time_path an event keeps its time: not the one of another field, nor the beginning of its hour."""
     events = [
-        {"data": {"at": f"{HOUR.start:%Y-%m-%dT%H}:4{n}:00Z"}, "timestamp": f"{HOUR.start:%Y-%m-%dT%H}:00:01Z", "n": n}
+        {
+            "data": {"at": f"{HOUR.start:%Y-%m-%dT%H}:4{n}:00Z"},
+            "timestamp": f"{HOUR.start:%Y-%m-%dT%H}:00:01Z",
+            "n": n,
+        }
         for n in range(3)
     ]
     harness.write_events(tmp_path / "events" / "a.jsonl", events)
@@ -75,10 +87,14 @@ def test_an_events_time_is_where_the_pipeline_looks_for_it(settings: Settings, t
 
 def test_a_sample_comes_back_as_the_sample(settings: Settings, tmp_path: Path) -> None:
     """What was archived after sampling keeps its weights: it is not sampled once more, and nothing is uploaded."""
-    many = [harness.at(HOUR, n, {"id": f"e{n}", "level": "info", "type": "t"}) for n in range(200)]
+    many = [
+        harness.at(HOUR, n, {"id": f"e{n}", "level": "info", "type": "t"}) for n in range(200)
+    ]
     harness.write_events(tmp_path / "events" / "a.jsonl", [*many, *harness.an_hour()])
     config = harness.everything_kept(
-        tmp_path / "events", sample={"success_rate": 0.25}, destinations=[{"type": "s3", "from": "sampled"}]
+        tmp_path / "events",
+        sample={"success_rate": 0.25},
+        destinations=[{"type": "s3", "from": "sampled"}],
     )
     hourly = HourlyPipeline(config, settings)
     hourly.land()
@@ -116,11 +132,15 @@ def test_what_has_landed_is_not_landed_again(settings: Settings, tmp_path: Path)
     assert harness.wrong(hourly) == []
 
 
-def test_only_what_a_manifest_vouches_for_is_restored(settings: Settings, tmp_path: Path) -> None:
+def test_only_what_a_manifest_vouches_for_is_restored(
+    settings: Settings, tmp_path: Path
+) -> None:
     """An hour never archived, one whose object was changed, one before the start: each says so and lands nothing."""
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     archive = tmp_path / "archive"
-    hourly = pipeline_of(settings, tmp_path / "events", bucket=f"file://{archive}", compression=False)
+    hourly = pipeline_of(
+        settings, tmp_path / "events", bucket=f"file://{archive}", compression=False
+    )
     with pytest.raises(PermanentError, match="holds no hour"):
         restore(archive_of(hourly), hourly, HOUR)
     hourly.land()
@@ -138,9 +158,17 @@ def test_only_what_a_manifest_vouches_for_is_restored(settings: Settings, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "point", ["landing.before_chunk", "landing.after_chunk", "landing.before_commit", "landing.after_commit"]
+    "point",
+    [
+        "landing.before_chunk",
+        "landing.after_chunk",
+        "landing.before_commit",
+        "landing.after_commit",
+    ],
 )
-def test_a_killed_restore_is_finished_by_the_next(settings: Settings, tmp_path: Path, point: str) -> None:
+def test_a_killed_restore_is_finished_by_the_next(
+    settings: Settings, tmp_path: Path, point: str
+) -> None:
     """SIGKILL anywhere: nothing or all of the hour has landed, and the command again makes it whole."""
     file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     env = harness.environment(settings, tmp_path / "events")

@@ -28,7 +28,10 @@ LATE = {"id": "late", "timestamp": HOUR.start.isoformat(), "type": "straggler"}
 def pipeline_of(settings: Settings, folder: Path, **options: Any) -> HourlyPipeline:
     """A pipeline that archives everything."""
     return HourlyPipeline(
-        harness.everything_kept(folder, destinations=[{"type": "s3", "from": "redacted"}], **options), settings
+        harness.everything_kept(
+            folder, destinations=[{"type": "s3", "from": "redacted"}], **options
+        ),
+        settings,
     )
 
 
@@ -52,7 +55,12 @@ def unredacted(hourly: HourlyPipeline) -> list[str]:
     return sorted(path.name for path in found if path.exists())
 
 
-ALL = ["2025120410-0.parquet", "2025120410.parquet", "2025120410.parquet", "dead_letters.parquet"]
+ALL = [
+    "2025120410-0.parquet",
+    "2025120410.parquet",
+    "2025120410.parquet",
+    "dead_letters.parquet",
+]
 
 
 def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
@@ -76,7 +84,9 @@ def test_what_is_gone_is_not_built_again(hourly: HourlyPipeline) -> None:
     hourly.expire(OVER)
     receipts = [hourly.store.read_receipt(stage, HOUR) for stage in STAGES]
     for stage in STAGES[:3]:
-        with pytest.raises(HourExpiredError, match=r"has expired: .*retention_days, 30.*obs s3 restore"):
+        with pytest.raises(
+            HourExpiredError, match=r"has expired: .*retention_days, 30.*obs s3 restore"
+        ):
             hourly.build(stage, HOUR)
     assert [hourly.store.read_receipt(stage, HOUR) for stage in STAGES] == receipts
     hourly.build("sampled_events", HOUR)
@@ -98,7 +108,9 @@ def test_what_no_destination_holds_stays(settings: Settings, tmp_path: Path) -> 
     assert hourly.expire(OVER).hours == (HOUR,)
 
 
-def test_an_hour_that_lands_late_is_kept_from_then_on(settings: Settings, tmp_path: Path) -> None:
+def test_an_hour_that_lands_late_is_kept_from_then_on(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Its first landing counts when that is later than its end."""
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
     hourly = pipeline_of(settings, tmp_path / "events", retention_days=2)
@@ -140,7 +152,9 @@ def test_a_restored_hour_is_whole_again(hourly: HourlyPipeline) -> None:
     report = restore(archive_of(hourly), hourly, HOUR)
     assert report.hours == {HOUR.key: before.kept}
     harness.build(hourly, HOUR)
-    assert hourly.store.read_receipt("redacted_events", HOUR).content_hash == before.content_hash
+    assert (
+        hourly.store.read_receipt("redacted_events", HOUR).content_hash == before.content_hash
+    )
     assert harness.wrong(hourly) == []
     restored = datetime.fromisoformat(hourly.landed().hour(HOUR).since)
     assert hourly.expire(restored + timedelta(days=29)).hours == ()
@@ -170,7 +184,9 @@ def test_killed_between_the_word_and_the_deed(settings: Settings, tmp_path: Path
     env = harness.environment(settings, file.parent)
     assert run_hour(env, HOUR.key) == 0
     hourly = HourlyPipeline(pipeline.load(pipeline_files.find().path), settings)
-    assert run_expiry(env, OVER + timedelta(days=1), "retention.after_commit") == -signal.SIGKILL
+    assert (
+        run_expiry(env, OVER + timedelta(days=1), "retention.after_commit") == -signal.SIGKILL
+    )
     assert hourly.landed().hour(HOUR).expired
     assert "2025120410-0.parquet" in unredacted(hourly)
     with pytest.raises(HourExpiredError):
@@ -186,4 +202,6 @@ def test_no_event_stays_in_any_file(hourly: HourlyPipeline) -> None:
     left = [path for path in hourly.log.root.rglob("*") if path.is_file()]
     assert ids
     assert not [path for path in left for event_id in ids if event_id in path.read_bytes()]
-    assert not [path for path in left if path.suffix == ".parquet" and pq.read_metadata(path).num_rows]
+    assert not [
+        path for path in left if path.suffix == ".parquet" and pq.read_metadata(path).num_rows
+    ]

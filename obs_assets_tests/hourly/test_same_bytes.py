@@ -44,20 +44,33 @@ def events_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "session_id": f"session-{r.randrange(50)}",
                     "duration_ms": r.randrange(5_000),
                     "message": r.choice(texts) if r.random() < 0.5 else "all checks passed",
-                    "data": {"tags": [r.choice(texts)], "contact": {"email": f"ana{r.randrange(99)}@example.com"}},
+                    "data": {
+                        "tags": [r.choice(texts)],
+                        "contact": {"email": f"ana{r.randrange(99)}@example.com"},
+                    },
                 }
                 handle.write(json.dumps(event, ensure_ascii=r.random() < 0.5) + "\n")
     return folder
 
 
 def frames(
-    data_dir: Path, events_dir: Path, threads: int, sample: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    data_dir: Path,
+    events_dir: Path,
+    threads: int,
+    sample: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, pa.Table]:
     """Every frame of the landed hour, built with so many threads."""
-    config = harness.everything_kept(events_dir, sample=sample, redact={"modes": {"ip_address": "hash"}})
-    hourly = HourlyPipeline(config, Settings(data_dir=data_dir, hash_key=SecretStr("a long random text")))
+    config = harness.everything_kept(
+        events_dir, sample=sample, redact={"modes": {"ip_address": "hash"}}
+    )
+    hourly = HourlyPipeline(
+        config, Settings(data_dir=data_dir, hash_key=SecretStr("a long random text"))
+    )
     monkeypatch.setattr(hourly_module, "connect", partial(engine.connect, threads=threads))
-    monkeypatch.setattr(workers, "MANY", 1)  # redacted by as many processes as there are threads, or by this one
+    monkeypatch.setattr(
+        workers, "MANY", 1
+    )  # redacted by as many processes as there are threads, or by this one
     if not hourly.landed().hours:
         hourly.land()
     for stage in STAGES:

@@ -10,7 +10,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets.errors import HourBusyError, MissingFrameError, ObsError, PermanentError, ReceiptError
+from obs_assets.errors import (
+    HourBusyError,
+    MissingFrameError,
+    ObsError,
+    PermanentError,
+    ReceiptError,
+)
 from obs_assets.hourly import stages
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES, Stage
@@ -32,8 +38,13 @@ def events_dir(tmp_path: Path) -> Path:
     """Events of three hours of four, among them the first and the last moment of each."""
     for hour in HOURS:
         if hour != EMPTY:
-            edges = [{"type": "edge", "timestamp": f"{hour.start:%Y-%m-%dT%H}:{moment}Z"} for moment in EDGES]
-            harness.write_events(tmp_path / "events" / f"{hour.stamp}.jsonl", harness.an_hour(hour) + edges)
+            edges = [
+                {"type": "edge", "timestamp": f"{hour.start:%Y-%m-%dT%H}:{moment}Z"}
+                for moment in EDGES
+            ]
+            harness.write_events(
+                tmp_path / "events" / f"{hour.stamp}.jsonl", harness.an_hour(hour) + edges
+            )
     return tmp_path / "events"
 
 
@@ -54,9 +65,16 @@ def but_for_bytes(receipt: Receipt) -> Receipt:
 
 
 @pytest.mark.parametrize("sample", [{}, {"strategy": "random", "error_rate": 0.5}])
-def test_together_as_alone(events_dir: Path, settings: Settings, sample: dict[str, Any]) -> None:
+def test_together_as_alone(
+    events_dir: Path, settings: Settings, sample: dict[str, Any]
+) -> None:
     """At every stage the same rows in the same order, and the same receipts, whatever lies beside an hour."""
-    hourly = landed(events_dir, settings, sample=sample, filter={"drop_levels": ["debug"], "drop_low_value": True})
+    hourly = landed(
+        events_dir,
+        settings,
+        sample=sample,
+        filter={"drop_levels": ["debug"], "drop_low_value": True},
+    )
     for stage in STAGES:
         alone = {hour: but_for_bytes(hourly.build(stage, hour)) for hour in HOURS}
         expected = frames(hourly, stage)
@@ -71,7 +89,8 @@ def test_together_as_alone(events_dir: Path, settings: Settings, sample: dict[st
 
 
 @pytest.mark.parametrize(
-    "sample", [{"strategy": "adaptive", "adaptive_target": 2}, {"strategy": "tail"}, {"min_per_type": 3}]
+    "sample",
+    [{"strategy": "adaptive", "adaptive_target": 2}, {"strategy": "tail"}, {"min_per_type": 3}],
 )
 def test_what_needs_the_whole_hour_is_drawn_hour_by_hour(
     events_dir: Path, settings: Settings, sample: dict[str, Any]
@@ -106,13 +125,18 @@ def test_an_hour_of_large_events_is_built_in_parts(
     """Agents' events have tens of kilobytes: an hour that DuckDB cannot sort at once is the same in parts."""
     for file in range(4):
         events = [
-            harness.at(HOUR, 7 * n % 900, {"n": n, "mail": "jane@example.com", "text": f"{n} and so on, " * 2_000})
+            harness.at(
+                HOUR,
+                7 * n % 900,
+                {"n": n, "mail": "jane@example.com", "text": f"{n} and so on, " * 2_000},
+            )
             for n in range(file, 4_000, 4)
         ]
         harness.write_events(tmp_path / "events" / f"{file}.jsonl", events)
     hourly = landed(tmp_path / "events", settings, enrich={}, filter=None)
     whole = {
-        stage: (hourly.build(stage, HOUR), pq.read_table(hourly.store.frame_path(stage, HOUR))) for stage in STAGES
+        stage: (hourly.build(stage, HOUR), pq.read_table(hourly.store.frame_path(stage, HOUR)))
+        for stage in STAGES
     }
     monkeypatch.setattr(stages, "SORTED_BYTES", 8 << 20)
     monkeypatch.setattr(stages, "GROUP_BYTES", 4 << 20)
@@ -123,18 +147,25 @@ def test_an_hour_of_large_events_is_built_in_parts(
             path = hourly.store.frame_path(stage, HOUR)
             assert pq.read_table(path).equals(frame), stage
             groups = pq.read_metadata(path)
-            assert max(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)) < 6 << 20
+            assert (
+                max(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups))
+                < 6 << 20
+            )
 
 
 def fails_in_the_second_hour(rows: pd.DataFrame) -> pd.DataFrame:
     """A function of a user's that cannot take some event."""
-    if (rows["event_time"] >= HOURS[1].start).any() and (rows["event_time"] < HOURS[1].end).any():
+    if (rows["event_time"] >= HOURS[1].start).any() and (
+        rows["event_time"] < HOURS[1].end
+    ).any():
         raise KeyError("of the second hour")
     return rows
 
 
 @pytest.mark.parametrize("damage", [b"", b"no Parquet" * 100_000])
-def test_a_landed_chunk_that_is_lost_is_an_error_of_ours(events_dir: Path, settings: Settings, damage: bytes) -> None:
+def test_a_landed_chunk_that_is_lost_is_an_error_of_ours(
+    events_dir: Path, settings: Settings, damage: bytes
+) -> None:
     """Gone, or overwritten, however large: the hour fails in a sentence, without a traceback."""
     hourly = landed(events_dir, settings)
     for chunk in hourly.log.chunk_paths(hourly.landed().hour(HOUR)):
@@ -158,11 +189,15 @@ def test_who_is_to_blame_is_told_however_late(
     """What fails when half of an hour is written is no trouble with the disk; and nothing is left of the hour."""
     monkeypatch.setattr(store, "ROW_GROUP_SIZE", 2_048)
     told = [harness.at(HOUR, n * 3_000 // events, {"n": n}) for n in range(events)]
-    harness.write_events(tmp_path / "events" / "a.jsonl", [*told, harness.at(HOUR, 3_599, {"n": "the last one"})])
+    harness.write_events(
+        tmp_path / "events" / "a.jsonl", [*told, harness.at(HOUR, 3_599, {"n": "the last one"})]
+    )
     function = f"{__name__}.{fails_at_last.__name__}"
     hourly = landed(tmp_path / "events", settings, enrich={"function": function})
     hourly.build("raw_events", HOUR)
-    with pytest.raises(PermanentError, match=rf"^the function {function} raised KeyError; try it"):
+    with pytest.raises(
+        PermanentError, match=rf"^the function {function} raised KeyError; try it"
+    ):
         hourly.build("enriched_events", HOUR)
     assert not list(hourly.store.frame_path("enriched_events", HOUR).parent.iterdir())
 
@@ -173,7 +208,9 @@ def test_what_fails_together_counts_as_not_built(events_dir: Path, settings: Set
     hourly = landed(events_dir, settings, enrich={"function": function})
     for hour in HOURS:
         hourly.build("raw_events", hour)
-    hourly.store.write_receipt(replace(hourly.store.read_receipt("raw_events", HOUR), stage="enriched_events"), HOUR)
+    hourly.store.write_receipt(
+        replace(hourly.store.read_receipt("raw_events", HOUR), stage="enriched_events"), HOUR
+    )
     assert hourly.build_together("enriched_events", HOURS) == {}
     assert hourly.store.find_receipt("enriched_events", HOUR) is None
 
@@ -183,7 +220,9 @@ def test_nobody_gets_between_hours_that_are_built(events_dir: Path, settings: Se
     hourly = landed(events_dir, settings)
     done: list[Mapping[Hour, Receipt]] = []
     with hourly.locks.hold(HOURS[1], alone=False):
-        thread = threading.Thread(target=lambda: done.append(hourly.build_together("raw_events", HOURS)))
+        thread = threading.Thread(
+            target=lambda: done.append(hourly.build_together("raw_events", HOURS))
+        )
         thread.start()
         thread.join()
     assert [hour for hour in HOURS if hour not in done[0]] == [HOURS[1]]

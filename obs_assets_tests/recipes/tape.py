@@ -18,7 +18,14 @@ import pyarrow as pa
 import requests
 
 from obs_assets.delivery.kinds import Kind, Order
-from obs_assets.destinations.base import Column, Delivery, DestinationConfig, Holding, Offer, Page
+from obs_assets.destinations.base import (
+    Column,
+    Delivery,
+    DestinationConfig,
+    Holding,
+    Offer,
+    Page,
+)
 from obs_assets.embedded import EmbeddedServer, process
 from obs_assets.embedded.process import Access
 from obs_assets.errors import StaleHourError, TransientError
@@ -65,7 +72,9 @@ class TapeDestination:
     def holdings(self) -> Mapping[Hour, Holding]:
         """What the tape says of all its hours."""
         found = self._ask("GET", "")
-        return {parse_hour(key): _holding(document, count=False) for key, document in found.items()}
+        return {
+            parse_hour(key): _holding(document, count=False) for key, document in found.items()
+        }
 
     def selected(self, frame: Frame) -> Frame:
         """All rows."""

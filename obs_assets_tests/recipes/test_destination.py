@@ -130,7 +130,9 @@ def test_the_ui_shows_it(hourly: HourlyPipeline) -> None:
     assert dg.AssetKey("redacted_events") in asset.asset_deps[asset.key]
 
 
-def test_commands_know_it(hourly: HourlyPipeline, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_know_it(
+    hourly: HourlyPipeline, pipeline_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``obs metrics`` asks it, ``obs validate`` reaches it, ``obs down`` ends its server."""
     monkeypatch.setenv("OBS_DATA_DIR", str(hourly.settings.data_dir))
     monkeypatch.setenv("OBS_PIPELINES_DIR", str(pipeline_file.parents[1]))
@@ -146,5 +148,7 @@ def test_commands_know_it(hourly: HourlyPipeline, pipeline_file: Path, monkeypat
 
 def test_a_mistake_in_its_block_is_explained(registered: None) -> None:
     """The message names the option and the nearest known one, as for any destination."""
-    with pytest.raises(pipeline.ConfigurationError, match=r"unknown option 'labell'; did you mean 'label'"):
+    with pytest.raises(
+        pipeline.ConfigurationError, match=r"unknown option 'labell'; did you mean 'label'"
+    ):
         pipeline.parse({"destinations": [{"type": "tape", "labell": "x"}]})

@@ -81,7 +81,11 @@ class Conductor:
     def kill(self, kills: int) -> None:
         """Let everything run until so many processes were killed, each kind in turn, at random moments."""
         self._say_progress(0)
-        victims = [kind for _ in range(-(-kills // len(KINDS))) for kind in self.rng.sample(KINDS, len(KINDS))]
+        victims = [
+            kind
+            for _ in range(-(-kills // len(KINDS)))
+            for kind in self.rng.sample(KINDS, len(KINDS))
+        ]
         for number, kind in enumerate(victims[:kills]):
             self._go_on(self.rng.uniform(1.0, 4.0))
             self._go_on_until(lambda kind=kind: self._shoot(kind), f"there is a {kind} to kill")
@@ -101,7 +105,9 @@ class Conductor:
         running = {
             "writer": lambda: [self.writer],
             "sensors": lambda: [self.sensors],
-            "landing": lambda: [worker.process for worker in self.workers if worker.hour is None],
+            "landing": lambda: [
+                worker.process for worker in self.workers if worker.hour is None
+            ],
             "run": lambda: [worker.process for worker in self.workers if worker.hour],
             "postgres": lambda: [postgres_of(self.data_dir)],
             "postgres backend": lambda: _backends(postgres_of(self.data_dir)),
@@ -157,7 +163,11 @@ class Conductor:
         for request in asked:
             job, hour = JOBS.get(sensor, "hourly_pipeline"), request["partition_key"]
             in_hand = any((worker.job, worker.hour) == (job, hour) for worker in self.workers)
-            if in_hand or len(self.workers) >= AT_A_TIME or self._is_used(sensor, request["run_key"]):
+            if (
+                in_hand
+                or len(self.workers) >= AT_A_TIME
+                or self._is_used(sensor, request["run_key"])
+            ):
                 continue
             run_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
             request["tags"] |= {"dagster/sensor_name": sensor}
@@ -199,7 +209,9 @@ class Conductor:
         self.idle = 0
         until = time.monotonic() + timeout_s
         while self.workers or self.idle < 3 or self._has_more():
-            assert time.monotonic() < until, f"still at work after {timeout_s} s: {self.workers}"
+            assert time.monotonic() < until, (
+                f"still at work after {timeout_s} s: {self.workers}"
+            )
             self._step(writes=False)
 
     def _has_more(self) -> bool:
@@ -211,7 +223,11 @@ class Conductor:
 
     def stop(self) -> None:
         """End everything."""
-        for running in [self.writer, self.sensors, *(worker.process for worker in self.workers)]:
+        for running in [
+            self.writer,
+            self.sensors,
+            *(worker.process for worker in self.workers),
+        ]:
             if running:
                 running.kill()
                 running.join()

@@ -22,7 +22,9 @@ SENSORS = ("event_file_sensor", "stale_hour_sensor")
 
 # Forked from a server that has imported everything: a real process for each run, and no seconds of imports.
 processes = get_context("forkserver")
-processes.set_forkserver_preload([__name__, "boto3", "pandas", "pyarrow.compute", "obs_assets_tests.soak.writers"])
+processes.set_forkserver_preload(
+    [__name__, "boto3", "pandas", "pyarrow.compute", "obs_assets_tests.soak.writers"]
+)
 
 
 def config_of(env: Mapping[str, str]) -> PipelineConfig:
@@ -45,17 +47,26 @@ def instance_of(env: Mapping[str, str]) -> dg.DagsterInstance:
 def tick_for_ever(env: Mapping[str, str], requests: "Connection[Any, Any]") -> None:
     """What the daemon does: evaluate sensors and schedule, and hand on what they ask for; time goes by faster."""
     _begin(env)
-    automation.FIRST_PAUSE, automation.LONGEST_PAUSE = timedelta(seconds=0.5), timedelta(seconds=5)
+    automation.FIRST_PAUSE, automation.LONGEST_PAUSE = (
+        timedelta(seconds=0.5),
+        timedelta(seconds=5),
+    )
     definitions = definitions_of(env)
     repository = definitions.get_repository_def()
     with instance_of(env) as instance:
         while True:
             for name in SENSORS:
-                with dg.build_sensor_context(instance=instance, definitions=definitions) as context:
+                with dg.build_sensor_context(
+                    instance=instance, definitions=definitions
+                ) as context:
                     data = definitions.resolve_sensor_def(name).evaluate_tick(context)
                 requests.send((name, _plain(data.run_requests)))
-            with dg.build_schedule_context(instance, datetime.now(UTC), repository_def=repository) as at:
-                scheduled = repository.get_schedule_def("hourly_pipeline_schedule").evaluate_tick(at)
+            with dg.build_schedule_context(
+                instance, datetime.now(UTC), repository_def=repository
+            ) as at:
+                scheduled = repository.get_schedule_def(
+                    "hourly_pipeline_schedule"
+                ).evaluate_tick(at)
             requests.send(("hourly_pipeline_schedule", _plain(scheduled.run_requests)))
             time.sleep(0.3)
 
@@ -67,7 +78,9 @@ def _plain(requests: Any) -> list[dict[str, Any]]:
             "partition_key": request.partition_key,
             "tags": dict(request.tags),
             "run_config": request.run_config,
-            "asset_selection": [key.path for key in request.asset_selection] if request.asset_selection else None,
+            "asset_selection": [key.path for key in request.asset_selection]
+            if request.asset_selection
+            else None,
         }
         for request in requests or []
     ]
@@ -85,7 +98,9 @@ def execute(env: Mapping[str, str], job: str, run_id: str, request: Mapping[str,
                 run_config=request["run_config"],
                 instance=instance,
                 partition_key=request["partition_key"],
-                asset_selection=[dg.AssetKey(path) for path in selection] if selection else None,
+                asset_selection=[dg.AssetKey(path) for path in selection]
+                if selection
+                else None,
                 tags=request["tags"],
                 run_id=run_id,
                 raise_on_error=False,
@@ -96,7 +111,10 @@ def execute(env: Mapping[str, str], job: str, run_id: str, request: Mapping[str,
 
 def _begin(env: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    log = os.open(Path(env["OBS_DATA_DIR"]).parent / "processes.log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    log = os.open(
+        Path(env["OBS_DATA_DIR"]).parent / "processes.log",
+        os.O_CREAT | os.O_APPEND | os.O_WRONLY,
+    )
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.clear()

@@ -39,16 +39,22 @@ def receiver() -> Iterator[Receiver]:
         pytest.param(60, 200, marks=[pytest.mark.soak, pytest.mark.timeout(10_800)]),
     ],
 )
-def test_hours_while_everything_is_killed(hours: int, kills: int, receiver: Receiver, tmp_path: Path) -> None:
+def test_hours_while_everything_is_killed(
+    hours: int, kills: int, receiver: Receiver, tmp_path: Path
+) -> None:
     """Writers, sensors, landing, runs, PostgreSQL and S3 die by SIGKILL: nothing is lost, nothing is there twice."""
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(1 << 32))
     print(f"SOAK_SEED={seed}")
     for folder in ("events", "data"):
         (tmp_path / folder).mkdir()
-    env = harness.environment(Settings(data_dir=tmp_path / "data"), tmp_path / "events", WEBHOOK_URL=receiver.url)
+    env = harness.environment(
+        Settings(data_dir=tmp_path / "data"), tmp_path / "events", WEBHOOK_URL=receiver.url
+    )
     first = Hour.of(datetime.now(UTC) - timedelta(hours=hours + 30))
     conductor = Conductor(
-        env, list(hours_between(first, Hour.of(first.start + timedelta(hours=hours)))), random.Random(seed)
+        env,
+        list(hours_between(first, Hour.of(first.start + timedelta(hours=hours)))),
+        random.Random(seed),
     )
     try:
         conductor.kill(kills)
@@ -68,7 +74,10 @@ def assert_landed(hourly: HourlyPipeline, written: Written) -> None:
     """Every event has landed once in its hour; what a line holds that is none is in dead letters that have a reason."""
     landed = hourly.landed()
     assert {key: hour.rows for key, hour in landed.hours.items()} == dict(written.hours)
-    letters = [pq.read_table(path) for path in hourly.log.passes_dir.glob("[0-9]*/dead_letters.parquet")]
+    letters = [
+        pq.read_table(path)
+        for path in hourly.log.passes_dir.glob("[0-9]*/dead_letters.parquet")
+    ]
     raw = b"\n".join(value.as_py() for table in letters for value in table["raw"])
     assert all(table["reason"].null_count == 0 for table in letters)
     names = {name for line in written.other for name in NAME.findall(line)}
@@ -78,13 +87,17 @@ def assert_landed(hourly: HourlyPipeline, written: Written) -> None:
 
 def assert_delivered(hourly: HourlyPipeline, written: Written, receiver: Receiver) -> None:
     """Every hour is proven, and each destination holds each event once."""
-    machine = Settings(data_dir=hourly.settings.data_dir, postgres=hourly.postgres, s3=hourly.s3)
+    machine = Settings(
+        data_dir=hourly.settings.data_dir, postgres=hourly.postgres, s3=hourly.s3
+    )
     stored = harness.objects(machine)
     for key in sorted(written.hours):
         hour = parse_hour(key)
         assert harness.wrong(hourly, hour) == []
         expected = Counter(name for name, of in written.events.items() if of == key)
-        rows = harness.ask(machine.postgres, "SELECT data->>'id' FROM events WHERE hour = %s", hour.start)
+        rows = harness.ask(
+            machine.postgres, "SELECT data->>'id' FROM events WHERE hour = %s", hour.start
+        )
         assert Counter(name for (name,) in rows) == expected
         assert Counter(event["id"] for event in harness.lines_of(stored, hour)) == expected
     total = harness.ask(machine.postgres, "SELECT count(*) FROM events")

@@ -55,7 +55,13 @@ class Writer:
         self.rng = random.Random(self.life)
 
     def write_for_ever(self) -> None:
-        deeds = [self.append] * 12 + [self.tear, self.garble, self.rotate, self.copy_and_truncate, self.compress]
+        deeds = [self.append] * 12 + [
+            self.tear,
+            self.garble,
+            self.rotate,
+            self.copy_and_truncate,
+            self.compress,
+        ]
         while True:
             path = self.folder / self.rng.choice(NAMES)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +86,9 @@ class Writer:
     def garble(self, path: Path) -> None:
         if path.exists() and path.stat().st_size:
             with path.open("ab") as file:
-                file.write((self.rng.choice(GARBAGE) % self.name("garbage")).encode("latin-1") + b"\n")
+                file.write(
+                    (self.rng.choice(GARBAGE) % self.name("garbage")).encode("latin-1") + b"\n"
+                )
 
     def rotate(self, path: Path) -> None:
         if path.exists():
@@ -93,7 +101,10 @@ class Writer:
 
     def compress(self, path: Path) -> None:
         """The oldest rotated file, as logrotate does it: the original goes when its copy is there."""
-        rotated = sorted(path.parent.glob(f"{path.name}.[0-9]*[0-9]"), key=lambda found: found.stat().st_mtime)
+        rotated = sorted(
+            path.parent.glob(f"{path.name}.[0-9]*[0-9]"),
+            key=lambda found: found.stat().st_mtime,
+        )
         for old in rotated[:1]:
             with old.open("rb") as plain, gzip.open(f"{old}.gz", "wb") as packed:
                 shutil.copyfileobj(plain, packed)
@@ -109,8 +120,12 @@ class Writer:
 
     def event(self, *, is_first: bool) -> bytes:
         """An event of the hour it has come to, or of one before."""
-        reached = min(int(float(self.progress.read_text()) * len(self.hours)), len(self.hours) - 1)
-        hour = self.hours[self.rng.randrange(reached + 1) if self.rng.random() < 0.1 else reached]
+        reached = min(
+            int(float(self.progress.read_text()) * len(self.hours)), len(self.hours) - 1
+        )
+        hour = self.hours[
+            self.rng.randrange(reached + 1) if self.rng.random() < 0.1 else reached
+        ]
         moment = hour.start + timedelta(milliseconds=self.rng.randrange(3_600_000))
         fails = self.rng.random() < 0.2
         values = {
@@ -154,7 +169,9 @@ def read_all(folder: Path) -> Written:
     for line in _lines(folder):
         try:
             event = json.loads(line)
-            written.events[event["id"]] = f"{event['timestamp'][:10]}-{event['timestamp'][11:13]}:00"
+            written.events[event["id"]] = (
+                f"{event['timestamp'][:10]}-{event['timestamp'][11:13]}:00"
+            )
         except (ValueError, TypeError, KeyError):
             written.other.add(line)
         else:
@@ -166,7 +183,11 @@ def read_all(folder: Path) -> Written:
 def _lines(folder: Path) -> Iterator[bytes]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            content = (
+                gzip.decompress(path.read_bytes())
+                if path.suffix == ".gz"
+                else path.read_bytes()
+            )
         except EOFError:
             continue  # it died while it compressed a file that is there, too
         yield from (line for line in content.split(b"\n") if line.strip())

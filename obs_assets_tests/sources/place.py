@@ -29,7 +29,9 @@ def event(moment: datetime = NOW, **fields: Any) -> str:
     """An event that no other is equal to; the time of every other one is seen without parsing it."""
     number = next(_numbers)
     written = moment.isoformat()
-    time = {"timestamp": written.replace("+00:00", "Z")} if number % 2 else {"time": written}  # equally long
+    time = (
+        {"timestamp": written.replace("+00:00", "Z")} if number % 2 else {"time": written}
+    )  # equally long
     return json.dumps({**time, "n": number, **fields})
 
 
@@ -80,13 +82,25 @@ class Place:
     def land(self, **options: Any) -> LandingReport:
         """One pass; a minute goes by with each."""
         self.now += timedelta(minutes=1)
-        config = SourceConfig(**{"events_dir": self.events_dir, "seal_after_minutes": NEVER, **self.options, **options})
+        config = SourceConfig(
+            **{
+                "events_dir": self.events_dir,
+                "seal_after_minutes": NEVER,
+                **self.options,
+                **options,
+            }
+        )
         return land(config, self.log, first_hour=START, now=self.now)
 
     def rows(self) -> list[dict[str, Any]]:
         """All landed rows."""
         hours = self.log.load().hours.values()
-        return [row for hour in hours for path in self.log.chunk_paths(hour) for row in pq.read_table(path).to_pylist()]
+        return [
+            row
+            for hour in hours
+            for path in self.log.chunk_paths(hour)
+            for row in pq.read_table(path).to_pylist()
+        ]
 
     def lines(self) -> list[str]:
         """The landed events, sorted."""
@@ -113,15 +127,24 @@ class Place:
         starts = Counter(row["event_time"].strftime("%Y-%m-%d-%H:00") for row in rows)
         assert {key: hour.rows for key, hour in landed.hours.items()} == starts
         assert len({row["row_uid"] for row in rows}) == len(rows)
-        assert all(row["row_uid"] == f"{row['file_id'][-20:]}{row['file_offset']:012x}" for row in rows)
-        letters = Counter(row["reason"] for _, row in open_rows(self.log, ["file_id", "file_offset", "reason"]))
+        assert all(
+            row["row_uid"] == f"{row['file_id'][-20:]}{row['file_offset']:012x}" for row in rows
+        )
+        letters = Counter(
+            row["reason"]
+            for _, row in open_rows(self.log, ["file_id", "file_offset", "reason"])
+        )
         assert {reason: count for reason, (count, _) in landed.letters.items()} == letters
         of_file = Counter(row["file_id"] for row in rows)
         for file_id, receipts in self.receipts().items():
             assert receipts[0].start == 0
-            assert all(one.end == following.start for one, following in itertools.pairwise(receipts))
+            assert all(
+                one.end == following.start for one, following in itertools.pairwise(receipts)
+            )
             assert sum(receipt.events for receipt in receipts) == of_file[file_id]
             for one in receipts:
-                counted = one.event_bytes + one.dead_bytes + one.separator_bytes + one.copied_bytes
+                counted = (
+                    one.event_bytes + one.dead_bytes + one.separator_bytes + one.copied_bytes
+                )
                 assert counted == one.end - one.start == one.file.offset - one.start
         return self

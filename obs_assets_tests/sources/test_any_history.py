@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from obs_assets.sources import landing
 from obs_assets.sources.unpack import COMPRESSIONS, zstd
@@ -18,8 +24,17 @@ from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.sources.place import Place, event, text
 
 NAMES = ["a.jsonl", "b.jsonl", "deep/c.jsonl"]
-POINTS = ["landing.before_chunk", "landing.after_chunk", "landing.before_commit", "landing.after_commit"]
-POINTS += [f"{point}:{n}" for point in ("receipt.before_rename", "frame.after_rename") for n in (1, 2, 3)]
+POINTS = [
+    "landing.before_chunk",
+    "landing.after_chunk",
+    "landing.before_commit",
+    "landing.after_commit",
+]
+POINTS += [
+    f"{point}:{n}"
+    for point in ("receipt.before_rename", "frame.after_rename")
+    for n in (1, 2, 3)
+]
 
 
 def is_event(line: str) -> bool:
@@ -70,7 +85,9 @@ class EventFiles(RuleBasedStateMachine):
     def names(self) -> list[str]:
         """The files that a program may write to."""
         files = [
-            path for path in self.place.events_dir.rglob("*") if path.is_file() and path.suffix not in COMPRESSIONS
+            path
+            for path in self.place.events_dir.rglob("*")
+            if path.is_file() and path.suffix not in COMPRESSIONS
         ]
         return sorted(path.relative_to(self.place.events_dir).as_posix() for path in files)
 
@@ -101,7 +118,10 @@ class EventFiles(RuleBasedStateMachine):
             self.write(name, whole[:size])
             self.torn[name] = whole[size:]
 
-    @rule(name=st.sampled_from(NAMES), garbage=st.sampled_from(["what?", '{"a":NaN}', "[1,2]", "\0\0", '{"a":1,}', ""]))
+    @rule(
+        name=st.sampled_from(NAMES),
+        garbage=st.sampled_from(["what?", '{"a":NaN}', "[1,2]", "\0\0", '{"a":1,}', ""]),
+    )
     def append_garbage(self, name: str, garbage: str) -> None:
         if name not in self.torn:
             self.write(name, garbage + "\n")
@@ -218,9 +238,13 @@ class EventFiles(RuleBasedStateMachine):
         """All whole events that can be read now."""
         lines: set[str] = set()
         for path in self.place.events_dir.rglob("*"):
-            if path.is_file() and not path.name.endswith(".0.gz"):  # half of what lies beside it
+            if path.is_file() and not path.name.endswith(
+                ".0.gz"
+            ):  # half of what lies beside it
                 content = path.read_bytes()
-                unpack = {".gz": gzip.decompress, ".zst": zstd.decompress}.get(path.suffix, bytes)
+                unpack = {".gz": gzip.decompress, ".zst": zstd.decompress}.get(
+                    path.suffix, bytes
+                )
                 whole = unpack(content).decode()
                 lines |= {line for line in whole.split("\n") if is_event(line)}
         return lines
@@ -233,7 +257,10 @@ class EventFiles(RuleBasedStateMachine):
 
 EventFilesTest = pytest.mark.slow(EventFiles.TestCase)
 EventFilesTest.settings = settings(
-    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=50,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
@@ -243,6 +270,9 @@ def test_a_thousand_histories() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         EventFiles,
         settings=settings(
-            max_examples=1000, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=1000,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

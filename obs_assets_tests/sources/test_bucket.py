@@ -136,7 +136,9 @@ def test_pieces_of_a_large_object(remote: Bucket, monkeypatch: pytest.MonkeyPatc
     assert remote.audit().lines() == sorted(lines)
 
 
-def test_object_replaced_after_the_listing(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_object_replaced_after_the_listing(
+    remote: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing of two versions is mixed: the pass leaves it alone, the next one lands it."""
     remote.put("a.jsonl", text(events(30)))
     after = events(50)
@@ -153,9 +155,13 @@ def test_object_replaced_after_the_listing(remote: Bucket, monkeypatch: pytest.M
     assert remote.audit().lines() == sorted(after)
 
 
-def test_missing_bucket_and_silent_server_are_explained(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bucket_and_silent_server_are_explained(
+    remote: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message names the address and the setting; a server that does not answer may do so later."""
-    with pytest.raises(ConfigurationError, match=r"s3://no-such-bucket/x \(OBS_EVENTS_DIR\): NoSuchBucket"):
+    with pytest.raises(
+        ConfigurationError, match=r"s3://no-such-bucket/x \(OBS_EVENTS_DIR\): NoSuchBucket"
+    ):
         list_files(SourceConfig(events_dir="s3://no-such-bucket/x"))
     bucket.client().close()
     bucket.client.cache_clear()

@@ -29,7 +29,14 @@ def names(listing: Listing) -> list[str]:
 
 def test_files_are_found_by_name(tmp_path: Path) -> None:
     """Folders are read recursively, hidden ones are not; names decide, those that log rotation gives included."""
-    wanted = ["a.jsonl", "a.jsonl.1", "a.jsonl.2.gz", "a.jsonl-20310506", "b.ndjson.gz", "deep/er/c.jsonl"]
+    wanted = [
+        "a.jsonl",
+        "a.jsonl.1",
+        "a.jsonl.2.gz",
+        "a.jsonl-20310506",
+        "b.ndjson.gz",
+        "deep/er/c.jsonl",
+    ]
     for name in [*wanted, "a.json", "a.txt", "b.jsonl.tmp", ".hidden/d.jsonl", "jsonl"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
@@ -46,7 +53,10 @@ def test_patterns_and_event_types(tmp_path: Path) -> None:
         return names(list_files(SourceConfig(events_dir=tmp_path, **options)))  # type: ignore[arg-type]
 
     assert found(event_types=("door",)) == ["agent-door.jsonl", "old/agent-door.jsonl"]
-    assert found(event_types=("door", "lamp"), exclude=("old/*",)) == ["agent-door.jsonl", "agent-lamp.jsonl"]
+    assert found(event_types=("door", "lamp"), exclude=("old/*",)) == [
+        "agent-door.jsonl",
+        "agent-lamp.jsonl",
+    ]
     assert found(include=("*.log",)) == ["notes.log"]
     assert found(exclude=("agent-*",)) == []
 
@@ -77,13 +87,17 @@ def test_missing_folder_is_explained(tmp_path: Path, make: Callable[[Path], None
     """The message names the folder and the setting."""
     path = tmp_path / "nowhere"
     make(path)
-    with pytest.raises(ConfigurationError, match=rf"{path} \(OBS_EVENTS_DIR\): (No such file|Not a directory)"):
+    with pytest.raises(
+        ConfigurationError, match=rf"{path} \(OBS_EVENTS_DIR\): (No such file|Not a directory)"
+    ):
         list_files(SourceConfig(events_dir=path))
     with pytest.raises(ConfigurationError, match="set OBS_EVENTS_DIR"):
         list_files(SourceConfig())
 
 
-def test_file_that_vanishes_while_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_vanishes_while_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that is rotated away between the reading of its folder and the look at it does no harm."""
     (tmp_path / "a.jsonl").write_text("{}")
     (tmp_path / "b.jsonl").write_text("{}")
@@ -110,7 +124,9 @@ def test_name_that_is_no_utf8(place: Place) -> None:
 def test_append(place: Place) -> None:
     """Only what is new is landed."""
     lines = place.write("a.jsonl", events(3))
-    assert place.land().bytes_read == len(text(lines)) - 1  # the newline behind the last event waits for the next
+    assert (
+        place.land().bytes_read == len(text(lines)) - 1
+    )  # the newline behind the last event waits for the next
     more = place.append("a.jsonl", events(2))
     assert place.land().bytes_read == len(text(more))
     assert place.audit().lines() == sorted(lines + more)
@@ -121,7 +137,12 @@ def test_nothing_new_is_no_pass(place: Place) -> None:
     place.write("a.jsonl", events(3))
     place.land()
     again = place.land()
-    assert (again.number, again.files_read, again.bytes_read, again.files_listed) == (None, 0, 0, 1)
+    assert (again.number, again.files_read, again.bytes_read, again.files_listed) == (
+        None,
+        0,
+        0,
+        1,
+    )
     assert [path.name for path in place.log.passes_dir.iterdir()] == ["00000001"]
 
 
@@ -367,7 +388,10 @@ def test_damaged_gz_costs_only_itself(place: Place) -> None:
 
 def test_files_with_the_same_head(place: Place) -> None:
     """Files that begin with the same bytes, more of them than the head, are told apart, also when they move."""
-    lines = {name: place.write(name, [HEADER, *events(5)]) for name in ("a.jsonl", "b.jsonl", "c.jsonl")}
+    lines = {
+        name: place.write(name, [HEADER, *events(5)])
+        for name in ("a.jsonl", "b.jsonl", "c.jsonl")
+    }
     place.land()
     lines["a.jsonl"] += place.append("a.jsonl", events(1))
     shutil.copy(place.path("b.jsonl"), place.path("d.jsonl"))
@@ -375,7 +399,9 @@ def test_files_with_the_same_head(place: Place) -> None:
     place.path("c.jsonl").rename(place.path("e.jsonl"))
     lines["e.jsonl"] = place.append("e.jsonl", events(2))
     place.land()
-    assert place.audit().lines() == sorted(line for several in lines.values() for line in several)
+    assert place.audit().lines() == sorted(
+        line for several in lines.values() for line in several
+    )
 
 
 def test_longest_known_beginning_wins(place: Place) -> None:
@@ -428,7 +454,9 @@ def copy(place: Place, name: str, other: str) -> None:
 @pytest.mark.parametrize("other", ["0.jsonl", "b.jsonl", "b.jsonl.gz"])
 @pytest.mark.parametrize("count", [1, 100])
 @pytest.mark.parametrize("landed_before", [False, True])
-def test_identical_copy_counts_once(place: Place, other: str, count: int, landed_before: bool) -> None:
+def test_identical_copy_counts_once(
+    place: Place, other: str, count: int, landed_before: bool
+) -> None:
     """A copy beside its original counts once, with a warning, said once; its receipt says what it was."""
     lines = place.write("a.jsonl", events(count))
     if landed_before:
@@ -437,7 +465,9 @@ def test_identical_copy_counts_once(place: Place, other: str, count: int, landed
     assert place.land().warnings == {"copy of another file": 1}
     assert place.land().warnings == {}
     assert place.audit().lines() == sorted(lines)
-    copied = sorted(one.copied_bytes for several in place.receipts().values() for one in several)
+    copied = sorted(
+        one.copied_bytes for several in place.receipts().values() for one in several
+    )
     assert copied == [0, len(text(lines)) - 1]
 
 
@@ -486,7 +516,11 @@ def test_short_file_that_begins_like_another_is_no_copy(place: Place) -> None:
     first = event()
     lines = place.write("a.jsonl", [first, *events(3)]) + place.write("b.jsonl", [first])
     assert place.land().warnings == {}
-    lines += place.append("a.jsonl", events(1)) + place.append("b.jsonl", events(1)) + place.write("c.jsonl", [first])
+    lines += (
+        place.append("a.jsonl", events(1))
+        + place.append("b.jsonl", events(1))
+        + place.write("c.jsonl", [first])
+    )
     assert place.land().warnings == {}
     assert place.audit().lines() == sorted(lines)
 
@@ -517,7 +551,9 @@ def after_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) ->
     monkeypatch.setattr(landing, "list_files", listing_then_act)
 
 
-def test_file_that_grows_while_it_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_grows_while_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is read to the size that it had; the rest is the next pass's."""
     lines = place.write("a.jsonl", events(3))
     after_listing(monkeypatch, lambda: lines.extend(place.append("a.jsonl", events(2))))
@@ -526,7 +562,9 @@ def test_file_that_grows_while_it_is_read(place: Place, monkeypatch: pytest.Monk
     assert place.audit().lines() == sorted(lines)
 
 
-def test_file_that_shrinks_while_it_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_shrinks_while_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is left is landed, with a warning; what it gets next is that of a new file."""
     lines = place.write("a.jsonl", events(3))
     after_listing(monkeypatch, lambda: os.truncate(place.path("a.jsonl"), len(text(lines[:2]))))
@@ -537,7 +575,9 @@ def test_file_that_shrinks_while_it_is_read(place: Place, monkeypatch: pytest.Mo
     assert place.audit().lines() == sorted(lines[:2] + more)
 
 
-def test_file_that_vanishes_before_it_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_vanishes_before_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other files are landed, with a warning."""
     place.write("a.jsonl", events(3))
     lines = place.write("b.jsonl", events(3))
@@ -561,14 +601,18 @@ def test_link_put_in_place_of_a_file(place: Place, monkeypatch: pytest.MonkeyPat
     assert place.lines() == []
 
 
-def test_file_that_is_rotated_before_it_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_is_rotated_before_it_is_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new file under the name of one that was recognized is not read from the middle; the next pass lands both."""
     lines = place.write("a.jsonl", events(30))
     place.land()
     lines += place.append("a.jsonl", events(3))
     recognize = files.Identities.claim_in_place
 
-    def recognize_then_rotate(self: files.Identities, file: files.EventFile) -> files.KnownFile | None:
+    def recognize_then_rotate(
+        self: files.Identities, file: files.EventFile
+    ) -> files.KnownFile | None:
         monkeypatch.setattr(files.Identities, "claim_in_place", recognize)
         known = recognize(self, file)
         place.path("a.jsonl").rename(place.path("a.jsonl.1"))
@@ -581,7 +625,9 @@ def test_file_that_is_rotated_before_it_is_read(place: Place, monkeypatch: pytes
     assert place.audit().lines() == sorted(lines)
 
 
-def test_file_that_is_rotated_after_it_was_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_is_rotated_after_it_was_read(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is remembered of a file is what was read, not what lies under its name when the pass ends."""
     lines = place.write("a.jsonl", events(30))
     publish = landing.Pass._publish
@@ -599,7 +645,9 @@ def test_file_that_is_rotated_after_it_was_read(place: Place, monkeypatch: pytes
     assert place.audit().lines() == sorted(lines)
 
 
-def test_file_that_fails_half_way_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_fails_half_way_is_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an error of the disk the next pass goes on where this one stopped, although the file is unchanged."""
     monkeypatch.setattr(landing, "BATCH_BYTES", 2048)
     lines = place.write("a.jsonl", events(200))
@@ -622,7 +670,9 @@ def test_file_that_fails_half_way_is_tried_again(place: Place, monkeypatch: pyte
 def test_more_files_than_may_be_open(place: Place) -> None:
     """A file is closed as soon as it was read."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lines = [line for number in range(300) for line in place.write(f"{number}.jsonl", [event()])]
+    lines = [
+        line for number in range(300) for line in place.write(f"{number}.jsonl", [event()])
+    ]
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
         assert place.land().warnings == {}
@@ -665,12 +715,18 @@ PACKED = {
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
 @pytest.mark.parametrize("packing", PACKED)
-def test_first_bytes_say_how_a_file_is_compressed(place: Place, packing: str, name: str) -> None:
+def test_first_bytes_say_how_a_file_is_compressed(
+    place: Place, packing: str, name: str
+) -> None:
     """Not its name: whatever it is called its events land once, also after it got another name or was packed anew."""
     lines = events(5)
     place.path(name).write_bytes(PACKED[packing](text(lines[:4])))
     report = place.land()
-    is_as_named = (packing, name) in {("gzip", "a.jsonl.gz"), ("members", "a.jsonl.gz"), ("zstd", "a.jsonl.zst")}
+    is_as_named = (packing, name) in {
+        ("gzip", "a.jsonl.gz"),
+        ("members", "a.jsonl.gz"),
+        ("zstd", "a.jsonl.zst"),
+    }
     is_as_named |= (packing, name) == ("plain", "a.jsonl")
     assert report.remarks.get("compression_not_as_named", 0) == (0 if is_as_named else 4)
     assert (report.dead_letters, report.warnings) == ({}, {})
@@ -721,7 +777,11 @@ def test_half_a_character_costs_its_event(place: Place) -> None:
     """Half a surrogate pair in UTF-16 is no character: its event is a dead letter, the others land."""
     lines = events(2)
     broken = event(note="X").encode("utf-16-le").replace(b"X\0", b"\x3d\xd8")
-    whole = (lines[0] + "\n").encode("utf-16") + broken + ("\n" + lines[1] + "\n").encode("utf-16-le")
+    whole = (
+        (lines[0] + "\n").encode("utf-16")
+        + broken
+        + ("\n" + lines[1] + "\n").encode("utf-16-le")
+    )
     place.path("a.jsonl").write_bytes(whole)
     assert place.land().dead_letters == {"invalid_utf8": 1}
     assert place.audit().lines() == sorted(lines)
@@ -753,7 +813,9 @@ def test_zeros_at_the_end_wait(place: Place, size: int) -> None:
         ("\x1e{0}\n\x1e", "\x1e{0}\n\x1e{1}\n"),
     ],
 )
-def test_separators_behind_the_last_event_may_be_overwritten(place: Place, before: str, after: str) -> None:
+def test_separators_behind_the_last_event_may_be_overwritten(
+    place: Place, before: str, after: str
+) -> None:
     """A list that is written again with one more event is the same file, in place, moved, or beside its old version."""
     first, second = events(2)
     for name in ("a.jsonl", "b.jsonl"):

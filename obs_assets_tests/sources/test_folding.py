@@ -26,7 +26,9 @@ def test_folded_passes_say_what_they_said(folding: Place) -> None:
     """Hours, files and the account of every byte are the same, with or without the checkpoint; old records go."""
     lines: list[str] = []
     for number in range(1, 9):
-        lines += folding.append("a.jsonl", events(2)) + folding.write(f"{number}.jsonl", events(1))
+        lines += folding.append("a.jsonl", events(2)) + folding.write(
+            f"{number}.jsonl", events(1)
+        )
         folding.append("a.jsonl", ["what?"])
         folding.land()
         state = folding.log.load()
@@ -37,7 +39,11 @@ def test_folded_passes_say_what_they_said(folding: Place) -> None:
     assert folding.audit().lines() == sorted(lines)
     (whole, *_), *_ = folding.receipts().values()
     assert whole.start == 0
-    assert [one.dead_letters for one in next(folding.log.passes()).files if one.file.path == "a.jsonl"] == [6]
+    assert [
+        one.dead_letters
+        for one in next(folding.log.passes()).files
+        if one.file.path == "a.jsonl"
+    ] == [6]
     assert next(folding.log.passes()).dead_letters == {"not_an_object": 6}
 
 

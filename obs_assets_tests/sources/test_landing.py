@@ -39,7 +39,9 @@ print(Place(Path(sys.argv[1])).land(max_event_bytes=1024, **eval(sys.argv[2] if 
 """
 
 
-def land_in_child(place: Place, script: str = CHILD, **env: str) -> "subprocess.CompletedProcess[str]":
+def land_in_child(
+    place: Place, script: str = CHILD, **env: str
+) -> "subprocess.CompletedProcess[str]":
     """Land in a process of its own."""
     return subprocess.run(
         [sys.executable, "-c", script, str(place.root)],
@@ -74,17 +76,24 @@ def test_rows_are_split_by_hour(place: Place) -> None:
     """An event on the boundary belongs to the hour that it begins."""
     noon = NOW.replace(minute=0)
     micro = timedelta(microseconds=1)
-    place.write("a.jsonl", [event(noon - micro), event(noon), event(noon + HOUR - micro), event(noon + HOUR)])
+    place.write(
+        "a.jsonl",
+        [event(noon - micro), event(noon), event(noon + HOUR - micro), event(noon + HOUR)],
+    )
     report = place.land()
     assert report.hours == {"2031-05-06-11:00": 1, "2031-05-06-12:00": 2, "2031-05-06-13:00": 1}
-    assert {key: hour.rows for key, hour in place.audit().log.load().hours.items()} == report.hours
+    assert {
+        key: hour.rows for key, hour in place.audit().log.load().hours.items()
+    } == report.hours
 
 
 def test_event_without_time_has_that_of_its_landing(place: Place) -> None:
     """It is marked as such."""
     place.write("a.jsonl", ['{"a":1}', '{"time":null,"a":2}'])
     place.land()
-    assert {(row["event_time"], row["time_from"]) for row in place.rows()} == {(place.now, "landed_at")}
+    assert {(row["event_time"], row["time_from"]) for row in place.rows()} == {
+        (place.now, "landed_at")
+    }
 
 
 def test_events_out_of_bounds_are_dead_letters(place: Place) -> None:
@@ -120,7 +129,11 @@ def test_assumptions_and_changes_are_counted(place: Place) -> None:
         ],
     )
     report = place.land()
-    assert dict(report.remarks) == {"time_without_zone": 2, "duplicate_keys": 1, "time_missing": 1}
+    assert dict(report.remarks) == {
+        "time_without_zone": 2,
+        "duplicate_keys": 1,
+        "time_missing": 1,
+    }
     assert read_pass(place.log.passes_dir / "00000001" / "pass.json").remarks == report.remarks
     assert Counter(row["time_from"] for row in place.audit().rows()) == {
         "event": 4,
@@ -132,9 +145,16 @@ def test_assumptions_and_changes_are_counted(place: Place) -> None:
 def test_time_is_found_where_it_is_said_to_be(place: Place) -> None:
     """A configured path comes first; without it in an event, the usual fields decide."""
     place.write(
-        "a.jsonl", ['{"time":"2031-05-06T09:00Z","at":{"x y":"2031-05-06T07:00Z"}}', '{"time":"2031-05-06T09:00Z"}']
+        "a.jsonl",
+        [
+            '{"time":"2031-05-06T09:00Z","at":{"x y":"2031-05-06T07:00Z"}}',
+            '{"time":"2031-05-06T09:00Z"}',
+        ],
     )
-    assert place.land(time_path="at.x y").hours == {"2031-05-06-07:00": 1, "2031-05-06-09:00": 1}
+    assert place.land(time_path="at.x y").hours == {
+        "2031-05-06-07:00": 1,
+        "2031-05-06-09:00": 1,
+    }
 
 
 def test_bomb_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +181,11 @@ def test_receipts_count_every_byte(place: Place) -> None:
     """Events, dead letters and separators of a file add up to its size, whatever it holds and however it grows."""
     content = (
         b"\xef\xbb\xbf[\n" + text(events(2)).replace(b"\n", b",\r\n") + b"]\n\nwhat?\n{\n "
-        b'"a": 1\n}\n{"b":NaN}\n' + event().encode() + event().encode() + b"\n\0\0\0\n" + b'{"torn":'
+        b'"a": 1\n}\n{"b":NaN}\n'
+        + event().encode()
+        + event().encode()
+        + b"\n\0\0\0\n"
+        + b'{"torn":'
     )
     for cut in (0, 40, 41, 90, 150, len(content)):
         place.path("a.jsonl").write_bytes(content[:cut])
@@ -169,7 +193,9 @@ def test_receipts_count_every_byte(place: Place) -> None:
     (receipts,) = place.audit().receipts().values()
     assert sum(one.events for one in receipts) == 5
     assert sum(one.dead_letters for one in receipts) == 2
-    assert receipts[-1].end == len(content) - len(b'\n\0\0\0\n{"torn":')  # what is behind the last event waits
+    assert receipts[-1].end == len(content) - len(
+        b'\n\0\0\0\n{"torn":'
+    )  # what is behind the last event waits
     assert [reason for reason, _ in place.dead()] == ["not_an_object", "number_not_finite"]
 
 
@@ -185,7 +211,10 @@ def test_unfinished_end_is_given_up_when_its_file_is_idle(place: Place) -> None:
     assert place.land(seal_after_minutes=2).files_read == 0
     assert place.land(seal_after_minutes=2).dead_letters == {"unfinished": 1}
     assert place.land(seal_after_minutes=2).files_read == 0
-    assert (place.audit().lines(), place.dead()) == (sorted(lines), [("unfinished", b'{"torn":')])
+    assert (place.audit().lines(), place.dead()) == (
+        sorted(lines),
+        [("unfinished", b'{"torn":')],
+    )
 
 
 def test_line_that_is_too_long_stays_dead_over_passes(place: Place) -> None:
@@ -200,7 +229,9 @@ def test_line_that_is_too_long_stays_dead_over_passes(place: Place) -> None:
 
 def test_nothing_personal_outside_chunks_and_dead_letters(place: Place) -> None:
     """Neither the log nor the report holds anything of an event's text."""
-    place.write("a.jsonl", [event(who="canary-9f"), '{"who":"canary-9f",}', '{"time":"canary-9f"}'])
+    place.write(
+        "a.jsonl", [event(who="canary-9f"), '{"who":"canary-9f",}', '{"time":"canary-9f"}']
+    )
     report = place.land()
     texts = [path.read_text() for path in place.log.root.rglob("*.json")]
     assert len(texts) == 3
@@ -215,7 +246,10 @@ def test_landed_data_is_the_owners_alone(place: Place) -> None:
         place.land()
     finally:
         os.umask(old)
-    for path in [place.log.root, *(path for path in place.log.root.rglob("*") if path.is_dir())]:
+    for path in [
+        place.log.root,
+        *(path for path in place.log.root.rglob("*") if path.is_dir()),
+    ]:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
@@ -274,7 +308,9 @@ def test_generation_grows_only_with_bytes(place: Place) -> None:
     assert generations() == (4, 2)
 
 
-def test_a_pass_takes_no_more_than_it_may(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_takes_no_more_than_it_may(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files, and bytes give or take a piece; what is left comes in the next passes, and nothing closes before."""
     monkeypatch.setattr(landing, "BATCH_BYTES", 4096)
     lines = place.write("large.jsonl", events(1000)) + place.write("small.jsonl", events(5))
@@ -351,7 +387,16 @@ def test_pass_without_news_still_counts_as_a_look(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [None, "", "{", "[]", "{}", '{"form":1}', '{"form":2,"last_pass":1,"files":[{"a":1}],"hours":{}}']
+    "damage",
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"form":1}',
+        '{"form":2,"last_pass":1,"files":[{"a":1}],"hours":{}}',
+    ],
 )
 def test_lost_checkpoint_is_rebuilt(place: Place, damage: str | None) -> None:
     """Without a checkpoint, or with a broken one, the passes tell what has landed; nothing is doubled."""
@@ -369,12 +414,16 @@ def test_lost_checkpoint_is_rebuilt(place: Place, damage: str | None) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
-def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever asks for every hour of a range pays for one reading, and sees another process's pass at once."""
     place.write("a.jsonl", events(3))
     place.land()
     reader, parsed, parse = LandingLog(place.log.root), [], log_module.known_from_json
-    monkeypatch.setattr(log_module, "known_from_json", lambda file: (parsed.append(file), parse(file))[1])
+    monkeypatch.setattr(
+        log_module, "known_from_json", lambda file: (parsed.append(file), parse(file))[1]
+    )
     first = reader.load()
     (reading,) = parsed
     assert reader.load() == first
@@ -434,19 +483,29 @@ def test_lock_holds_within_one_process_too(place: Place) -> None:
 
 LANDING_POINTS = sorted(point for point in CRASH_POINTS if point.startswith("landing."))
 # The pass file, the checkpoint and the look are put in place by the same few lines
-FILE_POINTS = [f"{point}:{n}" for point in ("receipt.before_rename", "frame.after_rename") for n in (1, 2, 3)]
+FILE_POINTS = [
+    f"{point}:{n}"
+    for point in ("receipt.before_rename", "frame.after_rename")
+    for n in (1, 2, 3)
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", [*LANDING_POINTS, "landing.before_chunk:2", "landing.after_chunk:3", *FILE_POINTS])
+@pytest.mark.parametrize(
+    "point", [*LANDING_POINTS, "landing.before_chunk:2", "landing.after_chunk:3", *FILE_POINTS]
+)
 def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
     """Wherever SIGKILL strikes, the next pass lands everything exactly once and leaves no debris."""
     lines = place.write("a.jsonl", events(2))
     place.land()
-    lines += place.append("a.jsonl", events(80)) + place.write("b.jsonl", events(60, NOW - 2 * HOUR))
+    lines += place.append("a.jsonl", events(80)) + place.write(
+        "b.jsonl", events(60, NOW - 2 * HOUR)
+    )
     place.append("b.jsonl", ["what?"])
     place.log.temp_dir.joinpath("spilled by an earlier one").touch()
-    killed = land_in_child(place, CHILD.replace("settings.load()", "settings.load(); " + SMALL), OBS_CRASH_AT=point)
+    killed = land_in_child(
+        place, CHILD.replace("settings.load()", "settings.load(); " + SMALL), OBS_CRASH_AT=point
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lines += place.append("a.jsonl", events(1))
     place.now += timedelta(minutes=5)
@@ -492,11 +551,16 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
 def test_a_disk_without_room_lands_nothing_half(place: Place) -> None:
     """A file system of one megabyte: the error names path and free bytes, nothing is published; with room all lands."""
     place.log.root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", place.log.root], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", place.log.root], check=True
+    )
     try:
-        lines = place.write("a.jsonl", [event(filler=random.randbytes(500).hex()) for _ in range(2000)])
+        lines = place.write(
+            "a.jsonl", [event(filler=random.randbytes(500).hex()) for _ in range(2000)]
+        )
         with pytest.raises(
-            ObsError, match=r"cannot write .*landed.*No space left on device \([0-9,]+ bytes free there\)"
+            ObsError,
+            match=r"cannot write .*landed.*No space left on device \([0-9,]+ bytes free there\)",
         ):
             place.land()
         assert place.rows() == []
@@ -538,17 +602,27 @@ def test_a_disk_that_fails_to_flush_lands_nothing_half(place: Place, nth: int) -
     assert place.audit().lines() == sorted(lines)
 
 
-def test_chunks_are_on_disk_before_their_pass_is_published(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_are_on_disk_before_their_pass_is_published(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of them, though they are flushed while the next ones are written."""
     flushed = []
     for module in (landing, log_module):
-        monkeypatch.setattr(module, "sync_file", lambda path, of=module.__name__: flushed.append((of, path.name)))
+        monkeypatch.setattr(
+            module,
+            "sync_file",
+            lambda path, of=module.__name__: flushed.append((of, path.name)),
+        )
     monkeypatch.setattr(landing, "_FIRST_BYTES", 256)  # the batches after it are larger
     place.write("a.jsonl", events(100))
     place.land()
     chunks = [path.name for path in place.log.passes_dir.glob("*/*.parquet")]
     assert len(chunks) > 2
-    before = flushed[: next(place for place, (module, _) in enumerate(flushed) if module == log_module.__name__)]
+    before = flushed[
+        : next(
+            place for place, (module, _) in enumerate(flushed) if module == log_module.__name__
+        )
+    ]
     assert sorted(name for _, name in before) == sorted(chunks)
 
 
@@ -560,11 +634,15 @@ def test_full_disk_is_an_error_of_ours(place: Place, monkeypatch: pytest.MonkeyP
 
     place.write("a.jsonl", events(1))
     monkeypatch.setattr(landing, "_write_chunk", refuse)
-    with pytest.raises(ObsError, match=r"cannot write .*No space left on device \([0-9,]+ bytes free there\)"):
+    with pytest.raises(
+        ObsError, match=r"cannot write .*No space left on device \([0-9,]+ bytes free there\)"
+    ):
         place.land()
 
 
-def test_refusal_by_duckdb_shows_no_event(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_by_duckdb_shows_no_event(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its messages quote what they complain about; ours names the pass and the kind of error."""
 
     def refuse(*_: object) -> None:
@@ -572,7 +650,9 @@ def test_refusal_by_duckdb_shows_no_event(place: Place, monkeypatch: pytest.Monk
 
     place.write("a.jsonl", events(1))
     monkeypatch.setattr(landing, "_write_chunk", refuse)
-    with pytest.raises(ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"):
+    with pytest.raises(
+        ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"
+    ):
         place.land()
 
 
@@ -588,8 +668,14 @@ def test_pieces_change_nothing(
     monkeypatch.setattr(landing, "BATCH_BYTES", batch_bytes)
     lines = []
     for number in range(12):
-        several = [event(size="x" * ((7 * n * number) % 950)) for n in range(10 if number % 3 else 1)]
-        content = text(several) if number % 2 else b"[" + b",".join(line.encode() for line in several) + b"]"
+        several = [
+            event(size="x" * ((7 * n * number) % 950)) for n in range(10 if number % 3 else 1)
+        ]
+        content = (
+            text(several)
+            if number % 2
+            else b"[" + b",".join(line.encode() for line in several) + b"]"
+        )
         name = f"{number}.jsonl.gz" if compressed else f"{number}.jsonl"
         place.path(name).write_bytes(gzip.compress(content) if compressed else content)
         lines += several

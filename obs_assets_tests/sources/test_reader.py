@@ -62,7 +62,10 @@ class Read:
 
     @property
     def reasons(self) -> list[tuple[str, bytes]]:
-        return [(letter.reason, letter.raw) for letter in sorted(self.dead, key=lambda letter: letter.file_offset)]
+        return [
+            (letter.reason, letter.raw)
+            for letter in sorted(self.dead, key=lambda letter: letter.file_offset)
+        ]
 
     def kinds(self) -> list[str]:
         """For each byte read: ``event``, ``separator`` or the reason of its dead letter; fails on an overlap."""
@@ -79,7 +82,11 @@ class Read:
 
     def check(self) -> "Read":
         """Every byte is in exactly one place, and every event is one JSON object on one line."""
-        left = bytes(byte for byte, kind in zip(self.data, self.kinds(), strict=False) if kind == "separator")
+        left = bytes(
+            byte
+            for byte, kind in zip(self.data, self.kinds(), strict=False)
+            if kind == "separator"
+        )
         assert not left.replace(BOM, b"").strip(SEPARATORS)
         for _, _, line in self.events:
             assert is_event(line)
@@ -108,10 +115,18 @@ def read(
         piece = data[result.position : result.position + room]
         at_end = result.position + len(piece) == len(data)
         segment = Segment(
-            0, result.position, len(piece), at_end or grows, sealed and at_end, within_line, within_object
+            0,
+            result.position,
+            len(piece),
+            at_end or grows,
+            sealed and at_end,
+            within_line,
+            within_object,
         )
         reading = read_batch(connection, piece, [segment], rules or Rules(max_bytes))
-        for _, offset, length, line, *_ in zip(*reading.lines.to_pydict().values(), strict=True):
+        for _, offset, length, line, *_ in zip(
+            *reading.lines.to_pydict().values(), strict=True
+        ):
             # The native lane counts the separators around an event as the event's
             raw = data[offset : offset + length]
             begin = offset + raw.index(b"{")
@@ -123,8 +138,12 @@ def read(
         room = room - reading.consumed[0]
         if at_end:
             break
-    known_to_duckdb = "SELECT count(*) FROM (SELECT unnest(?::VARCHAR[]) AS line) WHERE json_valid(line)"
-    assert connection.execute(known_to_duckdb, [result.lines]).fetchall() == [(len(result.events),)]
+    known_to_duckdb = (
+        "SELECT count(*) FROM (SELECT unnest(?::VARCHAR[]) AS line) WHERE json_valid(line)"
+    )
+    assert connection.execute(known_to_duckdb, [result.lines]).fetchall() == [
+        (len(result.events),)
+    ]
     return result
 
 
@@ -145,7 +164,9 @@ def is_event(line: str) -> bool:
     return isinstance(value, dict)
 
 
-PRETTY = b'{\n  "kind": "door",\n  "parts": [\n    {\n      "n": 1\n    },\n    {"n": 2}\n  ]\n}'
+PRETTY = (
+    b'{\n  "kind": "door",\n  "parts": [\n    {\n      "n": 1\n    },\n    {"n": 2}\n  ]\n}'
+)
 PRETTY_LINE = '{"kind":"door","parts":[{"n":1},{"n":2}]}'
 
 
@@ -156,7 +177,10 @@ PRETTY_LINE = '{"kind":"door","parts":[{"n":1},{"n":2}]}'
         (EVENT + b"\n" + OTHER + b"\n", [EVENT.decode(), OTHER.decode()]),
         (EVENT + b"\r\n" + OTHER + b"\r\n", [EVENT.decode(), OTHER.decode()]),
         (BOM + EVENT + b"\n" + OTHER, [EVENT.decode(), OTHER.decode()]),
-        (b"\n\n  \n" + EVENT + b"\n\n\r\n" + OTHER + b"\n \n", [EVENT.decode(), OTHER.decode()]),
+        (
+            b"\n\n  \n" + EVENT + b"\n\n\r\n" + OTHER + b"\n \n",
+            [EVENT.decode(), OTHER.decode()],
+        ),
         (b"  " + EVENT + b"  \n\t" + OTHER, [EVENT.decode(), OTHER.decode()]),
         (
             EVENT + OTHER + b" " + EVENT + b"\n" + EVENT,
@@ -168,7 +192,10 @@ PRETTY_LINE = '{"kind":"door","parts":[{"n":1},{"n":2}]}'
         (b"[\n  " + EVENT + b"\n  ," + OTHER + b"\n]", [EVENT.decode(), OTHER.decode()]),
         (b"[[" + EVENT + b"]," + OTHER + b"]\n[]", [EVENT.decode(), OTHER.decode()]),
         (PRETTY, [PRETTY_LINE]),
-        (EVENT + b"\n" + PRETTY + b"\n" + OTHER + b"\n", [EVENT.decode(), PRETTY_LINE, OTHER.decode()]),
+        (
+            EVENT + b"\n" + PRETTY + b"\n" + OTHER + b"\n",
+            [EVENT.decode(), PRETTY_LINE, OTHER.decode()],
+        ),
         (PRETTY.replace(b"\n", b"\r\n") + b"\r\n" + OTHER, [PRETTY_LINE, OTHER.decode()]),
         (b"[\n" + PRETTY + b",\n" + PRETTY + b"\n]", [PRETTY_LINE, PRETTY_LINE]),
         (PRETTY + EVENT + PRETTY, [PRETTY_LINE, EVENT.decode(), PRETTY_LINE]),
@@ -176,7 +203,9 @@ PRETTY_LINE = '{"kind":"door","parts":[{"n":1},{"n":2}]}'
         (b"\n \r\n[],\n", []),
     ],
 )
-def test_events_in_any_layout(connection: duckdb.DuckDBPyConnection, data: bytes, lines: list[str]) -> None:
+def test_events_in_any_layout(
+    connection: duckdb.DuckDBPyConnection, data: bytes, lines: list[str]
+) -> None:
     """One-line, pretty-printed, concatenated and listed objects are events; what lies between them is a separator."""
     result = read(connection, data).check()
     assert (result.lines, result.reasons, result.rest) == (lines, [], b"")
@@ -240,17 +269,26 @@ def test_events_in_any_layout(connection: duckdb.DuckDBPyConnection, data: bytes
         (b'{\n  "a": [\n    {"n": 1},\n    {"n": 2},', ["not_json"]),
     ],
 )
-def test_damage_costs_its_own_bytes(connection: duckdb.DuckDBPyConnection, damage: bytes, reasons: list[str]) -> None:
+def test_damage_costs_its_own_bytes(
+    connection: duckdb.DuckDBPyConnection, damage: bytes, reasons: list[str]
+) -> None:
     """A damaged stretch is a dead letter with its reason; the events around it survive, and none is made up."""
-    result = read(connection, EVENT + b"\n" + damage + b"\n" + OTHER + b"\n" + EVENT, max_bytes=MAX_BYTES).check()
+    result = read(
+        connection, EVENT + b"\n" + damage + b"\n" + OTHER + b"\n" + EVENT, max_bytes=MAX_BYTES
+    ).check()
     assert result.lines == [EVENT.decode(), OTHER.decode(), EVENT.decode()]
     assert [reason for reason, _ in result.reasons] == reasons
 
 
-def test_damage_is_kept_with_its_bytes_and_offset(connection: duckdb.DuckDBPyConnection) -> None:
+def test_damage_is_kept_with_its_bytes_and_offset(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """A dead letter holds its file's bytes from its offset on; neighbours with the same reason are one letter."""
     result = read(connection, EVENT + b"\nfirst\nsecond\n" + OTHER + b'\n{"a":NaN}\n').check()
-    assert result.reasons == [("not_an_object", b"first\nsecond\n"), ("number_not_finite", b'{"a":NaN}')]
+    assert result.reasons == [
+        ("not_an_object", b"first\nsecond\n"),
+        ("number_not_finite", b'{"a":NaN}'),
+    ]
     assert [letter.file_offset for letter in result.dead] == [22, 57]
 
 
@@ -260,12 +298,18 @@ def test_damage_is_kept_with_its_bytes_and_offset(connection: duckdb.DuckDBPyCon
         (b'{"a": "\\ud800"}', '{"a": "\\ufffd"}'),
         (b'{"a": "\\ud83d\\u0041"}', '{"a": "\\ufffd\\u0041"}'),
         (b'{"\\uDBFF": 1}', '{"\\ufffd": 1}'),
-        (b'{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ud800"}', '{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ufffd"}'),
+        (
+            b'{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ud800"}',
+            '{"a": "\\ud83d\\ude00 \\\\ud800 \\\\\\ufffd"}',
+        ),
         (b'{"a": 12345678901234567890123, "b": 0.100000000000000000001}',) * 2,
         (b'{"a": 1.50, "b": 1E5, "c": -0, "d": 1e-400}',) * 2,
         (b'{"a": 1, "b": 1.50, "a": "\\u00e9"}', '{"a":"é","b":1.50}'),
         (b'{"a": 1, "\\u0061": 12345678901234567890123}', '{"a":12345678901234567890123}'),
-        (b'{"a": {"b": [{"c": 1E5, "c": [null, true, 1.0]}]}}', '{"a":{"b":[{"c":[null,true,1.0]}]}}'),
+        (
+            b'{"a": {"b": [{"c": 1E5, "c": [null, true, 1.0]}]}}',
+            '{"a":{"b":[{"c":[null,true,1.0]}]}}',
+        ),
         (b'{"\\ud800": 1, "\\udbff": 2}', '{"\ufffd":2}'),
         (b'{"a": "x\\u0000y \\\\u0000"}', '{"a": "x\\ufffdy \\\\u0000"}'),
         ('{"a": "naïve 😀 nan, inf] 1e999}"}'.encode(),) * 2,
@@ -330,7 +374,9 @@ def test_inner_lines_of_an_object_that_is_too_long_are_no_events(
     """Although its end lies in a later piece, nothing of it is an event; what follows it is."""
     indent = lead.rpartition(b"\n")[2]
     inner = b",\n".join([indent + b'  {"n": 1}'] * 500)
-    data = lead + b"{\n" + indent + b'"a": [\n' + inner + b"\n" + indent + b"  ]\n" + indent + b"}"
+    data = (
+        lead + b"{\n" + indent + b'"a": [\n' + inner + b"\n" + indent + b"  ]\n" + indent + b"}"
+    )
     data += b",\n  " + OTHER + b"\n]\n" if lead else b"\n" + OTHER + b"\n"
     result = read(connection, data, pieces=repeat(cut), max_bytes=1024).check()
     assert result.lines == [OTHER.decode()]
@@ -339,10 +385,14 @@ def test_inner_lines_of_an_object_that_is_too_long_are_no_events(
 
 @pytest.mark.parametrize("depth", [MAX_NESTING - 1, MAX_NESTING])
 @pytest.mark.parametrize("end", [b"\n", OTHER + b"\n"])
-def test_nesting_up_to_the_limit_is_read(connection: duckdb.DuckDBPyConnection, depth: int, end: bytes) -> None:
+def test_nesting_up_to_the_limit_is_read(
+    connection: duckdb.DuckDBPyConnection, depth: int, end: bytes
+) -> None:
     """Both lanes take the same depth."""
     deep = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
-    assert (deep.decode() in read(connection, deep + end).check().lines) == (depth < MAX_NESTING)
+    assert (deep.decode() in read(connection, deep + end).check().lines) == (
+        depth < MAX_NESTING
+    )
 
 
 def test_many_brackets_are_not_deep(connection: duckdb.DuckDBPyConnection) -> None:
@@ -393,14 +443,21 @@ def test_torn_event_is_whole_once_completed(connection: duckdb.DuckDBPyConnectio
         assert (result.lines, result.dead) == ([EVENT.decode(), PRETTY_LINE], []), cut
 
 
-def test_event_after_a_torn_one_survives_the_seal(connection: duckdb.DuckDBPyConnection) -> None:
+def test_event_after_a_torn_one_survives_the_seal(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """A line that begins an object outlives the unfinished object before it."""
     result = read(connection, b'{"a":\n' + EVENT + b"\n").check()
     assert (result.lines, result.reasons) == ([EVENT.decode()], [("unfinished", b'{"a":\n')])
 
 
-@pytest.mark.parametrize("between", [b"\0", b"\0\0\n", b"\0" * 5000, b"\x1e", b"\n\x1e", BOM, b"\n" + BOM, BOM + b"\n"])
-def test_what_json_allows_nowhere_separates_events(connection: duckdb.DuckDBPyConnection, between: bytes) -> None:
+@pytest.mark.parametrize(
+    "between",
+    [b"\0", b"\0\0\n", b"\0" * 5000, b"\x1e", b"\n\x1e", BOM, b"\n" + BOM, BOM + b"\n"],
+)
+def test_what_json_allows_nowhere_separates_events(
+    connection: duckdb.DuckDBPyConnection, between: bytes
+) -> None:
     """NULs (GELF, a hole that a crash left), 0x1E (RFC 7464) and a second BOM (`cat`) cost nothing and no event."""
     for events in ([EVENT, OTHER, EVENT], [PRETTY, EVENT, PRETTY]):
         data = between + between.join(events) + between
@@ -412,7 +469,16 @@ def test_what_json_allows_nowhere_separates_events(connection: duckdb.DuckDBPyCo
 
 @pytest.mark.parametrize(
     "text",
-    [b"x", b"INFO: ", b"data: ", b"\x0c", "\u200b".encode(), b'"a": ', b"2031-05-06 07:08:09 [main] ", b"it's \""],
+    [
+        b"x",
+        b"INFO: ",
+        b"data: ",
+        b"\x0c",
+        "\u200b".encode(),
+        b'"a": ',
+        b"2031-05-06 07:08:09 [main] ",
+        b"it's \"",
+    ],
 )
 @pytest.mark.parametrize("indent", [0, 1])
 def test_text_before_an_object_costs_the_whole_object(
@@ -426,17 +492,27 @@ def test_text_before_an_object_costs_the_whole_object(
         assert {reason for reason, _ in result.reasons} == {"not_an_object"}
 
 
-@pytest.mark.parametrize("text", [b"x {", b"x [", b"x {[", b"} {", b'"{', b"server {\n  listen 80;"])
-def test_text_with_open_brackets_costs_no_event(connection: duckdb.DuckDBPyConnection, text: bytes) -> None:
+@pytest.mark.parametrize(
+    "text", [b"x {", b"x [", b"x {[", b"} {", b'"{', b"server {\n  listen 80;"]
+)
+def test_text_with_open_brackets_costs_no_event(
+    connection: duckdb.DuckDBPyConnection, text: bytes
+) -> None:
     """A text that is no object, with a bracket that never closes, ends before the next line that begins an object."""
     result = read(connection, text + b"\n" + EVENT + b"\n" + OTHER + b"\n}\n").check()
     assert result.lines == [EVENT.decode(), OTHER.decode()]
 
 
-def test_utf16_behind_utf8_is_one_letter_that_says_so(connection: duckdb.DuckDBPyConnection) -> None:
+def test_utf16_behind_utf8_is_one_letter_that_says_so(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """`>>` of Windows PowerShell: the lines in UTF-16 cost themselves, what is UTF-8 before and after them lands."""
     tail = "".join(f'{{"note":"Grüße 端 {n}"}}\r\n' for n in range(9)).encode("utf-16-le")
-    for data in (EVENT + b"\n" + tail, EVENT + b"\n" + tail + b"\n" + OTHER, b"\xff\xfe" + tail + b"\n" + OTHER):
+    for data in (
+        EVENT + b"\n" + tail,
+        EVENT + b"\n" + tail + b"\n" + OTHER,
+        b"\xff\xfe" + tail + b"\n" + OTHER,
+    ):
         for cuts in (None, repeat(101)):
             result = read(connection, data, pieces=cuts).check()
             assert len(result.lines) == (EVENT in data) + (OTHER in data)
@@ -444,12 +520,23 @@ def test_utf16_behind_utf8_is_one_letter_that_says_so(connection: duckdb.DuckDBP
         assert len(read(connection, data).dead) == 1
 
 
-@pytest.mark.parametrize("behind", [b"", b"\n", b"\n\n\n", b"]", b"\0" * 5000, b"\r\n \x1e", b"\n" + BOM])
-def test_separators_at_the_end_settle_nothing(connection: duckdb.DuckDBPyConnection, behind: bytes) -> None:
+@pytest.mark.parametrize(
+    "behind", [b"", b"\n", b"\n\n\n", b"]", b"\0" * 5000, b"\r\n \x1e", b"\n" + BOM]
+)
+def test_separators_at_the_end_settle_nothing(
+    connection: duckdb.DuckDBPyConnection, behind: bytes
+) -> None:
     """What identifies a file ends with its last event or dead letter: separators behind it may be overwritten."""
-    for last, reason in ((EVENT, None), (EVENT + OTHER, None), (PRETTY, None), (b"text\n", "not_an_object")):
+    for last, reason in (
+        (EVENT, None),
+        (EVENT + OTHER, None),
+        (PRETTY, None),
+        (b"text\n", "not_an_object"),
+    ):
         data = OTHER + b"\n" + last + behind
-        reading = read_batch(connection, data, [Segment(0, 0, len(data), sealed=True)], Rules(MAX_BYTES))
+        reading = read_batch(
+            connection, data, [Segment(0, 0, len(data), sealed=True)], Rules(MAX_BYTES)
+        )
         assert [letter.reason for letter in reading.dead] == ([reason] if reason else [])
         assert reading.settled == [len(OTHER) + 1 + len(last)]
 
@@ -458,15 +545,21 @@ def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConn
     """What follows in later pieces of a line that was given up is never taken for an event."""
     line = b'{"a":[' + b",".join([b'{"b":1}'] * 1000) + b"]}"
     for cut in range(1500, 1540, 4):
-        result = read(connection, line + b"\n" + EVENT, pieces=iter([cut] * 10), max_bytes=1024).check()
+        result = read(
+            connection, line + b"\n" + EVENT, pieces=iter([cut] * 10), max_bytes=1024
+        ).check()
         assert result.lines == [EVENT.decode()], cut
         assert {reason for reason, _ in result.reasons} == {"too_long"}
 
 
-def test_rest_of_a_long_line_may_look_like_an_event(connection: duckdb.DuckDBPyConnection) -> None:
+def test_rest_of_a_long_line_may_look_like_an_event(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Where a line began decides, not what is left of it."""
     data = b'{"b":1}\n' + EVENT + b"\n"
-    reading = read_batch(connection, data, [Segment(0, 5000, len(data), within_line=True)], Rules(MAX_BYTES))
+    reading = read_batch(
+        connection, data, [Segment(0, 5000, len(data), within_line=True)], Rules(MAX_BYTES)
+    )
     assert reading.lines["line"].to_pylist() == [EVENT.decode()]
     assert reading.dead == [DeadLetter(0, 5000, 8, "too_long", b'{"b":1}\n')]
 
@@ -475,21 +568,41 @@ def test_windows_of_the_careful_lane_cut_nothing(connection: duckdb.DuckDBPyConn
     """Words, numbers, escapes and characters are whole wherever they lie in an event of several kilobytes."""
     tail = ',"a":true,"b":false,"c":null,"d":-12.5e+10,"e":"\\u00e9 é 😀 \\\\"}'
     sources = [f'{{"pad":"{"x" * size}"{tail}' for size in range(1960, 2060)]
-    result = read(connection, "\n".join(source + OTHER.decode() for source in sources).encode(), max_bytes=1 << 20)
-    assert result.check().lines == [line for source in sources for line in (source, OTHER.decode())]
+    result = read(
+        connection,
+        "\n".join(source + OTHER.decode() for source in sources).encode(),
+        max_bytes=1 << 20,
+    )
+    assert result.check().lines == [
+        line for source in sources for line in (source, OTHER.decode())
+    ]
 
 
-def test_damage_on_a_shared_line_costs_no_neighbour(connection: duckdb.DuckDBPyConnection) -> None:
+def test_damage_on_a_shared_line_costs_no_neighbour(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Where the brackets of a damaged object close, the next one is read: on its line, or in a list over many lines."""
-    result = read(connection, b'{"a":1,}' + EVENT + b"\n[\n  {\n    'a': 1\n  },\n  " + PRETTY + b"\n]\n").check()
+    result = read(
+        connection, b'{"a":1,}' + EVENT + b"\n[\n  {\n    'a': 1\n  },\n  " + PRETTY + b"\n]\n"
+    ).check()
     assert (result.lines, len(result.dead)) == ([EVENT.decode(), PRETTY_LINE], 2)
 
 
-def test_indentation_tells_where_a_long_object_ends(connection: duckdb.DuckDBPyConnection) -> None:
+def test_indentation_tells_where_a_long_object_ends(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """An object over many lines that is too long costs itself; one without indentation leaves what is in it."""
     inner = [{"n": number, "pad": "x" * 40} for number in range(60)]
-    for indent, lines in ((2, []), (0, [json.dumps(one, separators=(",", ":")) for one in inner])):
-        data = json.dumps({"items": inner, "end": 1}, indent=indent).encode() + b"\n" + EVENT + b"\n"
+    for indent, lines in (
+        (2, []),
+        (0, [json.dumps(one, separators=(",", ":")) for one in inner]),
+    ):
+        data = (
+            json.dumps({"items": inner, "end": 1}, indent=indent).encode()
+            + b"\n"
+            + EVENT
+            + b"\n"
+        )
         result = read(connection, data, pieces=repeat(1500), max_bytes=1024).check()
         assert result.lines == [*lines, EVENT.decode()], indent
         assert result.reasons[0][0] == "too_long"
@@ -499,23 +612,43 @@ def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnec
     """A top-level array on a single line, longer than any event may be, is read piece by piece."""
     events = [b'{"n":%d}' % n for n in range(2000)]
     for cut in range(2000, 2012, 2):
-        result = read(connection, b"[" + b",".join(events) + b"]", pieces=repeat(cut), max_bytes=1024).check()
+        result = read(
+            connection, b"[" + b",".join(events) + b"]", pieces=repeat(cut), max_bytes=1024
+        ).check()
         assert result.lines == [event.decode() for event in events], cut
         assert not result.dead
 
 
 def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection) -> None:
     """Files read together are read as if each were alone, unfinished ends, marks at the beginning and all."""
-    contents = [EVENT + b"\n", b"", b'{"a":', BOM + OTHER, b"[" + EVENT, b"", b"], garb", b'{"b":1}', b'1}\n{"c":1}\n']
-    contents += [b'{"a":"\xc3', b'{"caf\xe9":1}\n' + EVENT]  # a letter that is half written, one of another encoding
-    segments = [Segment(number, 100 * number * (number > 3), len(data)) for number, data in enumerate(contents)]
+    contents = [
+        EVENT + b"\n",
+        b"",
+        b'{"a":',
+        BOM + OTHER,
+        b"[" + EVENT,
+        b"",
+        b"], garb",
+        b'{"b":1}',
+        b'1}\n{"c":1}\n',
+    ]
+    contents += [
+        b'{"a":"\xc3',
+        b'{"caf\xe9":1}\n' + EVENT,
+    ]  # a letter that is half written, one of another encoding
+    segments = [
+        Segment(number, 100 * number * (number > 3), len(data))
+        for number, data in enumerate(contents)
+    ]
     together = read_batch(connection, b"".join(contents), segments, Rules(MAX_BYTES))
     alone = [
         read_batch(connection, data, [segment], Rules(MAX_BYTES))
         for data, segment in zip(contents, segments, strict=True)
     ]
     rows = sorted(zip(*together.lines.to_pydict().values(), strict=True))
-    assert rows == [row for one in alone for row in zip(*one.lines.to_pydict().values(), strict=True)]
+    assert rows == [
+        row for one in alone for row in zip(*one.lines.to_pydict().values(), strict=True)
+    ]
     assert together.dead == [letter for one in alone for letter in one.dead]
     assert together.consumed == [one.consumed[0] for one in alone]
 
@@ -523,8 +656,14 @@ def test_segments_of_many_files_do_not_mix(connection: duckdb.DuckDBPyConnection
 # Properties
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 objects = st.dictionaries(st.text(max_size=6), json_values, max_size=4)
@@ -534,7 +673,9 @@ objects = st.dictionaries(st.text(max_size=6), json_values, max_size=4)
 def one_line_events(draw: st.DrawFn) -> bytes:
     """An event as programs write it."""
     separators = draw(st.sampled_from([(",", ":"), (", ", ": ")]))
-    return json.dumps(draw(objects), ensure_ascii=draw(st.booleans()), separators=separators).encode()
+    return json.dumps(
+        draw(objects), ensure_ascii=draw(st.booleans()), separators=separators
+    ).encode()
 
 
 @st.composite
@@ -549,7 +690,22 @@ def damaged_events(draw: st.DrawFn) -> bytes:
     event = draw(one_line_events() | pretty_events())
     at = draw(st.integers(0, len(event)))
     tricky = st.sampled_from(
-        [b"", b",", b"}", b"{", b'"', b"[", b"]", b"\\", b"\n", b"\0", b"NaN", b"1e999", b"\xff", b":"]
+        [
+            b"",
+            b",",
+            b"}",
+            b"{",
+            b'"',
+            b"[",
+            b"]",
+            b"\\",
+            b"\n",
+            b"\0",
+            b"NaN",
+            b"1e999",
+            b"\xff",
+            b":",
+        ]
     )
     skip = draw(st.sampled_from([0, 0, 1, 2, len(event)]))
     return event[:at] + draw(tricky | st.binary(max_size=4)) + event[at + skip :]
@@ -575,18 +731,26 @@ pieces_of_files = st.one_of(
     st.binary(max_size=12),
     st.lists(tokens, max_size=12).map(b"".join),
 )
-files = st.lists(st.tuples(pieces_of_files, st.sampled_from([b"\n", b"\n", b"\r\n", b"", b",", b" "])), max_size=8).map(
-    lambda parts: b"".join(chain.from_iterable(parts))
+files = st.lists(
+    st.tuples(pieces_of_files, st.sampled_from([b"\n", b"\n", b"\r\n", b"", b",", b" "])),
+    max_size=8,
+).map(lambda parts: b"".join(chain.from_iterable(parts)))
+many = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-many = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @many
 @given(data=files, sealed=st.booleans())
 @example(data=BOM, sealed=True)
 @example(data=b'{"a":1}\x1f\n', sealed=True)
-@example(data=b'{}{"":null,"0\\u001f\\u001f\xc2\x80":null,"000\\u001f\\\\\xc2\x80":null}\n', sealed=False)
-def test_every_byte_is_in_one_place(connection: duckdb.DuckDBPyConnection, data: bytes, sealed: bool) -> None:
+@example(
+    data=b'{}{"":null,"0\\u001f\\u001f\xc2\x80":null,"000\\u001f\\\\\xc2\x80":null}\n',
+    sealed=False,
+)
+def test_every_byte_is_in_one_place(
+    connection: duckdb.DuckDBPyConnection, data: bytes, sealed: bool
+) -> None:
     """Whatever a file holds, each byte is in one event, in one dead letter, a separator, or waits at the end."""
     result = read(connection, data, sealed=sealed).check()
     assert not (sealed and result.rest)
@@ -611,7 +775,9 @@ def test_whatever_duckdb_alone_would_take_is_looked_at_again(value: str, digits:
 @example(
     data=b'{\n\0 "": [\n -1,\n "a",\n "b"\n ],\n "c": 0\n}\n{}\n', limit=8, cut=36
 )  # {} right after what was given up
-def test_small_limits_lose_no_byte(connection: duckdb.DuckDBPyConnection, data: bytes, limit: int, cut: int) -> None:
+def test_small_limits_lose_no_byte(
+    connection: duckdb.DuckDBPyConnection, data: bytes, limit: int, cut: int
+) -> None:
     """Events longer than the limit, wherever the file is cut, are dead letters and nothing worse."""
     result = read(connection, data, pieces=repeat(cut), max_bytes=limit).check()
     assert all(len(line.encode()) <= limit for line in result.lines)
@@ -635,7 +801,8 @@ def test_cutting_the_bytes_changes_nothing(
 @many
 @given(
     parts=st.lists(
-        one_line_events().map(lambda event: (event, True)) | pieces_of_files.map(lambda part: (part, False)),
+        one_line_events().map(lambda event: (event, True))
+        | pieces_of_files.map(lambda part: (part, False)),
         max_size=10,
     )
 )
@@ -645,7 +812,11 @@ def test_events_on_their_own_lines_survive(
     """No damage reaches over a line that holds an event; only an object around it can take it in."""
     result = read(connection, b"".join(part + b"\n" for part, _ in parts)).check()
     kinds, position = result.kinds(), 0
-    own_reasons = {"number_not_finite", "invalid_utf8", "too_deep"}  # of objects that are whole, lines within and all
+    own_reasons = {
+        "number_not_finite",
+        "invalid_utf8",
+        "too_deep",
+    }  # of objects that are whole, lines within and all
     for part, is_whole in parts:
         if is_whole:
             assert set(kinds[position : position + len(part)]) <= {"event", *own_reasons}
@@ -653,12 +824,20 @@ def test_events_on_their_own_lines_survive(
 
 
 @many
-@given(data=damaged_events() | st.lists(tokens, max_size=16).map(lambda parts: b'{"a":' + b"".join(parts) + b"}"))
+@given(
+    data=damaged_events()
+    | st.lists(tokens, max_size=16).map(lambda parts: b'{"a":' + b"".join(parts) + b"}")
+)
 def test_both_lanes_agree(connection: duckdb.DuckDBPyConnection, data: bytes) -> None:
     """What DuckDB's parser lets through is what strict JSON lets through: a neighbour changes no verdict."""
     line = data.replace(b"\n", b" ")
-    alone, beside = read(connection, line).check(), read(connection, line + b" " + OTHER).check()
-    assert (line.decode(errors="replace").strip() in alone.lines) <= is_event(line.decode(errors="replace"))
+    alone, beside = (
+        read(connection, line).check(),
+        read(connection, line + b" " + OTHER).check(),
+    )
+    assert (line.decode(errors="replace").strip() in alone.lines) <= is_event(
+        line.decode(errors="replace")
+    )
     if alone.lines and not alone.dead:
         assert beside.lines == [*alone.lines, OTHER.decode()]
 
@@ -667,7 +846,9 @@ def test_both_lanes_agree(connection: duckdb.DuckDBPyConnection, data: bytes) ->
 
 
 @pytest.mark.slow
-def test_garbage_costs_linear_time(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_garbage_costs_linear_time(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     """A log that is no JSON at all, in one batch, takes seconds and not hours."""
     line = b"2031-05-06 07:08:09 plain text of a hundred bytes" + b"." * 50 + b"\n"
     data = line * 100_000
@@ -682,5 +863,7 @@ def test_long_strings_need_bounded_memory(connection: duckdb.DuckDBPyConnection)
     data = b'{\n  "a": "' + b"x\\n" * (5 << 20) + b'"\n}\n' + EVENT
     segments = [Segment(0, 0, len(data), sealed=True)]
     lines = read_batch(connection, data, segments, Rules(16 << 20)).lines["line"].to_pylist()
-    assert [len(line) for line in lines] == [len(EVENT), len(data) - len(EVENT) - 6] or len(lines) == 2
+    assert [len(line) for line in lines] == [len(EVENT), len(data) - len(EVENT) - 6] or len(
+        lines
+    ) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000

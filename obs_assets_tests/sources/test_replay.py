@@ -55,9 +55,16 @@ def test_counts_add_up_over_all_passes(place: Place) -> None:
     assert sum(receipt.events for receipt in receipts) == 3
     assert sum(receipt.dead_letters for receipt in receipts) == 1
     until_last_event = len(place.path("a.jsonl").read_bytes().rstrip(b"\n"))
-    assert sum(r.event_bytes + r.dead_bytes + r.separator_bytes for r in receipts) == until_last_event
+    assert (
+        sum(r.event_bytes + r.dead_bytes + r.separator_bytes for r in receipts)
+        == until_last_event
+    )
     ((_, reason, letters, length, _),) = count_letters(place.log)
-    assert (reason, letters, length) == ("not_an_object", 1, sum(receipt.dead_bytes for receipt in receipts))
+    assert (reason, letters, length) == (
+        "not_an_object",
+        1,
+        sum(receipt.dead_bytes for receipt in receipts),
+    )
 
 
 def test_pieces_of_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +97,15 @@ def test_an_earlier_start_brings_old_events_back(place: Place) -> None:
     assert (letter.reason, letter.first_seen) == ("before_start", place.now)
     assert again(place).number is None
     earlier = parse_hour("2030-01-01-00:00")
-    assert replay(SourceConfig(), place.log, first_hour=earlier, now=place.now).hours == {START.previous.key: 1}
+    assert replay(SourceConfig(), place.log, first_hour=earlier, now=place.now).hours == {
+        START.previous.key: 1
+    }
     assert place.lines() == [old]
 
 
-@pytest.mark.parametrize("point", ["landing.before_chunk", "landing.after_chunk", "landing.before_commit"])
+@pytest.mark.parametrize(
+    "point", ["landing.before_chunk", "landing.after_chunk", "landing.before_commit"]
+)
 def test_a_replay_that_dies_has_not_been(place: Place, point: str) -> None:
     """Events and the mark on their letters appear together or not at all."""
     lines = long_events(place)

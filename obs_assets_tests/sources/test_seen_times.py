@@ -41,7 +41,9 @@ def seen(lines: list[str], field: str = "timestamp") -> list[int | None]:
     ends = np.cumsum([len(line.encode()) + 1 for line in lines]) - 1
     texts = views.of(data, ends - [len(line.encode()) for line in lines], ends)
     moments, is_seen = seen_times(texts, field, EARLIEST, LATEST)
-    return [int(moment) if found else None for moment, found in zip(moments, is_seen, strict=True)]
+    return [
+        int(moment) if found else None for moment, found in zip(moments, is_seen, strict=True)
+    ]
 
 
 def micros(moment: datetime) -> int:
@@ -49,19 +51,39 @@ def micros(moment: datetime) -> int:
 
 
 digits = st.integers(0, 99).map("{:02d}".format)
-clocks = st.tuples(digits | st.just("07"), digits | st.just("59"), digits | st.just("30")).map(":".join)
+clocks = st.tuples(digits | st.just("07"), digits | st.just("59"), digits | st.just("30")).map(
+    ":".join
+)
 days = st.sampled_from(
-    ["2031-05-06", "2031-05-07", "2031-05-08", "2019-12-31", "2030-02-29", "1999-01-01", "203x-05-06"]
+    [
+        "2031-05-06",
+        "2031-05-07",
+        "2031-05-08",
+        "2019-12-31",
+        "2030-02-29",
+        "1999-01-01",
+        "203x-05-06",
+    ]
 )
 fractions = st.just("") | st.integers(0, 10**9 - 1).flatmap(
     lambda number: st.integers(1, 9).map(lambda width: f".{number:09d}"[: 1 + width])
 )
 written = st.tuples(
-    days, st.sampled_from("TTT t"), clocks, fractions, st.sampled_from(["Z", "Z", "", "z", "+00:00", "/"])
+    days,
+    st.sampled_from("TTT t"),
+    clocks,
+    fractions,
+    st.sampled_from(["Z", "Z", "", "z", "+00:00", "/"]),
 )
-times = written.map("".join) | st.sampled_from(["2031-05-06T1a:00:00Z", "2031-05-06T12:00:0:Z", "2031-05-06T12;00:00Z"])
-keys = st.sampled_from(["timestamp"] * 4 + ["\\u0074imestamp", 'x\\",\\"timestamp', "time", "Timestamp", "a"])
-texts = st.sampled_from(["x", "{", "[", "\\\\", "é" * 9, "z" * 90, ',\\"timestamp\\":\\"2031-05-06T12:00:00Z\\"'])
+times = written.map("".join) | st.sampled_from(
+    ["2031-05-06T1a:00:00Z", "2031-05-06T12:00:0:Z", "2031-05-06T12;00:00Z"]
+)
+keys = st.sampled_from(
+    ["timestamp"] * 4 + ["\\u0074imestamp", 'x\\",\\"timestamp', "time", "Timestamp", "a"]
+)
+texts = st.sampled_from(
+    ["x", "{", "[", "\\\\", "é" * 9, "z" * 90, ',\\"timestamp\\":\\"2031-05-06T12:00:00Z\\"']
+)
 strings = (times | texts).map(lambda text: f'"{text}"')
 scalars = strings | st.sampled_from(["1", "null", "true", "1.5e3"])
 pairs = st.tuples(keys, scalars)
@@ -82,11 +104,26 @@ events = st.tuples(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=st.lists(events, min_size=1, max_size=12), rows=st.sampled_from([1, 3, 1 << 15]))
-@example(drawn=['{"a":{"timestamp":"2031-05-06T11:00:00Z"}}', '{"a":1,"timestamp":"2031-05-06T12:00:00Z"}'], rows=3)
+@example(
+    drawn=[
+        '{"a":{"timestamp":"2031-05-06T11:00:00Z"}}',
+        '{"a":1,"timestamp":"2031-05-06T12:00:00Z"}',
+    ],
+    rows=3,
+)
 @example(drawn=['{"abcde":{"timestamp":"2031-05-06T11:00:00Z"}}'], rows=3)
-@example(drawn=['{"a": "12345", "timestamp": "2031-05-06T12:00:00Z"}', '{"a":["12345", "timestamp", "1"]}'], rows=3)
+@example(
+    drawn=[
+        '{"a": "12345", "timestamp": "2031-05-06T12:00:00Z"}',
+        '{"a":["12345", "timestamp", "1"]}',
+    ],
+    rows=3,
+)
 def test_what_is_seen_is_what_parsing_finds(
-    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch, drawn: list[str], rows: int
+    connection: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    drawn: list[str],
+    rows: int,
 ) -> None:
     """Whatever stands in front of the time, in it and around it: the same moment, or it is left to the parser."""
     lines = [line for line in drawn if not has_duplicates(line)]
@@ -107,10 +144,14 @@ NEARLY = [
 NEARLY += ['{"a": "0123456789", "b":{ "timestamp": "2031-05-06T11:34:56.123Z"}}', '{"n": 1}']
 
 
-def test_what_is_nearly_as_usual_is_not_taken_for_it(connection: duckdb.DuckDBPyConnection) -> None:
+def test_what_is_nearly_as_usual_is_not_taken_for_it(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Any character may be another one, or a bracket open: only what is read in the same way is seen."""
     drawn = [
-        USUAL[:n] + other + USUAL[n + 1 :] for n in range(len(USUAL)) for other in ' !"+,-./0123456789:;@ATZ[]`az{}'
+        USUAL[:n] + other + USUAL[n + 1 :]
+        for n in range(len(USUAL))
+        for other in ' !"+,-./0123456789:;@ATZ[]`az{}'
     ]
     lines = [USUAL, *(line for line in [*drawn, *NEARLY] if is_unique_json(line))]
     parameters = {"lines": lines, "latest": LATEST, "earliest": EARLIEST}
@@ -135,14 +176,22 @@ def is_unique_json(line: str) -> bool:
 def test_usual_events_are_seen(form: str, compact: bool) -> None:
     """What is in front of the time may differ in length, days and times of day too; nothing is left to the parser."""
     separators = (",", ":") if compact else None
-    moments = [datetime(2031, 5, 5, 23, 59, 58, tzinfo=UTC) + timedelta(milliseconds=371 * n) for n in range(40)]
+    moments = [
+        datetime(2031, 5, 5, 23, 59, 58, tzinfo=UTC) + timedelta(milliseconds=371 * n)
+        for n in range(40)
+    ]
     texts = [moment.strftime("%Y-%m-%dT%H:%M:%S") for moment in moments]
     lines = [
-        json.dumps({"type": "x" * (n // 8), "timestamp": f"{text}{form}Z", "n": n}, separators=separators)
+        json.dumps(
+            {"type": "x" * (n // 8), "timestamp": f"{text}{form}Z", "n": n},
+            separators=separators,
+        )
         for n, text in enumerate(texts)
     ]
     fraction = timedelta(seconds=float(form or 0))
-    assert seen(lines) == [micros(moment.replace(microsecond=0) + fraction) for moment in moments]
+    assert seen(lines) == [
+        micros(moment.replace(microsecond=0) + fraction) for moment in moments
+    ]
 
 
 def test_other_fields_are_seen() -> None:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources.times import EVENT_TIME, MAX_AHEAD, TIME_FIELDS, TIME_PATHS, TIME_REASON, time_text
+from obs_assets.sources.times import (
+    EVENT_TIME,
+    MAX_AHEAD,
+    TIME_FIELDS,
+    TIME_PATHS,
+    TIME_REASON,
+    time_text,
+)
 from obs_assets.storage.engine import connect
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
@@ -21,7 +28,9 @@ FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text
 FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour)))
 """
 
-many = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +40,9 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.Duck
 
 
 def judge(
-    connection: duckdb.DuckDBPyConnection, event: dict[str, object] | str, first_hour: datetime = FIRST_HOUR
+    connection: duckdb.DuckDBPyConnection,
+    event: dict[str, object] | str,
+    first_hour: datetime = FIRST_HOUR,
 ) -> datetime | str:
     """The time of an event landed at `LANDED_AT`, or why it has none."""
     line = event if isinstance(event, str) else json.dumps(event)
@@ -71,7 +82,9 @@ NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
         ("2031-05-06T08:59:59,9999999999999+00:00", NINE - timedelta(microseconds=1)),
     ],
 )
-def test_iso_times(connection: duckdb.DuckDBPyConnection, written: str, moment: datetime) -> None:
+def test_iso_times(
+    connection: duckdb.DuckDBPyConnection, written: str, moment: datetime
+) -> None:
     """ISO 8601 as programs write it is that moment, floored to microseconds; without an offset it is UTC."""
     assert judge(connection, {"time": written}) == moment
 
@@ -92,9 +105,13 @@ def test_iso_times(connection: duckdb.DuckDBPyConnection, written: str, moment: 
         (1_935_824_400_123.5, 123_500),
     ],
 )
-def test_epochs(connection: duckdb.DuckDBPyConnection, number: float, micros: int, as_text: bool) -> None:
+def test_epochs(
+    connection: duckdb.DuckDBPyConnection, number: float, micros: int, as_text: bool
+) -> None:
     """Seconds, milliseconds, microseconds and nanoseconds are told by magnitude, as number and as text, and floored."""
-    assert judge(connection, {"time": str(number) if as_text else number}) == NINE + timedelta(microseconds=micros)
+    assert judge(connection, {"time": str(number) if as_text else number}) == NINE + timedelta(
+        microseconds=micros
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +151,9 @@ def test_epochs(connection: duckdb.DuckDBPyConnection, number: float, micros: in
         (99_999_999_999, "time_too_far_ahead"),
     ],
 )
-def test_garbage_is_named(connection: duckdb.DuckDBPyConnection, written: object, reason: str) -> None:
+def test_garbage_is_named(
+    connection: duckdb.DuckDBPyConnection, written: object, reason: str
+) -> None:
     """What cannot be a time is a dead letter with the rule's name, never an error and never a guess."""
     assert judge(connection, {"time": written}) == reason
 
@@ -146,11 +165,16 @@ def test_bounds(connection: duckdb.DuckDBPyConnection) -> None:
     latest = LANDED_AT + MAX_AHEAD
 
     def at(moment: datetime, first_hour: datetime = long_ago) -> datetime | str:
-        return judge(connection, {"time": moment.isoformat(timespec="microseconds")}, first_hour)
+        return judge(
+            connection, {"time": moment.isoformat(timespec="microseconds")}, first_hour
+        )
 
     assert (at(year_2000 - micro), at(year_2000)) == ("time_before_2000", year_2000)
     assert (at(latest), at(latest + micro)) == (latest, "time_too_far_ahead")
-    assert (at(FIRST_HOUR - micro, FIRST_HOUR), at(FIRST_HOUR, FIRST_HOUR)) == ("before_start", FIRST_HOUR)
+    assert (at(FIRST_HOUR - micro, FIRST_HOUR), at(FIRST_HOUR, FIRST_HOUR)) == (
+        "before_start",
+        FIRST_HOUR,
+    )
 
 
 @pytest.mark.parametrize("name", TIME_FIELDS)
@@ -162,13 +186,22 @@ def test_fields(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 def test_first_field_decides(connection: duckdb.DuckDBPyConnection) -> None:
     """Of several fields the first in the documented order decides, even if a later one could be read."""
-    backwards = {name: (NINE + timedelta(hours=n)).isoformat() for n, name in reversed([*enumerate(TIME_FIELDS)])}
+    backwards = {
+        name: (NINE + timedelta(hours=n)).isoformat()
+        for n, name in reversed([*enumerate(TIME_FIELDS)])
+    }
     assert judge(connection, backwards) == NINE
-    assert judge(connection, {"time": NINE.isoformat(), "timestamp": "soon"}) == "time_unreadable"
+    assert (
+        judge(connection, {"time": NINE.isoformat(), "timestamp": "soon"}) == "time_unreadable"
+    )
 
 
-@pytest.mark.parametrize("event", ["{}", '{"time":null}', '{"data":{"time":"2031-05-06T09:00:00Z"}}', '{"Time":1}'])
-def test_missing_time_is_the_landing_time(connection: duckdb.DuckDBPyConnection, event: str) -> None:
+@pytest.mark.parametrize(
+    "event", ["{}", '{"time":null}', '{"data":{"time":"2031-05-06T09:00:00Z"}}', '{"Time":1}']
+)
+def test_missing_time_is_the_landing_time(
+    connection: duckdb.DuckDBPyConnection, event: str
+) -> None:
     """An event without a time of its own has the time at which it was landed."""
     assert judge(connection, event) == LANDED_AT
 
@@ -198,14 +231,24 @@ def test_any_nanoseconds_are_floored(connection: duckdb.DuckDBPyConnection, nano
 
 
 @many
-@given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3))
-def test_nothing_makes_the_query_fail(connection: duckdb.DuckDBPyConnection, value: object) -> None:
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        st.lists,
+        max_leaves=3,
+    )
+)
+def test_nothing_makes_the_query_fail(
+    connection: duckdb.DuckDBPyConnection, value: object
+) -> None:
     """No value of a time field can stop a landing pass."""
     judge(connection, {"timestamp": value})
 
 
 @many
 @given(written=st.text("0123456789-+:.,TZz eE", max_size=40))
-def test_text_like_times_never_makes_the_query_fail(connection: duckdb.DuckDBPyConnection, written: str) -> None:
+def test_text_like_times_never_makes_the_query_fail(
+    connection: duckdb.DuckDBPyConnection, written: str
+) -> None:
     """Nor can digits and signs in any order."""
     judge(connection, {"timestamp": written})

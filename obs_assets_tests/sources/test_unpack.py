@@ -11,7 +11,9 @@ import pytest
 from obs_assets.sources.unpack import DamagedError, unpacked, zstd
 
 PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstd.compress}
-TEXT = b"".join(b'{"n": %d, "m": %d}\n' % (number, number * 7919 % 1_000_003) for number in range(50_000))
+TEXT = b"".join(
+    b'{"n": %d, "m": %d}\n' % (number, number * 7919 % 1_000_003) for number in range(50_000)
+)
 
 
 def read(packed: bytes, suffix: str) -> tuple[bytes, type[Exception] | None]:
@@ -35,7 +37,9 @@ def test_members_are_read_one_after_the_other(suffix: str) -> None:
 
 def test_zeros_between_members_are_nothing() -> None:
     """Tapes and some writers fill up blocks with them."""
-    assert read(gzip.compress(TEXT) + bytes(5000) + gzip.compress(b"more\n") + bytes(9), ".gz") == (
+    assert read(
+        gzip.compress(TEXT) + bytes(5000) + gzip.compress(b"more\n") + bytes(9), ".gz"
+    ) == (
         TEXT + b"more\n",
         None,
     )
@@ -49,7 +53,9 @@ def test_of_an_unfinished_file_all_there_is_is_read(suffix: str, left: int) -> N
     text, fault = read(packed, suffix)
     assert fault is EOFError
     assert TEXT.startswith(text)
-    assert len(text) > len(TEXT) * (1 - left / len(packed)) - 400_000 * (suffix == ".zst") - 40_000
+    assert (
+        len(text) > len(TEXT) * (1 - left / len(packed)) - 400_000 * (suffix == ".zst") - 40_000
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -63,7 +69,9 @@ def test_before_a_fault_little_is_lost_and_nothing_is_made_up(suffix: str, seed:
     text, _ = read(bytes(packed), suffix)
     assert TEXT.startswith(text)
     if suffix == ".gz":
-        whole = zlib.decompressobj(wbits=31).decompress(bytes(packed[: max(0, place - 3 * 4096)]))
+        whole = zlib.decompressobj(wbits=31).decompress(
+            bytes(packed[: max(0, place - 3 * 4096)])
+        )
         assert len(text) >= len(whole)
 
 

@@ -10,13 +10,24 @@ from hypothesis import strategies as st
 
 from obs_assets.sources import views
 
-texts = st.lists(st.text(st.characters(codec="utf-8"), max_size=20) | st.text("é😀a", min_size=3, max_size=6))
+texts = st.lists(
+    st.text(st.characters(codec="utf-8"), max_size=20) | st.text("é😀a", min_size=3, max_size=6)
+)
 
 
 @settings(suppress_health_check=list(HealthCheck))
-@given(texts=texts, gap=st.binary(max_size=5), reach=st.sampled_from([1 << 30, 64, 7]), choice=st.randoms())
+@given(
+    texts=texts,
+    gap=st.binary(max_size=5),
+    reach=st.sampled_from([1 << 30, 64, 7]),
+    choice=st.randoms(),
+)
 def test_views_are_the_texts(
-    monkeypatch: pytest.MonkeyPatch, texts: list[str], gap: bytes, reach: int, choice: random.Random
+    monkeypatch: pytest.MonkeyPatch,
+    texts: list[str],
+    gap: bytes,
+    reach: int,
+    choice: random.Random,
 ) -> None:
     """Short or long, at the end of the data, in a far part of it, taken in any order, from a slice or all."""
     monkeypatch.setattr(views, "_REACH", reach)
@@ -38,9 +49,15 @@ def test_views_are_the_texts(
 
 def test_heads_are_those_of_the_first_buffer() -> None:
     """A text that lies elsewhere, or is kept in its view, has none; at the end of the data zeros follow."""
-    data = [b"the first text|a short one|the last one of them", b"one that lies in another buffer"]
+    data = [
+        b"the first text|a short one|the last one of them",
+        b"one that lies in another buffer",
+    ]
     edges = [([0, 15, 27], [14, 26, 47]), ([0], [31])]
-    arrays = [views.of(one, np.array(first), np.array(last)) for one, (first, last) in zip(data, edges, strict=True)]
+    arrays = [
+        views.of(one, np.array(first), np.array(last))
+        for one, (first, last) in zip(data, edges, strict=True)
+    ]
     heads, lengths = views.heads(pa.chunked_array(arrays).combine_chunks(), 24)
     assert lengths.tolist() == [14, 0, 20, 0]
     assert heads[0].tobytes() == data[0][:24]

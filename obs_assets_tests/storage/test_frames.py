@@ -58,7 +58,9 @@ def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path, error: BaseExce
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_refusal_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_of_the_disk_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message names the file, the reason and the free space; the old file stays."""
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -74,7 +76,9 @@ def test_refusal_of_the_disk_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_refusal_met_by_duckdb_is_explained(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_refusal_met_by_duckdb_is_explained(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     """DuckDB's own error becomes ours."""
 
     def write_to_a_folder() -> None:
@@ -94,7 +98,9 @@ def test_private_folders_are_the_owners_alone(tmp_path: Path) -> None:
         deepest = make_private_dir(there / "a" / "b" / "c")
     finally:
         os.umask(old)
-    assert [mode(path) for path in (deepest, deepest.parent, deepest.parent.parent)] == [0o700] * 3
+    assert [mode(path) for path in (deepest, deepest.parent, deepest.parent.parent)] == [
+        0o700
+    ] * 3
     assert mode(there) == 0o755
     assert make_private_dir(deepest) == deepest
 
@@ -103,7 +109,8 @@ def test_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
     """The message names the folder and the setting."""
     (tmp_path / "file").touch()
     with pytest.raises(
-        ConfigurationError, match=r"cannot make the folder .*file/below \(OBS_DATA_DIR\): Not a directory"
+        ConfigurationError,
+        match=r"cannot make the folder .*file/below \(OBS_DATA_DIR\): Not a directory",
     ):
         make_private_dir(tmp_path / "file" / "below")
 
@@ -111,9 +118,20 @@ def test_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
 def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
     """It spills into a private folder, computes in UTC and installs nothing."""
     with connect(tmp_path / "spill", memory_limit="64MB", threads=1) as opened:
-        names = ["temp_directory", "memory_limit", "threads", "TimeZone", "autoinstall_known_extensions"]
-        settings = {name: str(opened.sql(f"SELECT current_setting('{name}')").fetchall()[0][0]) for name in names}
-        rows = opened.sql("SELECT count(*) FROM (SELECT range AS n, random() AS r FROM range(3_000_000) ORDER BY r)")
+        names = [
+            "temp_directory",
+            "memory_limit",
+            "threads",
+            "TimeZone",
+            "autoinstall_known_extensions",
+        ]
+        settings = {
+            name: str(opened.sql(f"SELECT current_setting('{name}')").fetchall()[0][0])
+            for name in names
+        }
+        rows = opened.sql(
+            "SELECT count(*) FROM (SELECT range AS n, random() AS r FROM range(3_000_000) ORDER BY r)"
+        )
         assert rows.fetchall() == [(3_000_000,)]
     assert settings == {
         "temp_directory": str(tmp_path / "spill"),
@@ -126,7 +144,9 @@ def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 64])
-def test_a_machine_of_many_cores_is_not_taken_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_a_machine_of_many_cores_is_not_taken_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     """Threads have a limit, and memory grows with them: 8 that share 1 GB cannot sort an hour of a million events."""
     asked = "SELECT current_setting('threads'), current_setting('memory_limit')"
     monkeypatch.setattr(engine, "MOST_THREADS", most)
@@ -135,27 +155,45 @@ def test_a_machine_of_many_cores_is_not_taken_whole(tmp_path: Path, monkeypatch:
     assert threads == min(most, len(os.sched_getaffinity(0)))
     with connect(tmp_path, memory_limit=engine.memory_for(threads), threads=16) as opened:
         assert opened.sql(asked).fetchall() == [(16, memory)]
-    assert [engine.memory_for(threads) for threads in (1, 2, 4, 8)] == ["1000MB", "1000MB", "1024MB", "2048MB"]
+    assert [engine.memory_for(threads) for threads in (1, 2, 4, 8)] == [
+        "1000MB",
+        "1000MB",
+        "1024MB",
+        "2048MB",
+    ]
 
 
-def test_frames_are_written_in_their_order(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_frames_are_written_in_their_order(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     """Rows come back as they were ordered, over several row groups, lightly compressed."""
-    frame = connection.sql("SELECT (range * 7919) % 200_003 AS n FROM range(200_003)").order("n")
+    frame = connection.sql("SELECT (range * 7919) % 200_003 AS n FROM range(200_003)").order(
+        "n"
+    )
     path = Store(tmp_path).write_frames([(HOUR, [frame])], "raw_events")[HOUR]
     assert path == tmp_path / "frames" / "raw_events" / "2025120410.parquet"
     assert pq.read_table(path)["n"].to_pylist() == list(range(200_003))
     metadata = pq.read_metadata(path)
     assert metadata.num_row_groups > 1
     assert metadata.row_group(0).column(0).compression == "SNAPPY"
-    assert Store(tmp_path).read_frame(connection, "raw_events", HOUR).aggregate("count(*)").fetchall() == [(200_003,)]
+    assert Store(tmp_path).read_frame(connection, "raw_events", HOUR).aggregate(
+        "count(*)"
+    ).fetchall() == [(200_003,)]
 
 
-def test_what_was_not_built_is_named(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_what_was_not_built_is_named(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
     """A missing frame or receipt says which stage to materialize for which hour."""
     nothing = Store(tmp_path)
-    with pytest.raises(MissingFrameError, match=r"raw_events has no hour 2025-12-04-10:00: materialize raw_events"):
+    with pytest.raises(
+        MissingFrameError,
+        match=r"raw_events has no hour 2025-12-04-10:00: materialize raw_events",
+    ):
         nothing.read_frame(connection, "raw_events", HOUR)
-    with pytest.raises(MissingFrameError, match=r"raw_events has no receipt for 2025-12-04-10:00: materialize"):
+    with pytest.raises(
+        MissingFrameError, match=r"raw_events has no receipt for 2025-12-04-10:00: materialize"
+    ):
         nothing.read_receipt("raw_events", HOUR)
     assert nothing.find_receipt("raw_events", HOUR) is None
 
@@ -177,7 +215,9 @@ def test_a_stream_has_room_for_the_largest_row_group(tmp_path: Path) -> None:
     """An hour of long events is read all the same: memory follows the row group, not a fixed limit."""
     path = tmp_path / "frame.parquet"
     with duckdb.connect() as connection:
-        long = "array_to_string(list_transform(range(400), lambda n: md5((n * i)::VARCHAR)), '')"
+        long = (
+            "array_to_string(list_transform(range(400), lambda n: md5((n * i)::VARCHAR)), '')"
+        )
         connection.sql(f"SELECT i, {long} AS event FROM range(24_000) AS t(i)").write_parquet(
             str(path), compression="lz4_raw", row_group_size=61_440
         )
@@ -185,4 +225,6 @@ def test_a_stream_has_room_for_the_largest_row_group(tmp_path: Path) -> None:
         read = connection.read_parquet(str(path)).project("event").to_arrow_reader(2048)
         assert sum(len(batch) for batch in read) == 24_000
     with connect_to_stream(tmp_path / "spill", tmp_path / "missing.parquet") as connection:
-        assert connection.sql("SELECT current_setting('memory_limit')").fetchall() == [("256.0 MiB",)]
+        assert connection.sql("SELECT current_setting('memory_limit')").fetchall() == [
+            ("256.0 MiB",)
+        ]

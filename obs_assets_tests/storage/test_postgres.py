@@ -66,7 +66,9 @@ def test_a_connection_is_used_again_while_that_is_wanted(server: PostgresSetting
             pids = {one.info.backend_pid, two.info.backend_pid}
         assert first in pids
         assert len(pids) == 2
-        with session(server, autocommit=True) as connection:  # another kind of session is another connection
+        with session(
+            server, autocommit=True
+        ) as connection:  # another kind of session is another connection
             pids.add(other := connection.info.backend_pid)
         assert len(pids) == 3
         with pytest.raises(PermanentError), session(server, autocommit=True) as connection:
@@ -82,7 +84,9 @@ def test_a_connection_is_used_again_while_that_is_wanted(server: PostgresSetting
     assert backend(server) != first
 
 
-def test_a_connection_that_the_server_has_ended_is_not_used_again(server: PostgresSettings) -> None:
+def test_a_connection_that_the_server_has_ended_is_not_used_again(
+    server: PostgresSettings,
+) -> None:
     """As after a restart between two hours: the next session does not know of it."""
     with connections_kept():
         first = backend(server)
@@ -107,7 +111,10 @@ ASKS_FOR = {
         {"user": "nobody", "password": SecretStr(CANARY)},
         "does not accept user nobody with this password: check POSTGRES_USER and POSTGRES_PASSWORD",
     ),
-    "no such database": ({"database": "nowhere"}, "has no database nowhere: create it, or set POSTGRES_DB"),
+    "no such database": (
+        {"database": "nowhere"},
+        "has no database nowhere: create it, or set POSTGRES_DB",
+    ),
     "no such host": (
         {"host": "nowhere.invalid", "password": SecretStr(CANARY)},
         "is not to be found: check POSTGRES_HOST",
@@ -120,7 +127,12 @@ def refusal(server: PostgresSettings, caplog: pytest.LogCaptureFixture) -> ObsEr
     caplog.set_level(logging.DEBUG)
     with pytest.raises(ObsError) as raised, session(server):
         pass
-    said = [str(raised.value), *traceback.format_exception(raised.value), caplog.text, repr(server)]
+    said = [
+        str(raised.value),
+        *traceback.format_exception(raised.value),
+        caplog.text,
+        repr(server),
+    ]
     password = server.password.get_secret_value() if server.password else CANARY
     pieces = {password[start : start + 8] for start in range(len(password) - 7)}
     assert not [text for text in said if any(piece in text for piece in pieces)]
@@ -130,7 +142,9 @@ def refusal(server: PostgresSettings, caplog: pytest.LogCaptureFixture) -> ObsEr
 
 
 @pytest.mark.parametrize("name", ASKS_FOR)
-def test_a_server_that_refuses(server: PostgresSettings, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_refuses(
+    server: PostgresSettings, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The variable to change is named; nothing is tried again until it is changed."""
     mistake, sentence = ASKS_FOR[name]
     error = refusal(server.model_copy(update=mistake), caplog)
@@ -174,9 +188,14 @@ def test_a_server_that_does_not_answer(
     gone = refusal(server, caplog)
     for error in (hangs, gone):
         assert isinstance(error, TransientError)
-        assert str(error).endswith("does not answer: check POSTGRES_HOST and POSTGRES_PORT, and that it runs")
+        assert str(error).endswith(
+            "does not answer: check POSTGRES_HOST and POSTGRES_PORT, and that it runs"
+        )
     assert isinstance(stranger, ConfigurationError)
-    assert f"does not admit user postgres to database {server.database} from this machine" in str(stranger)
+    assert (
+        f"does not admit user postgres to database {server.database} from this machine"
+        in str(stranger)
+    )
 
 
 def is_admitted(server: PostgresSettings) -> bool:
@@ -196,7 +215,9 @@ def test_each_migration_runs_once_and_says_what_it_does(server: PostgresSettings
     assert run(server, FIRST, SECOND) == ["Put a row into it."]
     assert run(server, FIRST, SECOND) == []
     with connect_postgres(server) as connection:
-        recorded = connection.execute("SELECT subject, version, description FROM obs.migrations ORDER BY 2").fetchall()
+        recorded = connection.execute(
+            "SELECT subject, version, description FROM obs.migrations ORDER BY 2"
+        ).fetchall()
     assert recorded == [("test", 1, "Make a table."), ("test", 2, "Put a row into it.")]
 
 
@@ -241,12 +262,16 @@ ODD_SETTINGS = {
 }
 
 
-def test_the_settings_of_a_role_do_not_change_what_is_stored(server: PostgresSettings, tmp_path: Path) -> None:
+def test_the_settings_of_a_role_do_not_change_what_is_stored(
+    server: PostgresSettings, tmp_path: Path
+) -> None:
     """A role with other formats, zones and encodings writes and reads the same rows."""
     destination = PostgresDestination(PostgresConfig(), server, clock=lambda: HOUR.end)
     with connect_postgres(server) as admin:
         for name, value in ODD_SETTINGS.items():
-            admin.execute(f"ALTER DATABASE \"{server.database}\" SET {name} = '{value}'".encode())
+            admin.execute(
+                f"ALTER DATABASE \"{server.database}\" SET {name} = '{value}'".encode()
+            )
     event = {"text": "日本 ü", "duration_ms": 3, "cost_usd": 0.1}
     with engine.connect(temp_dir=tmp_path) as duck:
         destination.deliver(offer_of(frame_of(duck, [event], weight=1 / 3)))
@@ -255,12 +280,17 @@ def test_the_settings_of_a_role_do_not_change_what_is_stored(server: PostgresSet
     with session(server) as connection:
         row = connection.execute("SELECT timestamp, weight FROM public.events").fetchone()
         assert row == (HOUR.start, 1 / 3)
-        found = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in ODD_SETTINGS}
+        found = {
+            name: connection.execute(f"SHOW {name}".encode()).fetchone()
+            for name in ODD_SETTINGS
+        }
     assert not [name for name, value in found.items() if value == (ODD_SETTINGS[name],)]
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_that_cannot_hold_every_character_is_refused(server: PostgresSettings, encoding: str) -> None:
+def test_a_database_that_cannot_hold_every_character_is_refused(
+    server: PostgresSettings, encoding: str
+) -> None:
     """The message names the database, its encoding and the setting."""
     name = f"{server.database}_{encoding.lower()}"
     with connect_postgres(server) as admin:
@@ -268,5 +298,10 @@ def test_a_database_that_cannot_hold_every_character_is_refused(server: Postgres
         create = f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
         admin.execute(create.encode())
     other = server.model_copy(update={"database": name})
-    with pytest.raises(ConfigurationError, match=f"{name}.*has the encoding {encoding}.*POSTGRES_DB"), session(other):
+    with (
+        pytest.raises(
+            ConfigurationError, match=f"{name}.*has the encoding {encoding}.*POSTGRES_DB"
+        ),
+        session(other),
+    ):
         pass

@@ -49,7 +49,13 @@ _ANSWERS = """
 
 SECRETS = {
     name: f"CANARY{secrets.token_hex(12)}"
-    for name in ("WEBHOOK_URL", "WEBHOOK_AUTH_TOKEN", "WEBHOOK_API_KEY", "WEBHOOK_HMAC_SECRET", "OBS_HASH_KEY")
+    for name in (
+        "WEBHOOK_URL",
+        "WEBHOOK_AUTH_TOKEN",
+        "WEBHOOK_API_KEY",
+        "WEBHOOK_HMAC_SECRET",
+        "OBS_HASH_KEY",
+    )
 }
 """Part of the environment of all three processes."""
 
@@ -67,7 +73,9 @@ def pieces(value: str) -> set[str]:
 
 def secrets_of(deployment: Deployment) -> list[str]:
     """What its processes know, without the word that all of it begins with."""
-    passwords = [deployment.env[name] for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")]
+    passwords = [
+        deployment.env[name] for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+    ]
     passwords.append(str(psycopg.conninfo.conninfo_to_dict(deployment.dsn)["password"]))
     return [*(value.removeprefix("CANARY") for value in SECRETS.values()), *passwords]
 
@@ -113,8 +121,17 @@ def watched_processes() -> Iterator[set[str]]:
 def everything(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
     """Name and content of each place."""
     yield from stored(deployment)
-    for command in (["status"], ["dead-letters", "list"], ["dead-letters", "show"], ["alerts", "list"], ["metrics"]):
-        yield f"obs {' '.join(command)}", harness.run("obs", *command, env=deployment.env).said.encode()
+    for command in (
+        ["status"],
+        ["dead-letters", "list"],
+        ["dead-letters", "show"],
+        ["alerts", "list"],
+        ["metrics"],
+    ):
+        yield (
+            f"obs {' '.join(command)}",
+            harness.run("obs", *command, env=deployment.env).said.encode(),
+        )
 
 
 def stored(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
@@ -127,7 +144,11 @@ def stored(deployment: Deployment) -> Iterator[tuple[str, bytes]]:
     yield from _tables(
         "the events' database",
         psycopg.conninfo.make_conninfo(
-            host=server.host, port=server.port, dbname=server.database, user=server.user, password=password
+            host=server.host,
+            port=server.port,
+            dbname=server.database,
+            user=server.user,
+            password=password,
         ),
     )
     for key, body in harness.objects(deployment.machine).items():
@@ -151,9 +172,13 @@ def _tables(where: str, dsn: str) -> Iterator[tuple[str, bytes]]:
     """All rows of all tables as text; what Dagster has compressed, unpacked."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for schema, table in connection.execute(_TABLES).fetchall():
-            rows = connection.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, table))).fetchall()
+            rows = connection.execute(
+                sql.SQL("SELECT * FROM {}").format(sql.Identifier(schema, table))
+            ).fetchall()
             values = [
-                _unpacked(value) if isinstance(value, bytes) else str(value).encode() for row in rows for value in row
+                _unpacked(value) if isinstance(value, bytes) else str(value).encode()
+                for row in rows
+                for value in row
             ]
             yield f"{where}, table {table}", b"\n".join(values)
 

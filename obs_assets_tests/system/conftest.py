@@ -31,12 +31,20 @@ def deployment(
     home = folder / "data" / "dagster"
     home.mkdir(parents=True)
     (folder / "events").mkdir()
-    with Receiver() as receiver, harness.own_place(servers, postgres_admin, s3_admin, folder / "data") as machine:
-        storage = {"storage": {"postgres": {"postgres_url": {"env": "OBS_DAGSTER_POSTGRES_URL"}}}}
+    with (
+        Receiver() as receiver,
+        harness.own_place(servers, postgres_admin, s3_admin, folder / "data") as machine,
+    ):
+        storage = {
+            "storage": {"postgres": {"postgres_url": {"env": "OBS_DAGSTER_POSTGRES_URL"}}}
+        }
         (home / "dagster.yaml").write_text(yaml.safe_dump({**SETTINGS, **FAST, **storage}))
         url = f"{receiver.url}?token={SECRETS['WEBHOOK_URL']}"
         env = harness.environment(
-            machine, folder / "events", **{**SECRETS, "WEBHOOK_URL": url}, **dagster_home(machine.data_dir)
+            machine,
+            folder / "events",
+            **{**SECRETS, "WEBHOOK_URL": url},
+            **dagster_home(machine.data_dir),
         )
         deployment = Deployment(machine, folder / "events", env, folder, receiver)
         deployment.write_workspace()

@@ -63,7 +63,9 @@ _SCHEDULES: LiteralString = """
 SELECT 1 FROM instigators WHERE instigator_body::jsonb #>> '{job_specific_data,start_timestamp}' IS NOT NULL"""
 
 
-def wait_for(what: str, done: Callable[[], Any], timeout_s: float = PATIENCE_S, pause_s: float = 0.2) -> Any:
+def wait_for(
+    what: str, done: Callable[[], Any], timeout_s: float = PATIENCE_S, pause_s: float = 0.2
+) -> Any:
     """Ask until there is an answer."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -105,23 +107,48 @@ class Deployment:
     env: dict[str, str]
     logs: Path
     receiver: Receiver
-    ports: dict[str, int] = field(default_factory=lambda: {"code": free_port(), "web": free_port()})
+    ports: dict[str, int] = field(
+        default_factory=lambda: {"code": free_port(), "web": free_port()}
+    )
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     # -- processes
 
     def write_workspace(self) -> None:
         """Where webserver and daemon find the code server."""
-        server = {"host": process.LOOPBACK, "port": self.ports["code"], "location_name": LOCATION}
-        (self.logs / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
+        server = {
+            "host": process.LOOPBACK,
+            "port": self.ports["code"],
+            "location_name": LOCATION,
+        }
+        (self.logs / "workspace.yaml").write_text(
+            yaml.safe_dump({"load_from": [{"grpc_server": server}]})
+        )
 
     def start(self, name: str, **env: str) -> None:
         """Start ``code``, ``daemon`` or ``web`` and wait until it serves."""
         workspace = ["-w", str(self.logs / "workspace.yaml")]
         command = {
-            "code": ["dagster", "api", "grpc", "-m", LOCATION, "-h", process.LOOPBACK, "-p", str(self.ports["code"])],
+            "code": [
+                "dagster",
+                "api",
+                "grpc",
+                "-m",
+                LOCATION,
+                "-h",
+                process.LOOPBACK,
+                "-p",
+                str(self.ports["code"]),
+            ],
             "daemon": ["dagster-daemon", "run", *workspace],
-            "web": ["dagster-webserver", *workspace, "-h", process.LOOPBACK, "-p", str(self.ports["web"])],
+            "web": [
+                "dagster-webserver",
+                *workspace,
+                "-h",
+                process.LOOPBACK,
+                "-p",
+                str(self.ports["web"]),
+            ],
         }[name]
         with (self.logs / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -137,7 +164,9 @@ class Deployment:
             wait_for(f"{name} listens", lambda: self._listens(name))
 
     def _listens(self, name: str) -> bool:
-        assert self.processes[name].poll() is None, (self.logs / f"{name}.log").read_text()[-2000:]
+        assert self.processes[name].poll() is None, (self.logs / f"{name}.log").read_text()[
+            -2000:
+        ]
         with socket.socket() as probe:
             return probe.connect_ex((process.LOOPBACK, self.ports[name])) == 0
 
@@ -194,12 +223,17 @@ class Deployment:
             "repositoryName": "__repository__",
             "pipelineName": "hourly_pipeline",
         }
-        named = {"dagster/partition": hour.key, **{name.replace("__", "/"): value for name, value in tags.items()}}
+        named = {
+            "dagster/partition": hour.key,
+            **{name.replace("__", "/"): value for name, value in tags.items()},
+        }
         params = {
             "selector": selector,
             "mode": "default",
             "runConfigData": "{}",
-            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in named.items()]},
+            "executionMetadata": {
+                "tags": [{"key": key, "value": value} for key, value in named.items()]
+            },
         }
         answers: list[dict[str, Any]] = []
 
@@ -247,7 +281,8 @@ class Deployment:
             " GROUP BY r.id ORDER BY r.id"
         )
         runs = [
-            Run(run_id, job, status, tags.get("dagster/partition", ""), tags) for run_id, job, status, tags in found
+            Run(run_id, job, status, tags.get("dagster/partition", ""), tags)
+            for run_id, job, status, tags in found
         ]
         keys = {hour.key for hour in hours}
         return [run for run in runs if not hours or run.hour in keys]
@@ -264,7 +299,9 @@ class Deployment:
 
     def times(self, *run_ids: str) -> list[tuple[float, float]]:
         """When runs began and ended, in the order of their beginning."""
-        query: LiteralString = "SELECT start_time, end_time FROM runs WHERE run_id = ANY(%s) ORDER BY start_time"
+        query: LiteralString = (
+            "SELECT start_time, end_time FROM runs WHERE run_id = ANY(%s) ORDER BY start_time"
+        )
         return [(float(start), float(end)) for start, end in self.sql(query, list(run_ids))]
 
     def refused(self, run_id: str, why: str) -> set[str]:
@@ -285,7 +322,9 @@ class Deployment:
         with psycopg.connect(self.dsn) as connection, connection.transaction():
             connection.execute("LOCK TABLE runs IN SHARE MODE")
             yield
-            time.sleep(2)  # client_connection_check_interval is half a second: who was killed waits no longer
+            time.sleep(
+                2
+            )  # client_connection_check_interval is half a second: who was killed waits no longer
 
     def kill_database(self) -> None:
         """SIGKILL the PostgreSQL that keeps the runs."""
@@ -303,7 +342,9 @@ class Deployment:
         return str(
             wait_for(
                 f"run {run_id} becomes {statuses}",
-                lambda: next((status for status in [self.status(run_id)] if status in statuses), None),
+                lambda: next(
+                    (status for status in [self.status(run_id)] if status in statuses), None
+                ),
                 timeout_s,
             )
         )
@@ -321,7 +362,11 @@ class Deployment:
             *[seconds] * 2,
             list(run_ids),
         )
-        self.sql("UPDATE event_logs SET timestamp = timestamp - %s WHERE run_id = ANY(%s)", time_passed, list(run_ids))
+        self.sql(
+            "UPDATE event_logs SET timestamp = timestamp - %s WHERE run_id = ANY(%s)",
+            time_passed,
+            list(run_ids),
+        )
 
     def let_schedules_tick(self) -> None:
         """Let five minutes go by for schedules; the daemon looks at them once a minute, and when it starts."""

@@ -34,17 +34,29 @@ def older() -> Iterator[PostgresSettings]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = folder / "data"
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    )
 
     def run(*command: str | Path) -> None:
         subprocess.run([*as_user, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
 
-    authentication = ["-A", "scram-sha-256", "-U", "postgres", f"--pwfile={folder / 'password'}"]
+    authentication = [
+        "-A",
+        "scram-sha-256",
+        "-U",
+        "postgres",
+        f"--pwfile={folder / 'password'}",
+    ]
     run(newest / "initdb", "-D", data, *authentication, "-E", "UTF8", "--no-sync")
     run(newest / "pg_ctl", "-D", data, "-l", folder / "log", "-o", options, "-w", "start")
     try:
         yield PostgresSettings(
-            host="127.0.0.1", port=port, database="postgres", user="postgres", password=SecretStr(password)
+            host="127.0.0.1",
+            port=port,
+            database="postgres",
+            user="postgres",
+            password=SecretStr(password),
         )
     finally:
         run(newest / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
@@ -56,6 +68,8 @@ def server(older: PostgresSettings) -> Iterator[PostgresSettings]:
     """A database of this test's own in it."""
     name = f"test-{secrets.token_hex(6)}"
     with connect_postgres(older) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name))
+        )
         yield older.model_copy(update={"database": name})
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -20,7 +20,10 @@ from obs_assets_tests.system.deployment import Deployment, wait_for
 def write(deployment: Deployment, hour: Hour, count: int = 5, name: str = "evt") -> None:
     """Append events that the default pipeline keeps whole, each with an id of its own, to the hour's file."""
     event = {"type": "task_failed", "level": "error", "error": "no answer"}
-    events = [harness.at(hour, 7 * n, {"id": f"{name}-{hour.stamp}-{n}", **event}) for n in range(count)]
+    events = [
+        harness.at(hour, 7 * n, {"id": f"{name}-{hour.stamp}-{n}", **event})
+        for n in range(count)
+    ]
     harness.write_events(deployment.events_dir / f"{hour.stamp}.jsonl", events)
 
 
@@ -40,7 +43,9 @@ def assert_whole(deployment: Deployment, *hours: Hour) -> None:
     for hour in hours:
         assert harness.wrong(deployment.hourly, hour) == []
         expected = written(deployment, hour)
-        rows = harness.ask(deployment.machine.postgres, "SELECT data FROM events WHERE hour = %s", hour.start)
+        rows = harness.ask(
+            deployment.machine.postgres, "SELECT data FROM events WHERE hour = %s", hour.start
+        )
         assert among(expected, ids(row for (row,) in rows)) == expected
         assert among(expected, ids(harness.lines_of(stored, hour))) == expected
         assert Counter({name: alerts[name] for name in expected}) == expected
@@ -50,7 +55,13 @@ def assert_whole(deployment: Deployment, *hours: Hour) -> None:
 
 def among(expected: Counter[str], found: Counter[str]) -> Counter[str]:
     """What was found, without the extra events of the canary."""
-    return Counter({name: n for name, n in found.items() if name in expected or not name.startswith("canary-")})
+    return Counter(
+        {
+            name: n
+            for name, n in found.items()
+            if name in expected or not name.startswith("canary-")
+        }
+    )
 
 
 def land(deployment: Deployment, *hours: Hour) -> None:
@@ -60,7 +71,9 @@ def land(deployment: Deployment, *hours: Hour) -> None:
         deployment.wake("event_file_sensor")
         log = deployment.hourly.log
         with duckdb.connect() as connection:
-            return all(written(deployment, hour) <= landed(connection, log, hour) for hour in hours)
+            return all(
+                written(deployment, hour) <= landed(connection, log, hour) for hour in hours
+            )
 
     wait_for("the files are landed", done, pause_s=1)
     assert deployment.hourly.first_open_hour() > max(hours)
@@ -71,7 +84,10 @@ def landed(connection: duckdb.DuckDBPyConnection, log: LandingLog, hour: Hour) -
     chunks = [str(chunk) for chunk in log.chunk_paths(log.load().hour(hour))]
     if not chunks:
         return Counter()
-    return ids(json.loads(line) for (line,) in connection.read_parquet(chunks).project("line").fetchall())
+    return ids(
+        json.loads(line)
+        for (line,) in connection.read_parquet(chunks).project("line").fetchall()
+    )
 
 
 def heal(deployment: Deployment, *hours: Hour) -> None:
@@ -89,7 +105,9 @@ def heal(deployment: Deployment, *hours: Hour) -> None:
 
 
 @contextlib.contextmanager
-def run_held_at_postgres(deployment: Deployment, hour: Hour, **tags: str) -> Iterator[tuple[str, psutil.Process]]:
+def run_held_at_postgres(
+    deployment: Deployment, hour: Hour, **tags: str
+) -> Iterator[tuple[str, psutil.Process]]:
     """Write and land an hour and launch its run, whose worker waits at PostgreSQL until the block ends.
 
     All stages are behind it, and one destination or more is before it.
@@ -101,7 +119,9 @@ def run_held_at_postgres(deployment: Deployment, hour: Hour, **tags: str) -> Ite
     land(deployment, hour)
     assert deployment.machine.postgres
     with connect_postgres(deployment.machine.postgres) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"public.events {hour}"])
+        connection.execute(
+            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"public.events {hour}"]
+        )
         run_id = deployment.launch(hour, **tags)
         yield run_id, _waiting_worker(deployment)
 

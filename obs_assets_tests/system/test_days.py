@@ -24,9 +24,13 @@ def test_a_normal_day(deployment: Deployment) -> None:
     land(deployment, older, closed)
     deployment.let_schedules_tick()
     wait_for("the schedule asks for the hour", lambda: deployment.runs(closed))
-    assert deployment.runs(closed)[0].tags["dagster/schedule_name"] == "hourly_pipeline_schedule"
+    assert (
+        deployment.runs(closed)[0].tags["dagster/schedule_name"] == "hourly_pipeline_schedule"
+    )
     heal(deployment, older, closed)
-    assert [run.tags.get("dagster/sensor_name") for run in deployment.runs(older)] == ["stale_hour_sensor"]
+    assert [run.tags.get("dagster/sensor_name") for run in deployment.runs(older)] == [
+        "stale_hour_sensor"
+    ]
 
     write(deployment, older, 1, "late")
     (last_week,) = hours_of_day(7, 1)

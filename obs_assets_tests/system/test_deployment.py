@@ -39,7 +39,11 @@ UNITS = ("obs-code", "obs-daemon", "obs-webserver")
 
 def command_of(unit: str) -> list[str]:
     """What a systemd unit starts."""
-    found = re.search(r"^ExecStart=/opt/obs_assets/bin/(.*)$", (EXAMPLES / f"{unit}.service").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^ExecStart=/opt/obs_assets/bin/(.*)$",
+        (EXAMPLES / f"{unit}.service").read_text(),
+        re.MULTILINE,
+    )
     assert found
     return shlex.split(found[1])
 
@@ -59,15 +63,21 @@ def test_the_page_names_the_commands_of_the_units() -> None:
 def test_the_example_differs_from_the_project_only_in_its_storage() -> None:
     """Limits, monitoring and retries are those that everything else here is tested with."""
     example = yaml.safe_load((EXAMPLES / "dagster.yaml").read_text())
-    assert example.pop("storage") == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    assert example.pop("storage") == {
+        "postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
+    }
     assert example == SETTINGS
 
 
 def test_only_known_variables_are_named() -> None:
     """Each variable of the file is read by somebody: a typing error would be an unset setting."""
-    known = (PROJECT / "obs_assets" / "settings.py").read_text() + (PROJECT / "README.md").read_text()
+    known = (PROJECT / "obs_assets" / "settings.py").read_text() + (
+        PROJECT / "README.md"
+    ).read_text()
     own = {"DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    unknown = [name for name in variables() if name not in own and not re.search(rf"\b{name}\b", known)]
+    unknown = [
+        name for name in variables() if name not in own and not re.search(rf"\b{name}\b", known)
+    ]
     assert [name for name in unknown if not name.startswith("POSTGRES_")] == []
 
 
@@ -78,19 +88,25 @@ def env(
     """The example's environment with a server and a bucket of the test in place of the placeholders."""
     assert settings.postgres
     database = f"{settings.postgres.database}-dagster"
-    postgres_admin.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(database)))
+    postgres_admin.execute(
+        sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(database))
+    )
     (home := tmp_path / "dagster").mkdir()
     shutil.copy(EXAMPLES / "dagster.yaml", home)
     real = environment(settings, tmp_path / "events", DAGSTER_HOME=str(home))
     server = settings.postgres
     password = quote(server.password.get_secret_value() if server.password else "", safe="")
-    url = f"postgresql+psycopg2://{server.user}:{password}@{server.host}:{server.port}/{database}"
+    url = (
+        f"postgresql+psycopg2://{server.user}:{password}@{server.host}:{server.port}/{database}"
+    )
     filled = {**variables(), **real, "DAGSTER_POSTGRES_URL": url}
     shutil.copytree(PACKAGED_DIR, tmp_path / "pipelines")
     filled["OBS_PIPELINES_DIR"] = str(tmp_path / "pipelines")
     assert "CHANGE_ME" not in "".join(filled.values())
     yield {name: value for name, value in filled.items() if value}
-    postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+    postgres_admin.execute(
+        sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database))
+    )
 
 
 @contextlib.contextmanager
@@ -100,7 +116,12 @@ def running(
     """A process of the deployment, ended as systemd ends it; ``programs`` is the folder of the installation's."""
     with (cwd / f"{command[0]}.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(programs / command[0]), *command[1:]], env=env, cwd=cwd, stdout=log, stderr=log, start_new_session=True
+            [str(programs / command[0]), *command[1:]],
+            env=env,
+            cwd=cwd,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             yield process
@@ -134,7 +155,9 @@ def free_port() -> str:
 def asked(port: str, query: str) -> Any:
     """An answer of the webserver's GraphQL."""
     body = json.dumps({"query": query}).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.loads(answer.read())["data"]
 
@@ -172,7 +195,10 @@ def test_three_plain_processes_build_an_hour_by_themselves(
             deployment.enter_context(running(command, env, tmp_path))
         until("the code is loaded", lambda: loaded(web_port))
         until("the daemons are healthy", lambda: healthy(web_port))
-        until("the hour is built", lambda: len(harness.ask(settings.postgres, LOADS)) == DESTINATIONS)
+        until(
+            "the hour is built",
+            lambda: len(harness.ask(settings.postgres, LOADS)) == DESTINATIONS,
+        )
     done = harness.run("obs", "verify", hour.key, env=env, cwd=tmp_path)
     assert done.code == 0, done.said
 

@@ -42,14 +42,23 @@ def folder() -> Iterator[Path]:
 
 def clone(place: Path, python: str) -> Path:
     """A clone of this repository in a place, installed."""
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(PROJECT), str(place)], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", "--no-hardlinks", str(PROJECT), str(place)], check=True
+    )
     venv = place / ".venv"
     subprocess.run([python, "-m", "venv", "--without-pip", str(venv)], check=True)
     packages = venv / "lib" / VERSION / "site-packages"
     shutil.copytree(
-        sysconfig.get_path("purelib"), packages, symlinks=True, dirs_exist_ok=True, copy_function=link_or_copy
+        sysconfig.get_path("purelib"),
+        packages,
+        symlinks=True,
+        dirs_exist_ok=True,
+        copy_function=link_or_copy,
     )
-    for link in (*packages.glob("__editable__*obs_assets*"), *packages.glob("obs_assets*.dist-info/direct_url.json")):
+    for link in (
+        *packages.glob("__editable__*obs_assets*"),
+        *packages.glob("obs_assets*.dist-info/direct_url.json"),
+    ):
         link.unlink()
     (packages / "obs_assets.pth").write_text(f"{place}\n")
     for name in PROGRAMS:
@@ -87,7 +96,14 @@ def python_for(user: str) -> str:
         f"/usr/bin/{VERSION}",
     ):
         # setpriv itself would still reach a program as root
-        command = ["setpriv", *as_user(user), "/bin/sh", "-c", '"$0" -c "import venv"', candidate]
+        command = [
+            "setpriv",
+            *as_user(user),
+            "/bin/sh",
+            "-c",
+            '"$0" -c "import venv"',
+            candidate,
+        ]
         if subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == 0:
             return str(candidate)
     pytest.fail(f"no {VERSION} that {user} can run")
@@ -129,7 +145,10 @@ def servers_of(place: Path) -> Iterator[None]:
 
 def is_whole(said: str) -> bool:
     """Whether a demo ended well, with every count as planted."""
-    return "✓ every count is the one that was planted" in said and re.search(r"^\d+ s in all$", said, re.M) is not None
+    return (
+        "✓ every count is the one that was planted" in said
+        and re.search(r"^\d+ s in all$", said, re.M) is not None
+    )
 
 
 def test_as_root_below_a_folder_that_only_root_enters(folder: Path) -> None:
@@ -144,7 +163,10 @@ def test_as_an_ordinary_user(folder: Path) -> None:
     """Nothing needs root, and nothing is written outside the clone."""
     place = clone(folder / "obs_assets", python_for(USER))
     entry = pwd.getpwnam(USER)
-    for path in (place, *(path for path in place.rglob("*") if ".venv" not in path.relative_to(place).parts)):
+    for path in (
+        place,
+        *(path for path in place.rglob("*") if ".venv" not in path.relative_to(place).parts),
+    ):
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
     with servers_of(place):
         assert is_whole(make_demo(place, "setpriv", *as_user(USER)))

@@ -12,11 +12,23 @@ import pytest
 from obs_assets import embedded
 from obs_assets_tests import harness
 from obs_assets_tests.system.deployment import Deployment, wait_for
-from obs_assets_tests.system.steps import assert_whole, heal, hours_of_day, land, run_held_at_postgres, write
+from obs_assets_tests.system.steps import (
+    assert_whole,
+    heal,
+    hours_of_day,
+    land,
+    run_held_at_postgres,
+    write,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
-PLACES = ["frame.before_rename:3", "postgres.before_commit", "s3.after_object", "webhook.after_send"]
+PLACES = [
+    "frame.before_rename:3",
+    "postgres.before_commit",
+    "s3.after_object",
+    "webhook.after_send",
+]
 
 
 def test_a_run_whose_worker_is_killed_is_run_again(deployment: Deployment) -> None:
@@ -25,7 +37,10 @@ def test_a_run_whose_worker_is_killed_is_run_again(deployment: Deployment) -> No
     with run_held_at_postgres(deployment, hour) as (run_id, worker):
         worker.kill()
         deployment.wait_for_run(run_id, "FAILURE")
-    again = wait_for("the run is repeated", lambda: [run for run in deployment.runs(hour) if run.run_id != run_id])
+    again = wait_for(
+        "the run is repeated",
+        lambda: [run for run in deployment.runs(hour) if run.run_id != run_id],
+    )
     assert again[0].tags["dagster/parent_run_id"] == run_id
     deployment.wait_for_run(again[0].run_id, "SUCCESS")
     assert_whole(deployment, hour)
@@ -40,7 +55,11 @@ def test_runs_that_are_killed_at_named_places_are_healed(deployment: Deployment)
         "a landing run dies",
         lambda: (
             deployment.wake("event_file_sensor"),
-            [run for run in deployment.runs() if run.job == "land_event_files" and run.status == "FAILURE"],
+            [
+                run
+                for run in deployment.runs()
+                if run.job == "land_event_files" and run.status == "FAILURE"
+            ],
         )[1],
         pause_s=1,
     )
@@ -55,7 +74,9 @@ def test_runs_that_are_killed_at_named_places_are_healed(deployment: Deployment)
     deployment.restart("code")
     heal(deployment, *hours)
     repeated = Counter(request.webhook_id for request in deployment.receiver.requests)
-    assert sum(count > 1 for count in repeated.values()) == 1, "sent, not recorded, and sent again under the same id"
+    assert sum(count > 1 for count in repeated.values()) == 1, (
+        "sent, not recorded, and sent again under the same id"
+    )
     assert harness.leftovers(deployment.machine) == []
 
 
@@ -93,9 +114,14 @@ def test_dagsters_database_is_lost_during_a_run(deployment: Deployment) -> None:
     (hour,) = hours_of_day(2, 1, first=6)
     with run_held_at_postgres(deployment, hour) as (run_id, worker):
         deployment.kill_database()
-    wait_for("the worker gives up", lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    wait_for(
+        "the worker gives up",
+        lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE,
+    )
     embedded.postgres(deployment.machine.data_dir)
-    deployment.restart("code")  # the thread that looks after its workers has ended, as docs/orchestration.md says
+    deployment.restart(
+        "code"
+    )  # the thread that looks after its workers has ended, as docs/orchestration.md says
     deployment.supervise()
     assert not deployment.run(run_id).ended
     deployment.let_pass(timedelta(hours=7), run_id)

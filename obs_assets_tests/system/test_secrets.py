@@ -9,7 +9,13 @@ import pytest
 from obs_assets.demo.agents import incidents
 from obs_assets.demo.people import make_people
 from obs_assets_tests import harness
-from obs_assets_tests.system.canary import everything, leaks, secrets_of, stored, watched_processes
+from obs_assets_tests.system.canary import (
+    everything,
+    leaks,
+    secrets_of,
+    stored,
+    watched_processes,
+)
 from obs_assets_tests.system.deployment import Deployment
 from obs_assets_tests.system.steps import heal, hours_of_day, land, write
 
@@ -19,17 +25,25 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 def test_nothing_secret_or_personal_shows_anywhere(deployment: Deployment) -> None:
     """Good runs and failing ones; then databases, logs, answers, objects, alerts and process tables are searched."""
     good, broken, denied = hours = hours_of_day(7, 3, first=12)
-    people = make_people(90, random.Random(secrets.randbits(32)))[-3:]  # the first are mostly zeros
+    people = make_people(90, random.Random(secrets.randbits(32)))[
+        -3:
+    ]  # the first are mostly zeros
     for hour, person in zip(hours, people, strict=True):
         harness.write_events(
             deployment.events_dir / f"people-{hour.stamp}.jsonl",
-            [{**event, "id": f"canary-{hour.stamp}"} for _, event in incidents(hour, person, random.Random(1))],
+            [
+                {**event, "id": f"canary-{hour.stamp}"}
+                for _, event in incidents(hour, person, random.Random(1))
+            ],
         )
         with (deployment.events_dir / f"people-{hour.stamp}.jsonl").open("a") as file:
             file.write(f'{{"email": "{person.email}", "ssn": {person.ssn}\n')
             file.write(f'{{"timestamp": "{person.email}", "error": "{person.card}"}}\n')
         write(deployment, hour)
-    wrong = {name: f"CANARY{secrets.token_hex(12)}" for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")}
+    wrong = {
+        name: f"CANARY{secrets.token_hex(12)}"
+        for name in ("POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+    }
     with watched_processes() as seen:
         land(deployment, *hours)
         chunks = deployment.hourly.log.chunk_paths(deployment.hourly.landed().hour(broken))
@@ -47,10 +61,16 @@ def test_nothing_secret_or_personal_shows_anywhere(deployment: Deployment) -> No
 
     # Of an address, its domain may be seen
     personal = [value.partition("@")[0] for person in people for value in person.values()]
-    planted = [*personal, *(value.removeprefix("CANARY") for value in wrong.values()), *secrets_of(deployment)]
+    planted = [
+        *personal,
+        *(value.removeprefix("CANARY") for value in wrong.values()),
+        *secrets_of(deployment),
+    ]
     places = {**dict(everything(deployment)), "process tables": "\n".join(seen).encode()}
     assert leaks(places, planted) == set(), "by the number of what was planted"
-    there = [name for name, content in places.items() if f"canary-{good.stamp}".encode() in content]
+    there = [
+        name for name, content in places.items() if f"canary-{good.stamp}".encode() in content
+    ]
     assert len(there) >= 3, "the search finds what may be seen"
     assert b"dagster-webserver" in places["process tables"]
     frame = pd.read_parquet(deployment.hourly.store.frame_path("raw_events", good))
@@ -67,4 +87,9 @@ def test_a_leak_that_was_cut_is_seen(deployment: Deployment) -> None:
     (deployment.logs / "leak.log").write_text(f"…{secret[5:20]}")
     heal(deployment, hour)
     found = {leak.removeprefix("0: ") for leak in leaks(dict(stored(deployment)), [secret])}
-    assert found >= {"leak.log", "GraphQL", "Dagster's database, table run_tags", "Dagster's database, table runs"}
+    assert found >= {
+        "leak.log",
+        "GraphQL",
+        "Dagster's database, table run_tags",
+        "Dagster's database, table runs",
+    }

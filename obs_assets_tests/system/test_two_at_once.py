@@ -20,7 +20,14 @@ import pytest
 from obs_assets.hours import Hour
 from obs_assets_tests import harness
 from obs_assets_tests.system.deployment import Deployment, wait_for
-from obs_assets_tests.system.steps import assert_whole, heal, hours_of_day, land, run_held_at_postgres, write
+from obs_assets_tests.system.steps import (
+    assert_whole,
+    heal,
+    hours_of_day,
+    land,
+    run_held_at_postgres,
+    write,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
@@ -30,7 +37,16 @@ def test_two_runs_of_one_hour(deployment: Deployment) -> None:
     (hour,) = hours_of_day(2, 1, first=5)
     write(deployment, hour)
     land(deployment, hour)
-    command = ("asset", "materialize", "-m", "obs_assets.definitions", "--select", "*", "--partition", hour.key)
+    command = (
+        "asset",
+        "materialize",
+        "-m",
+        "obs_assets.definitions",
+        "--select",
+        "*",
+        "--partition",
+        hour.key,
+    )
     with ThreadPoolExecutor(3) as pool:
         launched = [pool.submit(deployment.launch, hour) for _ in range(2)]
         beside = pool.submit(harness.run, "dagster", *command, env=deployment.env)
@@ -69,7 +85,9 @@ def test_a_newer_run_waits_for_an_orphan(deployment: Deployment) -> None:
 
     def second() -> psutil.Process | None:
         deployment.wake("stale_hour_sensor")
-        return next((process for process in at_lock(deployment, hour) if process != orphan), None)
+        return next(
+            (process for process in at_lock(deployment, hour) if process != orphan), None
+        )
 
     waiting = wait_for("a second run is at the hour's lock", second)
     time.sleep(1)
@@ -85,7 +103,10 @@ def test_an_orphan_does_not_overwrite_what_is_newer(deployment: Deployment) -> N
     (hour,) = hours_of_day(2, 1, first=7)
     write(deployment, hour)
     land(deployment, hour)
-    left = replace(deployment, machine=deployment.machine.model_copy(update={"data_dir": deployment.logs / "left"}))
+    left = replace(
+        deployment,
+        machine=deployment.machine.model_copy(update={"data_dir": deployment.logs / "left"}),
+    )
     shutil.copytree(deployment.hourly.store.root, left.hourly.store.root)
     with held_here(left, hour):
         deployment.restart("code", OBS_DATA_DIR=str(left.machine.data_dir))
@@ -97,9 +118,14 @@ def test_an_orphan_does_not_overwrite_what_is_newer(deployment: Deployment) -> N
     heal(deployment, hour)
 
     orphan.resume()
-    wait_for("the orphan ends", lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    wait_for(
+        "the orphan ends",
+        lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE,
+    )
     assert_whole(deployment, hour)
-    assert deployment.refused(orphaned, "newer than the offered") == set(deployment.hourly.destination_names)
+    assert deployment.refused(orphaned, "newer than the offered") == set(
+        deployment.hourly.destination_names
+    )
 
 
 def give_up(deployment: Deployment, run_id: str) -> None:
@@ -124,7 +150,9 @@ def at_lock(deployment: Deployment, hour: Hour) -> Iterator[psutil.Process]:
     path = str(lock_of(deployment, hour))
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and path in (file.path for file in process.open_files()):
+            if process.pid != os.getpid() and path in (
+                file.path for file in process.open_files()
+            ):
                 yield process
 
 

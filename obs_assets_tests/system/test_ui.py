@@ -30,11 +30,18 @@ def pictures() -> ModuleType:
 
 
 @pytest.fixture
-def address(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def address(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A webserver over hours that were landed and materialized with the commands of the README; the last one is odd."""
     events = tmp_path / "events"
     events.mkdir()
-    event = {"type": "task_failed", "level": "error", "error": "of ana@example.com", "cost_usd": 0.25}
+    event = {
+        "type": "task_failed",
+        "level": "error",
+        "error": "of ana@example.com",
+        "cost_usd": 0.25,
+    }
     lines = [
         {**event, "n": n, "timestamp": datetime(2025, 12, 4, hour, 30, tzinfo=UTC).isoformat()}
         for hour in range(10, 14)
@@ -44,7 +51,10 @@ def address(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (events / "agent.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     env = environment(settings, events)
     module = ["-m", "obs_assets.definitions"]
-    assert run(BIN / "dagster", "job", "execute", *module, "-j", "land_event_files", env=env).code == 0
+    assert (
+        run(BIN / "dagster", "job", "execute", *module, "-j", "land_event_files", env=env).code
+        == 0
+    )
     selected = ["--select", "*", "--partition-range", f"{HOUR}...{ODD}"]
     assert run(BIN / "dagster", "asset", "materialize", *module, *selected, env=env).code == 0
     for name, value in env.items():
@@ -57,8 +67,17 @@ def test_the_pages_that_a_user_opens(address: str) -> None:
     """Lineage to the three destinations, an hour with receipt and picture, a failed check, what builds hours itself."""
     browse = pictures().browse
     asset = f"{address}/assets/redacted_events"
-    lineage = browse(f"{asset}?view=lineage&lineageScope=neighbors&lineageDepth=4", "--dump-dom")
-    for name in ("event_files", "landed_events", *STAGES, "postgres_events", "s3_archive", "webhook_alerts"):
+    lineage = browse(
+        f"{asset}?view=lineage&lineageScope=neighbors&lineageDepth=4", "--dump-dom"
+    )
+    for name in (
+        "event_files",
+        "landed_events",
+        *STAGES,
+        "postgres_events",
+        "s3_archive",
+        "webhook_alerts",
+    ):
         assert name in lineage
     hour = browse(f"{asset}?view=partitions&partition={quote(HOUR)}", "--dump-dom")
     assert "adds up" in hour
@@ -70,5 +89,10 @@ def test_the_pages_that_a_user_opens(address: str) -> None:
     assert "1 field is new and 1 field is of another type than before: n.of, n." in checks
     assert "n (number → number|object)" in checks
     automation = browse(f"{address}/automation", "--dump-dom")
-    for name in ("event_file_sensor", "stale_hour_sensor", "hourly_pipeline_schedule", "postgres_upkeep_schedule"):
+    for name in (
+        "event_file_sensor",
+        "stale_hour_sensor",
+        "hourly_pipeline_schedule",
+        "postgres_upkeep_schedule",
+    ):
         assert name in automation

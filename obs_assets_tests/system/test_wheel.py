@@ -42,7 +42,12 @@ class Installation:
         home.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / "dagster.yaml", home)
         path = f"{self.programs}:{os.defpath}"
-        return {"PATH": path, "HOME": str(folder), "DAGSTER_HOME": str(home), "LC_ALL": "C.UTF-8"}
+        return {
+            "PATH": path,
+            "HOME": str(folder),
+            "DAGSTER_HOME": str(home),
+            "LC_ALL": "C.UTF-8",
+        }
 
     def run(self, *command: str, env: dict[str, str], cwd: Path, timeout_s: float = 600) -> str:
         """Run one of its programs to its end, which must be a good one; returns all that it printed."""
@@ -65,7 +70,11 @@ class Installation:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """The wheel, built from a copy of the tree and installed into a new environment."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(PROJECT / "obs_assets", folder / "tree" / "obs_assets", ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copytree(
+        PROJECT / "obs_assets",
+        folder / "tree" / "obs_assets",
+        ignore=shutil.ignore_patterns("*.pyc"),
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder / "tree")
     uv, python = str(BIN / "uv"), str(folder / "venv" / "bin" / "python")
@@ -77,7 +86,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     shutil.rmtree(folder / "tree")
     (wheel,) = folder.glob("*.whl")
     lock = str(PROJECT / "requirements.lock")
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "--constraint", lock, str(wheel)], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", python, "--constraint", lock, str(wheel)],
+        check=True,
+    )
     return Installation(folder / "venv" / "bin")
 
 
@@ -95,13 +107,19 @@ def test_three_processes_serve_an_installed_wheel(
 ) -> None:
     """Code server, webserver and daemon load it; an hour is landed, materialized and verified on embedded servers."""
     env, work = place
-    where = installation.run("python", "-c", "import obs_assets; print(obs_assets.__file__)", env=env, cwd=work)
+    where = installation.run(
+        "python", "-c", "import obs_assets; print(obs_assets.__file__)", env=env, cwd=work
+    )
     assert where.startswith(str(installation.programs.parent))
-    assert "successful" in installation.run("dagster", "definitions", "validate", *CODE, env=env, cwd=work)
+    assert "successful" in installation.run(
+        "dagster", "definitions", "validate", *CODE, env=env, cwd=work
+    )
 
     installation.run("obs", "up", env=env, cwd=work)
     code_port, web_port = free_port(), free_port()
-    (work / "workspace.yaml").write_text((EXAMPLES / "workspace.yaml").read_text().replace("4266", code_port))
+    (work / "workspace.yaml").write_text(
+        (EXAMPLES / "workspace.yaml").read_text().replace("4266", code_port)
+    )
     ports = {"4266": code_port, "3000": web_port}
     with contextlib.ExitStack() as processes:
         for unit in UNITS:
@@ -112,13 +130,17 @@ def test_three_processes_serve_an_installed_wheel(
 
     hour = Hour.of(datetime.now(UTC) - timedelta(hours=3))
     harness.write_events(work / ".obs" / "events" / "a.jsonl", harness.an_hour(hour))
-    installation.run("dagster", "job", "execute", *CODE, "-j", "land_event_files", env=env, cwd=work)
+    installation.run(
+        "dagster", "job", "execute", *CODE, "-j", "land_event_files", env=env, cwd=work
+    )
     select = ["--select", "*", "--partition", hour.key]
     installation.run("dagster", "asset", "materialize", *CODE, *select, env=env, cwd=work)
     assert "postgres_events" in installation.run("obs", "verify", hour.key, env=env, cwd=work)
 
 
-def test_the_demo_of_an_installed_wheel(installation: Installation, place: tuple[dict[str, str], Path]) -> None:
+def test_the_demo_of_an_installed_wheel(
+    installation: Installation, place: tuple[dict[str, str], Path]
+) -> None:
     """It ends well: everything that it checks itself holds."""
     env, work = place
     said = installation.run("python", "-m", "obs_assets.demo", env=env, cwd=work)

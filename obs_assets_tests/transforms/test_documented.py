@@ -35,8 +35,14 @@ def test_the_documented_lookup(tmp_path: Path) -> None:
     assert config is not None
     with engine.connect(tmp_path, threads=1) as connection:
         told = [{"service": "billing"}, {"service": "x"}]
-        frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
-        found = enrich(connection, frame, config).project("event->>'team', event->>'tier', event->>'region'").fetchall()
+        frame = frame_of(connection, told).project(
+            "* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file"
+        )
+        found = (
+            enrich(connection, frame, config)
+            .project("event->>'team', event->>'tier', event->>'region'")
+            .fetchall()
+        )
     assert found == [("payments", "1", "eu-west-1"), ("unknown", None, "eu-west-1")]
 
 
@@ -47,7 +53,9 @@ def test_the_documented_prices(tmp_path: Path) -> None:
     assert config is not None
     with engine.connect(tmp_path, threads=1) as connection:
         told = [{"model": model, "tokens_used": usage} for model in ("model-a", "model-b")]
-        frame = frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
+        frame = frame_of(connection, told).project(
+            "* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file"
+        )
         costs = enrich(connection, frame, config).project("cost_usd").fetchall()
     assert costs == [(Decimal("0.0015"),), (Decimal("0.018"),)]
 
@@ -66,7 +74,10 @@ def test_the_documented_filter(tmp_path: Path) -> None:
     with engine.connect(tmp_path, threads=1) as connection:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
         verdicts = [
-            verdict for (verdict,) in judge(connection, frame, documented().filter).project("dropped_by").fetchall()
+            verdict
+            for (verdict,) in judge(connection, frame, documented().filter)
+            .project("dropped_by")
+            .fetchall()
         ]
     low = "filtered:low_value"
     assert verdicts == ["filtered:pattern", "filtered:level", None, None, low, low, None]
@@ -83,7 +94,12 @@ def test_the_documented_sampler(tmp_path: Path) -> None:
     ]
     with engine.connect(tmp_path, threads=1) as connection:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
-        kept = sample(frame, documented().sample).filter("dropped_by IS NULL").project("event, weight").fetchall()
+        kept = (
+            sample(frame, documented().sample)
+            .filter("dropped_by IS NULL")
+            .project("event, weight")
+            .fetchall()
+        )
     assert [(json.loads(event)["trace_id"], weight) for event, weight in kept] == [
         ("a", 1),
         ("a", 1),

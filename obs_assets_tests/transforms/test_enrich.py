@@ -26,7 +26,15 @@ from obs_assets_tests.frames import HOUR, frame_of
 Event = dict[str, Any]
 
 ADDED = (
-    *("timestamp", "hostname", "platform", "arch", "environment", "python_version", "process_id"),
+    *(
+        "timestamp",
+        "hostname",
+        "platform",
+        "arch",
+        "environment",
+        "python_version",
+        "process_id",
+    ),
     *("duration_ms", "cost_estimate", "_context"),
 )
 COLLECTOR = {
@@ -45,7 +53,11 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.Duck
         yield connection
 
 
-def raw(connection: duckdb.DuckDBPyConnection, told: list[Event | str], collector: Event | None = COLLECTOR) -> Frame:
+def raw(
+    connection: duckdb.DuckDBPyConnection,
+    told: list[Event | str],
+    collector: Event | None = COLLECTOR,
+) -> Frame:
     """A raw frame; the n-th event happens n seconds into the hour."""
     texts = [event if isinstance(event, str) else json.dumps(event) for event in told]
     landed = events.quote(json.dumps(collector)) if collector is not None else "NULL::VARCHAR"
@@ -57,7 +69,9 @@ def texts_of(frame: Frame) -> list[str]:
     return [text for (text,) in frame.project("event").fetchall()]
 
 
-def enriched(connection: duckdb.DuckDBPyConnection, event: Event | str, config: EnrichConfig = ALL) -> Event:
+def enriched(
+    connection: duckdb.DuckDBPyConnection, event: Event | str, config: EnrichConfig = ALL
+) -> Event:
     """One event, enriched, its numbers exact."""
     (text,) = texts_of(enrich(connection, raw(connection, [event]), config))
     return exact(text)
@@ -71,9 +85,15 @@ def exact(text: str) -> Event:
 # ---- the reference
 
 
-def reference(event: Event, event_time: datetime, collector: Event, config: EnrichConfig) -> Event:
+def reference(
+    event: Event, event_time: datetime, collector: Event, config: EnrichConfig
+) -> Event:
     """What the original does to one event, with our differences."""
-    configured = [name for name in ENRICHMENTS if name in config.enrichments or "all" in config.enrichments]
+    configured = [
+        name
+        for name in ENRICHMENTS
+        if name in config.enrichments or "all" in config.enrichments
+    ]
     out = dict(event)
     flags = []
 
@@ -101,7 +121,10 @@ def reference(event: Event, event_time: datetime, collector: Event, config: Enri
         named = own(event, PROCESSES)
         add("process_id", flat.get("process_id") if named is None else named)
     if "performance" in configured:
-        start, end = milliseconds(event.get("started_at")), milliseconds(event.get("completed_at"))
+        start, end = (
+            milliseconds(event.get("started_at")),
+            milliseconds(event.get("completed_at")),
+        )
         if "duration_ms" not in event and start is not None and end is not None:
             if end >= start:
                 out["duration_ms"] = end - start
@@ -126,7 +149,12 @@ HOSTS = (
     *(("resource", "attributes", "host.name"), ("resource", "host.name")),
 )
 ENVIRONMENTS = (
-    *(("env",), ("service.environment",), ("service", "environment"), ("deployment.environment",)),
+    *(
+        ("env",),
+        ("service.environment",),
+        ("service", "environment"),
+        ("deployment.environment",),
+    ),
     ("resource", "attributes", "deployment.environment.name"),
     ("resource", "attributes", "deployment.environment"),
 )
@@ -142,7 +170,11 @@ def own(event: Event, paths: tuple[tuple[str, ...], ...]) -> Any:
         value: Any = event
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
-        if not isinstance(value, bool) and isinstance(value, str | int | float | Decimal) and value != "":
+        if (
+            not isinstance(value, bool)
+            and isinstance(value, str | int | float | Decimal)
+            and value != ""
+        ):
             return value
     return None
 
@@ -168,7 +200,11 @@ def milliseconds(value: Any) -> int | None:
 def cost(event: Event, config: EnrichConfig) -> Event | None:
     counted: dict[str, int] = {}
     for key in ("input_tokens", "output_tokens"):
-        objects = [usage for usage in (event.get("tokens_used"), event.get("token_usage")) if isinstance(usage, dict)]
+        objects = [
+            usage
+            for usage in (event.get("tokens_used"), event.get("token_usage"))
+            if isinstance(usage, dict)
+        ]
         told = next((usage[key] for usage in objects if usage.get(key) is not None), None)
         if told is None:
             continue
@@ -202,17 +238,25 @@ def context(event: Event) -> Event:
     if given("master_type"):
         out = {"master_type": event["master_type"], "is_master": True}
     elif given("worker_type"):
-        worker_id = {"worker_id": event["worker_id"]} if event.get("worker_id") is not None else {}
+        worker_id = (
+            {"worker_id": event["worker_id"]} if event.get("worker_id") is not None else {}
+        )
         out = {"worker_type": event["worker_type"], **worker_id, "is_worker": True}
-    return out | {key: event[key] for key in ("trace_id", "session_id", "parent_span_id") if given(key)}
+    return out | {
+        key: event[key] for key in ("trace_id", "session_id", "parent_span_id") if given(key)
+    }
 
 
 # ---- plausible events with odd values
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
-ODD = st.one_of(st.none(), st.booleans(), st.just(""), st.just({}), st.just([]), st.integers(-5, 5), TEXT)
+ODD = st.one_of(
+    st.none(), st.booleans(), st.just(""), st.just({}), st.just([]), st.integers(-5, 5), TEXT
+)
 TIMES = st.one_of(
-    st.integers(0, 2_000_000).map(lambda us: (HOUR.start + timedelta(microseconds=us)).isoformat()),
+    st.integers(0, 2_000_000).map(
+        lambda us: (HOUR.start + timedelta(microseconds=us)).isoformat()
+    ),
     st.sampled_from(
         [
             "2025-12-04T04:00:01-0600",
@@ -234,28 +278,66 @@ TIMES = st.one_of(
 )
 COUNTS: st.SearchStrategy[Any] = st.one_of(
     st.integers(0, 10**6),
-    st.sampled_from([0, 1, 999_999_999_999_999, 10**15, 12.5, 12.0, "2118", "2118.5", "many", -3, True, {}, None]),
+    st.sampled_from(
+        [
+            0,
+            1,
+            999_999_999_999_999,
+            10**15,
+            12.5,
+            12.0,
+            "2118",
+            "2118.5",
+            "many",
+            -3,
+            True,
+            {},
+            None,
+        ]
+    ),
 )
-USAGE = st.one_of(st.dictionaries(st.sampled_from(["input_tokens", "output_tokens", "total"]), COUNTS), ODD)
+USAGE = st.one_of(
+    st.dictionaries(st.sampled_from(["input_tokens", "output_tokens", "total"]), COUNTS), ODD
+)
 NAMES = st.one_of(TEXT, ODD, st.sampled_from(["development", "wörker 'x'", 7]))
 
 _INNER = st.dictionaries(
-    st.sampled_from(["name", "hostname", "environment", "pid", "host.name", "process.pid", "deployment.environment"]),
+    st.sampled_from(
+        [
+            "name",
+            "hostname",
+            "environment",
+            "pid",
+            "host.name",
+            "process.pid",
+            "deployment.environment",
+        ]
+    ),
     NAMES,
 )
-MAPPINGS = st.one_of(NAMES, _INNER, st.dictionaries(st.sampled_from(["attributes", "host.name"]), NAMES | _INNER))
+MAPPINGS = st.one_of(
+    NAMES, _INNER, st.dictionaries(st.sampled_from(["attributes", "host.name"]), NAMES | _INNER)
+)
 
 EVENTS: st.SearchStrategy[Event] = st.builds(
     lambda known, others: {**others, **known},
     st.fixed_dictionaries(
         {},
         optional={
-            **dict.fromkeys(("started_at", "completed_at"), st.one_of(TIMES, TIMES, TIMES, ODD)),
+            **dict.fromkeys(
+                ("started_at", "completed_at"), st.one_of(TIMES, TIMES, TIMES, ODD)
+            ),
             **dict.fromkeys(("tokens_used", "token_usage"), USAGE),
-            **dict.fromkeys(("master_type", "worker_type", "worker_id", "trace_id", "session_id", "model"), NAMES),
+            **dict.fromkeys(
+                ("master_type", "worker_type", "worker_id", "trace_id", "session_id", "model"),
+                NAMES,
+            ),
             "parent_span_id": NAMES,
             **dict.fromkeys(("host", "resource", "service", "process"), MAPPINGS),
-            **dict.fromkeys(("host.name", "_HOSTNAME", "env", "deployment.environment", "pid", "_PID"), NAMES),
+            **dict.fromkeys(
+                ("host.name", "_HOSTNAME", "env", "deployment.environment", "pid", "_PID"),
+                NAMES,
+            ),
             **dict.fromkeys(("cost_usd", "cost", "duration"), COUNTS),
         },
     ),
@@ -279,7 +361,9 @@ CONFIGS = st.builds(
         st.sampled_from(["*", "unknown", "development", "wörker 'x'", "7"]),
         st.builds(
             Price,
-            input_usd_per_million=st.sampled_from([Decimal(3), Decimal("0.075"), Decimal(0), Decimal("999999.999999")]),
+            input_usd_per_million=st.sampled_from(
+                [Decimal(3), Decimal("0.075"), Decimal(0), Decimal("999999.999999")]
+            ),
             output_usd_per_million=st.sampled_from([Decimal(15), Decimal("0.3")]),
         ),
         min_size=1,
@@ -288,16 +372,29 @@ CONFIGS = st.builds(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS, compact=st.booleans(), ascii_only=st.booleans())
+@given(
+    told=st.lists(EVENTS, min_size=1, max_size=40),
+    config=CONFIGS,
+    compact=st.booleans(),
+    ascii_only=st.booleans(),
+)
 def test_events_are_enriched_as_the_reference_does(
-    connection: duckdb.DuckDBPyConnection, told: list[Event], config: EnrichConfig, compact: bool, ascii_only: bool
+    connection: duckdb.DuckDBPyConnection,
+    told: list[Event],
+    config: EnrichConfig,
+    compact: bool,
+    ascii_only: bool,
 ) -> None:
     """Every event gets the reference's fields in the reference's order, and its own text stays as it was."""
     separators = (",", ":") if compact else (", ", " : ")
-    texts = [json.dumps(event, separators=separators, ensure_ascii=ascii_only) for event in told]
+    texts = [
+        json.dumps(event, separators=separators, ensure_ascii=ascii_only) for event in told
+    ]
     out = texts_of(enrich(connection, raw(connection, list(texts)), config))
     for n, (before, after) in enumerate(zip(texts, out, strict=True)):
-        expected = reference(exact(before), HOUR.start + timedelta(seconds=n), COLLECTOR, config)
+        expected = reference(
+            exact(before), HOUR.start + timedelta(seconds=n), COLLECTOR, config
+        )
         assert list(exact(after).items()) == list(expected.items())
         assert after.startswith(before[:-1])
 
@@ -331,16 +428,24 @@ def test_columns_agree_with_the_event_and_nothing_is_added_twice(
         ((1_000_000, 2_000_000), ("3", "30", "33")),
         ((1, 0), ("0.000003", "0", "0.000003")),
         ((10_000_000, 1), ("30", "0.000015", "30.000015")),
-        ((999_999_999_999_999, 999_999_999_999_999), ("2999999999.999997", "14999999999.999985", "17999999999.999982")),
+        (
+            (999_999_999_999_999, 999_999_999_999_999),
+            ("2999999999.999997", "14999999999.999985", "17999999999.999982"),
+        ),
     ],
 )
 def test_costs_are_exact_decimals_in_plain_notation(
-    connection: duckdb.DuckDBPyConnection, tokens: tuple[int, int], amounts: tuple[str, str, str]
+    connection: duckdb.DuckDBPyConnection,
+    tokens: tuple[int, int],
+    amounts: tuple[str, str, str],
 ) -> None:
     """0.0063540 is written 0.006354, and never 6.354e-3 or 0.006353999."""
     usage = {"input_tokens": tokens[0], "output_tokens": tokens[1]}
     (text,) = texts_of(enrich(connection, raw(connection, [{"tokens_used": usage}]), ALL))
-    found = re.search(r'"input_cost_usd":(.*),"output_cost_usd":(.*),"total_cost_usd":(.*),"model":"unknown"', text)
+    found = re.search(
+        r'"input_cost_usd":(.*),"output_cost_usd":(.*),"total_cost_usd":(.*),"model":"unknown"',
+        text,
+    )
     assert found
     assert found.groups() == amounts
 
@@ -360,7 +465,9 @@ def test_costs_are_exact_decimals_in_plain_notation(
         ({"tokens_used": 77}, None),
     ],
 )
-def test_token_counts(connection: duckdb.DuckDBPyConnection, event: Event, tokens: tuple[int, int] | None) -> None:
+def test_token_counts(
+    connection: duckdb.DuckDBPyConnection, event: Event, tokens: tuple[int, int] | None
+) -> None:
     """A missing count is zero; one that is no count makes the estimate impossible; a plain number says nothing."""
     estimate = enriched(connection, event).get("cost_estimate")
     expected = tokens and {"input": tokens[0], "output": tokens[1], "total": sum(tokens)}
@@ -370,7 +477,9 @@ def test_token_counts(connection: duckdb.DuckDBPyConnection, event: Event, token
 def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> None:
     """cost_usd is the estimate's total, to the last digit."""
     frame = enrich(
-        connection, raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]), EnrichConfig()
+        connection,
+        raw(connection, [{"tokens_used": {"input_tokens": 2118, "output_tokens": 2042}}]),
+        EnrichConfig(),
     )
     assert frame.project("cost_usd").fetchall() == [(Decimal("0.036984"),)]
 
@@ -378,7 +487,11 @@ def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> N
 @pytest.mark.parametrize("own", [{"cost_usd": 0.5}, {"cost": 0.5}])
 def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Event) -> None:
     """What an event says that it cost is its cost; nothing is estimated beside it."""
-    frame = enrich(connection, raw(connection, [own | {"tokens_used": {"input_tokens": 2118}}]), EnrichConfig())
+    frame = enrich(
+        connection,
+        raw(connection, [own | {"tokens_used": {"input_tokens": 2118}}]),
+        EnrichConfig(),
+    )
     ((cost_usd, text),) = frame.project("cost_usd, event").fetchall()
     assert cost_usd == Decimal("0.5")
     assert "cost_estimate" not in json.loads(text)
@@ -386,12 +499,16 @@ def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Eve
 
 def test_each_model_has_its_price(connection: duckdb.DuckDBPyConnection) -> None:
     """Prices of a million tokens, written as 0.15 or "0.15", by model; a model without one gets no estimate."""
-    prices: dict[str, Any] = {"smäll": {"input_usd_per_million": 0.15, "output_usd_per_million": "0.6"}}
+    prices: dict[str, Any] = {
+        "smäll": {"input_usd_per_million": 0.15, "output_usd_per_million": "0.6"}
+    }
     other = {"*": {"input_usd_per_million": 1, "output_usd_per_million": 2}}
     usage = {"input_tokens": 7, "output_tokens": 3}
 
     def total(model: str | None, prices: dict[str, Any]) -> Decimal | None:
-        event = enriched(connection, {"model": model, "token_usage": usage}, EnrichConfig(prices=prices))
+        event = enriched(
+            connection, {"model": model, "token_usage": usage}, EnrichConfig(prices=prices)
+        )
         return event.get("cost_estimate", {}).get("total_cost_usd")
 
     assert total("smäll", prices) == total("smäll", prices | other) == Decimal("0.00000285")
@@ -404,13 +521,17 @@ def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None
     path = tmp_path / "prices.yaml"
 
     def config(price: str) -> PipelineConfig:
-        path.write_text(f"model-a: {{input_usd_per_million: {price}, output_usd_per_million: 2}}\n")
+        path.write_text(
+            f"model-a: {{input_usd_per_million: {price}, output_usd_per_million: 2}}\n"
+        )
         return parse({"enrich": {"prices": str(path)}})
 
     before, same, after = config("0.10"), config("0.10"), config("0.11")
     assert before.enrich is not None
     assert before.enrich.prices["model-a"].input_usd_per_million == Decimal("0.10")
-    versions = [config.version("enriched_events", 1).config_hash for config in (before, same, after)]
+    versions = [
+        config.version("enriched_events", 1).config_hash for config in (before, same, after)
+    ]
     assert versions[0] == versions[1] != versions[2]
     assert before.version("raw_events", 1) == after.version("raw_events", 1)
 
@@ -422,11 +543,19 @@ def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None
         ("a: {b: [", r"enrich.prices: the file .*prices.yaml, line \d+ is not YAML"),
         ("", "enrich.prices: must be a mapping"),
         ("{}", "enrich.prices: .*at least 1"),
-        ("a: {input_usd_per_million: 1}", "enrich.prices.a.output_usd_per_million: Field required"),
-        ("a: {input_usd_per_million: -1, output_usd_per_million: 1}", "enrich.prices.a.input_usd_per_million: "),
+        (
+            "a: {input_usd_per_million: 1}",
+            "enrich.prices.a.output_usd_per_million: Field required",
+        ),
+        (
+            "a: {input_usd_per_million: -1, output_usd_per_million: 1}",
+            "enrich.prices.a.input_usd_per_million: ",
+        ),
     ],
 )
-def test_mistakes_in_a_price_table_are_found_at_start(tmp_path: Path, text: str | None, message: str) -> None:
+def test_mistakes_in_a_price_table_are_found_at_start(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
     """The message names the file, or the model and the price that are wrong."""
     path = tmp_path / "prices.yaml"
     if text is not None:
@@ -448,7 +577,10 @@ def test_mistakes_in_a_price_table_are_found_at_start(tmp_path: Path, text: str 
     ],
 )
 def test_durations(
-    connection: duckdb.DuckDBPyConnection, times: tuple[Any, Any], duration: int | None, flags: list[str] | None
+    connection: duckdb.DuckDBPyConnection,
+    times: tuple[Any, Any],
+    duration: int | None,
+    flags: list[str] | None,
 ) -> None:
     """Zero is a duration; a negative one is flagged instead of written; what is no time gives none."""
     event = enriched(connection, {"started_at": times[0], "completed_at": times[1]})
@@ -466,7 +598,11 @@ def test_what_is_there_stays(connection: duckdb.DuckDBPyConnection) -> None:
         "trace_id": "t",
     }
     out = enriched(connection, event)
-    about = {"enriched_by": "enricher", "enrichments_applied": list(ENRICHMENTS), "collector": COLLECTOR}
+    about = {
+        "enriched_by": "enricher",
+        "enrichments_applied": list(ENRICHMENTS),
+        "collector": COLLECTOR,
+    }
     assert out == event | {"_enrichment": about}
 
 
@@ -509,7 +645,9 @@ def test_a_missing_timestamp_is_the_event_time(connection: duckdb.DuckDBPyConnec
     at = "'2025-12-04 10:00:00.120000+00'::TIMESTAMPTZ + to_microseconds(file_offset * 7)"
     try:
         connection.execute("SET TimeZone = 'Asia/Kolkata'")
-        texts = texts_of(enrich(connection, frame.project(f"* REPLACE ({at} AS event_time)"), EnrichConfig()))
+        texts = texts_of(
+            enrich(connection, frame.project(f"* REPLACE ({at} AS event_time)"), EnrichConfig())
+        )
     finally:
         connection.execute("SET TimeZone = 'UTC'")
     assert [json.loads(text)["timestamp"] for text in texts] == [
@@ -529,7 +667,9 @@ def test_what_landing_did_not_record_is_not_added(
     assert "collector" not in added["_enrichment"]
 
 
-def test_a_disabled_enricher_leaves_the_text_alone(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_disabled_enricher_leaves_the_text_alone(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """``enabled: false`` drops landing's columns and nothing else."""
     told: list[Event | str] = ['{ "a" : 1.50 }', "{}"]
     frame = enrich(connection, raw(connection, told), EnrichConfig(enabled=False))
@@ -540,7 +680,11 @@ def test_a_disabled_enricher_leaves_the_text_alone(connection: duckdb.DuckDBPyCo
 def test_the_events_own_digits_survive(connection: duckdb.DuckDBPyConnection) -> None:
     """Numbers keep the digits they came with: the text is extended, never written anew."""
     (text,) = texts_of(
-        enrich(connection, raw(connection, ['{"a":1.50,"b":1e2,"c":123456789012345678901234567890}']), ALL)
+        enrich(
+            connection,
+            raw(connection, ['{"a":1.50,"b":1e2,"c":123456789012345678901234567890}']),
+            ALL,
+        )
     )
     assert text.startswith('{"a":1.50,"b":1e2,"c":123456789012345678901234567890,"timestamp":')
 
@@ -561,12 +705,24 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
             'f' AS file_id, n AS file_offset, event_time AS landed_at, '{"id":' || n || '}' AS event,
             '{"hostname":"h"}' AS collector, 'a' AS event_file FROM range(150000) t(n)"""
         )
-        store.write_parquet(events.with_columns(rows, "collector", "event_file"), tmp_path / "raw.parquet")
         store.write_parquet(
-            enrich(connection, connection.read_parquet(str(tmp_path / "raw.parquet")), EnrichConfig()),
+            events.with_columns(rows, "collector", "event_file"), tmp_path / "raw.parquet"
+        )
+        store.write_parquet(
+            enrich(
+                connection,
+                connection.read_parquet(str(tmp_path / "raw.parquet")),
+                EnrichConfig(),
+            ),
             tmp_path / "out.parquet",
         )
-        out = connection.read_parquet(str(tmp_path / "out.parquet")).project("file_offset, event_id").fetchall()
-        plan = enrich(connection, connection.read_parquet(str(tmp_path / "raw.parquet")), ALL).explain()
+        out = (
+            connection.read_parquet(str(tmp_path / "out.parquet"))
+            .project("file_offset, event_id")
+            .fetchall()
+        )
+        plan = enrich(
+            connection, connection.read_parquet(str(tmp_path / "raw.parquet")), ALL
+        ).explain()
     assert "join" not in plan.lower()  # DuckDB's joins lose the order of rows, sometimes
     assert out == [(n, str(n)) for n in range(150000)]

@@ -21,7 +21,13 @@ from obs_assets_tests.frames import frame_of
 
 Event = dict[str, Any]
 
-SPARSE: Event = {"id": "1", "kind": "tick", "timestamp": "2025-12-04T10:00:00Z", "source": "s", "seq": 1}
+SPARSE: Event = {
+    "id": "1",
+    "kind": "tick",
+    "timestamp": "2025-12-04T10:00:00Z",
+    "source": "s",
+    "seq": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +37,18 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.Duck
 
 
 def redacted(connection: duckdb.DuckDBPyConnection, told: list[Event]) -> Frame:
-    return frame_of(connection, [json.dumps(event, ensure_ascii=False) for event in told]).project("* EXCLUDE (weight)")
+    return frame_of(
+        connection, [json.dumps(event, ensure_ascii=False) for event in told]
+    ).project("* EXCLUDE (weight)")
 
 
 def verdicts(frame: Frame) -> list[str | None]:
     return [verdict for (verdict,) in frame.project("dropped_by").fetchall()]
 
 
-def verdict(connection: duckdb.DuckDBPyConnection, event: Event, config: FilterConfig) -> str | None:
+def verdict(
+    connection: duckdb.DuckDBPyConnection, event: Event, config: FilterConfig
+) -> str | None:
     (only,) = verdicts(judge(connection, redacted(connection, [event]), config))
     return only
 
@@ -50,14 +60,20 @@ LOW_VALUE = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status",
 
 def reference(event: Event, config: FilterConfig) -> str | None:
     """What the original does with one event, with our differences."""
-    text = list(texts_in(event)) if config.patterns_in == "text" else [json.dumps(event, ensure_ascii=False)]
+    text = (
+        list(texts_in(event))
+        if config.patterns_in == "text"
+        else [json.dumps(event, ensure_ascii=False)]
+    )
     event_type = first(event, "type", "event_type")
     event_level = level(event)
     if event_type in config.keep_event_types or found(config.keep_patterns, text):
         return None
     if found(config.drop_patterns, text):
         return "filtered:pattern"
-    if event_level in [{"warn": "warning"}.get(name.lower(), name.lower()) for name in config.drop_levels]:
+    if event_level in [
+        {"warn": "warning"}.get(name.lower(), name.lower()) for name in config.drop_levels
+    ]:
         return "filtered:level"
     if event_type in config.drop_event_types:
         return "filtered:type"
@@ -87,7 +103,11 @@ def first(event: Event, *keys: str) -> str | None:
     values = [event[key] for key in keys if event.get(key) is not None]
     if not values:
         return None
-    return values[0] if isinstance(values[0], str) else json.dumps(values[0], separators=(",", ":"))
+    return (
+        values[0]
+        if isinstance(values[0], str)
+        else json.dumps(values[0], separators=(",", ":"))
+    )
 
 
 def level(event: Event) -> str | None:
@@ -99,7 +119,9 @@ def level(event: Event) -> str | None:
 
 
 def has_error(event: Event) -> bool:
-    return any(first(event, key) not in (None, "", "false", "0") for key in ("error", "error_message"))
+    return any(
+        first(event, key) not in (None, "", "false", "0") for key in ("error", "error_message")
+    )
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -111,7 +133,9 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def found(patterns: tuple[str, ...], texts: list[str]) -> bool:
-    return any(re.search(pattern, text, re.IGNORECASE) for pattern in patterns for text in texts)
+    return any(
+        re.search(pattern, text, re.IGNORECASE) for pattern in patterns for text in texts
+    )
 
 
 # ---- plausible events with odd values
@@ -136,12 +160,33 @@ WORDS = st.sampled_from(
         "a\\b\nc",
     ]
 )
-ODD = st.one_of(st.none(), st.booleans(), st.integers(-1, 2), st.just({}), st.just([]), st.just({"staging": 1}), WORDS)
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 2),
+    st.just({}),
+    st.just([]),
+    st.just({"staging": 1}),
+    WORDS,
+)
 ODD = st.one_of(ODD, st.lists(ODD, max_size=2), st.dictionaries(WORDS, ODD, max_size=2))
 TYPES = st.sampled_from(
-    ["heartbeat", "HEARTBEAT", "Ping", "info", "task_completed", "it's", "system_ERROR", "", 5, None]
+    [
+        "heartbeat",
+        "HEARTBEAT",
+        "Ping",
+        "info",
+        "task_completed",
+        "it's",
+        "system_ERROR",
+        "",
+        5,
+        None,
+    ]
 )
-LEVELS = st.sampled_from(["info", "DEBUG", "trace", "warn", "Warning", "error", "CRITICAL", "fatal", "", 3, None])
+LEVELS = st.sampled_from(
+    ["info", "DEBUG", "trace", "warn", "Warning", "error", "CRITICAL", "fatal", "", 3, None]
+)
 EVENTS: st.SearchStrategy[Event] = st.builds(
     lambda known, others: {**others, **known},
     st.fixed_dictionaries(
@@ -197,13 +242,17 @@ PATTERNS = st.lists(
     ),
     max_size=2,
 ).map(tuple)
-NAMED_TYPES = st.lists(st.sampled_from(["heartbeat", "task_completed", "it's", "5"]), max_size=2).map(tuple)
+NAMED_TYPES = st.lists(
+    st.sampled_from(["heartbeat", "task_completed", "it's", "5"]), max_size=2
+).map(tuple)
 CONFIGS = st.builds(
     FilterConfig,
     drop_patterns=PATTERNS,
     keep_patterns=PATTERNS,
     patterns_in=st.sampled_from(["text", "text", "json"]),
-    drop_levels=st.lists(st.sampled_from(["info", "WARN", "warning", "Debug", "fatal"]), max_size=2).map(tuple),
+    drop_levels=st.lists(
+        st.sampled_from(["info", "WARN", "warning", "Debug", "fatal"]), max_size=2
+    ).map(tuple),
     drop_event_types=NAMED_TYPES,
     keep_event_types=NAMED_TYPES,
     drop_low_value=st.booleans(),
@@ -218,7 +267,10 @@ CONFIGS = st.builds(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS)
-@example(told=[{"error_message": False}], config=FilterConfig(filter_mode="allowlist", keep_patterns=("staging",)))
+@example(
+    told=[{"error_message": False}],
+    config=FilterConfig(filter_mode="allowlist", keep_patterns=("staging",)),
+)
 def test_events_are_judged_as_the_reference_does(
     connection: duckdb.DuckDBPyConnection, told: list[Event], config: FilterConfig
 ) -> None:
@@ -243,7 +295,11 @@ def test_events_are_judged_as_the_reference_does(
         (SPARSE | {"sixth": 1}, None),
         (SPARSE | {"kind": "", "type": "tick"}, None),
         ({"event_type": "zombie_detected", "data": ""}, None),
-        (SPARSE | {"hostname": "h", "process_id": 1, "_enrichment": {}, "_context": {"a": 1}}, "filtered:low_value"),
+        (
+            SPARSE
+            | {"hostname": "h", "process_id": 1, "_enrichment": {}, "_context": {"a": 1}},
+            "filtered:low_value",
+        ),
         ({"message": "hello"}, None),
         ({"message": "", "data": None, "result": ""}, "filtered:low_value"),
         ({"data": {}}, None),
@@ -259,16 +315,24 @@ def test_events_are_judged_as_the_reference_does(
         ({"type": "heartbeat", "error": False, "error_message": ""}, "filtered:low_value"),
     ],
 )
-def test_low_value(connection: duckdb.DuckDBPyConnection, event: Event, reason: str | None) -> None:
+def test_low_value(
+    connection: duckdb.DuckDBPyConnection, event: Event, reason: str | None
+) -> None:
     """Noise and empty events go, whatever enrichment added to them; what says or is an error stays."""
     assert verdict(connection, event, FilterConfig()) == reason
     assert verdict(connection, event, FilterConfig(drop_low_value=False)) is None
 
 
-def test_keep_rules_win_and_drop_rules_have_an_order(connection: duckdb.DuckDBPyConnection) -> None:
+def test_keep_rules_win_and_drop_rules_have_an_order(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """The first drop rule that holds gives the reason; a keep rule overrides all of them."""
     event = {"type": "heartbeat", "level": "debug", "message": "from Staging"}
-    rules: Event = {"drop_patterns": ["staging"], "drop_levels": ["DEBUG"], "drop_event_types": ["heartbeat"]}
+    rules: Event = {
+        "drop_patterns": ["staging"],
+        "drop_levels": ["DEBUG"],
+        "drop_event_types": ["heartbeat"],
+    }
     for dropped, reason in zip(rules.copy(), ("pattern", "level", "type"), strict=True):
         assert verdict(connection, event, FilterConfig(**rules)) == f"filtered:{reason}"
         for keep in ({"keep_event_types": ["heartbeat"]}, {"keep_patterns": ["FROM staging"]}):
@@ -277,10 +341,19 @@ def test_keep_rules_win_and_drop_rules_have_an_order(connection: duckdb.DuckDBPy
     assert verdict(connection, event, FilterConfig(**rules)) == "filtered:low_value"
 
 
-def test_an_allowlist_drops_what_no_keep_rule_names(connection: duckdb.DuckDBPyConnection) -> None:
+def test_an_allowlist_drops_what_no_keep_rule_names(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """The original's allowlist keeps everything; ours keeps what is named."""
-    config = FilterConfig(filter_mode="allowlist", keep_event_types=("deploy",), keep_patterns=("prod",))
-    told = [{"type": "deploy"}, {"type": "a", "message": "in PROD"}, {"type": "a", "message": "x"}, {"type": "ping"}]
+    config = FilterConfig(
+        filter_mode="allowlist", keep_event_types=("deploy",), keep_patterns=("prod",)
+    )
+    told = [
+        {"type": "deploy"},
+        {"type": "a", "message": "in PROD"},
+        {"type": "a", "message": "x"},
+        {"type": "ping"},
+    ]
     assert verdicts(judge(connection, redacted(connection, told), config)) == [
         None,
         None,
@@ -305,11 +378,16 @@ def test_an_allowlist_drops_what_no_keep_rule_names(connection: duckdb.DuckDBPyC
     ],
 )
 def test_patterns_are_searched_for_in_texts(
-    connection: duckdb.DuckDBPyConnection, event: Event, pattern: str, verdicts: tuple[bool, bool]
+    connection: duckdb.DuckDBPyConnection,
+    event: Event,
+    pattern: str,
+    verdicts: tuple[bool, bool],
 ) -> None:
     """Each string as it reads, at any depth, but no key or number, nothing across strings; JSON if asked for."""
     for patterns_in, dropped in zip(("text", "json"), verdicts, strict=True):
-        config = FilterConfig(drop_patterns=(pattern,), patterns_in=patterns_in, drop_low_value=False)
+        config = FilterConfig(
+            drop_patterns=(pattern,), patterns_in=patterns_in, drop_low_value=False
+        )
         assert verdict(connection, event, config) == ("filtered:pattern" if dropped else None)
 
 
@@ -319,7 +397,9 @@ def test_patterns_do_not_mind_each_other(connection: duckdb.DuckDBPyConnection) 
     config = FilterConfig.model_validate({"drop_patterns": patterns, "drop_low_value": False})
     said = {"bob": True, "a.(b": True, "a.b": False, r"x\Qy": True, "(1": True, "carol": False}
     for message, dropped in said.items():
-        assert verdict(connection, {"message": message}, config) == ("filtered:pattern" if dropped else None)
+        assert verdict(connection, {"message": message}, config) == (
+            "filtered:pattern" if dropped else None
+        )
 
 
 def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None:
@@ -334,11 +414,19 @@ def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None
     ):
         judged = judge(connection, frame, config)
         assert verdicts(judged) == expected
-        assert judged.columns == [*events.LINEAGE, *events.PROMOTED, "weight", "dropped_by", "event"]
+        assert judged.columns == [
+            *events.LINEAGE,
+            *events.PROMOTED,
+            "weight",
+            "dropped_by",
+            "event",
+        ]
 
 
 @pytest.mark.parametrize("config", [None, FilterConfig(enabled=False, drop_patterns=(".",))])
-def test_no_filter_keeps_everything(connection: duckdb.DuckDBPyConnection, config: FilterConfig | None) -> None:
+def test_no_filter_keeps_everything(
+    connection: duckdb.DuckDBPyConnection, config: FilterConfig | None
+) -> None:
     """Without a filter block, or with a disabled one, even a heartbeat stays."""
     judged = judge(connection, redacted(connection, [{"type": "heartbeat"}, {}]), config)
     assert verdicts(judged) == [None, None]
@@ -349,8 +437,13 @@ def test_the_event_is_read_only_where_it_matters(connection: duckdb.DuckDBPyConn
     """Rules over columns do not touch the text: here it is one that cannot be parsed."""
     told = [{"type": "ping"}, {"level": "debug"}, {"level": "error"}, {"type": "x"}]
     frame = redacted(connection, told).project("* REPLACE ('no JSON' AS event)")
-    columns_only = FilterConfig(drop_low_value=False, drop_levels=("debug",), drop_event_types=("x",))
-    assert count_by(judge(connection, frame, columns_only), "dropped_by") == {"filtered:level": 1, "filtered:type": 1}
+    columns_only = FilterConfig(
+        drop_low_value=False, drop_levels=("debug",), drop_event_types=("x",)
+    )
+    assert count_by(judge(connection, frame, columns_only), "dropped_by") == {
+        "filtered:level": 1,
+        "filtered:type": 1,
+    }
     decided = judge(connection, frame, FilterConfig(drop_event_types=("x",)))
     assert count_by(decided, "dropped_by") == {"filtered:low_value": 2, "filtered:type": 1}
     untyped = redacted(connection, [{"id": "1"}]).project("* REPLACE ('no JSON' AS event)")
@@ -379,7 +472,8 @@ def test_mistakes_are_refused_at_start(options: Event, message: str) -> None:
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups comes out in the order in which it went in, however long the lists are."""
     config = FilterConfig(
-        drop_event_types=tuple(f"t{n}" for n in range(0, 60, 2)), drop_levels=("a", "b", "c", "d", "e", "f")
+        drop_event_types=tuple(f"t{n}" for n in range(0, 60, 2)),
+        drop_levels=("a", "b", "c", "d", "e", "f"),
     )
     with engine.connect(tmp_path, threads=2) as connection:
         rows = connection.sql(
@@ -388,8 +482,16 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
             FROM range(150000) t(n)"""
         )
         store.write_parquet(events.with_columns(rows), tmp_path / "in.parquet")
-        judged = judge(connection, connection.read_parquet(str(tmp_path / "in.parquet")), config)
+        judged = judge(
+            connection, connection.read_parquet(str(tmp_path / "in.parquet")), config
+        )
         store.write_parquet(judged.filter("dropped_by IS NULL"), tmp_path / "out.parquet")
-        out = connection.read_parquet(str(tmp_path / "out.parquet")).project("file_offset").fetchall()
-        assert "join" not in judged.explain().lower()  # DuckDB's joins lose the order of rows, sometimes
+        out = (
+            connection.read_parquet(str(tmp_path / "out.parquet"))
+            .project("file_offset")
+            .fetchall()
+        )
+        assert (
+            "join" not in judged.explain().lower()
+        )  # DuckDB's joins lose the order of rows, sometimes
     assert out == [(n,) for n in range(150000) if n % 2]

@@ -30,7 +30,9 @@ def add_fields(rows: pd.DataFrame) -> pd.DataFrame:
     rows["team"] = rows["event_type"].map({"a": "red"})
     rows["twice"] = rows["duration_ms"] * 2
     rows["seen_at"] = rows["event_time"].dt.floor("h")
-    rows["about"] = [{"n": number, "list": [1, None]} for number in rows["duration_ms"].fillna(0).astype(int)]
+    rows["about"] = [
+        {"n": number, "list": [1, None]} for number in rows["duration_ms"].fillna(0).astype(int)
+    ]
     return rows
 
 
@@ -86,7 +88,10 @@ MISUSE = {
     "failing": r"raised KeyError",
 }
 
-TOLD = ['{"type":"a","duration_ms":1500,"m":"low", "big": 1.50}', '{"type":"b","team":null, "m": "low"}']
+TOLD = [
+    '{"type":"a","duration_ms":1500,"m":"low", "big": 1.50}',
+    '{"type":"b","team":null, "m": "low"}',
+]
 
 
 @pytest.fixture
@@ -96,16 +101,24 @@ def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def raw(connection: duckdb.DuckDBPyConnection, told: list[str]) -> Frame:
-    return frame_of(connection, told).project("* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file")
+    return frame_of(connection, told).project(
+        "* EXCLUDE (weight), '{}' AS collector, 'a' AS event_file"
+    )
 
 
 def enriched(connection: duckdb.DuckDBPyConnection, name: str, told: list[str] = TOLD) -> Frame:
-    return enrich(connection, raw(connection, told), EnrichConfig(enrichments=(), function=f"{HERE}.{name}"))
+    return enrich(
+        connection,
+        raw(connection, told),
+        EnrichConfig(enrichments=(), function=f"{HERE}.{name}"),
+    )
 
 
 def test_new_columns_become_fields(connection: duckdb.DuckDBPyConnection) -> None:
     """With their types; what is missing is not added, what an event has is not overwritten, digits stay as they are."""
-    first, second = (text for (text,) in enriched(connection, "add_fields").project("event").fetchall())
+    first, second = (
+        text for (text,) in enriched(connection, "add_fields").project("event").fetchall()
+    )
     assert first.startswith('{"type":"a","duration_ms":1500,"m":"low", "big": 1.50,')
     added = json.loads(first)
     assert added.pop("_enrichment")["enrichments_applied"] == []
@@ -120,28 +133,42 @@ def test_columns_follow_the_event(connection: duckdb.DuckDBPyConnection) -> None
     """A function may write the event itself; promoted columns are computed from what it wrote."""
     frame = enriched(connection, "upper_messages", ['{"error":"low","type":"a"}', "{}"])
     assert frame.project("error, event").fetchall()[0][0] == "HIGH"
-    assert frame.columns == [name for name in raw(connection, []).columns if name not in ("collector", "event_file")]
+    assert frame.columns == [
+        name for name in raw(connection, []).columns if name not in ("collector", "event_file")
+    ]
 
 
 @pytest.mark.parametrize("name", MISUSE)
-def test_misuse_is_refused_by_the_functions_name(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+def test_misuse_is_refused_by_the_functions_name(
+    connection: duckdb.DuckDBPyConnection, name: str
+) -> None:
     """What is wrong and what to do, and nothing of any event."""
     with pytest.raises(duckdb.Error) as caught:
         enriched(connection, name).fetchall()
     failure = engine.unwrap_failure(caught.value)
     assert isinstance(failure, PermanentError)
-    with pytest.raises(PermanentError, match=f"the function {HERE}.{name} {MISUSE[name]}.*: correct it, then"):
+    with pytest.raises(
+        PermanentError, match=f"the function {HERE}.{name} {MISUSE[name]}.*: correct it, then"
+    ):
         raise failure
     assert "low" not in f"{failure}{caught.value}"
 
 
-def test_a_failing_function_fails_its_hour_with_a_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_a_failing_function_fails_its_hour_with_a_sentence(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Not with DuckDB's words, nor with those of the function; and a good one is as good in an hour of any size."""
-    many = [harness.at(HOUR, n % 3600, {"type": "ab"[n % 2], "duration_ms": n, "n": n}) for n in range(10_000)]
+    many = [
+        harness.at(HOUR, n % 3600, {"type": "ab"[n % 2], "duration_ms": n, "n": n})
+        for n in range(10_000)
+    ]
     harness.write_events(tmp_path / "events" / "a.jsonl", many)
 
     def hourly(function: str) -> HourlyPipeline:
-        config = {"source": {"events_dir": str(tmp_path / "events")}, "enrich": {"function": f"{HERE}.{function}"}}
+        config = {
+            "source": {"events_dir": str(tmp_path / "events")},
+            "enrich": {"function": f"{HERE}.{function}"},
+        }
         return HourlyPipeline(pipeline.parse(config), settings)
 
     hourly("failing").land()
@@ -152,7 +179,9 @@ def test_a_failing_function_fails_its_hour_with_a_sentence(settings: Settings, t
     assert (receipt.taken, receipt.kept) == (10_000, 10_000)
     with engine.connect(tmp_path / "spill") as connection:
         rows = hourly("add_fields").store.read_frame(connection, "enriched_events", HOUR)
-        wrong = rows.filter("event->>'twice' <> 2 * duration_ms OR (event->>'slow')::BOOLEAN <> (duration_ms > 1000)")
+        wrong = rows.filter(
+            "event->>'twice' <> 2 * duration_ms OR (event->>'slow')::BOOLEAN <> (duration_ms > 1000)"
+        )
         assert wrong.fetchall() == []
         times = rows.project("event_time, row_uid").fetchall()
         assert times == sorted(times)
@@ -175,11 +204,21 @@ def a_verdict_less(rows: pd.DataFrame) -> Any:
 def test_a_filter_of_ones_own_drops_what_it_says(connection: duckdb.DuckDBPyConnection) -> None:
     """After the keep rules and before all others, counted under its own name, rows in their order."""
     told = [
-        {"type": "k" if n < 10 else "a", "duration_ms": n, "level": "debug" if n == 11 else "info"}
+        {
+            "type": "k" if n < 10 else "a",
+            "duration_ms": n,
+            "level": "debug" if n == 11 else "info",
+        }
         for n in range(9_000)
     ]
-    config = FilterConfig(custom_filter=f"{HERE}.odd_ones", keep_event_types=("k",), drop_levels=("debug",))
-    judged = judge(connection, frame_of(connection, told), config).project("duration_ms, dropped_by").fetchall()
+    config = FilterConfig(
+        custom_filter=f"{HERE}.odd_ones", keep_event_types=("k",), drop_levels=("debug",)
+    )
+    judged = (
+        judge(connection, frame_of(connection, told), config)
+        .project("duration_ms, dropped_by")
+        .fetchall()
+    )
     assert [number for number, _ in judged] == list(range(9_000))
     for number, dropped_by in judged:
         expected = None if number < 10 else "filtered:custom" if number % 2 == 0 else None
@@ -193,10 +232,14 @@ def test_a_filter_of_ones_own_drops_what_it_says(connection: duckdb.DuckDBPyConn
         ("a_verdict_less", "returned 1 verdicts for 2 rows"),
     ],
 )
-def test_verdicts_are_checked(connection: duckdb.DuckDBPyConnection, name: str, said: str) -> None:
+def test_verdicts_are_checked(
+    connection: duckdb.DuckDBPyConnection, name: str, said: str
+) -> None:
     """One for each row, true or false."""
     with pytest.raises(duckdb.Error) as caught:
-        judge(connection, frame_of(connection, TOLD), FilterConfig(custom_filter=f"{HERE}.{name}")).fetchall()
+        judge(
+            connection, frame_of(connection, TOLD), FilterConfig(custom_filter=f"{HERE}.{name}")
+        ).fetchall()
     assert f"{HERE}.{name} {said}" in str(engine.unwrap_failure(caught.value))
 
 
@@ -216,7 +259,9 @@ def test_a_function_that_is_not_there_is_found_at_start(dotted: str, said: str) 
             pipeline.parse(block)
 
 
-def test_another_source_is_another_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_source_is_another_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Hours built with what the function was before show as stale."""
     monkeypatch.syspath_prepend(tmp_path)
     versions = []

@@ -46,14 +46,33 @@ PIECES = [
     *('"k":', '"k": "v",', '"k":[1,"2"],', '"q":{"a":1,"b":"c"},', '"é":"\\u00e9",', ","),
 ]
 
-UNITS = ['"', '\\"', "\\\\", "[", "{", '{"a":', "[1,", "1", "1.", "-", ",", " ", '"a":1,', '"a":[1,1],', "true "]
+UNITS = [
+    '"',
+    '\\"',
+    "\\\\",
+    "[",
+    "{",
+    '{"a":',
+    "[1,",
+    "1",
+    "1.",
+    "-",
+    ",",
+    " ",
+    '"a":1,',
+    '"a":[1,1],',
+    "true ",
+]
 
 
 def literals(source: str) -> Iterator[str]:
     """The string literals of a file; a closing bracket stands for each value in an f-string."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(str(part.value) if isinstance(part, ast.Constant) else ")" for part in node.values)
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else ")"
+                for part in node.values
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
             yield node.value.decode("latin-1")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -86,10 +105,14 @@ def test_the_walk_s_patterns_match_as_another_engine_does(name: str) -> None:
         text = "".join(rng.choices(PIECES, k=rng.randint(1, 25)))
         begin, end = rng.randint(0, 3), len(text) - rng.randint(0, 3)
         mine, other = ours.match(text, begin, end), others.match(text, begin, end)
-        assert (mine and (mine.span(), mine.groups())) == (other and (other.span(), other.groups())), text
+        assert (mine and (mine.span(), mine.groups())) == (
+            other and (other.span(), other.groups())
+        ), text
 
 
-@pytest.mark.parametrize("around", ["%s", '"a":[%s', '"a":{"b":%s', '"a":"%s', '"a":"%s",', '"a":{%s', '"a":{%s},'])
+@pytest.mark.parametrize(
+    "around", ["%s", '"a":[%s', '"a":{"b":%s', '"a":"%s', '"a":"%s",', '"a":{%s', '"a":{%s},']
+)
 def test_broken_json_takes_linear_time(around: str) -> None:
     """64 KB of anything repeated, wherever the event breaks off before it ends, take less than half a second."""
     next(redact_texts(['{"a":"bob@example.com"}'], RedactConfig()))  # compiles the rules

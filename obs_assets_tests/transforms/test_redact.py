@@ -142,7 +142,11 @@ VALUES = [
     ("api_key", "authorization basic dXNlcjpwYXNzd29yZA==", "c3dvcmQ"),
     ("api_key", "postgres://bob:hunter2secret@db.example.com/app", "hunter2secret"),
     ("api_key", "https://u:p%40ssw0rd@example.com/", "ssw0rd"),
-    ("api_key", "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIB\n-----END RSA " + "PRIVATE KEY-----", "MIIEpAIB"),
+    (
+        "api_key",
+        "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIB\n-----END RSA " + "PRIVATE KEY-----",
+        "MIIEpAIB",
+    ),
     ("api_key", "cut off: -----BEGIN " + "PRIVATE KEY-----\nMIIEpAIB", "MIIEpAIB"),
     ("password", "connecting with password=hp959wbxuqsfdd to the broker", "hp959"),
     ("password", "passwd: x7!", "x7!"),
@@ -166,7 +170,11 @@ VALUES = [
     ("email", "bob.smith\uff20example.com", "bob.smith"),
     ("email", "bob.\u200bsmith@example.com", "smith"),
     ("email", "payload Ym9iLnNtaXRoQGV4YW1wbGUuY29t end", "Ym9iLnNtaXRo"),
-    ("email", "/blob/WW1ZZUxuTnRhWFJvUUdWNFlXMXdiR1V1WTI5dA==/" + "Ym9iLnNtaXRoQGV4YW1wbGUuY29t", "Ym9iLnNtaXRo"),
+    (
+        "email",
+        "/blob/WW1ZZUxuTnRhWFJvUUdWNFlXMXdiR1V1WTI5dA==/" + "Ym9iLnNtaXRoQGV4YW1wbGUuY29t",
+        "Ym9iLnNtaXRo",
+    ),
     ("credit_card", "4111\u00a01111\u20111111\u20111111".replace("\u2011", "\u00a0"), "4111"),
     ("credit_card", "\uff14\uff11\uff11\uff11 1111 1111 1111", "1111 1111 1111"),
     ("credit_card", "paid with 4222222222222", "42222"),
@@ -207,7 +215,9 @@ def test_a_value_is_left_nowhere(type_: str, text: str, part: str) -> None:
 
 
 @pytest.mark.parametrize(("type_", "text", "part"), VALUES)
-def test_a_value_is_found_however_it_is_written_and_wherever_it_stands(type_: str, text: str, part: str) -> None:
+def test_a_value_is_found_however_it_is_written_and_wherever_it_stands(
+    type_: str, text: str, part: str
+) -> None:
     """Escapes of JSON, JSON inside strings, lists, depth and keys hide nothing, and no trigger misses it."""
     escaped = "".join(f"\\u{ord(character):04x}" for character in text)
     slashed = json.dumps(text).replace("/", "\\/")
@@ -334,7 +344,14 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize(
-    "text", [*LOOK_ALIKES, "6725329410449", "rv:1.9.5.20", "call 1234567 took 3 ms", "6966860516 faxes"]
+    "text",
+    [
+        *LOOK_ALIKES,
+        "6725329410449",
+        "rv:1.9.5.20",
+        "call 1234567 took 3 ms",
+        "6966860516 faxes",
+    ],
 )
 def test_a_look_alike_survives(text: str) -> None:
     """Timestamps, ids, digests, versions and prose keep every byte, and the event gets no mark."""
@@ -359,7 +376,9 @@ def test_a_harmless_event_keeps_its_bytes(text: str) -> None:
 
 def test_the_rest_of_a_redacted_event_keeps_its_bytes() -> None:
     """Only the literal with the finding changes; numbers keep their digits, escapes and spaces stay."""
-    text = '{ "n":1.50, "big":12345678901234567890123, "s":"\\u00e9\\/", "m":"a.b@example.com" }'
+    text = (
+        '{ "n":1.50, "big":12345678901234567890123, "s":"\\u00e9\\/", "m":"a.b@example.com" }'
+    )
     event, _ = redact_text(text, MASK)
     assert event == (
         '{ "n":1.50, "big":12345678901234567890123, "s":"\\u00e9\\/", "m":"a***b@example.com" ,'
@@ -370,7 +389,9 @@ def test_the_rest_of_a_redacted_event_keeps_its_bytes() -> None:
 # ---- the original's mistakes
 
 
-@pytest.mark.parametrize("card", ["4111 1111 1111 1111", "4111-1111-1111-1111", "4111111111111111"])
+@pytest.mark.parametrize(
+    "card", ["4111 1111 1111 1111", "4111-1111-1111-1111", "4111111111111111"]
+)
 def test_a_card_with_separators_is_masked(card: str) -> None:
     """The original counted a spaced or dashed card and changed nothing."""
     assert redacted(f"card {card}.") == "card ***1111."
@@ -390,8 +411,12 @@ def test_a_skipped_name_is_not_a_part_of_a_name(key: str) -> None:
 
 def test_numbers_keys_and_structured_passwords_are_looked_at() -> None:
     """The original saw strings only, and only their text."""
-    event, counts = redact_text('{"n":4111111111111111,"ab@example.com":1,"login":{"password":"x"}}', MASK)
-    assert event.startswith('{"n":"***1111","***@example.com":1,"login":{"password":"***"},"_redaction"')
+    event, counts = redact_text(
+        '{"n":4111111111111111,"ab@example.com":1,"login":{"password":"x"}}', MASK
+    )
+    assert event.startswith(
+        '{"n":"***1111","***@example.com":1,"login":{"password":"***"},"_redaction"'
+    )
     assert counts == {"credit_card": 1, "email": 1, "password": 1}
 
 
@@ -422,13 +447,55 @@ def test_a_token_is_keyed() -> None:
     """The original's hash had a public salt: all social security numbers in minutes."""
     token = hmac.new(KEY, b"ssn:219-09-9999", hashlib.sha256).hexdigest()[:32]
     assert redacted("219-09-9999", HASH) == f"[REDACTED:{token}]"
-    assert redact_text(event_of("219-09-9999"), HASH, b"another") != redact_text(event_of("219-09-9999"), HASH, KEY)
+    assert redact_text(event_of("219-09-9999"), HASH, b"another") != redact_text(
+        event_of("219-09-9999"), HASH, KEY
+    )
 
 
 LONG = [
-    *("a.", "a@", "a.@", "1", "1-", "1.", "4111 ", "12-", "::", "1:", "+1", "phone 1", "tel ", "(212", "ssn 1"),
-    *("eyJ", "eyJ-", "eyJa.", "sk-", "bearer ", "password", "password=,", "token=a,b=", "--a-", "://a:", "=\\'"),
-    *("-----BEGIN PRIVATE KEY-----", "%41", "%25", "\\", '"', "[", "{", " ", "é", "***", "[REDACTED"),
+    *(
+        "a.",
+        "a@",
+        "a.@",
+        "1",
+        "1-",
+        "1.",
+        "4111 ",
+        "12-",
+        "::",
+        "1:",
+        "+1",
+        "phone 1",
+        "tel ",
+        "(212",
+        "ssn 1",
+    ),
+    *(
+        "eyJ",
+        "eyJ-",
+        "eyJa.",
+        "sk-",
+        "bearer ",
+        "password",
+        "password=,",
+        "token=a,b=",
+        "--a-",
+        "://a:",
+        "=\\'",
+    ),
+    *(
+        "-----BEGIN PRIVATE KEY-----",
+        "%41",
+        "%25",
+        "\\",
+        '"',
+        "[",
+        "{",
+        " ",
+        "é",
+        "***",
+        "[REDACTED",
+    ),
 ]
 
 
@@ -502,7 +569,9 @@ def test_what_nobody_has_meant_does_not_pass() -> None:
         ("postgres://bob:hunter2@example.com/", "postgres://bob:***@example.com/"),
     ],
 )
-def test_masks_show_what_the_original_showed_but_nothing_of_secrets(value: str, mask: str) -> None:
+def test_masks_show_what_the_original_showed_but_nothing_of_secrets(
+    value: str, mask: str
+) -> None:
     """A little of an address, a number or an API key; nothing of passwords and social security numbers; no length."""
     assert redacted(value) == mask
 
@@ -518,18 +587,26 @@ ONE_OF_EACH = {
     "iban": "DE89370400440532013000",
     "mac_address": "00:1a:2b:3c:4d:5e",
 }
-LEFT = {"mask": r".*\*\*\*.*", "hash": r".*\[REDACTED:[0-9a-f]{32}\]", "remove": r".*\[REDACTED\]"}
+LEFT = {
+    "mask": r".*\*\*\*.*",
+    "hash": r".*\[REDACTED:[0-9a-f]{32}\]",
+    "remove": r".*\[REDACTED\]",
+}
 
 
 @pytest.mark.parametrize("other", ["mask", "hash", "remove", "keep"])
 @pytest.mark.parametrize("type_", ONE_OF_EACH)
-def test_a_type_has_a_mode_of_its_own(connection: duckdb.DuckDBPyConnection, type_: str, other: str) -> None:
+def test_a_type_has_a_mode_of_its_own(
+    connection: duckdb.DuckDBPyConnection, type_: str, other: str
+) -> None:
     """That type is left as its mode says, or kept and not counted; all others as ``mode`` says."""
     assert set(ONE_OF_EACH) == {detector.type for detector in DETECTORS}
     config = RedactConfig.model_validate({"mode": "remove", "modes": {type_: other}})
     text = json.dumps({"values": list(ONE_OF_EACH.values())}, separators=(",", ":"))
     event, counts = redact_text(text, config, KEY)
-    assert counts == dict.fromkeys(ONE_OF_EACH.keys() - ({type_} if other == "keep" else set()), 1)
+    assert counts == dict.fromkeys(
+        ONE_OF_EACH.keys() - ({type_} if other == "keep" else set()), 1
+    )
     for name, left in zip(ONE_OF_EACH, json.loads(event)["values"], strict=True):
         if name == type_ and other == "keep":
             assert left == ONE_OF_EACH[name]
@@ -541,7 +618,9 @@ def test_a_type_has_a_mode_of_its_own(connection: duckdb.DuckDBPyConnection, typ
 
 def test_the_mark_names_the_mode_of_a_field() -> None:
     """Where a type has another mode than the event's, its fields say so; the others do not repeat the event's."""
-    config = RedactConfig.model_validate({"modes": {"email": "hash", "ssn": "remove", "phone": "mask"}})
+    config = RedactConfig.model_validate(
+        {"modes": {"email": "hash", "ssn": "remove", "phone": "mask"}}
+    )
     text = event_of("bob@example.com, 219-09-9999, call 212-555-0123")
     event, _ = redact_text(text, config, KEY)
     assert json.loads(event)["_redaction"] == {
@@ -571,10 +650,15 @@ def test_one_type_with_hash_needs_a_key() -> None:
 
 def test_equal_values_have_equal_tokens() -> None:
     """Tokens can be joined on, and a value has another token as another type."""
-    tokens = [redacted(text, HASH) for text in ("bob@example.com", "to bob@example.com", "eve@example.com")]
+    tokens = [
+        redacted(text, HASH)
+        for text in ("bob@example.com", "to bob@example.com", "eve@example.com")
+    ]
     assert tokens[1] == f"to {tokens[0]}"
     assert tokens[2] != tokens[0]
-    assert redacted("2125550123", HASH, key="phone") != redacted("2125550123", HASH, key="password")
+    assert redacted("2125550123", HASH, key="phone") != redacted(
+        "2125550123", HASH, key="password"
+    )
 
 
 @pytest.mark.parametrize("key", [None, b""])
@@ -588,7 +672,12 @@ def test_hash_needs_a_key(connection: duckdb.DuckDBPyConnection, key: bytes | No
 
 def test_the_mark_names_fields_and_types_only() -> None:
     """``_redaction`` is sorted, holds no value, no length and no time, and shows keys as they are after redaction."""
-    text = json.dumps({"z": "10.20.30.40", "bob.smith@example.com": {"a": ["x", "219-09-9999", "bob@example.com"]}})
+    text = json.dumps(
+        {
+            "z": "10.20.30.40",
+            "bob.smith@example.com": {"a": ["x", "219-09-9999", "bob@example.com"]},
+        }
+    )
     event, _ = redact_text(text, MASK)
     assert json.loads(event)["_redaction"] == {
         "redacted": True,
@@ -605,7 +694,9 @@ def test_the_mark_names_fields_and_types_only() -> None:
 def test_a_path_made_of_keys_shows_no_value() -> None:
     """``u@example`` above ``com`` reads like an address in the path."""
     event, _ = redact_text('{"bob.smith@example":{"com":"10.20.30.40"}}', MASK)
-    assert json.loads(event)["_redaction"]["fields"] == [{"field": "b***h@example.com", "type": "ip_address"}]
+    assert json.loads(event)["_redaction"]["fields"] == [
+        {"field": "b***h@example.com", "type": "ip_address"}
+    ]
 
 
 @pytest.mark.parametrize("before", range(230, 256))
@@ -621,10 +712,16 @@ def test_a_path_that_is_cut_off_is_told_once(before: int) -> None:
 def test_two_keys_with_one_mask_stay_two_keys() -> None:
     """No member is lost when keys become equal, in their object or with one that was there before, however written."""
     for there in ('"b***b@x.org":', '"b***b@x.org" : ', r'"b***b\u0040x.org":'):
-        event, _ = redact_text(f'{{{there}0,"bo.b@x.org":1,"o":{{"b.b@x.org":2,"ba.b@x.org":3}}}}', MASK)
+        event, _ = redact_text(
+            f'{{{there}0,"bo.b@x.org":1,"o":{{"b.b@x.org":2,"ba.b@x.org":3}}}}', MASK
+        )
         told = json.loads(event)
         assert told.pop("_redaction")
-        assert told == {"b***b@x.org": 0, "b***b@x.org#2": 1, "o": {"b***b@x.org#2": 2, "b***b@x.org#3": 3}}
+        assert told == {
+            "b***b@x.org": 0,
+            "b***b@x.org#2": 1,
+            "o": {"b***b@x.org#2": 2, "b***b@x.org#3": 3},
+        }
 
 
 def test_a_foreign_mark_is_not_trusted() -> None:
@@ -655,26 +752,44 @@ def test_a_foreign_mark_is_not_trusted() -> None:
 
 def test_a_second_redaction_adds_to_the_first() -> None:
     """What a later configuration finds joins the fields of the mark, in its place."""
-    first, _ = redact_text('{"a":"bob@example.com","b":"10.20.30.40"}', RedactConfig(detect_ip_address=False))
+    first, _ = redact_text(
+        '{"a":"bob@example.com","b":"10.20.30.40"}', RedactConfig(detect_ip_address=False)
+    )
     second, counts = redact_text(first, MASK)
     assert counts == {"ip_address": 1}
-    assert [field["field"] for field in json.loads(second)["_redaction"]["fields"]] == ["a", "b"]
+    assert [field["field"] for field in json.loads(second)["_redaction"]["fields"]] == [
+        "a",
+        "b",
+    ]
     assert second.count("_redaction") == 1
 
 
-@pytest.mark.parametrize("left", ["***", "sk-a***", "212***23", "***1111", "u***r@x.org", "[REDACTED]"])
+@pytest.mark.parametrize(
+    "left", ["***", "sk-a***", "212***23", "***1111", "u***r@x.org", "[REDACTED]"]
+)
 def test_what_is_left_matches_no_rule(left: str) -> None:
     """A mask or token stays what it is, in text, after the name of a token and as a key."""
     assert may_be_masked(left)
-    for event in (event_of(left), event_of(f"token={left}"), event_of(left, "owner"), event_of(1, left)):
+    for event in (
+        event_of(left),
+        event_of(f"token={left}"),
+        event_of(left, "owner"),
+        event_of(1, left),
+    ):
         assert redact_text(event, MASK) == (event, {})
 
 
-@pytest.mark.parametrize("left", ["***", "[REDACTED]", "[REDACTED:0123456789abcdef0123456789abcdef]"])
+@pytest.mark.parametrize(
+    "left", ["***", "[REDACTED]", "[REDACTED:0123456789abcdef0123456789abcdef]"]
+)
 def test_what_is_left_of_a_secret_stays(left: str) -> None:
     """Under a secret's key, and after the name of a password; there, a key's mask stays, too."""
     assert is_redacted(left)
-    for event in (event_of(left, "password"), event_of(f"password={left}"), event_of("password=sk-a***")):
+    for event in (
+        event_of(left, "password"),
+        event_of(f"password={left}"),
+        event_of("password=sk-a***"),
+    ):
         assert redact_text(event, MASK) == (event, {})
 
 
@@ -697,7 +812,9 @@ def test_a_secret_that_looks_like_a_mask_goes(secret: str, config: RedactConfig)
         assert redact_text(event, config, KEY) == (event, {})
 
 
-@pytest.mark.parametrize("regex", [r"\w+", "[a-z]+1", "mask|redacted|message|email", r"\d{4}", "^pass"])
+@pytest.mark.parametrize(
+    "regex", [r"\w+", "[a-z]+1", "mask|redacted|message|email", r"\d{4}", "^pass"]
+)
 def test_a_custom_pattern_finds_nothing_the_second_time(regex: str) -> None:
     """Neither in masks and tokens nor in the mark itself, even if it would match their letters."""
     text = json.dumps(
@@ -709,7 +826,9 @@ def test_a_custom_pattern_finds_nothing_the_second_time(regex: str) -> None:
         }
     )
     for mode in ("mask", "hash", "remove"):
-        config = RedactConfig.model_validate({"mode": mode, "patterns": [{"name": "mine", "regex": regex}]})
+        config = RedactConfig.model_validate(
+            {"mode": mode, "patterns": [{"name": "mine", "regex": regex}]}
+        )
         event, counts = redact_text(text, config, KEY)
         assert counts["mine"]
         assert '"x"' not in event
@@ -740,13 +859,18 @@ def test_a_type_can_be_switched_off(type_: str) -> None:
     """Each type has its option; the others go on."""
     config = RedactConfig.model_validate({f"detect_{type_}": False})
     types = {t for _, text, _ in VALUES for t in redact_text(event_of(text), config)[1]}
-    types |= {t for key, value, _ in MEMBERS for t in redact_text(event_of(value, key), config)[1]}
+    types |= {
+        t for key, value, _ in MEMBERS for t in redact_text(event_of(value, key), config)[1]
+    }
     assert types == {detector.type for detector in DETECTORS} - {type_}
 
 
 FIELDS = {
     "a": "bob@example.com",
-    "data": {"email": "bob@example.com", "user": {"email": "bob@example.com", "ip": "10.20.30.40"}},
+    "data": {
+        "email": "bob@example.com",
+        "user": {"email": "bob@example.com", "ip": "10.20.30.40"},
+    },
     "list": [{"email": "bob@example.com"}, "bob@example.com"],
     "inner": json.dumps({"email": "bob@example.com"}),
     "type": "bob@example.com",
@@ -759,7 +883,10 @@ FIELDS = {
         ({"fields_to_scan": ["data.user"]}, ["data.user.email", "data.user.ip"]),
         ({"fields_to_scan": ["data.*"]}, ["data.email", "data.user.email", "data.user.ip"]),
         ({"fields_to_scan": ["data.*.email"]}, ["data.user.email"]),
-        ({"fields_to_scan": ["**.email"]}, ["data.email", "data.user.email", "inner.email", "list.0.email"]),
+        (
+            {"fields_to_scan": ["**.email"]},
+            ["data.email", "data.user.email", "inner.email", "list.0.email"],
+        ),
         ({"fields_to_scan": ["list.*.email", "li*.1"]}, ["list.0.email", "list.1"]),
         ({"fields_to_scan": ["data"], "fields_to_skip": ["data.user"]}, ["data.email"]),
         ({"fields_to_scan": ["dat", "ata", "data.us"]}, []),
@@ -775,7 +902,10 @@ def test_paths_say_where(options: dict[str, Any], fields: list[str]) -> None:
     outcome = next(redact_texts([json.dumps(FIELDS)], config))
     mark = json.loads(outcome.event)["_redaction"]["fields"] if outcome.event else []
     assert [field["field"] for field in mark] == fields
-    assert redact_text(json.dumps(FIELDS), config) == (outcome.event or json.dumps(FIELDS), Counter(outcome.types))
+    assert redact_text(json.dumps(FIELDS), config) == (
+        outcome.event or json.dumps(FIELDS),
+        Counter(outcome.types),
+    )
 
 
 def test_custom_patterns_are_types_of_their_own() -> None:
@@ -786,7 +916,13 @@ def test_custom_patterns_are_types_of_their_own() -> None:
         {"name": "lines", "regex": r"x\sy", "flags": ""},
     ]
     config = RedactConfig.model_validate({"patterns": patterns})
-    told = {"a": "emp-123456", "b": "no emp-123456", "c": 'I say "hush"', "d": "x\ny", "emp-654321": 1}
+    told = {
+        "a": "emp-123456",
+        "b": "no emp-123456",
+        "c": 'I say "hush"',
+        "d": "x\ny",
+        "emp-654321": 1,
+    }
     outcome = next(redact_texts([json.dumps(told)], config))
     assert Counter(outcome.types) == {"employee": 2, "quoted": 1, "lines": 1}
     assert (outcome.event, Counter(outcome.types)) == redact_text(json.dumps(told), config)
@@ -839,27 +975,37 @@ HERE = "obs_assets_tests.transforms.test_redact"
 
 
 def mine(validator: str) -> RedactConfig:
-    return RedactConfig.model_validate({"patterns": [{"name": "mine", "regex": r"E-\d", "validator": validator}]})
+    return RedactConfig.model_validate(
+        {"patterns": [{"name": "mine", "regex": r"E-\d", "validator": validator}]}
+    )
 
 
-def test_a_pattern_may_have_a_validator_of_ones_own(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_pattern_may_have_a_validator_of_ones_own(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Named by its dotted path; in the fast way as in the slow one."""
     config = mine(f"{HERE}.is_even")
     text = event_of("E-1 E-2 E-3")
     event, counts = redact_text(text, config)
     assert json.loads(event)["message"] == "E-1 *** E-3"
     assert counts == {"mine": 1}
-    assert rows(redact(connection, frame_of(connection, [text]), config)) == [(event, ["mine"], None)]
+    assert rows(redact(connection, frame_of(connection, [text]), config)) == [
+        (event, ["mine"], None)
+    ]
 
 
-def test_a_validator_that_does_not_answer_lets_nothing_pass(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_validator_that_does_not_answer_lets_nothing_pass(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """None is not False, and an error is no answer: such events are dead letters, their neighbours are not."""
     texts = [event_of(f"E-{digit}") for digit in (1, 2, 3)]
     told = rows(redact(connection, frame_of(connection, texts), mine(f"{HERE}.forgets")))
     assert [dropped_by for _, _, dropped_by in told] == [REDACTOR_FAILED, None, REDACTOR_FAILED]
 
 
-def test_another_code_of_a_validator_is_another_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_code_of_a_validator_is_another_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """So that hours which the old one has judged count as outdated."""
     before = mine(f"{HERE}.is_even").model_dump_json()
     monkeypatch.setattr(f"{HERE}.is_even", forgets)
@@ -883,7 +1029,9 @@ def test_another_code_of_a_validator_is_another_configuration(monkeypatch: pytes
 )
 def test_a_pattern_fires_wherever_it_matches(regex: str, flags: str, value: str | int) -> None:
     """Whatever its syntax, the trigger made of it misses nothing that it would have found."""
-    config = RedactConfig.model_validate({"patterns": [{"name": "mine", "regex": regex, "flags": flags}]})
+    config = RedactConfig.model_validate(
+        {"patterns": [{"name": "mine", "regex": regex, "flags": flags}]}
+    )
     text = event_of(value)
     outcome = next(redact_texts([text], config))
     assert outcome.types == ("mine",)
@@ -902,12 +1050,17 @@ def test_a_pattern_fires_wherever_it_matches(regex: str, flags: str, value: str 
         ({"regex": "a", "flags": "x"}, "should match"),
         ({"regex": "a", "name": "bob@example.com"}, "should match"),
         ({"regex": "a", "validator": "verhoeff"}, "there are luhn"),
-        ({"regex": "a", "validator": "no_such_package.verhoeff"}, "cannot import 'no_such_package.verhoeff'"),
+        (
+            {"regex": "a", "validator": "no_such_package.verhoeff"},
+            "cannot import 'no_such_package.verhoeff'",
+        ),
         ({"regex": "a", "validator": f"{__name__}.HEX"}, "is no function"),
         ({"regex": "a", "replacement": "<a>"}, "replacement"),
     ],
 )
-def test_a_pattern_that_cannot_work_is_refused_at_load(pattern: dict[str, str], reason: str) -> None:
+def test_a_pattern_that_cannot_work_is_refused_at_load(
+    pattern: dict[str, str], reason: str
+) -> None:
     """The reason is RE2's own, and known before any event is read."""
     with pytest.raises(ValidationError, match=reason):
         RedactConfig.model_validate({"patterns": [{"name": "mine", **pattern}]})
@@ -927,23 +1080,37 @@ def test_a_pattern_that_backtracks_for_ever_elsewhere_is_harmless() -> None:
 def test_a_frame_is_redacted_as_its_events_are(connection: duckdb.DuckDBPyConnection) -> None:
     """For every text of this file, DuckDB's way gives what the walk through everything gives, in the same order."""
     texts = [event_of(text) for _, text, _ in VALUES] + [event_of(text) for text in LOOK_ALIKES]
-    texts += [event_of(value, key) for key, value, _ in MEMBERS] + [json.dumps(FIELDS), "{}", '{"a":[]}']
+    texts += [event_of(value, key) for key, value, _ in MEMBERS] + [
+        json.dumps(FIELDS),
+        "{}",
+        '{"a":[]}',
+    ]
     frame = frame_of(connection, texts)
     for config in (MASK, HASH, REMOVE):
         given_events = [event for (event,) in frame.project("event").fetchall()]
         expected = [redact_text(event, config, KEY) for event in given_events]
         result = redact(connection, frame, config, KEY)
-        assert rows(result) == [(event, sorted(Counter(counts).elements()), None) for event, counts in expected]
+        assert rows(result) == [
+            (event, sorted(Counter(counts).elements()), None) for event, counts in expected
+        ]
         totals = sum((Counter(counts) for _, counts in expected), Counter())
         assert redacted_by_type(result, "1").get(1, {}) == totals
 
 
-def test_columns_are_recomputed_and_lineage_is_kept(connection: duckdb.DuckDBPyConnection) -> None:
+def test_columns_are_recomputed_and_lineage_is_kept(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """A promoted column never shows what the event no longer holds."""
     text = '{"id":"bob@example.com","error":"no route to 10.20.30.40","status":"failed","session_id":4111111111111111}'
     frame = frame_of(connection, [text])
     result = redact(connection, frame, MASK)
-    assert result.columns == [*events.LINEAGE, *events.PROMOTED, "redactions", "dropped_by", "event"]
+    assert result.columns == [
+        *events.LINEAGE,
+        *events.PROMOTED,
+        "redactions",
+        "dropped_by",
+        "event",
+    ]
     assert result.project("event_id, error, status, session_id").fetchall() == [
         ("***@example.com".replace("***", "b***b"), "no route to 10***", "failed", "***1111")
     ]
@@ -953,13 +1120,21 @@ def test_columns_are_recomputed_and_lineage_is_kept(connection: duckdb.DuckDBPyC
 
 def test_every_column_says_what_its_event_says(connection: duckdb.DuckDBPyConnection) -> None:
     """Columns are computed anew for the events that changed alone; for the others they were right before."""
-    texts = [event_of(text, key) for _, text, _ in VALUES[::3] for key in ("error", "status", "id", "note")]
+    texts = [
+        event_of(text, key)
+        for _, text, _ in VALUES[::3]
+        for key in ("error", "status", "id", "note")
+    ]
     texts += [event_of(text, key) for text in LOOK_ALIKES for key in ("error", "level")]
     result = redact(connection, frame_of(connection, texts), MASK)
-    assert result.fetchall() == events.with_columns(result, "redactions", "dropped_by").fetchall()
+    assert (
+        result.fetchall() == events.with_columns(result, "redactions", "dropped_by").fetchall()
+    )
 
 
-def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_hits_reach_python(
+    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ordinary events, epochs, trace ids and versions fire no trigger; a frame may be computed again."""
     seen = []
     real = redactor_module.Redactor._redact_hits
@@ -977,22 +1152,38 @@ def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection, monkeypat
     result = redact(connection, frame_of(connection, texts), MASK)
     assert redacted_by_type(result, "1").get(1, {}) == {"email": 2}
     assert len(seen) == 2
-    assert result.aggregate("count(*), count(dropped_by), count(DISTINCT row_uid)").fetchall() == [(3_000, 0, 3_000)]
+    assert result.aggregate(
+        "count(*), count(dropped_by), count(DISTINCT row_uid)"
+    ).fetchall() == [(3_000, 0, 3_000)]
 
 
-LINES = st.lists(st.lists(st.sampled_from([*"ab12{} \n", "é", '"']), max_size=6).map("".join), min_size=1, max_size=12)
+LINES = st.lists(
+    st.lists(st.sampled_from([*"ab12{} \n", "é", '"']), max_size=6).map("".join),
+    min_size=1,
+    max_size=12,
+)
 
 
 @given(
-    texts=LINES, regexes=st.sets(st.sampled_from(["a[^0-9]*1", "b{2}", "(?s)2.*a", "é1?", "[^b]a|^1|1$"]), min_size=1)
+    texts=LINES,
+    regexes=st.sets(
+        st.sampled_from(["a[^0-9]*1", "b{2}", "(?s)2.*a", "é1?", "[^b]a|^1|1$"]), min_size=1
+    ),
 )
-def test_a_look_at_many_events_at_once_sees_what_a_look_at_each_sees(texts: list[str], regexes: set[str]) -> None:
+def test_a_look_at_many_events_at_once_sees_what_a_look_at_each_sees(
+    texts: list[str], regexes: set[str]
+) -> None:
     """Nothing is seen across the end of an event, and nothing is hidden by what would be."""
-    patterns = [{"name": f"p{number}", "regex": regex} for number, regex in enumerate(sorted(regexes))]
+    patterns = [
+        {"name": f"p{number}", "regex": regex} for number, regex in enumerate(sorted(regexes))
+    ]
     config = RedactConfig.model_validate({"patterns": patterns})
     redactor = redactor_module.redactor_of(config, None)
     assert not redactor.hits_in(pa.array([""]))
-    each = {number: [hit.span() for hit in redactor.trigger.finditer(text)] for number, text in enumerate(texts)}
+    each = {
+        number: [hit.span() for hit in redactor.trigger.finditer(text)]
+        for number, text in enumerate(texts)
+    }
     whole = pa.array(["a2b", *texts, "a1b1"])
     assert redactor.hits_in(whole.slice(1, len(texts))) == {
         number: (texts[number], spans) for number, spans in each.items() if spans
@@ -1037,7 +1228,11 @@ def test_an_event_on_which_the_redactor_fails_never_passes(
     """It becomes a dead letter without text or columns; its neighbours are redacted as ever."""
     texts = [event_of("eve@example.com"), event_of("boom bob@example.com"), event_of("fine")]
     result = redact(connection, frame_of(connection, texts), failing)
-    told = result.order("file_offset").project("event, redactions, dropped_by, event_id").fetchall()
+    told = (
+        result.order("file_offset")
+        .project("event, redactions, dropped_by, event_id")
+        .fetchall()
+    )
     assert told[1] == ("{}", [], REDACTOR_FAILED, None)
     assert [dropped_by for _, _, dropped_by, _ in told] == [None, REDACTOR_FAILED, None]
     assert "e***e@example.com" in told[0][0]
@@ -1057,7 +1252,17 @@ def test_a_failure_quotes_nothing(
 
 
 @pytest.mark.parametrize(
-    "text", ["bob@example.com", '"bob@example.com"', "[1]", '{"a":1', '{"a":bob@example.com}', '{"a":1}}', "", "{} x"]
+    "text",
+    [
+        "bob@example.com",
+        '"bob@example.com"',
+        "[1]",
+        '{"a":1',
+        '{"a":bob@example.com}',
+        '{"a":1}}',
+        "",
+        "{} x",
+    ],
 )
 def test_what_is_no_object_does_not_pass(text: str) -> None:
     """Text that cannot be walked is refused, not passed on unredacted."""
@@ -1067,8 +1272,13 @@ def test_what_is_no_object_does_not_pass(text: str) -> None:
 
 def test_lone_surrogates_survive(connection: duckdb.DuckDBPyConnection) -> None:
     """A half of a character is valid in JSON; it neither fails the event nor its neighbours."""
-    texts = ['{"a":"\\ud800 bob@example.com","\\udc00 eve@example.com":1}', event_of("ann@example.com")]
-    config = RedactConfig.model_validate({"patterns": [{"name": "mine", "regex": "qqq"}], "fields_to_scan": ["**"]})
+    texts = [
+        '{"a":"\\ud800 bob@example.com","\\udc00 eve@example.com":1}',
+        event_of("ann@example.com"),
+    ]
+    config = RedactConfig.model_validate(
+        {"patterns": [{"name": "mine", "regex": "qqq"}], "fields_to_scan": ["**"]}
+    )
     for result in (
         redact(connection, frame_of(connection, texts), MASK),
         redact(connection, frame_of(connection, texts), config),
@@ -1102,11 +1312,26 @@ PLANTED = {
     "password": ["password=hunter2secret "],
 }
 planted = st.sampled_from([value for values in PLANTED.values() for value in values])
-NOISE = [*"ab1.-_:/\\\"'@%=*#+,;&?(){}[]<>| \n\té", "***", "[REDACTED]", "token", "phone", "v", "%20", "::", "10."]
+NOISE = [
+    *"ab1.-_:/\\\"'@%=*#+,;&?(){}[]<>| \n\té",
+    "***",
+    "[REDACTED]",
+    "token",
+    "phone",
+    "v",
+    "%20",
+    "::",
+    "10.",
+]
 noise = st.lists(st.sampled_from(NOISE), max_size=6).map("".join) | st.text(max_size=6)
 free_text = st.lists(noise | planted, max_size=3).map("".join)
 with_value = st.tuples(noise, planted, noise).map(" \u2014 ".join)
-keys = st.sampled_from(["message", "user", "token", "tokens", "phone", "version", "_redaction", "data"]) | noise
+keys = (
+    st.sampled_from(
+        ["message", "user", "token", "tokens", "phone", "version", "_redaction", "data"]
+    )
+    | noise
+)
 scalars = (
     st.none()
     | st.booleans()
@@ -1124,9 +1349,14 @@ def events_of(text: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
         max_leaves=6,
     )
-    event = st.dictionaries(keys, value, max_size=3) | st.dictionaries(text, scalars, min_size=1, max_size=2)
+    event = st.dictionaries(keys, value, max_size=3) | st.dictionaries(
+        text, scalars, min_size=1, max_size=2
+    )
     return st.builds(
-        json.dumps, event, ensure_ascii=st.booleans(), separators=st.sampled_from([(",", ":"), (", ", ": ")])
+        json.dumps,
+        event,
+        ensure_ascii=st.booleans(),
+        separators=st.sampled_from([(",", ":"), (", ", ": ")]),
     )
 
 
@@ -1140,13 +1370,18 @@ def shape(text: str) -> Any:
             return [of(inner) for inner in value["members"]]
         return value if value is None or isinstance(value, bool) else "scalar"
 
-    told = json.loads(text, object_pairs_hook=lambda pairs: {"members": [v for k, v in pairs if k != "_redaction"]})
+    told = json.loads(
+        text,
+        object_pairs_hook=lambda pairs: {"members": [v for k, v in pairs if k != "_redaction"]},
+    )
     return of(told)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=events_of(free_text), config=st.sampled_from([MASK, HASH, REMOVE]))
-def test_any_event_stays_json_and_the_second_time_changes_nothing(text: str, config: RedactConfig) -> None:
+def test_any_event_stays_json_and_the_second_time_changes_nothing(
+    text: str, config: RedactConfig
+) -> None:
     """Same structure, every key still there, idempotent, and the fast way is the slow one."""
     event, counts = redact_text(text, config, KEY)
     assert shape(event) == shape(text)
@@ -1170,10 +1405,14 @@ def test_no_planted_value_is_left(text: str, config: RedactConfig) -> None:
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(texts=st.lists(events_of(free_text), min_size=1, max_size=20))
-def test_any_frame_is_redacted_as_its_events_are(connection: duckdb.DuckDBPyConnection, texts: list[str]) -> None:
+def test_any_frame_is_redacted_as_its_events_are(
+    connection: duckdb.DuckDBPyConnection, texts: list[str]
+) -> None:
     """Nothing that the exact rules find is missed by the triggers."""
     frame = frame_of(connection, texts)
     expected = [redact_text(event, MASK) for (event,) in frame.project("event").fetchall()]
@@ -1194,10 +1433,14 @@ def test_workers_redact_as_this_process_does(
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     pattern = {"name": "employee", "regex": "emp-[0-9]{6}", "validator": f"{__name__}.talks"}
     config = RedactConfig.model_validate({"mode": "hash", "patterns": [pattern]})
-    texts = [event_of(f"{text} emp-{number:06d}") for number, (_, text, _) in enumerate(VALUES)] * 20
+    texts = [
+        event_of(f"{text} emp-{number:06d}") for number, (_, text, _) in enumerate(VALUES)
+    ] * 20
     frame = frame_of(connection, [*texts, event_of("boring")])
     with Workers(config, KEY, 2) as workers:
-        assert rows(redact(connection, frame, config, KEY, workers)) == rows(redact(connection, frame, config, KEY))
+        assert rows(redact(connection, frame, config, KEY, workers)) == rows(
+            redact(connection, frame, config, KEY)
+        )
 
 
 def talks(value: str) -> bool:
@@ -1206,7 +1449,9 @@ def talks(value: str) -> bool:
     return value.endswith(("2", "3"))
 
 
-def test_a_worker_that_ends_fails_the_hour_with_a_reason(connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_worker_that_ends_fails_the_hour_with_a_reason(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
     """Nothing passes unredacted, nobody waits for an answer that does not come, and the others end with it."""
     frame = frame_of(connection, [event_of("bob@example.com")] * 5_000)
     with Workers(MASK, None, 2) as workers:

@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from obs_assets.cli import app
 from obs_assets.errors import EngineError
 from obs_assets.storage import engine
-from obs_assets.transforms.redact import RedactConfig, Workers, redact, redact_text, redact_texts, self_test, walk
+from obs_assets.transforms.redact import (
+    RedactConfig,
+    Workers,
+    redact,
+    redact_text,
+    redact_texts,
+    self_test,
+    walk,
+)
 from obs_assets.transforms.redact import redactor as redactor_module
 from obs_assets_tests.frames import frame_of
 
@@ -46,12 +54,24 @@ def test_it_passes_here_quickly() -> None:
 
 BREAKAGES: dict[str, tuple[Any, str, Any]] = {
     "members are passed over": (walk, "_MEMBERS", re.compile(r"(?:[^@]|@(?!$))*")),
-    "strings with escapes end early": (walk, "_TOKEN", re.compile(walk._TOKEN.pattern.replace(r"\\.", r"\\u"))),
+    "strings with escapes end early": (
+        walk,
+        "_TOKEN",
+        re.compile(walk._TOKEN.pattern.replace(r"\\.", r"\\u")),
+    ),
     "a walk finds nothing": (walk.Walk, "run", lambda self: None),
-    "RE2 finds nothing in many events": (redactor_module.Redactor, "hits_in", lambda self, events: {}),
+    "RE2 finds nothing in many events": (
+        redactor_module.Redactor,
+        "hits_in",
+        lambda self, events: {},
+    ),
     "Arrow is given nothing": (self_test, "to_arrow", lambda outcomes, length: None),
     "JSON in a string is not opened": (walk, "_DOCUMENT", re.compile(r"(?!)")),
-    "an edit in place is lost": (redactor_module, "redact_in_place", lambda *_: redactor_module.UNCHANGED),
+    "an edit in place is lost": (
+        redactor_module,
+        "redact_in_place",
+        lambda *_: redactor_module.UNCHANGED,
+    ),
     "a detector finds nothing": (
         walk.Members,
         "judge_all",
@@ -67,7 +87,13 @@ def test_it_goes_red(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(target, attribute, replacement)
     with pytest.raises(EngineError) as raised:
         self_test.check_engine()
-    for word in ("self-test of redaction failed", "CPython 3.", "duckdb ", "google-re2 ", "requirements.lock"):
+    for word in (
+        "self-test of redaction failed",
+        "CPython 3.",
+        "duckdb ",
+        "google-re2 ",
+        "requirements.lock",
+    ):
         assert word in str(raised.value)
     assert "bob" not in str(raised.value)
 

@@ -5,4 +5,12 @@ from obs_assets.destinations.postgres.destination import Health, PostgresDestina
 from obs_assets.destinations.postgres.rows import stored_event
 from obs_assets.storage.postgres import connect, explained
 
-__all__ = ["Health", "PostgresConfig", "PostgresDestination", "connect", "explained", "server_of", "stored_event"]
+__all__ = [
+    "Health",
+    "PostgresConfig",
+    "PostgresDestination",
+    "connect",
+    "explained",
+    "server_of",
+    "stored_event",
+]

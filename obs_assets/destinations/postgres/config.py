@@ -45,7 +45,9 @@ class PostgresConfig(DestinationConfig, frozen=True):
     pool_size: int = Field(10, ge=1, json_schema_extra={"unit": "connections"})
     retention_days: int | None = Field(None, ge=1, le=36_500, examples=[90])
     host: str | None = Field(None, examples=["db.example.com"])
-    port: int | None = Field(None, ge=1, le=65_535, examples=[5432], json_schema_extra={"unit": "port number"})
+    port: int | None = Field(
+        None, ge=1, le=65_535, examples=[5432], json_schema_extra={"unit": "port number"}
+    )
     database: str | None = Field(None, examples=["observability"])
     user: str | None = Field(None, examples=["obs_loader"])
     password: SecretStr | None = Field(None, examples=["{{ env.EVENTS_DB_PASSWORD }}"])
@@ -59,11 +61,17 @@ class PostgresConfig(DestinationConfig, frozen=True):
     @classmethod
     def _is_nothing_derived(cls, name: str) -> str:
         if _DERIVED.search(name):
-            raise ValueError("must not look like the name of a leaf (_d20251204), of statistics (_hourly) or an index")
+            raise ValueError(
+                "must not look like the name of a leaf (_d20251204), of statistics (_hourly) or an index"
+            )
         return name
 
 
 def server_of(config: PostgresConfig, settings: PostgresSettings) -> PostgresSettings:
     """Where a configured destination is: the settings, with what the configuration says in their place."""
-    said = {name: getattr(config, name) for name in ("host", "port", "database", "user", "password")}
-    return settings.model_copy(update={name: value for name, value in said.items() if value is not None})
+    said = {
+        name: getattr(config, name) for name in ("host", "port", "database", "user", "password")
+    }
+    return settings.model_copy(
+        update={name: value for name, value in said.items() if value is not None}
+    )

@@ -33,7 +33,13 @@ from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.leaves import Span
-from obs_assets.destinations.postgres.rows import BATCH_ROWS, copy_data, row_of, statistics_of, stored_event
+from obs_assets.destinations.postgres.rows import (
+    BATCH_ROWS,
+    copy_data,
+    row_of,
+    statistics_of,
+    stored_event,
+)
 from obs_assets.destinations.postgres.table import STATISTICS, EventTable, patiently
 from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import (
@@ -145,7 +151,11 @@ class PostgresDestination:
                     f"{self.key} holds generation {held.version.generation} of {offer.hour}, newer than the offered "
                     f"{offer.version.generation}: materialize the stages before it again"
                 )
-            if held == _holding(offer) and not offer.rebuild and self._count(connection, offer.hour) == offer.rows:
+            if (
+                held == _holding(offer)
+                and not offer.rebuild
+                and self._count(connection, offer.hour) == offer.rows
+            ):
                 return Delivery(written=0, already_there=offer.rows)
             sent = self._replace(connection, offer, held)
             self._write_statistics(connection, offer)
@@ -161,7 +171,9 @@ class PostgresDestination:
             "rows_per_s": round(offer.rows / seconds),
         }
         same = offer.rows - sent.written
-        return Delivery(written=sent.written, already_there=same, size_bytes=sent.size_bytes, stats=stats)
+        return Delivery(
+            written=sent.written, already_there=same, size_bytes=sent.size_bytes, stats=stats
+        )
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
         """The ledger's row of an hour, and the rows of the table."""
@@ -169,7 +181,9 @@ class PostgresDestination:
         with session(self.server) as connection:
             try:
                 held = self._ledger_row(connection, hour)
-                counted = one(connection, self._of_hour(query, hour))[0] if held and count else None
+                counted = (
+                    one(connection, self._of_hour(query, hour))[0] if held and count else None
+                )
             except errors.UndefinedTable:
                 return None
         return replace(held, counted=counted) if held else None
@@ -203,7 +217,9 @@ class PostgresDestination:
         ``event`` is ``data`` as the server prints it: compare canonical forms, with `stored_event` on the other side.
         """
         name = f"read_back_{self.key.replace('.', '_')}_{hour.stamp}"
-        connection.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)')
+        connection.execute(
+            f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)'
+        )
         query = "SELECT row_uid, data::text FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
         with (
             session(self.server) as server,
@@ -214,7 +230,8 @@ class PostgresDestination:
             while rows := cursor.fetchmany(BATCH_ROWS):
                 row_uids, events = zip(*rows, strict=True)
                 batch = pa.table(
-                    [pa.array(row_uids, pa.string()), pa.array(events, pa.large_string())], ["row_uid", "event"]
+                    [pa.array(row_uids, pa.string()), pa.array(events, pa.large_string())],
+                    ["row_uid", "event"],
                 )
                 connection.from_arrow(batch).insert_into(name)
         return connection.table(name)
@@ -226,7 +243,9 @@ class PostgresDestination:
             with session(self.server) as connection:
                 version = one(connection, "SHOW server_version")[0]
                 if connection.info.server_version < OLDEST_SERVER:
-                    raise ConfigurationError(f"PostgreSQL at {at} is version {version}: 14 is the oldest that will do")
+                    raise ConfigurationError(
+                        f"PostgreSQL at {at} is version {version}: 14 is the oldest that will do"
+                    )
                 there = self.table.is_there(connection)
                 if not create and not self.table.is_current(connection):
                     raise ConfigurationError(self.table.absent)
@@ -253,16 +272,32 @@ class PostgresDestination:
 
     def _make_reader(self, connection: Connection, name: str) -> list[str]:
         role, done = sql.Identifier(name), []
-        if not one(connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [name])[0]:
+        if not one(
+            connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [name]
+        )[0]:
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
-            done.append(f"Make the role {name}, which cannot log in yet: ALTER ROLE {name} LOGIN PASSWORD '…'.")
-        for setting, value in (("default_transaction_read_only", "on"), ("statement_timeout", "30s")):
-            connection.execute(sql.SQL("ALTER ROLE {} SET {} = {}").format(role, sql.SQL(setting), sql.Literal(value)))
+            done.append(
+                f"Make the role {name}, which cannot log in yet: ALTER ROLE {name} LOGIN PASSWORD '…'."
+            )
+        for setting, value in (
+            ("default_transaction_read_only", "on"),
+            ("statement_timeout", "30s"),
+        ):
+            connection.execute(
+                sql.SQL("ALTER ROLE {} SET {} = {}").format(
+                    role, sql.SQL(setting), sql.Literal(value)
+                )
+            )
         schema = sql.Identifier(self.config.schema_name)
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
-        readable = sql.SQL(", ").join([self.table.name, self.table.statistics, self.table.receipts])
+        readable = sql.SQL(", ").join(
+            [self.table.name, self.table.statistics, self.table.receipts]
+        )
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
-        return [*done, f"Let {name} read {self.key}, {self.key}_hourly and {self.config.schema_name}.receipts."]
+        return [
+            *done,
+            f"Let {name} read {self.key}, {self.key}_hourly and {self.config.schema_name}.receipts.",
+        ]
 
     def health(self) -> Health | None:
         """What there is of the table; None before it was made."""
@@ -270,14 +305,14 @@ class PostgresDestination:
             if not self.table.is_current(connection):
                 return None
             size = "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s)"
-            held = (
-                "SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint FROM obs.hour_loads WHERE destination = %s"
-            )
+            held = "SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint FROM obs.hour_loads WHERE destination = %s"
             oldest, newest, rows = one(connection, held, [self.key])
             written = """
                 SELECT total_events_written, total_batches_written, total_errors, last_write_at FROM obs.totals
                 WHERE destination = %s"""
-            events, batches, failed, at = connection.execute(written, [self.key]).fetchone() or (0, 0, 0, None)
+            events, batches, failed, at = connection.execute(
+                written, [self.key]
+            ).fetchone() or (0, 0, 0, None)
             return Health(
                 version=one(connection, "SHOW server_version")[0],
                 size_bytes=one(connection, size, [self.table.name.as_string(connection)])[0],
@@ -286,13 +321,18 @@ class PostgresDestination:
                 rows=rows,
                 oldest=Hour.of(oldest) if oldest else None,
                 newest=Hour.of(newest) if newest else None,
-                connections=one(connection, "SELECT count(*) FROM pg_stat_activity WHERE backend_type IS NOT NULL")[0],
+                connections=one(
+                    connection,
+                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type IS NOT NULL",
+                )[0],
                 max_connections=int(one(connection, "SHOW max_connections")[0]),
                 totals={
                     "total_events_written": events,
                     "total_batches_written": batches,
                     "total_errors": failed,
-                    "last_write_at": at.astimezone(UTC).isoformat(timespec="seconds") if at else None,
+                    "last_write_at": at.astimezone(UTC).isoformat(timespec="seconds")
+                    if at
+                    else None,
                 },
             )
 
@@ -316,17 +356,26 @@ class PostgresDestination:
             lock(connection, f"{self.key} {hour}")
             lock(connection, self.table.leaves_lock(hour.start), shared=True)
         except errors.LockNotAvailable:
-            raise HourBusyError(f"another run is writing {hour} to {self.key}: let it finish, then try again") from None
+            raise HourBusyError(
+                f"another run is writing {hour} to {self.key}: let it finish, then try again"
+            ) from None
 
-    def _ledger_row(self, connection: Connection, hour: Hour, *, for_update: bool = False) -> Holding | None:
+    def _ledger_row(
+        self, connection: Connection, hour: Hour, *, for_update: bool = False
+    ) -> Holding | None:
         query: LiteralString = """
             SELECT generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads
             WHERE destination = %s AND hour = %s"""
-        row = connection.execute(query + " FOR UPDATE" * for_update, [self.key, hour.start]).fetchone()
+        row = connection.execute(
+            query + " FOR UPDATE" * for_update, [self.key, hour.start]
+        ).fetchone()
         return Holding(InputVersion(*row[:3]), *row[3:]) if row else None
 
     def _count(self, connection: Connection, hour: Hour) -> int:
-        query = self._of_hour("SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}", hour)
+        query = self._of_hour(
+            "SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}",
+            hour,
+        )
         return int(one(connection, query)[0])
 
     def _replace(self, connection: Connection, offer: Offer, held: Holding | None) -> "_Sent":
@@ -336,7 +385,11 @@ class PostgresDestination:
             leaf = self._only_maker(connection, offer.hour)
         if leaf is not None:
             name = self.table.leaf(leaf.suffix)
-            alike = held and held.rows and replace(held.version, generation=offer.version.generation) == offer.version
+            alike = (
+                held
+                and held.rows
+                and replace(held.version, generation=offer.version.generation) == offer.version
+            )
             if alike and (sent := self._merge(connection, name, offer)):
                 return sent
             self._delete(connection, name, offer.hour)
@@ -369,12 +422,20 @@ class PostgresDestination:
         try:
             lock(connection, f"{self.key} new leaf {hour.start:%Y-%m}")
         except errors.LockNotAvailable:
-            raise HourBusyError(f"another run is making the leaf of {hour} in {self.key}: try again") from None
+            raise HourBusyError(
+                f"another run is making the leaf of {hour} in {self.key}: try again"
+            ) from None
         return self._leaf_of(connection, hour)
 
     def _delete(self, connection: Connection, leaf: sql.Identifier, hour: Hour) -> None:
-        query: LiteralString = "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
-        connection.execute(sql.SQL(query).format(leaf=leaf, start=sql.Literal(hour.start), end=sql.Literal(hour.end)))
+        query: LiteralString = (
+            "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
+        )
+        connection.execute(
+            sql.SQL(query).format(
+                leaf=leaf, start=sql.Literal(hour.start), end=sql.Literal(hour.end)
+            )
+        )
         crash_point("postgres.after_delete")
 
     def _copy(self, connection: Connection, table: sql.Identifier, offer: Offer) -> "_Sent":
@@ -394,16 +455,22 @@ class PostgresDestination:
                 )
             return _Sent(cursor.rowcount, size, batches)
 
-    def _merge(self, connection: Connection, leaf: sql.Identifier, offer: Offer) -> "_Sent | None":
+    def _merge(
+        self, connection: Connection, leaf: sql.Identifier, offer: Offer
+    ) -> "_Sent | None":
         """Write only the rows that differ from those that are there: a late event costs its own row and no more WAL.
 
         None if that did not do, as when somebody has doubled a row by hand.
         """
         # Aside, without an index and without WAL; gone with the transaction
         aside = sql.Identifier("pg_temp", "offered")
-        connection.execute("SET LOCAL work_mem = '64MB'")  # for the hash of the rows' identities
+        connection.execute(
+            "SET LOCAL work_mem = '64MB'"
+        )  # for the hash of the rows' identities
         names = [sql.Identifier(name) for name in row_of(offer.hour)]
-        create = sql.SQL("CREATE TEMPORARY TABLE offered ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA")
+        create = sql.SQL(
+            "CREATE TEMPORARY TABLE offered ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
+        )
         connection.execute(create.format(sql.SQL(", ").join(names), self.table.name))
         sent = self._copy(connection, aside, offer)
         words = {
@@ -418,7 +485,11 @@ class PostgresDestination:
         connection.execute(sql.SQL(_DELETE_CHANGED).format(**words))
         crash_point("postgres.after_delete")
         written = connection.execute(sql.SQL(_INSERT_MISSING).format(**words)).rowcount
-        return replace(sent, written=written) if self._count(connection, offer.hour) == offer.rows else None
+        return (
+            replace(sent, written=written)
+            if self._count(connection, offer.hour) == offer.rows
+            else None
+        )
 
     def _write_statistics(self, connection: Connection, offer: Offer) -> None:
         delete = sql.SQL("DELETE FROM {} WHERE hour = %s").format(self.table.statistics)
@@ -446,7 +517,8 @@ class PostgresDestination:
             ON CONFLICT (destination, hour) DO UPDATE SET ({names}) = ROW ({values})"""
         connection.execute(sql.SQL(upsert).format(names=names, values=values), row)
         connection.execute(
-            "DELETE FROM obs.receipts WHERE destination = %s AND hour = %s", [self.key, offer.hour.start]
+            "DELETE FROM obs.receipts WHERE destination = %s AND hour = %s",
+            [self.key, offer.hour.start],
         )
         connection.cursor().executemany(
             "INSERT INTO obs.receipts VALUES (%s, %s, %s, %s, %s, %s, %s)",
@@ -487,13 +559,19 @@ class PostgresDestination:
 
     def _is_committed(self, offer: Offer) -> bool:
         with session(self.server) as connection:
-            self._lock(connection, offer.hour)  # waits for the end of the transaction whose answer was lost
+            self._lock(
+                connection, offer.hour
+            )  # waits for the end of the transaction whose answer was lost
             query = "SELECT run_id FROM obs.hour_loads WHERE destination = %s AND hour = %s"
             writer = connection.execute(query, [self.key, offer.hour.start]).fetchone()
-            return writer == (offer.run_id,) and self._ledger_row(connection, offer.hour) == _holding(offer)
+            return writer == (offer.run_id,) and self._ledger_row(
+                connection, offer.hour
+            ) == _holding(offer)
 
     def _of_hour(self, query: LiteralString, hour: Hour) -> sql.Composed:
-        return sql.SQL(query).format(table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end))
+        return sql.SQL(query).format(
+            table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end)
+        )
 
 
 @dataclass(frozen=True)

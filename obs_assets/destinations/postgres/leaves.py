@@ -85,7 +85,9 @@ def keeps_months(retention_days: int | None) -> bool:
     return retention_days is None or retention_days > MONTHS_FROM_RETENTION_DAYS
 
 
-def new_leaf(hour: Hour, rows: int, taken: Iterable[Span], *, now: datetime, retention_days: int | None) -> Span:
+def new_leaf(
+    hour: Hour, rows: int, taken: Iterable[Span], *, now: datetime, retention_days: int | None
+) -> Span:
     """The leaf to make for an hour that no leaf holds.
 
     Args:
@@ -105,7 +107,9 @@ def new_leaf(hour: Hour, rows: int, taken: Iterable[Span], *, now: datetime, ret
     return next((span for span in sizes if not any(map(span.overlaps, held))), sizes[-1])
 
 
-def roll_ups(leaves: Iterable[Span], *, now: datetime, retention_days: int | None) -> list[Span]:
+def roll_ups(
+    leaves: Iterable[Span], *, now: datetime, retention_days: int | None
+) -> list[Span]:
     """The larger leaves to make of smaller ones by now, the oldest first: days of hours, then months of days."""
     spans = list(leaves)
     days = {day_of(span.start) for span in spans if span.end - span.start == ONE_HOUR}
@@ -119,7 +123,9 @@ def roll_ups(leaves: Iterable[Span], *, now: datetime, retention_days: int | Non
 
 def expired(leaves: Iterable[Span], *, now: datetime, retention_days: int) -> list[Span]:
     """The leaves whose last hour has expired: none holds an hour that has not."""
-    return sorted(span for span in leaves if has_expired(span.end, now=now, retention_days=retention_days))
+    return sorted(
+        span for span in leaves if has_expired(span.end, now=now, retention_days=retention_days)
+    )
 
 
 def has_expired(end: datetime, *, now: datetime, retention_days: int) -> bool:

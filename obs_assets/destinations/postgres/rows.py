@@ -35,7 +35,9 @@ def stored_event(event: str) -> str:
     pairs = rf"""regexp_replace(replace({event}, '\\', chr(1)),
         '\\u([dD][89abAB][0-9a-fA-F]{{2}})\\u([dD][c-fC-F][0-9a-fA-F]{{2}})',
         chr(2) || 'u\1' || chr(2) || 'u\2', 'g')"""
-    replaced = rf"regexp_replace({pairs}, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{{2}})', '\\ufffd', 'g')"
+    replaced = (
+        rf"regexp_replace({pairs}, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{{2}})', '\\ufffd', 'g')"
+    )
     return rf"""CASE WHEN contains({event}, '\u') AND regexp_matches({event}, '\\u(0000|[dD][89a-fA-F])')
         THEN replace(replace({replaced}, chr(2), '\'), chr(1), '\\') ELSE {event} END"""
 
@@ -43,20 +45,23 @@ def stored_event(event: str) -> str:
 def row_of(hour: Hour) -> dict[str, str]:
     """DuckDB's SQL for each column of a row; ``created_at`` is the server's."""
     plain = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
-    return {name: _text(name) for name in plain} | {
-        "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
-        "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
-        "event_level": f"coalesce({_indexed('event_level')}, 'info')",
-        "master_type": _indexed("master_type"),
-        "trace_id": _indexed("trace_id"),
-        "timestamp": "event_time",
-        "data": stored_event("event"),
-        "duration_ms": "duration_ms",
-        "cost_usd": "rtrim(rtrim(cost_usd::DECIMAL(28, 12)::VARCHAR, '0'), '.')",  # 0.25, not 0.250000000000
-        "row_uid": "row_uid",
-        "weight": "weight",
-        "hour": f"TIMESTAMPTZ '{hour.start.isoformat()}'",
-    }
+    return (
+        {name: _text(name) for name in plain}
+        | {
+            "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
+            "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
+            "event_level": f"coalesce({_indexed('event_level')}, 'info')",
+            "master_type": _indexed("master_type"),
+            "trace_id": _indexed("trace_id"),
+            "timestamp": "event_time",
+            "data": stored_event("event"),
+            "duration_ms": "duration_ms",
+            "cost_usd": "rtrim(rtrim(cost_usd::DECIMAL(28, 12)::VARCHAR, '0'), '.')",  # 0.25, not 0.250000000000
+            "row_uid": "row_uid",
+            "weight": "weight",
+            "hour": f"TIMESTAMPTZ '{hour.start.isoformat()}'",
+        }
+    )
 
 
 def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
@@ -75,7 +80,9 @@ def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
 
 def copy_data(frame: Frame, hour: Hour) -> Iterator[memoryview]:
     """The rows of `row_of` as CSV, batch by batch: strings quoted, NULL left empty."""
-    projection = ", ".join(f'{expression} AS "{name}"' for name, expression in row_of(hour).items())
+    projection = ", ".join(
+        f'{expression} AS "{name}"' for name, expression in row_of(hour).items()
+    )
     for batch in frame.project(projection).to_arrow_reader(BATCH_ROWS):
         yield _csv(batch)
 

@@ -11,7 +11,15 @@ from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import MEANINGS
-from obs_assets.storage.postgres import LEDGER, SCHEMA_LOCK, Connection, Migration, lock, migrate, one
+from obs_assets.storage.postgres import (
+    LEDGER,
+    SCHEMA_LOCK,
+    Connection,
+    Migration,
+    lock,
+    migrate,
+    one,
+)
 
 # Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
 patiently = tenacity.retry(
@@ -55,9 +63,7 @@ _OWN_MEANINGS = {
 }
 
 # The DELETE of an hour goes by timestamp; the constraint keeps rows that it would miss out of the table.
-_OF_ITS_HOUR: LiteralString = (
-    "CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"
-)
+_OF_ITS_HOUR: LiteralString = "CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"
 
 INDEXES: dict[LiteralString, LiteralString] = {
     "timestamp": "(timestamp DESC)",
@@ -141,7 +147,11 @@ class EventTable:
             ConfigurationError: it is not one of ours.
         """
         name = self.name.as_string(connection)
-        kind, partition_key, columns = connection.execute(_FORM, [name]).fetchone() or ("", None, [])
+        kind, partition_key, columns = connection.execute(_FORM, [name]).fetchone() or (
+            "",
+            None,
+            [],
+        )
         if kind and (partition_key != 'RANGE ("timestamp")' or COLUMNS.keys() - set(columns)):
             raise ConfigurationError(
                 f"{self.key} is not partitioned by range of timestamp, or lacks columns: it was made by something else "
@@ -152,12 +162,17 @@ class EventTable:
 
     def is_current(self, connection: Connection) -> bool:
         """Whether table, ledger and all else is there, in this program's version of it."""
-        if not self.is_there(connection) or not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
+        if (
+            not self.is_there(connection)
+            or not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]
+        ):
             return False
         query = """
             SELECT count(*) FILTER (WHERE subject = %s) >= %s AND count(*) FILTER (WHERE subject = 'ledger') >= %s
             FROM obs.migrations"""
-        return bool(one(connection, query, [self._subject, len(self._migrations()), len(LEDGER)])[0])
+        return bool(
+            one(connection, query, [self._subject, len(self._migrations()), len(LEDGER)])[0]
+        )
 
     def migrate(self, connection: Connection) -> list[str]:
         """Bring table and ledger to this program's version, in the open transaction; says what was done.
@@ -168,7 +183,9 @@ class EventTable:
         if not self.is_there(connection):
             lock(connection, SCHEMA_LOCK)  # before another look: somebody may be making it
             if not self.is_there(connection):
-                connection.execute("DELETE FROM obs.migrations WHERE subject = %s", [self._subject])
+                connection.execute(
+                    "DELETE FROM obs.migrations WHERE subject = %s", [self._subject]
+                )
         there = self.is_there(connection)
         return done + migrate(connection, self._subject, self._migrations(), start=int(there))
 
@@ -192,12 +209,17 @@ class EventTable:
         within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
         connection.execute(
             sql.SQL(f"CREATE TABLE {{aside}} (LIKE {{table}} {like}, {within})").format(
-                aside=aside, table=self.name, start=sql.Literal(span.start), end=sql.Literal(span.end)
+                aside=aside,
+                table=self.name,
+                start=sql.Literal(span.start),
+                end=sql.Literal(span.end),
             )
         )
         for column, sequence in self._identities(connection):
             number = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)")
-            connection.execute(number.format(aside, sql.Identifier(column), sql.Literal(sequence)))
+            connection.execute(
+                number.format(aside, sql.Identifier(column), sql.Literal(sequence))
+            )
 
     def _identities(self, connection: Connection) -> list[tuple[str, str]]:
         """Identity columns of the table, and the sequence of each. A leaf has none of its own before it is attached."""
@@ -227,7 +249,9 @@ class EventTable:
                 drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT")
                 connection.execute(drop.format(leaf, sql.Identifier(column)))
         bounds = {"start": sql.Literal(span.start), "end": sql.Literal(span.end)}
-        attach = sql.SQL("ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})")
+        attach = sql.SQL(
+            "ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})"
+        )
         connection.execute(attach.format(table=self.name, leaf=leaf, **bounds))
         connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT within_leaf").format(leaf))
 
@@ -243,7 +267,9 @@ class EventTable:
         return [
             Migration(
                 f"Make the table {self.key}, partitioned by timestamp, with its {len(INDEXES)} indexes.",
-                sql.SQL("; ").join([self._create_schema(), self._create_table(), *self._create_indexes()]),
+                sql.SQL("; ").join(
+                    [self._create_schema(), self._create_table(), *self._create_indexes()]
+                ),
             ),
             Migration(
                 f"Make {self.key}_hourly, statistics kept by each load, and the view {self._config.schema_name}."
@@ -259,15 +285,22 @@ class EventTable:
     def _create_schema(self) -> sql.Composed:
         # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
         return _unless_there(
-            sql.SQL("to_regnamespace({})").format(_text(sql.Identifier(self._config.schema_name))),
+            sql.SQL("to_regnamespace({})").format(
+                _text(sql.Identifier(self._config.schema_name))
+            ),
             sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._config.schema_name)),
         )
 
     def _create_table(self) -> sql.Composed:
         columns = sql.SQL(", ").join(
-            [*(sql.SQL(f"{name} {kind}") for name, kind in COLUMNS.items()), sql.SQL(_OF_ITS_HOUR)]
+            [
+                *(sql.SQL(f"{name} {kind}") for name, kind in COLUMNS.items()),
+                sql.SQL(_OF_ITS_HOUR),
+            ]
         )
-        return sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE (timestamp)").format(self.name, columns)
+        return sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE (timestamp)").format(
+            self.name, columns
+        )
 
     def _create_indexes(self) -> list[sql.Composed]:
         return [self._create_index(name) for name in INDEXES]
@@ -278,17 +311,22 @@ class EventTable:
         )
 
     def _create_statistics(self) -> list[sql.Composed]:
-        columns = sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in STATISTICS.items())
+        columns = sql.SQL(", ").join(
+            sql.SQL(f"{name} {kind}") for name, kind in STATISTICS.items()
+        )
         # No primary key: types and masters may be longer than an index entry.
         index = sql.Identifier(f"idx_{self._config.table_name}_hourly")
         return [
             sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(self.statistics, columns),
-            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)").format(index, self.statistics),
+            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)").format(
+                index, self.statistics
+            ),
         ]
 
     def _create_receipts(self) -> sql.Composed:
         return _unless_there(
-            sql.SQL("to_regclass({})").format(_text(self.receipts)), sql.SQL(_RECEIPTS).format(self.receipts)
+            sql.SQL("to_regclass({})").format(_text(self.receipts)),
+            sql.SQL(_RECEIPTS).format(self.receipts),
         )
 
 
@@ -297,7 +335,9 @@ def _text(name: sql.Identifier) -> sql.Literal:
 
 
 def _unless_there(found: sql.Composed, create: sql.Composed) -> sql.Composed:
-    return sql.SQL("DO $do$ BEGIN IF {} IS NULL THEN {}; END IF; END $do$").format(found, create)
+    return sql.SQL("DO $do$ BEGIN IF {} IS NULL THEN {}; END IF; END $do$").format(
+        found, create
+    )
 
 
 def table_page(config: PostgresConfig) -> Page:

@@ -31,7 +31,12 @@ class Upkeep:
     """
 
     def __init__(
-        self, table: EventTable, config: PostgresConfig, server: PostgresSettings, *, busy_after_s: float
+        self,
+        table: EventTable,
+        config: PostgresConfig,
+        server: PostgresSettings,
+        *,
+        busy_after_s: float,
     ) -> None:
         self._table = table
         self._config = config
@@ -65,27 +70,37 @@ class Upkeep:
             if not self._table.is_there(connection) or not self._is_alone(connection):
                 return dropped
             expired = leaves.expired(
-                self._table.leaves(connection), now=now, retention_days=self._config.retention_days
+                self._table.leaves(connection),
+                now=now,
+                retention_days=self._config.retention_days,
             )
             for span in expired:
-                doom = sql.SQL("COMMENT ON TABLE {} IS {}").format(self._table.leaf(span.suffix), sql.Literal(DOOMED))
+                doom = sql.SQL("COMMENT ON TABLE {} IS {}").format(
+                    self._table.leaf(span.suffix), sql.Literal(DOOMED)
+                )
                 connection.execute(doom)
             for name, attached, pending in self._doomed(connection):
                 leaf = sql.Identifier(self._config.schema_name, name)
                 if attached:
                     how = sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
                     connection.execute(
-                        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(self._table.name, leaf, how)
+                        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
+                            self._table.name, leaf, how
+                        )
                     )
                 self._drop(connection, name)
                 dropped.append(name)
-            self._forget_empty_hours(connection, until=now - timedelta(days=self._config.retention_days))
+            self._forget_empty_hours(
+                connection, until=now - timedelta(days=self._config.retention_days)
+            )
         return dropped
 
     def _is_alone(self, connection: Connection) -> bool:
         """Whether no other session drops leaves of the table; holds it until this session ends."""
         name = f"{self._table.key} upkeep"
-        return bool(one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])[0])
+        return bool(
+            one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])[0]
+        )
 
     def _doomed(self, connection: Connection) -> list[tuple[str, bool, bool]]:
         """Leaves that retention has marked: name, whether still attached, whether detaching has begun."""
@@ -97,7 +112,9 @@ class Upkeep:
             ORDER BY coalesce(inhdetachpending, false) DESC, relname"""
         parameters = [self._config.schema_name, f"{self._config.table_name}_", DOOMED]
         found = connection.execute(query, parameters).fetchall()
-        return [row for row in found if leaves.span_of(row[0].removeprefix(self._config.table_name))]
+        return [
+            row for row in found if leaves.span_of(row[0].removeprefix(self._config.table_name))
+        ]
 
     def _drop(self, connection: Connection, name: str) -> None:
         span = leaves.span_of(name.removeprefix(self._config.table_name))
@@ -106,16 +123,20 @@ class Upkeep:
         with connection.transaction():
             for table in ("hour_loads", "receipts"):
                 connection.execute(
-                    sql.SQL("DELETE FROM obs.{} WHERE destination = %s AND hour >= %s AND hour < %s").format(
-                        sql.Identifier(table)
-                    ),
+                    sql.SQL(
+                        "DELETE FROM obs.{} WHERE destination = %s AND hour >= %s AND hour < %s"
+                    ).format(sql.Identifier(table)),
                     [self._table.key, span.start, span.end],
                 )
             connection.execute(
-                sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s").format(self._table.statistics),
+                sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s").format(
+                    self._table.statistics
+                ),
                 [span.start, span.end],
             )
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(self._config.schema_name, name)))
+            connection.execute(
+                sql.SQL("DROP TABLE {}").format(sql.Identifier(self._config.schema_name, name))
+            )
 
     def _forget_empty_hours(self, connection: Connection, until: datetime) -> None:
         """An hour without rows has no leaf to go with: its lines in the ledger go on their own."""
@@ -138,15 +159,23 @@ class Upkeep:
         with session(self._server) as connection:
             if not self._table.is_there(connection):
                 return []
-            due = leaves.roll_ups(self._table.leaves(connection), now=now, retention_days=self._config.retention_days)
+            due = leaves.roll_ups(
+                self._table.leaves(connection),
+                now=now,
+                retention_days=self._config.retention_days,
+            )
             connection.rollback()
-        return [f"{self._config.table_name}{span.suffix}" for span in due if self._roll_up(span)]
+        return [
+            f"{self._config.table_name}{span.suffix}" for span in due if self._roll_up(span)
+        ]
 
     def _roll_up(self, span: Span) -> bool:
         with session(self._server) as connection:
             lock_name = self._table.leaves_lock(span.start)
             query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-            if not one(connection, query, [lock_name])[0]:  # held by this session, over both transactions
+            if not one(connection, query, [lock_name])[
+                0
+            ]:  # held by this session, over both transactions
                 return False
             connection.commit()
             parts = [part for part in self._table.leaves(connection) if span.overlaps(part)]
@@ -162,12 +191,18 @@ class Upkeep:
         with connection.transaction():
             begin(connection, lock_timeout_s=self._busy_after_s)
             connection.execute("SET LOCAL statement_timeout = 0")
-            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))  # of a run that was killed
+            connection.execute(
+                sql.SQL("DROP TABLE IF EXISTS {}").format(aside)
+            )  # of a run that was killed
             self._table.create_aside(connection, aside, span)
             columns = self._table.stored_columns(connection)
             for part in parts:
-                insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid")
-                connection.execute(insert.format(aside, columns, columns, self._table.leaf(part.suffix)))
+                insert = sql.SQL(
+                    "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid"
+                )
+                connection.execute(
+                    insert.format(aside, columns, columns, self._table.leaf(part.suffix))
+                )
             self._table.index_aside(connection, aside)
 
     def _wait_for_older_snapshots(self, connection: Connection, patience_s: float = 60) -> bool:
@@ -197,7 +232,9 @@ class Upkeep:
             begin(connection, lock_timeout_s=1)
             for part in parts:
                 leaf = self._table.leaf(part.suffix)
-                connection.execute(sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(self._table.name, leaf))
+                connection.execute(
+                    sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(self._table.name, leaf)
+                )
                 connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
             name = sql.Identifier(self._config.table_name + span.suffix)
             connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(aside, name))

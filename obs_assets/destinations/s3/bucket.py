@@ -45,14 +45,20 @@ class Bucket:
         client: a boto3 client to use instead of one of our own; it is left open.
     """
 
-    def __init__(self, config: S3Config, server: S3Settings, client: "S3Client | None" = None) -> None:
+    def __init__(
+        self, config: S3Config, server: S3Settings, client: "S3Client | None" = None
+    ) -> None:
         self.config = config
         self.server = server
         self.url = f"s3://{server.bucket}"
         self._given_client = client
         self._lock = threading.Lock()
         self._users = 0
-        owner = {"ExpectedBucketOwner": config.expected_bucket_owner} if config.expected_bucket_owner else {}
+        owner = (
+            {"ExpectedBucketOwner": config.expected_bucket_owner}
+            if config.expected_bucket_owner
+            else {}
+        )
         self._bucket: dict[str, Any] = {"Bucket": server.bucket, **owner}
 
     @cached_property
@@ -92,13 +98,25 @@ class Bucket:
 
     def tags(self, base_key: str) -> dict[str, str]:
         """The keys that begin so, and their ETags."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(**self._bucket, Prefix=base_key)
-        return {stored["Key"]: _bare(stored["ETag"]) for page in pages for stored in page.get("Contents", [])}
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            **self._bucket, Prefix=base_key
+        )
+        return {
+            stored["Key"]: _bare(stored["ETag"])
+            for page in pages
+            for stored in page.get("Contents", [])
+        }
 
     def sizes(self, base_key: str) -> dict[str, int]:
         """The keys that begin so, and their sizes in bytes."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(**self._bucket, Prefix=base_key)
-        return {stored["Key"]: stored["Size"] for page in pages for stored in page.get("Contents", [])}
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            **self._bucket, Prefix=base_key
+        )
+        return {
+            stored["Key"]: stored["Size"]
+            for page in pages
+            for stored in page.get("Contents", [])
+        }
 
     def put(self, key: str, body: bytes, replaces: str | None) -> None:
         """Write a small document over the version that was seen.
@@ -130,7 +148,11 @@ class Bucket:
         }
         if self.config.storage_class != "STANDARD":
             options["StorageClass"] = self.config.storage_class
-        upload = self._put if packed.size_bytes <= self.config.multipart_threshold else self._put_in_parts
+        upload = (
+            self._put
+            if packed.size_bytes <= self.config.multipart_threshold
+            else self._put_in_parts
+        )
         try:
             with _racing():
                 answer = upload(key, packed, options, _if_still(replaces))
@@ -149,8 +171,14 @@ class Bucket:
         Raises:
             ColdError: its storage class does not let it be read now.
         """
-        with contextlib.suppress(self.client.exceptions.NoSuchKey), _cold(), path.open("wb") as file:
-            for chunk in self.client.get_object(**self._bucket, Key=key)["Body"].iter_chunks(MIB):
+        with (
+            contextlib.suppress(self.client.exceptions.NoSuchKey),
+            _cold(),
+            path.open("wb") as file,
+        ):
+            for chunk in self.client.get_object(**self._bucket, Key=key)["Body"].iter_chunks(
+                MIB
+            ):
                 file.write(chunk)
             return True
         return False
@@ -158,12 +186,16 @@ class Bucket:
     def is_intact(self, stored: StoredObject) -> bool:
         """Whether the object has the size and the checksums of the manifest, as far as the store tells unread."""
         try:
-            there = self.client.head_object(**self._bucket, Key=stored.key, ChecksumMode="ENABLED")
+            there = self.client.head_object(
+                **self._bucket, Key=stored.key, ChecksumMode="ENABLED"
+            )
         except exceptions.ClientError as error:
             if _code(error) in _NOT_THERE:
                 return False
             raise
-        whole = there.get("ChecksumSHA256", "")  # of an object that went in parts, a checksum of checksums
+        whole = there.get(
+            "ChecksumSHA256", ""
+        )  # of an object that went in parts, a checksum of checksums
         return (
             (there["ContentLength"], _bare(there["ETag"])) == (stored.bytes, stored.etag)
             and there["Metadata"].get("sha256") == stored.sha256
@@ -176,17 +208,23 @@ class Bucket:
 
     def clean_up(self, base_key: str) -> None:
         """Abort the uploads that a killed run left behind: nobody sees them, and they are paid for."""
-        pages = self.client.get_paginator("list_multipart_uploads").paginate(**self._bucket, Prefix=base_key)
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(
+            **self._bucket, Prefix=base_key
+        )
         for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
             with contextlib.suppress(self.client.exceptions.NoSuchUpload):
-                self.client.abort_multipart_upload(**self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                self.client.abort_multipart_upload(
+                    **self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
 
     def check(self) -> str:
         """One line that says which bucket was reached."""
         self.client.head_bucket(**self._bucket)
         return f"{self.url} at {_where(self.server)}"
 
-    def _put(self, key: str, packed: Packed, options: dict[str, Any], condition: dict[str, Any]) -> dict[str, Any]:
+    def _put(
+        self, key: str, packed: Packed, options: dict[str, Any], condition: dict[str, Any]
+    ) -> dict[str, Any]:
         answer = self.client.put_object(
             **self._bucket,
             Key=key,
@@ -201,16 +239,24 @@ class Bucket:
         self, key: str, packed: Packed, options: dict[str, Any], condition: dict[str, Any]
     ) -> dict[str, Any]:
         place: dict[str, Any] = {**self._bucket, "Key": key}
-        upload = self.client.create_multipart_upload(**place, ChecksumAlgorithm="SHA256", **options)
+        upload = self.client.create_multipart_upload(
+            **place, ChecksumAlgorithm="SHA256", **options
+        )
         place["UploadId"] = upload["UploadId"]
         try:
             parts: list[CompletedPartTypeDef] = []
             size = max(self.config.multipart_threshold, -(-packed.size_bytes // MOST_PARTS))
             for number, body in enumerate(iter(lambda: packed.file.read(size), b""), 1):
                 checksum = _base64(hashlib.sha256(body).digest())
-                part = self.client.upload_part(**place, PartNumber=number, Body=body, ChecksumSHA256=checksum)
-                parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": checksum})
-            answer = self.client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts}, **condition)
+                part = self.client.upload_part(
+                    **place, PartNumber=number, Body=body, ChecksumSHA256=checksum
+                )
+                parts.append(
+                    {"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": checksum}
+                )
+            answer = self.client.complete_multipart_upload(
+                **place, MultipartUpload={"Parts": parts}, **condition
+            )
         except BaseException:
             with contextlib.suppress(exceptions.ClientError, exceptions.BotoCoreError):
                 self.client.abort_multipart_upload(**place)
@@ -248,7 +294,11 @@ def _is_on_this_machine(endpoint_url: str | None) -> bool:
 
 
 def client_of(
-    config: S3Config, server: S3Settings, *, profile: str | None = None, verify: bool | None = None
+    config: S3Config,
+    server: S3Settings,
+    *,
+    profile: str | None = None,
+    verify: bool | None = None,
 ) -> "S3Client":
     """A boto3 client that gives up within minutes: the long wait belongs to the run's retries.
 
@@ -274,11 +324,16 @@ def client_of(
         "read_timeout": 60,
         "s3": {"addressing_style": style},
         **(
-            {"request_checksum_calculation": checksums, "response_checksum_validation": checksums}
+            {
+                "request_checksum_calculation": checksums,
+                "response_checksum_validation": checksums,
+            }
             if checksums != "auto"
             else {}
         ),
-        **({"proxies": {}} if _is_on_this_machine(server.endpoint_url) else {}),  # no proxy leads back here
+        **(
+            {"proxies": {}} if _is_on_this_machine(server.endpoint_url) else {}
+        ),  # no proxy leads back here
     }
     try:
         return (boto3.Session(profile_name=profile) if profile else boto3).client(
@@ -293,14 +348,27 @@ def client_of(
     except exceptions.ProfileNotFound:
         raise ConfigurationError(f"the AWS configuration has no profile {profile!r}") from None
     except ValueError:
-        raise ConfigurationError(f"AWS_ENDPOINT_URL_S3 is not a URL: {server.endpoint_url!r}") from None
+        raise ConfigurationError(
+            f"AWS_ENDPOINT_URL_S3 is not a URL: {server.endpoint_url!r}"
+        ) from None
 
 
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "NoSuchKey"}
 _NOT_THERE = {"404", "NoSuchKey", "NotFound"}
-_NO_BUCKET = {"NoSuchBucket", "404", "NotFound", "PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
-_NO_RIGHT = re.compile("403|AccessDenied|AllAccessDisabled|.*AccessKey.*|Signature.*|.*Token.*|AccountProblem|.*KMS.*")
-_TRANSIENT = re.compile("5..|408|BadDigest|.*Throttl.*|.*Timeout|SlowDown|InternalError|ServiceUnavailable|.*Skewed")
+_NO_BUCKET = {
+    "NoSuchBucket",
+    "404",
+    "NotFound",
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "301",
+}
+_NO_RIGHT = re.compile(
+    "403|AccessDenied|AllAccessDisabled|.*AccessKey.*|Signature.*|.*Token.*|AccountProblem|.*KMS.*"
+)
+_TRANSIENT = re.compile(
+    "5..|408|BadDigest|.*Throttl.*|.*Timeout|SlowDown|InternalError|ServiceUnavailable|.*Skewed"
+)
 
 
 @contextlib.contextmanager
@@ -332,11 +400,19 @@ def _explained(server: S3Settings) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         raise _refusal(error, server) from None
-    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound):
+    except (
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.ProfileNotFound,
+    ):
         raise ConfigurationError(
             "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         ) from None
-    except (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError):
+    except (
+        exceptions.ConnectionError,
+        exceptions.HTTPClientError,
+        exceptions.IncompleteReadError,
+    ):
         raise TransientError(
             f"S3 at {_where(server)} does not answer: check AWS_ENDPOINT_URL_S3 and AWS_REGION, and that it runs"
         ) from None

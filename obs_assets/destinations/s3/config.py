@@ -20,7 +20,13 @@ PARTITIONS = {
 LOCAL = "file://"
 
 StorageClass = Literal[
-    "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER_IR",
+    "GLACIER",
+    "DEEP_ARCHIVE",
 ]
 
 
@@ -65,19 +71,27 @@ class S3Config(DestinationConfig, frozen=True):
     bucket: str | None = Field(None, examples=["my-event-archive"])
     region: str | None = Field(None, examples=["eu-central-1"])
     endpoint_url: str | None = Field(None, examples=["https://minio.example.com:9000"])
-    prefix: str = Field("cortex-events", pattern=r"^[A-Za-z0-9!_.*'()=-]+(/[A-Za-z0-9!_.*'()=-]+)*$")
+    prefix: str = Field(
+        "cortex-events", pattern=r"^[A-Za-z0-9!_.*'()=-]+(/[A-Za-z0-9!_.*'()=-]+)*$"
+    )
     partitioning: bool = True
-    partition_format: Literal["year/month/day", "year-month-day", "year/month/day/hour"] = "year/month/day/hour"
+    partition_format: Literal["year/month/day", "year-month-day", "year/month/day/hour"] = (
+        "year/month/day/hour"
+    )
     format: Literal["jsonl", "parquet"] = "jsonl"
     compression: bool = True
     compression_level: int = Field(6, ge=1, le=9, json_schema_extra={"unit": "level"})
     storage_class: StorageClass = "STANDARD"
-    server_side_encryption: Literal["AES256", "aws:kms"] | None = Field(None, examples=["aws:kms"])
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, examples=["aws:kms"]
+    )
     kms_key_id: str | None = Field(None, examples=["alias/event-archive"])
     multipart_threshold: int = Field(5 * MIB, ge=5 * MIB, json_schema_extra={"unit": "bytes"})
     max_retries: int = Field(3, ge=0, json_schema_extra={"unit": "retries"})
     part_size_mb: int = Field(128, ge=1)
-    expected_bucket_owner: str | None = Field(None, pattern=r"^\d{12}$", examples=["123456789012"])
+    expected_bucket_owner: str | None = Field(
+        None, pattern=r"^\d{12}$", examples=["123456789012"]
+    )
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     request_checksums: Literal["auto", "when_supported", "when_required"] = "auto"
 
@@ -91,7 +105,9 @@ class S3Config(DestinationConfig, frozen=True):
     @model_validator(mode="after")
     def _has_use_for_the_key(self) -> Self:
         if self.kms_key_id and self.server_side_encryption != "aws:kms":
-            raise ValueError("kms_key_id has a meaning only with server_side_encryption: aws:kms")
+            raise ValueError(
+                "kms_key_id has a meaning only with server_side_encryption: aws:kms"
+            )
         return self
 
     @property
@@ -117,7 +133,9 @@ class S3Config(DestinationConfig, frozen=True):
 
     def base_key(self, hour: Hour) -> str:
         """What the keys of an hour's objects begin with, and those of no other hour."""
-        folder = hour.start.strftime(PARTITIONS[self.partition_format]) if self.partitioning else ""
+        folder = (
+            hour.start.strftime(PARTITIONS[self.partition_format]) if self.partitioning else ""
+        )
         return f"{self.prefix}/{folder}events-{hour.stamp}"
 
     def object_key(self, hour: Hour, number: int) -> str:
@@ -132,4 +150,6 @@ class S3Config(DestinationConfig, frozen=True):
 def server_of(config: S3Config, settings: S3Settings) -> S3Settings:
     """Where a configured destination is: the settings, with what the configuration says in their place."""
     said = {name: getattr(config, name) for name in ("bucket", "region", "endpoint_url")}
-    return settings.model_copy(update={name: value for name, value in said.items() if value is not None})
+    return settings.model_copy(
+        update={name: value for name, value in said.items() if value is not None}
+    )

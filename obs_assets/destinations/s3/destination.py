@@ -50,11 +50,18 @@ class S3Destination:
         client: a boto3 client to use instead of one of our own.
     """
 
-    def __init__(self, config: S3Config, settings: S3Settings | None = None, client: "S3Client | None" = None) -> None:
+    def __init__(
+        self,
+        config: S3Config,
+        settings: S3Settings | None = None,
+        client: "S3Client | None" = None,
+    ) -> None:
         self.config = config
         server = server_of(config, settings or S3Settings(bucket=config.bucket or ""))
         self.place: Bucket | Folder = (
-            Folder(server.bucket) if server.bucket.startswith(LOCAL) else Bucket(config, server, client)
+            Folder(server.bucket)
+            if server.bucket.startswith(LOCAL)
+            else Bucket(config, server, client)
         )
         self._read_manifests: dict[str, tuple[str, Manifest | None]] = {}
 
@@ -79,7 +86,9 @@ class S3Destination:
             if held is None or not count:
                 return held.holding if held else None
             tags = self._tags(hour)
-            there = sum(stored.rows for stored in held.objects if tags.get(stored.key) == stored.etag)
+            there = sum(
+                stored.rows for stored in held.objects if tags.get(stored.key) == stored.etag
+            )
             return replace(held.holding, counted=there)
 
     def holdings(self) -> dict[Hour, Holding]:
@@ -89,16 +98,27 @@ class S3Destination:
         """
         with self.place.session():
             there = self.place.tags(f"{self.config.prefix}/")
-            manifests = {key: tag for key, tag in there.items() if key.startswith(f"{self.config.prefix}/_manifests/")}
-            unread = [key for key, tag in manifests.items() if self._read_manifests.get(key, ("",))[0] != tag]
+            manifests = {
+                key: tag
+                for key, tag in there.items()
+                if key.startswith(f"{self.config.prefix}/_manifests/")
+            }
+            unread = [
+                key
+                for key, tag in manifests.items()
+                if self._read_manifests.get(key, ("",))[0] != tag
+            ]
             with ThreadPoolExecutor(MANIFEST_READERS) as readers:
-                for key, (tag, manifest) in zip(unread, readers.map(self._read_manifest, unread), strict=True):
+                for key, (tag, manifest) in zip(
+                    unread, readers.map(self._read_manifest, unread), strict=True
+                ):
                     self._read_manifests[key] = (tag, manifest)
         known = [self._read_manifests[key][1] for key in manifests]
         return {
             parse_hour(manifest.hour): manifest.holding
             for manifest in known
-            if manifest and all(there.get(stored.key) == stored.etag for stored in manifest.objects)
+            if manifest
+            and all(there.get(stored.key) == stored.etag for stored in manifest.objects)
         }
 
     def _read_manifest(self, key: str) -> tuple[str, Manifest | None]:
@@ -125,8 +145,13 @@ class S3Destination:
             PermanentError: they lie there, and do not agree.
         """
         name = f"read_back_s3_{hashlib.sha256(self.config.base_key(hour).encode()).hexdigest()[:16]}"
-        connection.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)')
-        with self.place.session(), tempfile.TemporaryDirectory(dir=_temp_dir(connection)) as folder:
+        connection.execute(
+            f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)'
+        )
+        with (
+            self.place.session(),
+            tempfile.TemporaryDirectory(dir=_temp_dir(connection)) as folder,
+        ):
             held, _ = self._manifest(hour)
             keys = {stored.key for stored in held.objects} if held else set()
             for number, key in enumerate(sorted(keys | self._tags(hour).keys())):
@@ -146,7 +171,9 @@ class S3Destination:
         with self.place.session(), tempfile.TemporaryDirectory(dir=folder) as aside:
             held, _ = self._manifest(hour)
             if held is None:
-                raise PermanentError(f"{self.place.url} holds no hour {hour}: no {self.config.manifest_key(hour)}")
+                raise PermanentError(
+                    f"{self.place.url} holds no hour {hour}: no {self.config.manifest_key(hour)}"
+                )
             yield self._fetch(held, Path(aside))
 
     def _fetch(self, held: Manifest, folder: Path) -> Iterator[StoredPart]:
@@ -195,28 +222,50 @@ class S3Destination:
         _refuse_stale(held, offer)
         tags = self._tags(offer.hour)
         objects = held.objects if held else ()
-        intact = {stored.key: stored for stored in objects if tags.get(stored.key) == stored.etag}
-        if held and held.holding == _holding(offer) and len(intact) == len(objects) and not offer.rebuild:
-            self._remove(tags.keys() - intact.keys())  # left by a run that was killed after its manifest
+        intact = {
+            stored.key: stored for stored in objects if tags.get(stored.key) == stored.etag
+        }
+        if (
+            held
+            and held.holding == _holding(offer)
+            and len(intact) == len(objects)
+            and not offer.rebuild
+        ):
+            self._remove(
+                tags.keys() - intact.keys()
+            )  # left by a run that was killed after its manifest
             return Delivery(written=0, already_there=offer.rows)
 
         self.place.clean_up(self.config.base_key(offer.hour))
         built = self._build(offer, tags, intact)
-        manifest = Manifest(offer.hour.key, offer.version, offer.rows, offer.content_hash, tuple(built))
+        manifest = Manifest(
+            offer.hour.key, offer.version, offer.rows, offer.content_hash, tuple(built)
+        )
         if sum(stored.rows for stored in built) != offer.rows:
-            raise PermanentError(f"{offer.rows:,} rows of {offer.hour} were offered to S3, the frame has others")
+            raise PermanentError(
+                f"{offer.rows:,} rows of {offer.hour} were offered to S3, the frame has others"
+            )
         if manifest != held:
-            self.place.put(self.config.manifest_key(offer.hour), manifest.to_json().encode(), manifest_tag)
+            self.place.put(
+                self.config.manifest_key(offer.hour), manifest.to_json().encode(), manifest_tag
+            )
         crash_point("s3.after_manifest")
-        self._remove((tags.keys() | {stored.key for stored in objects}) - {stored.key for stored in built})
+        self._remove(
+            (tags.keys() | {stored.key for stored in objects})
+            - {stored.key for stored in built}
+        )
         uploaded = [stored for stored in built if stored not in intact.values()]
         return _delivery(self.config, manifest, uploaded, time.monotonic() - began)
 
-    def _build(self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]) -> list[StoredObject]:
+    def _build(
+        self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
+    ) -> list[StoredObject]:
         """Pack the hour into objects and store them: while one is on its way, the next is packed."""
         built: list[Future[StoredObject]] = []
         with (
-            contextlib.closing(pack(self.selected(offer.frame), offer.hour, self.config)) as objects,
+            contextlib.closing(
+                pack(self.selected(offer.frame), offer.hour, self.config)
+            ) as objects,
             ThreadPoolExecutor(1, "upload") as uploader,
         ):
             for number, packed in enumerate(objects):
@@ -231,7 +280,11 @@ class S3Destination:
             return [stored.result() for stored in built]
 
     def _store(
-        self, key: str, packed: Packed, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
+        self,
+        key: str,
+        packed: Packed,
+        tags: Mapping[str, str],
+        intact: Mapping[str, StoredObject],
     ) -> StoredObject:
         """Upload one object, unless the bucket has these bytes already; its file is closed."""
         with packed.file:
@@ -241,7 +294,13 @@ class S3Destination:
             etag, version_id = self.place.upload(key, packed, tags.get(key))
             crash_point("s3.after_object")
         return StoredObject(
-            key, packed.rows, packed.size_bytes, packed.uncompressed_bytes, packed.sha256, etag, version_id
+            key,
+            packed.rows,
+            packed.size_bytes,
+            packed.uncompressed_bytes,
+            packed.sha256,
+            etag,
+            version_id,
         )
 
     def _manifest(self, hour: Hour) -> tuple[Manifest | None, str | None]:
@@ -279,9 +338,14 @@ def _refuse_stale(held: Manifest | None, offer: Offer) -> None:
         )
 
 
-def _delivery(config: S3Config, manifest: Manifest, uploaded: list[StoredObject], seconds: float) -> Delivery:
+def _delivery(
+    config: S3Config, manifest: Manifest, uploaded: list[StoredObject], seconds: float
+) -> Delivery:
     """What was done, and what keeping the hour costs."""
-    written, size = sum(stored.rows for stored in uploaded), sum(stored.bytes for stored in uploaded)
+    written, size = (
+        sum(stored.rows for stored in uploaded),
+        sum(stored.bytes for stored in uploaded),
+    )
     sizes = [stored.bytes for stored in manifest.objects]
     text_bytes = sum(stored.uncompressed_bytes for stored in manifest.objects)
     stats: dict[str, Any] = {
@@ -291,14 +355,21 @@ def _delivery(config: S3Config, manifest: Manifest, uploaded: list[StoredObject]
         "compression_ratio": round(text_bytes / sum(sizes), 2) if any(sizes) else 1.0,
         "average_events_per_batch": round(written / len(uploaded)) if uploaded else 0,
         "average_bytes_per_batch": round(size / len(uploaded)) if uploaded else 0,
-        "average_bytes_per_event": round(sum(sizes) / manifest.rows, 1) if manifest.rows else 0.0,
+        "average_bytes_per_event": round(sum(sizes) / manifest.rows, 1)
+        if manifest.rows
+        else 0.0,
         "storage_class": config.storage_class,
         "seconds": round(seconds, 3),
         "rows_per_s": round(manifest.rows / seconds),
-        **{f"USD per month in {name}": round(usd_per_month(sizes, name), 8) for name in USD_PER_GIB_MONTH},
+        **{
+            f"USD per month in {name}": round(usd_per_month(sizes, name), 8)
+            for name in USD_PER_GIB_MONTH
+        },
         "prices": PRICES_OF,
     }
-    return Delivery(written=written, already_there=manifest.rows - written, size_bytes=size, stats=stats)
+    return Delivery(
+        written=written, already_there=manifest.rows - written, size_bytes=size, stats=stats
+    )
 
 
 def _sha256(path: Path) -> str:

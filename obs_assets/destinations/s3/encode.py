@@ -56,27 +56,37 @@ def archived_event(event: str) -> str:
     """
     # An escape such as \\u005f may write the key in another way.
     may_have = f"""(contains({event}, '"_obs"') OR contains({event}, '\\u00'))"""
-    patched = f"""(json_merge_patch({event}, '{{"_obs": null, "_obs_original": null}}')::VARCHAR)"""
+    patched = (
+        f"""(json_merge_patch({event}, '{{"_obs": null, "_obs_original": null}}')::VARCHAR)"""
+    )
     own = f"""concat(',"_obs_original":', json_extract({event}, '$._obs'))"""
     moved = append_fields(patched, own)
-    return f"CASE WHEN {may_have} AND json_exists({event}, '$._obs') THEN {moved} ELSE {event} END"
+    return (
+        f"CASE WHEN {may_have} AND json_exists({event}, '$._obs') THEN {moved} ELSE {event} END"
+    )
 
 
 def line_of(frame: Frame, hour: Hour) -> Frame:
     """A column ``line``: each event with ``_obs``, and a line feed."""
     added = f"""concat(',"_obs":{{"row_uid":"', row_uid, '","weight":', weight, ',"hour":"{hour}"}}') AS added"""
-    return frame.project(f"event, {added}").project(f"concat({append_fields('event', 'added')}, chr(10)) AS line")
+    return frame.project(f"event, {added}").project(
+        f"concat({append_fields('event', 'added')}, chr(10)) AS line"
+    )
 
 
 def lines_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
     """A column ``line`` of the lines of a file; NULL for one that is not JSON."""
     options = f"maximum_object_size={LONGEST_LINE}, ignore_errors=true"
-    return connection.sql(f"SELECT json::VARCHAR AS line FROM read_ndjson_objects({quote(str(path))}, {options})")
+    return connection.sql(
+        f"SELECT json::VARCHAR AS line FROM read_ndjson_objects({quote(str(path))}, {options})"
+    )
 
 
 def event_of(lines: Frame) -> Frame:
     """The reverse of `line_of`, on the text: ``row_uid`` (NULL without ``_obs``), ``event``, and ``line`` as it was."""
-    found = lines.project(f"line, regexp_extract(right(line, {_LONGEST_SUFFIX}), {_SUFFIX}) AS found")
+    found = lines.project(
+        f"line, regexp_extract(right(line, {_LONGEST_SUFFIX}), {_SUFFIX}) AS found"
+    )
     return found.project(
         "nullif(found.row_uid, '') AS row_uid, CASE WHEN found.suffix = '' THEN line "
         "ELSE left(line, length(line) - length(found.suffix) - 1) || '}' END AS event, line"
@@ -89,8 +99,12 @@ def rows_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
     A row that is no event of ours has no row_uid; one that is no JSON has no event either.
     """
     if path.suffix == ".parquet":
-        return connection.read_parquet(str(path)).project("row_uid, event, strlen(event) AS length")
-    return event_of(lines_of(connection, path)).project("row_uid, event, strlen(line) + 1 AS length")
+        return connection.read_parquet(str(path)).project(
+            "row_uid, event, strlen(event) AS length"
+        )
+    return event_of(lines_of(connection, path)).project(
+        "row_uid, event, strlen(line) + 1 AS length"
+    )
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------
@@ -170,7 +184,9 @@ class Gzip:
         pool: deflates.
     """
 
-    def __init__(self, level: int, write: Callable[[bytes], Any], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, level: int, write: Callable[[bytes], Any], pool: ThreadPoolExecutor
+    ) -> None:
         self._level = level
         self._write = write
         self._pool = pool
@@ -210,7 +226,11 @@ class _LinesPacker:
 
     def __init__(self, config: S3Config, pool: ThreadPoolExecutor) -> None:
         self._sink = _Sink()
-        self._gzip = Gzip(config.compression_level, self._sink.write, pool) if config.compression else None
+        self._gzip = (
+            Gzip(config.compression_level, self._sink.write, pool)
+            if config.compression
+            else None
+        )
         self._add = self._gzip.add if self._gzip else self._sink.write
         self._pending = bytearray()
         self._rows = 0
@@ -258,7 +278,9 @@ def _text(column: Any) -> tuple[memoryview, npt.NDArray[np.int64]]:
     """A column of strings as one text, and where each ends in it: Arrow's own buffers, nothing is copied."""
     column = column.cast(pa.large_string())
     _, offsets_buffer, data = column.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int64)[column.offset : column.offset + len(column) + 1]
+    offsets = np.frombuffer(offsets_buffer, np.int64)[
+        column.offset : column.offset + len(column) + 1
+    ]
     return memoryview(data)[offsets[0] : offsets[-1]], offsets[1:] - offsets[0]
 
 
@@ -284,8 +306,14 @@ class _ParquetPacker:
             if config.compression
             else {"compression": "none"}
         )
-        dictionaries = [name for name in schema.names if name not in {"row_uid", "event", "error", "trace_id"}]
-        self._writer = pq.ParquetWriter(self._sink, schema, use_dictionary=dictionaries, **compression)
+        dictionaries = [
+            name
+            for name in schema.names
+            if name not in {"row_uid", "event", "error", "trace_id"}
+        ]
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, use_dictionary=dictionaries, **compression
+        )
         self._group: list[Any] = []
         self._group_rows = self._group_bytes = self._rows = 0
         self.uncompressed_bytes = 0
@@ -311,7 +339,9 @@ class _ParquetPacker:
 
     def _end_group(self) -> None:
         if self._group:
-            self._writer.write_table(pa.Table.from_batches(self._group), row_group_size=GROUP_ROWS)
+            self._writer.write_table(
+                pa.Table.from_batches(self._group), row_group_size=GROUP_ROWS
+            )
         self._group, self._group_rows, self._group_bytes = [], 0, 0
 
 

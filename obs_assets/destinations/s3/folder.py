@@ -29,7 +29,9 @@ class Folder:
         self.url = url.rstrip("/")
         self.root = Path(unquote(path))
         if not url.startswith(LOCAL) or not path.strip("/") or not path.startswith("/"):
-            raise ConfigurationError(f"bucket {url!r} is no directory: write file:///absolute/path")
+            raise ConfigurationError(
+                f"bucket {url!r} is no directory: write file:///absolute/path"
+            )
 
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
@@ -37,7 +39,9 @@ class Folder:
         try:
             yield
         except OSError as error:
-            raise TransientError(f"cannot use the archive {self.root}: {error.strerror}") from None
+            raise TransientError(
+                f"cannot use the archive {self.root}: {error.strerror}"
+            ) from None
 
     @contextlib.contextmanager
     def alone(self, manifest_key: str) -> Iterator[None]:
@@ -69,12 +73,22 @@ class Folder:
         folder, _, name = base_key.rpartition("/")
         found = self._path(folder).glob(f"{name}*" if name else "**/*")
         keys = [path.relative_to(self.root).as_posix() for path in found if path.is_file()]
-        return {key: self._tag(key) for key in keys if not key.rpartition("/")[2].startswith(".")}
+        return {
+            key: self._tag(key) for key in keys if not key.rpartition("/")[2].startswith(".")
+        }
 
     def sizes(self, base_key: str) -> dict[str, int]:
         """The keys that begin so, and their sizes in bytes."""
-        keys = (path.relative_to(self.root).as_posix() for path in self.root.glob("**/[!.]*") if path.is_file())
-        return {key: (self.root / key).stat().st_size for key in sorted(keys) if key.startswith(base_key)}
+        keys = (
+            path.relative_to(self.root).as_posix()
+            for path in self.root.glob("**/[!.]*")
+            if path.is_file()
+        )
+        return {
+            key: (self.root / key).stat().st_size
+            for key in sorted(keys)
+            if key.startswith(base_key)
+        }
 
     def put(self, key: str, body: bytes, replaces: str | None) -> None:
         """Write a small document."""

@@ -51,4 +51,6 @@ class Manifest:
         """Read what `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
         objects = tuple(StoredObject(**stored) for stored in values["objects"])
-        return cls(**{**values, "version": InputVersion(**values["version"]), "objects": objects})
+        return cls(
+            **{**values, "version": InputVersion(**values["version"]), "objects": objects}
+        )

@@ -42,7 +42,11 @@ _CONTEXT_LENGTH = 32
 
 def text_before(text: str, start: int, key: str) -> str:
     """What a value follows; the key stands in front of the string's own beginning."""
-    return text[start - _CONTEXT_LENGTH : start] if start >= _CONTEXT_LENGTH else f"{key}: {text[:start]}"
+    return (
+        text[start - _CONTEXT_LENGTH : start]
+        if start >= _CONTEXT_LENGTH
+        else f"{key}: {text[:start]}"
+    )
 
 
 PUNCTUATION = r"[\t\n !-/:-@\[-`{-~]"
@@ -66,7 +70,9 @@ def matches(
     """The valid matches of a pattern: of its last matching group where it has groups, else whole."""
 
     def find(text: str, _key: str) -> Iterator[Span]:
-        return (match.span(match.lastindex or 0) for match in pattern.finditer(text) if valid(match))
+        return (
+            match.span(match.lastindex or 0) for match in pattern.finditer(text) if valid(match)
+        )
 
     return find
 

@@ -3,7 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import NUMBER_EDGE, Detector, Span, digits_of, text_before
+from obs_assets.transforms.detectors.base import (
+    NUMBER_EDGE,
+    Detector,
+    Span,
+    digits_of,
+    text_before,
+)
 from obs_assets.transforms.detectors.masks import mask_card
 
 _CARD_TRIGGER = rf"{NUMBER_EDGE}(?:[2-6][0-9]{{2}}|180|060|869)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
@@ -32,7 +38,10 @@ _MIN_CARD_GROUP = 3
 _MIN_DOTTED_GROUPS = 3
 """Two groups with a dot between them are a decimal number."""
 
-_WORD_BEFORE, _WORD_AFTER = re.compile(r"[0-9A-Za-z]\Z|[0-9]\.\Z"), re.compile(r"[0-9A-Za-z]|\.[0-9]")
+_WORD_BEFORE, _WORD_AFTER = (
+    re.compile(r"[0-9A-Za-z]\Z|[0-9]\.\Z"),
+    re.compile(r"[0-9A-Za-z]|\.[0-9]"),
+)
 _ID_BEFORE, _ID_AFTER = re.compile(r"[0-9A-Za-z]-\Z"), re.compile(r"-[0-9A-Za-z]")
 
 
@@ -65,7 +74,9 @@ def _is_long_or_named(text: str, start: int, end: int, key: str) -> bool:
         return True
     before = text_before(text, start, key)[-_CARD_WORD_LENGTH:]
     is_alone = end - start == len(text.strip())
-    return _CARD_BEFORE.search(before) is not None or not (is_alone or _ID_BEFORE_CARD.search(before))
+    return _CARD_BEFORE.search(before) is not None or not (
+        is_alone or _ID_BEFORE_CARD.search(before)
+    )
 
 
 def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None:
@@ -80,7 +91,11 @@ def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None
         separator = gap
         number += text[start : min(end, start + _MAX_CARD_DIGITS + 1)]
         is_decimal = "." in separator and index - first + 1 < _MIN_DOTTED_GROUPS
-        if _is_card(number) and not is_decimal and _stands_alone(text, begin, end, hyphenated="-" in separator):
+        if (
+            _is_card(number)
+            and not is_decimal
+            and _stands_alone(text, begin, end, hyphenated="-" in separator)
+        ):
             found = index
     return found
 
@@ -91,7 +106,11 @@ def _continues(separator: str, gap: str) -> bool:
 
 
 def _is_card(number: str) -> bool:
-    return len(number) >= _MIN_CARD_DIGITS and _CARD_ISSUER.fullmatch(number) is not None and passes_luhn(number)
+    return (
+        len(number) >= _MIN_CARD_DIGITS
+        and _CARD_ISSUER.fullmatch(number) is not None
+        and passes_luhn(number)
+    )
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")

@@ -23,13 +23,17 @@ _KEY_SHAPES = "|".join(
 _JWT_SHAPE = r"eyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]{5,}(?:\.[0-9A-Za-z_-]*){1,3}"
 """JSON Web Token (RFC 7519), signed or encrypted: base64url parts, the first begins with ``{"``."""
 
-KEY_MASK = re.compile(r"(?:sk-.|AKIA|ASIA|gh[pousr]_|gith|glpa|xox.|[rs]k_[lt]|AIza|npm_|pypi|eyJ.)\*\*\*")
+KEY_MASK = re.compile(
+    r"(?:sk-.|AKIA|ASIA|gh[pousr]_|gith|glpa|xox.|[rs]k_[lt]|AIza|npm_|pypi|eyJ.)\*\*\*"
+)
 """What their mask shows: none of the secret's own characters but one or two."""
 
 _KEY = re.compile(rf"(?<![0-9A-Za-z])(?:{_KEY_SHAPES})|(?<![0-9A-Za-z_-]){_JWT_SHAPE}")
 _KEY_TRIGGER = rf"{EDGE}(?:{_KEY_SHAPES}|{_JWT_SHAPE})"
 
-_HEADER = re.compile(r"(?i)(?<![0-9A-Z])(?:bearer {1,4}([0-9A-Z._~+/=-]{8,})|basic {1,4}([0-9A-Z_+/=-]{6,}))")
+_HEADER = re.compile(
+    r"(?i)(?<![0-9A-Z])(?:bearer {1,4}([0-9A-Z._~+/=-]{8,})|basic {1,4}([0-9A-Z_+/=-]{6,}))"
+)
 _HEADER_TRIGGER = r"(?i:bearer|basic) {1,4}[0-9A-Za-z._~+/=\\-]{6}"
 
 _PRIVATE_KEY = re.compile(

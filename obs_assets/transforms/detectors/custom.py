@@ -13,20 +13,28 @@ from obs_assets.transforms.detectors.encodings import SURROGATE
 from obs_assets.transforms.detectors.ibans import find_ibans
 from obs_assets.transforms.detectors.masks import ASTERISKS, SHOWN, mask_start, may_be_masked
 
-_ASSERTION = re.compile(r"(?P<assertion>\^|\$|\\[AbBz])|\\.|\[\^?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|.", re.DOTALL)
+_ASSERTION = re.compile(
+    r"(?P<assertion>\^|\$|\\[AbBz])|\\.|\[\^?\]?(?:\[:\w+:\]|\\.|[^\]\\])*\]|.", re.DOTALL
+)
 
 
 VALIDATORS: dict[str, Callable[[str], bool]] = {
     "luhn": lambda value: bool(digits_of(value)) and passes_luhn(digits_of(value)),
     "iban": lambda value: next(find_ibans(value, ""), None) == (0, len(value)),
     "has_digit": lambda value: DIGIT.search(value) is not None,
-    "has_letter_and_digit": lambda value: DIGIT.search(value) is not None and re.search("[A-Za-z]", value) is not None,
+    "has_letter_and_digit": lambda value: (
+        DIGIT.search(value) is not None and re.search("[A-Za-z]", value) is not None
+    ),
 }
 """What a custom pattern may ask of its matches."""
 
 
 def custom_detector(
-    name: str, regex: str, flags: str, is_valid: Callable[[str], bool] = bool, replacement: str | None = None
+    name: str,
+    regex: str,
+    flags: str,
+    is_valid: Callable[[str], bool] = bool,
+    replacement: str | None = None,
 ) -> Detector:
     """A detector for a pattern from the configuration.
 
@@ -46,9 +54,13 @@ def custom_detector(
     """
     pattern = _compile(f"(?{flags}:{regex})" if flags else regex)
     if pattern.search("") is not None:
-        raise ValueError(f"pattern {name!r} matches the empty text: it would find a value everywhere")
+        raise ValueError(
+            f"pattern {name!r} matches the empty text: it would find a value everywhere"
+        )
     if replacement is not None and pattern.search(replacement) is not None:
-        raise ValueError(f"pattern {name!r} matches its own replacement: it would find a value there again")
+        raise ValueError(
+            f"pattern {name!r} matches its own replacement: it would find a value there again"
+        )
     trigger = rf"(?s{flags.replace('s', '')}:{_without_assertions(regex)})|\\"
 
     def find(text: str, _key: str) -> Iterator[Span]:
@@ -56,7 +68,9 @@ def custom_detector(
         for match in pattern.finditer(SURROGATE.sub("\ufffd", text)):
             start, end = match.span()
             is_new = (
-                start < end and not _is_left_over(text, start, end, left_over) and not may_be_masked(text[start:end])
+                start < end
+                and not _is_left_over(text, start, end, left_over)
+                and not may_be_masked(text[start:end])
             )
             if is_new and is_valid(text[start:end]):
                 yield start, end
@@ -81,7 +95,10 @@ def _is_left_over(text: str, start: int, end: int, left_over: list[Span]) -> boo
     """Whether a custom pattern matched in what a redaction has left: in a token, or beside the asterisks of a mask."""
     next_one = bisect.bisect(left_over, start, key=lambda span: span[1])
     in_token = next_one < len(left_over) and left_over[next_one][0] < end
-    beside_mask = end - start <= SHOWN and ASTERISKS in (text[max(0, start - 3) : start], text[end : end + 3])
+    beside_mask = end - start <= SHOWN and ASTERISKS in (
+        text[max(0, start - 3) : start],
+        text[end : end + 3],
+    )
     return in_token or beside_mask
 
 

@@ -82,7 +82,9 @@ def find_base64(text: str) -> Iterator[tuple[Span, str]]:
         if whole is not None:
             yield run.span(), whole
             continue
-        for part in _BASE64_PART.finditer(text, *run.span()):  # a part of a path or of a longer word
+        for part in _BASE64_PART.finditer(
+            text, *run.span()
+        ):  # a part of a path or of a longer word
             if part.span() != run.span() and (inner := _decoded(part[0])) is not None:
                 yield part.span(), inner
 
@@ -90,10 +92,16 @@ def find_base64(text: str) -> Iterator[tuple[Span, str]]:
 def _decoded(run: str) -> str | None:
     encoded = run.rstrip("=")
     try:
-        text = base64.b64decode(encoded.replace("-", "+").replace("_", "/") + "=" * (-len(encoded) % 4)).decode()
+        text = base64.b64decode(
+            encoded.replace("-", "+").replace("_", "/") + "=" * (-len(encoded) % 4)
+        ).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return text if text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable() else None
+    return (
+        text
+        if text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
+        else None
+    )
 
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")

@@ -18,7 +18,9 @@ _IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBAN_REGISTRY.split()}
 
 _COUNTRIES = "|".join(_IBAN_LENGTHS)
 _IBAN_START = re.compile(rf"(?<![0-9A-Za-z])(?:{_COUNTRIES})[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
-_IBAN_TRIGGER = rf"{EDGE}(?:{_COUNTRIES})[0-9]{{2}}(?:[ -]?[0-9A-Za-z]{{4}}){{2}}(?:[ -]?[0-9A-Za-z]){{3}}"
+_IBAN_TRIGGER = (
+    rf"{EDGE}(?:{_COUNTRIES})[0-9]{{2}}(?:[ -]?[0-9A-Za-z]{{4}}){{2}}(?:[ -]?[0-9A-Za-z]){{3}}"
+)
 _SEPARATED = re.compile(r"[ -]?[0-9A-Za-z]")
 
 

@@ -4,7 +4,13 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import NUMBER_EDGE, Detector, Span, merged, text_before
+from obs_assets.transforms.detectors.base import (
+    NUMBER_EDGE,
+    Detector,
+    Span,
+    merged,
+    text_before,
+)
 from obs_assets.transforms.detectors.masks import mask_start
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -12,13 +18,17 @@ _IPV4 = re.compile(
     rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{_OCTET}\.){{3}}{_OCTET}"
     r"(?![0-9A-Za-z]|\.[0-9]|-(?i:alpha|beta|dev|pre|rc|snapshot))"
 )
-_IPV4_TRIGGER = rf"{NUMBER_EDGE}(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[^0-9A-Za-z.]|\.[^0-9]|\.?$)"
+_IPV4_TRIGGER = (
+    rf"{NUMBER_EDGE}(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}(?:[^0-9A-Za-z.]|\.[^0-9]|\.?$)"
+)
 _VERSION_WORD = re.compile(
     r"(?:(?<![A-Za-z])(?i:version|ver|v|release|rel|build|revision|rev|rv|firmware|section)"
     r"|[a-z](?:Version|Release|Build|Revision))\Z"
 )
 _VERSION_WORD_LENGTH = 10
-_PRODUCT_BEFORE = re.compile(r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z")
+_PRODUCT_BEFORE = re.compile(
+    r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z"
+)
 """``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5), but not ``host/10.0.0.1``, which is how Java prints an address."""
 
 _IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,44}+(?![\w*])")
@@ -44,7 +54,11 @@ def _ipv6_span(match: re.Match[str]) -> Span | None:
     address = match[0].rstrip(".")
     if address.endswith(":") and not address.endswith("::"):
         address = address[:-1]
-    if address.count(":") < _MIN_COLONS or _PAIRS_OF_HEX.fullmatch(address) or not any(map(str.isdigit, address)):
+    if (
+        address.count(":") < _MIN_COLONS
+        or _PAIRS_OF_HEX.fullmatch(address)
+        or not any(map(str.isdigit, address))
+    ):
         return None
     without_port = _PORT_AFTER_IPV6.sub("", address)  # Java prints /2001:db8:…:1:50010
     for candidate in dict.fromkeys((address, without_port)):

@@ -3,7 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import PUNCTUATION, Detector, Span, merged, text_before
+from obs_assets.transforms.detectors.base import (
+    PUNCTUATION,
+    Detector,
+    Span,
+    merged,
+    text_before,
+)
 from obs_assets.transforms.detectors.masks import mask_start
 
 _PAIR = "[0-9A-Fa-f]{2}"
@@ -30,7 +36,10 @@ def _find_macs(text: str, key: str) -> Iterator[Span]:
         if digits not in _NOBODY and (":" in match[0] or not digits.isdecimal()):
             spans.append(match.span())
     for match in _BARE_MAC.finditer(text):
-        if _MAC_BEFORE.search(text_before(text, match.start(), key)) and match[0].lower() not in _NOBODY:
+        if (
+            _MAC_BEFORE.search(text_before(text, match.start(), key))
+            and match[0].lower() not in _NOBODY
+        ):
             spans.append(match.span())
     return merged(spans)
 

@@ -44,7 +44,9 @@ def mask_start(value: str) -> str:
 def mask_email(value: str) -> str:
     """First and last character of the local part, ``u***r@example.com``; ``***@example.com`` if it has two or fewer."""
     local, _, domain = value.rpartition("@")
-    return f"{local[0]}{ASTERISKS}{local[-1]}@{domain}" if local[2:] else f"{ASTERISKS}@{domain}"
+    return (
+        f"{local[0]}{ASTERISKS}{local[-1]}@{domain}" if local[2:] else f"{ASTERISKS}@{domain}"
+    )
 
 
 def mask_card(value: str) -> str:

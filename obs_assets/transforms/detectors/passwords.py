@@ -35,7 +35,9 @@ _ASSIGNMENT = re.compile(
     rf"(?i)(?P<name>{_SECRET_NAME})[\"'\\]{{0,9}} {{0,8}}(?P<sign>(?:=>|:=|=|:)\s{{0,8}})"
     rf"(?:(?:bearer|basic|token|digest|apikey|negotiate) {{1,4}})?{_ASSIGNED}"
 )
-_OPTION = re.compile(rf"(?i)(?<!-)--[0-9A-Z_-]{{0,40}}(?P<name>{_SECRET_NAME})(?P<sign>) {{1,8}}(?!-){_ASSIGNED}")
+_OPTION = re.compile(
+    rf"(?i)(?<!-)--[0-9A-Z_-]{{0,40}}(?P<name>{_SECRET_NAME})(?P<sign>) {{1,8}}(?!-){_ASSIGNED}"
+)
 
 _PROSE = (
     "a an and are as at authentication bad been by can cannot change changed check contains correct denied "
@@ -47,7 +49,9 @@ _PROSE = (
 _NO_VALUE = frozenset(_PROSE.split())
 """What follows ``password:`` in prose and in empty settings."""
 
-_PLACEHOLDER = re.compile(r"\$[A-Z_]+|\$[{(][^{}()]*[)}]?|\{\{[^{}]*\}*|%s|%\(\w+\)s|[\W_]+|x{3,}|X{3,}")
+_PLACEHOLDER = re.compile(
+    r"\$[A-Z_]+|\$[{(][^{}()]*[)}]?|\{\{[^{}]*\}*|%s|%\(\w+\)s|[\W_]+|x{3,}|X{3,}"
+)
 """``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``...``, ``xxx``: where a value goes."""
 
 _DIRECTORY = re.compile(r"[/~]|[A-Za-z]:[\\/]")
@@ -75,12 +79,16 @@ _SPOKEN = re.compile(
     r"(?: (?:is|was)(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)(?P<sign>[: ] ?)"
     r"""(?:"([^"]+)"|'([^']+)'|([^\s"'<>]{3,}))"""
 )
-_ELEMENT = re.compile(rf"(?i)<(?P<name>(?:\w+[:_-])?{_SECRET_NAME})(?P<sign>)(?: [^<>]{{0,80}})?>([^<>]+)</")
+_ELEMENT = re.compile(
+    rf"(?i)<(?P<name>(?:\w+[:_-])?{_SECRET_NAME})(?P<sign>)(?: [^<>]{{0,80}})?>([^<>]+)</"
+)
 _QUERY = re.compile(
     r"(?i)[?&](?P<name>(?:x-amz-)?(?:sig|signature|security-token)|key|auth|code|jwt|sid|session(?:_?id)?|otp)(?P<sign>=)"
     r"""([^\s&"'#<>]{8,})"""
 )
-_USER_OPTION = re.compile(r"""(?<!\S)(?P<name>-u|--user|--proxy-user)(?P<sign>[ =])[^\s:"']{1,64}:([^\s"']+)""")
+_USER_OPTION = re.compile(
+    r"""(?<!\S)(?P<name>-u|--user|--proxy-user)(?P<sign>[ =])[^\s:"']{1,64}:([^\s"']+)"""
+)
 _SPOKEN_TRIGGER = (
     rf"(?i:{_PASSWORD_NAME}|api[-_ ]key|secret|token) [^\"]{{0,60}}(?i:is|was|to)|<[\w:-]*(?i:{_SECRET_NAME})[ >]"
     r"|[?&](?i:x-amz-|sig|key|auth|code|jwt|sid|session|otp)[A-Za-z_-]*=|(?:-u|--user|--proxy-user)[ =][^\s:]+:"
@@ -97,10 +105,17 @@ def _is_left(name: str, value: str) -> bool:
 def _is_told(match: re.Match[str]) -> bool:
     """Whether what follows ``password is`` is one and not prose: in quotes, or with digits or signs in it."""
     value = match[match.lastindex or 0].rstrip(".,;:!?)")
-    if value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or _is_left(match["name"], value):
+    if (
+        value.lower() in _NO_VALUE
+        or _PLACEHOLDER.fullmatch(value)
+        or _is_left(match["name"], value)
+    ):
         return False
     if _PASSWORD.match(match["name"]):
-        return match.string[match.end() - 1] in "\"'" or re.search(r"[^A-Za-z'\u2019-]", value) is not None
+        return (
+            match.string[match.end() - 1] in "\"'"
+            or re.search(r"[^A-Za-z'\u2019-]", value) is not None
+        )
     return len(value) >= _MIN_LENGTH_OF_DIGITS and DIGIT.search(value) is not None
 
 
@@ -124,13 +139,21 @@ def _find_passwords(text: str, _key: str) -> Iterator[Span]:
             if DIGIT.search(match[3]) and not _PLACEHOLDER.fullmatch(match[3])
         ]
     if "-u" in text or "-proxy" in text:
-        spans += [match.span(3) for match in _USER_OPTION.finditer(text) if not _PLACEHOLDER.fullmatch(match[3])]
+        spans += [
+            match.span(3)
+            for match in _USER_OPTION.finditer(text)
+            if not _PLACEHOLDER.fullmatch(match[3])
+        ]
     if "</" in text:
         spans += [match.span(3) for match in _ELEMENT.finditer(text) if _is_assigned(match)]
     if "=" in text or ":" in text:
-        spans += [_assigned_span(match) for match in _ASSIGNMENT.finditer(text) if _is_assigned(match)]
+        spans += [
+            _assigned_span(match) for match in _ASSIGNMENT.finditer(text) if _is_assigned(match)
+        ]
     if "--" in text:
-        spans += [_assigned_span(match) for match in _OPTION.finditer(text) if _is_assigned(match)]
+        spans += [
+            _assigned_span(match) for match in _OPTION.finditer(text) if _is_assigned(match)
+        ]
     return merged(spans)
 
 
@@ -152,7 +175,12 @@ def _is_assigned(match: re.Match[str]) -> bool:
     values need a digit or length.
     """
     name, sign, value = match["name"], match["sign"], match[match.lastindex or 0]
-    if not value or value.lower() in _NO_VALUE or _PLACEHOLDER.fullmatch(value) or _is_left(name, value):
+    if (
+        not value
+        or value.lower() in _NO_VALUE
+        or _PLACEHOLDER.fullmatch(value)
+        or _is_left(name, value)
+    ):
         return False
     if _PASSWORD.match(name):
         return is_secret_value(name, value, is_number=False)
@@ -163,7 +191,11 @@ def _is_assigned(match: re.Match[str]) -> bool:
         return len(value) >= _MIN_LENGTH_OF_DIGITS
     if DIGIT.search(value):
         return len(value) >= _MIN_LENGTH_WITH_DIGITS
-    return len(value) >= (_MIN_LENGTH_AFTER_SPACE if sign.endswith(" ") else _MIN_LENGTH_OF_LETTERS)
+    return len(value) >= (
+        _MIN_LENGTH_AFTER_SPACE if sign.endswith(" ") else _MIN_LENGTH_OF_LETTERS
+    )
 
 
-PASSWORD = Detector("password", f"{_SECRET_TRIGGER}|{_SPOKEN_TRIGGER}", _find_passwords, mask_all)
+PASSWORD = Detector(
+    "password", f"{_SECRET_TRIGGER}|{_SPOKEN_TRIGGER}", _find_passwords, mask_all
+)

@@ -3,13 +3,23 @@
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import EDGE, PUNCTUATION, Detector, Span, digits_of, merged, text_before
+from obs_assets.transforms.detectors.base import (
+    EDGE,
+    PUNCTUATION,
+    Detector,
+    Span,
+    digits_of,
+    merged,
+    text_before,
+)
 from obs_assets.transforms.detectors.masks import mask_phone
 
 _EXTENSION = r"(?:[ ,;]{0,2}(?i:x|ext\.?|extension) ?[0-9]{1,6}(?![0-9]))?"
 _LABEL = "(?i:office|fax|mobile|home|work|cell)(?![0-9A-Za-z])"
 _LABELLED = re.compile(rf"(?<![\w.+:/-])[0-9]{{10,11}}(?=[ -]{_LABEL})")
-_INTERNATIONAL = re.compile(rf"(?<![\w+])\+[1-9](?:[ ().\-/]{{0,2}}[0-9]){{7,14}}(?![0-9]){_EXTENSION}")
+_INTERNATIONAL = re.compile(
+    rf"(?<![\w+])\+[1-9](?:[ ().\-/]{{0,2}}[0-9]){{7,14}}(?![0-9]){_EXTENSION}"
+)
 """A plus and 8 to 15 digits (ITU-T E.164)."""
 
 _NORTH_AMERICAN = re.compile(
@@ -26,7 +36,9 @@ _PHONE_BEFORE = re.compile(
     rf"(?:{_PHONE_NAME}|(?<![0-9A-Za-z])(?i:tel))(?:[-_. ]?(?i:number|num|no|nr))?{PUNCTUATION}{{0,4}}(?:is )?\Z"
 )
 _PHONE_NAME_LENGTH = 24
-_NO_PHONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
+_NO_PHONE = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+)
 """A date, epoch seconds, milliseconds and so on, an IP address: they stand under ``phone_at`` and the like."""
 
 _NATIONAL = re.compile(
@@ -43,11 +55,15 @@ _CONTEXT = (
     r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
     r"|telephone|mobile|cell|fax|whatsapp|hotline|my number|registered|answer(?:ing|ed)?|messages? to)"
 )
-_CONTEXT_BEFORE = re.compile(rf"(?<![0-9A-Za-z_]){_CONTEXT}(?![0-9A-Za-z_])[^0-9\n\"{{}}<>]{{0,40}}\Z")
+_CONTEXT_BEFORE = re.compile(
+    rf"(?<![0-9A-Za-z_]){_CONTEXT}(?![0-9A-Za-z_])[^0-9\n\"{{}}<>]{{0,40}}\Z"
+)
 _SPOKEN_PHONE = re.compile(
     r"(?<![\w.+:/-])\(?[0-9]{2,5}\)?(?:[ .-]{1,2}[0-9]{2,5}|/[0-9]{2,8})(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
 )
-_SPOKEN_DIGITS = re.compile(r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])")
+_SPOKEN_DIGITS = re.compile(
+    r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])"
+)
 _ASKED_DIGITS = re.compile(r"(?<![\w.+:/-])[0-9]{7,13}(?![\w:/]|[.-][0-9])")
 _UNBROKEN = re.compile("[0-9]{7}")
 """Without it there is no number of the three kinds that are written without blanks."""
@@ -80,14 +96,18 @@ def _find_phones(text: str, key: str) -> Iterator[Span]:
     if "+" in text:
         spans += [match.span() for match in _INTERNATIONAL.finditer(text)]
     for match in _NATIONAL.finditer(text):
-        if _MIN_NATIONAL <= len(digits_of(match[0])) <= _MAX_NATIONAL and not _NO_PHONE.fullmatch(match[0]):
+        if _MIN_NATIONAL <= len(
+            digits_of(match[0])
+        ) <= _MAX_NATIONAL and not _NO_PHONE.fullmatch(match[0]):
             spans.append(match.span())
     spans += [match.span() for match in _SPOKEN_PHONE.finditer(text) if _is_spoken(match)]
     if _UNBROKEN.search(text):
         spans += [match.span() for match in _LABELLED.finditer(text)]
         spans += [match.span() for match in _SPOKEN_DIGITS.finditer(text) if _is_spoken(match)]
         for match in _ASKED_DIGITS.finditer(text):
-            if _ASKED_BEFORE.search(text, max(0, match.start() - _SPOKEN_LENGTH), match.start()):
+            if _ASKED_BEFORE.search(
+                text, max(0, match.start() - _SPOKEN_LENGTH), match.start()
+            ):
                 spans.append(match.span())
     for match in _UNDER_NAME.finditer(text):
         before = text_before(text, match.start(), key)[-_PHONE_NAME_LENGTH:]

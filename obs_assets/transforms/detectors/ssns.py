@@ -13,7 +13,9 @@ _SSN = re.compile(
 
 _SSN_NAME = r"(?i:ssn|social[-_ ]?security)"
 _SSN_TRIGGER = rf"[0-9]{{3}}-[0-9]{{2}}-[0-9]{{4}}|{_SSN_NAME}[^0-9]{{0,30}}[0-9]{{3}} ?[0-9]{{2}} ?[0-9]{{4}}"
-_SSN_BEFORE = re.compile(rf"{_SSN_NAME}(?:[-_ ]?(?i:number|num|no))?{PUNCTUATION}{{0,4}}(?:is |on file )?\Z")
+_SSN_BEFORE = re.compile(
+    rf"{_SSN_NAME}(?:[-_ ]?(?i:number|num|no))?{PUNCTUATION}{{0,4}}(?:is |on file )?\Z"
+)
 
 
 def _find_ssns(text: str, key: str) -> Iterator[Span]:

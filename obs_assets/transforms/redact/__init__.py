@@ -100,7 +100,9 @@ def redacted_by_type(frame: Frame, by: str) -> dict[Any, dict[str, int]]:
     return counts_by(frame.project(f"{by} AS part, unnest(redactions) AS type"), "part", "type")
 
 
-def redact_text(event: str, config: RedactConfig, hash_key: bytes | None = None) -> tuple[str, dict[str, int]]:
+def redact_text(
+    event: str, config: RedactConfig, hash_key: bytes | None = None
+) -> tuple[str, dict[str, int]]:
     """Redact one event.
 
     Args:
@@ -123,7 +125,9 @@ def redact_text(event: str, config: RedactConfig, hash_key: bytes | None = None)
     return event if outcome.event is None else outcome.event, dict(Counter(outcome.types))
 
 
-def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | None = None) -> Iterator[Outcome]:
+def redact_texts(
+    events: Iterable[str], config: RedactConfig, hash_key: bytes | None = None
+) -> Iterator[Outcome]:
     """Redact events one after the other, as fast as a frame's: what `redact` does, without a database around it.
 
     Args:
@@ -142,7 +146,9 @@ def redact_texts(events: Iterable[str], config: RedactConfig, hash_key: bytes | 
     while vector := list(itertools.islice(remaining, _VECTOR)):
         outcomes = redactor.redact_all(pa.array(vector, pa.string())) if redactor else {}
         for number, event in enumerate(vector):
-            yield outcomes.get(number) or (UNCHANGED if event.lstrip().startswith("{") else FAILED)
+            yield outcomes.get(number) or (
+                UNCHANGED if event.lstrip().startswith("{") else FAILED
+            )
 
 
 _VECTOR = 2_048

@@ -49,7 +49,9 @@ def _strings(texts: Sequence[str], numbers: _Numbers, length: int) -> pa.StringA
     bounds = np.zeros(length + 1, np.int32)
     bounds[numbers + 1] = [len(text) for text in encoded]
     np.cumsum(bounds, out=bounds)
-    return pa.Array.from_buffers(pa.string(), length, [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded))])
+    return pa.Array.from_buffers(
+        pa.string(), length, [None, pa.py_buffer(bounds), pa.py_buffer(b"".join(encoded))]
+    )
 
 
 def _booleans(flags: Sequence[bool], numbers: _Numbers, length: int) -> pa.BooleanArray:

@@ -122,9 +122,18 @@ class RedactConfig(Block, frozen=True):
     detect_ip_address: bool = True
     detect_iban: bool = True
     detect_mac_address: bool = True
-    patterns: tuple[CustomPattern, ...] = Field((), examples=[[{"name": "employee_id", "regex": "EMP-[0-9]{6}"}]])
+    patterns: tuple[CustomPattern, ...] = Field(
+        (), examples=[[{"name": "employee_id", "regex": "EMP-[0-9]{6}"}]]
+    )
     fields_to_scan: tuple[str, ...] | None = Field(None, examples=[["message", "data.**"]])
-    fields_to_skip: tuple[str, ...] = ("_id", "timestamp", "type", "_source", "_destination", "_enrichment")
+    fields_to_skip: tuple[str, ...] = (
+        "_id",
+        "timestamp",
+        "type",
+        "_source",
+        "_destination",
+        "_enrichment",
+    )
     allow_unredacted: bool = False
 
     @model_validator(mode="after")
@@ -140,7 +149,9 @@ class RedactConfig(Block, frozen=True):
     def _knows_the_types_of_modes(self) -> Self:
         known = TYPES.union(pattern.name for pattern in self.patterns)
         if unknown := sorted(set(self.modes) - known):
-            raise ValueError(f"modes: unknown type {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"modes: unknown type {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+            )
         return self
 
     def __hash__(self) -> int:
@@ -153,5 +164,9 @@ class RedactConfig(Block, frozen=True):
 
     def detectors(self) -> tuple[Detector, ...]:
         """The rules to apply, in order."""
-        custom = (pattern.detector() for pattern in self.patterns if self.modes.get(pattern.name) != "keep")
+        custom = (
+            pattern.detector()
+            for pattern in self.patterns
+            if self.modes.get(pattern.name) != "keep"
+        )
         return (*custom, *(detector for detector in DETECTORS if self.detects(detector.type)))

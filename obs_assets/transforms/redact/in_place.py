@@ -8,7 +8,14 @@ from obs_assets.events import SOURCE_KEYS
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.redact.mark import MARK, Found
 from obs_assets.transforms.redact.rules import Edit, splice
-from obs_assets.transforms.redact.walk import HARMLESS, MAX_DEPTH, Member, Members, Verdict, encode
+from obs_assets.transforms.redact.walk import (
+    HARMLESS,
+    MAX_DEPTH,
+    Member,
+    Members,
+    Verdict,
+    encode,
+)
 
 
 class Outcome(NamedTuple):
@@ -94,7 +101,11 @@ def redact_in_place(
     if not edits:
         return UNCHANGED
     text = splice(event, edits).rstrip()
-    types = found[0][1] if len(found) == 1 else tuple(itertools.chain.from_iterable(types for _, types in found))
+    types = (
+        found[0][1]
+        if len(found) == 1
+        else tuple(itertools.chain.from_iterable(types for _, types in found))
+    )
     recompute = any(path.partition(".")[0] in _SOURCES for path, _ in found)
     return Outcome(f'{text[:-1]},"{MARK}":{members.marks.of(tuple(found))}}}', types, recompute)
 
@@ -127,7 +138,9 @@ def _path_to(before: str, key: str) -> str:
         return key
     pieces = before.split('"')  # outside of a string, in it, outside …
     structure = "".join(pieces[::2])
-    if structure.count("{") - structure.count("}") == 1 and structure.count("[") == structure.count("]"):
+    if structure.count("{") - structure.count("}") == 1 and structure.count(
+        "["
+    ) == structure.count("]"):
         return key
     names: list[str | int] = []
     for index in range(0, len(pieces), 2):

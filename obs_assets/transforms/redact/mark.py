@@ -44,7 +44,9 @@ class Marks:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self._known: Memory[tuple[Found, ...], str] = Memory()
-        self._entries = {type_: Remembered(partial(self._entry_json, type_)) for type_ in rules.known_types}
+        self._entries = {
+            type_: Remembered(partial(self._entry_json, type_)) for type_ in rules.known_types
+        }
 
     def of(self, found: tuple[Found, ...]) -> str:
         """The JSON of ``_redaction`` for what was found; the last ones are remembered, unless paths are long."""
@@ -84,12 +86,16 @@ class Marks:
         try:
             fields = [Field(field["field"], field["type"]) for field in mark["fields"]]
             told = [
-                {**field._asdict(), **({"mode": entry["mode"]} if entry.get("mode") in get_args(Mode) else {})}
+                {
+                    **field._asdict(),
+                    **({"mode": entry["mode"]} if entry.get("mode") in get_args(Mode) else {}),
+                }
                 for field, entry in zip(fields, mark["fields"], strict=True)
             ]
             expected = {"redacted": True, "mode": mark["mode"], "fields": told}
             is_own = mark == expected and all(
-                field.type in self.rules.known_types and field.field == self._shown(field.field) for field in fields
+                field.type in self.rules.known_types and field.field == self._shown(field.field)
+                for field in fields
             )
         except (KeyError, TypeError):
             return None

@@ -14,7 +14,13 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.detectors.encodings import ENCODED
 from obs_assets.transforms.redact.config import RedactConfig
-from obs_assets.transforms.redact.in_place import FAILED, UNCHANGED, Outcome, redact_in_place, strings_hit
+from obs_assets.transforms.redact.in_place import (
+    FAILED,
+    UNCHANGED,
+    Outcome,
+    redact_in_place,
+    strings_hit,
+)
 from obs_assets.transforms.redact.mark import MARK_TRIGGER
 from obs_assets.transforms.redact.rules import Rules, any_of, compiled
 from obs_assets.transforms.redact.walk import Members, Walk, everywhere
@@ -53,7 +59,9 @@ class Redactor:
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
         self.members = Members(Rules(config, hash_key))
         detectors = self.members.rules.detectors
-        self.trigger = compiled(any_of((ENCODED, MARK_TRIGGER, *(detector.trigger for detector in detectors))))
+        self.trigger = compiled(
+            any_of((ENCODED, MARK_TRIGGER, *(detector.trigger for detector in detectors)))
+        )
         self.fires_always = self.trigger.search("") is not None
 
     def redact(self, event: str) -> Outcome:
@@ -77,9 +85,14 @@ class Redactor:
         an event is not to be trusted, nor what that may hide: such events are looked at again by themselves.
         """
         if self.fires_always:
-            return {number: (event, everywhere(event)) for number, event in enumerate(events.to_pylist())}
+            return {
+                number: (event, everywhere(event))
+                for number, event in enumerate(events.to_pylist())
+            }
         _, offsets, buffer = events.buffers()
-        absolute = np.frombuffer(offsets, np.int32)[events.offset : events.offset + len(events) + 1]
+        absolute = np.frombuffer(offsets, np.int32)[
+            events.offset : events.offset + len(events) + 1
+        ]
         text = memoryview(buffer or b"")[absolute[0] : absolute[-1]]
         bounds = (absolute - absolute[0]).tolist()
         found: dict[int, list[Span]] = {}
@@ -98,7 +111,11 @@ class Redactor:
         for number in found.keys() | doubtful:
             event = str(text[bounds[number] : bounds[number + 1]], "utf-8")
             is_sure = number not in doubtful and event.isascii()
-            spans = found[number] if is_sure else [match.span() for match in self.trigger.finditer(event)]
+            spans = (
+                found[number]
+                if is_sure
+                else [match.span() for match in self.trigger.finditer(event)]
+            )
             if spans:
                 hits[number] = event, spans
         return hits
@@ -115,7 +132,9 @@ class Redactor:
     def _redact_hits(self, hits: Sequence[Hits]) -> list[Outcome]:
         # One step after the other for all events: a step at work stays in the processor's cache
         strings = [strings_hit(event, spans) for event, spans in hits]
-        verdicts = self.members.judge_all(string[:2] for found in strings if found for string in found)
+        verdicts = self.members.judge_all(
+            string[:2] for found in strings if found for string in found
+        )
         outcomes = []
         for (event, spans), found in zip(hits, strings, strict=True):
             outcome = redact_in_place(self.members, event, found, verdicts) if found else None
@@ -131,7 +150,11 @@ class Redactor:
         try:
             walk = Walk(self.members, event, hits)
             walk.run()
-            return Outcome(walk.marked_text(), tuple(walk.types), recompute=True) if walk.types else UNCHANGED
+            return (
+                Outcome(walk.marked_text(), tuple(walk.types), recompute=True)
+                if walk.types
+                else UNCHANGED
+            )
         except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
             return FAILED
 
@@ -144,9 +167,13 @@ def redactor_of(config: RedactConfig, hash_key: bytes | None) -> Redactor:
         ConfigurationError: ``hash`` without a key.
         EngineError: the self-test of redaction failed.
     """
-    from obs_assets.transforms.redact.self_test import check_engine  # which makes a redactor itself
+    from obs_assets.transforms.redact.self_test import (
+        check_engine,
+    )  # which makes a redactor itself
 
     check_engine()
     if "hash" in (config.mode, *config.modes.values()) and not hash_key:
-        raise ConfigurationError("redact: mode hash needs a key: set OBS_HASH_KEY to a long random text")
+        raise ConfigurationError(
+            "redact: mode hash needs a key: set OBS_HASH_KEY to a long random text"
+        )
     return Redactor(config, hash_key)

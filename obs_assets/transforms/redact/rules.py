@@ -70,13 +70,20 @@ class Rules:
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
         self.mode = config.mode
-        self.modes: dict[str, str] = {type_: mode for type_, mode in config.modes.items() if mode != config.mode}
+        self.modes: dict[str, str] = {
+            type_: mode for type_, mode in config.modes.items() if mode != config.mode
+        }
         self.hash_key = hash_key
         self.detectors = config.detectors()
         self.hides_secrets = config.detects("password")
         self.known_types = TYPES.union(detector.type for detector in self.detectors)
-        self._rules = [_Rule(detector.type, detector.find, self._replacer(detector)) for detector in self.detectors]
-        self._triggers = _trigger_set([*(detector.trigger for detector in self.detectors), BASE64])
+        self._rules = [
+            _Rule(detector.type, detector.find, self._replacer(detector))
+            for detector in self.detectors
+        ]
+        self._triggers = _trigger_set(
+            [*(detector.trigger for detector in self.detectors), BASE64]
+        )
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
         self.covered = Remembered(self.covers)
@@ -85,7 +92,11 @@ class Rules:
         """What a key comes to."""
         redacted = self.string(name)
         shown = redacted.text if redacted else name
-        return Key(shown, redacted, self.hides_secrets and (is_secret_key(name) or is_secret_key(shown)))
+        return Key(
+            shown,
+            redacted,
+            self.hides_secrets and (is_secret_key(name) or is_secret_key(shown)),
+        )
 
     def covers(self, path: str) -> bool:
         """Whether a path is to be redacted."""
@@ -108,7 +119,9 @@ class Rules:
         """
         return self.strings([(text, key)])[0]
 
-    def strings(self, strings: Sequence[tuple[str, str]], wrapped: int = 0) -> list[Redacted | None]:
+    def strings(
+        self, strings: Sequence[tuple[str, str]], wrapped: int = 0
+    ) -> list[Redacted | None]:
         """Many strings, each with its key and by itself, as `string` does one.
 
         One rule after the other goes over all of them: a rule at work stays in the processor's cache.
@@ -122,7 +135,9 @@ class Rules:
         pending: Sequence[int] = range(len(strings))
         for _ in range(MAX_ROUNDS):
             known = [len(types[which]) for which in pending]
-            *fired, may_be_base64 = self._fired([(which, f"{keys[which]}: {texts[which]}") for which in pending])
+            *fired, may_be_base64 = self._fired(
+                [(which, f"{keys[which]}: {texts[which]}") for which in pending]
+            )
             for rule, hits in zip(self._rules, fired, strict=True):
                 for which in hits:
                     texts[which] = _apply(rule, texts[which], keys[which], types[which])
@@ -132,16 +147,25 @@ class Rules:
             for which in may_be_base64:
                 if wrapped < _MAX_WRAPPINGS and _BASE64.search(texts[which]):
                     texts[which] = self._apply_base64(texts[which], types[which], wrapped + 1)
-            pending = [which for which, count in zip(pending, known, strict=True) if len(types[which]) > count]
+            pending = [
+                which
+                for which, count in zip(pending, known, strict=True)
+                if len(types[which]) > count
+            ]
             if not pending:
                 break
-        return [Redacted(text, tuple(found)) if found else None for text, found in zip(texts, types, strict=True)]
+        return [
+            Redacted(text, tuple(found)) if found else None
+            for text, found in zip(texts, types, strict=True)
+        ]
 
     def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
         """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
         fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
         for which, text in told:
-            indexes = self._triggers.Match((text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode())
+            indexes = self._triggers.Match(
+                (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
+            )
             if not indexes:
                 raise MemoryError("RE2 gave up")
             for index in indexes:
@@ -258,6 +282,8 @@ def _paths(globs: tuple[str, ...]) -> Any:
 
 def _path(glob: str) -> str:
     return "".join(
-        r"(?:[^.]*\.)*" if segment == "**" else r"[^.]*".join(map(re2.escape, segment.split("*"))) + r"\."
+        r"(?:[^.]*\.)*"
+        if segment == "**"
+        else r"[^.]*".join(map(re2.escape, segment.split("*"))) + r"\."
         for segment in glob.split(".")
     )

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 _CONFIG = RedactConfig(
     modes={"phone": "hash"},
-    patterns=(CustomPattern(name="order", regex=r"order-(?P<number>[0-9]{4})", replacement="order-####"),),
+    patterns=(
+        CustomPattern(
+            name="order", regex=r"order-(?P<number>[0-9]{4})", replacement="order-####"
+        ),
+    ),
     fields_to_scan=("**",),
     fields_to_skip=("kept.*",),
 )
@@ -76,7 +80,11 @@ CASES: "Mapping[str, tuple[str, str | None]]" = {
     ),
     "other spellings": (
         r'{"url":"/u?m=bob.smith%40example.com","b":"bob.smith\u0040example.com"}',
-        _marked('{"url":"/u?m=b***h@example.com","b":"b***h@example.com"', ("b", "email"), ("url", "email")),
+        _marked(
+            '{"url":"/u?m=b***h@example.com","b":"b***h@example.com"',
+            ("b", "email"),
+            ("url", "email"),
+        ),
     ),
     "values of many types": (
         '{"text":"card 4111 1111 1111 1111, ssn 219-09-9999, ip 75.166.8.11, order-1234",'
@@ -94,11 +102,15 @@ CASES: "Mapping[str, tuple[str, str | None]]" = {
     ),
     "a keyed hash": (
         '{"text":"call (303) 211-8737 now"}',
-        _marked('{"text":"call [REDACTED:89a61a65c862112401fb59bdd40bc1de] now"', ("text", "phone")),
+        _marked(
+            '{"text":"call [REDACTED:89a61a65c862112401fb59bdd40bc1de] now"', ("text", "phone")
+        ),
     ),
     "letters beyond ASCII": (
         '{"to":"пользователь@пример.рф","card":4111111111111111}',
-        _marked('{"to":"п***ь@пример.рф","card":"***1111"', ("card", "credit_card"), ("to", "email")),
+        _marked(
+            '{"to":"п***ь@пример.рф","card":"***1111"', ("card", "credit_card"), ("to", "email")
+        ),
     ),
     "nothing to redact": (
         '{"n":1.10,"text":"é 12.30 of 2031-05-06","big":12345678901234567890,"kept":{"to":"bob.smith@example.com"}}',
@@ -166,4 +178,6 @@ _LIBRARIES = ("duckdb", "google-re2", "numpy", "pyarrow", "pydantic")
 
 def _versions() -> str:
     libraries = [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
-    return ", ".join([f"{platform.python_implementation()} {platform.python_version()}", *libraries])
+    return ", ".join(
+        [f"{platform.python_implementation()} {platform.python_version()}", *libraries]
+    )

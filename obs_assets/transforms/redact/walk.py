@@ -64,7 +64,9 @@ Member = tuple[str, str]
 """The literals of a key, empty for an element of a list, and of a string or number, empty for anything else."""
 
 HARMLESS = Verdict()
-_SPECIAL = frozenset(("", "*", "[", "{", *(chr(code) for code in range(0x3001) if chr(code).isspace())))
+_SPECIAL = frozenset(
+    ("", "*", "[", "{", *(chr(code) for code in range(0x3001) if chr(code).isspace()))
+)
 """What a string begins with that may be a JSON document, or what a redaction has left, or is empty."""
 
 _NO_KEY = Key("", None, is_secret=False)
@@ -77,7 +79,9 @@ class Members:
         self.rules = rules
         self.marks = Marks(rules)
         self._known: Memory[Member, Verdict] = Memory()
-        self._keys = Remembered(lambda literal: rules.key(decode(literal)) if literal else _NO_KEY)
+        self._keys = Remembered(
+            lambda literal: rules.key(decode(literal)) if literal else _NO_KEY
+        )
 
     def judge(self, key: str, value: str) -> Verdict:
         """What a member comes to.
@@ -114,7 +118,11 @@ class Members:
     def _judge_special(self, key: Key, literal: str, text: str) -> Verdict | None:
         """What a member comes to unless it is a string or number that the rules have to look at."""
         if not literal:
-            return Verdict(key.redacted, is_secret=key.is_secret) if key.redacted or key.is_secret else HARMLESS
+            return (
+                Verdict(key.redacted, is_secret=key.is_secret)
+                if key.redacted or key.is_secret
+                else HARMLESS
+            )
         if key.is_secret and (hidden := self.hide(literal, key.name)):
             return Verdict(key.redacted, hidden)
         is_document = not is_redacted(text) and _is_document(text)
@@ -175,7 +183,9 @@ class Walk:
         place: of the text itself if it is JSON inside a string; None for an event.
     """
 
-    def __init__(self, members: Members, text: str, hits: Iterable[Span], place: Place | None = None) -> None:
+    def __init__(
+        self, members: Members, text: str, hits: Iterable[Span], place: Place | None = None
+    ) -> None:
         self.members = members
         self.text = text
         self.hits = iter(hits)
@@ -203,7 +213,11 @@ class Walk:
             if hit_start > end and not self.found_secret_key:
                 return
             level = levels[-1]
-            if position < hit_start and not level.is_secret and (passed := _MEMBERS.match(text, position, hit_start)):
+            if (
+                position < hit_start
+                and not level.is_secret
+                and (passed := _MEMBERS.match(text, position, hit_start))
+            ):
                 position = passed.end()
             match = _TOKEN.match(text, position)
             if match is None:
@@ -226,7 +240,11 @@ class Walk:
 
     def _visit(self, match: re.Match[str], level: _Level) -> None:
         """Judge the member or element that a step has found, and change it if it is to be redacted here."""
-        key, group = (match["string"], "value") if match["colon"] else ("", "string" if match["string"] else "number")
+        key, group = (
+            (match["string"], "value")
+            if match["colon"]
+            else ("", "string" if match["string"] else "number")
+        )
         literal = match[group] or ""
         if key and self.place is None and level is self.levels[1] and decode(key) == MARK:
             self._read_mark(match)
@@ -241,17 +259,27 @@ class Walk:
         if verdict is not HARMLESS:
             self._change(match, group, level, verdict)
 
-    def _change(self, match: re.Match[str], group: str, level: _Level, verdict: Verdict) -> None:
+    def _change(
+        self, match: re.Match[str], group: str, level: _Level, verdict: Verdict
+    ) -> None:
         here = self._here()
         is_covered = self.members.rules.covered[here.path]
         if is_covered and verdict.key:
             self._rename(level, verdict.key.text)
             here = self._here()
             self._edit(
-                match.span("string"), level.renamed[level.key], verdict.key.types, here.fields(verdict.key.types)
+                match.span("string"),
+                level.renamed[level.key],
+                verdict.key.types,
+                here.fields(verdict.key.types),
             )
         if is_covered and verdict.value:
-            self._edit(match.span(group), verdict.value.text, verdict.value.types, here.fields(verdict.value.types))
+            self._edit(
+                match.span(group),
+                verdict.value.text,
+                verdict.value.types,
+                here.fields(verdict.value.types),
+            )
         if verdict.document:
             self._redact_document(match.span(group), verdict.document, here)
 
@@ -268,7 +296,9 @@ class Walk:
         """All keys of the text."""
         return frozenset(decode(match[1]) for match in _STRINGS.finditer(self.text) if match[2])
 
-    def _edit(self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]) -> None:
+    def _edit(
+        self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]
+    ) -> None:
         start, end = span
         self.edits.append((start, end, encode(text, self.text[start:end])))
         self.types += types
@@ -298,7 +328,11 @@ class Walk:
 
     def _read_mark(self, match: re.Match[str]) -> None:
         """Note where the event's own ``_redaction`` is; what a redaction has written is not looked at again."""
-        start = match.start("value" if match["value"] else "inner") if match["value"] or match["inner"] else match.end()
+        start = (
+            match.start("value" if match["value"] else "inner")
+            if match["value"] or match["inner"]
+            else match.end()
+        )
         value, end = json.JSONDecoder().raw_decode(self.text, start)
         self.mark_span = start, end
         fields = self.members.marks.fields_of(value)

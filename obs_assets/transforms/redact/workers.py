@@ -43,7 +43,10 @@ class Workers:
     """
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None, count: int) -> None:
-        told = {b"config": config.model_dump_json(round_trip=True).encode(), b"hash_key": hash_key or b""}
+        told = {
+            b"config": config.model_dump_json(round_trip=True).encode(),
+            b"hash_key": hash_key or b"",
+        }
         self._all = [_Worker(_EVENTS.with_metadata(told)) for _ in range(count)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._all:
@@ -65,7 +68,10 @@ class Workers:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         for worker in self._all:
             worker.close()
@@ -73,7 +79,10 @@ class Workers:
 
 @contextlib.contextmanager
 def workers_for(
-    connection: duckdb.DuckDBPyConnection, rows: int, config: RedactConfig, hash_key: bytes | None
+    connection: duckdb.DuckDBPyConnection,
+    rows: int,
+    config: RedactConfig,
+    hash_key: bytes | None,
 ) -> Iterator[Workers | None]:
     """A worker for each thread of a connection, `MOST` at most, if there are so many events that it pays, or None."""
     threads = 1
@@ -99,7 +108,10 @@ class _Worker:
             start_new_session=True,  # who interrupts a run does not have to hear of it from each of its processes
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        self._to, self._from = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
+        self._to, self._from = (
+            cast("IO[bytes]", self._process.stdin),
+            cast("IO[bytes]", self._process.stdout),
+        )
         self._requests = pa.ipc.new_stream(self._to, schema)
 
     def redact_all(self, events: pa.StringArray) -> dict[int, Outcome]:
@@ -127,9 +139,14 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a user's validator prints is no answer
     # Who started it may end within a request or an answer
-    with contextlib.suppress(pa.ArrowInvalid, BrokenPipeError), pa.ipc.open_stream(sys.stdin.buffer) as requests:
+    with (
+        contextlib.suppress(pa.ArrowInvalid, BrokenPipeError),
+        pa.ipc.open_stream(sys.stdin.buffer) as requests,
+    ):
         told = requests.schema.metadata
-        redactor = redactor_of(RedactConfig.model_validate_json(told[b"config"]), told[b"hash_key"] or None)
+        redactor = redactor_of(
+            RedactConfig.model_validate_json(told[b"config"]), told[b"hash_key"] or None
+        )
         for batch in requests:
             pickle.dump(redactor.redact_all(batch.column(0)), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
