@@ -144,7 +144,9 @@ there is none (false, 0, empty) is none. What is in other units is converted, se
 
 # OpenTelemetry's numbers of severity go in fours from 1, TRACE, to 24, FATAL4; ECS counts durations in nanoseconds
 _LEVEL = "['trace', 'debug', 'info', 'warning', 'error', 'fatal']"
-_LEVEL_OF_NUMBER = f"CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24 THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"
+_LEVEL_OF_NUMBER = f"""
+CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24
+    THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"""
 _CONVERSIONS: Mapping[str, str] = {
     "severityNumber": _LEVEL_OF_NUMBER,
     "severity_number": _LEVEL_OF_NUMBER,

@@ -343,7 +343,9 @@ def leftovers(machine: Settings) -> list[str]:
     found = [
         str(path.relative_to(root)) for path in [*root.rglob("*.tmp"), *root.glob("*/tmp/*")]
     ]
-    staging = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND (relpersistence <> 'p' OR relname ~ 'stg|tmp')"
+    staging = """
+        SELECT relname FROM pg_class
+        WHERE relkind IN ('r', 'p') AND (relpersistence <> 'p' OR relname ~ 'stg|tmp')"""
     found += [str(name) for (name,) in ask(machine.postgres, staging)]
     with contextlib.closing(connect_s3(machine.s3)) as client:
         uploads = client.list_multipart_uploads(Bucket=machine.s3.bucket).get("Uploads", [])

@@ -76,19 +76,23 @@ def checked(text: str) -> str:
     except TemplateError as error:
         raise ValueError(f"is not a template: {error}") from None
     for node in _nodes(tree):
-        if not isinstance(node, _ALLOWED):
-            raise ValueError(
-                f"a summary takes values, filters and conditions, no {type(node).__name__}"
-            )  # noqa: TRY004
-        if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            raise ValueError(
-                f"a summary knows no filter {node.name!r}; there are {', '.join(sorted(_FILTERS))}"
-            )
-        if isinstance(node, nodes.Name) and node.name not in NAMES:
-            raise ValueError(
-                f"a summary knows no {node.name!r}; there are {', '.join(sorted(NAMES))}"
-            )
+        _check_node(node)
     return text
+
+
+def _check_node(node: nodes.Node) -> None:
+    """Raise if a summary must not hold this part of a template."""
+    problem = ""
+    if not isinstance(node, _ALLOWED):
+        problem = f"a summary takes values, filters and conditions, no {type(node).__name__}"
+    elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+        known = ", ".join(sorted(_FILTERS))
+        problem = f"a summary knows no filter {node.name!r}; there are {known}"
+    elif isinstance(node, nodes.Name) and node.name not in NAMES:
+        known = ", ".join(sorted(NAMES))
+        problem = f"a summary knows no {node.name!r}; there are {known}"
+    if problem:
+        raise ValueError(problem)
 
 
 def _nodes(node: nodes.Node) -> list[nodes.Node]:

@@ -29,7 +29,8 @@ from obs_assets.storage.engine import connect
 EXAMPLES = 5
 """Paths of a redacted type, and types of events, that are named."""
 
-_PATHS = """unnest(from_json(json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
+_PATHS = """unnest(from_json(
+    json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
 
 
 @dataclass

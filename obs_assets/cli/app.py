@@ -78,7 +78,9 @@ def main() -> None:
         fail(str(error), 2)
     except ObsError as error:
         fail(str(error), 1)
-    except OSError as error:  # a disk that is full, a folder that cannot be read: what it says beyond that may be secret
+    except (
+        OSError
+    ) as error:  # a full disk, an unreadable folder; the rest of the message may hold a secret
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         fail(f"{where}{error.strerror or type(error).__name__}", 1)
 

@@ -598,7 +598,10 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
         input_count=_token_count("input_given"),
         output_count=_token_count("output_given"),
     )
-    all_counts = "(input_given IS NULL OR input_count IS NOT NULL) AND (output_given IS NULL OR output_count IS NOT NULL)"
+    all_counts = (
+        "(input_given IS NULL OR input_count IS NOT NULL) "
+        "AND (output_given IS NULL OR output_count IS NOT NULL)"
+    )
     usable = f"{all_counts} AND coalesce(input_count, output_count) IS NOT NULL"
     tokens = _derive(
         counted,

@@ -186,7 +186,9 @@ _GRAVE = f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)})"
 # The greatest of the texts is empty only if all of them are.
 _SAYS_NOTHING = f"coalesce(list_max(json_extract_string(event, {[f'$.{key}' for key in CONTENT_KEYS]})), '') = ''"
 
-_OWN_KEYS = f"list_filter(json_keys(event), lambda key: NOT starts_with(key, '_') AND NOT {one_of('key', ENRICHED_KEYS)})"
+_OWN_KEYS = f"""
+list_filter(json_keys(event), lambda key:
+    NOT starts_with(key, '_') AND NOT {one_of("key", ENRICHED_KEYS)})"""
 
 # AND and CASE look at fewer and fewer rows: only what may be empty is parsed, only what says nothing is counted.
 _EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} END"

@@ -305,7 +305,9 @@ class PostgresDestination:
             if not self.table.is_current(connection):
                 return None
             size = "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s)"
-            held = "SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint FROM obs.hour_loads WHERE destination = %s"
+            held = """
+                SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint
+                FROM obs.hour_loads WHERE destination = %s"""
             oldest, newest, rows = one(connection, held, [self.key])
             written = """
                 SELECT total_events_written, total_batches_written, total_errors, last_write_at FROM obs.totals

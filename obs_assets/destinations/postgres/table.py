@@ -63,7 +63,8 @@ _OWN_MEANINGS = {
 }
 
 # The DELETE of an hour goes by timestamp; the constraint keeps rows that it would miss out of the table.
-_OF_ITS_HOUR: LiteralString = "CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"
+_OF_ITS_HOUR: LiteralString = """
+CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"""
 
 INDEXES: dict[LiteralString, LiteralString] = {
     "timestamp": "(timestamp DESC)",
