@@ -5,6 +5,7 @@ Nothing but loopback can be reached from a test, as far as Python's own sockets 
 
 import contextlib
 import os
+import resource
 import secrets
 import shutil
 import tempfile
@@ -33,6 +34,11 @@ MEMORY_DISK = Path("/dev/shm")
 
 MEMORY_NEEDED = 4 << 30
 """Bytes that must be free in memory; a container has 64 MB by default, and its tests use the disk."""
+
+QUICK_S = 1.0
+"""Processor seconds; a test that takes more is to be marked ``slow``, or `make test-fast` is fast no longer."""
+
+BEGAN_S = pytest.StashKey[float]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -77,6 +83,40 @@ def remove_servers(data_dir: Path) -> None:
     shutil.rmtree(data_dir)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGAN_S] = processor_s()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    if call.when == "teardown":
+        item.user_properties.append(("processor_s", processor_s() - item.stash[BEGAN_S]))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """In `make test-fast`, list the tests that should be marked ``slow``: a line in the report, no failure."""
+    if "not slow" not in config.option.markexpr:
+        return
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            spent_s = float(dict(getattr(report, "user_properties", ())).get("processor_s", 0))
+            if spent_s > QUICK_S:
+                terminalreporter.line(
+                    f"not marked slow, {spent_s:.1f} s of processor time: {report.nodeid}"
+                )
+
+
+def processor_s() -> float:
+    """Processor seconds of this process and of its children that have ended; the servers' are not among them."""
+    spent = [
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Settings:
     """Settings of servers that live as long as the session; the workers share them."""
@@ -95,7 +135,7 @@ def settings(
     assert servers.s3
     name = f"test-{secrets.token_hex(6)}"
     database = sql.Identifier(name)
-    # Without fsync, this strategy takes a tenth of the default's time.
+    # In memory or without fsync, this strategy takes a tenth of the default's time.
     postgres_admin.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(database))
     s3_admin.create_bucket(Bucket=name)
     yield Settings(

@@ -127,6 +127,7 @@ def test_the_version_is_printed(obs: Obs) -> None:
     assert done.out.startswith(f"obs_assets {metadata.version('obs_assets')}, Python 3.")
 
 
+@pytest.mark.slow
 def test_the_console_script_is_the_command_line(settings: Settings) -> None:
     """`obs` is installed, and without arguments it shows what there is."""
     done = harness.run("obs", env=harness.environment(settings))
@@ -243,6 +244,7 @@ def test_build_refuses_hours_that_the_pipeline_has_not(obs: Obs) -> None:
 # -- answers and exit codes --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_verify_says_green_and_red(obs: Obs, built: HourlyPipeline) -> None:
     """0 and one line a store when all is well; 1 and the number when it is not."""
     green = obs("verify", HOUR.key)
@@ -256,6 +258,7 @@ def test_verify_says_green_and_red(obs: Obs, built: HourlyPipeline) -> None:
     assert line.endswith("1 missing")
 
 
+@pytest.mark.slow
 def test_verify_takes_a_range(obs: Obs, built: HourlyPipeline) -> None:
     """Both ends are included; the hour that was never built is the one that is red."""
     done = obs("verify", f"{HOUR}...{HOUR.next}", "--json")
@@ -275,6 +278,7 @@ def test_verify_takes_a_range(obs: Obs, built: HourlyPipeline) -> None:
     }
 
 
+@pytest.mark.slow
 def test_status_counts(obs: Obs, built: HourlyPipeline) -> None:
     """What has landed, and which hours wait; numbers in JSON, words for people."""
     told = json.loads(obs("status", "--json").out)
@@ -287,6 +291,7 @@ def test_status_counts(obs: Obs, built: HourlyPipeline) -> None:
     assert "not known: PostgreSQL at 127.0.0.1:1 does not answer" in without.out
 
 
+@pytest.mark.slow
 def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline) -> None:
     """File, reason, number and bytes; never what stood there."""
     done = obs("dead-letters", "list", "--json")
@@ -297,6 +302,7 @@ def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline)
     assert "no event" not in obs("dead-letters", "list").out
 
 
+@pytest.mark.slow
 def test_dead_letters_are_shown_redacted(
     obs: Obs, events_dir: Path, built: HourlyPipeline
 ) -> None:
@@ -323,6 +329,7 @@ def test_dead_letters_are_shown_redacted(
     assert "hunter3" in json.dumps(raw)
 
 
+@pytest.mark.slow
 def test_a_letter_that_cannot_be_redacted_hides_no_other(
     obs: Obs, events_dir: Path, built: HourlyPipeline
 ) -> None:
@@ -342,6 +349,7 @@ def test_a_letter_that_cannot_be_redacted_hides_no_other(
     assert "odd[app].jsonl" in obs("dead-letters", "list").out
 
 
+@pytest.mark.slow
 def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipeline) -> None:
     """What an earlier limit refused is landed in its hour; a second replay has nothing to do."""
     harness.write_events(
@@ -362,6 +370,7 @@ def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipe
     assert obs("dead-letters", "replay").out == "none of them can be read\n"
 
 
+@pytest.mark.slow
 def test_alerts_are_listed_and_sent_again(
     obs: Obs, settings: Settings, events_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +449,7 @@ def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_redact_names_the_line_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
     """What is JSON and no event, in any batch; the lines before it are printed, in their order."""
     some = [
@@ -463,6 +473,7 @@ def test_redact_holds_no_file_in_memory(obs: Obs, tmp_path: Path) -> None:
     assert json.loads(obs("redact", str(file), "--json").out) == {"events": [], "redacted": {}}
 
 
+@pytest.mark.slow
 def test_validate_tries_everything(obs: Obs) -> None:
     """The file, the events folder and each server, one line each."""
     done = obs("validate")
@@ -504,6 +515,7 @@ def test_validate_starts_no_server(obs: Obs, tmp_path: Path) -> None:
     assert not [server for server in embedded.status(folder.parent) if server.running]
 
 
+@pytest.mark.slow
 def test_files_that_are_passed_over_are_told(obs: Obs, events_dir: Path) -> None:
     """A folder of other files is no silent success: `validate` and `status` count them by the ending of their names."""
     for name in (
@@ -554,6 +566,7 @@ def test_validate_checks_every_pipeline(obs: Obs, tmp_path: Path) -> None:
     assert "several pipelines" in obs("status", **own).err
 
 
+@pytest.mark.slow
 def test_names_are_printed_as_they_are(obs: Obs, tmp_path: Path) -> None:
     """Brackets in the name of a file or folder are no markup, whatever stands in them."""
     (folder := tmp_path / "events [" / "prod] [bold] :smile:").mkdir(parents=True)
@@ -612,6 +625,7 @@ def test_misuse_is_2_and_a_sentence(obs: Obs, arguments: list[str], words: str) 
     assert "Traceback" not in done.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "check", "setting"),
     [
@@ -641,6 +655,7 @@ def test_validate_names_the_setting(
     assert harness.tree(settings.data_dir) == before
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_a_sentence(settings: Settings) -> None:
     """`make dev` names the setting and another port, before it starts anything."""
     with socket.socket() as taken:
@@ -721,6 +736,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_empty_variable_is_an_unset_one(obs: Obs) -> None:
     """`OBS_EVENTS_DIR=` does not mean the folder where one happens to stand."""
     told: dict[str, Any] = json.loads(obs("status", "--json", OBS_EVENTS_DIR="").out)
@@ -735,6 +751,7 @@ def test_a_wrong_variable_is_named(obs: Obs) -> None:
     assert "many" not in done.err
 
 
+@pytest.mark.slow
 def test_tables_are_made_and_kept_by_command(obs: Obs, settings: Settings) -> None:
     """`obs postgres init` says what it does and does it once; `upkeep` has nothing to do then; `status` shows it."""
     said = obs("postgres", "init", "--reader", "", "--json")

@@ -231,6 +231,7 @@ def test_status_is_a_level_where_it_names_one(
     assert columns(connection, {"status": level.upper()})["event_level"] == expected
 
 
+@pytest.mark.slow
 @many
 @given(
     event=st.dictionaries(
@@ -261,6 +262,7 @@ def test_no_event_makes_the_columns_fail(
     assert told == text
 
 
+@pytest.mark.slow
 def test_rows_keep_their_order_and_what_they_carry(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:

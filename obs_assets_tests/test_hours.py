@@ -48,6 +48,7 @@ def test_nothing_else_is_an_hour(start: datetime) -> None:
         Hour(start)
 
 
+@pytest.mark.slow
 @given(moments)
 def test_every_moment_is_in_one_hour(moment: datetime) -> None:
     """start <= moment < end, in whatever timezone the moment is told."""

@@ -152,6 +152,7 @@ BUILDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(one=RULES, builds=BUILDS, data=st.data())
 def test_any_order_of_builds_ends_in_one_state(
@@ -172,6 +173,7 @@ def test_any_order_of_builds_ends_in_one_state(
     assert again.states == journal.states
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(one=RULES, builds=BUILDS)
 def test_nothing_is_told_twice(one: AlertRule, builds: list[tuple[Hour, list[int]]]) -> None:

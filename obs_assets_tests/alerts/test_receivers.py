@@ -33,6 +33,7 @@ def bodies(groups: list[Group], **options: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @given(
     names=st.lists(TEXT, min_size=1, max_size=200, unique=True),
     summary=st.sampled_from([None, "{{ group.worker }}"]),

@@ -50,6 +50,7 @@ def other(hourly: HourlyPipeline, **changed: Any) -> pipeline.PipelineConfig:
     )
 
 
+@pytest.mark.slow
 def test_what_would_change_is_counted(landed: HourlyPipeline) -> None:
     """Kept, dropped, redacted, rows and bytes of each destination; paths and types, and no value of an event."""
     found = diff(landed, other(landed, **CHANGED), [HOUR.previous, HOUR, HOUR.next])
@@ -86,6 +87,7 @@ def test_what_would_change_is_counted(landed: HourlyPipeline) -> None:
         assert secret not in text + str(told)
 
 
+@pytest.mark.slow
 def test_the_same_configuration_changes_nothing(landed: HourlyPipeline) -> None:
     """No figure differs, and no stage would make another frame."""
     found = diff(landed, landed.config, [HOUR])
@@ -96,6 +98,7 @@ def test_the_same_configuration_changes_nothing(landed: HourlyPipeline) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_was_built_is_used_and_left_alone(
     landed: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ LEAKS: dict[str, tuple[Callable[[HourlyPipeline], object], dict[Leftover, int]]]
 }
 
 
+@pytest.mark.slow
 def test_an_hour_that_is_redacted_is_green(hour: HourlyPipeline) -> None:
     """Everywhere, with the events that were looked at; the events before redaction are full of it."""
     assert {
@@ -126,11 +127,13 @@ def test_an_hour_that_is_redacted_is_green(hour: HourlyPipeline) -> None:
     assert str(found(hour, "s3")["s3_archive"]) == "28 events, nothing left"
 
 
+@pytest.mark.slow
 def test_a_leftover_is_found_where_it_lies(leaky: HourlyPipeline) -> None:
     """By type, path and number, each in its store alone."""
     assert left(leaky) == {store: expected for store, (_, expected) in LEAKS.items()}
 
 
+@pytest.mark.slow
 def test_an_hour_that_the_redactor_left_alone_is_red_everywhere(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +193,7 @@ def test_places_are_chosen_by_kind_or_by_name(hour: HourlyPipeline) -> None:
         found(hour, "raw_events")
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_at_every_scan(leaky: HourlyPipeline) -> None:
     """So many events and no more; a larger one holds the smaller ones."""
     of_all = [found(leaky, "postgres", sample=size)["postgres_events"] for size in range(1, 29)]
@@ -200,6 +204,7 @@ def test_a_sample_is_the_same_at_every_scan(leaky: HourlyPipeline) -> None:
     assert not of_all[-1].ok
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_read_is_a_finding(places: Callable[[], HourlyPipeline]) -> None:
     """A frame that is damaged, an hour never built, an event that is no JSON; ten thousand paths are summed up."""
     hour = places()
@@ -238,6 +243,7 @@ def test_without_redaction_there_is_nothing_to_scan(hour: HourlyPipeline) -> Non
         list(scan(HourlyPipeline(off, hour.settings), HOUR))
 
 
+@pytest.mark.slow
 def test_the_command_prints_types_and_paths_never_values(
     hour: HourlyPipeline, leaky: HourlyPipeline, tmp_path: Path
 ) -> None:

@@ -206,7 +206,7 @@ def test_files_that_a_pass_left_are_asked_for(deployment: Deployment) -> None:
     assert tick(capped, "event_file_sensor")[:2] == ([], "nothing new in 3 files")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ten_thousand_files_take_a_tick_less_than_five_seconds(deployment: Deployment) -> None:
     """With a hundred of them new and a hundred grown."""
     for number in range(10_000):

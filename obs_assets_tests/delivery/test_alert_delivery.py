@@ -113,6 +113,7 @@ def place(
         yield found
 
 
+@pytest.mark.slow
 def test_an_alert_is_told_when_it_fires_after_its_cooldown_and_when_it_ends(
     place: Place,
 ) -> None:
@@ -138,6 +139,7 @@ def test_an_alert_is_told_when_it_fires_after_its_cooldown_and_when_it_ends(
     ]
 
 
+@pytest.mark.slow
 def test_rebuilding_sends_nothing_again(place: Place) -> None:
     """The same hour, an hour in the middle, and a late event that changes nothing: no request."""
     then(place.receiver)
@@ -225,6 +227,7 @@ def test_a_backfill_is_silent_and_recorded(place: Place) -> None:
     assert json.loads(dispatch.body)["data"]["rule"] == "failures"
 
 
+@pytest.mark.slow
 def test_the_end_never_overtakes_the_beginning(place: Place) -> None:
     """A receiver that refused for a while hears of an alert before it hears of its end."""
     then(place.receiver, status(503))
@@ -305,6 +308,7 @@ def test_pagerduty_gets_one_event_an_alert_and_its_key_is_not_stored(
     assert all(b"CANARY" not in dispatch.body for dispatch in place.webhook.dispatches())
 
 
+@pytest.mark.slow
 def test_what_is_old_is_forgotten(place: Place, server: PostgresSettings) -> None:
     """After history_days measurements, states, notices and dispatches go; an old hour that is built again is silent."""
     then(place.receiver)
@@ -337,6 +341,7 @@ def test_what_is_old_is_forgotten(place: Place, server: PostgresSettings) -> Non
     ) == (0, 1, 3, sent)
 
 
+@pytest.mark.slow
 def test_an_older_hour_is_folded_a_few_hours_forward(
     place: Place, server: PostgresSettings
 ) -> None:
@@ -358,6 +363,7 @@ def test_an_older_hour_is_folded_a_few_hours_forward(
     assert [row["rule"] for row in place.webhook.alerts()] == ["failures"]
 
 
+@pytest.mark.slow
 def test_changed_rules_are_folded_to_the_end(place: Place, server: PostgresSettings) -> None:
     """An hour that is built under other rules takes back what only the old ones said, in all hours after it."""
     then(place.receiver)

@@ -571,6 +571,7 @@ def test_a_refusal_is_final_and_is_not_repeated(
     assert not destination.retry("msg_unknown")
 
 
+@pytest.mark.slow
 def test_an_indigestible_dispatch_holds_up_no_other(
     alerts: Outbox,
     httpserver: HTTPServer,

@@ -86,6 +86,7 @@ def test_a_name_says_what_a_leaf_holds(moment: datetime, size: Any) -> None:
     assert span_of(size(moment).suffix) == size(moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [10, LARGE])
 @pytest.mark.parametrize("retention", [None, 150, 365])
 def test_a_year_has_less_than_250_leaves(rows: int, retention: int | None) -> None:
@@ -141,6 +142,7 @@ def rows_of(server: PostgresSettings) -> list[tuple[Any, ...]]:
         return connection.execute("SELECT * FROM events ORDER BY row_uid, timestamp").fetchall()
 
 
+@pytest.mark.slow
 def test_hours_roll_up_into_days_and_days_into_months(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

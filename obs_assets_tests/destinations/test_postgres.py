@@ -217,6 +217,7 @@ def test_a_late_event_changes_its_hour_alone(
     assert ask(server, "SELECT xmin::text FROM events WHERE hour = %s", NEXT.start) == beside
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @given_settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -559,6 +560,7 @@ def test_other_names_are_refused(name: str) -> None:
         PostgresConfig(table_name=name)
 
 
+@pytest.mark.slow
 def test_retention_drops_days(
     server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -578,6 +580,7 @@ def test_retention_drops_days(
 # -- others at work ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_told_that_the_hour_is_busy(
     server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -609,6 +612,7 @@ def test_of_two_writers_the_newer_wins(
     assert held(PostgresDestination(PostgresConfig(), server), duck) == [{"n": 4}] * 100
 
 
+@pytest.mark.slow
 def test_hours_of_a_new_day_load_side_by_side(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -725,6 +729,7 @@ def test_a_commit_whose_answer_was_lost_is_looked_up(
     assert held(destination, duck) == [{"n": 2}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("word", "nth"), [(b"COMMIT", 3), (b"COPY ", 1)])
 def test_a_connection_lost_before_the_commit_changes_nothing(
     server: PostgresSettings,

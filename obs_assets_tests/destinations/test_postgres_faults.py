@@ -87,6 +87,7 @@ def comes_back(data_dir: Path) -> None:
             return
 
 
+@pytest.mark.slow
 def test_the_driver_raises_after_a_killed_backend(
     own: PostgresSettings, own_data_dir: Path
 ) -> None:
@@ -232,7 +233,7 @@ def test_a_client_killed_while_an_index_is_built_frees_its_locks(settings: Setti
         client.wait()
         began = time.monotonic()
         wait_for(lambda: watching.execute(building).fetchone() == (0,), 30)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # seconds: left alone, the statement sleeps for 20
         assert watching.execute("SELECT to_regclass('events_d20251204')").fetchone() == (None,)
         watching.execute("DROP EVENT TRIGGER slow")
 
@@ -244,6 +245,7 @@ def wait_for(what: Any, seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_long_reader_holds_up_no_load_and_no_other_reader(
     settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -258,7 +260,7 @@ def test_a_long_reader_holds_up_no_load_and_no_other_reader(
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         count = "SELECT count(*) FROM events"
         assert reader.execute(count).fetchone() == (1,)
-        began = time.monotonic()
+        until = time.monotonic() + 30
         loads = [HOUR, HOUR.next, Hour(HOUR.start.replace(day=6))]
         worker = threading.Thread(
             target=lambda: [
@@ -272,8 +274,7 @@ def test_a_long_reader_holds_up_no_load_and_no_other_reader(
         other.execute("SET lock_timeout = '500ms'")
         while worker.is_alive():
             other.execute(count)
-        worker.join()
-        assert time.monotonic() - began < 5
+            assert time.monotonic() < until, "the loads wait for the reader"
         assert reader.execute(count).fetchone() == (1,)
         assert other.execute(count).fetchone() == (6,)
 
@@ -411,6 +412,7 @@ def test_readers_get_events_and_nothing_else(
             admin.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.slow
 def test_statistics_are_what_a_scan_would_count(
     settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -452,6 +454,7 @@ def test_statistics_are_what_a_scan_would_count(
     assert (health.rows, health.leaves, health.oldest, health.newest) == (5, 1, HOUR, HOUR.next)
 
 
+@pytest.mark.slow
 def test_failed_loads_are_counted(settings: Settings, duck: duckdb.DuckDBPyConnection) -> None:
     """Over all time, the original's total_errors."""
     assert settings.postgres

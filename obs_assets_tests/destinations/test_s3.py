@@ -267,6 +267,7 @@ def test_a_new_version_of_the_same_content_only_says_so(
     assert manifest_of(client, server).version.generation == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["delete", "overwrite"])
 def test_what_was_damaged_by_hand_comes_back(
     destination: S3Destination,
@@ -330,6 +331,7 @@ def test_what_does_not_fit_the_offer_is_not_published(
 # -- bytes -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_hour_is_the_same_bytes(
     duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +355,7 @@ def test_the_same_hour_is_the_same_bytes(
     assert packed() == first
 
 
+@pytest.mark.slow
 def test_a_large_hour_is_numbered_objects(
     server: S3Settings, client: "S3Client", duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -503,6 +506,7 @@ def test_reading_back_shows_what_is_wrong(
 # -- others at work ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "error"), [(3, StaleHourError), (1, HourBusyError), (2, None)]
 )

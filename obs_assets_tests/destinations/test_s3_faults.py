@@ -186,6 +186,7 @@ def deliver(server: S3Settings, duck: duckdb.DuckDBPyConnection, size: str) -> A
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "kind", "fault"), MATRIX)
 def test_a_fault_that_passes_is_overcome(
     duck: duckdb.DuckDBPyConnection, size: str, kind: str, fault: str
@@ -199,6 +200,7 @@ def test_a_fault_that_passes_is_overcome(
     assert sorted("_manifests" in key for key in scripted.objects) == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "kind", "fault"), MATRIX)
 def test_a_fault_that_stays_ends_in_a_clear_failure(
     duck: duckdb.DuckDBPyConnection, size: str, kind: str, fault: str

@@ -74,6 +74,7 @@ def fetched(server: S3Settings, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_zcat_and_json_tool_read_every_line(
     server: S3Settings, duck: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_zcat_and_json_tool_read_every_line(
     assert {line["_obs"]["weight"] for line in lines} == {2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FORMATS, ids=str)
 def test_duckdb_reads_every_format_and_finds_the_hours_in_the_folders(
     server: S3Settings, duck: duckdb.DuckDBPyConnection, tmp_path: Path, options: dict[str, Any]
@@ -109,6 +111,7 @@ def test_duckdb_reads_every_format_and_finds_the_hours_in_the_folders(
     ]
 
 
+@pytest.mark.slow
 def test_pyarrow_reads_parquet_from_the_bucket(
     server: S3Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -137,6 +140,7 @@ def test_pyarrow_reads_parquet_from_the_bucket(
     assert sorted(table["event_id"].to_pylist())[:2] == ["e0", "e1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", FORMATS, ids=str)
 def test_every_format_is_the_same_bytes_and_comes_back(
     server: S3Settings,
@@ -194,6 +198,7 @@ def test_gzip_has_the_bytes_that_it_had() -> None:
     )
 
 
+@pytest.mark.slow
 def test_levels_mean_what_they_say(duck: duckdb.DuckDBPyConnection) -> None:
     """From 1 to 9 objects do not grow, and both ends differ."""
     frame = frame_of(

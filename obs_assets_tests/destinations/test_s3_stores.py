@@ -81,6 +81,7 @@ def bucket(
         yield server, client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("events", "encryption"),
     [(1, "AES256"), (11, "AES256"), (1, "aws:kms"), (11, "aws:kms")],
@@ -127,6 +128,7 @@ def test_objects_and_manifest_are_encrypted_as_configured(
     assert len(destination.read_back(duck, HOUR).fetchall()) == events
 
 
+@pytest.mark.slow
 def test_the_manifest_names_versions_where_the_bucket_keeps_them(
     bucket: tuple[S3Settings, "S3Client"], duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -150,6 +152,7 @@ def test_the_manifest_names_versions_where_the_bucket_keeps_them(
     assert len(old["Body"].read()) == first.bytes
 
 
+@pytest.mark.slow
 def test_the_owner_goes_with_every_request(
     bucket: tuple[S3Settings, "S3Client"], duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_bucket_stands_where_the_store_wants_it(options: dict[str, Any], url: 
         assert client.meta.config.request_checksum_calculation == required
 
 
+@pytest.mark.slow
 def test_no_key_shows_anywhere(
     bucket: tuple[S3Settings, "S3Client"],
     duck: duckdb.DuckDBPyConnection,
@@ -227,6 +231,7 @@ def test_no_key_shows_anywhere(
     assert "CANARY_ID" not in "".join([*shown[3:], str(raised.value)])
 
 
+@pytest.mark.slow
 def test_what_lies_cold_is_compared_by_checksums(
     bucket: tuple[S3Settings, "S3Client"], duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -250,6 +255,7 @@ def test_what_lies_cold_is_compared_by_checksums(
         destination.read_back(duck, HOUR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
 def test_obs_verify_of_a_cold_hour(
     bucket: tuple[S3Settings, "S3Client"], tmp_path: Path, storage_class: str
@@ -304,6 +310,7 @@ def documented(name: str) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.slow
 def test_the_documented_rights_are_those_that_are_used(
     bucket: tuple[S3Settings, "S3Client"], duck: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -354,6 +361,7 @@ def test_the_documented_lifecycle_and_policy_are_accepted(
 # -- a local directory -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_directory_is_the_same_archive(
     duck: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

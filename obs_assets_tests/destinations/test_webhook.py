@@ -516,6 +516,10 @@ def test_what_arrives_is_what_was_composed(httpserver: HTTPServer) -> None:
 # ── how long it may take ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+HALF_OF_AN_ANSWER_S = 5.0
+"""The answers of these servers take ten seconds: a sender that waits for their end takes longer than this."""
+
+
 def drip(head: bytes, byte: bytes) -> Callable[[socket.socket], None]:
     def answer(connection: socket.socket) -> None:
         connection.sendall(head)
@@ -542,7 +546,7 @@ def test_a_request_ends_at_its_deadline(answer: Callable[[socket.socket], None])
         began = time.monotonic()
         with pytest.raises(TransientError, match=r"no answer within 0\.4 s"):
             post(sender(server.url, timeout_s=0.4))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < HALF_OF_AN_ANSWER_S
 
 
 @pytest.mark.parametrize(
@@ -555,7 +559,7 @@ def test_a_dripped_body_ends_at_the_deadline_and_changes_nothing(framing: bytes)
     ) as server:
         began = time.monotonic()
         post(sender(server.url, timeout_s=0.4))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < HALF_OF_AN_ANSWER_S
 
 
 def test_a_bomb_is_not_read_to_its_end() -> None:
@@ -573,8 +577,8 @@ def test_a_bomb_is_not_read_to_its_end() -> None:
 
     with raw_server(bomb) as server:
         began = time.monotonic()
-        post(sender(server.url, timeout_s=5))
-        assert time.monotonic() - began < 2
+        post(sender(server.url, timeout_s=30))
+        assert time.monotonic() - began < 15  # it has not waited for its deadline
     assert (
         READ_LIMIT_BYTES <= sent < 200 * READ_LIMIT_BYTES
     )  # what is above the limit lies in socket buffers
@@ -640,13 +644,13 @@ def test_a_connection_serves_again() -> None:
 
 
 def test_the_rate_is_held(httpserver: HTTPServer) -> None:
-    """``rate_limit`` spaces the requests of a process."""
+    """``rate_limit`` spaces the requests of a process: 26 at 50 a second take half a second or more."""
     httpserver.expect_request("/").respond_with_data("ok")
     to = sender(f"http://127.0.0.1:{httpserver.port}/", rate_limit=50)
     began = time.monotonic()
     for _ in range(26):
         post(to)
-    assert 0.45 <= time.monotonic() - began < 1.5
+    assert time.monotonic() - began >= 0.45
 
 
 def test_no_message_holds_the_address(

@@ -143,7 +143,7 @@ def test_a_bad_certificate_gets_nothing(trusted: trustme.CA, wrong: str) -> None
         assert taken == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_hundred_a_second_for_ten_seconds() -> None:
     """``rate_limit: 100`` is held within 5 % over ten seconds; a machine too busy for as many is given three tries."""
     found = []

@@ -139,6 +139,7 @@ EVERY_SHAPE = [
 ]
 
 
+@pytest.mark.slow
 def test_every_event_of_every_shape_arrives_in_its_utc_hour(
     shapes: Path, settings: Settings
 ) -> None:
@@ -150,6 +151,7 @@ def test_every_event_of_every_shape_arrives_in_its_utc_hour(
     ) == [(3,)]
 
 
+@pytest.mark.slow
 def test_with_the_default_filter_three_events_of_one_id_arrive(
     shapes: Path, settings: Settings
 ) -> None:
@@ -162,6 +164,7 @@ def test_with_the_default_filter_three_events_of_one_id_arrive(
     ) == [(3,)]
 
 
+@pytest.mark.slow
 def test_each_stage_accounts_for_every_event(hourly: HourlyPipeline) -> None:
     """Landed = raw = enriched = redacted; what the filter took is named; destinations take what is left."""
     harness.build(hourly, HOUR)
@@ -180,6 +183,7 @@ def test_each_stage_accounts_for_every_event(hourly: HourlyPipeline) -> None:
     assert all(receipt.unaccounted == 0 for receipt in receipts.values())
 
 
+@pytest.mark.slow
 def test_a_destinations_own_filter_is_accounted_for(
     events_dir: Path, settings: Settings
 ) -> None:
@@ -198,6 +202,7 @@ def test_a_destinations_own_filter_is_accounted_for(
     assert harness.wrong(hourly) == []
 
 
+@pytest.mark.slow
 def test_a_disabled_destination_gets_nothing(events_dir: Path, settings: Settings) -> None:
     """It is no asset, no part of `obs verify`, and nobody waits for it."""
     destinations = [{"type": "postgres"}, {"type": "s3", "enabled": False}]
@@ -211,6 +216,7 @@ def test_a_disabled_destination_gets_nothing(events_dir: Path, settings: Setting
     assert hourly.is_current(HOUR)
 
 
+@pytest.mark.slow
 def test_disabled_stages_pass_everything_on(events_dir: Path, settings: Settings) -> None:
     """Without enrichment, filter and sampler, an archived line is the event as it was written, redacted."""
     config = harness.everything_kept(
@@ -234,6 +240,7 @@ def test_disabled_stages_pass_everything_on(events_dir: Path, settings: Settings
 # -- again, at once, too late ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_landed_bytes_make_the_same_files(hourly: HourlyPipeline) -> None:
     """Built twice, with nothing remembered, each frame is the same file, and so is the object."""
     harness.build(hourly, HOUR)
@@ -244,6 +251,7 @@ def test_the_same_landed_bytes_make_the_same_files(hourly: HourlyPipeline) -> No
     assert (frames(hourly), harness.objects(hourly.settings)) == before
 
 
+@pytest.mark.slow
 def test_a_rebuild_on_demand_ends_in_the_same(hourly: HourlyPipeline) -> None:
     """`rebuild` compares with what is there instead of believing the ledger, and nobody sees a difference."""
     harness.build(hourly, HOUR)
@@ -255,6 +263,7 @@ def test_a_rebuild_on_demand_ends_in_the_same(hourly: HourlyPipeline) -> None:
     assert harness.snapshot(hourly) == before
 
 
+@pytest.mark.slow
 def test_an_older_hour_never_replaces_a_newer_one(
     hourly: HourlyPipeline, events_dir: Path
 ) -> None:
@@ -361,6 +370,7 @@ def test_a_stage_needs_the_one_before(hourly: HourlyPipeline) -> None:
         hourly.deliver("kafka", HOUR)
 
 
+@pytest.mark.slow
 def test_a_stage_that_failed_leaves_nothing_to_build_on(hourly: HourlyPipeline) -> None:
     """When an hour cannot be built any more, what was built of it before does not pass for the present one."""
     harness.build(hourly, HOUR)
@@ -375,6 +385,7 @@ def test_a_stage_that_failed_leaves_nothing_to_build_on(hourly: HourlyPipeline) 
     assert rows(hourly) == 28
 
 
+@pytest.mark.slow
 def test_a_receipt_that_does_not_add_up_stops_what_comes_after(hourly: HourlyPipeline) -> None:
     """Neither a stage nor a destination takes a frame whose counts are wrong."""
     harness.build(hourly, HOUR)
@@ -384,6 +395,7 @@ def test_a_receipt_that_does_not_add_up_stops_what_comes_after(hourly: HourlyPip
         hourly.deliver("postgres_events", HOUR)
 
 
+@pytest.mark.slow
 def test_two_pipelines_share_a_database(hourly: HourlyPipeline, events_dir: Path) -> None:
     """Each has its own frames, ledgers and alerts: what one has sent, the other sends too."""
     table = {"type": "postgres", "table_name": "audit", "name": "audit"}
@@ -514,6 +526,7 @@ BAD_SERVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_SERVERS)
 def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None:
     """One sentence names the setting and no secret, nothing is written anywhere, and the hour can be built later."""
@@ -572,6 +585,7 @@ def test_an_embedded_server_may_move(events_dir: Path, tmp_path: Path) -> None:
         embedded.stop(hourly.settings.data_dir)
 
 
+@pytest.mark.slow
 def test_the_frame_of_an_hour_can_be_read_by_anybody(hourly: HourlyPipeline) -> None:
     """Parquet as every tool reads it: sorted, one row an event, identities unique."""
     harness.build(hourly, HOUR)

@@ -32,6 +32,7 @@ def frame(hourly: HourlyPipeline, stage: str = "redacted_events") -> list[Any]:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"format": "parquet"}], ids=str)
 def test_an_hour_comes_back_as_it_was_archived(
     settings: Settings, tmp_path: Path, options: dict[str, Any]
@@ -56,6 +57,7 @@ def test_an_hour_comes_back_as_it_was_archived(
     assert fresh.log.load().files == {}
 
 
+@pytest.mark.slow
 def test_an_events_time_is_where_the_pipeline_looks_for_it(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_an_events_time_is_where_the_pipeline_looks_for_it(
     assert frame(fresh) == before
 
 
+@pytest.mark.slow
 def test_a_sample_comes_back_as_the_sample(settings: Settings, tmp_path: Path) -> None:
     """What was archived after sampling keeps its weights: it is not sampled once more, and nothing is uploaded."""
     many = [
@@ -111,6 +114,7 @@ def test_a_sample_comes_back_as_the_sample(settings: Settings, tmp_path: Path) -
     assert fresh.deliver("s3_archive", HOUR).kept == 0
 
 
+@pytest.mark.slow
 def test_what_has_landed_is_not_landed_again(settings: Settings, tmp_path: Path) -> None:
     """A restore is a no-op where the hour has its rows, adds what is missing, and is a no-op when repeated."""
     file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
@@ -132,6 +136,7 @@ def test_what_has_landed_is_not_landed_again(settings: Settings, tmp_path: Path)
     assert harness.wrong(hourly) == []
 
 
+@pytest.mark.slow
 def test_only_what_a_manifest_vouches_for_is_restored(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -157,6 +162,7 @@ def test_only_what_a_manifest_vouches_for_is_restored(
         restore(archive_of(late), late, HOUR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point",
     [

@@ -63,6 +63,7 @@ ALL = [
 ]
 
 
+@pytest.mark.slow
 def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
     """A second early nothing goes; then chunks, raw and enriched frames and dead letters do, the rest stays."""
     assert hourly.expire(OVER - timedelta(seconds=1)).hours == ()
@@ -79,6 +80,7 @@ def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
     assert hourly.staleness().hours == []
 
 
+@pytest.mark.slow
 def test_what_is_gone_is_not_built_again(hourly: HourlyPipeline) -> None:
     """Raw, enriched and redacted refuse with a sentence, and what was built before stays valid and deliverable."""
     hourly.expire(OVER)
@@ -93,6 +95,7 @@ def test_what_is_gone_is_not_built_again(hourly: HourlyPipeline) -> None:
     assert hourly.deliver("s3_archive", HOUR, rebuild=True).taken == receipts[2].kept
 
 
+@pytest.mark.slow
 def test_what_no_destination_holds_stays(settings: Settings, tmp_path: Path) -> None:
     """An hour that is not delivered, or got more since, waits; one that is not closed too."""
     file = harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
@@ -108,6 +111,7 @@ def test_what_no_destination_holds_stays(settings: Settings, tmp_path: Path) -> 
     assert hourly.expire(OVER).hours == (HOUR,)
 
 
+@pytest.mark.slow
 def test_an_hour_that_lands_late_is_kept_from_then_on(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_an_hour_that_lands_late_is_kept_from_then_on(
     assert hourly.expire(late + timedelta(days=2)).hours == (HOUR,)
 
 
+@pytest.mark.slow
 def test_nothing_goes_where_all_is_kept(settings: Settings, tmp_path: Path) -> None:
     """retention_days: null."""
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
@@ -131,6 +136,7 @@ def test_nothing_goes_where_all_is_kept(settings: Settings, tmp_path: Path) -> N
     assert hourly.landed().hour(HOUR).chunks
 
 
+@pytest.mark.slow
 def test_who_comes_after_that_is_a_dead_letter(hourly: HourlyPipeline) -> None:
     """Late events do not replace an hour by themselves: hour_expired, also when they are replayed."""
     hourly.expire(OVER)
@@ -145,6 +151,7 @@ def test_who_comes_after_that_is_a_dead_letter(hourly: HourlyPipeline) -> None:
     assert hourly.landed().hour(HOUR).chunks == ()
 
 
+@pytest.mark.slow
 def test_a_restored_hour_is_whole_again(hourly: HourlyPipeline) -> None:
     """From the archive: it can be built, and is kept for retention_days more."""
     before = hourly.store.read_receipt("redacted_events", HOUR)
@@ -161,6 +168,7 @@ def test_a_restored_hour_is_whole_again(hourly: HourlyPipeline) -> None:
     assert hourly.landed().hour(HOUR).chunks
 
 
+@pytest.mark.slow
 def test_a_file_is_forgotten_when_nothing_of_it_is_kept(hourly: HourlyPipeline) -> None:
     """Two days after its events, and only when it is gone; one that comes back doubles nothing."""
     file = Path(str(hourly.config.source.events_dir)) / "a.jsonl"
@@ -195,6 +203,7 @@ def test_killed_between_the_word_and_the_deed(settings: Settings, tmp_path: Path
     assert unredacted(hourly) == []
 
 
+@pytest.mark.slow
 def test_no_event_stays_in_any_file(hourly: HourlyPipeline) -> None:
     """Nothing below the landing log and the unredacted frames holds a byte of an event any more."""
     hourly.expire(OVER)

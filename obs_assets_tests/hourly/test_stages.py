@@ -64,6 +64,7 @@ def but_for_bytes(receipt: Receipt) -> Receipt:
     return replace(receipt, size_bytes=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", [{}, {"strategy": "random", "error_rate": 0.5}])
 def test_together_as_alone(
     events_dir: Path, settings: Settings, sample: dict[str, Any]
@@ -88,6 +89,7 @@ def test_together_as_alone(
     assert any(receipt.other for receipt in together.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sample",
     [{"strategy": "adaptive", "adaptive_target": 2}, {"strategy": "tail"}, {"min_per_type": 3}],
@@ -102,6 +104,7 @@ def test_what_needs_the_whole_hour_is_drawn_hour_by_hour(
         assert list(built) == ([] if stage == "sampled_events" else list(HOURS))
 
 
+@pytest.mark.slow
 def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settings) -> None:
     """No frame, a damaged receipt, another run at it: such an hour is left out at once, and alone says what it has."""
     hourly = landed(events_dir, settings)
@@ -119,6 +122,7 @@ def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settin
     assert hourly.build("enriched_events", HOURS[2]).kept == 0
 
 
+@pytest.mark.slow
 def test_an_hour_of_large_events_is_built_in_parts(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +186,7 @@ def fails_at_last(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("events", [10, 30_000])
 def test_who_is_to_blame_is_told_however_late(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, events: int
@@ -202,6 +207,7 @@ def test_who_is_to_blame_is_told_however_late(
     assert not list(hourly.store.frame_path("enriched_events", HOUR).parent.iterdir())
 
 
+@pytest.mark.slow
 def test_what_fails_together_counts_as_not_built(events_dir: Path, settings: Settings) -> None:
     """A function that fails on one event: no receipt is left of any hour, and alone all but one are built."""
     function = f"{__name__}.{fails_in_the_second_hour.__name__}"

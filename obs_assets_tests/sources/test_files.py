@@ -146,6 +146,7 @@ def test_nothing_new_is_no_pass(place: Place) -> None:
     assert [path.name for path in place.log.passes_dir.iterdir()] == ["00000001"]
 
 
+@pytest.mark.slow
 def test_short_file_grows(place: Place) -> None:
     """A file shorter than the head by which it is known stays itself while it grows past it."""
     lines: list[str] = []
@@ -180,6 +181,7 @@ def test_exchange_of_names(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_rotation_by_rename(place: Place) -> None:
     """The old file's tail is read under its new name, the new file from its beginning; again and again."""
     lines: list[str] = []
@@ -239,6 +241,7 @@ def test_truncation_of_a_file_that_begins_as_before(place: Place) -> None:
     assert place.audit().lines() == sorted(first + second)
 
 
+@pytest.mark.slow
 def test_replaced_file_with_the_same_inode(place: Place) -> None:
     """Deleted and created anew under the same name, in the same inode even, is a new file."""
     lines = place.write("a.jsonl", events(3))
@@ -265,6 +268,7 @@ def test_compression_after_rotation(place: Place, tail: int) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_compression_seen_half_way(place: Place) -> None:
     """A .gz that is being written beside its original lands nothing twice, neither then nor when it is whole."""
     lines = place.write("a.jsonl.1", events(3000))
@@ -290,6 +294,7 @@ def test_compression_seen_half_way_of_a_file_never_seen(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_truncated_gz_waits_for_its_rest(place: Place) -> None:
     """What can be read of a .gz is landed, the rest once it is there; the event that was cut is landed whole."""
     lines = events(5000)
@@ -315,6 +320,7 @@ def test_gz_of_several_members(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_zst_of_several_frames(place: Place) -> None:
     """A rotated file in a .zst is known; all its frames are read, also those that are appended later."""
     lines = place.write("a.jsonl", events(60))
@@ -369,6 +375,7 @@ def test_an_older_copy_of_a_file_that_was_compressed_counts_once(place: Place) -
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_damaged_gz_costs_only_itself(place: Place) -> None:
     """Broken compression stops no other file, on no pass; what can be read of it is landed, with a warning."""
     lines, broken = place.write("a.jsonl", events(3)), events(20_000)

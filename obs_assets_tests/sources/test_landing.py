@@ -157,6 +157,7 @@ def test_time_is_found_where_it_is_said_to_be(place: Place) -> None:
     }
 
 
+@pytest.mark.slow
 def test_bomb_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compressed file is read up to its ratio, with a warning each time; a higher ratio lands the rest, once."""
     monkeypatch.setattr(landing, "_RATIO_FREE", 0)
@@ -177,6 +178,7 @@ def test_limit_of_nesting_is_a_setting(place: Place) -> None:
     assert place.lines() == ['{"a":[[1]]}']
 
 
+@pytest.mark.slow
 def test_receipts_count_every_byte(place: Place) -> None:
     """Events, dead letters and separators of a file add up to its size, whatever it holds and however it grows."""
     content = (
@@ -284,6 +286,7 @@ def test_files_as_the_field_writes_them(place: Place, file: str, content: str) -
 # The log
 
 
+@pytest.mark.slow
 def test_generation_grows_only_with_bytes(place: Place) -> None:
     """An hour's generation is that of the last pass that brought it events; other passes leave it alone."""
     here, there = parse_hour("2031-05-06-12:00"), parse_hour("2031-05-06-09:00")
@@ -308,6 +311,7 @@ def test_generation_grows_only_with_bytes(place: Place) -> None:
     assert generations() == (4, 2)
 
 
+@pytest.mark.slow
 def test_a_pass_takes_no_more_than_it_may(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +331,7 @@ def test_a_pass_takes_no_more_than_it_may(
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_files_that_grow_all_the_time_starve_nobody(place: Place) -> None:
     """What has waited longest comes first: no file is left in two passes running that has room in turn."""
     names = [f"{number}.jsonl" for number in range(9)]
@@ -386,6 +391,7 @@ def test_pass_without_news_still_counts_as_a_look(place: Place) -> None:
     assert place.log.looked_at() == place.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -440,6 +446,7 @@ def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(
     assert reader.load().last_pass == passes
 
 
+@pytest.mark.slow
 def test_old_checkpoint_catches_up(place: Place) -> None:
     """A checkpoint from before the last passes is brought up to date by them."""
     lines = place.write("a.jsonl", events(3))
@@ -455,6 +462,7 @@ def test_old_checkpoint_catches_up(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_second_pass_at_the_same_time_is_busy(place: Place) -> None:
     """Of two passes one lands and the other says that it need not; the lock dies with its holder."""
     lines = place.write("a.jsonl", events(3))
@@ -518,6 +526,7 @@ def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
 SMALL = "from obs_assets.sources import landing; landing.BATCH_BYTES = 1"
 
 
+@pytest.mark.slow
 def test_failed_pass_is_repaired_by_the_next(place: Place) -> None:
     """An error anywhere in a pass leaves what was landed before, and nothing of the pass."""
     lines = place.write("a.jsonl", events(3))

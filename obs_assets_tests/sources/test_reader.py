@@ -435,6 +435,7 @@ def test_torn_end_waits_then_dies(connection: duckdb.DuckDBPyConnection, tail: b
     assert [raw for _, raw in sealed.reasons] == [tail]
 
 
+@pytest.mark.slow
 def test_torn_event_is_whole_once_completed(connection: duckdb.DuckDBPyConnection) -> None:
     """Wherever a write was interrupted, the completed event is landed once and unchanged."""
     data = EVENT + b"\n" + PRETTY + b"\n"
@@ -541,6 +542,7 @@ def test_separators_at_the_end_settle_nothing(
         assert reading.settled == [len(OTHER) + 1 + len(last)]
 
 
+@pytest.mark.slow
 def test_rest_of_a_line_that_is_too_long_is_dead(connection: duckdb.DuckDBPyConnection) -> None:
     """What follows in later pieces of a line that was given up is never taken for an event."""
     line = b'{"a":[' + b",".join([b'{"b":1}'] * 1000) + b"]}"
@@ -608,6 +610,7 @@ def test_indentation_tells_where_a_long_object_ends(
         assert result.reasons[0][0] == "too_long"
 
 
+@pytest.mark.slow
 def test_long_list_on_one_line_streams_through(connection: duckdb.DuckDBPyConnection) -> None:
     """A top-level array on a single line, longer than any event may be, is read piece by piece."""
     events = [b'{"n":%d}' % n for n in range(2000)]
@@ -740,6 +743,7 @@ many = settings(
 )
 
 
+@pytest.mark.slow
 @many
 @given(data=files, sealed=st.booleans())
 @example(data=BOM, sealed=True)
@@ -756,6 +760,7 @@ def test_every_byte_is_in_one_place(
     assert not (sealed and result.rest)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.text('naNiIfFtyYeE+-0123 \t\r,}]":', max_size=60), st.text("0123", max_size=250))
 @example("-inf", "")
@@ -770,6 +775,7 @@ def test_whatever_duckdb_alone_would_take_is_looked_at_again(value: str, digits:
     assert len(places) or not re.search(strict._SUSPICIOUS, data[:-1].decode())
 
 
+@pytest.mark.slow
 @many
 @given(data=files, limit=st.integers(8, 64), cut=st.integers(24, 96))
 @example(
@@ -784,6 +790,7 @@ def test_small_limits_lose_no_byte(
     assert not result.rest
 
 
+@pytest.mark.slow
 @many
 @given(data=files, cuts=st.lists(st.integers(1, 60), max_size=8), grows=st.booleans())
 @example(data=b'{"":\n\n{}', cuts=[5], grows=True)
@@ -798,6 +805,7 @@ def test_cutting_the_bytes_changes_nothing(
     assert cut.kinds() == whole.kinds()
 
 
+@pytest.mark.slow
 @many
 @given(
     parts=st.lists(
@@ -823,6 +831,7 @@ def test_events_on_their_own_lines_survive(
         position += len(part) + 1
 
 
+@pytest.mark.slow
 @many
 @given(
     data=damaged_events()

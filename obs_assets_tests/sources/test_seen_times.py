@@ -102,6 +102,7 @@ events = st.tuples(
 ).map(lambda parts: _object(*parts))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=st.lists(events, min_size=1, max_size=12), rows=st.sampled_from([1, 3, 1 << 15]))
 @example(

@@ -206,6 +206,7 @@ def test_missing_time_is_the_landing_time(
     assert judge(connection, event) == LANDED_AT
 
 
+@pytest.mark.slow
 @many
 @given(
     moment=st.datetimes(datetime(2020, 1, 1), datetime(2031, 5, 6)),  # noqa: DTZ001
@@ -230,6 +231,7 @@ def test_any_nanoseconds_are_floored(connection: duckdb.DuckDBPyConnection, nano
     assert verdict == (expected if expected.year >= 2000 else "time_before_2000")
 
 
+@pytest.mark.slow
 @many
 @given(
     value=st.recursive(
@@ -245,6 +247,7 @@ def test_nothing_makes_the_query_fail(
     judge(connection, {"timestamp": value})
 
 
+@pytest.mark.slow
 @many
 @given(written=st.text("0123456789-+:.,TZz eE", max_size=40))
 def test_text_like_times_never_makes_the_query_fail(

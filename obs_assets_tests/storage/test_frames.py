@@ -115,6 +115,7 @@ def test_folder_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
         make_private_dir(tmp_path / "file" / "below")
 
 
+@pytest.mark.slow
 def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
     """It spills into a private folder, computes in UTC and installs nothing."""
     with connect(tmp_path / "spill", memory_limit="64MB", threads=1) as opened:

@@ -371,6 +371,7 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     told=st.lists(EVENTS, min_size=1, max_size=40),
@@ -399,6 +400,7 @@ def test_events_are_enriched_as_the_reference_does(
         assert after.startswith(before[:-1])
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=25))
 def test_columns_agree_with_the_event_and_nothing_is_added_twice(
@@ -497,6 +499,7 @@ def test_an_events_own_cost_wins(connection: duckdb.DuckDBPyConnection, own: Eve
     assert "cost_estimate" not in json.loads(text)
 
 
+@pytest.mark.slow
 def test_each_model_has_its_price(connection: duckdb.DuckDBPyConnection) -> None:
     """Prices of a million tokens, written as 0.15 or "0.15", by model; a model without one gets no estimate."""
     prices: dict[str, Any] = {
@@ -697,6 +700,7 @@ def test_unknown_enrichments_and_prices_are_refused() -> None:
             EnrichConfig(**wrong)
 
 
+@pytest.mark.slow
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups, worked on by two threads, comes out in the order in which it went in."""
     with engine.connect(tmp_path, threads=2) as connection:

@@ -265,6 +265,7 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS)
 @example(
@@ -323,6 +324,7 @@ def test_low_value(
     assert verdict(connection, event, FilterConfig(drop_low_value=False)) is None
 
 
+@pytest.mark.slow
 def test_keep_rules_win_and_drop_rules_have_an_order(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
@@ -469,6 +471,7 @@ def test_mistakes_are_refused_at_start(options: Event, message: str) -> None:
         FilterConfig(**options)
 
 
+@pytest.mark.slow
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups comes out in the order in which it went in, however long the lists are."""
     config = FilterConfig(

@@ -154,6 +154,7 @@ def test_misuse_is_refused_by_the_functions_name(
     assert "low" not in f"{failure}{caught.value}"
 
 
+@pytest.mark.slow
 def test_a_failing_function_fails_its_hour_with_a_sentence(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_table_is_looked_up_by_a_value_of_the_event(
     ]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -157,6 +158,7 @@ def test_a_lookup_is_what_a_dictionary_says(
     assert found == [{"k": key} | ({"v": rows[key]} if rows.get(key) else {}) for key in asked]
 
 
+@pytest.mark.slow
 def test_order_is_kept_in_an_hour_of_many_events(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

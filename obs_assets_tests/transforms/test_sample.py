@@ -143,6 +143,7 @@ CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS)
 def test_events_are_sampled_as_the_reference_does(
@@ -222,6 +223,7 @@ HOUR_CONFIGS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     told=st.lists(EVENTS, min_size=1, max_size=40), config=HOUR_CONFIGS, durations=st.randoms()
@@ -523,6 +525,7 @@ def test_the_originals_key_is_ours() -> None:
     assert SampleConfig(deterministic_key="id").deterministic_key == "event_id"
 
 
+@pytest.mark.slow
 def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
     """An hour of several row groups comes out in the order in which it went in."""
     config = SampleConfig(default_rate=0.5, type_rates={f"t{n}": 0.25 for n in range(20)})
