@@ -80,7 +80,9 @@ def main(lock: Path) -> int:
         return code
     progress.say("compiling")
     folder = sysconfig.get_path("purelib")
-    subprocess.run([sys.executable, "-m", "compileall", "-qq", "-j", "0", folder], check=False)
+    # Python 3.14 warns of a `return` in a `finally` in a package: nothing that the user can mend.
+    command = [sys.executable, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", folder]
+    subprocess.run(command, check=False)
     progress.say(f"{number} packages installed", now=True)
     return 0
 
