@@ -3,7 +3,7 @@
 The data's way through this package, a line a stage::
 
     sources/      event files  ─▶ landed_events     byte ranges, split by hour; what cannot be read is a dead letter
-    stages.py     landed       ─▶ raw_events        the typed frame, sorted by (event_time, row_uid)
+    hourly/       landed       ─▶ raw_events        the typed frame, sorted by (event_time, row_uid)
     transforms/   raw          ─▶ enriched_events   duration, cost, context
                   enriched     ─▶ redacted_events   no personal data, no secrets
                   redacted     ─▶ sampled_events    filtered, then sampled with weights
@@ -11,8 +11,8 @@ The data's way through this package, a line a stage::
                   sampled      ─▶ s3_archive        one .jsonl.gz object an hour
                   redacted     ─▶ webhook_alerts    dispatches, each once
 
-`hourly.py` takes an hour that way, under a lock, with a receipt after each frame. `components/` turns the stages into
-Dagster assets; nothing else here knows Dagster.
+`hourly/` takes an hour that way, under a lock, with a receipt after each frame. `components/` turns the stages into
+Dagster assets; nothing else here knows Dagster. docs/architecture.md has a picture of the folders.
 """
 
 from importlib import import_module

@@ -6,6 +6,7 @@ enrichment leave alone what they did before, so that the hour rebuilt from it is
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -134,15 +135,16 @@ def _fresh(  # noqa: PLR0917
     )
     numbered.insert_into("archived")
     values = {
-        "$start": f"{quote(hour.start.isoformat())}::TIMESTAMPTZ",
-        "$end": f"{quote(hour.end.isoformat())}::TIMESTAMPTZ",
-        "$landed_at": f"{quote(landed_at.isoformat())}::TIMESTAMPTZ",
-        "$key": quote(key),
-        "$collector": quote(json.dumps(collector(), separators=(",", ":"))),
+        "start": f"{quote(hour.start.isoformat())}::TIMESTAMPTZ",
+        "end": f"{quote(hour.end.isoformat())}::TIMESTAMPTZ",
+        "landed_at": f"{quote(landed_at.isoformat())}::TIMESTAMPTZ",
+        "key": quote(key),
+        "collector": quote(json.dumps(collector(), separators=(",", ":"))),
     }
-    statement = _timed(paths)
-    for name, value in values.items():
-        statement = statement.replace(name, value)
+    # In one pass: a value that looks like a placeholder, say in an object's key, stays as it is
+    statement = re.sub(
+        rf"\$({'|'.join(values)})\b", lambda found: values[found[1]], _timed(paths)
+    )
     return connection.sql(
         f"SELECT timed.* FROM ({statement}) timed LEFT JOIN known USING (row_uid) WHERE known.row_uid IS NULL"
     )

@@ -190,3 +190,43 @@ def test_a_killed_restore_is_finished_by_the_next(
     again = harness.run("obs", "s3", "restore", HOUR.key, "--json", env=env)
     assert json.loads(again.out) == {HOUR.key: len(harness.an_hour()) - there}
     assert archive.log.load().hour(HOUR).rows == len(harness.an_hour())
+
+
+def test_a_url_that_looks_like_a_placeholder_stays(settings: Settings, tmp_path: Path) -> None:
+    """What is put into a query is not searched for further placeholders: the file's name is the object's URL."""
+    harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
+    bucket = f"file://{tmp_path}/$collector"
+    hourly = pipeline_of(settings, tmp_path / "events", bucket=bucket)
+    hourly.land()
+    harness.build(hourly, HOUR)
+    fresh = HourlyPipeline(
+        hourly.config, settings.model_copy(update={"data_dir": tmp_path / "fresh"})
+    )
+    restore(archive_of(hourly), fresh, HOUR)
+    with connect(fresh.store.temp_dir) as connection:
+        (chunk,) = fresh.log.chunk_paths(fresh.landed().hour(HOUR))
+        ((file,),) = (
+            connection.read_parquet(str(chunk)).project("event_file").distinct().fetchall()
+        )
+    assert file.startswith(f"{bucket}/")
+
+
+def test_an_hour_comes_back_from_a_table(settings: Settings, tmp_path: Path) -> None:
+    """Any destination that keeps events can be named; the rows keep their identity, and none comes twice."""
+    harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
+    blocks = [{"type": "postgres", "from": "redacted"}]
+    hourly = HourlyPipeline(
+        harness.everything_kept(tmp_path / "events", destinations=blocks), settings
+    )
+    hourly.land()
+    harness.build(hourly, HOUR)
+    before = [row[0] for row in frame(hourly)]
+    fresh = HourlyPipeline(
+        hourly.config, settings.model_copy(update={"data_dir": tmp_path / "fresh"})
+    )
+    archive = archive_of(hourly, "postgres_events")
+    assert restore(archive, fresh, HOUR).hours == {HOUR.key: len(before)}
+    assert restore(archive, fresh, HOUR).hours == {}
+    for stage in ("raw_events", "enriched_events", "redacted_events"):
+        fresh.build(stage, HOUR)  # type: ignore[arg-type]
+    assert [row[0] for row in frame(fresh)] == before

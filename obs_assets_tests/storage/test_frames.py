@@ -9,12 +9,14 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError
+from obs_assets.destinations.s3 import S3Config, S3Destination
+from obs_assets.errors import ConfigurationError, MissingFrameError, ObsError, PermanentError
 from obs_assets.receipts import InputVersion, Receipt
 from obs_assets.storage import disk, engine
 from obs_assets.storage.disk import make_private_dir, replacing
 from obs_assets.storage.engine import connect, connect_to_stream
 from obs_assets.storage.frames import Store, write_parquet
+from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.frames import HOUR
 
 
@@ -229,3 +231,45 @@ def test_a_stream_has_room_for_the_largest_row_group(tmp_path: Path) -> None:
         assert connection.sql("SELECT current_setting('memory_limit')").fetchall() == [
             ("256.0 MiB",)
         ]
+
+
+def test_an_error_without_a_number_is_the_engines(tmp_path: Path) -> None:
+    """Whatever its text says, it is not taken for a refusal of the file system, and passes as it is."""
+    with (
+        pytest.raises(OSError, match="a text of some engine"),
+        replacing(tmp_path / "a.parquet"),
+    ):
+        raise OSError("a text of some engine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_frames_and_receipts_pass_their_crash_points(tmp_path: Path) -> None:
+    """A metrics file or a YAML file is not killed at the crash point of a frame."""
+    with dies_at("frame.before_rename"), replacing(tmp_path / "metrics.prom") as aside:
+        aside.write_text("")
+    with (
+        dies_at("frame.before_rename"),
+        pytest.raises(DiedError),
+        replacing(tmp_path / "a", crash="frame") as aside,
+    ):
+        aside.write_text("")
+
+
+def test_a_folder_that_cannot_be_made_names_its_own_setting(tmp_path: Path) -> None:
+    """A directory of the archive is not blamed on OBS_DATA_DIR."""
+    (tmp_path / "file").touch()
+    archive = S3Destination(S3Config(bucket=f"file://{tmp_path}/file/archive"))
+    with pytest.raises(
+        ConfigurationError, match=r"cannot make the folder .*\(the bucket of the archive\)"
+    ):
+        archive.check()
+
+
+def test_failures_that_nothing_asks_for_do_not_pile_up() -> None:
+    """A query that fails on several threads leaves some behind: the newest are kept, and found."""
+    first, *_, last = [
+        engine.wrap_failure(PermanentError(str(n))) for n in range(10 * engine.MOST_FAILURES)
+    ]
+    assert len(engine._failures) == engine.MOST_FAILURES
+    assert engine.unwrap_failure(first) is None
+    assert str(engine.unwrap_failure(last)) == str(10 * engine.MOST_FAILURES - 1)

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import AliasChoices, BaseModel, Field, computed_field, model_validator
 
 from obs_assets.config import Block
-from obs_assets.transforms.detectors import DETECTORS, TYPES, Detector
+from obs_assets.transforms import detectors as built_in
+from obs_assets.transforms.detectors import Detector
 from obs_assets.transforms.detectors.custom import VALIDATORS, custom_detector
 from obs_assets.transforms.functions import digest, resolve
 
@@ -147,7 +148,8 @@ class RedactConfig(Block, frozen=True):
 
     @model_validator(mode="after")
     def _knows_the_types_of_modes(self) -> Self:
-        known = TYPES.union(pattern.name for pattern in self.patterns)
+        known = {detector.type for detector in built_in.DETECTORS}
+        known |= {pattern.name for pattern in self.patterns}
         if unknown := sorted(set(self.modes) - known):
             raise ValueError(
                 f"modes: unknown type {', '.join(unknown)}; there are {', '.join(sorted(known))}"
@@ -159,8 +161,9 @@ class RedactConfig(Block, frozen=True):
         return hash(self.model_dump_json())
 
     def detects(self, type_: str) -> bool:
-        """Whether a built-in type is looked for."""
-        return bool(getattr(self, f"detect_{type_}")) and self.modes.get(type_) != "keep"
+        """Whether a built-in type is looked for; a type without an option ``detect_…`` is, unless kept."""
+        is_on = getattr(self, f"detect_{type_}", True)
+        return bool(is_on) and self.modes.get(type_) != "keep"
 
     def detectors(self) -> tuple[Detector, ...]:
         """The rules to apply, in order."""
@@ -169,4 +172,7 @@ class RedactConfig(Block, frozen=True):
             for pattern in self.patterns
             if self.modes.get(pattern.name) != "keep"
         )
-        return (*custom, *(detector for detector in DETECTORS if self.detects(detector.type)))
+        return (
+            *custom,
+            *(detector for detector in built_in.DETECTORS if self.detects(detector.type)),
+        )
