@@ -19,8 +19,10 @@ import psycopg
 import pytest
 import typer
 from dagster import DagsterInstance
+from rich.console import Console
 
 from obs_assets import cli, embedded
+from obs_assets.cli.app import out
 from obs_assets.cli.dev import condensed
 from obs_assets.delivery import drain
 from obs_assets.demo.receiver import Receiver
@@ -29,6 +31,7 @@ from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import COMPONENT_TYPE
 from obs_assets.settings import Settings
+from obs_assets.transforms.redact import walk
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 from obs_assets_tests.harness import Done
@@ -367,7 +370,49 @@ def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipe
     after = built.landed().hour(HOUR)
     assert after.rows == before.rows + 1
     assert after.generation > before.generation
-    assert obs("dead-letters", "replay").out == "none of them can be read\n"
+    assert (
+        obs("dead-letters", "replay").out
+        == "none of the records that could not be read can be read now\n"
+    )
+
+
+def test_events_that_could_not_be_redacted_are_dead_letters(
+    obs: Obs, events_dir: Path, built: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are listed by hour, shown with file and offset and without their text, and named by a replay when mended."""
+    sound = walk.Walk._redact_document
+    monkeypatch.setattr(
+        walk.Walk, "_redact_document", broken
+    )  # a redactor that cannot handle JSON in strings
+    body = json.dumps({"to": "CANARY@example.com"})
+    harness.write_events(
+        events_dir / "b.jsonl",
+        [harness.at(HOUR, n, {"id": f"b{n}", "body": body}) for n in (1, 2)],
+    )
+    built.land()
+    harness.build(built, HOUR)
+    listed = json.loads(obs("dead-letters", "list", "--json").out)
+    assert listed[1:] == [{"hour": HOUR.key, "reason": "redactor_failed", "letters": 2}]
+    assert re.search(rf"{HOUR.key}\s+redactor_failed\s+2", obs("dead-letters", "list").out)
+
+    shown = obs("dead-letters", "show", "--reason", "redactor_failed")
+    offset = len((events_dir / "b.jsonl").read_bytes().splitlines(keepends=True)[0])
+    assert "b.jsonl at 0, " in shown.out
+    assert f"b.jsonl at {offset}, " in shown.out
+    assert "CANARY" not in shown.said
+    assert obs("dead-letters", "show", "--file", "b.jsonl", "--raw").out.count("CANARY") == 2
+    assert "partition" not in obs("dead-letters", "replay").out
+
+    monkeypatch.setattr(walk.Walk, "_redact_document", sound)
+    done = obs("dead-letters", "replay")
+    assert f"2 more events of {HOUR} can be redacted now: dagster asset materialize" in done.out
+    assert f"--select '*' --partition {HOUR.key}" in done.out
+    harness.build(built, HOUR)
+    assert "redactor_failed" not in obs("dead-letters", "list").out
+
+
+def broken(*_: Any) -> None:
+    raise RuntimeError("CANARY")
 
 
 @pytest.mark.slow
@@ -394,10 +439,13 @@ def test_alerts_are_listed_and_sent_again(
     assert (waiting["state"], waiting["events"]) == ("pending", 5)
     assert "body" not in waiting
     assert "CANARY" not in json.dumps(waiting)
-    assert (
-        waiting["webhook_id"]
-        in obs("alerts", "list", "--state", "pending", WEBHOOK_URL=closed).out
-    )
+    for width in (240, 80, 40):  # of the terminal
+        monkeypatch.setattr(cli.alerts, "out", Console(soft_wrap=True, width=width))
+        assert (
+            waiting["webhook_id"]
+            in obs("alerts", "list", "--state", "pending", WEBHOOK_URL=closed).out
+        )
+    monkeypatch.setattr(cli.alerts, "out", out)
     assert obs("alerts", "list", "--state", "sent", WEBHOOK_URL=closed).out == "no dispatches\n"
     assert obs("alerts", "retry", waiting["webhook_id"], WEBHOOK_URL=closed).code == 1
     with Receiver() as receiver:
@@ -435,42 +483,87 @@ def test_redact_shows_what_the_pipeline_would_leave(obs: Obs, tmp_path: Path) ->
     assert len(told["events"]) == 2
 
 
-def test_redact_refuses_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
-    """The line is named, not shown; a mark at the beginning and bytes of another encoding are no riddle."""
-    for line in (b"CANARY", b'{"CANARY": "caf\xe9"}', b"\xff\xfe", b"[" * 100_000):
+def test_redact_passes_over_what_is_not_json(obs: Obs, tmp_path: Path) -> None:
+    """The line is named, not shown, and the next is printed; a mark at the beginning is no riddle."""
+    for line in (
+        b"CANARY",
+        b'{"CANARY": "caf\xe9"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"CANARY": [',
+    ):
         (file := tmp_path / "some.jsonl").write_bytes(
-            b'\xef\xbb\xbf{"n": 1}\r\n' + line + b"\n"
+            b'\xef\xbb\xbf{"n": 1}\r\n' + line + b'\n{"n": 2}\n'
         )
         done = obs("redact", str(file))
-        assert (done.code, done.out, done.err) == (
-            1,
-            '{"n": 1}\n',
-            f"obs: line 2 of {file} is not JSON in UTF-8\n",
-        )
+        assert (done.code, done.out) == (1, '{"n": 1}\n{"n": 2}\n')
+        assert done.err.splitlines() == [
+            f"obs: line 2 of {file} is not JSON in UTF-8",
+            "nothing to redact",
+            "obs: 1 of the file's records cannot pass",
+        ]
 
 
 @pytest.mark.slow
-def test_redact_names_the_line_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
-    """What is JSON and no event, in any batch; the lines before it are printed, in their order."""
+def test_redact_names_the_lines_that_cannot_pass(obs: Obs, tmp_path: Path) -> None:
+    """What is JSON and no event, in any batch; all others are printed, in their order."""
     some = [
         json.dumps({"n": number, "who": f"jane{number}@example.com"}) for number in range(5_000)
     ]
-    (file := tmp_path / "some.jsonl").write_text("\n".join([*some, '["CANARY"]', *some]))
-    done = obs("redact", str(file))
-    assert [json.loads(line)["n"] for line in done.out.splitlines()] == list(range(5_000))
-    assert "@example.com" not in re.sub(r"j\*\*\*\d@example\.com", "", done.out)
-    told = (
-        f"obs: the redactor failed on line 5001 of {file}: the pipeline would not let it pass\n"
+    (file := tmp_path / "some.jsonl").write_text(
+        "\n".join([*some, '["CANARY"]', *some, *["7"] * 25])
     )
-    assert (done.code, done.err) == (1, told)
+    done = obs("redact", str(file))
+    assert [json.loads(line)["n"] for line in done.out.splitlines()] == [
+        *range(5_000),
+        *range(5_000),
+    ]
+    assert "@example.com" not in re.sub(r"j\*\*\*\d@example\.com", "", done.out)
+    named = done.err.splitlines()
+    assert named[0].startswith(
+        f"obs: line 5001 of {file} holds an event on which the redactor failed"
+    )
+    assert named[1].startswith(f"obs: line 10002 of {file} ")
+    assert len(named) == 20 + 2
+    assert named[-2:] == [
+        "email 10,000",
+        "obs: 26 of the file's records cannot pass, 6 of them not named above",
+    ]
+    assert done.code == 1
+    assert "CANARY" not in done.said
+
+
+def test_redact_takes_objects_on_several_lines(obs: Obs, tmp_path: Path) -> None:
+    """A printed object comes out on one line, digits as they were, and does not hide the lines around it."""
+    printed = '{\n  "n": 1.50,\n  "to": [\n    "jane@example.com"\n  ],\n  "text": "} {"\n}\n'
+    (file := tmp_path / "some.jsonl").write_text(
+        f'{{"n": 1}}\n{printed}{{"n": 3}}\n{{\n"n": 4\n'
+    )
+    done = obs("redact", str(file))
+    lines = done.out.splitlines()
+    assert [lines[0], lines[2]] == ['{"n": 1}', '{"n": 3}']
+    assert lines[1].startswith(
+        '{"n": 1.50,"to": ["j***e@example.com"],"text": "} {","_redaction":'
+    )
+    assert len(lines) == 3
+    assert f"line 10 of {file} is not JSON" in done.err
+    assert f"line 11 of {file} is not JSON" in done.err
+    assert done.code == 1
 
 
 def test_redact_holds_no_file_in_memory(obs: Obs, tmp_path: Path) -> None:
-    """With --json too, what comes before a bad line is printed; no event at all is an empty list."""
-    (file := tmp_path / "some.jsonl").write_text('{"n": 1}\n{"n": 2}\nCANARY\n')
-    assert obs("redact", str(file), "--json").out == '{"events": [{"n": 1},\n{"n": 2}'
+    """With --json too, lines around a bad one are printed, and its number; no event at all is an empty list."""
+    (file := tmp_path / "some.jsonl").write_text('{"n": 1}\nCANARY\n{"n": 2}\n')
+    done = obs("redact", str(file), "--json")
+    assert json.loads(done.out) == {
+        "events": [{"n": 1}, {"n": 2}],
+        "redacted": {},
+        "failed_lines": [2],
+    }
+    assert done.code == 1
     file.write_text("\n")
-    assert json.loads(obs("redact", str(file), "--json").out) == {"events": [], "redacted": {}}
+    nothing = {"events": [], "redacted": {}, "failed_lines": []}
+    assert json.loads(obs("redact", str(file), "--json").out) == nothing
 
 
 @pytest.mark.slow

@@ -54,6 +54,15 @@ def test_lag_missing_hours_and_drops_are_told(hourly: HourlyPipeline) -> None:
     assert told["obs_destination_up", "pipeline", "s3_archive"] == 1
 
 
+def test_an_hour_that_goes_on_is_no_lag(hourly: HourlyPipeline) -> None:
+    """Ten minutes into the newest hour a lag of -3000 seconds was shown; now it is 0, and grows from the hour's end."""
+    for minutes, lag in ((10, 0), (60, 0), (61, 60)):
+        samples = list(measure(hourly, HOUR.next.start + timedelta(minutes=minutes)))
+        lags = [sample.value for sample in samples if sample.metric == "obs_lag_seconds"]
+        assert min(lags) == lag
+    assert "to now; 0 before" in exposition(samples)
+
+
 def test_a_destination_that_is_down_is_told(hourly: HourlyPipeline) -> None:
     """Nothing is claimed of what it holds; the others are told as ever."""
     assert hourly.settings.postgres

@@ -75,6 +75,23 @@ def dead_letter_share(dead: int, total: int, limit: float, where: str) -> Findin
     )
 
 
+def all_redacted(failed: int, taken: int) -> Finding:
+    """The redactor could handle every event. An hour that lacks some is wrong, however few they are.
+
+    Args:
+        failed: events that the redactor could not handle, and that reach no destination.
+        taken: events that it was given.
+    """
+    facts = {"not redacted": failed, "of": taken}
+    if not failed:
+        return Finding(True, f"All {taken:,} events could be redacted.", facts)
+    sentence = (
+        f"{failed:,} of {taken:,} events could not be redacted and reach no destination: "
+        "see `obs dead-letters show --reason redactor_failed`."
+    )
+    return Finding(False, sentence, facts, is_grave=True)
+
+
 def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: str) -> Finding:
     """Redaction left nothing that a second opinion sees.
 

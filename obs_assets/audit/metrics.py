@@ -26,7 +26,7 @@ MEANINGS = {
     "obs_landed_partitions": "Hours that have landed.",
     "obs_landed_events": "Events that have landed.",
     "obs_dead_letters": "What could not be read, by reason.",
-    "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now.",
+    "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now; 0 before.",
     "obs_events": "Events of all hours, by stage or destination, and what became of them.",
     "obs_missing_partitions": "Closed hours that a destination does not hold as they have landed.",
     "obs_destination_up": "Whether a destination could be asked.",
@@ -72,10 +72,14 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
     for reason, count in sorted(letters.items()):
         yield Sample("obs_dead_letters", {**labels, "reason": reason}, count)
     if hours:
-        lag = now - parse_hour(max(hours)).end
         yield Sample(
-            "obs_lag_seconds", {**labels, "stage": "landed_events"}, lag.total_seconds()
+            "obs_lag_seconds", {**labels, "stage": "landed_events"}, _lag(max(hours), now)
         )
+
+
+def _lag(newest: str, now: datetime) -> float:
+    """Seconds since an hour ended; 0 before its end: no newer hour can have closed."""
+    return max(0.0, (now - parse_hour(newest).end).total_seconds())
 
 
 def _stage(hourly: HourlyPipeline, stage: str, now: datetime) -> Iterator[Sample]:
@@ -89,8 +93,7 @@ def _stage(hourly: HourlyPipeline, stage: str, now: datetime) -> Iterator[Sample
         outcomes.update(receipt.other)
     if not newest:
         return
-    lag = now - parse_hour(newest).end
-    yield Sample("obs_lag_seconds", labels, lag.total_seconds())
+    yield Sample("obs_lag_seconds", labels, _lag(newest, now))
     for outcome, count in sorted(outcomes.items()):
         yield Sample("obs_events", {**labels, "outcome": outcome}, count)
 

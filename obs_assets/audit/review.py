@@ -33,27 +33,28 @@ class Check:
         promise: what holds when it passes, one sentence.
         review: reads what it needs and judges.
         blocks: whether nothing is built of an hour that fails.
+        is_always_on: whether it is made with ``checks: {enabled: false}`` too.
     """
 
     name: str
     promise: str
     review: Review
     blocks: bool = False
+    is_always_on: bool = False
 
 
 def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
     """The checks of a stage or a destination, the receipt's first."""
     rows = [row for row in ROWS if row.name == asset]
-    receipt = replace(_RECEIPT, blocks=bool(rows))
-    if not hourly.config.checks.enabled:
-        return (receipt,)
+    receipt = replace(_RECEIPT, blocks=bool(rows), is_always_on=True)
     scans = (
         asset == "redacted_events"
         and hourly.config.redact.enabled
         and hourly.config.checks.leftover_sample > 0
     )
     found = [_CHECKS[name] for row in rows for name in row.checks] if rows else [_AGREE]
-    return (receipt, *found, _LEFTOVERS) if scans else (receipt, *found)
+    made = (receipt, *found, _LEFTOVERS) if scans else (receipt, *found)
+    return tuple(check for check in made if hourly.config.checks.enabled or check.is_always_on)
 
 
 def review(
@@ -84,11 +85,8 @@ def _unreadable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding
 
 
 def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
-    del hour
-    limit = hourly.config.checks.dead_letter_share
-    return checks.dead_letter_share(
-        receipt.taken - receipt.kept, receipt.taken, limit, "events given to the redactor"
-    )
+    del hourly, hour
+    return checks.all_redacted(receipt.taken - receipt.kept, receipt.taken)
 
 
 def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
@@ -204,7 +202,10 @@ _CHECKS: Mapping[str, Check] = {
         _volume,
     ),
     "events without redaction": Check(
-        "dead_letter_share", "The redactor failed on few events, if any.", _unredactable
+        "all_redacted",
+        "The redactor could handle every event.",
+        _unredactable,
+        is_always_on=True,
     ),
     "schema": Check(
         "schema_drift",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
 from obs_assets.delivery.dispatches import State
@@ -34,8 +34,10 @@ def list_alerts(
     if as_json:
         print_json([{k: v for k, v in asdict(row).items() if k != "body"} for row in rows])
         return
+    ids = [row.webhook_id for row in rows]
+    # Never cut or folded: `show` and `retry` take the id as it is printed here
     table = Table(
-        "webhook id",
+        Column("webhook id", no_wrap=True, min_width=max(map(len, ids), default=0)),
         "destination",
         "hour",
         "events",

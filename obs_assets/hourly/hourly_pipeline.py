@@ -4,6 +4,7 @@ A stage reads the frame before it, applies one pure function, writes its own fra
 counted that was not read back from what was written.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +24,9 @@ from obs_assets.hourly.expiry import expire
 from obs_assets.hourly.locks import HourLocks
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
 from obs_assets.hourly.stage_rows import Stage
-from obs_assets.hourly.stages import Stages
+from obs_assets.hourly.stages import Stages, Unredacted
 from obs_assets.hourly.staleness import Staleness, find_staleness, is_current
-from obs_assets.hours import Hour, first_open_hour
+from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.receipts import Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, SourceConfig, list_files
@@ -33,8 +34,9 @@ from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry
-from obs_assets.storage.engine import connect
+from obs_assets.storage.engine import computing, connect
 from obs_assets.storage.frames import Store
+from obs_assets.transforms.redact import REDACTOR_FAILED
 
 if TYPE_CHECKING:
     from obs_assets.delivery.outbox import WebhookAlerts
@@ -133,6 +135,28 @@ class HourlyPipeline:
         return replay(
             source, self.log, first_hour=first_hour, reason=reason, event_file=event_file
         )
+
+    def unredacted_hours(self) -> dict[Hour, int]:
+        """Hours with events that the redactor could not handle, oldest first, and their number.
+
+        The receipts say so. A damaged receipt fails the check of its own hour.
+        """
+        hours: dict[Hour, int] = {}
+        for path in sorted(self.store.receipt_dir("redacted_events").glob("*.json")):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                receipt = Receipt.from_json(path.read_text())
+                if failed := receipt.other.get(REDACTOR_FAILED, 0):
+                    hours[parse_hour(receipt.hour)] = failed
+        return hours
+
+    def unredacted(self, hour: Hour) -> list[Unredacted]:
+        """The events of an hour on which the redactor fails now, with their text as it was.
+
+        Raises:
+            MissingFrameError: what the hour was redacted from is kept no longer.
+        """
+        with self._cursor() as connection, computing(f"redacted_events {hour}"):
+            return self.stages.unredacted(connection, hour)
 
     def expire(self, now: datetime) -> Expiry:
         """Remove what is not redacted and kept long enough; ``retention_days`` says how long that is.

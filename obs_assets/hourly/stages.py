@@ -9,8 +9,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -64,6 +65,26 @@ class Given:
     paths: Sequence[Path]
     rows: int
     version: InputVersion
+
+
+class Unredacted(NamedTuple):
+    """An event on which the redactor fails.
+
+    Attributes:
+        row_uid: its identity in every frame.
+        event_file: its file, as landing named it; the file's id if ``raw_events`` is kept no longer.
+        file_offset: byte offset in the decompressed file.
+        landed_at: when it landed, UTC.
+        reason: such as `REDACTOR_FAILED`.
+        event: its text before redaction: personal.
+    """
+
+    row_uid: str
+    event_file: str
+    file_offset: int
+    landed_at: datetime
+    reason: str
+    event: str
 
 
 @dataclass(frozen=True)
@@ -167,6 +188,45 @@ class Stages:
                     for hour, one in receipts.items()
                 }
             return receipts
+
+    def unredacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> list[Unredacted]:
+        """The events of an hour on which the redactor fails now, in their order.
+
+        Args:
+            connection: used for nothing else at the time.
+            hour: which ``enriched_events`` has built.
+
+        Raises:
+            MissingFrameError: it has not, or its frame was removed since ``retention_days`` have passed.
+        """
+        given = self.given("redacted_events", hour)
+        paths = [str(path) for path in given.paths]
+        with workers_for(connection, given.rows, self.config.redact, self.hash_key) as workers:
+            judged = self._frame(connection, "redacted_events", paths, workers)
+            reasons = dict(
+                judged.filter("dropped_by IS NOT NULL")
+                .project("row_uid, dropped_by")
+                .fetchall()
+            )
+        if not reasons:
+            return []
+        rows = connection.read_parquet(paths).project(
+            "row_uid, file_id, file_offset, landed_at, event"
+        )
+        found = rows.filter(f"row_uid IN ({', '.join(map(quote, reasons))})").fetchall()
+        raw = self.store.frame_path("raw_events", hour)
+        files: dict[str, str] = {}
+        if raw.exists():
+            files = dict(
+                connection.read_parquet(str(raw))
+                .project("file_id, event_file")
+                .distinct()
+                .fetchall()
+            )
+        return [
+            Unredacted(uid, files.get(file_id, file_id), offset, landed_at, reasons[uid], event)
+            for uid, file_id, offset, landed_at, event in found
+        ]
 
     def _receipts(
         self,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from obs_assets.audit.checks import (
+    all_redacted,
     dead_letter_share,
     destinations_agree,
     nothing_left,
@@ -44,6 +45,18 @@ def test_dead_letters_above_the_limit_are_told(dead: int, *, passed: bool) -> No
     assert f"{dead} of 1,000 records" in found.sentence
     assert ("obs dead-letters list" in found.sentence) != passed
     assert dead_letter_share(0, 0, 0.0, "records").passed
+
+
+@pytest.mark.parametrize(("failed", "passed"), [(0, True), (1, False), (1_000_000, False)])
+def test_one_event_that_cannot_be_redacted_is_grave(failed: int, *, passed: bool) -> None:
+    """An hour is right or it is red: one event of a million is enough, and the sentence says where to look."""
+    found = all_redacted(failed, 1_000_000)
+    assert found.passed == passed
+    assert found.is_grave == (not passed)
+    assert (f"{failed:,} of 1,000,000 events could not be redacted" in found.sentence) == (
+        not passed
+    )
+    assert ("obs dead-letters show" in found.sentence) == (not passed)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ import contextlib
 import dagster as dg
 import pytest
 
+from obs_assets.audit.checks import ChecksConfig
 from obs_assets.audit.review import review
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.transforms.redact import RedactConfig
 from obs_assets.transforms.redact.redactor import redactor_of
+from obs_assets.transforms.redact.self_test import check_engine
+from obs_assets.transforms.redact.walk import Walk
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
 from obs_assets_tests.conftest import connect_postgres, connect_s3
@@ -105,6 +109,38 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
     assert drift.metadata["new fields"].value == "extra (array), extra[] (string)"
     assert drift.metadata["changed fields"].value == "data.status (string → number)"
     assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_an_hour_that_lacks_an_event_is_red(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, enabled: bool
+) -> None:
+    """The redactor fails on 1 event of 35: an error, not a warning, even with ``checks: {enabled: false}``."""
+    check_engine()
+    monkeypatch.setattr(
+        Walk, "_redact_document", broken
+    )  # a redactor that cannot handle JSON in strings
+    bad = harness.at(HOUR, 5, {"body": '{"to": "ana@example.com"}'})
+    harness.write_events(deployment.events_dir / "a.jsonl", [*harness.an_hour(), bad])
+    deployment.land()
+    result = deployment.materialize(HOUR)
+    assert result.success
+    (found,) = evaluations(result, "all_redacted").values()
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "1 of 35 events could not be redacted and reach no destination" in str(
+        found.description
+    )
+    config = deployment.hourly.config.model_copy(
+        update={"checks": ChecksConfig(enabled=enabled)}
+    )
+    hourly = HourlyPipeline(config, deployment.machine, deployment.hourly.name)
+    receipt = hourly.store.read_receipt("redacted_events", HOUR)
+    assert not review(hourly, "redacted_events", HOUR, receipt)["all_redacted"].passed
+    assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("ana@example.com")
 
 
 def test_what_redaction_left_is_told(

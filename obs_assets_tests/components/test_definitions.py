@@ -82,6 +82,7 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
     assert names(definitions.sensors) == ["event_file_sensor", "stale_hour_sensor"]
     checks = definitions.resolve_asset_graph().asset_check_keys
     assert {check.name for check in checks} == {
+        "all_redacted",
         "dead_letter_share",
         "destinations_agree",
         "dispatches_move",
