@@ -49,6 +49,9 @@ test-fast: setup ## the quick tests, under a minute
 test-system: setup ## tests that need root or Debian packages (browser, strace, tmpfs)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "system and not soak"
 
+test-pythons: setup ## the redaction tests on the oldest and the newest supported Python (needs apt-get)
+	scripts/other_pythons.sh
+
 soak: setup ## long proofs: many crashes, many hours
 	$(BIN)/python -m pytest -m soak --timeout=14400
 
@@ -82,4 +85,4 @@ clean: ## stop the embedded servers and remove .venv and .obs
 	-OBS_DATA_DIR=.obs/demo $(BIN)/obs down
 	rm -rf $(VENV) .obs
 
-.PHONY: help install setup fmt check test test-fast test-system soak bench bench-privacy demo dev lock clean
+.PHONY: help install setup fmt check test test-fast test-system test-pythons soak bench bench-privacy demo dev lock clean
