@@ -184,6 +184,25 @@ def test_env_knows_the_embedded_servers(
     assert "DAGSTER_HOME" not in exports.exports(servers, {"DAGSTER_HOME": str(tmp_path)})
 
 
+def test_env_names_the_folder_of_pipelines(
+    obs: Obs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`obs` in another folder finds the same pipelines; the packaged example is not named, so that it can give way."""
+    monkeypatch.chdir(tmp_path)
+    assert pipeline_files.VARIABLE not in json.loads(obs("env", "--json").out)
+    assert obs("init", ".").code == 0
+    own = str(tmp_path / "pipelines")
+    for named in ("", "pipelines"):
+        found = json.loads(obs("env", "--json", OBS_PIPELINES_DIR=named).out)
+        assert found[pipeline_files.VARIABLE] == own
+    monkeypatch.chdir("/")
+    done = obs("validate", "--offline", OBS_PIPELINES_DIR=own)
+    assert f"{own}/events/defs.yaml" in done.out
+    missing = obs("env", OBS_PIPELINES_DIR="/nowhere")
+    assert (missing.code, missing.out) == (2, "")
+    assert "OBS_PIPELINES_DIR names /nowhere" in missing.err
+
+
 def test_psql_is_opened_on_the_tables(built: HourlyPipeline, settings: Settings) -> None:
     """`obs psql` takes psql's own options, and asks the database that holds the events."""
     for arguments in (
