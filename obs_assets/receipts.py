@@ -10,6 +10,9 @@ from obs_assets.errors import ReceiptError
 FIELDS, LEVELS_BY_MINUTE, COST = "fields", "levels by minute", "cost"
 """Among a receipt's details, from ``redacted_events`` on: see `obs_assets.hourly.profile`."""
 
+ALREADY_THERE = "already there"
+"""Reason of rows that a destination held before: nothing was written, nothing is lost."""
+
 
 @dataclass(frozen=True)
 class InputVersion:

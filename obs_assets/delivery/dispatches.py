@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, LiteralString, TypeAlias
 
 from psycopg.rows import class_row
 
@@ -44,12 +44,15 @@ ON CONFLICT (webhook_id) DO NOTHING
 
 # Least tried first: a dispatch that its receiver cannot digest never holds up a new one. But of one subject they go in
 # order: that an alert has resolved must not be overtaken by the news that it fires.
-_CLAIM = """
-SELECT webhook_id, body, content_type, events, attempts, created_at FROM obs.webhook_dispatches AS this
+_DUE: LiteralString = """
+FROM obs.webhook_dispatches AS this
 WHERE destination = %s AND state = 'pending' AND next_attempt_at <= %s
     AND (subject IS NULL OR NOT EXISTS (SELECT FROM obs.webhook_dispatches AS earlier
         WHERE earlier.destination = this.destination AND earlier.subject = this.subject
             AND earlier.state = 'pending' AND earlier.position < this.position))
+"""
+_CLAIM = f"""
+SELECT webhook_id, body, content_type, events, attempts, created_at {_DUE}
 ORDER BY attempts, position LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 
@@ -195,6 +198,13 @@ class Dispatches:
         """The next dispatch that is due and nobody else has claimed, locked until the transaction ends."""
         row = self.connection.execute(_CLAIM, [self.destination, now]).fetchone()
         return Claimed(*row) if row else None
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether `claim` would find one, unless others hold it; nothing is locked."""
+        row = self.connection.execute(
+            f"SELECT EXISTS (SELECT {_DUE})", [self.destination, now]
+        ).fetchone()
+        return bool(row and row[0])
 
     def mark(
         self,

@@ -119,22 +119,30 @@ class Journal:
         is_muted: Callable[[Hour], bool],
     ) -> Decision:
         """Judge what no build of an hour would: hours in which nothing happened, and hours that have closed since."""
+        empty, closed = self.unjudged(closed_until, is_empty)
+        self._keep({hour: self._nothing() for hour in empty}, closed_until, now)
+        changed = [*empty, *closed]
+        return self._fold(changed, closed_until, is_muted).decision if changed else Decision()
+
+    def unjudged(
+        self, closed_until: Hour, is_empty: Callable[[Hour], bool]
+    ) -> tuple[list[Hour], list[Hour]]:
+        """What `advance` would judge: hours in which nothing happened, and hours that closed after they were built."""
         rows = self.connection.execute(
             "SELECT hour, closed FROM obs.alert_evaluations WHERE destination = %s AND hour >= %s ORDER BY hour",
             [self.destination, closed_until.start - timedelta(hours=GAP_HOURS)],
         ).fetchall()
         if not rows:
-            return Decision()
+            return [], []
         known = {Hour.of(hour): closed for hour, closed in rows}
         empty = [
-            h for h in hours_between(min(known), closed_until) if h not in known and is_empty(h)
+            hour
+            for hour in hours_between(min(known), closed_until)
+            if hour not in known and is_empty(hour)
         ]
-        self._keep({h: self._nothing() for h in empty}, closed_until, now)
-        changed = [
-            *empty,
-            *(h for h, closed in known.items() if not closed and h < closed_until),
+        return empty, [
+            hour for hour, closed in known.items() if not closed and hour < closed_until
         ]
-        return self._fold(changed, closed_until, is_muted).decision if changed else Decision()
 
     def record(self, notices: Iterable[Notice], webhook_id: str) -> None:
         """Write down what is told by a dispatch."""

@@ -188,6 +188,8 @@ class WebhookAlerts:
                     )
                 size += self._write_messages(connection, kept, told.decision)
                 self._write_load(connection, offer)
+                if offer.hour.start.hour == 0:  # once a day is enough
+                    self._forget(connection, kept, closed_until)
                 crash_point("webhook.before_outbox")
             crash_point("webhook.after_outbox")
         done = {**_figures(told.decision), **self.drain(self._clock())}
@@ -222,9 +224,36 @@ class WebhookAlerts:
                     is_muted=self._is_muted,
                 )
             self._write_messages(connection, kept, decision)
-            kept.forget(self._oldest(closed_until))
-            self._dispatches(connection).forget(self._oldest(closed_until))
+            self._forget(connection, kept, closed_until)
         return {**_figures(decision), **self.drain(self._clock())}
+
+    def due(self, closed_until: Hour, is_empty: Callable[[Hour], bool]) -> str:
+        """Why `dispatch` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+
+        Args:
+            closed_until: hours before it are closed.
+            is_empty: whether nothing has landed for an hour.
+        """
+        with self._connected() as connection:
+            try:
+                if any(rule.measures for rule in self.config.rules):
+                    empty, closed = self._journal(connection).unjudged(closed_until, is_empty)
+                    if empty or closed:
+                        return (
+                            f"{self.name}: {len(empty) + len(closed):,} hours are to be judged"
+                        )
+                if self._can_send(connection) and self._dispatches(connection).is_due(
+                    self._clock()
+                ):
+                    return f"{self.name}: a dispatch is due"
+            except errors.UndefinedTable:
+                return ""
+        return ""
+
+    def _can_send(self, connection: Connection) -> bool:
+        """Whether there is an address, and its receiver is not being left alone."""
+        url = self.config.url if self._means else None
+        return url is not None and Breaker.of(connection, url).lets_through(self._clock())
 
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that fire, or are about to, after the latest hour: rows of the view ``obs.alerts``."""
@@ -438,6 +467,11 @@ class WebhookAlerts:
 
     def _oldest(self, closed_until: Hour) -> datetime:
         return closed_until.start - timedelta(days=self.config.history_days)
+
+    def _forget(self, connection: Connection, kept: Journal, closed_until: Hour) -> None:
+        """Drop what ``history_days`` no longer keeps."""
+        kept.forget(self._oldest(closed_until))
+        self._dispatches(connection).forget(self._oldest(closed_until))
 
     def _is_muted(self, hour: Hour) -> bool:
         return self._fate(hour)[0] == "unsent"

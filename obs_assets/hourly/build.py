@@ -50,7 +50,11 @@ class Builder:
             ReceiptError: the counts of the stage before do not add up.
         """
         work = f"{stage} {hour}"
-        with self.locks.hold(hour, alone=True), self.database() as connection, computing(work):
+        with (
+            self.locks.hold(hour, alone=True),
+            self.database() as connection,
+            computing(work, connection),
+        ):
             self._prepare(stage, hour)
             given = {hour: self.stages.given(stage, hour)}
             receipt = self.stages.build(connection, stage, given)[hour]
@@ -70,7 +74,7 @@ class Builder:
             contextlib.suppress(ObsError),
             ExitStack() as held,
             self.database() as connection,
-            computing(stage),
+            computing(stage, connection),
         ):
             given = {}
             for hour in hours:

@@ -11,7 +11,7 @@ from obs_assets.destinations.base import Destination, DestinationConfig, Offer
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
-from obs_assets.receipts import COST, LEVELS_BY_MINUTE, Receipt
+from obs_assets.receipts import ALREADY_THERE, COST, LEVELS_BY_MINUTE, Receipt
 from obs_assets.storage.engine import computing, connect_to_stream
 from obs_assets.storage.frames import Store
 from obs_assets.transforms.filter import judge
@@ -67,7 +67,7 @@ class Deliverer:
             delivery = destination.deliver(replace(offer, closed_until=closed_until))
         other = dict(filtered)
         if delivery.already_there:
-            other["already there"] = delivery.already_there
+            other[ALREADY_THERE] = delivery.already_there
         receipt = Receipt(
             hour.key,
             name,
@@ -112,7 +112,7 @@ class Deliverer:
             opened = connect_to_stream(self.store.temp_dir, path)
         else:
             opened = self.database()
-        with opened as connection, computing(work):
+        with opened as connection, computing(work, connection):
             yield connection
 
     def _receipts(self, hour: Hour, up_to: str) -> Iterator[Receipt]:

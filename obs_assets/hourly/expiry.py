@@ -8,11 +8,12 @@ from obs_assets.hourly.stage_rows import UNREDACTED
 from obs_assets.hourly.staleness import Staleness
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources.files import Listing
-from obs_assets.sources.log import LandingLog
+from obs_assets.sources.log import LandedHour, LandingLog
 from obs_assets.sources.retention import (
     Expiry,
     due,
     forgettable,
+    letters_due,
     note_expiry,
     remove_chunks,
     remove_letters,
@@ -46,11 +47,10 @@ def expire(
     Raises:
         HourBusyError: a landing pass is under way.
     """
-    hours = due(log.load(), days=days, now=now)
-    held_back = set(hours) if staleness.unreachable else set(staleness.missing)
-    waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
-    ready = [(hour, seen) for hour, seen in hours.items() if hour not in waiting]
-    listed = {name for file in listing.files for name in (file.path, file.node)}
+    ready, waiting = _expiring(
+        log, days=days, now=now, staleness=staleness, open_hour=open_hour
+    )
+    listed = _names(listing)
     with log.lock():
         files = () if waiting else forgettable(log.load(), listed, days=days, now=now)
         expired = note_expiry(log, ready, files, days=days, now=now)
@@ -61,6 +61,51 @@ def expire(
         if hour.expired:
             size += _remove_unredacted(store, locks, parse_hour(key))
     return Expiry(tuple(expired), waiting, len(files), letters, size)
+
+
+def why_due(
+    log: LandingLog,
+    *,
+    days: int,
+    now: datetime,
+    staleness: Staleness,
+    open_hour: Hour,
+    listing: Listing,
+) -> str:
+    """Why `expire` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+
+    Args:
+        log: what has landed.
+        days: how long an hour is kept.
+        now: the time.
+        staleness: hours that destinations lack; they stay.
+        open_hour: the first hour that is not closed; later hours stay.
+        listing: the event files as they are now.
+    """
+    ready, waiting = _expiring(
+        log, days=days, now=now, staleness=staleness, open_hour=open_hour
+    )
+    if ready:
+        return f"{len(ready):,} hours have expired"
+    if letters := letters_due(log, days=days, now=now):
+        return f"{letters:,} dead letters have expired"
+    files = () if waiting else forgettable(log.load(), _names(listing), days=days, now=now)
+    return f"{len(files):,} files are to be forgotten" if files else ""
+
+
+def _expiring(
+    log: LandingLog, *, days: int, now: datetime, staleness: Staleness, open_hour: Hour
+) -> tuple[list[tuple[Hour, LandedHour]], tuple[Hour, ...]]:
+    """The hours that are due and held everywhere, as they are now, and those that are due and have to wait."""
+    hours = due(log.load(), days=days, now=now)
+    held_back = set(hours) if staleness.unreachable else set(staleness.missing)
+    waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
+    return [(hour, seen) for hour, seen in hours.items() if hour not in waiting], waiting
+
+
+def _names(listing: Listing) -> set[str]:
+    """Paths and nodes of the event files."""
+    return {name for file in listing.files for name in (file.path, file.node)}
 
 
 def _remove_unredacted(store: Store, locks: HourLocks, hour: Hour) -> int:

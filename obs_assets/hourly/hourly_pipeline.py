@@ -7,7 +7,7 @@ counted that was not read back from what was written.
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +20,7 @@ from obs_assets.destinations.base import Destination, DestinationConfig, Offer
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.build import Builder
 from obs_assets.hourly.deliver import Deliverer
-from obs_assets.hourly.expiry import expire
+from obs_assets.hourly.expiry import expire, why_due
 from obs_assets.hourly.locks import HourLocks
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
 from obs_assets.hourly.stage_rows import Stage
@@ -30,7 +30,7 @@ from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.receipts import Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, SourceConfig, list_files
-from obs_assets.sources.landing import LandingReport, land
+from obs_assets.sources.landing import LandingReport, land, note_unchanged
 from obs_assets.sources.log import Landed, LandingLog
 from obs_assets.sources.replay import count_letters, replay
 from obs_assets.sources.retention import Expiry
@@ -108,6 +108,19 @@ class HourlyPipeline:
             else self.config.first_hour
         )
 
+    def first_partition(self, now: datetime) -> Hour:
+        """The first hour that Dagster shows: ``start``; without it the beginning of the first day that has landed.
+
+        It moves when older events land. Before anything has landed it is the beginning of the day before ``now``.
+        """
+        if self.config.start:
+            return self.config.first_hour
+        hours = self.landed().hours
+        first = (
+            parse_hour(min(hours)).start if hours else now.astimezone(UTC) - timedelta(days=1)
+        )
+        return Hour(first.replace(hour=0, minute=0, second=0, microsecond=0))
+
     def news(self, listing: Listing) -> str:
         """What there is to land, in a few words; empty if the last pass that finished has seen and taken it all."""
         looked = self.log.looked()
@@ -124,6 +137,12 @@ class HourlyPipeline:
     def listing(self) -> Listing:
         """The event files as they are now."""
         return list_files(self.source)
+
+    def close_hours(self, listing: Listing, began_at: datetime) -> bool:
+        """Close the hours that a landing pass would close, if it would read nothing; see `note_unchanged`."""
+        return note_unchanged(
+            self.source, self.log, listing, began_at, first_hour=self.config.first_hour
+        )
 
     def dead_letters(self) -> list[tuple[str, str, int, int, datetime]]:
         """What could not be read: file, reason, letters, bytes, first seen; most letters first."""
@@ -177,6 +196,29 @@ class HourlyPipeline:
             staleness=self.staleness(now),
             open_hour=self.first_open_hour(),
             listing=self.listing(),
+        )
+
+    def expiry_due(self, now: datetime) -> str:
+        """Why `expire` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+
+        Raises:
+            ConfigurationError, TransientError: the event files cannot be listed.
+        """
+        days = self.config.retention_days
+        if days is None:
+            return ""
+        open_hour, staleness, listing = (
+            self.first_open_hour(),
+            self.staleness(now),
+            self.listing(),
+        )
+        return why_due(
+            self.log,
+            days=days,
+            now=now,
+            staleness=staleness,
+            open_hour=open_hour,
+            listing=listing,
         )
 
     def is_current(self, hour: Hour) -> bool:
@@ -348,6 +390,23 @@ class HourlyPipeline:
             )
             for outbox in self.outboxes().values()
         }
+
+    def dispatch_due(self, until: datetime) -> str:
+        """Why `dispatch_alerts` is needed, in a few words, empty if it is not; a look, nothing is changed.
+
+        Args:
+            until: hours that could close later count as open.
+        """
+        landed = self.landed()
+        closed_until = min(
+            self.first_open_hour(), first_open_hour(until, self.config.allowed_lateness)
+        )
+        for outbox in self.outboxes().values():
+            if reason := outbox.due(
+                closed_until, lambda hour: landed.hour(hour).generation == 0
+            ):
+                return reason
+        return ""
 
     def outboxes(self) -> "dict[str, WebhookAlerts]":
         """Asset's name → the enabled destination, of those that judge alert rules and keep dispatches."""

@@ -29,11 +29,15 @@ from obs_assets.hourly.stage_rows import STAGES, Stage, row_of
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.sources.files import SourceConfig
+from obs_assets.sources.times import EARLIEST
 from obs_assets.transforms.enrich import EnrichConfig, Price
 from obs_assets.transforms.filter import FilterConfig
 from obs_assets.transforms.lookup import GeoIp, Lookup
 from obs_assets.transforms.redact import CustomPattern, RedactConfig
 from obs_assets.transforms.sample import SampleConfig
+
+EARLIEST_HOUR = Hour(EARLIEST)
+"""The first hour whose events can land; a pipeline's first without a ``start``."""
 
 DEFAULT_PIPELINE = "pipeline"
 """The stored name of a pipeline whose ``asset_prefix`` is empty: of its folder below ``OBS_DATA_DIR/pipelines``, and in
@@ -68,7 +72,8 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     """What happens to events between the files and the destinations.
 
     Attributes:
-        start: first hour, UTC. An event from before it is a dead letter.
+        start: first hour, UTC. An event from before it is a dead letter. Null takes every event
+            since the year 2000; Dagster's partitions then begin with the first day that has landed.
         allowed_lateness_minutes: wait after the end of an hour for late events, before the hour
             closes and is built.
         refresh_open_hour_minutes: also build the open hour at this interval while its events
@@ -95,7 +100,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
             different names.
     """
 
-    start: str = "2025-01-01-00:00"
+    start: str | None = Field(None, examples=["2025-01-01-00:00"])
     allowed_lateness_minutes: int = Field(5, ge=0, le=24 * 60)
     refresh_open_hour_minutes: int | None = Field(None, ge=1, le=59, examples=[5])
     on_config_change: Literal["mark", "rebuild"] = "mark"
@@ -114,7 +119,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @field_validator("start")
     @classmethod
-    def _start_is_an_hour(cls, value: str) -> str:
+    def _start_is_an_hour(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
             return parse_hour(value).key
         except ConfigurationError as error:
@@ -153,8 +160,8 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @property
     def first_hour(self) -> Hour:
-        """The hour of ``start``."""
-        return parse_hour(self.start)
+        """The hour of ``start``; without it the first whose events can land."""
+        return parse_hour(self.start) if self.start else EARLIEST_HOUR
 
     @property
     def allowed_lateness(self) -> timedelta:

@@ -1,7 +1,7 @@
 """Which closed hours the destinations do not hold as they have landed, by their own ledgers."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from obs_assets.delivery.kinds import asset_name
@@ -20,15 +20,30 @@ class Staleness:
         missing: hour, oldest first → asset names of the destinations that lack it.
         unreachable: asset name → why the destination could not be asked; nothing is known of its
             hours.
+        before_start: hours that landed before ``start`` was moved later: left alone, and expired
+            when their time comes.
+        held: asset name → the hours that the destination holds, as they have landed or not.
     """
 
     missing: Mapping[Hour, tuple[str, ...]]
     unreachable: Mapping[str, str]
+    before_start: tuple[Hour, ...] = ()
+    held: Mapping[str, frozenset[Hour]] = field(default_factory=dict)
 
     @property
     def hours(self) -> list[Hour]:
         """The hours, oldest first."""
         return list(self.missing)
+
+    def sentence_before_start(self) -> str:
+        """How many hours lie before the start, and what becomes of them."""
+        if not self.before_start:
+            return "no landed hour lies before the pipeline's start any more"
+        return (
+            f"{len(self.before_start):,} landed hours, {self.before_start[0]} to {self.before_start[-1]}, lie "
+            "before the pipeline's start and are left alone: what destinations hold of them stays, retention_days "
+            "removes the rest. Move `start` back to build them"
+        )
 
 
 def is_current(
@@ -76,7 +91,14 @@ def find_staleness(
     wanted = dict.fromkeys(empty, 0)
     wanted |= {hour: found.generation for hour, found in hours.items() if not found.expired}
     expired = {hour for hour, found in hours.items() if found.expired}
-    closed = {hour: n for hour, n in wanted.items() if hour < open_hour and hour not in expired}
+    first = config.first_hour
+    closed = {
+        hour: n
+        for hour, n in wanted.items()
+        if first <= hour < open_hour and hour not in expired
+    }
+    before_start = tuple(sorted(hour for hour in hours if hour < first and hour not in expired))
+    held_by: dict[str, frozenset[Hour]] = {}
     missing: dict[Hour, list[str]] = {}
     unreachable: dict[str, str] = {}
     for block in config.enabled_destinations:
@@ -86,9 +108,10 @@ def find_staleness(
         except ObsError as error:
             unreachable[name] = str(error)
             continue
+        held_by[name] = frozenset(held)
         for hour, generation in closed.items():
             was_removed = hour not in held and block.has_expired(hour, now)
             if not was_removed and not is_current(config, block, held.get(hour), generation):
                 missing.setdefault(hour, []).append(name)
     ordered = {hour: tuple(missing[hour]) for hour in sorted(missing)}
-    return Staleness(ordered, unreachable)
+    return Staleness(ordered, unreachable, before_start, held_by)

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
-from obs_assets.errors import ObsError, ReceiptError
+from obs_assets.errors import HourBusyError, ObsError, ReceiptError
 from obs_assets.events import row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
@@ -42,6 +42,7 @@ from obs_assets.sources.files import (
     EventFile,
     Identities,
     KnownFile,
+    Listing,
     Original,
     SourceConfig,
     digest,
@@ -175,6 +176,33 @@ def land(
         landed = log.load()
         landing = Pass(config, log, landed, first_hour, began_at)
         return landing.run()
+
+
+def note_unchanged(
+    config: SourceConfig,
+    log: LandingLog,
+    listing: Listing,
+    began_at: datetime,
+    *,
+    first_hour: Hour,
+) -> bool:
+    """Finish the pass that has listed these files at ``began_at``, if it has nothing to read.
+
+    So an hour without a new byte closes at the cost of a listing.
+
+    Args:
+        config: where the files are.
+        log: where they are landed.
+        listing: of the files, made after ``began_at``.
+        began_at: the beginning of the pass, UTC.
+        first_hour: events before it become dead letters.
+
+    Returns:
+        False if a pass must read, or another one is under way: then nothing has happened.
+    """
+    with contextlib.suppress(HourBusyError), log.lock():
+        return Pass(config, log, log.load(), first_hour, began_at).finish_unread(listing)
+    return False
 
 
 def collector() -> dict[str, Any]:
@@ -735,6 +763,15 @@ class Pass:
             files_warned={reason: tuple(paths) for reason, paths in self._files_warned.items()},
             remarks=dict(self._writer.remarks),
         )
+
+    def finish_unread(self, listing: Listing) -> bool:
+        """End the pass with what was listed, unless there is something to read; whether it has ended."""
+        looked = self._log.looked()
+        files, left = self._select(self._identify(listing.files), looked.waiting)
+        if files or left or listing.digest != looked.listing:
+            return False
+        self._log.save_looked(looked.after(self._began_at, listing.digest, (), ()))
+        return True
 
     def _land(self, files: list[Progress]) -> None:
         with contextlib.ExitStack() as stack:

@@ -144,6 +144,15 @@ def remove_chunks(log: LandingLog) -> int:
     )
 
 
+def letters_due(log: LandingLog, *, days: int, now: datetime) -> int:
+    """How many dead letters `remove_letters` would remove."""
+    return sum(
+        rows
+        for _, first_seen, rows in _dead_letters(log)
+        if first_seen + timedelta(days=days) <= now
+    )
+
+
 def remove_letters(log: LandingLog, *, days: int, now: datetime) -> tuple[int, int]:
     """Remove dead letters first seen so many days ago, holding the log's lock; how many, and their bytes."""
     letters = size = 0

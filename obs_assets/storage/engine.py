@@ -69,18 +69,29 @@ def connect_to_stream(temp_dir: Path, path: Path) -> duckdb.DuckDBPyConnection:
     return connect(temp_dir, threads=1, memory_limit=f"{max(256, 3 * largest // 2**20)}MiB")
 
 
+_at_work: set[duckdb.DuckDBPyConnection] = set()
+
+
+def interrupt_queries() -> None:
+    """End the queries that other threads are at, within `computing`: each ends in an error of ours."""
+    for connection in list(_at_work):
+        connection.interrupt()
+
+
 @contextlib.contextmanager
-def computing(work: str) -> Iterator[None]:
+def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Within the block, turn what DuckDB raises into errors of ours, without its text.
 
     Args:
         work: named in the message, for example ``raw_events 2025-12-04-10:00``.
+        connection: runs the queries of the block.
 
     Raises:
         ObsError: a user's function failed; the error that `wrap_failure` was given.
         TransientError: a file cannot be read or written, or memory is short.
         PermanentError: DuckDB refused the data.
     """
+    _at_work.add(connection)
     try:
         yield
     except (duckdb.Error, UnicodeDecodeError, OSError) as error:
@@ -95,6 +106,8 @@ def computing(work: str) -> Iterator[None]:
             raise TransientError(f"{work}: {words}") from None
         kind = words.partition(":")[0] if isinstance(error, OSError) else type(error).__name__
         raise PermanentError(f"{work}: DuckDB refused the hour ({kind})") from None
+    finally:
+        _at_work.discard(connection)
 
 
 def is_duckdb_error(error: BaseException) -> bool:

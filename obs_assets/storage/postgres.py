@@ -32,6 +32,7 @@ def session(
     connection = _idle.take(use) or connect(
         server, application_name=application_name, autocommit=autocommit
     )
+    _in_use.add(connection)
     try:
         yield connection
     except psycopg.Error as error:
@@ -40,7 +41,16 @@ def session(
     except BaseException:
         connection.close()
         raise
+    finally:
+        _in_use.discard(connection)
     _idle.put(use, connection)
+
+
+def cancel_queries() -> None:
+    """Cancel what the sessions of this process wait for, whichever thread does: each ends in a `TransientError`."""
+    for connection in list(_in_use):
+        with contextlib.suppress(psycopg.Error):
+            connection.cancel_safe(timeout=2)
 
 
 @contextlib.contextmanager
@@ -106,6 +116,7 @@ class _Idle:
 
 _Use: TypeAlias = tuple[PostgresSettings, str, bool]
 _idle = _Idle()
+_in_use: set[Connection] = set()
 
 
 def connect(

@@ -52,6 +52,21 @@ class Upkeep:
         dropped = [f"Dropped {leaf}." for leaf in self.drop_expired(now)]
         return dropped + [f"Rolled up {leaf}." for leaf in self.roll_up(now)]
 
+    def due(self, now: datetime) -> list[str]:
+        """Names of the leaves that `run` would drop or make now; a look, nothing is changed."""
+        name, days = self._config.table_name, self._config.retention_days
+        with session(self._server) as connection:
+            if not self._table.is_there(connection):
+                return []
+            spans = self._table.leaves(connection)
+            begun = [doomed[0] for doomed in self._doomed(connection)]
+            connection.rollback()
+        expired = (
+            leaves.expired(spans, now=now, retention_days=days) if days is not None else []
+        )
+        larger = leaves.roll_ups(spans, now=now, retention_days=days)
+        return sorted({*begun, *(f"{name}{span.suffix}" for span in [*expired, *larger])})
+
     def drop_expired(self, now: datetime) -> list[str]:
         """Drop the leaves that ended ``retention_days`` before ``now``, and what ledger and statistics say of them.
 
