@@ -6,6 +6,7 @@ each hour that was built, warnings and errors.
 
 import contextlib
 import errno
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +35,8 @@ from obs_assets.sources.log import LandingPass, read_pass
 from obs_assets.storage.disk import make_private_dir
 
 LOCATION = "obs_assets.definitions"
+_RELOAD = """
+mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"""
 POLL_S = 2.0
 SHOWN = 300
 """Characters of a warning or an error; all of it is in the log file."""
@@ -74,7 +78,7 @@ def dev(
         typer.echo(f"  {name:<14} {value}")
     for problem in problems.values():
         _say(f"error: {problem}")
-    with _dagster(port, environment, log) as lines, _watched(pipelines.values()):
+    with _dagster(port, environment, log) as lines, _watched(pipelines.values(), port):
         for line in lines:
             if said := condensed(line):
                 _say(said)
@@ -188,10 +192,12 @@ def _kept(lines: IO[str], log: IO[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _watched(pipelines: Iterable[HourlyPipeline]) -> Iterator[None]:
+def _watched(pipelines: Iterable[HourlyPipeline], port: int) -> Iterator[None]:
     """Print each landing pass and each built hour until the block ends."""
     ended = threading.Event()
-    watchers = [threading.Thread(target=_watch, args=(hourly, ended)) for hourly in pipelines]
+    watchers = [
+        threading.Thread(target=_watch, args=(hourly, ended, port)) for hourly in pipelines
+    ]
     for watcher in watchers:
         watcher.start()
     try:
@@ -202,8 +208,9 @@ def _watched(pipelines: Iterable[HourlyPipeline]) -> Iterator[None]:
             watcher.join()
 
 
-def _watch(hourly: HourlyPipeline, ended: threading.Event) -> None:
+def _watch(hourly: HourlyPipeline, ended: threading.Event, port: int) -> None:
     started = time.time()
+    first = hourly.first_partition(datetime.now(UTC))
     passes = _passes(hourly)
     built = _built(hourly, started)
     while not ended.wait(POLL_S):
@@ -219,6 +226,23 @@ def _watch(hourly: HourlyPipeline, ended: threading.Event) -> None:
             if changed:
                 _say(f"built {_counted_hours(changed)}")
             built = latest
+            landed_first = hourly.first_partition(datetime.now(UTC))
+            if landed_first < first and reload_code(port):
+                _say(f"the UI shows the hours from {landed_first} on")
+                first = landed_first
+
+
+def reload_code(port: int) -> bool:
+    """Have Dagster load the code again: its partitions are fixed while code is loaded. False if the UI fails to."""
+    body = json.dumps({"query": _RELOAD, "variables": {"location": LOCATION}}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=60) as answer:
+        done = (json.load(answer).get("data") or {}).get("reloadRepositoryLocation", {})
+        return bool(done.get("__typename") == "WorkspaceLocationEntry")
+    return False
 
 
 def _passes(hourly: HourlyPipeline) -> set[Path]:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from obs_assets import embedded, settings
+from obs_assets.audit.last_day import last_day
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.delivery import kinds
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hours import parse_hour
 
 
 @app.command()
@@ -35,7 +37,7 @@ def down(as_json: AsJson = False) -> None:
 
 @app.command()
 def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Show the embedded servers, what has landed and which hours are stale."""
+    """Show servers, what has landed, events kept and dropped in the last day, and stale hours."""
     hourly = hourly_pipeline(pipeline_name)
     landed = hourly.landed()
     looked_at = hourly.log.looked_at()
@@ -51,11 +53,16 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         "events landed": sum(hour.rows for hour in landed.hours.values()),
         "stale hours": _stale_hours(hourly),
     }
-    tables = _tables(hourly)
+    if before_start := sum(parse_hour(key) < hourly.config.first_hour for key in landed.hours):
+        facts["hours before start"] = (
+            f"{before_start:,}, left alone: they landed before `start` was moved"
+        )
+    day, tables = last_day(hourly), _tables(hourly)
     if as_json:
         print_json(
             {
                 **facts,
+                "last day": asdict(day),
                 "tables": tables,
                 "servers": [asdict(server) for server in _servers(hourly.settings.data_dir)],
             }
@@ -66,6 +73,8 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
             f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}",
             highlight=False,
         )
+    for number, line in enumerate(day.lines()):
+        out.print(f"{'' if number else 'last day':>18}  {line}", highlight=False)
     for key, about in tables.items():
         said = ", ".join(
             f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"

@@ -1,0 +1,82 @@
+"""What became of the events of the last day: kept, or dropped for a reason. By receipts; no frame is read."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hours import Hour
+from obs_assets.receipts import Receipt
+
+SAMPLED_OUT = "sampled_out:"
+
+KEEP_ALL = ("filter: null", "sample: null")
+"""The two lines of a pipeline file under which no event is dropped by rule or by rate."""
+
+
+@dataclass(frozen=True)
+class LastDay:
+    """The 24 hours up to the newest hour that is built.
+
+    Attributes:
+        hours: the first and the last of them that are built, as a range; empty before the first is.
+        kept: events that the last stage passed on.
+        dropped: reason → events that a stage dropped, most first: ``filtered:…``, ``sampled_out:…``, dead letters.
+        dead_letters: reason → records of event files that could not be read, and are not replayed yet.
+    """
+
+    hours: str = ""
+    kept: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def was_sampled(self) -> bool:
+        """Whether events were dropped by rate."""
+        return any(reason.startswith(SAMPLED_OUT) for reason in self.dropped)
+
+    def lines(self) -> list[str]:
+        """The figures in words, and after sampling the lines that keep every event."""
+        if not self.hours:
+            return ["no hour is built yet"]
+        total = self.kept + sum(self.dropped.values())
+        lines = [f"{self.hours}: {self.kept:,} of {total:,} events kept"]
+        lines += [f"{count:,} dropped, {reason}" for reason, count in self.dropped.items()]
+        lines += [
+            f"{count:,} dead letters, {reason}" for reason, count in self.dead_letters.items()
+        ]
+        if self.was_sampled:
+            lines.append(
+                "to keep every event, put these two lines into the pipeline file and build the hours again:"
+            )
+            lines += [f"  {line}" for line in KEEP_ALL]
+        return lines
+
+
+def last_day(hourly: HourlyPipeline) -> LastDay:
+    """What became of the events of the last day of a pipeline."""
+    folder = hourly.store.receipt_dir(STAGES[-1])
+    built = sorted(_hour_of(path.stem) for path in folder.glob("*.json"))
+    letters = Counter({reason: count for reason, (count, _) in hourly.landed().letters.items()})
+    if not built:
+        return LastDay(dead_letters=dict(letters.most_common()))
+    day = [hour for hour in built if hour.start > built[-1].start - timedelta(days=1)]
+    receipts = [receipt for hour in day for receipt in _receipts(hourly, hour)]
+    dropped: Counter[str] = Counter()
+    for receipt in receipts:
+        dropped.update(receipt.other)
+    kept = sum(receipt.kept for receipt in receipts if receipt.stage == STAGES[-1])
+    return LastDay(
+        f"{day[0]}...{day[-1]}", kept, dict(dropped.most_common()), dict(letters.most_common())
+    )
+
+
+def _receipts(hourly: HourlyPipeline, hour: Hour) -> list[Receipt]:
+    found = [hourly.store.find_receipt(stage, hour) for stage in STAGES]
+    return [receipt for receipt in found if receipt]
+
+
+def _hour_of(stamp: str) -> Hour:
+    return Hour(datetime.strptime(stamp, "%Y%m%d%H").replace(tzinfo=UTC))
