@@ -4,31 +4,49 @@ What is asked for is decided from what has landed and from the ledgers of the de
 only spare work: losing them costs nothing.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from obs_assets.components.keys import Naming
+from obs_assets.components.runs import (
+    LAUNCHED_WITHIN,
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    UNDER_WAY,
+    hours_of,
+    hours_under_way,
+    report_held_hours,
+    tags_of,
+)
 from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline import DEFAULT_PIPELINE
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hourly.staleness import Staleness
-from obs_assets.hours import Hour, first_open_hour, parse_hour, parse_hours
+from obs_assets.hours import Hour, first_open_hour
 
 HOURS_A_TICK = 24
-PARTITION_TAG = "dagster/partition"
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
+"""The most hours that a tick asks for, and the most of one run."""
+
+EVENTS_A_RANGE = 500_000
+"""Landed events from which on no further hour joins a range: large hours run side by side, each in its own process."""
+
 VERSION_TAG = "obs/version"
+"""Landing generation of the run's hour; of a range the generations of its hours, in their order: ``1,1,3``."""
+
 SEEN_TAG = "obs/seen"
 ATTEMPT_TAG = "obs/attempt"
 CLOSING_TAG = "obs/closing"
-PIPELINE_TAG = "obs/pipeline"
 
 LEFT_TO_THE_SCHEDULE = timedelta(minutes=15)
 """For so long after its closing an hour is the schedule's."""
+
+LOOK_AGAIN = timedelta(minutes=5)
+"""Pause between two questions to the destinations, unless a landing pass has ended since."""
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
 """Between attempts at one hour: doubled with each."""
@@ -36,14 +54,8 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
 FAILURES = 3
 """So many failures in a row mean that something is down: then one hour a tick finds out when it is up again."""
 
-LAUNCHED_WITHIN, LOST_AFTER = timedelta(minutes=15), timedelta(hours=6)
 HOURS_LOOKED_AT = 500
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def new_files_sensor(
@@ -54,13 +66,14 @@ def new_files_sensor(
     @dg.sensor(
         name=naming.job("event_file_sensor"),
         job=job,
-        minimum_interval_seconds=60,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sees new and grown event files and starts land_event_files; also once an hour can be closed.",
+        description="Sees new and grown event files and starts land_event_files. Closes hours in which none has grown.",
     )
     def event_file_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
+        began_at = datetime.now(UTC)
         try:
             listing = hourly.listing()
         except (ConfigurationError, TransientError) as error:
@@ -68,11 +81,15 @@ def new_files_sensor(
         # No cursor: what a finished pass has seen is what counts, so that a run that failed or was lost is repeated
         news = hourly.news(listing)
         closes = (
-            first_open_hour(datetime.now(UTC), hourly.config.allowed_lateness)
-            > hourly.first_open_hour()
+            first_open_hour(began_at, hourly.config.allowed_lateness) > hourly.first_open_hour()
         )
         if not news and not closes:
             return dg.SkipReason(f"nothing new in {len(listing.files):,} files")
+        # An hour that ends without a new byte needs no run: the listing is all that a pass would look at
+        if not news and hourly.close_hours(listing, began_at):
+            return dg.SkipReason(
+                f"nothing new in {len(listing.files):,} files; hours before {began_at:%H:%M} close"
+            )
         if _is_landing(context.instance, hourly, job.name):
             return dg.SkipReason("a landing pass is under way")
         seen = news or f"nothing new in {len(listing.files):,} files; an hour can close"
@@ -93,7 +110,7 @@ def hourly_schedule(
     @dg.schedule(
         name=naming.job("hourly_pipeline_schedule"),
         job=job,
-        cron_schedule="*/5 * * * *",
+        cron_schedule="* * * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Builds each hour shortly after it closes. Waits for the landing pass that closes it.",
@@ -113,7 +130,7 @@ def hourly_schedule(
             refreshed and not _was_closed(context.instance, naming, hour, version)
         ):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
-        if hour.key in _hours_under_way(context.instance):
+        if hour in hours_under_way(context.instance, naming, datetime.now(UTC)):
             return dg.SkipReason(f"{hour} is being built")
         # Once for each landing generation: the run key sees to that. The rest is for stale_hour_sensor.
         return _request(naming, hour, version, attempt=1, closes=refreshed)
@@ -147,13 +164,21 @@ def open_hour_sensor(
             for hour in present
             if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours
         ]
-        under_way = set(_hours_under_way(context.instance))
+        under_way = hours_under_way(context.instance, naming, now)
+        attempts = _attempts(context.instance, naming, due)
         requests = []
         for hour in due:
-            if hour.key not in under_way and not hourly.is_current(hour):
+            if (
+                hour >= hourly.config.first_hour
+                and hour not in under_way
+                and not hourly.is_current(hour)
+            ):
                 version = str(landed.hour(hour).generation)
-                attempt, _ = _last_attempt(context.instance, naming, hour, version)
-                requests.append(_request(naming, hour, version, attempt + 1))
+                requests.append(
+                    _request(
+                        naming, hour, version, attempts.get((hour, version), NEVER).number + 1
+                    )
+                )
         if requests:
             return dg.SensorResult(run_requests=requests)
         return dg.SkipReason("no open hour has new events, or it is being built")
@@ -169,49 +194,125 @@ def stale_hours_sensor(
     @dg.sensor(
         name=naming.job("stale_hour_sensor"),
         job=job,
-        minimum_interval_seconds=300,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Compares what has landed with the ledgers of the destinations and requests the hours that differ, oldest "
-            f"first, {HOURS_A_TICK} a tick: late events, failed or lost runs, hours deleted by hand. An hour that "
-            f"keeps failing is asked for at ever longer intervals; while nothing succeeds, one hour a tick."
+            f"Compares what has landed with the ledgers of the destinations, after each landing pass and every five "
+            f"minutes, and requests the hours that differ, oldest first, {HOURS_A_TICK} a tick: late events, failed or "
+            f"lost runs, hours deleted by hand. Consecutive hours are one run. An hour whose run failed is asked for "
+            f"alone, at ever longer intervals; while nothing succeeds, one hour a tick."
         ),
     )
-    def stale_hour_sensor(
-        context: dg.SensorEvaluationContext,
-    ) -> dg.SensorResult | dg.SkipReason:
-        staleness = hourly.staleness(
-            datetime.now(UTC), empty=_empty_hours(context.instance, naming)
-        )
+    def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now, state = datetime.now(UTC), _landing_state(hourly)
+        last = _Look.of(context.cursor)
+        if last.landed == state and timedelta(0) <= now - last.at < LOOK_AGAIN:
+            return dg.SensorResult(
+                skip_reason=f"nothing has landed since {last.at:%H:%M:%S} UTC, when the destinations were asked",
+                cursor=context.cursor,
+            )
+        staleness = hourly.staleness(now, empty=_empty_hours(context.instance, naming))
+        look = _Look(state, now, len(staleness.before_start))
+        if look.before_start != last.before_start:
+            context.log.warning(staleness.sentence_before_start())
         for name, problem in staleness.unreachable.items():
             context.log.warning("%s cannot be asked what it holds: %s", name, problem)
-        waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
-        if not staleness.missing:
-            return dg.SkipReason(f"no hour is stale{waiting}")
-        requests = _due(context.instance, hourly, naming, staleness, datetime.now(UTC))
+        for asset, hour in report_held_hours(context.instance, naming, staleness.held, now):
+            context.log.info(
+                "%s holds %s: reported to Dagster, which did not know", asset, hour
+            )
+        requests = _due(context.instance, hourly, naming, staleness, now)
         if requests:
-            return dg.SensorResult(run_requests=requests)
-        return dg.SkipReason(
-            f"{len(staleness.missing):,} hours are stale: being built, just closed, or failed a short time ago{waiting}"
+            return dg.SensorResult(run_requests=requests, cursor=look.to_json())
+        waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
+        return dg.SensorResult(
+            skip_reason=f"{_none_due(staleness)}{waiting}", cursor=look.to_json()
         )
 
     return stale_hour_sensor
 
 
-def _hours_under_way(instance: dg.DagsterInstance) -> Iterator[str]:
-    """Hours of all runs that wait or run; a run that never got further than its row is lost after a while."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY)):
-        run = record.dagster_run
-        age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
-        if run.status != dg.DagsterRunStatus.QUEUED and age > LOST_AFTER:
-            continue  # what is still at work holds the hour's lock, so that asking again harms nothing
-        if run.status == dg.DagsterRunStatus.NOT_STARTED and age > LAUNCHED_WITHIN:
-            continue
-        first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
-        if first and last:
-            yield from (hour.key for hour in parse_hours(f"{first}...{last}"))
-        elif PARTITION_TAG in run.tags:
-            yield run.tags[PARTITION_TAG]
+@dataclass(frozen=True)
+class _Look:
+    """The sensor's cursor: it spares questions and repeated warnings; without it both come once more.
+
+    Attributes:
+        landed: how far landing was, see `_landing_state`.
+        at: when the destinations were asked.
+        before_start: hours before the pipeline's start that were named.
+    """
+
+    landed: str = ""
+    at: datetime = LONG_AGO
+    before_start: int = 0
+
+    @classmethod
+    def of(cls, cursor: str | None) -> "_Look":
+        """Read a cursor; one of another version counts as none."""
+        try:
+            values = json.loads(cursor or "")
+            return cls(
+                str(values["landed"]),
+                datetime.fromisoformat(values["at"]),
+                int(values["before_start"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def to_json(self) -> str:
+        """The cursor."""
+        return json.dumps(
+            {
+                "landed": self.landed,
+                "at": self.at.isoformat(),
+                "before_start": self.before_start,
+            }
+        )
+
+
+def _landing_state(hourly: HourlyPipeline) -> str:
+    """Changes with each pass that lands something and with each hour that closes."""
+    return f"{hourly.landed().last_pass} {hourly.first_open_hour()}"
+
+
+def _none_due(staleness: Staleness) -> str:
+    if not staleness.missing:
+        return "no hour is stale"
+    return f"{len(staleness.missing):,} hours are stale: being built, just closed, or failed a short time ago"
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """The last run that was asked for an hour and landing generation.
+
+    Attributes:
+        number: from 1; 0 when there was none.
+        heard_of: when its row changed last.
+        failed: whether it ended in failure.
+    """
+
+    number: int = 0
+    heard_of: datetime = LONG_AGO
+    failed: bool = False
+
+    def allows_another(self, now: datetime) -> bool:
+        """Whether the pause after it is over: twice as long after each attempt."""
+        pause = min(FIRST_PAUSE * 2 ** min(max(self.number - 1, 0), 12), LONGEST_PAUSE)
+        return self.number == 0 or now - self.heard_of >= pause
+
+
+NEVER = _Attempt()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An hour to ask for; ``alone`` after a failure, so that it cannot hold its neighbours."""
+
+    hour: Hour
+    version: str
+    attempt: int
+    alone: bool
+    events: int
 
 
 def _due(
@@ -222,54 +323,83 @@ def _due(
     now: datetime,
 ) -> list[dg.RunRequest]:
     """The requests of a tick: one hour only while everything fails, to learn whether that has changed."""
+    if not staleness.missing:
+        return []
     landed = hourly.landed()
-    under_way = set(_hours_under_way(instance))
+    under_way = hours_under_way(instance, naming, now)
     closed_by = now - hourly.config.allowed_lateness - LEFT_TO_THE_SCHEDULE
     waiting = [
-        hour
-        for hour in staleness.missing
-        if hour.key not in under_way and hour.end <= closed_by
+        hour for hour in staleness.missing if hour not in under_way and hour.end <= closed_by
     ]
+    attempts = _attempts(instance, naming, waiting[:HOURS_LOOKED_AT])
+    wanted = []
+    for hour in waiting[:HOURS_LOOKED_AT]:
+        version, events = str(landed.hour(hour).generation), landed.hour(hour).rows
+        last = attempts.get((hour, version), NEVER)
+        if last.allows_another(now):
+            wanted.append(_Wanted(hour, version, last.number + 1, last.failed, events))
+    cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
     reachable = [name for name in hourly.destination_names if name not in staleness.unreachable]
     selection = (
         [naming.key(name) for name in (*STAGES, *reachable)] if staleness.unreachable else None
     )
-    cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
-    requests: list[dg.RunRequest] = []
-    for hour in waiting[:HOURS_LOOKED_AT]:
-        version = str(landed.hour(hour).generation)
-        attempt, at = _last_attempt(instance, naming, hour, version)
-        if attempt == 0 or now - at >= min(
-            FIRST_PAUSE * 2 ** min(attempt - 1, 12), LONGEST_PAUSE
-        ):
-            requests.append(_request(naming, hour, version, attempt + 1, selection))
-        if len(requests) == cap:
-            break
-    return requests
+    return [_request_range(naming, group, selection) for group in _grouped(wanted[:cap])]
+
+
+def _grouped(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
+    """Consecutive hours together, as long as each is at the same attempt and they are small."""
+    groups: list[list[_Wanted]] = []
+    for one in wanted:
+        last = groups[-1] if groups else []
+        follows = (
+            bool(last) and last[-1].hour.next == one.hour and last[-1].attempt == one.attempt
+        )
+        fits = sum(other.events for other in last) + one.events <= EVENTS_A_RANGE
+        if follows and fits and not one.alone and not last[-1].alone:
+            last.append(one)
+        else:
+            groups.append([one])
+    return groups
 
 
 def _empty_hours(instance: dg.DagsterInstance, naming: Naming) -> Iterator[Hour]:
     """Hours that were asked for when nothing had landed for them: no landing log knows of these. The latest ones."""
-    asked = dg.RunsFilter(tags={**_of(naming), VERSION_TAG: "0"})
+    asked = dg.RunsFilter(tags={**tags_of(naming), VERSION_TAG: "0"})
     for record in instance.get_run_records(asked, limit=HOURS_LOOKED_AT):
-        yield parse_hour(record.dagster_run.tags[PARTITION_TAG])
+        yield from hours_of(record.dagster_run)
 
 
-def _last_attempt(
-    instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str
-) -> tuple[int, datetime]:
-    """The number of the last run that was asked for this hour and landing generation, and when it was last heard of."""
-    tags = {**_of(naming), PARTITION_TAG: hour.key, VERSION_TAG: version}
-    for record in instance.get_run_records(dg.RunsFilter(tags=tags), limit=1):
-        return int(
-            record.dagster_run.tags.get(ATTEMPT_TAG, "1")
-        ), record.update_timestamp.astimezone(UTC)
-    return 0, datetime.fromtimestamp(0, UTC)
+def _attempts(
+    instance: dg.DagsterInstance, naming: Naming, hours: Sequence[Hour]
+) -> Mapping[tuple[Hour, str], _Attempt]:
+    """The last attempt at each of these hours and landing generations, alone or in a range."""
+    found: dict[tuple[Hour, str], _Attempt] = {}
+    if not hours:
+        return found
+    starts = {
+        Hour(hour.start - timedelta(hours=back)).key
+        for hour in hours
+        for back in range(HOURS_A_TICK)
+    }
+    keys = {PARTITION_TAG: [hour.key for hour in hours], RANGE_START_TAG: sorted(starts)}
+    filters = [
+        dg.RunsFilter(tags={**tags_of(naming), tag: values}) for tag, values in keys.items()
+    ]
+    records = [record for asked in filters for record in instance.get_run_records(asked)]
+    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
+        run, heard_of = record.dagster_run, record.update_timestamp.astimezone(UTC)
+        failed = run.status == dg.DagsterRunStatus.FAILURE
+        attempt = _Attempt(int(run.tags.get(ATTEMPT_TAG, "1")), heard_of, failed)
+        versions = run.tags.get(VERSION_TAG, "").split(",")
+        for hour, version in zip(hours_of(run), versions, strict=False):
+            found.setdefault((hour, version), attempt)
+    return found
 
 
 def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
     ended = dg.RunsFilter(
-        tags=_of(naming), statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+        tags=tags_of(naming),
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
     )
     last = [
         record.dagster_run.is_success
@@ -278,8 +408,25 @@ def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
     return len(last) == FAILURES and not any(last)
 
 
-def _of(naming: Naming) -> dict[str, str]:
-    return {PIPELINE_TAG: naming.prefix or DEFAULT_PIPELINE}
+def _request_range(
+    naming: Naming, wanted: Sequence[_Wanted], selection: list[dg.AssetKey] | None
+) -> dg.RunRequest:
+    """A run of consecutive hours."""
+    first, last = wanted[0], wanted[-1]
+    if len(wanted) == 1:
+        return _request(naming, first.hour, first.version, first.attempt, selection)
+    versions = ",".join(one.version for one in wanted)
+    return dg.RunRequest(
+        run_key=f"{first.hour}...{last.hour}:{versions}:{first.attempt}",
+        asset_selection=selection,
+        tags={
+            RANGE_START_TAG: first.hour.key,
+            RANGE_END_TAG: last.hour.key,
+            VERSION_TAG: versions,
+            ATTEMPT_TAG: str(first.attempt),
+            **tags_of(naming),
+        },
+    )
 
 
 def _request(
@@ -292,18 +439,27 @@ def _request(
     closes: bool = False,
 ) -> dg.RunRequest:
     """A run of an hour. Dagster remembers a run key for ever, failed runs included: each attempt has its own."""
-    closing = {CLOSING_TAG: "true"} if closes else {}
+    tags = {VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **tags_of(naming)}
+    # An hour before those that this process has loaded: Dagster refuses its key here, the run's own process knows it
+    is_known = hour >= naming.first_partition
     return dg.RunRequest(
         run_key=f"{hour}:{version}:{'closing' if closes else attempt}",
-        partition_key=hour.key,
+        partition_key=hour.key if is_known else None,
         asset_selection=selection,
-        tags={VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **closing, **_of(naming)},
+        tags=tags
+        | ({CLOSING_TAG: "true"} if closes else {})
+        | ({} if is_known else {PARTITION_TAG: hour.key}),
     )
 
 
 def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> bool:
     """Whether the run that builds an hour as it closes was asked for: of an hour that was built while it was open."""
-    tags = {**_of(naming), PARTITION_TAG: hour.key, VERSION_TAG: version, CLOSING_TAG: "true"}
+    tags = {
+        **tags_of(naming),
+        PARTITION_TAG: hour.key,
+        VERSION_TAG: version,
+        CLOSING_TAG: "true",
+    }
     return bool(instance.get_run_records(dg.RunsFilter(tags=tags), limit=1))
 
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 
 NOTHING, BLOCKS = "·", "▁▂▃▄▅▆▇█"
 
-LABEL, EVENTS = 10, 9
-"""Characters of a level, and of its events: with them and the blocks a line fits the page of a partition."""
+LABEL = 10
+"""Characters of a level. It stands above its blocks: a partition's page cuts a line after some 65 characters."""
 
-RULER = "".join(f":{minute:02}".ljust(15) for minute in (0, 15, 30, 45)).rstrip()
+RULER = "".join(f":{minute:02}".ljust(15) for minute in (0, 15, 30, 45))[:-3] + ":59"
 
 
 def chart(levels: Mapping[str, str]) -> str:
-    """Markdown with a line for each level: its events, and a block for each minute.
+    """Markdown with two lines for each level: its events, and a block for each minute.
 
     Each line has its own scale: a few errors are to be seen beside a million others.
 
@@ -27,14 +27,15 @@ def chart(levels: Mapping[str, str]) -> str:
 
 
 def _lines(levels: Mapping[str, str]) -> Iterator[str]:
-    yield f"{'':{LABEL}}{'events':>{EVENTS}} {RULER}"
+    yield RULER
     for level, minutes in levels.items():
         counts = [int(n) for n in minutes.split()]
         highest = max(counts)
         bars = "".join(
             BLOCKS[-(-n * len(BLOCKS) // highest) - 1] if n else NOTHING for n in counts
         )
-        yield f"{_label(level):{LABEL}}{sum(counts):>{EVENTS},} {bars}"
+        yield f"{_label(level):{LABEL}} {sum(counts):,}"
+        yield bars
 
 
 def _label(level: str) -> str:

@@ -6,8 +6,9 @@ from functools import cached_property
 
 import dagster as dg
 
-from obs_assets.hourly.pipeline import PipelineConfig
-from obs_assets.hours import KEY_FORMAT
+from obs_assets.delivery.kinds import asset_name
+from obs_assets.hourly.pipeline import EARLIEST_HOUR, PipelineConfig
+from obs_assets.hours import KEY_FORMAT, Hour
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,15 @@ class Naming:
 
     Attributes:
         prefix: empty for the default pipeline.
-        config: for its start and owners.
+        config: for its destinations and owners.
+        first_partition: first hour that Dagster knows, as long as this code is loaded. Without a
+            `start` older events may land meanwhile: sensors ask for their hours all the same, and
+            the processes of those runs, which load the code anew, know them.
     """
 
     prefix: str
     config: PipelineConfig
+    first_partition: Hour = EARLIEST_HOUR
 
     def key(self, asset: str) -> dg.AssetKey:
         """An asset's key."""
@@ -34,11 +39,17 @@ class Naming:
         """The group of an asset."""
         return self.job(name)
 
+    @property
+    def destination_names(self) -> list[str]:
+        """The names of the destinations' assets."""
+        return [asset_name(destination) for destination in self.config.enabled_destinations]
+
     @cached_property
     def hours(self) -> dg.HourlyPartitionsDefinition:
-        """The partitions: every hour since the start, the present one included."""
+        """The partitions: every hour since the first, the present one included."""
+        first = self.first_partition.key
         return dg.HourlyPartitionsDefinition(
-            start_date=self.config.start, fmt=KEY_FORMAT, timezone="UTC", end_offset=1
+            first, fmt=KEY_FORMAT, timezone="UTC", end_offset=1
         )
 
     @property

@@ -4,6 +4,7 @@ import itertools
 
 import dagster as dg
 
+from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
 from obs_assets.errors import ObsError
@@ -70,7 +71,7 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     @dg.job(
         name=naming.job("land_event_files"),
         description="Lands everything new in the event files, split into hours. Harmless to repeat.",
-        executor_def=dg.in_process_executor,
+        executor_def=in_process,
     )
     def land_event_files() -> None:
         land()
@@ -110,7 +111,7 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     @dg.job(
         name=naming.job("replay_dead_letters"),
         description="Reads dead letters once more and lands what can be read now, exactly once.",
-        executor_def=dg.in_process_executor,
+        executor_def=in_process,
     )
     def replay_dead_letters() -> None:
         replay()

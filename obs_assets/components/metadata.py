@@ -10,7 +10,8 @@ from obs_assets.components.chart import chart
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, TYPES
-from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, Receipt
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.receipts import ALREADY_THERE, COST, FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.log import Landed
 
@@ -53,7 +54,7 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     """A receipt on a materialization."""
     levels, cost = receipt.details.get(LEVELS_BY_MINUTE), receipt.details.get(COST, {})
     return {
-        "dagster/partition_row_count": receipt.kept,
+        "dagster/partition_row_count": sum(_passed_on(receipt).values()),
         "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
         **(
             {}
@@ -69,8 +70,7 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
             else {}
         ),
         "taken": receipt.taken,
-        "kept": receipt.kept,
-        "set aside": sum(receipt.other.values()),
+        **_figures(receipt),
         "landing generation": receipt.version.generation,
         "input version": str(receipt.version),
         "content hash": receipt.content_hash or "not computed at this stage",
@@ -83,6 +83,21 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
             if counts and title not in _DRAWN
         },
     }
+
+
+def _passed_on(receipt: Receipt) -> dict[str, int]:
+    """Rows that a stage kept; of a destination those that it wrote, and those that it held already."""
+    if receipt.stage in STAGES:
+        return {"kept": receipt.kept}
+    return {"written": receipt.kept, "unchanged": receipt.other.get(ALREADY_THERE, 0)}
+
+
+def _figures(receipt: Receipt) -> dict[str, int]:
+    """What became of the rows taken. A destination's ``held`` is written + unchanged: 0 written is no loss."""
+    passed_on = _passed_on(receipt)
+    held = sum(passed_on.values())
+    total = {} if receipt.stage in STAGES else {"held": held}
+    return {**total, **passed_on, "set aside": receipt.taken - held - receipt.unaccounted}
 
 
 def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
@@ -116,7 +131,11 @@ def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
 
 
 def _receipt_table(receipt: Receipt) -> str:
-    rows: Mapping[str, int] = {"taken": receipt.taken, "kept": receipt.kept, **receipt.other}
+    dropped = {
+        reason: count for reason, count in receipt.other.items() if reason != ALREADY_THERE
+    }
+    figures = {name: count for name, count in _figures(receipt).items() if name != "set aside"}
+    rows: Mapping[str, int] = {"taken": receipt.taken, **figures, **dropped}
     verdict = (
         "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
     )

@@ -1,6 +1,7 @@
 """A pipeline as Dagster definitions, and as a component that a YAML file configures."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from obs_assets.components.automation import (
     open_hour_sensor,
     stale_hours_sensor,
 )
+from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
 from obs_assets.components.landing import landing_assets, landing_job, replay_job
 from obs_assets.components.resources import client_resources
@@ -43,7 +45,8 @@ def pipeline_definitions(
         resources: instead of those made here; ``s3`` is the archive's `dagster_aws.s3.S3Resource`.
     """
     hourly = HourlyPipeline(config, machine or settings.load(), name)
-    naming = Naming("" if name == DEFAULT_PIPELINE else name, config)
+    first = hourly.first_partition(datetime.now(UTC))
+    naming = Naming("" if name == DEFAULT_PIPELINE else name, config, first)
     stages = [stage_asset(hourly, naming, stage) for stage in STAGES]
     destinations = [
         destination_asset(hourly, naming, block) for block in config.enabled_destinations
@@ -64,8 +67,7 @@ def pipeline_definitions(
             stale_hours_sensor(hourly, naming, job),
             *open_hour_sensor(hourly, naming, job),
         ],
-        # Seven trivial steps: 22 s with a process each, 4 s in one
-        executor=dg.in_process_executor,
+        executor=in_process,
         resources={**client_resources(hourly, naming), **(resources or {})},
     )
     return dg.Definitions.merge(own, upkeep_definitions(hourly, naming))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,10 +24,12 @@ from obs_assets.hourly.stage_rows import Stage, row_of
 from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
-from obs_assets.storage.postgres import connections_kept
+from obs_assets.storage.engine import interrupt_queries
+from obs_assets.storage.postgres import cancel_queries, connections_kept
 
+# Not the assets' own policy: of Dagster 1.13 that repeats a step that was cancelled. Its pauses cannot be interrupted
 RETRY = dg.RetryPolicy(
-    max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
 # An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
 OVERDUE = dg.FreshnessPolicy.time_window(
@@ -36,6 +38,9 @@ OVERDUE = dg.FreshnessPolicy.time_window(
 
 TOGETHER, HANDS = 24, 4
 """Of a range, so many small hours go through a stage at once, and so many at a time to a destination."""
+
+STOPS_WITHIN_S = 6.0
+"""How long a cancelled run waits for its threads; what they are at by then ends by itself, whole or not at all."""
 
 
 def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
@@ -79,7 +84,6 @@ def destination_asset(
         partitions_def=naming.hours,
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=_check_specs(hourly, naming, name),
-        retry_policy=RETRY,
         description=kind.description,
         group_name=naming.group("destinations"),
         kinds=set(kind.dagster_kinds),
@@ -106,7 +110,7 @@ def _client(context: dg.AssetExecutionContext, key: str | None) -> Iterator[Any]
     try:
         client = client_from(getattr(context.resources, key)) if key else None
     except ObsError as error:
-        raise dg.Failure(str(error), allow_retries=isinstance(error, TransientError)) from None
+        raise _failure(context, error) from None
     with closing(client) if client else nullcontext():
         yield client
 
@@ -171,29 +175,45 @@ class _Task:
         return _Done(metadata, review(self.hourly, self.name, hour, receipt))
 
     def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Done]]:
-        """Do all, in order, while those that are done are taken."""
+        """Do all, in order, while those that are done are taken; in threads, so that an interrupt arrives here."""
         landed = self.hourly.landed()
         rows = [landed.hour(hour).rows for hour in hours]
         batches = _batches(hours, rows) if self.together else [[hour] for hour in hours]
-        with connections_kept():
+        # Whether the receipt adds up is a check of a single hour; a range has to hold the hour back by itself
+        work = partial(self._do_some, must_add_up=len(hours) > 1)
+        with connections_kept() if len(hours) > 1 else nullcontext():
             pool = ThreadPoolExecutor(self._hands(max(rows)))
+            jobs = [pool.submit(work, batch) for batch in batches]
             try:
-                for done in pool.map(self._do_some, batches):
-                    yield from done
+                for job in jobs:
+                    yield from job.result()
+            except BaseException:
+                self._stop(jobs)
+                raise
             finally:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _stop(self, jobs: "Sequence[Future[Any]]") -> None:
+        """Begin nothing more, and let end what is being done."""
+        begun = [job for job in jobs if not job.cancel()]
+        until = time.monotonic() + STOPS_WITHIN_S
+        while time.monotonic() < until and not all(job.done() for job in begun):
+            interrupt_queries()
+            cancel_queries()
+            wait(begun, timeout=0.2)
 
     def _hands(self, largest: int) -> int:
         # A destination is mostly waited for. Large hours use all cores by themselves, and memory.
         is_waited_for = self.together is None and not self.in_order
         return HANDS if is_waited_for and largest <= SMALL else 1
 
-    def _do_some(self, hours: Sequence[Hour]) -> list[tuple[Hour, _Done]]:
+    def _do_some(self, hours: Sequence[Hour], *, must_add_up: bool) -> list[tuple[Hour, _Done]]:
         began = time.monotonic()
         receipts = self.together(hours) if self.together and len(hours) > 1 else {}
         each = (time.monotonic() - began) / len(hours) if receipts else 0
         return [
-            (hour, self.do(hour, receipts.get(hour), each, must_add_up=True)) for hour in hours
+            (hour, self.do(hour, receipts.get(hour), each, must_add_up=must_add_up))
+            for hour in hours
         ]
 
 
@@ -220,22 +240,13 @@ def _each_hour(
     """
     hours = [parse_hour(key) for key in context.partition_keys]
     if len(hours) == 1:
-        yield from _one_hour(hours[0], task)
+        yield from _one_hour(context, hours[0], task, retries=not hold_back)
         return
     key = naming.key(task.name)
     reports: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
-    for hour, done in task.do_all(hours):
-        if done.error:
-            problem = failed[hour.key] = str(done.error)
-            context.log.error("%s: %s", hour, problem)
-            context.add_asset_metadata({"held back": problem}, partition_key=hour.key)
-            yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, problem, is_grave=True))
-        else:
-            reports[hour.key] = done.metadata
-            context.add_asset_metadata(dict(done.metadata), partition_key=hour.key)
-            for name, finding in done.findings.items():
-                yield _evaluation(key, hour, name, finding)
+    with _reported_when_cancelled(context, key, reports):
+        yield from _each_of_range(context, key, task.do_all(hours), reports, failed)
     if failed and not hold_back:
         for partition, metadata in reports.items():
             yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
@@ -247,11 +258,65 @@ def _each_hour(
         yield dg.Output(None, output_name=output)
 
 
-def _one_hour(hour: Hour, task: _Task) -> Iterator[Any]:
-    done = task.do(hour)
+@contextmanager
+def _reported_when_cancelled(
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    reports: Mapping[str, Mapping[str, Any]],
+) -> Iterator[None]:
+    """Tell Dagster of the hours that are whole when a range is cancelled; of a whole range it learns at the end."""
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:
+        for partition, metadata in reports.items():
+            context.log_event(
+                dg.AssetMaterialization(key, partition=partition, metadata=metadata)
+            )
+        raise
+
+
+def _each_of_range(
+    context: dg.AssetExecutionContext,
+    key: dg.AssetKey,
+    outcomes: Iterator[tuple[Hour, _Done]],
+    reports: dict[str, Mapping[str, Any]],
+    failed: dict[str, str],
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The evaluations of a range's checks; fills ``reports``, hour → metadata, and ``failed``, hour → problem."""
+    for hour, done in outcomes:
+        if done.error:
+            problem = failed[hour.key] = str(done.error)
+            context.log.error("%s: %s", hour, problem)
+            context.add_asset_metadata({"held back": problem}, partition_key=hour.key)
+            yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, problem, is_grave=True))
+        else:
+            reports[hour.key] = done.metadata
+            context.add_asset_metadata(dict(done.metadata), partition_key=hour.key)
+            for name, finding in done.findings.items():
+                yield _evaluation(key, hour, name, finding)
+
+
+def _failure(
+    context: dg.AssetExecutionContext, error: ObsError
+) -> dg.Failure | dg.RetryRequested:
+    """What a destination's step raises: the wish to be repeated while the error may pass, else its failure."""
+    if isinstance(error, TransientError) and context.retry_number < RETRY.max_retries:
+        context.log.warning("tried again in some seconds: %s", error)
+        return dg.RetryRequested(
+            RETRY.max_retries, RETRY.calculate_delay(context.retry_number + 1)
+        )
+    return dg.Failure(str(error), allow_retries=False)
+
+
+def _one_hour(
+    context: dg.AssetExecutionContext, hour: Hour, task: _Task, *, retries: bool
+) -> Iterator[Any]:
+    ((_, done),) = task.do_all([hour])
     if done.error:
-        raise dg.Failure(
-            str(done.error), allow_retries=isinstance(done.error, TransientError)
+        raise (
+            _failure(context, done.error) if retries else dg.Failure(str(done.error))
         ) from None
     results = [
         dg.AssetCheckResult(

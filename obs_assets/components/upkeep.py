@@ -1,102 +1,156 @@
-"""What happens by the clock, whatever hours there are: tables and frames are looked after, due alerts go out."""
+"""Work beside the hours: tables and frames are looked after, due alerts are sent. A sensor asks for it when it is due.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+A look costs some queries and no run, so that Dagster's history of an idle day holds the runs of its hours alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
+from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
+from obs_assets.components.runs import UNDER_WAY
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
-_EACH_MINUTE = "* * * * *"
-_AFTER_THE_DAY, _LATER_STILL = "40 0 * * *", "50 0 * * *"
-"""Once a day, after the day's end and before the next hour closes, UTC."""
+EACH_MINUTE, SOME_TIMES_A_DAY = 60, 6 * 3600
+"""Seconds between two looks; also between two runs for the same reason, should the first not have removed it."""
+
+LOST_AFTER = timedelta(minutes=30)
+"""A run that has not ended for so long keeps no other from being asked for."""
+
+
+@dataclass(frozen=True)
+class _Chore:
+    """Some work and how to see whether it is due.
+
+    Attributes:
+        name: of the job; the sensor's ends in ``_sensor``.
+        description: of the job.
+        due: why a run is needed now, in a few words; empty if none is.
+        work: does it, and says in sentences what was done. Harmless to repeat.
+        look_every_s: seconds between two looks of the sensor.
+        tags: of the job.
+    """
+
+    name: str
+    description: str
+    due: Callable[[], str]
+    work: Callable[[], Iterable[str]]
+    look_every_s: int
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions:
-    """The jobs of a pipeline that run by the clock, each with its schedule; only those that have something to do.
+    """The jobs of a pipeline beside its hours, each with its sensor; only those that may have something to do.
 
     postgres_upkeep: what ``obs postgres upkeep`` does, where there are tables.
     remove_expired_events: what ``obs expire`` does, where ``retention_days`` is set.
     dispatch_alerts: what the webhooks left to be sent later, and hours in which nothing happened.
     """
+    chores = []
+    if hourly.enabled("has_tables"):
+        chores.append(_look_after_tables(hourly))
+    if hourly.config.retention_days:
+        chores.append(_remove_expired_events(hourly))
+    if hourly.enabled("alerts"):
+        chores.append(_dispatch_alerts(hourly))
+    return dg.Definitions.merge(
+        dg.Definitions(), *(_definitions(naming, chore) for chore in chores)
+    )
 
-    def look_after_tables() -> Iterator[str]:
+
+def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
+    def due() -> str:
+        now = datetime.now(UTC)
+        leaves = [leaf for table in hourly.tables().values() for leaf in table.upkeep.due(now)]
+        return f"{len(leaves):,} leaves have expired or are to be rolled up" if leaves else ""
+
+    def work() -> Iterator[str]:
         now = datetime.now(UTC)
         for table in hourly.tables().values():
             for done in table.upkeep.run(now) or ["Nothing to do."]:
                 yield f"{table.key}: {done}"
 
-    def expire() -> list[str]:
-        return hourly.expire(datetime.now(UTC)).sentences()
+    return _Chore(
+        "postgres_upkeep",
+        "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat.",
+        due,
+        work,
+        SOME_TIMES_A_DAY,
+    )
 
-    def dispatch() -> Iterator[str]:
+
+def _remove_expired_events(hourly: HourlyPipeline) -> _Chore:
+    return _Chore(
+        "remove_expired_events",
+        "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of hours "
+        "that every destination holds. Harmless to repeat.",
+        lambda: hourly.expiry_due(datetime.now(UTC)),
+        lambda: hourly.expire(datetime.now(UTC)).sentences(),
+        SOME_TIMES_A_DAY,
+    )
+
+
+def _dispatch_alerts(hourly: HourlyPipeline) -> _Chore:
+    def work() -> Iterator[str]:
         for name, counts in hourly.dispatch_alerts().items():
-            moved = {what: n for what, n in counts.items() if n}
+            moved = {count: n for count, n in counts.items() if n}
             yield f"{name}: {moved or 'nothing is due'}"
 
-    jobs = []
-    if hourly.enabled("has_tables"):
-        told = "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat."
-        jobs.append(
-            _by_clock(
-                naming, "postgres_upkeep", _AFTER_THE_DAY, look_after_tables, description=told
-            )
-        )
-    if hourly.config.retention_days:
-        told = (
-            "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of "
-            "hours that every destination holds. Harmless to repeat."
-        )
-        jobs.append(
-            _by_clock(naming, "remove_expired_events", _LATER_STILL, expire, description=told)
-        )
-    if hourly.enabled("alerts"):
-        told = "Judges hours that have closed or stayed empty, and sends alerts that are due."
-        limit = {"dagster/max_runtime": "600"}
-        jobs.append(
-            _by_clock(
-                naming, "dispatch_alerts", _EACH_MINUTE, dispatch, description=told, tags=limit
-            )
-        )
-    return dg.Definitions.merge(*jobs) if jobs else dg.Definitions()
+    return _Chore(
+        "dispatch_alerts",
+        "Judges hours that have closed or stayed empty, and sends alerts that are due.",
+        # An hour that has just closed is about to be built, and judged by that run
+        lambda: hourly.dispatch_due(datetime.now(UTC) - LEFT_TO_THE_SCHEDULE),
+        work,
+        EACH_MINUTE,
+        tags={"dagster/max_runtime": "600"},
+    )
 
 
-def _by_clock(
-    naming: Naming,
-    name: str,
-    cron: str,
-    work: Callable[[], Iterable[str]],
-    *,
-    description: str,
-    tags: Mapping[str, str] | None = None,
-) -> dg.Definitions:
-    """A job that does some work and logs what it says of it, and the schedule that starts it, on from the start."""
+def _definitions(naming: Naming, chore: _Chore) -> dg.Definitions:
+    """A job that does the work and logs what was done, and the sensor that asks for it, enabled by default."""
 
-    @dg.op(name=naming.job(f"do_{name}"), out=dg.Out(dg.Nothing))
+    @dg.op(name=naming.job(f"do_{chore.name}"), out=dg.Out(dg.Nothing))
     def do(context: dg.OpExecutionContext) -> None:
         try:
-            for done in work():
+            for done in chore.work():
                 context.log.info(done)
         except ObsError as error:  # the next run takes up what this one has left
             raise dg.Failure(str(error), allow_retries=False) from None
 
     @dg.job(
-        name=naming.job(name),
-        description=description,
-        executor_def=dg.in_process_executor,
-        tags=tags,
+        name=naming.job(chore.name),
+        description=chore.description,
+        executor_def=in_process,
+        tags=chore.tags,
     )
     def job() -> None:
         do()
 
-    schedule = dg.ScheduleDefinition(
-        name=naming.job(f"{name}_schedule"),
+    @dg.sensor(
+        name=naming.job(f"{chore.name}_sensor"),
         job=job,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=description,
+        minimum_interval_seconds=chore.look_every_s,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Asks for {chore.name} when there is something to do.",
     )
-    return dg.Definitions(jobs=[job], schedules=[schedule])
+    def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        try:
+            reason = chore.due()
+        except ObsError as error:
+            return dg.SkipReason(str(error))
+        if not reason:
+            return dg.SkipReason("nothing is due")
+        since = datetime.now(UTC) - LOST_AFTER
+        under_way = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY, created_after=since)
+        if context.instance.get_run_records(under_way, limit=1):
+            return dg.SkipReason(f"{reason}; a run is under way")
+        context.log.info(reason)
+        return dg.RunRequest(tags={"obs/due": reason})
+
+    return dg.Definitions(jobs=[job], sensors=[sensor])

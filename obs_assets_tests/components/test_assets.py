@@ -146,8 +146,12 @@ def test_the_same_hour_again_changes_nothing(deployment: Deployment) -> None:
         rows(deployment, HOUR),
     ) == before
     assert len(deployment.receiver.requests) == 1
-    assert metadata(again, "postgres_events")["kept"] == 0
-    assert "| already there | 28 |" in metadata(again, "postgres_events")["receipt"]
+    for name, held in {"postgres_events": 28, "s3_archive": 28, "webhook_alerts": 5}.items():
+        shown = metadata(again, name)
+        assert "kept" not in shown, "0 kept reads like loss"
+        assert [shown[figure] for figure in ("held", "written", "unchanged")] == [held, 0, held]
+        assert shown["dagster/partition_row_count"] == held
+        assert f"| held | {held} |\n| written | 0 |\n| unchanged | {held} |" in shown["receipt"]
 
 
 def test_an_hour_in_which_nothing_happened_is_built(deployment: Deployment) -> None:

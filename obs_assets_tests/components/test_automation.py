@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,14 @@ import dagster as dg
 import pytest
 from psycopg import sql
 
-from obs_assets.components import automation
 from obs_assets.components.automation import (
     ATTEMPT_TAG,
+    EVENTS_A_RANGE,
     HOURS_A_TICK,
-    PARTITION_TAG,
-    PIPELINE_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
     SEEN_TAG,
     VERSION_TAG,
 )
+from obs_assets.components.runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from obs_assets.destinations.postgres import leaves
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.stage_rows import STAGES
@@ -33,76 +30,27 @@ from obs_assets.sources.files import SourceConfig
 from obs_assets.transforms.sample import SampleConfig
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
+from obs_assets_tests.components.ticks import (
+    CLOSED,
+    Clock,
+    clock,
+    hours_of,
+    launched,
+    run_of,
+    scheduled,
+    span_of,
+    tick,
+)
 from obs_assets_tests.conftest import connect_postgres, connect_s3
 from obs_assets_tests.frames import HOUR
 
-pytestmark = DAGSTER_WARNINGS
+__all__ = ["clock"]
 
-CLOSED = HOUR.end + timedelta(minutes=6)
-"""A landing pass that begins now closes `HOUR`: five minutes of lateness are allowed."""
-
-SETTLED = HOUR.end + timedelta(minutes=20)
-"""No longer is the hour the schedule's alone."""
+pytestmark = [*DAGSTER_WARNINGS, pytest.mark.usefixtures("clock")]
 
 LATE = harness.at(
     HOUR, 3599, {"id": "late", "type": "task_failed", "level": "error", "error": "too late"}
 )
-
-
-class Clock(datetime):
-    """The sensors' clock: it stands at a moment that a test chooses."""
-
-    moment: Any = SETTLED
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Any:
-        return cls.moment.astimezone(tz)
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(automation, "datetime", Clock)
-    yield
-    Clock.moment = SETTLED
-
-
-def tick(
-    deployment: Deployment, name: str, cursor: str | None = None
-) -> tuple[list[dg.RunRequest], str, str | None]:
-    """Evaluate a sensor: its requests, or why there are none, and its cursor."""
-    definitions = deployment.definitions
-    with dg.build_sensor_context(
-        instance=deployment.instance, cursor=cursor, definitions=definitions
-    ) as context:
-        data = definitions.resolve_sensor_def(name).evaluate_tick(context)
-    return list(data.run_requests or []), data.skip_message or "", data.cursor
-
-
-def scheduled(deployment: Deployment) -> tuple[list[dg.RunRequest], str]:
-    """Evaluate the schedule: its requests, or why there are none."""
-    repository = deployment.definitions.get_repository_def()
-    with dg.build_schedule_context(
-        deployment.instance, Clock.moment, repository_def=repository
-    ) as context:
-        data = repository.get_schedule_def("hourly_pipeline_schedule").evaluate_tick(context)
-    return list(data.run_requests or []), data.skip_message or ""
-
-
-def hours_of(requests: list[dg.RunRequest]) -> list[str | None]:
-    return [request.partition_key for request in requests]
-
-
-def run_of(
-    deployment: Deployment,
-    job: str,
-    status: dg.DagsterRunStatus,
-    hour: Hour | None = None,
-    attempt: int = 1,
-) -> None:
-    """Let the instance know of a run."""
-    tags = {PARTITION_TAG: hour.key, VERSION_TAG: "1"} if hour else {}
-    tags |= {ATTEMPT_TAG: str(attempt), PIPELINE_TAG: "pipeline"}
-    deployment.instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=tags))
 
 
 # -- event_file_sensor -------------------------------------------------------------------------------------------------
@@ -134,17 +82,31 @@ def test_a_new_file_asks_for_one_landing_pass(deployment: Deployment) -> None:
     assert why == "nothing new in 1 files"
 
 
-def test_an_hour_that_can_close_asks_for_a_landing_pass(deployment: Deployment) -> None:
-    """Without one new byte, the hour still ends: a pass after its end plus the lateness closes it."""
+def test_an_hour_without_a_new_byte_closes_without_a_run(deployment: Deployment) -> None:
+    """The sensor has listed the files: after the end of the hour and its lateness that is all there is to do."""
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.hourly.land(now=CLOSED)
     _, _, cursor = tick(deployment, "event_file_sensor")
     Clock.moment = HOUR.next.end + timedelta(minutes=4)
     assert tick(deployment, "event_file_sensor", cursor)[0] == []
+    assert deployment.hourly.first_open_hour() == HOUR.next
     Clock.moment = HOUR.next.end + timedelta(minutes=5)
-    assert len(tick(deployment, "event_file_sensor", cursor)[0]) == 1
-    deployment.hourly.land(now=Clock.moment)
-    assert tick(deployment, "event_file_sensor", cursor)[0] == []
+    assert tick(deployment, "event_file_sensor", cursor)[:2] == (
+        [],
+        "nothing new in 1 files; hours before 12:05 close",
+    )
+    assert deployment.hourly.first_open_hour() == HOUR.next.next
+    assert tick(deployment, "event_file_sensor", cursor)[:2] == ([], "nothing new in 1 files")
+
+
+def test_an_unfinished_line_that_is_due_asks_for_a_pass(deployment: Deployment) -> None:
+    """Its file has not changed, but a pass has to read it: after seal_after_minutes it becomes a dead letter."""
+    file = harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    with file.open("a") as rest:
+        rest.write('{"unfinished')
+    deployment.hourly.land(now=CLOSED)
+    Clock.moment = datetime.now(UTC) + timedelta(hours=2)
+    assert len(tick(deployment, "event_file_sensor")[0]) == 1
 
 
 def test_one_landing_pass_at_a_time(deployment: Deployment) -> None:
@@ -569,7 +531,7 @@ def test_a_destination_that_is_down_makes_no_storm(deployment: Deployment) -> No
         deployment, machine=deployment.machine.model_copy(update={"postgres": nowhere})
     )
     requests, _, _ = tick(down, "stale_hour_sensor")
-    assert hours_of(requests) == [hour.key for hour in hours]
+    assert [span_of(request) for request in requests] == [f"{HOUR.previous}...{HOUR}"]
     selected = {key.to_user_string() for key in requests[0].asset_selection or []}
     assert selected == {*STAGES, "s3_archive"}
     for other in (HOUR.next, HOUR.next.next, HOUR.next.next.next):
@@ -637,17 +599,261 @@ def test_what_a_destination_let_expire_stays_away(
     assert tick(kept, "stale_hour_sensor")[0] == []
 
 
-def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> None:
-    """After a long outage the oldest come first, and those already queued do not block the rest."""
+def many_hours(deployment: Deployment, count: int) -> list[Hour]:
+    """So many consecutive hours, landed and closed."""
     first = Hour(datetime(2025, 12, 2, tzinfo=UTC))
-    hours = [Hour(first.start + timedelta(hours=number)) for number in range(HOURS_A_TICK + 6)]
+    hours = [Hour(first.start + timedelta(hours=number)) for number in range(count)]
     harness.write_events(
         deployment.events_dir / "a.jsonl", [harness.at(hour, 1, {"n": 1}) for hour in hours]
     )
     deployment.hourly.land(now=CLOSED)
-    one = hours_of(tick(deployment, "stale_hour_sensor")[0])
-    for hour in hours[:HOURS_A_TICK]:
-        run_of(deployment, "hourly_pipeline", dg.DagsterRunStatus.STARTED, hour)
-    two = hours_of(tick(deployment, "stale_hour_sensor")[0])
-    assert one + two == [hour.key for hour in hours]
-    assert len(one) == HOURS_A_TICK
+    return hours
+
+
+def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> None:
+    """After a long outage the oldest come first, in one run, and those already queued do not block the rest."""
+    hours = many_hours(deployment, HOURS_A_TICK + 6)
+    (first,), _, _ = tick(deployment, "stale_hour_sensor")
+    launched(deployment, first, dg.DagsterRunStatus.NOT_STARTED)
+    (second,), _, _ = tick(deployment, "stale_hour_sensor")
+    assert span_of(first) == f"{hours[0]}...{hours[HOURS_A_TICK - 1]}"
+    assert span_of(second) == f"{hours[HOURS_A_TICK]}...{hours[-1]}"
+    assert first.partition_key is None
+    assert first.tags[VERSION_TAG] == ",".join("1" * HOURS_A_TICK)
+
+
+def test_the_hours_of_a_range_that_failed_are_asked_for_alone(deployment: Deployment) -> None:
+    """One of them keeps failing perhaps: it must not hold its neighbours. Their pauses grow as those of any hour."""
+    hours = many_hours(deployment, 3)
+    (request,), _, _ = tick(deployment, "stale_hour_sensor")
+    launched(deployment, request, dg.DagsterRunStatus.FAILURE)
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=4)
+    assert tick(deployment, "stale_hour_sensor")[0] == []
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=6)
+    alone, _, _ = tick(deployment, "stale_hour_sensor")
+    assert [one.partition_key for one in alone] == [hour.key for hour in hours]
+    assert [one.run_key for one in alone] == [f"{hour}:1:2" for hour in hours]
+    assert len({request.run_key, *(one.run_key for one in alone)}) == 4
+    launched(deployment, alone[0], dg.DagsterRunStatus.FAILURE)
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=9)
+    assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [
+        hour.key for hour in hours[1:]
+    ]
+
+
+def test_the_hours_that_a_cancelled_range_lacks_are_one_run_again(
+    deployment: Deployment,
+) -> None:
+    """Cancelled is not failed: the rest is asked for together after the pause, and what is held is not."""
+    hours = many_hours(deployment, 4)
+    (request,), _, _ = tick(deployment, "stale_hour_sensor")
+    harness.build(deployment.hourly, hours[0])
+    launched(deployment, request, dg.DagsterRunStatus.CANCELED)
+    Clock.moment = datetime.now(UTC) + timedelta(minutes=6)
+    (again,), _, _ = tick(deployment, "stale_hour_sensor")
+    assert span_of(again) == f"{hours[1]}...{hours[3]}"
+    assert again.tags[ATTEMPT_TAG] == "2"
+
+
+def test_a_gap_or_a_large_hour_ends_a_range(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours between that are held are not built again; large hours run side by side."""
+    hours = many_hours(deployment, 6)
+    harness.build(deployment.hourly, hours[2])
+    spans = [span_of(request) for request in tick(deployment, "stale_hour_sensor")[0]]
+    assert spans == [f"{hours[0]}...{hours[1]}", f"{hours[3]}...{hours[5]}"]
+    assert EVENTS_A_RANGE > HOURS_A_TICK
+    monkeypatch.setattr("obs_assets.components.automation.EVENTS_A_RANGE", 2)
+    spans = [span_of(request) for request in tick(deployment, "stale_hour_sensor")[0]]
+    assert spans == [f"{hours[0]}...{hours[1]}", f"{hours[3]}...{hours[4]}", hours[5].key]
+
+
+def test_destinations_are_asked_again_after_a_pass_or_five_minutes(
+    deployment: Deployment,
+) -> None:
+    """The cursor spares questions between: a tick costs nothing while nothing has landed."""
+    file = harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+    (_,), _, cursor = tick(deployment, "stale_hour_sensor")
+    requests, why, cursor = tick(deployment, "stale_hour_sensor", cursor)
+    assert requests == []
+    assert why == "nothing has landed since 11:20:00 UTC, when the destinations were asked"
+    Clock.moment += timedelta(minutes=5)
+    assert hours_of(tick(deployment, "stale_hour_sensor", cursor)[0]) == [HOUR.key]
+    Clock.moment -= timedelta(minutes=4)
+    harness.write_events(file, [LATE])
+    deployment.hourly.land(now=CLOSED)
+    assert hours_of(tick(deployment, "stale_hour_sensor", cursor)[0]) == [HOUR.key]
+
+
+def test_what_the_ledgers_hold_is_known_to_dagster(deployment: Deployment) -> None:
+    """Runs that were killed reported nothing: the sensor does, once, but not for an hour that a run has in hand."""
+    hours = many_hours(deployment, 3)
+    harness.build(deployment.hourly, *hours)
+    launched(deployment, dg.RunRequest(partition_key=hours[0].key), dg.DagsterRunStatus.STARTED)
+    for _ in range(2):
+        tick(deployment, "stale_hour_sensor")
+        for name in deployment.hourly.destination_names:
+            key = dg.AssetKey(name)
+            assert deployment.instance.get_materialized_partitions(key) == {
+                hour.key for hour in hours[1:]
+            }
+            told = deployment.instance.fetch_materializations(key, limit=10).records
+            assert len(told) == 2
+
+
+# -- start, and hours before it ----------------------------------------------------------------------------------------
+
+
+def starting(deployment: Deployment, start: str, **others: Any) -> Deployment:
+    return replace(
+        deployment, config=deployment.config.model_copy(update={"start": start, **others})
+    )
+
+
+def test_hours_before_the_start_are_left_alone_and_named_once(deployment: Deployment) -> None:
+    """`start` was moved later: no tick fails, only what is left of the pipeline is asked for; moved back, all is."""
+    hours = many_hours(deployment, 6)
+    later = starting(deployment, hours[3].key)
+    requests, _, cursor = tick(later, "stale_hour_sensor")
+    assert hours_of(requests) == [hour.key for hour in hours[3:]]
+    staleness = later.hourly.staleness(Clock.moment)
+    assert staleness.before_start == tuple(hours[:3])
+    assert staleness.sentence_before_start().startswith(
+        f"3 landed hours, {hours[0]} to {hours[2]}, lie before"
+    )
+    assert json.loads(cursor or "")["before_start"] == 3
+    for name in ("event_file_sensor", "remove_expired_events_sensor", "dispatch_alerts_sensor"):
+        assert tick(later, name)[0] == []
+    assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [hour.key for hour in hours]
+
+
+def test_hours_before_the_start_expire(deployment: Deployment) -> None:
+    """What no destination holds and nobody asks for any more does not outlive retention_days."""
+    hours = many_hours(deployment, 2)
+    later = starting(deployment, hours[1].key, retention_days=1)
+    harness.build(later.hourly, hours[1])
+    now = datetime.now(UTC) + timedelta(days=2)
+    assert later.hourly.expiry_due(now) == "2 hours have expired"
+    assert later.hourly.expire(now).hours == tuple(hours)
+    assert later.hourly.staleness(now).before_start == ()
+
+
+def test_without_a_start_partitions_begin_with_the_first_day_that_landed(
+    deployment: Deployment,
+) -> None:
+    """Older files come while the code is loaded: their hours are asked for, and built by code that is loaded anew."""
+    assert deployment.config.start is None
+    loaded = deployment.definitions
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert first_partition(loaded) == f"{yesterday:%Y-%m-%d}-00:00"
+    hours = many_hours(deployment, 2)
+    assert deployment.hourly.landed().letters == {}
+    with dg.build_sensor_context(instance=deployment.instance, definitions=loaded) as context:
+        (request,) = (
+            loaded.resolve_sensor_def("stale_hour_sensor").evaluate_tick(context).run_requests
+            or []
+        )
+    assert span_of(request) == f"{hours[0]}...{hours[1]}"
+    assert first_partition(deployment.definitions) == f"{hours[0].start:%Y-%m-%d}-00:00"
+    harness.build(deployment.hourly, hours[0])
+    with dg.build_sensor_context(instance=deployment.instance, definitions=loaded) as context:
+        (request,) = (
+            loaded.resolve_sensor_def("stale_hour_sensor").evaluate_tick(context).run_requests
+            or []
+        )
+    assert span_of(request) == hours[1].key
+    assert deployment.materialize(hours[1]).success
+    assert tick(deployment, "stale_hour_sensor")[:2] == ([], "no hour is stale")
+
+
+def first_partition(definitions: dg.Definitions) -> str:
+    partitions = definitions.resolve_assets_def("raw_events").partitions_def
+    assert partitions
+    first = partitions.get_first_partition_key()
+    assert first
+    return first
+
+
+def test_with_a_start_earlier_events_are_dead_letters(deployment: Deployment) -> None:
+    """And the partitions begin there, whatever has landed."""
+    later = starting(deployment, HOUR.key)
+    early = harness.at(HOUR.previous, 1, {"n": 1})
+    harness.write_events(later.events_dir / "a.jsonl", [*harness.an_hour(), early])
+    later.hourly.land(now=CLOSED)
+    assert list(later.hourly.landed().letters) == ["before_start"]
+    assert first_partition(later.definitions) == HOUR.key
+
+
+# -- runs of other code locations --------------------------------------------------------------------------------------
+
+FOREIGN: dict[str, dict[str, str]] = {
+    "daily range": {RANGE_START_TAG: "2025-12-01", RANGE_END_TAG: "2025-12-05"},
+    "static range": {RANGE_START_TAG: "de", RANGE_END_TAG: "us"},
+    "two dimensions": {RANGE_START_TAG: "2025-12-01|de", RANGE_END_TAG: "2025-12-05|us"},
+    "hours with minutes": {
+        RANGE_START_TAG: "2025-12-04-09:30",
+        RANGE_END_TAG: "2025-12-04-10:30",
+    },
+    "backwards": {RANGE_START_TAG: "2025-12-04-12:00", RANGE_END_TAG: "2025-12-04-09:00"},
+    "a range of our hours": {RANGE_START_TAG: HOUR.previous.key, RANGE_END_TAG: HOUR.next.key},
+    "our hour": {PARTITION_TAG: HOUR.key},
+    "daily key": {PARTITION_TAG: "2025-12-04"},
+    "half a range": {RANGE_START_TAG: "2025-12-04-09:00"},
+    "no partition": {},
+}
+
+
+@pytest.mark.parametrize("tags", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("selected", [False, True])
+def test_runs_of_other_code_locations_change_nothing(
+    persistent: Deployment, tags: dict[str, str], selected: bool
+) -> None:
+    """Whatever their partitions are called: sensors and schedule ask for the same with and without them."""
+    refreshed = refreshing(persistent)
+    harness.write_events(
+        refreshed.events_dir / "a.jsonl", harness.an_hour() + harness.an_hour(HOUR.next)
+    )
+    refreshed.hourly.land(now=CLOSED)
+
+    def asked() -> list[Any]:
+        ticks = [
+            tick(refreshed, name)[:2]
+            for name in ("stale_hour_sensor", "open_hour_sensor", "event_file_sensor")
+        ]
+        return [*ticks, scheduled(refreshed)]
+
+    without = asked()
+    assert hours_of(without[0][0]) == hours_of(without[-1][0]) == [HOUR.key]
+    assert hours_of(without[1][0]) == [HOUR.next.key]
+    selection = frozenset({dg.AssetKey(["other", "raw_events"])}) if selected else None
+    job = "__ASSET_JOB" if selected else "another_teams_job"
+    for status in (
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.FAILURE,
+    ):
+        refreshed.instance.add_run(
+            dg.DagsterRun(job_name=job, status=status, tags=tags, asset_selection=selection)
+        )
+    assert asked() == without
+
+
+def test_a_job_of_the_same_name_with_other_assets_is_not_ours(deployment: Deployment) -> None:
+    """Another team calls its job hourly_pipeline, too: its steps tell the two apart."""
+    harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
+    deployment.hourly.land(now=CLOSED)
+
+    @dg.asset(partitions_def=dg.HourlyPartitionsDefinition("2025-12-01-00:00"))
+    def orders() -> None:
+        """Of another team."""
+
+    theirs = dg.Definitions(assets=[orders], jobs=[dg.define_asset_job("hourly_pipeline")])
+    for definitions, expected in ((theirs, [HOUR.key]), (deployment.definitions, [])):
+        job = definitions.resolve_job_def("hourly_pipeline")
+        run = deployment.instance.create_run_for_job(
+            job, status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: HOUR.key}
+        )
+        assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == expected
+        deployment.instance.report_run_canceled(run)

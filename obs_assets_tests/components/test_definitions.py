@@ -59,6 +59,15 @@ def names(things: "Iterable[Any] | None") -> list[str]:
     return sorted(thing.name for thing in things or ())
 
 
+SENSORS = [
+    "dispatch_alerts_sensor",
+    "event_file_sensor",
+    "postgres_upkeep_sensor",
+    "remove_expired_events_sensor",
+    "stale_hour_sensor",
+]
+
+
 def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
     """Asset keys, jobs, the schedule and sensors are in people's scripts: renaming one breaks them."""
     assert sorted(
@@ -72,14 +81,8 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
         "remove_expired_events",
         "replay_dead_letters",
     ]
-    schedules = [
-        "dispatch_alerts_schedule",
-        "hourly_pipeline_schedule",
-        "postgres_upkeep_schedule",
-        "remove_expired_events_schedule",
-    ]
-    assert names(definitions.schedules) == schedules
-    assert names(definitions.sensors) == ["event_file_sensor", "stale_hour_sensor"]
+    assert names(definitions.schedules) == ["hourly_pipeline_schedule"]
+    assert names(definitions.sensors) == SENSORS
     checks = definitions.resolve_asset_graph().asset_check_keys
     assert {check.name for check in checks} == {
         "all_redacted",
@@ -209,14 +212,8 @@ def test_a_second_pipeline_has_names_of_its_own(
         "replay_dead_letters",
     ]
     assert names(second.jobs) == [f"audit_{job}" for job in jobs]
-    schedules = [
-        "dispatch_alerts_schedule",
-        "hourly_pipeline_schedule",
-        "postgres_upkeep_schedule",
-        "remove_expired_events_schedule",
-    ]
-    assert names(second.schedules) == [f"audit_{schedule}" for schedule in schedules]
-    assert names(second.sensors) == ["audit_event_file_sensor", "audit_stale_hour_sensor"]
+    assert names(second.schedules) == ["audit_hourly_pipeline_schedule"]
+    assert names(second.sensors) == [f"audit_{sensor}" for sensor in SENSORS]
     groups = {spec.group_name for spec in second.resolve_all_asset_specs()}
     assert groups == {"audit_landing", "audit_events", "audit_destinations"}
 

@@ -59,17 +59,18 @@ def test_a_server_that_is_down_fails_the_run_in_one_sentence(deployment: Deploym
     assert "127.0.0.1:1" in (failure.message + str(failure.event_specific_data))
 
 
-def test_the_schedule_runs_daily_from_the_start(deployment: Deployment) -> None:
-    """Nobody has to turn it on; where no table is, there is neither job nor schedule."""
-    schedule = deployment.definitions.resolve_schedule_def("postgres_upkeep_schedule")
-    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert schedule.job_name == "postgres_upkeep"
-    assert schedule.cron_schedule == "40 0 * * *"
+def test_the_sensor_is_enabled_from_the_start(deployment: Deployment) -> None:
+    """Users do not have to enable it; where no table is, there is neither job nor sensor."""
+    sensor = deployment.definitions.resolve_sensor_def("postgres_upkeep_sensor")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert sensor.job_name == "postgres_upkeep"
     without = keeping(deployment, {"type": "s3"}).definitions
     assert "postgres_upkeep" not in [job.name for job in without.jobs or ()]
-    assert [found.name for found in without.schedules or ()] == [
-        "hourly_pipeline_schedule",
-        "remove_expired_events_schedule",
+    assert [found.name for found in without.schedules or ()] == ["hourly_pipeline_schedule"]
+    assert [found.name for found in without.sensors or ()] == [
+        "event_file_sensor",
+        "stale_hour_sensor",
+        "remove_expired_events_sensor",
     ]
 
 

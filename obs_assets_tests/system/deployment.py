@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -27,7 +28,7 @@ from obs_assets.embedded.dagster_home import SETTINGS, URL_VARIABLE
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, parse_hours
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 
@@ -84,6 +85,16 @@ class Run:
     status: str
     hour: str
     tags: dict[str, str]
+
+    @property
+    def keys(self) -> list[str]:
+        """The hours that it is of, alone or as a range."""
+        first, last = (
+            self.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")
+        )
+        if first and last:
+            return [hour.key for hour in parse_hours(f"{first}...{last}")]
+        return [self.hour] if self.hour else []
 
     @property
     def ended(self) -> bool:
@@ -252,7 +263,7 @@ class Deployment:
             "partitionNames": [hour.key for hour in hours],
             "fromFailure": False,
         }
-        answer = self.graphql(_BACKFILL, params=params)["launchPartitionBackfill"]
+        answer = self.graphql_patiently(_BACKFILL, params=params)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
         return str(answer["backfillId"])
 
@@ -285,7 +296,7 @@ class Deployment:
             for run_id, job, status, tags in found
         ]
         keys = {hour.key for hour in hours}
-        return [run for run in runs if not hours or run.hour in keys]
+        return [run for run in runs if not hours or not keys.isdisjoint(run.keys)]
 
     def run(self, run_id: str) -> Run:
         return next(run for run in self.runs() if run.run_id == run_id)
@@ -381,12 +392,23 @@ class Deployment:
         )
         self.start("daemon")
 
+    def hold(self, *sensors: str) -> None:
+        """Let these sensors look at nothing until they are woken: a test decides when hours are asked for."""
+        for sensor in sensors:
+            later: LiteralString = """
+                UPDATE instigators SET instigator_body = jsonb_set(jsonb_set(instigator_body::jsonb,
+                    '{job_specific_data,last_tick_start_timestamp}', to_jsonb(extract(epoch FROM now()) + 86400)),
+                    '{job_specific_data,last_tick_timestamp}', to_jsonb(extract(epoch FROM now()) + 86400))::text
+                WHERE strpos(instigator_body, %s) > 0 RETURNING 1"""
+            wait_for(f"{sensor} is known", partial(self.sql, later, f'"{sensor}"'))
+
     def wake(self, *sensors: str) -> None:
         """Let the pauses before the next ticks of these sensors be over."""
         for sensor in sensors or ("event_file_sensor", "stale_hour_sensor"):
             self.sql(
                 "UPDATE instigators SET instigator_body = (instigator_body::jsonb #-"
-                " '{job_specific_data,last_tick_start_timestamp}' #- '{job_specific_data,last_tick_timestamp}')::text"
+                " '{job_specific_data,last_tick_start_timestamp}' #- '{job_specific_data,last_tick_timestamp}'"
+                " #- '{job_specific_data,cursor}')::text"
                 " WHERE strpos(instigator_body, %s) > 0",
                 f'"{sensor}"',
             )

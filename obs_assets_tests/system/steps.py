@@ -65,9 +65,12 @@ def among(expected: Counter[str], found: Counter[str]) -> Counter[str]:
 
 
 def land(deployment: Deployment, *hours: Hour) -> None:
-    """Let the sensor land what was written, and close the hours."""
+    """Let the sensor land what was written, and close the hours; nothing is built until something asks for it."""
 
     def done() -> bool:
+        deployment.hold(
+            "stale_hour_sensor"
+        )  # each time: a tick that was under way ends by letting it go
         deployment.wake("event_file_sensor")
         log = deployment.hourly.log
         with duckdb.connect() as connection:

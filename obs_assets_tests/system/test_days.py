@@ -49,8 +49,8 @@ def test_twelve_hours_without_a_daemon(deployment: Deployment) -> None:
         write(deployment, hour)
     deployment.start("daemon")
     heal(deployment, *hours)
-    asked = [run.hour for run in deployment.runs(*hours)]
-    assert asked == sorted(asked)
+    asked = [key for run in deployment.runs(*hours) for key in run.keys]
+    assert asked == [hour.key for hour in hours]
 
 
 def test_a_run_that_is_lost_at_its_launch(deployment: Deployment) -> None:

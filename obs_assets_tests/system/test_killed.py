@@ -106,7 +106,9 @@ def test_a_daemon_that_is_killed_within_a_tick(deployment: Deployment) -> None:
     assert deployment.runs(*hours) == []
     deployment.start("daemon")
     heal(deployment, *hours)
-    assert sorted(run.hour for run in deployment.runs(*hours)) == [hour.key for hour in hours]
+    assert sorted(key for run in deployment.runs(*hours) for key in run.keys) == [
+        hour.key for hour in hours
+    ]
 
 
 def test_dagsters_database_is_lost_during_a_run(deployment: Deployment) -> None:

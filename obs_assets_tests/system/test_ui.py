@@ -93,6 +93,6 @@ def test_the_pages_that_a_user_opens(address: str) -> None:
         "event_file_sensor",
         "stale_hour_sensor",
         "hourly_pipeline_schedule",
-        "postgres_upkeep_schedule",
+        "postgres_upkeep_sensor",
     ):
         assert name in automation
