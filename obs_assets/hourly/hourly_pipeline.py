@@ -174,7 +174,7 @@ class HourlyPipeline:
         Raises:
             MissingFrameError: what the hour was redacted from is kept no longer.
         """
-        with self._cursor() as connection, computing(f"redacted_events {hour}"):
+        with self._cursor() as connection, computing(f"redacted_events {hour}", connection):
             return self.stages.unredacted(connection, hour)
 
     def expire(self, now: datetime) -> Expiry:
