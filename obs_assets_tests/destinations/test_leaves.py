@@ -137,6 +137,11 @@ def leaves_of(server: PostgresSettings) -> list[str]:
     return [name for name in names if name != "events_hourly"]
 
 
+def hourly_leaves_from(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Let hours of so few rows have a leaf of their own, as large hours have."""
+    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", rows)
+
+
 def rows_of(server: PostgresSettings) -> list[tuple[Any, ...]]:
     with connect_postgres(server) as connection:
         return connection.execute("SELECT * FROM events ORDER BY row_uid, timestamp").fetchall()
@@ -147,7 +152,7 @@ def test_hours_roll_up_into_days_and_days_into_months(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows stay what they are, to the last column; a late event then replaces its hour in the larger leaf."""
-    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 2)
+    hourly_leaves_from(monkeypatch, 2)
     fresh = destination_at(server, HOUR.end)
     hours = [HOUR, HOUR.next, Hour(HOUR.start + timedelta(days=1))]
     for hour in hours:
@@ -189,7 +194,7 @@ def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
     level: str,
 ) -> None:
     """A snapshot from before is waited for, and never finds a month empty."""
-    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
+    hourly_leaves_from(monkeypatch, 1)
     fresh = destination_at(server, HOUR.end)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     made: list[str] = []
@@ -215,7 +220,7 @@ def test_a_roll_up_that_was_killed_is_done_by_the_next(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between filling the larger leaf and the swap nothing has changed for anybody; nothing is left in the end."""
-    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
+    hourly_leaves_from(monkeypatch, 1)
     fresh = destination_at(server, HOUR.end)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with monkeypatch.context() as patch:
@@ -235,7 +240,7 @@ def test_loads_and_roll_ups_of_a_month_exclude_each_other(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A load finds its hour busy while the leaves change; a roll-up leaves a month alone that is being loaded."""
-    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
+    hourly_leaves_from(monkeypatch, 1)
     fresh = destination_at(server, HOUR.end)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with connect_postgres(server) as other:

@@ -3,15 +3,18 @@
 import itertools
 import json
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from obs_assets.hours import parse_hour
-from obs_assets.sources.files import SourceConfig
+from obs_assets.sources import landing
+from obs_assets.sources.files import Listing, SourceConfig, list_files
 from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import FileReceipt, LandingLog
 from obs_assets.sources.replay import open_rows
@@ -43,6 +46,24 @@ def events(count: int, moment: datetime = NOW) -> list[str]:
 def text(lines: list[str]) -> bytes:
     """Lines as a file holds them."""
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def read_in_batches(monkeypatch: pytest.MonkeyPatch, batch_bytes: int) -> None:
+    """Let the passes of a test read so few bytes at once that its small files need several batches."""
+    monkeypatch.setattr(landing, "BATCH_BYTES", batch_bytes)
+
+
+def after_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Let something happen between the listing and the reading of the next pass."""
+    pending = [act]
+
+    def listing_then_act(config: SourceConfig) -> Listing:
+        listing = list_files(config)
+        if pending:
+            pending.pop()()
+        return listing
+
+    monkeypatch.setattr(landing, "list_files", listing_then_act)
 
 
 @dataclass

@@ -8,11 +8,11 @@ import pytest
 
 from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.settings import Settings
-from obs_assets.sources import bucket, landing
-from obs_assets.sources.files import Listing, SourceConfig, list_files
+from obs_assets.sources import bucket
+from obs_assets.sources.files import SourceConfig, list_files
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.unpack import zstd
-from obs_assets_tests.sources.place import Place, events, text
+from obs_assets_tests.sources.place import Place, after_listing, events, read_in_batches, text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -129,7 +129,7 @@ def test_overwritten_renamed_and_copied_objects(remote: Bucket) -> None:
 
 def test_pieces_of_a_large_object(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object larger than what is read at a time is read by ranges, whole."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 8192)
+    read_in_batches(monkeypatch, 8192)
     lines = events(3000)
     remote.put("a.jsonl", text(lines))
     remote.land(max_event_bytes=1024)
@@ -142,14 +142,7 @@ def test_object_replaced_after_the_listing(
     """Nothing of two versions is mixed: the pass leaves it alone, the next one lands it."""
     remote.put("a.jsonl", text(events(30)))
     after = events(50)
-
-    def listing_then_replace(config: SourceConfig) -> Listing:
-        monkeypatch.setattr(landing, "list_files", list_files)
-        listing = list_files(config)
-        remote.put("a.jsonl", text(after))
-        return listing
-
-    monkeypatch.setattr(landing, "list_files", listing_then_replace)
+    after_listing(monkeypatch, lambda: remote.put("a.jsonl", text(after)))
     assert remote.land().warnings == {"unreadable file": 1}
     remote.land()
     assert remote.audit().lines() == sorted(after)

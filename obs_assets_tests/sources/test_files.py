@@ -15,7 +15,14 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.sources import files, landing
 from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files
 from obs_assets.sources.unpack import zstd
-from obs_assets_tests.sources.place import Place, event, events, text
+from obs_assets_tests.sources.place import (
+    Place,
+    after_listing,
+    event,
+    events,
+    read_in_batches,
+    text,
+)
 
 HEADER = f'{{"time": "2031-05-06T00:00:00Z", "banner": "{"=" * 2 * HEAD_BYTES}"}}'
 
@@ -546,18 +553,6 @@ def test_hard_link_counts_once(place: Place) -> None:
 # What happens while a pass is under way
 
 
-def after_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let something happen between the listing and the reading of the next pass."""
-
-    def listing_then_act(config: SourceConfig) -> Listing:
-        monkeypatch.setattr(landing, "list_files", list_files)
-        listing = list_files(config)
-        act()
-        return listing
-
-    monkeypatch.setattr(landing, "list_files", listing_then_act)
-
-
 def test_file_that_grows_while_it_is_read(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,7 +651,7 @@ def test_file_that_fails_half_way_is_tried_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an error of the disk the next pass goes on where this one stopped, although the file is unchanged."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 2048)
+    read_in_batches(monkeypatch, 2048)
     lines = place.write("a.jsonl", events(200))
     read, pieces = Content.read_into, iter(range(100))
 

@@ -24,7 +24,7 @@ from obs_assets.sources import log as log_module
 from obs_assets.sources.landing import LANDED_SCHEMA, collector
 from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests.dying import DiedError, dies_at
-from obs_assets_tests.sources.place import NOW, Place, event, events, text
+from obs_assets_tests.sources.place import NOW, Place, event, events, read_in_batches, text
 
 HOUR = timedelta(hours=1)
 
@@ -316,7 +316,7 @@ def test_a_pass_takes_no_more_than_it_may(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files, and bytes give or take a piece; what is left comes in the next passes, and nothing closes before."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 4096)
+    read_in_batches(monkeypatch, 4096)
     lines = place.write("large.jsonl", events(1000)) + place.write("small.jsonl", events(5))
     report = place.land(max_files_per_pass=1)
     assert (report.files_read, report.files_left) == (1, 1)
@@ -674,7 +674,7 @@ def test_pieces_change_nothing(
     place: Place, monkeypatch: pytest.MonkeyPatch, batch_bytes: int, compressed: bool
 ) -> None:
     """Events on the borders of batches, long ones, and many files in a batch are landed once, in whatever pieces."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", batch_bytes)
+    read_in_batches(monkeypatch, batch_bytes)
     lines = []
     for number in range(12):
         several = [
@@ -695,7 +695,7 @@ def test_pieces_change_nothing(
 
 def test_long_events_fit_a_batch(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """An event as long as the setting allows is landed, even if that is more than a batch."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 1 << 16)
+    read_in_batches(monkeypatch, 1 << 16)
     lines = place.write("a.jsonl", [event(), event(size="x" * (1 << 20)), event()])
     place.land(max_event_bytes=(1 << 20) + 100)
     assert place.audit().lines() == sorted(lines)
