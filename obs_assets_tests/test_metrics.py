@@ -30,6 +30,7 @@ def hourly(settings: Settings, tmp_path: Path) -> HourlyPipeline:
     return hourly
 
 
+@pytest.mark.slow
 def test_lag_missing_hours_and_drops_are_told(hourly: HourlyPipeline) -> None:
     """What somebody wants to be woken by: the hour that is missing, how far behind a stage is, what was dropped."""
     told = {
@@ -63,6 +64,7 @@ def test_an_hour_that_goes_on_is_no_lag(hourly: HourlyPipeline) -> None:
     assert "to now; 0 before" in exposition(samples)
 
 
+@pytest.mark.slow
 def test_a_destination_that_is_down_is_told(hourly: HourlyPipeline) -> None:
     """Nothing is claimed of what it holds; the others are told as ever."""
     assert hourly.settings.postgres

@@ -103,6 +103,7 @@ def stores(hourly: HourlyPipeline) -> dict[str, dict[int, Any]]:
     }
 
 
+@pytest.mark.slow
 def test_every_value_is_the_same_in_every_store(hourly: HourlyPipeline) -> None:
     """Integers past 2⁶³, eighteen digits behind the point, equal keys, NUL, half pairs; as docs/landing.md has it."""
     expected = dict(enumerate(VALUES.values()))
@@ -112,6 +113,7 @@ def test_every_value_is_the_same_in_every_store(hourly: HourlyPipeline) -> None:
     assert harness.wrong(hourly) == []
 
 
+@pytest.mark.slow
 def test_a_column_agrees_with_the_event(settings: Settings, tmp_path: Path) -> None:
     """Of equal keys the one that wins is in the promoted column too, and a cost has all its digits."""
     folder = tmp_path / "events"

@@ -45,6 +45,7 @@ def test_version_as_text() -> None:
     assert str(VERSION) == "3-c0ffee-2"
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Receipt,

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 
 import duckdb
+import pytest
 
 from obs_assets.alerts import AlertRule
 from obs_assets.alerts.backtest import Simulation, backtest, report
@@ -16,6 +17,7 @@ HOURS = [Hour(HOUR.start + timedelta(hours=n)) for n in range(5)]
 FAILED = [3, 3, 3, 0, 5]
 
 
+@pytest.mark.slow
 def test_a_backtest_has_no_sender() -> None:
     """Neither the webhook, nor the outbox, nor an HTTP library is there when a backtest is imported."""
     asked = "import sys, obs_assets.alerts.backtest; print(*sys.modules)"
@@ -34,6 +36,7 @@ def test_a_backtest_has_no_sender() -> None:
         assert name not in loaded
 
 
+@pytest.mark.slow
 def test_the_whole_life_is_simulated() -> None:
     """Dispatches after cooldown and grouping, firing hours, the longest firing, and the difference to present rules."""
     tried = [

@@ -128,6 +128,7 @@ def test_what_was_built_is_used_and_left_alone(
     assert not (landed.store.root / "trial").exists()
 
 
+@pytest.mark.slow
 def test_one_comparison_at_a_time(landed: HourlyPipeline) -> None:
     """Two would share the folder of trials; the second says so."""
 
@@ -139,6 +140,7 @@ def test_one_comparison_at_a_time(landed: HourlyPipeline) -> None:
     diff(landed, landed.config, while_it_runs())
 
 
+@pytest.mark.slow
 def test_the_bytes_are_what_the_archive_would_hold(settings: Settings, tmp_path: Path) -> None:
     """The figure of an archive is that of its manifest; and a comparison changes nothing at any destination."""
     harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour())
@@ -159,6 +161,7 @@ def test_the_bytes_are_what_the_archive_would_hold(settings: Settings, tmp_path:
     assert (harness.snapshot(hourly), harness.ask(settings.postgres, loads)) == before
 
 
+@pytest.mark.slow
 def test_the_command(landed: HourlyPipeline, tmp_path: Path) -> None:
     """`obs diff HOUR --with FILE` prints Markdown, or JSON; a range without events is a finding."""
     env = harness.environment(landed.settings, landed.config.source.events_dir)

@@ -240,6 +240,7 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_whole_hour_is_green(hour: HourlyPipeline) -> None:
     """Every store is named, in the order of the flow, with the rows that it holds."""
     verdicts = list(verify(hour, HOUR))
@@ -261,6 +262,7 @@ def test_damage_is_found_and_named(hour: HourlyPipeline, name: str) -> None:
     assert not any("\n" in text or "example.com" in text for text in said.values())
 
 
+@pytest.mark.slow
 def test_an_hour_that_was_never_built_is_not_green(hour: HourlyPipeline) -> None:
     """It has landed, and nobody took it: every stage and destination says so."""
     said = {
@@ -273,6 +275,7 @@ def test_an_hour_that_was_never_built_is_not_green(hour: HourlyPipeline) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_late_event_makes_its_hour_red_until_it_is_built(
     hour: HourlyPipeline, tmp_path: Path
 ) -> None:
@@ -287,6 +290,7 @@ def test_a_late_event_makes_its_hour_red_until_it_is_built(
     assert found(hour) == {}
 
 
+@pytest.mark.slow
 def test_numbers_are_compared_by_value_and_no_digit_is_lost(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -306,6 +310,7 @@ def test_numbers_are_compared_by_value_and_no_digit_is_lost(
     }
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_a_finding_of_its_own(hour: HourlyPipeline) -> None:
     """The others are verified all the same."""
     assert hour.settings.postgres
@@ -317,6 +322,7 @@ def test_a_store_that_does_not_answer_is_a_finding_of_its_own(hour: HourlyPipeli
     assert "POSTGRES_PORT" in said["postgres_events"]
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_plain_values(hour: HourlyPipeline) -> None:
     """For `--json`: counts and a sentence, no event."""
     assert json.loads(json.dumps([vars(verdict) for verdict in verify(hour, HOUR)]))[5] == {

@@ -181,6 +181,7 @@ def test_any_order_of_hours_ends_in_one_state(
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_silence_is_noticed_without_a_single_event(
     place: Place, server: PostgresSettings
 ) -> None:
@@ -239,6 +240,7 @@ def test_the_end_never_overtakes_the_beginning(place: Place) -> None:
     assert [kind for kind, _, _ in place.said()] == ["firing", "firing", "resolved"]
 
 
+@pytest.mark.slow
 def test_gone_switches_an_address_off(place: Place) -> None:
     """After 410 nothing more is called, whatever is due; a retry of a dispatch switches it on again."""
     then(place.receiver, status(410))
@@ -253,6 +255,7 @@ def test_gone_switches_an_address_off(place: Place) -> None:
     assert len(place.receiver.log) >= 3
 
 
+@pytest.mark.slow
 def test_a_failing_endpoint_is_left_alone(
     server: PostgresSettings, httpserver: HTTPServer, clock: FakeClock
 ) -> None:
@@ -288,6 +291,7 @@ def test_what_cannot_be_sent_for_a_day_is_given_up(place: Place) -> None:
     assert place.webhook.dispatches("sent")[0].webhook_id == failed.webhook_id
 
 
+@pytest.mark.slow
 def test_pagerduty_gets_one_event_an_alert_and_its_key_is_not_stored(
     server: PostgresSettings, httpserver: HTTPServer, clock: FakeClock
 ) -> None:

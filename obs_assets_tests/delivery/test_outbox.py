@@ -187,6 +187,7 @@ def event_ids(httpserver: HTTPServer) -> list[str]:
 # ── each event once ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_an_hour_sent_twice_is_sent_once(
     alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection
 ) -> None:
@@ -255,6 +256,7 @@ def test_an_event_of_two_rules_is_sent_once(
     assert adds_up(delivery, 4)
 
 
+@pytest.mark.slow
 def test_many_events_come_in_order(
     alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection
 ) -> None:
@@ -305,6 +307,7 @@ def test_what_is_there_can_be_read_back(
     assert destination.read_back(connection, HOUR.next).fetchall() == []
 
 
+@pytest.mark.slow
 def test_a_smaller_generation_is_turned_away(
     alerts: Outbox, httpserver: HTTPServer, connection: duckdb.DuckDBPyConnection
 ) -> None:
@@ -370,6 +373,7 @@ def test_a_crash_loses_nothing_and_renames_nothing(
     assert delivery.stats["pending"] == 0
 
 
+@pytest.mark.slow
 def test_two_drains_share_the_work(
     connection: duckdb.DuckDBPyConnection, server: PostgresSettings
 ) -> None:
@@ -392,6 +396,7 @@ def test_two_drains_share_the_work(
         assert {dispatch.state for dispatch in alerts().dispatches()} == {"sent"}
 
 
+@pytest.mark.slow
 def test_two_runs_of_an_hour_send_it_once(
     alerts: Outbox, httpserver: HTTPServer, server: PostgresSettings
 ) -> None:
@@ -610,6 +615,7 @@ def test_a_receiver_that_is_down_ends_the_drain(
 # ── sending that is off, and secrets ─────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_without_an_address_it_is_recorded_what_would_be_sent(
     alerts: Outbox,
     httpserver: HTTPServer,

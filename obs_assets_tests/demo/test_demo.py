@@ -149,6 +149,7 @@ def test_an_interrupted_demo_stops_its_servers_and_can_be_run_again(
     assert {path.name for path in data_dir.iterdir()} <= {*OWN, MARK, "demo.lock"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_somebody_elses_is_refused_and_stays(environment: dict[str, str]) -> None:
     """One sentence, exit code 1, nothing added and nothing removed."""
     data_dir = Path(environment["OBS_DATA_DIR"])
@@ -162,6 +163,7 @@ def test_a_folder_of_somebody_elses_is_refused_and_stays(environment: dict[str, 
     assert [path.name for path in data_dir.rglob("*")] == ["pipelines"]
 
 
+@pytest.mark.slow
 def test_event_files_of_somebody_elses_are_refused_and_stay(
     environment: dict[str, str],
 ) -> None:

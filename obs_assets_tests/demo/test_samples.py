@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from obs_assets.demo.samples import FILES, Planted, write_samples
 from obs_assets.hours import Hour
 from obs_assets.sources.files import SourceConfig
@@ -22,6 +24,7 @@ def landed(tmp_path: Path, hours: int = 9) -> tuple[Planted, LandingReport]:
     )
 
 
+@pytest.mark.slow
 def test_every_event_lands_in_the_hour_it_was_written_for(tmp_path: Path) -> None:
     """Events by hour are those counted; one without a time is of the hour of the landing."""
     planted, report = landed(tmp_path)
@@ -29,6 +32,7 @@ def test_every_event_lands_in_the_hour_it_was_written_for(tmp_path: Path) -> Non
     assert report.hours == {**planted.hours, Hour.of(NOW).key: planted.untimed}
 
 
+@pytest.mark.slow
 def test_what_is_damaged_becomes_dead_letters(tmp_path: Path) -> None:
     """Dead letters by reason are those counted, and the unfinished last line is not one of them yet."""
     planted, report = landed(tmp_path)
@@ -38,6 +42,7 @@ def test_what_is_damaged_becomes_dead_letters(tmp_path: Path) -> None:
     assert not report.warnings
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     """Seed and first hour decide every byte."""
     one, two, other = (tmp_path / name for name in ("one", "two", "other"))

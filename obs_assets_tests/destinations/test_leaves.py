@@ -216,6 +216,7 @@ def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
     assert len(rows_of(server)) == 1
 
 
+@pytest.mark.slow
 def test_a_roll_up_that_was_killed_is_done_by_the_next(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_loads_and_roll_ups_of_a_month_exclude_each_other(
         assert fresh.upkeep.roll_up(HOUR.end + timedelta(days=4)) == []
 
 
+@pytest.mark.slow
 def test_retention_goes_on_after_an_interruption(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:

@@ -83,6 +83,7 @@ def held(
 # -- an hour -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_hour_is_loaded_whole(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -200,6 +201,7 @@ def test_rows_deleted_by_hand_come_back(
     assert held(destination, duck) == [{"n": 1}, {"n": 2}]
 
 
+@pytest.mark.slow
 def test_a_late_event_changes_its_hour_alone(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -249,6 +251,7 @@ def test_an_hour_ends_as_it_was_offered_whatever_was_there(
     assert ask(destination.server, columns) == [(1, None, 1.0)] * bool(after)
 
 
+@pytest.mark.slow
 def test_receipts_say_what_became_of_an_hour(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -290,6 +293,7 @@ def test_an_older_generation_is_turned_away(
     assert held(destination, duck) == [{"n": 1}, {"n": 2}]
 
 
+@pytest.mark.slow
 def test_an_hour_may_be_empty(
     destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -304,6 +308,7 @@ def test_an_hour_may_be_empty(
     assert holding.rows == 0
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_offer_is_not_written(
     destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -429,6 +434,7 @@ def test_an_event_that_cannot_be_stored_is_not_shown(
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_original_queries_answer(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -454,6 +460,7 @@ def test_the_original_queries_answer(
     ] == ["1"]
 
 
+@pytest.mark.slow
 def test_the_table_is_as_designed(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -506,6 +513,7 @@ def test_a_table_of_the_original_is_left_alone(
     assert ask(server, "SELECT count(*) FROM old.events") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_table_that_was_dropped_is_made_again(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -519,6 +527,7 @@ def test_a_table_that_was_dropped_is_made_again(
     assert held(destination, duck) == [{"n": 1}]
 
 
+@pytest.mark.slow
 def test_a_table_is_made_only_where_that_is_wanted(
     server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -595,6 +604,7 @@ def test_a_second_writer_is_told_that_the_hour_is_busy(
     assert hasty.deliver(offer_of(frame_of(duck, [{"n": 2}]), generation=2)).written == 1
 
 
+@pytest.mark.slow
 def test_of_two_writers_the_newer_wins(
     server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -715,6 +725,7 @@ class CuttingProxy:
                         return
 
 
+@pytest.mark.slow
 def test_a_commit_whose_answer_was_lost_is_looked_up(
     server: PostgresSettings, destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:
@@ -873,6 +884,7 @@ def test_the_configuration_wins_over_the_settings(server: PostgresSettings) -> N
     assert "other" not in repr(config)
 
 
+@pytest.mark.slow
 def test_the_offer_is_compared_whole(
     destination: PostgresDestination, duck: duckdb.DuckDBPyConnection
 ) -> None:

@@ -316,6 +316,7 @@ def test_a_full_disk_leaves_the_old_hour(
         subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.slow
 @given(
     st.one_of(
         st.text(max_size=80), st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,70}", fullmatch=True)
@@ -366,6 +367,7 @@ def test_a_server_that_commits_in_memory_is_told_not_to(settings: Settings) -> N
             connection.rollback()
 
 
+@pytest.mark.slow
 def test_readers_get_events_and_nothing_else(
     settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:

@@ -139,6 +139,7 @@ def noise(size: int, seed: int = 0) -> str:
 # -- an hour -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_hour_is_one_object_and_a_manifest(
     destination: S3Destination,
     server: S3Settings,
@@ -180,6 +181,7 @@ def test_an_hour_is_one_object_and_a_manifest(
     assert delivery.stats["total_bytes_uploaded"] == delivery.size_bytes == len(stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "key"),
     [
@@ -300,6 +302,7 @@ def test_an_older_generation_is_turned_away(
     assert held(destination, duck) == [{"n": 1}, {"n": 2}]
 
 
+@pytest.mark.slow
 def test_an_hour_may_be_empty(
     destination: S3Destination,
     server: S3Settings,
@@ -409,6 +412,7 @@ def test_a_large_object_goes_in_parts(
     assert head["ContentType"] == "application/x-ndjson"
 
 
+@pytest.mark.slow
 def test_everybody_can_read_it(
     destination: S3Destination,
     server: S3Settings,
@@ -533,6 +537,7 @@ def test_of_two_writers_one_is_stopped(
     assert held(destination, duck) == [{"n": max(2, other)}]
 
 
+@pytest.mark.slow
 def test_a_writer_that_lost_its_objects_does_not_publish(
     destination: S3Destination,
     server: S3Settings,
@@ -608,6 +613,7 @@ def test_an_object_is_packed_while_another_is_on_its_way(
     assert [one.file.closed for one in packed] == [True] * 3
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_ends_the_packing(
     server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

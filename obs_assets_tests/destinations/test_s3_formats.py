@@ -217,6 +217,7 @@ def test_levels_mean_what_they_say(duck: duckdb.DuckDBPyConnection) -> None:
     assert len(set(sizes)) >= 6
 
 
+@pytest.mark.slow
 def test_keeping_an_hour_has_a_price(
     server: S3Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:

@@ -459,6 +459,7 @@ def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     sentence(caught, str(file), "OBS_DATA_DIR")
 
 
+@pytest.mark.slow
 def test_empty_and_unreadable_files_do_not_stop_the_others(
     events_dir: Path, tmp_path: Path
 ) -> None:

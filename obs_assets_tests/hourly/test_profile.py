@@ -46,6 +46,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(keys, values, min_size=1, max_size=4), min_size=1, max_size=6))
 def test_fields_are_what_a_walk_finds(events: list[dict[str, Any]]) -> None:

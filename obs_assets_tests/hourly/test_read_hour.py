@@ -28,6 +28,7 @@ def _built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hourly.build(stage, HOUR)
 
 
+@pytest.mark.slow
 def test_an_hour_is_a_pandas_frame() -> None:
     """Typed columns, times in UTC, sorted, and the whole event beside them."""
     hour = obs_assets.read_hour("redacted_events", HOUR.key)
@@ -43,6 +44,7 @@ def test_an_hour_is_a_pandas_frame() -> None:
     assert not hour["event"].str.contains("agent1@example.com", regex=False).any()
 
 
+@pytest.mark.slow
 def test_a_missing_hour_says_what_to_do() -> None:
     """The same sentences as everywhere."""
     with pytest.raises(MissingFrameError, match="materialize sampled_events for it first"):

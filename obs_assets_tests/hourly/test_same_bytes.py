@@ -91,6 +91,7 @@ def shuffle(data_dir: Path) -> None:
         pq.write_table(rows.take(order), chunk, row_group_size=1_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sample",
     [

@@ -221,6 +221,7 @@ def test_what_fails_together_counts_as_not_built(events_dir: Path, settings: Set
     assert hourly.store.find_receipt("enriched_events", HOUR) is None
 
 
+@pytest.mark.slow
 def test_nobody_gets_between_hours_that_are_built(events_dir: Path, settings: Settings) -> None:
     """Each is locked until all are there: a second run waits, and neither sees the other's half."""
     hourly = landed(events_dir, settings)

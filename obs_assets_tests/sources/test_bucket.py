@@ -101,6 +101,7 @@ def test_a_prefix_may_hold_any_sign(remote: Bucket, prefix: str) -> None:
     assert [file.path for file in listing.files] == ["x.jsonl"]
 
 
+@pytest.mark.slow
 def test_objects_are_landed_as_they_grow(remote: Bucket) -> None:
     """An object replaced by a longer one goes on where it was; unchanged ones are not opened."""
     lines = events(400)
@@ -114,6 +115,7 @@ def test_objects_are_landed_as_they_grow(remote: Bucket) -> None:
     assert remote.audit().lines() == sorted(lines + more)
 
 
+@pytest.mark.slow
 def test_overwritten_renamed_and_copied_objects(remote: Bucket) -> None:
     """Other content under the same key is a new file, the same content under another key is the same one."""
     lines = events(60)
@@ -127,6 +129,7 @@ def test_overwritten_renamed_and_copied_objects(remote: Bucket) -> None:
     assert remote.audit().lines() == sorted(lines + other)
 
 
+@pytest.mark.slow
 def test_pieces_of_a_large_object(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object larger than what is read at a time is read by ranges, whole."""
     read_in_batches(monkeypatch, 8192)

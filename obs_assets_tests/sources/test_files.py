@@ -164,6 +164,7 @@ def test_short_file_grows(place: Place) -> None:
     assert len(place.receipts()) == 1
 
 
+@pytest.mark.slow
 def test_rename(place: Place) -> None:
     """A renamed file is known; what is appended under its new name is all that is landed."""
     lines = place.write("a.jsonl", events(3))
@@ -216,6 +217,7 @@ def test_rotation_by_copy(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_rotation_by_copy_seen_half_way(place: Place) -> None:
     """A pass between the copying and the truncation lands nothing twice."""
     lines = place.write("a.jsonl", events(50))
@@ -289,6 +291,7 @@ def test_compression_seen_half_way(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_compression_seen_half_way_of_a_file_never_seen(place: Place) -> None:
     """The same on the very first pass."""
     lines = place.write("a.jsonl.1", events(3000))
@@ -346,6 +349,7 @@ def test_zst_of_several_frames(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_damaged_zst_costs_only_itself(place: Place) -> None:
     """What can be read before the damage is landed, with a warning; the rest of an unfinished one once it is there."""
     lines = place.write("a.jsonl", events(3))
@@ -418,6 +422,7 @@ def test_files_with_the_same_head(place: Place) -> None:
     )
 
 
+@pytest.mark.slow
 def test_longest_known_beginning_wins(place: Place) -> None:
     """Of two gone files, one of which began like the other, a moved file continues the one that it holds more of."""
     first = event()
@@ -485,6 +490,7 @@ def test_identical_copy_counts_once(
     assert copied == [0, len(text(lines)) - 1]
 
 
+@pytest.mark.slow
 def test_copy_stays_one_when_the_original_goes_on(place: Place) -> None:
     """Neither the growth nor the end of the original lands the copy."""
     lines = place.write("a.jsonl", events(100))
@@ -500,6 +506,7 @@ def test_copy_stays_one_when_the_original_goes_on(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_copy_of_a_growing_file(place: Place) -> None:
     """A copy of all that the original held some time ago is a copy too, and so is one that is still being made."""
     lines = place.write("a.jsonl", events(300))
@@ -512,6 +519,7 @@ def test_copy_of_a_growing_file(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_copy_that_becomes_a_file_of_its_own(place: Place) -> None:
     """What a copy gets that its original does not is landed, once."""
     lines = place.write("a.jsonl", events(100))
@@ -539,6 +547,7 @@ def test_short_file_that_begins_like_another_is_no_copy(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_hard_link_counts_once(place: Place) -> None:
     """Two names of one inode are one file, however it grows."""
     lines = place.write("a.jsonl", events(100))
@@ -603,6 +612,7 @@ def test_link_put_in_place_of_a_file(place: Place, monkeypatch: pytest.MonkeyPat
     assert place.lines() == []
 
 
+@pytest.mark.slow
 def test_file_that_is_rotated_before_it_is_read(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

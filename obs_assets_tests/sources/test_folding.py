@@ -22,6 +22,7 @@ def records(place: Place) -> list[str]:
     return sorted(path.name for path in place.log.root.glob("folded-*"))
 
 
+@pytest.mark.slow
 def test_folded_passes_say_what_they_said(folding: Place) -> None:
     """Hours, files and the account of every byte are the same, with or without the checkpoint; old records go."""
     lines: list[str] = []
@@ -47,6 +48,7 @@ def test_folded_passes_say_what_they_said(folding: Place) -> None:
     assert next(folding.log.passes()).dead_letters == {"not_an_object": 6}
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_is_no_way_back(folding: Place) -> None:
     """A copy of the checkpoint from before the folding does not hide what has landed since."""
     lines = folding.write("a.jsonl", events(2))
@@ -82,6 +84,7 @@ def test_killed_while_it_folds(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_a_pass_that_brought_nothing_leaves_nothing(folding: Place) -> None:
     """What only separators or dead letters came of is in the record alone; dead letters stay."""
     folding.write("a.jsonl", ["what?"])

@@ -45,6 +45,7 @@ values = st.recursive(
 events = st.lists(st.tuples(names, values), max_size=4).map(_object)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(odd=st.lists(events, min_size=1, max_size=6))
 @example(

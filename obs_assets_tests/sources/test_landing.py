@@ -96,6 +96,7 @@ def test_event_without_time_has_that_of_its_landing(place: Place) -> None:
     }
 
 
+@pytest.mark.slow
 def test_events_out_of_bounds_are_dead_letters(place: Place) -> None:
     """They keep their bytes, their place and the name of the rule."""
     lines = [
@@ -114,6 +115,7 @@ def test_events_out_of_bounds_are_dead_letters(place: Place) -> None:
     assert sum(report.hours.values()) == 1
 
 
+@pytest.mark.slow
 def test_assumptions_and_changes_are_counted(place: Place) -> None:
     """Times without a zone or missing, and changed texts, stand in the report and the pass file; times in rows too."""
     place.write(
@@ -201,6 +203,7 @@ def test_receipts_count_every_byte(place: Place) -> None:
     assert [reason for reason, _ in place.dead()] == ["not_an_object", "number_not_finite"]
 
 
+@pytest.mark.slow
 def test_unfinished_end_is_given_up_when_its_file_is_idle(place: Place) -> None:
     """A torn end waits, unread, while its file is fresh, and becomes a dead letter although the file never changes."""
     lines = place.write("a.jsonl", events(2))
@@ -219,6 +222,7 @@ def test_unfinished_end_is_given_up_when_its_file_is_idle(place: Place) -> None:
     )
 
 
+@pytest.mark.slow
 def test_line_that_is_too_long_stays_dead_over_passes(place: Place) -> None:
     """The rest of a line that was given up is dead too when it comes with a later pass."""
     place.path("a.jsonl").write_bytes(b'{"a":[' + b'{"b":1},' * 200)
@@ -361,6 +365,7 @@ def test_a_copy_waits_for_its_original(place: Place) -> None:
     assert set(lines[:50]) <= set(place.audit().lines())
 
 
+@pytest.mark.slow
 def test_a_copy_is_accounted_for_with_its_original(place: Place) -> None:
     """A pass that has its fill with a file takes note of the file's copies: without it, they would look new."""
     lines = place.write("a.jsonl", events(60))
@@ -420,6 +425,7 @@ def test_lost_checkpoint_is_rebuilt(place: Place, damage: str | None) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -668,6 +674,7 @@ def test_refusal_by_duckdb_shows_no_event(
 # Pieces
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("batch_bytes", [1, 3000, 1 << 20])
 def test_pieces_change_nothing(

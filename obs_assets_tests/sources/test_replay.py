@@ -87,6 +87,7 @@ def test_by_reason_and_file(place: Place) -> None:
     assert [letter.event_file for letter in open_letters(place.log)] == ["b.jsonl"]
 
 
+@pytest.mark.slow
 def test_an_earlier_start_brings_old_events_back(place: Place) -> None:
     """What happened before the first hour lands once the first hour is an earlier one; first seen stays first seen."""
     old = event(START.previous.start)
@@ -102,6 +103,7 @@ def test_an_earlier_start_brings_old_events_back(place: Place) -> None:
     assert place.lines() == [old]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["landing.before_chunk", "landing.after_chunk", "landing.before_commit"]
 )
@@ -116,6 +118,7 @@ def test_a_replay_that_dies_has_not_been(place: Place, point: str) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+@pytest.mark.slow
 def test_a_lost_checkpoint_forgets_no_replay(place: Place) -> None:
     """The passes say which letters were landed."""
     lines = long_events(place)

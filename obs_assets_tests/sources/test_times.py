@@ -222,6 +222,7 @@ def test_any_moment_survives(
     assert judge(connection, {"ts": aware.isoformat(separator)}) == expected
 
 
+@pytest.mark.slow
 @many
 @given(nanos=st.integers(10**17, 1_935_000_000_000_000_000))
 def test_any_nanoseconds_are_floored(connection: duckdb.DuckDBPyConnection, nanos: int) -> None:

@@ -15,6 +15,7 @@ texts = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=list(HealthCheck))
 @given(
     texts=texts,

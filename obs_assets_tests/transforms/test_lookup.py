@@ -87,6 +87,7 @@ def test_static_fields_are_added_where_they_are_missing(
     ]
 
 
+@pytest.mark.slow
 def test_promoted_columns_follow_fields_of_ones_own(
     connection: duckdb.DuckDBPyConnection, table: Path
 ) -> None:

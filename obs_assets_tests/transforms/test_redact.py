@@ -1167,6 +1167,7 @@ LINES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     texts=LINES,
     regexes=st.sets(

@@ -308,6 +308,7 @@ def many(connection: duckdb.DuckDBPyConnection) -> Frame:
     return connection.table("many").order("file_offset")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["deterministic", "random"])
 def test_rates_hold(many: Frame, strategy: str) -> None:
     """Each stratum keeps its share, within four standard errors; a trace counts as one draw."""
@@ -367,6 +368,7 @@ def test_a_trace_is_kept_or_dropped_whole(many: Frame) -> None:
     assert all(len(fate) == 1 for fate in fates.values())
 
 
+@pytest.mark.slow
 def test_what_is_kept_at_a_rate_is_kept_at_a_higher_one(many: Frame) -> None:
     """A trace kept at 0.1 is kept at 0.5: raising a rate only adds."""
     samples = [
