@@ -12,6 +12,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
@@ -50,19 +51,7 @@ def test_a_signal_cancels_a_run(
     for hour in hours:
         harness.write_events(events / "a.jsonl", harness.an_hour(hour))
     env = harness.environment(settings, events, WEBHOOK_URL="http://127.0.0.1:1/")
-    assert (
-        harness.run(
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "obs_assets.definitions",
-            "-j",
-            "land_event_files",
-            env=env,
-        ).code
-        == 0
-    )
+    HourlyPipeline(harness.everything_kept(events), settings).land()
     span = (
         ("--partition-range", f"{hours[0]}...{hours[-1]}")
         if len(hours) > 1

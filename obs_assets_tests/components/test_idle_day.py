@@ -128,6 +128,8 @@ def test_what_is_due_is_asked_for(deployment: Deployment) -> None:
     harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour())
     kept.hourly.land(now=HOUR.end + timedelta(minutes=6))
     harness.build(kept.hourly, HOUR)
+    later = "UPDATE obs.webhook_dispatches SET next_attempt_at = now() + interval '1 hour' RETURNING 1"
+    assert harness.ask(kept.machine.postgres, later)
     assert [tick(kept, f"{name}_sensor")[1] for name in names] == ["nothing is due"] * 3
 
     due = "UPDATE obs.webhook_dispatches SET next_attempt_at = now() - interval '1 day' RETURNING 1"
@@ -144,6 +146,7 @@ def test_what_is_due_is_asked_for(deployment: Deployment) -> None:
     for name in names[1:]:
         execute(kept, name, asked[name][0])
         assert tick(kept, f"{name}_sensor")[:2] == ([], "nothing is due")
+    Clock.moment = datetime.now(UTC)
     kept.instance.add_run(
         dg.DagsterRun(job_name="dispatch_alerts", status=dg.DagsterRunStatus.STARTED)
     )
