@@ -254,6 +254,10 @@ def destinations_agree(
         )
     if held.counted not in (None, held.rows):
         wrong.append(f"{held.counted:,} rows are there where its ledger names {held.rows:,}")
+    if held.altered:
+        wrong.append(
+            f"the columns of its rows were changed after the load, in {held.altered:,} groups"
+        )
     if wrong:
         return Finding(
             False,

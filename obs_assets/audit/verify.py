@@ -22,11 +22,12 @@ from obs_assets.storage.engine import connect
 # A destination that keeps no events of its own gives them back empty: then the rows alone are compared.
 # Normalizing sorts keys and spells numbers one way; what still differs is looked at exactly, see `_same`.
 _COMPARE = """
-SELECT coalesce(here.row_uid, there.row_uid) AS row_uid, here.event AS here, there.event AS there
+SELECT coalesce(here.row_uid, there.row_uid) AS row_uid, here.content AS here, there.content AS there
 FROM here FULL JOIN there ON here.row_uid = there.row_uid
 WHERE here.row_uid IS NULL OR there.row_uid IS NULL OR (there.event <> '' AND here.digest <> there.digest)
 """
-_DIGEST = "row_uid, event, md5(json_normalize(event)) AS digest"
+_WITH_COLUMNS = """concat('[', event, ',', columns, ']')"""
+"""The event and the columns that the destination computed from it, as one JSON text."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,10 @@ def _destination(
     except ColdArchiveError as cold:
         problem = _ledger_problem(destination.holding(hour), offer)
         return Verdict(name, cold.rows, expected, problem=problem, note=str(cold))
-    offered.project(_DIGEST).create_view("here", replace=True)
-    there.project(_DIGEST).create_view("there", replace=True)
+    content = _WITH_COLUMNS if "columns" in there.columns else "event"
+    digest = f"row_uid, event, {content} AS content, md5(json_normalize({content})) AS digest"
+    offered.project(digest).create_view("here", replace=True)
+    there.project(digest).create_view("there", replace=True)
     with _reading("what it holds"):
         differences = connection.sql(_COMPARE).fetchall()
     verdict = Verdict(

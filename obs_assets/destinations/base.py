@@ -93,13 +93,15 @@ class Holding:
     """What a destination's own ledger says that it holds of an hour.
 
     Attributes:
-        counted: the rows that are there, where they were asked for and single ones are kept.
+        counted: number of rows that are there, if it was asked for and the destination keeps rows.
+        altered: number of groups of rows whose columns were changed after the load.
     """
 
     version: InputVersion
     rows: int
     content_hash: str
     counted: int | None = None
+    altered: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,16 @@ class Destination(Protocol):
         """
 
     def selected(self, frame: Frame) -> Frame:
-        """The rows of an offered frame that it should hold, ``event`` as it would hold it."""
+        """The rows of an offered frame that it should hold, ``event`` as it would hold it.
+
+        A destination that keeps columns beside the event adds ``columns``: a JSON object of them.
+        """
 
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
-        """What is really there: ``row_uid`` and ``event`` of each row, in any order, without what delivery added.
+        """The stored rows, in any order: ``row_uid``, ``event`` without the fields that delivery added, and
+        ``columns`` if `selected` gives it.
 
-        ``event`` is empty where the destination keeps no single events.
+        ``event`` is empty if the destination keeps no single events.
         """
 
     def check(self) -> str:

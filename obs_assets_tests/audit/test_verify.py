@@ -131,16 +131,23 @@ DAMAGE: dict[str, tuple[Damage, dict[str, str]]] = {
         {"postgres_events": "33 rows where 28 should be: 5 unexpected"},
     ),
     "a row twice": (
-        in_postgres(
-            "INSERT INTO events (row_uid, timestamp, hour, data) SELECT row_uid, timestamp, hour, data "
-            "FROM events WHERE event_id = 'err-3'"
-        ),
+        in_postgres("INSERT INTO events SELECT * FROM events WHERE event_id = 'err-3'"),
         {"postgres_events": "29 rows where 28 should be: the count differs"},
     ),
     "a row changed": (
         in_postgres(
             "UPDATE events SET data = jsonb_set(data, '{data,task}', '99') WHERE event_id = 'evt-7'"
         ),
+        {"postgres_events": "28 rows where 28 should be: 1 with other content"},
+    ),
+    "a row's columns changed": (
+        in_postgres(
+            "UPDATE events SET event_type = 'zz', cost_usd = 5 WHERE event_id = 'evt-7'"
+        ),
+        {"postgres_events": "28 rows where 28 should be: 1 with other content"},
+    ),
+    "a row's column emptied": (
+        in_postgres("UPDATE events SET trace_id = 'other' WHERE event_id = 'evt-8'"),
         {"postgres_events": "28 rows where 28 should be: 1 with other content"},
     ),
     "the table dropped": (

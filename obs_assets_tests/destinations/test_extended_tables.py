@@ -119,3 +119,31 @@ def test_a_trigger_that_drops_rows_is_named(
     with pytest.raises(PermanentError, match="a trigger on the table drops rows"):
         destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     assert ask(server, "SELECT count(*) FROM obs.hour_loads") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "SET event_type = 'zz' WHERE data->>'n' = '1'",
+        "SET cost_usd = 5",
+        "SET duration_ms = 9 WHERE data->>'n' = '2'",
+    ],
+)
+def test_changed_columns_are_counted(
+    change: str, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """The check of a destination sees columns that were changed by hand, and nothing of the kind after a load."""
+    destination = destination_of(server)
+    events = [
+        {"n": 1, "cost_usd": 0.1, "level": "error"},
+        {"n": 2, "duration_ms": 5, "cost_usd": 0.2},
+        {"n": 3},
+    ]
+    destination.deliver(offer_of(frame_of(duck, events, weight=1 / 3)))
+    held = destination.holding(HOUR, count=True)
+    assert held
+    assert (held.counted, held.altered) == (3, 0)
+    run(server, f"UPDATE events {change}")
+    held = destination.holding(HOUR, count=True)
+    assert held
+    assert held.altered > 0

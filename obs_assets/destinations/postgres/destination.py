@@ -35,6 +35,8 @@ from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.leaves import Span
 from obs_assets.destinations.postgres.rows import (
     BATCH_ROWS,
+    COLUMNS_ON_SERVER,
+    columns_of_row,
     copy_data,
     row_of,
     statistics_of,
@@ -176,17 +178,28 @@ class PostgresDestination:
         )
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
-        """The ledger's row of an hour, and the rows of the table."""
+        """The ledger's row of an hour; with ``count`` also the rows of the table and the altered groups."""
         query = "SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
         with session(self.server) as connection:
             try:
                 held = self._ledger_row(connection, hour)
-                counted = (
-                    one(connection, self._of_hour(query, hour))[0] if held and count else None
-                )
+                if held is None or not count:
+                    return held
+                rows = one(connection, self._of_hour(query, hour))[0]
+                altered = one(connection, self._altered_groups(hour))[0]
             except errors.UndefinedTable:
                 return None
-        return replace(held, counted=counted) if held else None
+        return replace(held, counted=rows, altered=altered)
+
+    def _altered_groups(self, hour: Hour) -> sql.Composed:
+        """A query: the number of groups (type, level, master) that differ from the statistics of the load."""
+        words = {
+            "table": self.table.name,
+            "statistics": self.table.statistics,
+            "start": sql.Literal(hour.start),
+            "end": sql.Literal(hour.end),
+        }
+        return sql.SQL(_ALTERED_GROUPS).format(**words)
 
     def holdings(self) -> dict[Hour, Holding]:
         """The ledger's rows of the hours that still have a row in the table, or never had one."""
@@ -208,19 +221,24 @@ class PostgresDestination:
         return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
 
     def selected(self, frame: Frame) -> Frame:
-        """All rows, events without what ``jsonb`` cannot hold."""
-        return frame.project(f"* REPLACE ({stored_event('event')} AS event)")
+        """All rows, events without the characters that ``jsonb`` cannot hold, and ``columns``."""
+        return frame.project(
+            f"* REPLACE ({stored_event('event')} AS event), {columns_of_row()} AS columns"
+        )
 
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
-        """``row_uid`` and ``event`` of the rows in the table, as a temporary table of ``connection``.
+        """``row_uid``, ``event`` and ``columns`` of the rows, as a temporary table of ``connection``.
 
         ``event`` is ``data`` as the server prints it: compare canonical forms, with `stored_event` on the other side.
         """
         name = f"read_back_{self.key.replace('.', '_')}_{hour.stamp}"
         connection.execute(
-            f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)'
+            f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR, columns VARCHAR)'
         )
-        query = "SELECT row_uid, data::text FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
+        query: LiteralString = (
+            f"SELECT row_uid, data::text, {COLUMNS_ON_SERVER} FROM {{table}} "
+            "WHERE timestamp >= {start} AND timestamp < {end}"
+        )
         with (
             session(self.server) as server,
             contextlib.suppress(errors.UndefinedTable),
@@ -228,11 +246,10 @@ class PostgresDestination:
         ):
             cursor.execute(self._of_hour(query, hour))
             while rows := cursor.fetchmany(BATCH_ROWS):
-                row_uids, events = zip(*rows, strict=True)
-                batch = pa.table(
-                    [pa.array(row_uids, pa.string()), pa.array(events, pa.large_string())],
-                    ["row_uid", "event"],
-                )
+                row_uids, events, columns = zip(*rows, strict=True)
+                texts = [row_uids, events, columns]
+                arrays = [pa.array(text, pa.large_string()) for text in texts]
+                batch = pa.table(arrays, ["row_uid", "event", "columns"])
                 connection.from_arrow(batch).insert_into(name)
         return connection.table(name)
 
@@ -591,6 +608,22 @@ FROM pg_class WHERE relkind IN ('r', 'm', 'S')"""
 
 _NOT_TABLES_BYTES = 1_000_000
 """More than the few files of a database that are no table's: some 150 kB, and the cache of the catalog."""
+
+_ALTERED_GROUPS: LiteralString = """
+WITH loaded AS (
+    SELECT event_type, event_level, master_type, rows, duration_ms_max, round(cost_usd::numeric, 4) AS cost
+    FROM {statistics} WHERE hour = {start}),
+present AS (
+    SELECT event_type, event_level, master_type, count(*) AS rows, max(duration_ms) AS duration_ms_max,
+        round(sum(weight * cost_usd::float8)::numeric, 4) AS cost
+    FROM {table} WHERE timestamp >= {start} AND timestamp < {end} GROUP BY 1, 2, 3)
+SELECT count(*) FROM (
+    (TABLE present EXCEPT ALL TABLE loaded) UNION ALL (TABLE loaded EXCEPT ALL TABLE present)) AS differing
+WHERE EXISTS (TABLE loaded)"""
+"""Costs are compared to a hundredth of a cent: sums of floating-point numbers differ in their last digits.
+
+An hour without statistics was loaded before they existed; it has no altered group.
+"""
 
 _DELETE_CHANGED: LiteralString = """
 DELETE FROM {leaf} AS there WHERE timestamp >= {start} AND timestamp < {end} AND NOT EXISTS (

@@ -1,7 +1,7 @@
 """Rows of a table made of a frame: DuckDB's SQL for each column, and the text that COPY takes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString
 
 import pyarrow as pa
 import pyarrow.csv
@@ -43,25 +43,53 @@ def stored_event(event: str) -> str:
 
 
 def row_of(hour: Hour) -> dict[str, str]:
-    """DuckDB's SQL for each column of a row; ``created_at`` is the server's."""
-    plain = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
-    return (
-        {name: _text(name) for name in plain}
-        | {
-            "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
-            "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
-            "event_level": f"coalesce({_indexed('event_level')}, 'info')",
-            "master_type": _indexed("master_type"),
-            "trace_id": _indexed("trace_id"),
-            "timestamp": "event_time",
-            "data": stored_event("event"),
-            "duration_ms": "duration_ms",
-            "cost_usd": "rtrim(rtrim(cost_usd::DECIMAL(28, 12)::VARCHAR, '0'), '.')",  # 0.25, not 0.250000000000
-            "row_uid": "row_uid",
-            "weight": "weight",
-            "hour": f"TIMESTAMPTZ '{hour.start.isoformat()}'",
-        }
-    )
+    """DuckDB's SQL for each column of a row; the server fills ``created_at``."""
+    return _ROW | {"hour": f"TIMESTAMPTZ '{hour.start.isoformat()}'"}
+
+
+_PLAIN_TEXTS = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
+
+_ROW: dict[str, str] = {name: _text(name) for name in _PLAIN_TEXTS} | {
+    "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
+    "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
+    "event_level": f"coalesce({_indexed('event_level')}, 'info')",
+    "master_type": _indexed("master_type"),
+    "trace_id": _indexed("trace_id"),
+    "timestamp": "event_time",
+    "data": stored_event("event"),
+    "duration_ms": "duration_ms",
+    # 0.25, not 0.250000000000
+    "cost_usd": "rtrim(rtrim(cost_usd::DECIMAL(28, 12)::VARCHAR, '0'), '.')",
+    "row_uid": "row_uid",
+    "weight": "weight",
+}
+
+_NOT_COMPARED = {"id", "data"}
+"""`data` is compared as the event; `id` only names the row, and earlier versions made it in another way."""
+
+
+def columns_of_row() -> str:
+    """DuckDB's SQL for the columns of a row beside ``data``, as a JSON object; see `COLUMNS_ON_SERVER`."""
+    row = _ROW | {
+        "event_level": f"coalesce({_ROW['event_level']}, 'info')",
+        "timestamp": "epoch_us(event_time)",
+        "hour": "epoch_us(event_time) // 3600000000 * 3600000000",
+    }
+    pairs = [f"'{name}', {row[name]}" for name in row if name not in _NOT_COMPARED]
+    return f"json_object({', '.join(pairs)})::VARCHAR"
+
+
+COLUMNS_ON_SERVER: LiteralString = """jsonb_build_object(
+    'event_id', event_id, 'source_name', source_name, 'worker_type', worker_type, 'error', error,
+    'session_id', session_id, 'worker_id', worker_id, 'event_type', event_type,
+    'event_level', coalesce(event_level, 'info'), 'master_type', master_type, 'trace_id', trace_id,
+    'timestamp', (extract(epoch FROM timestamp) * 1000000)::bigint, 'duration_ms', duration_ms,
+    'cost_usd', trim_scale(cost_usd)::text, 'row_uid', row_uid, 'weight', weight,
+    'hour', (extract(epoch FROM hour) * 1000000)::bigint)::text"""
+"""PostgreSQL's SQL for the same object, from the stored row. Times are microseconds since 1970.
+
+An earlier version stored ``info`` for an event without a level: both count as equal.
+"""
 
 
 def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
