@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from obs_assets.severities import STATUSES, level_sql, word_sql
+
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 
 LINEAGE = ("row_uid", "event_time", "file_id", "file_offset", "landed_at")
@@ -61,7 +63,7 @@ MEANINGS: Mapping[str, str] = {
     "landed_at": "when it was landed, UTC",
     "event_id": "id, event_id or _id: a label, never a key",
     "event_type": "type or event_type",
-    "event_level": "level, severity, or status where it is a level; lower case, warn is warning",
+    "event_level": "level, severity and other names and scales, or a status that is a level; NULL without one",
     "source_name": "_source.name or source",
     "master_type": "master_type or master",
     "worker_type": "worker_type or worker",
@@ -82,24 +84,17 @@ MEANINGS: Mapping[str, str] = {
 
 _HEX = np.array([f"{byte:02x}".encode() for byte in range(256)]).view(np.uint16)
 
-LEVELS = (
-    "trace",
-    "debug",
-    "info",
-    "success",
-    "notice",
-    "warn",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "fatal",
-    "emergency",
-)
-"""Words that make a ``status`` a level."""
-
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    "event_id": ("id", "event_id", "_id", "event.id", "eventID"),
+    "event_id": (
+        "id",
+        "event_id",
+        "_id",
+        "event.id",
+        "eventID",
+        "insertId",
+        "auditID",
+        "_document_id",
+    ),
     "event_type": (
         "type",
         "event_type",
@@ -107,6 +102,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "eventName",
         "event.name",
         "event.action",
+        "operationName",
+        "action",
     ),
     "event_level": (
         "level",
@@ -116,12 +113,35 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "log.level",
         "severityNumber",
         "severity_number",
+        "@l",
+        "level_name",
+        "levelname",
+        "error_severity",
+        "loglevel",
+        "log_level",
+        "lvl",
+        "PRIORITY",
+        "levelno",
+        "s",
     ),
-    "source_name": ("_source.name", "source", "service.name", "eventSource"),
+    "source_name": (
+        "_source.name",
+        "source",
+        "service.name",
+        "eventSource",
+        "resource.service.name",
+        "logGroup",
+    ),
     "master_type": ("master_type", "master"),
     "worker_type": ("worker_type", "worker"),
     "worker_id": ("worker_id",),
-    "trace_id": ("trace_id", "traceId", "trace.id"),
+    "trace_id": (
+        "trace_id",
+        "traceId",
+        "trace.id",
+        "dd.trace_id",
+        "logging.googleapis.com/trace",
+    ),
     "session_id": ("session_id", "sessionId", "session.id"),
     "status": ("status", "event.outcome"),
     "error": (
@@ -131,6 +151,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "errorMessage",
         "errorCode",
         "exception.message",
+        "err.message",
+        "@x",
+        "attributes.exception.message",
     ),
     "duration_ms": ("duration_ms", "duration", "event.duration"),
     "cost_usd": ("cost_usd", "cost", "cost_estimate.total_cost_usd"),
@@ -138,18 +161,56 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 """Where each promoted column comes from: the first of these fields that is there and not null.
 
 ``log.level`` is a field of that name, as ECS loggers write it, or else the field ``level`` of the object ``log``. An
-event without a level has the level that its ``status`` names, if that is one of `LEVELS`. An ``error`` that says that
-there is none (false, 0, empty) is none. What is in other units is converted, see `_CONVERSIONS`.
+event without a level has the level that its ``status`` names, if that is one of `severities.STATUSES`; Serilog leaves
+out ``@l`` where it is Information. An ``error`` that says that there is none (false, 0, empty) is none. What is in
+other units is converted, see `_CONVERSIONS`.
 """
 
-# OpenTelemetry's numbers of severity go in fours from 1, TRACE, to 24, FATAL4; ECS counts durations in nanoseconds
-_LEVEL = "['trace', 'debug', 'info', 'warning', 'error', 'fatal']"
-_LEVEL_OF_NUMBER = f"""
-CASE WHEN try_cast({{0}} AS INT) BETWEEN 1 AND 24
-    THEN {_LEVEL}[(try_cast({{0}} AS INT) + 3) // 4] END"""
+TIME_FIELDS = (
+    "timestamp",
+    "@timestamp",
+    "time",
+    "ts",
+    "event_time",
+    "created_at",
+    "eventTime",
+    "@t",
+    "timeUnixNano",
+    "datetime",
+    "instant.epochSecond",
+    "timeMillis",
+    "requestReceivedTimestamp",
+    "EdgeStartTimestamp",
+    "Datetime",
+    "receiveTimestamp",
+    "__REALTIME_TIMESTAMP",
+    "t.$date",
+    "observedTimeUnixNano",
+)
+"""Where an event's time is looked for, in this order; the first that is there and not null decides."""
+
+MESSAGES = (
+    "message",
+    "msg",
+    "@m",
+    "@mt",
+    "MESSAGE",
+    "short_message",
+    "textPayload",
+    "body",
+    "log",
+    "error",
+    "data",
+    "result",
+    "output",
+    "response",
+)
+"""Fields that hold the text, or the content, of an event."""
+
+_SERILOG = ("@t", "@m", "@mt")
+
+# ECS counts durations in nanoseconds
 _CONVERSIONS: Mapping[str, str] = {
-    "severityNumber": _LEVEL_OF_NUMBER,
-    "severity_number": _LEVEL_OF_NUMBER,
     "event.duration": "(round(try_cast({0} AS BIGINT) / 1000000)::BIGINT)::VARCHAR",
 }
 
@@ -213,7 +274,9 @@ def _fields(alias: str) -> list[str]:
     return [_CONVERSIONS.get(alias, "{0}").format(field) for field in [f'j."{alias}"', *nested]]
 
 
-_STRUCTURE = _structure(alias for aliases in ALIASES.values() for alias in aliases)
+_STRUCTURE = _structure(
+    [*(alias for aliases in ALIASES.values() for alias in aliases), *_SERILOG]
+)
 _PARSED = json.loads(_STRUCTURE)
 
 SOURCE_KEYS = frozenset(_PARSED)
@@ -228,8 +291,7 @@ def _column(name: str) -> str:
     fields = [field for alias in ALIASES[name] for field in _fields(alias)]
     match name:
         case "event_level":
-            fields.append(f"CASE WHEN {one_of('lower(j.status)', LEVELS)} THEN j.status END")
-            return f"regexp_replace(lower({_first(fields)}), '^warn$', 'warning')"
+            return level_sql("level_word")
         case "error":  # false, 0, "" and null are "no error"
             return _first(
                 f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields
@@ -241,6 +303,19 @@ def _column(name: str) -> str:
     return _first(fields)
 
 
+def _level_word() -> str:
+    """SQL over the parsed event ``j``: the word, in any case, that says its level."""
+    words = [
+        word_sql(field, alias) for alias in ALIASES["event_level"] for field in _fields(alias)
+    ]
+    words.append(f"CASE WHEN {one_of('lower(j.status)', STATUSES)} THEN j.status END")
+    words.append(
+        """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
+    )
+    return _first(words)
+
+
+_LEVEL_WORD = _level_word()
 _COLUMNS = {name: _column(name) for name in PROMOTED}
 
 
@@ -256,7 +331,9 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
         lineage, promoted, carried, then ``event``; same rows, same order.
     """
     event = f"CASE WHEN {where} THEN event END" if where else "event"
-    parsed = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
+    parsed = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j").project(
+        f"*, {_LEVEL_WORD} AS level_word"
+    )
     columns = [
         f"CASE WHEN {where} THEN {expression} ELSE {name} END AS {name}"
         if where

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from obs_assets.events import (
     ALIASES,
     CONTENT_HASH,
-    LEVELS,
     LINEAGE,
     PROMOTED,
     append_fields,
@@ -28,6 +27,7 @@ from obs_assets.events import (
     row_uids,
     with_columns,
 )
+from obs_assets.severities import GRAVE, STATUSES
 from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 
@@ -206,12 +206,14 @@ def test_aliases_are_looked_at_in_their_order(
         "severity_number": ("21", "fatal"),
         "event.duration": ("7000000", 7),
     }
+    converted["s"] = ("E", "error")
+    word = "x" if name == "event_level" else ""  # where a number would be one on a scale
     for place, alias in enumerate(aliases):
         event = {
-            other: converted.get(other, (f"{10 + n}",))[0]
+            other: converted.get(other, (f"{word}{10 + n}",))[0]
             for n, other in enumerate(aliases[place:])
         }
-        expected = {converted[alias][1]} if alias in converted else {"10", 10}
+        expected = {converted[alias][1]} if alias in converted else {f"{word}10", 10}
         assert columns(connection, event)[name] in expected, alias
 
 
@@ -222,7 +224,65 @@ def test_the_page_has_the_table() -> None:
         assert f"| `{column}` | {', '.join(f'`{alias}`' for alias in aliases)} |" in page
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        ({"level": 50, "msg": "pino"}, "error"),
+        ({"level": 30, "msg": "pino"}, "info"),
+        ({"level": 35, "msg": "a level of one's own"}, "info"),
+        ({"level": 60, "msg": "bunyan"}, "fatal"),
+        ({"level": 400, "level_name": "ERROR", "channel": "app"}, "error"),
+        ({"level": 250, "level_name": "NOTICE"}, "notice"),
+        ({"level": 550}, "alert"),
+        ({"level": 600}, "emergency"),
+        ({"level": 3, "short_message": "GELF"}, "error"),
+        ({"level": 0, "short_message": "GELF"}, "emergency"),
+        ({"level": 9}, None),
+        ({"level": 9999, "severity": "warning"}, "warning"),
+        ({"PRIORITY": "3", "MESSAGE": "journald"}, "error"),
+        ({"PRIORITY": "7"}, "debug"),
+        ({"severity": 4}, "warning"),
+        ({"severity": "CRITICAL", "textPayload": "GCP"}, "critical"),
+        ({"severity": "DEFAULT"}, "default"),
+        ({"severity": 500}, "error"),
+        ({"level": "dpanic"}, "critical"),
+        ({"level": "panic"}, "fatal"),
+        ({"level": "emerg"}, "emergency"),
+        ({"level": "crit"}, "critical"),
+        ({"level": "err"}, "error"),
+        ({"level": "SEVERE", "loggerName": "java.util.logging"}, "error"),
+        ({"level": "FINEST"}, "trace"),
+        ({"level": "ERROR+4", "msg": "slog"}, "error"),
+        ({"level": "DEBUG-2", "msg": "slog"}, "debug"),
+        ({"severityText": "WARN3"}, "warning"),
+        ({"severityNumber": 13}, "warning"),
+        ({"severityNumber": 25}, None),
+        ({"s": "E", "c": "STORAGE"}, "error"),
+        ({"s": "D2", "c": "QUERY"}, "debug"),
+        ({"s": "Eve", "c": "a name"}, None),
+        ({"error_severity": "PANIC"}, "fatal"),
+        ({"error_severity": "DEBUG1"}, "debug"),
+        ({"@t": "2026-11-25T09:00:00Z", "@mt": "x", "@l": "Warning"}, "warning"),
+        ({"@t": "2026-11-25T09:00:00Z", "@mt": "x"}, "info"),
+        ({"@t": "2026-11-25T09:00:00Z"}, None),
+        ({"levelname": "CRITICAL", "levelno": 50}, "critical"),
+        ({"levelno": 40}, "error"),
+        ({"level": "Informational", "category": "Azure"}, "info"),
+        ({"level": "", "severity": "err"}, "error"),
+        ({"level": " Warn "}, "warning"),
+        ({"level": "Urgent"}, "urgent"),
+        ({"msg": "no level"}, None),
+    ],
+)
+def test_levels_of_loggers(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object], level: str | None
+) -> None:
+    """Other names, words and scales are the same levels; what is on no scale, or names none, is no level."""
+    assert columns(connection, event)["event_level"] == level
+    assert not {"info", "warning"} & set(GRAVE)
+
+
+@pytest.mark.parametrize("level", STATUSES)
 def test_status_is_a_level_where_it_names_one(
     connection: duckdb.DuckDBPyConnection, level: str
 ) -> None:

@@ -13,15 +13,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from obs_assets.alerts.rules import (
-    GRAVE_LEVELS,
-    AlertRule,
-    condition,
-    field_sql,
-    paths_of,
-    with_fields,
-)
+from obs_assets.alerts.rules import AlertRule, condition, field_sql, paths_of, with_fields
 from obs_assets.events import Frame, one_of
+from obs_assets.severities import GRAVE
 
 Group: TypeAlias = tuple[str | None, ...]
 Evaluation: TypeAlias = Mapping[str, "Measured"]
@@ -170,7 +164,7 @@ def _inputs(rules: Sequence[AlertRule]) -> Iterator[str]:
     if measures & {"weighted_count", "rate_per_minute", "error_ratio"}:
         yield "weight::DECIMAL(28, 9) AS weight"  # sums of decimals are the same in every order of rows
     if "error_ratio" in measures:
-        yield f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)}) AS bad"
+        yield f"(error IS NOT NULL OR {one_of('event_level', GRAVE)}) AS bad"
     if "cost_usd" in measures:
         yield "cost_usd"
     if "p95_duration_ms" in measures:

@@ -13,6 +13,7 @@ from obs_assets.alerts.templates import Summary
 from obs_assets.config import Block
 from obs_assets.events import PROMOTED, Frame, one_of, quote
 from obs_assets.patterns import Pattern
+from obs_assets.severities import GRAVE, level_of
 
 Measure = Literal[
     "count", "weighted_count", "rate_per_minute", "error_ratio", "cost_usd", "p95_duration_ms"
@@ -22,7 +23,6 @@ Severity = Literal["critical", "error", "warning", "info"]
 ADDITIVE = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
 """Measures that are 0 without an event and only grow while an hour fills."""
 
-GRAVE_LEVELS = ("error", "critical", "fatal")
 
 _ALIASES = {
     **{name: f"event_{name}" for name in ("id", "type", "level")},
@@ -91,7 +91,7 @@ class Comparison:
 
 
 def _as_in_frames(level: str) -> str:
-    return "warning" if level.lower() == "warn" else level.lower()
+    return level_of(level) or ""
 
 
 def _comparison(text: str) -> str:
@@ -125,8 +125,8 @@ class AlertRule(Block, frozen=True):
     Attributes:
         name: name of the rule, part of the identity of its alerts: a renamed rule is a new rule.
         levels: levels that match, in lower case (``warn`` is ``warning``); an empty list matches
-            every event, also an event without a level. Default: error, critical and fatal; every
-            level when the rule has ``where``, ``text`` or a threshold.
+            every event, also an event without a level. Default: error, critical, alert, fatal and
+            emergency; every level when the rule has ``where``, ``text`` or a threshold.
         types: event types that match, compared exactly; an empty list matches every type.
         where: conditions on fields, of which all must hold: ``data.status == failed``,
             ``duration_ms > 1000``, ``worker_type in a, b``, ``error =~ time.?out``, ``trace_id
@@ -165,7 +165,7 @@ class AlertRule(Block, frozen=True):
     """
 
     name: str = "errors"
-    levels: tuple[str, ...] = GRAVE_LEVELS
+    levels: tuple[str, ...] = GRAVE
     types: tuple[str, ...] = Field((), examples=[["task_failed"]])
     where: tuple[Where, ...] = Field((), examples=[["data.status == failed"]])
     text: tuple[Pattern, ...] = Field((), examples=[["out of memory"]])

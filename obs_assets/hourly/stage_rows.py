@@ -42,7 +42,7 @@ ROWS: tuple[StageRow, ...] = (
         name="raw_events",
         upstream="landed_events",
         blocks=("source",),
-        code_version=2,
+        code_version=3,
         description=(
             "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data."
         ),
@@ -73,7 +73,7 @@ ROWS: tuple[StageRow, ...] = (
         name="sampled_events",
         upstream="redacted_events",
         blocks=("filter", "sample"),
-        code_version=2,
+        code_version=3,
         description=(
             "Filtered by rule, then sampled; each event carries the number of events that it stands for."
         ),

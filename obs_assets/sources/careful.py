@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from obs_assets.sources.formats import Format, likely
 from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep, open_object
 
 MAX_NESTING = 256
@@ -26,6 +27,7 @@ LINE_ENDS = b"\n\0"
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
+_LOOKED_AT = 256  # bytes of a text, to tell its format
 _BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
 _SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
 # Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
@@ -110,18 +112,20 @@ class Rules:
         max_event_bytes: a longer event is a dead letter.
         max_nesting: so is one with more brackets within brackets.
         unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
+        formats: rows that are tried, see `obs_assets.sources.formats`.
     """
 
     max_event_bytes: int
     max_nesting: int = MAX_NESTING
     unfold: tuple[str, ...] = ()
+    formats: tuple[Format, ...] = ()
 
 
 class CarefulLane:
     """Reads, one event at a time, what the native lane could not.
 
     Attributes:
-        events: file, offset, length and text of each event found.
+        events: file, offset, length, text, and position in ``data`` of each event found.
         consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
     """
 
@@ -138,7 +142,7 @@ class CarefulLane:
         self._rules = rules
         self._covered: list[tuple[int, int]] = []
         self._dead: list[tuple[int, int, int, str]] = []
-        self.events: list[tuple[int, int, int, str]] = []
+        self.events: list[tuple[int, int, int, str, int]] = []
         self.consumed = [segment.length for segment in segments]
         self.settled = [0] * len(segments)
         self.within_line = [False] * len(segments)
@@ -194,14 +198,8 @@ class CarefulLane:
                 line_end = limit
                 break
             if found.text is not None:
-                self.events.append(
-                    (
-                        segment.file,
-                        self._offset(number, position),
-                        found.end - position,
-                        found.text,
-                    )
-                )
+                offset, length = self._offset(number, position), found.end - position
+                self.events.append((segment.file, offset, length, found.text, position))
                 self._settle(number, found.end)
                 self.remarks.update(found.remarks)
             elif found.reason:
@@ -220,6 +218,9 @@ class CarefulLane:
         if begin == end:
             return
         self._settle(number, end)
+        text = self._data[begin : begin + _LOOKED_AT].decode("utf-8", "replace")
+        if reason == "not_an_object" and (name := likely(text)):
+            self.remarks[f"looks_like_{name}"] += 1
         if self._dead and (self._dead[-1][0], *self._dead[-1][2:]) == (number, begin, reason):
             begin = self._dead.pop()[1]
         self._dead.append((number, begin, end, reason))

@@ -37,6 +37,8 @@ KEPT_RANGES = 64
 _BLOCK = 1 << 20
 _ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
 """The end of a name such as ``app.log.3.gz`` that says nothing of the file's kind."""
+_ENDINGS = ("jsonl", "ndjson", "json", "log")
+_BEHIND_ENDINGS = ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
 _SIGNATURE_BYTES = 8
 
 
@@ -50,7 +52,13 @@ class SourceConfig(Block, frozen=True):
         include: patterns of file names that are read; rotated and compressed files are included by
             default.
         exclude: patterns of file names, or of paths below ``events_dir``, that are not read.
+        format: ``auto`` recognises JSON formats by their shape; ``json`` takes every object as an
+            event; the name of a format takes no other. Text formats (``cri``, ``syslog``,
+            ``journald_export``) have to be named.
+        records: ``auto`` takes known envelopes apart, ``off`` none; a path such as ``data.items``
+            is a list whose objects are events.
         max_event_bytes: a longer event is a dead letter.
+        max_envelope_bytes: a longer envelope of records is a dead letter.
         max_nesting: an event with deeper nesting of objects and lists is a dead letter.
         max_ratio: a compressed file is read up to this many times its own size (and at least 64
             MiB); each pass warns about the rest.
@@ -69,12 +77,24 @@ class SourceConfig(Block, frozen=True):
     events_dir: Path | str | None = Field(None, examples=["/var/log/agents"])
     event_types: tuple[str, ...] = ("all",)
     include: tuple[str, ...] = tuple(
-        f"*.{kind}{rest}"
-        for kind in ("jsonl", "ndjson")
-        for rest in ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
+        f"*.{kind}{rest}" for kind in _ENDINGS for rest in _BEHIND_ENDINGS
     )
     exclude: tuple[str, ...] = Field((), examples=[["tmp/*", "*-test.jsonl"]])
+    format: Literal[
+        "auto",
+        "json",
+        "cloudtrail",
+        "azure",
+        "cloudwatch",
+        "otlp",
+        "docker",
+        "cri",
+        "syslog",
+        "journald_export",
+    ] = "auto"
+    records: str = Field("auto", pattern=r'^[^."]+(\.[^."]+)*$', examples=["data.items"])
     max_event_bytes: int = Field(16 << 20, ge=1024)
+    max_envelope_bytes: int = Field(1 << 30, ge=1024)
     max_nesting: int = Field(256, ge=1, le=256, json_schema_extra={"unit": "levels"})
     max_ratio: int = Field(200, ge=1, json_schema_extra={"unit": "factor"})
     time_path: str | None = Field(

@@ -101,6 +101,21 @@ def decode_unique(text: str) -> Any:
     return _UNIQUE_DECODER.decode(text)
 
 
+def loaded(text: str) -> Any:
+    """What the text holds, for `written`: numbers keep their digits; of equal keys the last wins."""
+    return _LAST_WINS_DECODER.decode(text)
+
+
+def written(value: Any) -> str:
+    """JSON text of what `loaded` gave, on one line."""
+    return _written(value)
+
+
+def number(text: str) -> Any:
+    """An integer's text as `loaded` gives a number; another text as it is."""
+    return _Digits(text) if re.fullmatch(r"-?(?:0|[1-9]\d*)", text, re.ASCII) else text
+
+
 def has_duplicates(text: str) -> bool:
     """Whether an object in it has a key twice."""
     try:
@@ -185,4 +200,6 @@ _DECODER = json.JSONDecoder(
 )
 _LENIENT_DECODER = json.JSONDecoder(parse_int=float)
 _UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str)
-_LAST_WINS_DECODER = json.JSONDecoder(parse_int=_Digits, parse_float=_Digits)
+_LAST_WINS_DECODER = json.JSONDecoder(
+    parse_int=_Digits, parse_float=_Digits, parse_constant=_refuse_constant
+)

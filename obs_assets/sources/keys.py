@@ -73,13 +73,19 @@ def repeating(texts: pa.ChunkedArray, shapes: pa.ChunkedArray) -> npt.NDArray[np
     return _by_shape(texts, shapes, has_duplicates)
 
 
-def _by_shape(
-    texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]
-) -> npt.NDArray[np.bool_]:
+def examples_of(shapes: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """A row of each shape, and of each row which of these has its shape."""
     encoded = shapes.combine_chunks().dictionary_encode()  # by hashing: np.unique would sort
     shape_of = encoded.indices.to_numpy()
     examples = np.empty(len(encoded.dictionary), np.int64)
     examples[shape_of] = np.arange(len(shape_of))
+    return examples, shape_of
+
+
+def _by_shape(
+    texts: pa.ChunkedArray, shapes: pa.ChunkedArray, judge: Callable[[str], bool]
+) -> npt.NDArray[np.bool_]:
+    examples, shape_of = examples_of(shapes)
     verdicts = np.array(
         [judge(texts[example].as_py()) for example in examples.tolist()], np.bool_
     )

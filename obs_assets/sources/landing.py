@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError, ObsError, ReceiptError
-from obs_assets.events import row_uids
+from obs_assets.events import TIME_FIELDS, row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
 from obs_assets.sources.careful import SEPARATORS, DeadLetter, Rules, Segment
@@ -49,6 +49,7 @@ from obs_assets.sources.files import (
     ends_match,
     list_files,
 )
+from obs_assets.sources.formats import enabled
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
 from obs_assets.sources.seen_times import seen_times
@@ -56,7 +57,6 @@ from obs_assets.sources.times import (
     EARLIEST,
     EVENT_TIME,
     MAX_AHEAD,
-    TIME_FIELDS,
     TIME_FROM,
     TIME_REASON,
     TIME_SOURCES,
@@ -256,6 +256,7 @@ class Progress:
     event_bytes: int = 0
     dead_letters: int = 0
     dead_bytes: int = 0
+    envelope_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.position = self.settled = self.start
@@ -338,6 +339,7 @@ class Progress:
         """
         copied = self.settled - self.start if self.is_copy else 0
         separators = self.settled - self.start - self.event_bytes - self.dead_bytes - copied
+        separators -= self.envelope_bytes
         if separators < 0:
             raise ReceiptError(f"{self.file.path}: {-separators:,} bytes were read twice")
         return FileReceipt(
@@ -350,6 +352,7 @@ class Progress:
             dead_bytes=self.dead_bytes,
             separator_bytes=separators,
             copied_bytes=copied,
+            envelope_bytes=self.envelope_bytes,
         )
 
     def known_now(self) -> KnownFile:
@@ -493,7 +496,12 @@ class PassWriter:
         self._collector = collector()
         self._collector_json = json.dumps(self._collector, separators=(",", ":"))
         own_path = (config.time_path,) if config.time_path else ()
-        self._rules = Rules(config.max_event_bytes, config.max_nesting, config.unfold)
+        self._rules = Rules(
+            config.max_event_bytes,
+            config.max_nesting,
+            config.unfold,
+            enabled(config.format, config.records),
+        )
         self._time_fields = (*own_path, *TIME_FIELDS)
         expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
         self._expired = np.array(
@@ -617,6 +625,8 @@ class PassWriter:
         for file, length, count in zip(*per_file.to_pydict().values(), strict=True):
             files[file].events += count
             files[file].event_bytes += length
+        for file, size in reading.envelope_bytes.items():
+            files[file].envelope_bytes += size
         kept = [
             letter
             for letter in (*reading.dead, *letters)
@@ -961,7 +971,7 @@ class Pass:
 
     def _remark_packing(self, file: Progress) -> None:
         """Count the events that were not packed as one would expect."""
-        if not file.file.is_as_named:
+        if not file.file.is_as_named and file.events:
             self._writer.remarks["compression_not_as_named"] += file.events
         if any(map(is_encoding, file.file.packing)):
             self._writer.remarks["decoded_from_utf16"] += file.events

@@ -65,9 +65,11 @@ class LandedHour:
 
 @dataclass(frozen=True)
 class FileReceipt:
-    """What one pass did with a file: ``end - start = event_bytes + dead_bytes + separator_bytes + copied_bytes``.
+    """What one pass did with a file: ``end - start`` is the sum of its bytes of events, dead letters, separators,
+    copies and envelopes.
 
-    copied_bytes: of a copy, whose original is landed or landed before.
+    copied_bytes: of a copy, whose original is landed or landed before. envelope_bytes: of envelopes, outside of their
+    records.
     """
 
     file: KnownFile
@@ -79,6 +81,7 @@ class FileReceipt:
     dead_bytes: int
     separator_bytes: int
     copied_bytes: int = 0
+    envelope_bytes: int = 0
 
     def __add__(self, later: "FileReceipt") -> "FileReceipt":
         """What this pass and a later one did."""
@@ -92,6 +95,7 @@ class FileReceipt:
             self.dead_bytes + later.dead_bytes,
             self.separator_bytes + later.separator_bytes,
             self.copied_bytes + later.copied_bytes,
+            self.envelope_bytes + later.envelope_bytes,
         )
 
 

@@ -11,9 +11,10 @@ import codecs
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import duckdb
 import numpy as np
@@ -22,7 +23,25 @@ import pyarrow as pa
 
 from obs_assets.sources import views
 from obs_assets.sources.careful import CarefulLane, DeadLetter, Rules, Segment
-from obs_assets.sources.keys import ANYWHERE, repeating, shape_at, untold, usual_paths
+from obs_assets.sources.envelopes import (
+    Buffer,
+    NoEnvelopeError,
+    Opened,
+    event_of,
+    open_envelope,
+)
+from obs_assets.sources.formats import Envelope, Format, Pieces, Text
+from obs_assets.sources.formats.base import Event, Record
+from obs_assets.sources.json_text import cleaned, loaded, written
+from obs_assets.sources.keys import (
+    ANYWHERE,
+    examples_of,
+    repeating,
+    shape_at,
+    untold,
+    usual_paths,
+)
+from obs_assets.sources.pieces import Piece, join
 from obs_assets.sources.strict import IS_STRICT, doubtful_places
 
 _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
@@ -51,7 +70,8 @@ class Reading:
         within_line: for each segment, whether what comes next belongs to a line that was too long.
         within_object: for each segment, whether it belongs to an object that was given up, see `Segment`.
         remarks: events by what was changed in their text: ``duplicate_keys``, ``lone_surrogate``, ``nul_character``,
-            ``unfolded``.
+            ``unfolded``; by their format, ``format_otlp``; ``format_ambiguous``, ``partial``.
+        envelope_bytes: file → bytes of envelopes outside their records.
     """
 
     lines: pa.Table
@@ -61,6 +81,7 @@ class Reading:
     within_line: list[bool]
     within_object: list[int]
     remarks: Mapping[str, int]
+    envelope_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 def read_batch(
@@ -75,8 +96,34 @@ def read_batch(
         connection: used for the native lane.
         data: the bytes of all segments, one after another. The events' lines lie in them.
         segments: read together, so that ten thousand small files cost no more than a large one.
-        rules: what an event may be.
+        rules: what an event may be, and which formats are tried.
     """
+    if rules.formats and isinstance(rules.formats[0], Text):
+        return _read_text(data, segments, rules.formats[0], rules)
+    reading, places = _read_objects(connection, data, segments, rules)
+    if not rules.formats or not (places.formats != 0).any():
+        return reading
+    return _Apart(connection, data, segments, rules).of(reading, places)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Of each event of a reading: position of its first bracket in the batch, and the number of its format.
+
+    The number is the place in ``rules.formats`` and 1; 0: none; -1: more than one.
+    """
+
+    positions: npt.NDArray[np.int64]
+    formats: npt.NDArray[np.int64]
+
+
+def _read_objects(
+    connection: duckdb.DuckDBPyConnection,
+    data: bytes | bytearray,
+    segments: list[Segment],
+    rules: Rules,
+) -> tuple[Reading, _Places]:
+    """Read a batch of JSON objects, whatever their format."""
     view = np.frombuffer(data, np.uint8)
     starts = np.cumsum([0, *(segment.length for segment in segments)])
     bounds = _line_bounds(data, starts)
@@ -127,10 +174,19 @@ def read_batch(
     lines = pa.table(columns)
     settled = np.array(careful.settled, np.int64)
     np.maximum.at(settled, owner, last[rows] - starts[owner])
+    positions, formats = (
+        first[rows],
+        _formats_by_shape(told["line"], told["shape"], rules.formats),
+    )
     if careful.events:
-        columns = dict(zip(lines.column_names, zip(*careful.events, strict=True), strict=True))
+        *values, careful_positions = zip(*careful.events, strict=True)
+        columns = dict(zip(lines.column_names, values, strict=True))
         lines = pa.concat_tables([lines, pa.table(columns, lines.schema)])
-    return Reading(
+        positions = np.concatenate([positions, careful_positions])
+        formats = np.concatenate(
+            [formats, [_format_of(text, rules.formats) for text in columns["line"]]]
+        )
+    reading = Reading(
         lines,
         careful.dead_letters(),
         careful.consumed,
@@ -139,6 +195,394 @@ def read_batch(
         careful.within_object,
         careful.remarks,
     )
+    return reading, _Places(positions, formats.astype(np.int64))
+
+
+def _formats_by_shape(
+    texts: pa.ChunkedArray, shapes: pa.ChunkedArray, formats: tuple[Format, ...]
+) -> npt.NDArray[np.int64]:
+    """The number of each event's format: of each shape, which is the keys of an event, one event is looked at."""
+    if not formats or not len(texts):
+        return np.zeros(len(texts), np.int64)
+    examples, shape_of = examples_of(shapes)
+    found = np.array(
+        [_format_of(texts[row].as_py(), formats) for row in examples.tolist()], np.int64
+    )
+    numbers: npt.NDArray[np.int64] = found[shape_of]
+    return numbers
+
+
+def _format_of(text: str, formats: tuple[Format, ...]) -> int:
+    """The number of an event's format, see `_Places`."""
+    likely = [
+        (number, row)
+        for number, row in enumerate(formats, start=1)
+        if not isinstance(row, Text) and all(marker in text for marker in row.markers)
+    ]
+    if not likely:
+        return 0
+    event = json.loads(text)
+    fitting = [(number, row.name) for number, row in likely if row.fits(event)]
+    if len({name for _, name in fitting}) > 1:
+        return -1
+    return fitting[0][0] if fitting else 0
+
+
+class _Apart:
+    """What becomes of the events of a reading that are in some format."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        data: bytes | bytearray,
+        segments: list[Segment],
+        rules: Rules,
+    ) -> None:
+        self._connection = connection
+        self._data = data
+        self._segments = segments
+        self._rules = rules
+        self._remarks: Counter[str] = Counter()
+        self._envelopes: list[
+            tuple[int, int, int]
+        ] = []  # file, offset, bytes outside the records
+        self._waits_from: dict[int, int] = {}
+
+    def of(self, reading: Reading, places: _Places) -> Reading:
+        """The reading with events in their place."""
+        self._remarks["format_ambiguous"] += int((places.formats == -1).sum())
+        dead = list(reading.dead)
+        tables = []
+        is_left = places.formats <= 0
+        for number, row in enumerate(self._rules.formats, start=1):
+            rows = np.flatnonzero(places.formats == number)
+            if not len(rows):
+                continue
+            found = views.take_rows(reading.lines, rows)
+            match row:
+                case Envelope(path=()):
+                    tables.append(self._converted(found, row))
+                case Envelope():
+                    records, letters, is_envelope = self._records(
+                        found, places.positions[rows], row
+                    )
+                    is_left[rows[~is_envelope]] = True
+                    tables.append(records)
+                    dead += letters
+                case Pieces():
+                    is_left[rows] = True
+                    self._remarks[f"format_{row.name}"] += len(rows)
+        left = views.filter_rows(reading.lines, is_left)
+        reading = replace(reading, lines=pa.concat_tables([left, *tables]), dead=dead)
+        for number, row in enumerate(self._rules.formats, start=1):
+            if isinstance(row, Pieces):
+                reading = self._joined(
+                    reading, row, np.flatnonzero(places.formats[is_left] == number)
+                )
+        envelope_bytes: Counter[int] = Counter()
+        for file, offset, size in self._envelopes:
+            envelope_bytes[file] += (
+                size if offset < self._waits_from.get(file, offset + 1) else 0
+            )
+        remarks = Counter(reading.remarks) + self._remarks
+        return replace(reading, remarks=remarks, envelope_bytes=envelope_bytes)
+
+    def _converted(self, lines: pa.Table, row: Envelope) -> pa.Table:
+        """Events that are records themselves."""
+        self._remarks[f"format_{row.name}"] += len(lines)
+        texts = [event_of(line, row, ())[0] for line in lines["line"].to_pylist()]
+        return lines.set_column(
+            lines.column_names.index("line"), "line", pa.array(texts, lines["line"].type)
+        )
+
+    def _records(
+        self, lines: pa.Table, positions: npt.NDArray[np.int64], row: Envelope
+    ) -> tuple[pa.Table, list[DeadLetter], npt.NDArray[np.bool_]]:
+        """The records of envelopes as events, the dead letters among them, and which of the envelopes are some."""
+        is_envelope = np.zeros(len(lines), np.bool_)
+        batch = RecordBatch(row)
+        ends = lines["file_offset"].to_numpy() + lines["length"].to_numpy()
+        for place, (file, end, position) in enumerate(
+            zip(lines["file"].to_pylist(), ends.tolist(), positions.tolist(), strict=True)
+        ):
+            with contextlib.suppress(NoEnvelopeError, LookupError, TypeError):
+                opened = open_envelope(self._data, position, row)
+                offset = end - (opened.end - position)
+                size = batch.add(self._data, opened, file, offset - position)
+                self._envelopes.append((file, offset, size))
+                is_envelope[place] = True
+        read, letters = self.read_records(batch)
+        return read, letters, is_envelope
+
+    def read_records(self, batch: "RecordBatch") -> tuple[pa.Table, list[DeadLetter]]:
+        """The records of a batch as events, and those that are none."""
+        rules = replace(self._rules, formats=())
+        inner, _ = _read_objects(self._connection, b"".join(batch.texts), batch.segments, rules)
+        numbers = inner.lines["file"].to_pylist()
+        texts = []
+        for number, line in zip(numbers, inner.lines["line"].to_pylist(), strict=True):
+            text, is_cut = event_of(line, batch.row, batch.around[number])
+            self._remarks["envelope_fields_left_out"] += is_cut
+            texts.append(text)
+        columns = {
+            "file": [batch.files[number] for number in numbers],
+            "file_offset": inner.lines["file_offset"],
+            "length": inner.lines["length"],
+            "line": texts,
+        }
+        self._remarks.update(inner.remarks)
+        self._remarks[f"format_{batch.row.name}"] += len(texts)
+        self._remarks[f"{batch.row.name}_without_events"] += batch.without_events
+        dead = [replace(letter, file=batch.files[letter.file]) for letter in inner.dead]
+        return pa.table(columns, inner.lines.schema), dead
+
+    def _joined(self, reading: Reading, row: Pieces, rows: npt.NDArray[np.int64]) -> Reading:
+        """The reading with the pieces of lines joined; whatever waits for the rest of a line is taken out of it."""
+        if not len(rows):
+            return reading
+        query = f"""SELECT json_extract_string(line, '$."{row.stream}"') AS stream,
+            ends_with(json_extract_string(line, '$."{row.text}"'), chr(10)) AS is_whole FROM batch_lines"""
+        asked = _ask(
+            self._connection, query, views.take_rows(reading.lines.select(["line"]), rows)
+        )
+        is_whole = asked["is_whole"].to_numpy()
+        if is_whole.all():
+            return reading
+        streams = asked["stream"].to_pylist()
+        files = reading.lines["file"].to_numpy()
+        for number, segment in enumerate(self._segments):
+            mine = np.flatnonzero(files[rows] == segment.file)
+            if not is_whole[mine].all():
+                pieces = {
+                    int(rows[one]): (streams[one] or "", bool(is_whole[one])) for one in mine
+                }
+                reading = self._joined_in(reading, number, row, pieces)
+        kept = (
+            reading.lines["length"].to_numpy() > 0
+        )  # what was joined to another, or waits, has none
+        return replace(reading, lines=views.filter_rows(reading.lines, kept))
+
+    def _joined_in(
+        self, reading: Reading, number: int, row: Pieces, pieces: Mapping[int, tuple[str, bool]]
+    ) -> Reading:
+        """The same of one segment; the length of a row that goes away becomes 0.
+
+        Args:
+            reading: of the batch.
+            number: of the segment.
+            row: the format.
+            pieces: row of the reading → stream, and whether its line ends there.
+        """
+        segment = self._segments[number]
+        begins, lengths = (
+            reading.lines["file_offset"].to_numpy(),
+            reading.lines["length"].to_numpy().copy(),
+        )
+        order = sorted(pieces, key=lambda one: int(begins[one]))
+        found = [
+            Piece(int(begins[one]), int(begins[one] + lengths[one]), *pieces[one])
+            for one in order
+        ]
+        joined = join(
+            found,
+            waits=not (segment.at_end and segment.sealed),
+            max_bytes=self._rules.max_event_bytes,
+        )
+        self._remarks["partial"] += len(joined.partial)
+        texts = (
+            reading.lines["line"].to_pylist()
+            if any(len(group) > 1 for group in joined.events)
+            else None
+        )
+        for group in joined.events:
+            first, *others = [order[place] for place in group]
+            if others and texts:
+                event = loaded(texts[first])
+                event[row.text] += "".join(loaded(texts[other])[row.text] for other in others)
+                texts[first] = written(event)
+                lengths[first] += lengths[others].sum()
+                lengths[others] = 0
+        if joined.waits_from is not None:
+            is_mine = reading.lines["file"].to_numpy() == segment.file
+            lengths[is_mine & (begins >= joined.waits_from)] = 0
+            reading = self._waiting(reading, number, joined.waits_from)
+        columns = {"length": pa.array(lengths)}
+        if texts:
+            columns["line"] = pa.array(texts, reading.lines["line"].type)
+        lines = reading.lines
+        for name, column in columns.items():
+            lines = lines.set_column(lines.column_names.index(name), name, column)
+        return replace(reading, lines=lines)
+
+    def _waiting(self, reading: Reading, number: int, waits_from: int) -> Reading:
+        """The reading without what lies behind an offset in a segment, which is read again with more bytes."""
+        segment = self._segments[number]
+        self._waits_from[segment.file] = waits_from
+        lines = reading.lines
+        begins, lengths = lines["file_offset"].to_numpy(), lines["length"].to_numpy()
+        is_before = (lines["file"].to_numpy() == segment.file) & (begins < waits_from)
+        dead = [
+            one
+            for one in reading.dead
+            if one.file != segment.file or one.file_offset < waits_from
+        ]
+        ends = [one.file_offset + one.length for one in dead if one.file == segment.file]
+        ends += (begins + lengths)[is_before].tolist()
+        consumed, settled = list(reading.consumed), list(reading.settled)
+        within_line, within_object = list(reading.within_line), list(reading.within_object)
+        consumed[number] = waits_from - segment.offset
+        settled[number] = max(
+            (min(end, waits_from) - segment.offset for end in ends), default=0
+        )
+        within_line[number], within_object[number] = False, 0
+        return replace(
+            reading,
+            dead=dead,
+            consumed=consumed,
+            settled=settled,
+            within_line=within_line,
+            within_object=within_object,
+        )
+
+
+@dataclass
+class RecordBatch:
+    """Records of envelopes of one format, to be read together.
+
+    Attributes:
+        row: the format.
+        texts: the records' bytes.
+        segments: where each lies in its file; its number in place of the file.
+        files: for each record its file.
+        around: for each record what `envelopes.Opened.around` gives.
+        without_events: envelopes that hold no event.
+    """
+
+    row: Envelope
+    texts: list[bytes] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    around: list[tuple[Event, ...]] = field(default_factory=list)
+    without_events: int = 0
+
+    def add(self, data: Buffer, opened: Opened, file: int, shift: int) -> int:
+        """Add the records of an envelope; returns how many of its bytes are outside of them.
+
+        Args:
+            data: the bytes that the envelope was opened in.
+            opened: the envelope.
+            file: index of its file.
+            shift: from a position in ``data`` to the byte offset in the file.
+        """
+        size = opened.end - opened.begin
+        if not opened.spans or not self.row.holds_events(opened.outer):
+            self.without_events += 1
+            return size
+        around = [opened.around(span) for span in opened.spans]
+        for span, fields in zip(opened.spans, around, strict=True):
+            length = span.end - span.begin
+            self.segments.append(
+                Segment(len(self.segments), span.begin + shift, length, sealed=True)
+            )
+            self.texts.append(bytes(data[span.begin : span.end]))
+            self.files.append(file)
+            self.around.append(fields)
+            size -= length
+        return size
+
+
+def _read_text(
+    data: bytes | bytearray, segments: list[Segment], row: Text, rules: Rules
+) -> Reading:
+    """Read a batch in a text format."""
+    texts = _Texts(row, rules)
+    begin = 0
+    for segment in segments:
+        texts.read(bytes(data[begin : begin + segment.length]), segment)
+        begin += segment.length
+    schema = pa.schema(
+        {
+            "file": pa.int32(),
+            "file_offset": pa.int64(),
+            "length": pa.int64(),
+            "line": pa.string_view(),
+        }
+    )
+    rows = [dict(zip(schema.names, event, strict=True)) for event in texts.events]
+    lines = pa.Table.from_pylist(rows, schema)
+    none = [False] * len(segments), [0] * len(segments)
+    return Reading(lines, texts.dead, texts.consumed, texts.settled, *none, texts.remarks)
+
+
+class _Texts:
+    """Segments of files in a text format, read one after another."""
+
+    def __init__(self, row: Text, rules: Rules) -> None:
+        self._row = row
+        self._rules = rules
+        self.events: list[tuple[int, int, int, str]] = []
+        self.dead: list[DeadLetter] = []
+        self.consumed: list[int] = []
+        self.settled: list[int] = []
+        self.remarks: Counter[str] = Counter()
+
+    def read(self, data: bytes, segment: Segment) -> None:
+        """Read a segment."""
+        is_over = segment.at_end and segment.sealed
+        whole = len(data) if is_over else self._row.ends(data)
+        if not whole and len(data) > self._rules.max_event_bytes:
+            self._letter(segment, data, 0, len(data), "too_long")
+            self._done(len(data), len(data))
+            return
+        records = list(self._row.records(data[:whole]))
+        pieces = [
+            Piece(one.begin, one.end, one.stream, one.is_whole or one.event is None)
+            for one in records
+        ]
+        joined = join(pieces, waits=not is_over, max_bytes=self._rules.max_event_bytes)
+        self.remarks["partial"] += len(joined.partial)
+        for group in joined.events:
+            self._event(data, segment, [records[place] for place in group])
+        consumed = whole if joined.waits_from is None else joined.waits_from
+        ends = [pieces[group[-1]].end for group in joined.events]
+        self._done(consumed, max(ends, default=0))
+
+    def _done(self, consumed: int, settled: int) -> None:
+        self.consumed.append(consumed)
+        self.settled.append(settled)
+
+    def _event(self, data: bytes, segment: Segment, records: list[Record]) -> None:
+        first, length = records[0], sum(one.end - one.begin for one in records)
+        if first.event is None:
+            self._letter(segment, data, first.begin, first.end, f"not_{self._row.name}")
+            return
+        event = dict(first.event)
+        if len(records) > 1:
+            event[self._row.text] = "".join(
+                one.event[self._row.text] for one in records if one.event
+            )
+        text, remarks = cleaned(
+            json.dumps(event, ensure_ascii=False), self._rules.unfold, self._rules.max_nesting
+        )
+        if len(text) > self._rules.max_event_bytes:
+            for one in records:
+                self._letter(segment, data, one.begin, one.end, "too_long")
+            return
+        self.remarks.update((*remarks, f"format_{self._row.name}"))
+        self.events.append((segment.file, segment.offset + first.begin, length, text))
+
+    def _letter(self, segment: Segment, data: bytes, begin: int, end: int, reason: str) -> None:
+        raw = data[begin:end]
+        last = self.dead[-1] if self.dead else None
+        begin += segment.offset
+        if last and (last.file, last.file_offset + last.length, last.reason) == (
+            segment.file,
+            begin,
+            reason,
+        ):
+            begin, raw = last.file_offset, last.raw + raw
+            self.dead.pop()
+        self.dead.append(DeadLetter(segment.file, begin, len(raw), reason, raw))
 
 
 def _told(
@@ -262,9 +706,9 @@ def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator
     while position >= 0:
         yield position
         position = data.find(b"\\u0000", position + 1)
-    for field in unfold:
+    for name in unfold:
         for match in re.finditer(
-            re.escape(json.dumps(field).encode()) + rb"\s*:\s*\"\s*[\[{]", data
+            re.escape(json.dumps(name).encode()) + rb"\s*:\s*\"\s*[\[{]", data
         ):
             yield match.start()
 

@@ -256,6 +256,7 @@ def _receipt(stretches: list[_Stretch]) -> FileReceipt:
     known = stretches[0].known
     event_bytes = sum(stretch.event_bytes for stretch in stretches)
     dead_bytes = sum(stretch.dead_bytes - stretch.length for stretch in stretches)
+    envelope_bytes = sum(stretch.envelope_bytes for stretch in stretches)
     return FileReceipt(
         file=known,
         start=known.offset,
@@ -264,5 +265,6 @@ def _receipt(stretches: list[_Stretch]) -> FileReceipt:
         event_bytes=event_bytes,
         dead_letters=sum(stretch.dead_letters - len(stretch.letters) for stretch in stretches),
         dead_bytes=dead_bytes,
-        separator_bytes=-event_bytes - dead_bytes,
+        separator_bytes=-event_bytes - dead_bytes - envelope_bytes,
+        envelope_bytes=envelope_bytes,
     )

@@ -4,25 +4,28 @@
 written as                 read as
 =========================  ======================================================================
 ISO 8601 with an offset    that moment, floored to microseconds; ``T`` or a space, any fraction after ``.`` or ``,``;
-                           ``Z``, ``UTC``, ``GMT``, ``-06:00``, ``-0600`` or ``-06``, a space before it allowed
+                           ``Z``, ``UTC``, ``GMT``, ``-06:00``, ``-0600`` or ``-06``, a space before it allowed.
+                           The name of a zone behind an offset says nothing: ``+01:00[Europe/Berlin]``, Go's
+                           ``+0000 UTC m=+0.5``
 ISO 8601 without offset    UTC, and ``time_from`` says ``event_without_zone``; without a time of day, midnight
-number, or digits          seconds, milliseconds, microseconds or nanoseconds, told by magnitude; a number with a
-                           fraction is a double, as in JSON
+number, or its text        seconds, milliseconds, microseconds or nanoseconds, told by magnitude; a number with a
+                           fraction is a double, as in JSON; OpenTelemetry's 0 is no time
 absent or null             the landing time; ``time_from`` says ``landed_at``
 anything else              dead letter ``time_unreadable``: names of time zones, which are ambiguous, empty text,
                            objects, a leap second ``:60``; but ``24:00:00`` is the next day
 =========================  ======================================================================
 """
 
+import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from obs_assets.events import quote
+from obs_assets.events import TIME_FIELDS, quote
 from obs_assets.sources.json_text import decode_unique
 
-TIME_FIELDS = ("timestamp", "@timestamp", "time", "ts", "event_time", "created_at", "eventTime")
-"""Looked at in this order; the first that is there and not null decides."""
+ZERO_IS_UNKNOWN = ("timeUnixNano", "observedTimeUnixNano")
+"""Fields of OpenTelemetry, in which 0 means that there is no time."""
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 """What is before it is garbage."""
@@ -38,6 +41,8 @@ def json_path(path: str) -> str:
 
 TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
 """DuckDB's form of `TIME_FIELDS`."""
+
+_ZERO_PATHS = frozenset(map(json_path, ZERO_IS_UNKNOWN))
 
 
 def time_text(paths: Sequence[str], usual: int = 0) -> str:
@@ -59,6 +64,17 @@ def usual_place(line: str, paths: Sequence[str]) -> int:
 
 
 def _first_of(paths: Sequence[str]) -> str:
+    """SQL: what is at the first of these paths that has a time."""
+    runs = itertools.groupby(paths, _ZERO_PATHS.__contains__)
+    found = [_first_alike(list(run), zero_is_unknown=zero) for zero, run in runs]
+    return found[0] if len(found) == 1 else f"coalesce({', '.join(found)})"
+
+
+def _first_alike(paths: Sequence[str], *, zero_is_unknown: bool) -> str:
+    if zero_is_unknown:
+        return ", ".join(
+            f"nullif(json_extract_string(line, {quote(path)}), '0')" for path in paths
+        )
     if len(paths) == 1:
         return f"json_extract_string(line, {quote(paths[0])})"
     return f"list_any_value(json_extract_string(line, [{', '.join(map(quote, paths))}]))"
@@ -67,7 +83,7 @@ def _first_of(paths: Sequence[str]) -> str:
 def _value_at(event: Any, path: str) -> Any:
     for name in path.split("."):
         event = event.get(name) if isinstance(event, dict) else None
-    return event
+    return None if path in ZERO_IS_UNKNOWN and str(event) == "0" else event
 
 
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
@@ -78,20 +94,39 @@ _EPOCH_MICROS = """CASE
     WHEN abs(number) < 100000000000000000 THEN number
     ELSE number * 0.001 END"""
 
-_OFFSET = r"(?: ?(?:[Zz]|UTC|GMT|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?))?"
-_ISO = rf"\s*\d{{4}}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?{_OFFSET})?\s*"
+_OFFSET = r" ?(?:[Zz]|UTC|GMT|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)"
+_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
+_ISO = rf"\s*{_DAY}(?:{_CLOCK}(?:{_OFFSET})?)?\s*"
 
-# What DuckDB does not read: small letters, a comma before the fraction, a space before the offset
-_AS_DUCKDB_READS = (
-    "regexp_replace(replace(upper(trim(time_text)), ',', '.'), ' ?([+-][0-9:]+|Z)$', '\\1')"
-)
+# Behind an offset: Java's [Europe/Berlin], RFC 9557's [u-ca=iso8601], Go's name of the zone and its monotonic clock
+_ZONE = r"(?:\[[^\[\]]*\])+|(?: (?:[A-Z][A-Za-z]{1,5}|[+-]\d{2,4}))?(?: m=[+-]\d+\.\d+)?"
+_ISO_AND_ZONE = rf"\s*({_DAY}{_CLOCK}{_OFFSET})(?:{_ZONE})\s*"
 
-EVENT_TIME = f"""CASE
+
+def _moment(text: str) -> str:
+    """SQL: the moment that a text in ISO 8601 names."""
+    # What DuckDB does not read: small letters, a comma before the fraction, a space before the offset
+    as_duckdb_reads = (
+        f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ?([+-][0-9:]+|Z)$', '\\1')"
+    )
+    return (
+        f"coalesce(try_cast({text} AS TIMESTAMPTZ), try_cast({as_duckdb_reads} AS TIMESTAMPTZ))"
+    )
+
+
+def _since_1970(number: str) -> str:
+    """SQL: the moment that a decimal number names."""
+    return f"make_timestamptz(floor({_EPOCH_MICROS.replace('number', number)})::BIGINT)"
+
+
+EVENT_TIME = rf"""CASE
     WHEN time_text IS NULL THEN landed_at
-    WHEN regexp_full_match(time_text, '{_ISO}')
-        THEN coalesce(try_cast(time_text AS TIMESTAMPTZ), try_cast({_AS_DUCKDB_READS} AS TIMESTAMPTZ))
-    WHEN regexp_full_match(time_text, '-?\\d{{1,19}}(\\.\\d{{1,9}})?')
-        THEN make_timestamptz(floor({_EPOCH_MICROS.replace("number", "time_text::DECIMAL(29, 9)")})::BIGINT)
+    WHEN regexp_full_match(time_text, '{_ISO}') THEN {_moment("time_text")}
+    WHEN regexp_full_match(time_text, '-?\d{{1,19}}(\.\d{{1,9}})?') THEN {_since_1970("time_text::DECIMAL(29, 9)")}
+    WHEN regexp_full_match(time_text, '\d(\.\d{{1,18}})?[eE]\+?\d{{1,2}}')
+        THEN {_since_1970("try_cast(time_text AS DECIMAL(29, 9))")}
+    WHEN regexp_full_match(time_text, '{_ISO_AND_ZONE}')
+        THEN {_moment(f"regexp_extract(time_text, '{_ISO_AND_ZONE}', 1)")}
     END"""
 """The moment, over the columns ``time_text`` and ``landed_at``; NULL where it cannot be read."""
 

@@ -11,21 +11,42 @@ import duckdb
 from pydantic import Field, computed_field, model_validator
 
 from obs_assets.config import Block
-from obs_assets.events import LINEAGE, PROMOTED, Frame, one_of, quote
+from obs_assets.events import (
+    ALIASES,
+    LINEAGE,
+    MESSAGES,
+    PROMOTED,
+    TIME_FIELDS,
+    Frame,
+    one_of,
+    quote,
+)
 from obs_assets.patterns import Pattern
+from obs_assets.severities import LOW, NOTEWORTHY, level_of
 from obs_assets.transforms.functions import DottedPath, digest, kept_by
 
 LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
-LOW_VALUE_LEVELS = ("debug", "trace")
-
-GRAVE_LEVELS = ("error", "critical", "fatal")
-"""No event of these levels is of low value."""
-
-CONTENT_KEYS = ("error", "message", "data", "result", "output", "response")
-"""An event in which none of these says anything may be empty."""
-
 ENRICHED_KEYS = ("hostname", "platform", "arch", "environment", "python_version", "process_id")
 """Keys that enrichment gives to every event: they say nothing about it."""
+
+_ABOUT = (
+    "event_id",
+    "event_level",
+    "source_name",
+    "master_type",
+    "worker_type",
+    "worker_id",
+    "trace_id",
+    "session_id",
+)
+
+NO_CONTENT = (
+    *(field for field in TIME_FIELDS if "." not in field),
+    *(alias for name in _ABOUT for alias in ALIASES[name]),
+    *ENRICHED_KEYS,
+    *("host", "pid", "logger", "thread", "version"),
+)
+"""Keys whose text says when, where or how grave an event was, not what it was."""
 
 EMPTY_KEYS = 5
 """An empty event has at most so many keys of its own."""
@@ -96,10 +117,11 @@ def judge(
     ``filtered:not_allowed`` the mode is ``allowlist``
     =======================  ===============================================================================
 
-    Low value: the type, in lower case, is one of `LOW_VALUE_TYPES`; or the level one of `LOW_VALUE_LEVELS`; or the
-    event is empty: it names no type, each of `CONTENT_KEYS` is missing, null or an empty string, and it has at most
-    `EMPTY_KEYS` keys, not counting those that begin with ``_`` and `ENRICHED_KEYS`. But an event with an ``error``, or
-    of one of `GRAVE_LEVELS`, is never of low value.
+    Low value: the type, in lower case, is one of `LOW_VALUE_TYPES`; or the level one of `severities.LOW`; or the
+    event is empty: it names no type, each of `MESSAGES` is missing, null or an empty string, no other key but
+    `NO_CONTENT` and those that begin with ``_`` holds a text, an object or a list, and it has at most `EMPTY_KEYS`
+    keys, not counting those that begin with ``_`` and `ENRICHED_KEYS`. But an event with an ``error``, or
+    of one of `severities.NOTEWORTHY`, is never of low value.
 
     An event that names a type is not empty: `zombie_detected` says something with nothing beside it.
 
@@ -154,7 +176,7 @@ def _rules(connection: duckdb.DuckDBPyConnection, config: FilterConfig) -> Itera
 
 def _level(name: str) -> str:
     """A level as ``event_level`` writes it."""
-    return "warning" if name.lower() == "warn" else name.lower()
+    return level_of(name) or ""
 
 
 def _found(patterns: tuple[str, ...], where: Literal["text", "json"]) -> str:
@@ -181,20 +203,26 @@ _STRINGS = r"""regexp_extract_all(event, '"(?:[^"\\]|\\.)*"(?:\s*:)?')"""
 _TEXTS = f"""list_transform(list_filter({_STRINGS}, lambda string: NOT ends_with(string, ':')), lambda string:
     CASE WHEN contains(string, '\\') THEN json_extract_string(string, '$') ELSE string[2:-2] END)"""
 
-_GRAVE = f"(error IS NOT NULL OR {one_of('event_level', GRAVE_LEVELS)})"
+_GRAVE = f"(error IS NOT NULL OR {one_of('event_level', NOTEWORTHY)})"
 
 # The greatest of the texts is empty only if all of them are.
-_SAYS_NOTHING = f"coalesce(list_max(json_extract_string(event, {[f'$.{key}' for key in CONTENT_KEYS]})), '') = ''"
+_MESSAGE_PATHS = [f'$."{key}"' for key in MESSAGES]
+_SAYS_NOTHING = f"coalesce(list_max(json_extract_string(event, {_MESSAGE_PATHS})), '') = ''"
 
 _OWN_KEYS = f"""
 list_filter(json_keys(event), lambda key:
     NOT starts_with(key, '_') AND NOT {one_of("key", ENRICHED_KEYS)})"""
 
+# A text, an object or a list is longer than its two quotes or brackets
+_OWN_TEXTS = f"""list_filter(list_zip(json_keys(event), json_extract(event, '$.*')), lambda pair:
+    NOT starts_with(pair[1], '_') AND NOT {one_of("pair[1]", NO_CONTENT)}
+    AND contains('"{{[', (pair[2]::VARCHAR)[1]) AND strlen(pair[2]::VARCHAR) > 2)"""
+
 # AND and CASE look at fewer and fewer rows: only what may be empty is parsed, only what says nothing is counted.
-_EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} END"
+_EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} AND len({_OWN_TEXTS}) = 0 END"
 
 _LOW_VALUE = f"""CASE
     WHEN {_GRAVE} THEN false
-    WHEN {one_of("lower(event_type)", LOW_VALUE_TYPES)} OR {one_of("event_level", LOW_VALUE_LEVELS)} THEN true
+    WHEN {one_of("lower(event_type)", LOW_VALUE_TYPES)} OR {one_of("event_level", LOW)} THEN true
     WHEN event_type IS NOT NULL THEN false
     ELSE {_EMPTY} END"""

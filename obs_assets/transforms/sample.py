@@ -16,10 +16,9 @@ from pydantic import BeforeValidator, Field
 
 from obs_assets.config import Block
 from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, one_of, quote
+from obs_assets.severities import GRAVE, SUCCESSES
 
-ERROR_LEVELS = ("error", "critical", "fatal")
 ERROR_STATUSES = ("error", "failed")
-SUCCESS_LEVELS = ("info", "success")
 SUCCESS_STATUSES = ("success", "completed")
 
 Rate = Annotated[float, Field(ge=0, le=1, json_schema_extra={"unit": "share, 0 to 1"})]
@@ -124,8 +123,8 @@ def sample(frame: Frame, config: SampleConfig | None) -> Frame:
 
     ===============  =====================================================================================
     ``tail``         with the strategy ``tail``: the key has an error, or an event that took too long
-    ``error``        ``error`` is given; or the status is error or failed; or the level is error, critical
-                     or fatal; or the type contains error or fail
+    ``error``        ``error`` is given; or the status is error or failed; or the level is one of
+                     `severities.GRAVE`; or the type contains error or fail
     ``type:<type>``  ``type_rates`` names the type
     ``success``      the status is success or completed, or the level info or success
     ``default``      all others
@@ -283,10 +282,10 @@ def _ordered(frame: Frame, *, weight: str, event: str) -> Frame:
     )
 
 
-_IS_ERROR = f"""(error IS NOT NULL OR {one_of("lower(status)", ERROR_STATUSES)} OR {one_of("event_level", ERROR_LEVELS)}
+_IS_ERROR = f"""(error IS NOT NULL OR {one_of("lower(status)", ERROR_STATUSES)} OR {one_of("event_level", GRAVE)}
     OR contains(lower(event_type), 'error') OR contains(lower(event_type), 'fail'))"""
 _IS_SUCCESS = (
-    f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_level', SUCCESS_LEVELS)})"
+    f"({one_of('lower(status)', SUCCESS_STATUSES)} OR {one_of('event_level', SUCCESSES)})"
 )
 
 
@@ -313,6 +312,10 @@ def _by_stratum(values: Iterable[str]) -> str:
     return f"CASE _stratum {' '.join(f'WHEN {n} THEN {value}' for n, value in enumerate(values))} END"
 
 
+# Loggers write these where there is no trace: one key for all such events would keep all of them or none, in every hour
+_PLACEHOLDERS = r"[\s0-]*|null|\(null\)|none|nil|n/a|na|undefined|unknown|no-op|noop|false"
+
+
 def _key(config: SampleConfig) -> str:
     """SQL for what is drawn by."""
     if config.strategy in ("random", "adaptive"):
@@ -320,7 +323,10 @@ def _key(config: SampleConfig) -> str:
     keys = (
         (config.deterministic_key,) if config.deterministic_key else ("trace_id", "session_id")
     )
-    given = [f"nullif({key}, '')" for key in keys]
+    given = [
+        f"CASE WHEN NOT regexp_full_match(lower({key}), {quote(_PLACEHOLDERS)}) THEN {key} END"
+        for key in keys
+    ]
     return f"coalesce({', '.join(given)}, row_uid)"
 
 

@@ -167,5 +167,6 @@ class Place:
                 counted = (
                     one.event_bytes + one.dead_bytes + one.separator_bytes + one.copied_bytes
                 )
+                counted += one.envelope_bytes
                 assert counted == one.end - one.start == one.file.offset - one.start
         return self

@@ -51,6 +51,12 @@ def judge(
     return str(reason) if reason else moment.astimezone(UTC)
 
 
+def at(path: str, value: object) -> dict[str, object]:
+    """An event with a value at a path."""
+    outer, _, inner = path.partition(".")
+    return {outer: at(inner, value) if inner else value}
+
+
 NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
 
 
@@ -80,6 +86,17 @@ NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
         ("2031-05-06T09:00:00.123456789Z", NINE + timedelta(microseconds=123456)),
         ("2031-05-06T08:59:59.999999999Z", NINE - timedelta(microseconds=1)),
         ("2031-05-06T08:59:59,9999999999999+00:00", NINE - timedelta(microseconds=1)),
+        ("2031-05-06T10:00:00+01:00[Europe/Berlin]", NINE),
+        ("2031-05-06T09:00:00Z[UTC]", NINE),
+        ("2031-05-06T09:00:00Z[Etc/UTC][u-ca=iso8601]", NINE),
+        ("2031-05-06T05:00-04:00[America/New_York]", NINE),
+        ("2031-05-06 09:00:00.1 +0000 UTC m=+0.5", NINE + timedelta(milliseconds=100)),
+        ("2031-05-06 11:00:00.123456789 +0200 CEST", NINE + timedelta(microseconds=123456)),
+        ("2031-05-06 14:30:00 +0530 IST m=+12.000000001", NINE),
+        ("2031-05-06 12:00:00 +0300 +03", NINE),
+        ("2031-05-06 09:00:00 UTC m=+3.1", NINE),
+        ("1.935824400E9", datetime.fromtimestamp(1935824400, UTC)),
+        ("1.9358244001234e+12", datetime.fromtimestamp(1935824400.1234, UTC)),
     ],
 )
 def test_iso_times(
@@ -177,19 +194,46 @@ def test_bounds(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("event", "moment"),
+    [
+        ({"timeUnixNano": "1935824400000000000", "observedTimeUnixNano": "1"}, NINE),
+        ({"timeUnixNano": "0", "observedTimeUnixNano": 1935824400000000000}, NINE),
+        ({"timeUnixNano": 0, "observedTimeUnixNano": "0"}, LANDED_AT),
+        ({"observedTimeUnixNano": "1935824400000000000", "timeUnixNano": None}, NINE),
+        ({"@t": "2031-05-06T09:00:00.0000000Z", "@mt": "Serilog"}, NINE),
+        ({"t": {"$date": "2031-05-06T11:00:00.000+02:00"}, "s": "I"}, NINE),
+        ({"datetime": "2031-05-06T09:00:00.000000+00:00", "level": 200}, NINE),
+        ({"instant": {"epochSecond": 1935824400, "nanoOfSecond": 5}, "level": "INFO"}, NINE),
+        ({"timeMillis": 1935824400000, "loggerName": "log4j"}, NINE),
+        ({"requestReceivedTimestamp": "2031-05-06T09:00:00.000000Z", "stage": "Panic"}, NINE),
+        ({"EdgeStartTimestamp": 1935824400000000000, "RayID": "x"}, NINE),
+        ({"__REALTIME_TIMESTAMP": "1935824400000000"}, NINE),
+        ({"timestamp": "0001-01-01T00:00:00Z[UTC"}, "time_unreadable"),
+        ({"timestamp": "2031-05-06T09:00:00[Europe/Berlin]"}, "time_unreadable"),
+        ({"timestamp": "2031-05-06 09:00:00 CEST"}, "time_unreadable"),
+        ({"timestamp": "1e99"}, "time_unreadable"),
+    ],
+)
+def test_times_of_loggers(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object], moment: datetime | str
+) -> None:
+    """Each format's own field; a zone's name without an offset is ambiguous; OpenTelemetry's 0 is no time."""
+    assert judge(connection, event) == moment
+
+
 @pytest.mark.parametrize("name", TIME_FIELDS)
 def test_fields(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     """Each of the known fields holds the time, wherever it stands; null is as good as absent."""
     nulls = dict.fromkeys(TIME_FIELDS)
-    assert judge(connection, {**nulls, "other": 1, name: NINE.isoformat()}) == NINE
+    assert judge(connection, {**nulls, "other": 1, **at(name, NINE.isoformat())}) == NINE
 
 
 def test_first_field_decides(connection: duckdb.DuckDBPyConnection) -> None:
     """Of several fields the first in the documented order decides, even if a later one could be read."""
-    backwards = {
-        name: (NINE + timedelta(hours=n)).isoformat()
-        for n, name in reversed([*enumerate(TIME_FIELDS)])
-    }
+    backwards: dict[str, object] = {}
+    for n, name in reversed([*enumerate(TIME_FIELDS)]):
+        backwards |= at(name, (NINE + timedelta(hours=n)).isoformat())
     assert judge(connection, backwards) == NINE
     assert (
         judge(connection, {"time": NINE.isoformat(), "timestamp": "soon"}) == "time_unreadable"

@@ -14,16 +14,17 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
+from obs_assets.severities import STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
-from obs_assets.transforms.filter import FilterConfig, judge
+from obs_assets.transforms.filter import NO_CONTENT, FilterConfig, judge
 from obs_assets_tests.frames import frame_of
 
 Event = dict[str, Any]
 
 SPARSE: Event = {
     "id": "1",
-    "kind": "tick",
+    "kind": 7,
     "timestamp": "2025-12-04T10:00:00Z",
     "source": "s",
     "seq": 1,
@@ -83,7 +84,7 @@ def reference(event: Event, config: FilterConfig) -> str | None:
 
 
 def is_low_value(event: Event, event_type: str | None, event_level: str | None) -> bool:
-    if has_error(event) or event_level in ("error", "critical", "fatal"):
+    if has_error(event) or event_level in ("warning", "error", "critical", "fatal"):
         return False
     if event_type and event_type.lower() in LOW_VALUE:
         return True
@@ -91,9 +92,17 @@ def is_low_value(event: Event, event_type: str | None, event_level: str | None) 
         return True
     if event_type is not None:
         return False
-    for key in ("error", "message", "data", "result", "output", "response"):
-        if event.get(key) not in (None, ""):
-            return False
+    content = [
+        event.get(key) not in (None, "")
+        for key in ("error", "message", "data", "result", "output", "response")
+    ]
+    own = [
+        value
+        for key, value in event.items()
+        if not key.startswith("_") and key not in NO_CONTENT
+    ]
+    if any(content) or any(isinstance(value, str | dict | list) and value for value in own):
+        return False
     added = ("hostname", "platform", "arch", "environment", "python_version", "process_id")
     return len([key for key in event if not key.startswith("_") and key not in added]) <= 5
 
@@ -111,11 +120,12 @@ def first(event: Event, *keys: str) -> str | None:
 
 
 def level(event: Event) -> str | None:
-    told = first(event, "level", "severity")
+    for key in ("level", "severity"):
+        said = first(event, key)
+        if said is not None and (known := level_of(said, key)):
+            return known
     status = first(event, "status")
-    if told is None and status is not None and status.lower() in events.LEVELS:
-        told = status
-    return None if told is None else {"warn": "warning"}.get(told.lower(), told.lower())
+    return level_of(status) if status is not None and status.lower() in STATUSES else None
 
 
 def has_error(event: Event) -> bool:
@@ -322,6 +332,60 @@ def test_low_value(
     """Noise and empty events go, whatever enrichment added to them; what says or is an error stays."""
     assert verdict(connection, event, FilterConfig()) == reason
     assert verdict(connection, event, FilterConfig(drop_low_value=False)) is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"time": "2026-11-25T09:21:40.000Z", "level": "WARN", "msg": "disk 93 percent full"},
+        {"level": "warn", "ts": 1795598501.5, "caller": "pay/capture.go:88"},
+        {"level": "info", "msg": "licence expired", "time": "2026-11-25T09:21:42.000Z"},
+        {"level": 30, "time": 1795598503000, "pid": 41, "hostname": "web-3", "msg": "captured"},
+        {
+            "@t": "2026-11-25T09:21:44.000000Z",
+            "@mt": "Order failed",
+            "@l": "Error",
+            "@x": "System.Exception: x",
+        },
+        {"@t": "2026-11-25T09:21:44.000000Z", "@mt": "Order {Id} sent", "Id": 7},
+        {
+            "severity": "INFO",
+            "timestamp": "2026-11-25T09:21:45.000Z",
+            "insertId": "a1",
+            "textPayload": "sent",
+        },
+        {"severity": "INFO", "timestamp": "2026-11-25T09:21:45.000Z", "jsonPayload": {"n": 1}},
+        {"@timestamp": 1795598506000, "actor": "octo", "repo": "example/demo"},
+        {
+            "version": "1.1",
+            "host": "app-1",
+            "short_message": "node left",
+            "timestamp": 1795598507,
+        },
+        {"timeUnixNano": "1795597200000000000", "body": {"stringValue": "x"}},
+        {"__REALTIME_TIMESTAMP": "1795597200000000", "PRIORITY": "6", "MESSAGE": "gate opened"},
+        {"log": "listening on 80\n", "stream": "stdout", "time": "2026-11-25T09:21:45.000Z"},
+        {"time": "2026-11-25T09:21:45Z", "category": "Audit", "resourceId": "/X"},
+    ],
+)
+def test_an_event_with_content_of_its_own_is_not_empty(
+    connection: duckdb.DuckDBPyConnection, event: Event
+) -> None:
+    """Whatever the logger calls its text; and no warning is of low value."""
+    assert verdict(connection, event, FilterConfig(drop_levels=("debug",))) is None
+
+
+def test_levels_to_drop_may_be_written_as_loggers_write_them(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """`drop_levels: [dbg]` drops what pino calls 20 and Serilog Debug."""
+    config = FilterConfig(drop_levels=("dbg",))
+    for event in (
+        {"level": 20, "msg": "x"},
+        {"@l": "Debug", "@mt": "x"},
+        {"severityNumber": 7, "body": "x"},
+    ):
+        assert verdict(connection, event, config) == "filtered:level"
 
 
 @pytest.mark.slow

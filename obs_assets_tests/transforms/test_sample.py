@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
+from obs_assets.severities import STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import FilterConfig, judge
@@ -54,8 +55,12 @@ def stratum_of(event: Event, config: SampleConfig) -> tuple[str, float]:
     """The original's strata, in its order of precedence."""
     event_type = first(event, "type", "event_type")
     status = (first(event, "status") or "").lower()
-    told = first(event, "level", "severity")
-    level = (told if told is not None else status if status in events.LEVELS else "").lower()
+    said = [
+        level_of(text, key)
+        for key in ("level", "severity")
+        if (text := first(event, key)) is not None
+    ]
+    level = next(filter(None, said), level_of(status) if status in STATUSES else None) or ""
     lower_type = (event_type or "").lower()
     if (
         has_error(event)
@@ -551,3 +556,55 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
         )  # DuckDB's joins lose the order of rows, sometimes
     assert out == sorted(out)
     assert 60_000 < len(out) < 65_000
+
+
+PLACEHOLDERS = [
+    "0" * 32,
+    "0000000000000000",
+    "-",
+    "N/A",
+    "null",
+    "None",
+    "undefined",
+    "no-op",
+    "",
+    " ",
+    "(null)",
+]
+ZERO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize("placeholder", [*PLACEHOLDERS, ZERO_UUID])
+def test_a_placeholder_is_no_trace(
+    connection: duckdb.DuckDBPyConnection, placeholder: str
+) -> None:
+    """Events outside any trace are drawn one by one: a tenth of them stays, and an error keeps no other."""
+    told = [{"n": n, "trace_id": placeholder, "type": "x"} for n in range(1000)]
+    frame = redacted(connection, told)
+    kept = sample(frame, SampleConfig()).filter("dropped_by IS NULL")
+    (count, weight), *_ = kept.aggregate("count(*), sum(weight)").fetchall()
+    assert 60 < count < 140
+    assert weight == pytest.approx(10 * count)
+    with_error = redacted(connection, [*told, {"level": "emerg", "trace_id": placeholder}])
+    tail = SampleConfig(strategy="tail", success_rate=0, default_rate=0)
+    assert len(sample(with_error, tail).filter("dropped_by IS NULL")) == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"level": 50},
+        {"level": 400},
+        {"level": 3},
+        {"PRIORITY": "2"},
+        {"level": "emerg"},
+        {"level": "alert"},
+        {"s": "F"},
+    ],
+)
+def test_errors_on_every_scale_are_errors(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, Any]
+) -> None:
+    """`error_rate` promises all errors, whatever the logger calls them."""
+    config = SampleConfig(error_rate=1, success_rate=0, default_rate=0)
+    assert len(sample(redacted(connection, [event]), config).filter("dropped_by IS NULL")) == 1

@@ -8,7 +8,7 @@ import pyarrow.csv
 
 from obs_assets.events import Frame, one_of
 from obs_assets.hours import Hour
-from obs_assets.transforms.sample import ERROR_LEVELS
+from obs_assets.severities import GRAVE
 
 BATCH_ROWS = 10_000
 """Rows turned into COPY data at a time: a few megabytes."""
@@ -52,7 +52,7 @@ _PLAIN_TEXTS = ("event_id", "source_name", "worker_type", "error", "session_id",
 _ROW: dict[str, str] = {name: _text(name) for name in _PLAIN_TEXTS} | {
     "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
     "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
-    "event_level": f"coalesce({_indexed('event_level')}, 'info')",
+    "event_level": _indexed("event_level"),
     "master_type": _indexed("master_type"),
     "trace_id": _indexed("trace_id"),
     "timestamp": "event_time",
@@ -99,7 +99,7 @@ def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
     """
     row = row_of(hour)
     keys = ", ".join(row[name] for name in ("event_type", "event_level", "master_type"))
-    is_error = f"(error IS NOT NULL OR coalesce({one_of('event_level', ERROR_LEVELS)}, false))"
+    is_error = f"(error IS NOT NULL OR coalesce({one_of('event_level', GRAVE)}, false))"
     figures = f"""count(*), fsum(weight), coalesce(fsum(weight) FILTER ({is_error}), 0),
         fsum(weight * duration_ms), max(duration_ms), fsum(weight * cost_usd::DOUBLE)"""
     counted = frame.aggregate(f"{keys}, {figures}", keys)

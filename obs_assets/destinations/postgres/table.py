@@ -55,7 +55,7 @@ COLUMNS: dict[LiteralString, LiteralString] = {
 _OWN_MEANINGS = {
     "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
     "event_type": "type or event_type, its first 500 characters; unknown where there is none",
-    "event_level": "level, severity, or status where it is a level; lower case; info where there is none",
+    "event_level": "level, severity and other names and scales, or a status that is a level; NULL without one",
     "timestamp": "when it happened (event_time): the column that the table is partitioned by",
     "data": "the whole event, redacted, as jsonb; every other column is computed from it",
     "created_at": "when the row was written; a rebuilt hour that has not changed keeps it",

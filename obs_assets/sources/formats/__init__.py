@@ -1,0 +1,78 @@
+"""The formats that landing knows: one module and one row of `FORMATS` each.
+
+Most loggers need no row: any JSON object is an event, and the tables of fields in `obs_assets.events` know their names.
+A row is for an object that is more than an event (an envelope of records) or less (a piece of a line that its carrier
+cut), and for text that is no JSON.
+
+A JSON format is recognised by the shape of an object, its top-level keys. A text format never is: it has to be named.
+"""
+
+from obs_assets.sources.formats import azure as azure
+from obs_assets.sources.formats import (
+    cloudtrail,
+    cloudwatch,
+    cri,
+    docker,
+    journald_export,
+    otlp,
+    syslog,
+)
+from obs_assets.sources.formats.base import Envelope, Format, Pieces, Text
+
+FORMATS: tuple[Format, ...] = (
+    cloudtrail.FORMAT,
+    azure.FORMAT,
+    cloudwatch.FORMAT,
+    *otlp.FORMATS,
+    docker.FORMAT,
+    cri.FORMAT,
+    syslog.FORMAT,
+    journald_export.FORMAT,
+)
+
+NAMES = ("auto", "json", *dict.fromkeys(row.name for row in FORMATS))
+"""What ``source.format`` may be; ``json``: every object is an event as it is."""
+
+
+def enabled(name: str, records: str) -> tuple[Format, ...]:
+    """The rows that are tried.
+
+    Args:
+        name: one of `NAMES`.
+        records: ``auto``, ``off``, or the path of a list whose objects are events.
+    """
+    rows = [
+        row
+        for row in FORMATS
+        if name == row.name or (name == "auto" and not isinstance(row, Text))
+    ]
+    if records == "off":
+        rows = [row for row in rows if not isinstance(row, Envelope)]
+    elif records != "auto":
+        rows = [row for row in rows if not isinstance(row, Envelope)] + [of_path(records)]
+    return tuple(rows)
+
+
+def of_path(path: str) -> Envelope:
+    """The row for an envelope whose records lie at a path that an operator names."""
+    names = tuple(path.split("."))
+    return Envelope("records", path=names, keys=frozenset(names[:1]))
+
+
+def likely(text: str) -> str:
+    """Which text format a line is likely in; empty if that cannot be told."""
+    rows = (row for row in FORMATS if isinstance(row, Text) and row.looks_like.match(text))
+    return next((row.name for row in rows), "")
+
+
+__all__ = [
+    "FORMATS",
+    "NAMES",
+    "Envelope",
+    "Format",
+    "Pieces",
+    "Text",
+    "enabled",
+    "likely",
+    "of_path",
+]

@@ -1,0 +1,5 @@
+"""Azure's resource logs as Event Hubs and Functions get them: ``{"records": [{"time": …}, …]}``."""
+
+from obs_assets.sources.formats.base import Envelope
+
+FORMAT = Envelope("azure", path=("records",), keys=frozenset({"records"}), others=frozenset())

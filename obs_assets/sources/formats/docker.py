@@ -1,0 +1,14 @@
+"""Docker's json-file: ``{"log": "…\\n", "stream": "stdout", "time": "…"}``.
+
+Docker cuts a line after 16 KiB: a piece whose ``log`` does not end with a newline goes on in the next of its stream.
+"""
+
+from obs_assets.sources.formats.base import Pieces
+
+FORMAT = Pieces(
+    "docker",
+    text="log",
+    stream="stream",
+    keys=frozenset({"log", "stream", "time"}),
+    others=frozenset({"attrs"}),
+)

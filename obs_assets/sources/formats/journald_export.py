@@ -1,0 +1,78 @@
+"""systemd's Journal Export Format: ``journalctl -o export``.
+
+A record is lines ``FIELD=text``, and for other bytes ``FIELD``, a newline, eight bytes of length, the bytes and a
+newline; an empty line ends it. A field that comes twice is a list. https://systemd.io/JOURNAL_EXPORT_FORMATS/
+"""
+
+import re
+from collections.abc import Iterator
+
+from obs_assets.sources.formats.base import Event, Record, Text
+
+_LENGTH_BYTES = 8
+
+
+def _records(data: bytes) -> Iterator[Record]:
+    position = 0
+    while position < len(data):
+        end, event = _record(data, position)
+        if event != {}:
+            yield Record(position, end, event)
+        position = end
+
+
+def _record(data: bytes, begin: int) -> tuple[int, Event | None]:
+    """Where the record that begins here ends, behind its empty line, and its event; None if it is none."""
+    event: Event = {}
+    position = begin
+    while position < len(data):
+        end = data.find(b"\n", position) + 1 or len(data)
+        line = data[position:end].rstrip(b"\n")
+        position = end
+        if not line:
+            return end, event
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            size = int.from_bytes(data[position : position + _LENGTH_BYTES], "little")
+            value = data[position + _LENGTH_BYTES : position + _LENGTH_BYTES + size]
+            position += _LENGTH_BYTES + size + 1
+            if position > len(data):
+                return len(data), None
+        if not _FIELD.fullmatch(name):
+            return _next_empty_line(data, position), None
+        _add(event, name.decode(), value.decode("utf-8", "replace"))
+    return position, event
+
+
+def _add(event: Event, name: str, value: str) -> None:
+    if name not in event:
+        event[name] = value
+    elif isinstance(event[name], list):
+        event[name].append(value)
+    else:
+        event[name] = [event[name], value]
+
+
+def _next_empty_line(data: bytes, position: int) -> int:
+    end = data.find(b"\n\n", position - 1)
+    return end + 2 if end >= 0 else len(data)
+
+
+def _ends(data: bytes) -> int:
+    """Where the last whole record ends: an empty line within a field of other bytes ends none."""
+    position = whole = 0
+    while position < len(data):
+        position, _ = _record(data, position)
+        if data[:position].endswith(b"\n\n"):
+            whole = position
+    return whole
+
+
+_FIELD = re.compile(rb"_{0,2}[A-Z][A-Z0-9_]*")
+
+FORMAT = Text(
+    "journald_export",
+    looks_like=re.compile(r"__CURSOR=|__REALTIME_TIMESTAMP="),
+    records=_records,
+    ends=_ends,
+)

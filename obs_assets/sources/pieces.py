@@ -1,0 +1,96 @@
+"""Lines that their carrier cut, joined by file and stream: Docker after 16 KiB, the kubelet with ``P`` and ``F``.
+
+A joined event begins where its first piece does, and its length is that of its pieces together. While a piece waits for
+the next one of its stream, everything behind it in the file waits as well, as behind an unfinished line: between the
+pieces of one stream lie those of another.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a line.
+
+    Attributes:
+        begin, end: byte offsets in the file.
+        stream: that it belongs to.
+        is_whole: False if the next piece of the stream goes on with the line.
+    """
+
+    begin: int
+    end: int
+    stream: str
+    is_whole: bool
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What pieces are together.
+
+    Attributes:
+        events: for each event the places of its pieces in the sequence; only those that do not wait.
+        partial: places in ``events`` of those whose last piece never came.
+        waits_from: the offset from which on the file waits; None if nothing does.
+    """
+
+    events: tuple[tuple[int, ...], ...]
+    partial: tuple[int, ...]
+    waits_from: int | None
+
+
+def join(pieces: Sequence[Piece], *, waits: bool, max_bytes: int) -> Joined:
+    """Join pieces of a file.
+
+    Args:
+        pieces: in the order of the file.
+        waits: whether more bytes may come.
+        max_bytes: an event of more is given up, and so is a piece behind which more bytes than that wait.
+    """
+    done: list[tuple[int, ...]] = []
+    partial: set[tuple[int, ...]] = set()
+    open_: dict[str, list[int]] = {}
+    for place, piece in enumerate(pieces):
+        group = open_.setdefault(piece.stream, [])
+        group.append(place)
+        is_too_long = sum(pieces[one].end - pieces[one].begin for one in group) > max_bytes
+        if piece.is_whole or is_too_long:
+            done.append(tuple(open_.pop(piece.stream)))
+            if not piece.is_whole:
+                partial.add(done[-1])
+    last = pieces[-1].end if pieces else 0
+    unfinished = [tuple(group) for group in open_.values()]
+    waiting = [
+        group for group in unfinished if waits and last - pieces[group[0]].begin <= max_bytes
+    ]
+    partial.update(group for group in unfinished if group not in waiting)
+    done += [group for group in unfinished if group not in waiting]
+    waits_from = min((pieces[group[0]].begin for group in waiting), default=None)
+    waits_from = _before_whole_events(pieces, done, waits_from)
+    events = sorted(
+        group for group in done if waits_from is None or pieces[group[0]].begin < waits_from
+    )
+    return Joined(
+        tuple(events),
+        tuple(n for n, group in enumerate(events) if group in partial),
+        waits_from,
+    )
+
+
+def _before_whole_events(
+    pieces: Sequence[Piece], groups: Sequence[tuple[int, ...]], waits_from: int | None
+) -> int | None:
+    """An offset that no event lies across, at or before this one."""
+    for begin, end in sorted(_spans(pieces, groups), reverse=True):
+        if waits_from is not None and begin < waits_from < end:
+            waits_from = begin
+    return waits_from
+
+
+def _spans(
+    pieces: Sequence[Piece], groups: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[int, int]]:
+    for group in groups:
+        if len(group) > 1:
+            yield pieces[group[0]].begin, pieces[group[-1]].end
