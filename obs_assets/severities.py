@@ -11,7 +11,7 @@ from dataclasses import dataclass
 WORDS: Mapping[str, tuple[str, ...]] = {
     "info": ("information", "informational", "inf", "log", "config"),
     "warning": ("warn", "wrn", "caution"),
-    "error": ("err", "eror", "severe", "fault"),
+    "error": ("err", "severe", "fault"),
     "debug": ("dbg", "fine"),
     "trace": ("trc", "verbose", "vrb", "finer", "finest", "silly"),
     "success": (),

@@ -92,7 +92,7 @@ NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
         ("2031-05-06T05:00-04:00[America/New_York]", NINE),
         ("2031-05-06 09:00:00.1 +0000 UTC m=+0.5", NINE + timedelta(milliseconds=100)),
         ("2031-05-06 11:00:00.123456789 +0200 CEST", NINE + timedelta(microseconds=123456)),
-        ("2031-05-06 14:30:00 +0530 IST m=+12.000000001", NINE),
+        ("2031-05-06 18:30:00 +0930 ACST m=+12.000000001", NINE),
         ("2031-05-06 12:00:00 +0300 +03", NINE),
         ("2031-05-06 09:00:00 UTC m=+3.1", NINE),
         ("1.935824400E9", datetime.fromtimestamp(1935824400, UTC)),
