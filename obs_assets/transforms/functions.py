@@ -1,8 +1,9 @@
-"""Functions of users, named by dotted path: what they are given of a frame, and what of it they may change.
+"""Functions of users, named by dotted path: their input and the changes that they may make.
 
-A function sees batches of at most 2,048 rows as a `pandas.DataFrame` with Arrow-backed types, one batch at a time. It
-has to be pure: the same rows, the same outcome, however they are cut into batches, one of which may hold rows of
-several hours. What it raises reaches nobody's log: it may quote an event.
+A function gets batches of at most 2,048 rows as a `pandas.DataFrame` with Arrow-backed types, one batch
+at a time. It must be pure: the same rows give the same result, however they are cut into batches. A
+batch may hold rows of several hours. The text of its exceptions is never logged, because it may quote
+an event.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Function = Callable[["pd.DataFrame"], Any]
 
 READ_ONLY = (*LINEAGE, *PROMOTED)
-"""Columns that a function sees and may not change: they are computed, the event is what counts."""
+"""Columns that a function may read and not change: they are computed from the event."""
 
 _ROW = ", ".join([*READ_ONLY, "event"])
 
@@ -42,7 +43,7 @@ FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
 _numbers = itertools.count()
 _one_at_a_time = threading.Lock()
-"""A user's function need not be safe to be called by several threads at once."""
+"""A lock: a user's function does not have to be safe for threads."""
 
 
 def _importable(dotted: str) -> str:
@@ -55,10 +56,10 @@ DottedPath = Annotated[str, AfterValidator(_importable)]
 
 
 def resolve(dotted: str) -> Function:
-    """The function of that name.
+    """Import the function of that name.
 
     Raises:
-        ValueError: it cannot be imported.
+        ValueError: the import fails, or the name is no function.
     """
     module_name, _, name = dotted.rpartition(".")
     if not module_name:
@@ -76,7 +77,10 @@ def resolve(dotted: str) -> Function:
 
 
 def digest(dotted: str | None) -> str | None:
-    """A short hash of a function's own source, so that another code is another configuration."""
+    """A short hash of a function's source: changed source is a changed configuration.
+
+    None without a function; empty if the source cannot be read.
+    """
     if dotted is None:
         return None
     try:
@@ -87,10 +91,10 @@ def digest(dotted: str | None) -> str | None:
 
 
 def enrich_by(connection: duckdb.DuckDBPyConnection, frame: Frame, dotted: str) -> Frame:
-    """What a function adds to the events of a frame.
+    """Let a function add fields to the events of a frame.
 
-    Every new column becomes a field of the event, unless the event has it or the value is null. ``event`` itself may be
-    changed, too. Rows stay as many and in their order, and `READ_ONLY` columns as they are.
+    Each new column becomes a field of the event, unless the event has that field or the value is null. The
+    function may also change ``event``. It must keep the rows, their order and the `READ_ONLY` columns.
 
     Args:
         connection: the frame's own.
@@ -106,7 +110,7 @@ def enrich_by(connection: duckdb.DuckDBPyConnection, frame: Frame, dotted: str) 
 
 
 def kept_by(connection: duckdb.DuckDBPyConnection, dotted: str) -> str:
-    """SQL for the verdict of a function on a row with lineage, promoted columns and ``event``: true for those to keep.
+    """SQL that asks a function whether to keep a row with lineage, promoted columns and ``event``.
 
     Args:
         connection: the frame's own.
@@ -117,7 +121,7 @@ def kept_by(connection: duckdb.DuckDBPyConnection, dotted: str) -> str:
 
 
 class _MisuseError(Exception):
-    """A function did what it may not; the words are ours."""
+    """A function broke a rule. The message is written here and quotes no event."""
 
 
 def _register(
@@ -134,7 +138,7 @@ def _register(
         returns,
         type=duckdb.func.ARROW,
         null_handling=duckdb.func.SPECIAL,
-        side_effects=True,  # else the optimizer may ask for a verdict twice
+        side_effects=True,  # otherwise DuckDB may call the function twice for a row
     )
     return name
 
@@ -164,30 +168,30 @@ def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
         raise _MisuseError(f"returned {type(after).__name__} instead of a DataFrame")
     if len(after) != rows.num_rows:
         raise _MisuseError(
-            f"returned {len(after):,} rows for {rows.num_rows:,}: it may neither drop nor add any"
+            f"returned {len(after):,} rows for {rows.num_rows:,}: it must keep the number of rows"
         )
     for name in READ_ONLY:
         if name not in after or not _is_same(rows[name], after[name]):
             raise _MisuseError(
                 f"changed the column {name}, or the order of the rows: it may change event and add columns"
             )
-    before = rows["event"].to_pylist()
-    told = before if "event" not in after else _checked(before, after["event"].tolist())
-    added = {
-        str(name): after[name].tolist()
-        for name in after.columns
-        if name not in (*READ_ONLY, "event")
-    }
-    return pa.array(_with_fields(told, added) if added else told, pa.string())
+    events = rows["event"].to_pylist()
+    if "event" in after:
+        events = _checked(events, after["event"].tolist())
+    new_columns = [name for name in after.columns if name not in (*READ_ONLY, "event")]
+    added = {str(name): after[name].tolist() for name in new_columns}
+    if added:
+        _check_names(added)
+        events = [_with_fields(event, added, number) for number, event in enumerate(events)]
+    return pa.array(events, pa.string())
 
 
 def _is_same(column: "pa.ChunkedArray", after: "pd.Series[Any]") -> bool:
     import pyarrow as pa
 
     try:
-        return bool(
-            pa.chunked_array([pa.Array.from_pandas(after, type=column.type)]).equals(column)
-        )
+        array = pa.Array.from_pandas(after, type=column.type)
+        return bool(pa.chunked_array([array]).equals(column))
     except (pa.ArrowException, TypeError, ValueError):
         return False
 
@@ -205,39 +209,40 @@ def _check_object(text: Any) -> None:
     except (ValueError, TypeError):
         is_object = False
     if not is_object:
-        raise _MisuseError("made an event that is no JSON object on one line")
+        raise _MisuseError("made an event that is not a JSON object on a single line")
 
 
-def _with_fields(events: list[str], added: Mapping[str, list[Any]]) -> Iterable[str]:
-    for name in added:
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
         if not FIELD_NAME.fullmatch(name) or name in RESERVED:
             raise _MisuseError(
                 "added a column whose name cannot be a field of an event: letters, digits, - and _"
             )
-    for number, event in enumerate(events):
-        given = json.loads(event)
-        fields = [
-            f"{json.dumps(name)}:{text}"
-            for name, values in added.items()
-            if name not in given and (text := _json(values[number], name)) is not None
-        ]
-        yield (
-            event
-            if not fields
-            else f"{event[:-1].rstrip()}{',' if given else ''}{','.join(fields)}}}"
-        )
+
+
+def _with_fields(event: str, added: Mapping[str, list[Any]], number: int) -> str:
+    """The event with the added fields that it lacks.
+
+    Args:
+        event: a JSON object.
+        added: field → its value for each event of the batch.
+        number: position of the event in the batch.
+    """
+    present = json.loads(event)
+    fields: list[str] = []
+    for name, values in added.items():
+        text = None if name in present else _json(values[number], name)
+        if text is not None:
+            fields.append(f"{json.dumps(name)}:{text}")
+    if not fields:
+        return event
+    comma = "," if present else ""
+    return f"{event[:-1].rstrip()}{comma}{','.join(fields)}}}"
 
 
 def _json(value: Any, name: str) -> str | None:
-    """A value as JSON; None for a missing one."""
-    import pandas as pd
-
-    if (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, float) and math.isnan(value))
-    ):
+    """A value as JSON; None for a missing value."""
+    if _is_missing(value):
         return None
     try:
         return json.dumps(
@@ -249,10 +254,18 @@ def _json(value: Any, name: str) -> str | None:
         ) from None
 
 
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    if hasattr(value, "tolist"):  # numpy's
+    if hasattr(value, "tolist"):  # an array of numpy
         return value.tolist()
     raise TypeError
 
@@ -266,5 +279,5 @@ def _verdicts(rows: "pa.Table", function: Function) -> "pa.Array":
         raise _MisuseError(f"returned {len(verdicts):,} verdicts for {rows.num_rows:,} rows")
     kept = [verdict.item() if hasattr(verdict, "item") else verdict for verdict in verdicts]
     if not all(isinstance(verdict, bool) for verdict in kept):
-        raise _MisuseError("returned something else than true and false")
+        raise _MisuseError("returned a value that is neither true nor false")
     return pa.array(kept, pa.bool_())

@@ -1,7 +1,8 @@
-"""What is added to an event because of one value in it: from a table of the user's, or from a database of addresses.
+"""Fields from a table of the user, or from a MaxMind database, found by a value of the event.
 
-Both are read when the configuration is, and their content is part of it: another content is another configuration. Both
-answer by distinct value, in the order of the events: a join would lose it.
+Both files are read when the configuration is loaded, and their hash is part of the configuration:
+changed content is a changed configuration. Each distinct value is looked up once, and the order of
+the events stays, which a join would lose.
 """
 
 import csv
@@ -10,7 +11,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
 _NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,99}"
 
 FieldName = Annotated[str, Field(pattern=rf"^{_NAME}$")]
-"""A key of an event that is added."""
+"""Name of a field that is added to events."""
 
 FieldPath = Annotated[str, Field(pattern=rf"^{_NAME}(\.{_NAME})*$")]
-"""Where an event has a value: keys, dots between them."""
+"""Path of a value in an event: names with dots between them."""
 
 ADDRESSES_REMEMBERED = 1 << 16
+"""Distinct addresses whose records are kept in memory."""
 
 _numbers = itertools.count()
 
@@ -98,17 +100,17 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def sha256(self) -> str:
-        """Of the table: part of the configuration's hash."""
+        """Hash of the table, part of the configuration."""
         return self._digest
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The fields that it adds."""
+        """Names of the added fields."""
         return self._names
 
     def find(self, values: "pa.Array") -> "pa.Array":
-        """For each value a list with the JSON text of each field, NULL where the table says nothing."""
-        return self._cells.take(_places(values, self._rows.get))
+        """For each value a list with the JSON text of each field, NULL if the table does not hold the value."""
+        return self._cells.take(_row_numbers(values, self._rows.get))
 
 
 class GeoIp(BaseModel, frozen=True, extra="forbid"):
@@ -156,21 +158,21 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def sha256(self) -> str:
-        """Of the database: part of the configuration's hash."""
+        """Hash of the database, part of the configuration."""
         return self._digest
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The fields that it adds."""
+        """Names of the added fields."""
         return tuple(self.fields)
 
     @property
     def default(self) -> Mapping[str, JsonValue]:
-        """What is added where the database says nothing: nothing."""
+        """Values for addresses that the database lacks: none."""
         return {}
 
     def find(self, values: "pa.Array") -> "pa.Array":
-        """For each address a list with the JSON text of each field, NULL where the database says nothing."""
+        """For each address a list with the JSON text of each field, NULL if the database lacks the address."""
         import pyarrow as pa
 
         distinct = values.dictionary_encode()
@@ -190,7 +192,11 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
 
 
 def register(connection: duckdb.DuckDBPyConnection, source: Lookup | GeoIp) -> str:
-    """Make a table known to a connection as a function from a text to a list of JSON texts; returns its name there."""
+    """Register a table as an SQL function of a connection, from a text to a list of JSON texts.
+
+    Returns:
+        the name of the function.
+    """
     name = f"look_up_{next(_numbers)}"
     connection.create_function(
         name,
@@ -212,20 +218,15 @@ def _content(path: str) -> bytes:
 
 def _columns(content: bytes, path: str) -> dict[str, list[str | None]]:
     """The columns of a table, by name, as text."""
-    return (
-        _columns_of_parquet(content, path)
-        if content[:4] == b"PAR1"
-        else _columns_of_csv(content, path)
-    )
+    is_parquet = content[:4] == b"PAR1"
+    read = _columns_of_parquet if is_parquet else _columns_of_csv
+    return read(content, path)
 
 
 def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
     try:
-        header, *rows = [
-            row
-            for row in csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True)
-            if row
-        ]
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True)
+        header, *rows = [row for row in lines if row]
     except (UnicodeDecodeError, csv.Error, ValueError):
         raise ValueError(f"{path} is no CSV file in UTF-8 with a header") from None
     for number, row in enumerate(rows, start=2):
@@ -234,7 +235,10 @@ def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
                 f"{path}, row {number}: {len(row)} cells under {len(header)} columns"
             )
     _check_header(header, path)
-    return {name: [row[place] or None for row in rows] for place, name in enumerate(header)}
+    columns: dict[str, list[str | None]] = {}
+    for index, name in enumerate(header):
+        columns[name] = [row[index] or None for row in rows]
+    return columns
 
 
 def _columns_of_parquet(content: bytes, path: str) -> dict[str, list[str | None]]:
@@ -243,13 +247,16 @@ def _columns_of_parquet(content: bytes, path: str) -> dict[str, list[str | None]
 
     try:
         table = parquet.read_table(io.BytesIO(content))
-        texts = {name: table[name].cast(pa.string()).to_pylist() for name in table.column_names}
+        columns: dict[str, list[str | None]] = {}
+        for name in table.column_names:
+            cells = table[name].cast(pa.string()).to_pylist()
+            columns[name] = [cell or None for cell in cells]
     except (pa.ArrowException, OSError):
         raise ValueError(
             f"{path} is no Parquet file whose columns can be read as text"
         ) from None
     _check_header(table.column_names, path)
-    return {name: [text or None for text in column] for name, column in texts.items()}
+    return columns
 
 
 def _check_header(names: list[str], path: str) -> None:
@@ -258,10 +265,10 @@ def _check_header(names: list[str], path: str) -> None:
 
 
 def _numbered(keys: Iterable[str | None], path: str, column: str) -> dict[str, int]:
-    """The number of each key's row.
+    """Key → number of its row, from 0.
 
     Raises:
-        ValueError: a key is missing, or there twice. Keys are not repeated in the message: they may be personal.
+        ValueError: a key is missing or repeated. The message repeats no key: keys may be personal.
     """
     rows: dict[str, int] = {}
     for number, key in enumerate(keys):
@@ -275,30 +282,28 @@ def _numbered(keys: Iterable[str | None], path: str, column: str) -> dict[str, i
 
 
 def _lists(columns: list[list[str | None]]) -> "pa.Array":
-    """For each row of a table a list of its cells as JSON."""
+    """For each row of a table, the list of its cells as JSON texts."""
     import pyarrow as pa
 
-    return pa.array(
-        [[_json(cell) for cell in row] for row in zip(*columns, strict=True)],
-        pa.list_(pa.string()),
-    )
+    rows: list[list[str | None]] = []
+    for row in zip(*columns, strict=True):
+        rows.append([_json(cell) for cell in row])
+    return pa.array(rows, pa.list_(pa.string()))
 
 
-def _places(values: "pa.Array", place_of: Any) -> "pa.Array":
-    """The place of each value, NULL where it has none; asked for once for each distinct one."""
+def _row_numbers(values: "pa.Array", number_of: Callable[[str], int | None]) -> "pa.Array":
+    """The row number of each value, NULL without a row; each distinct value is looked up once."""
     import pyarrow as pa
 
     distinct = values.dictionary_encode()
-    places = pa.array(
-        [place_of(value) for value in distinct.dictionary.to_pylist()], pa.int64()
-    )
-    return places.take(distinct.indices)
+    numbers = [number_of(value) for value in distinct.dictionary.to_pylist()]
+    return pa.array(numbers, pa.int64()).take(distinct.indices)
 
 
 def _json(value: Any) -> str | None:
-    return (
-        None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    )
+    if value is None:
+        return None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _at(record: Any, path: str) -> Any:

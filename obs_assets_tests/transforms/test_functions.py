@@ -77,12 +77,12 @@ def failing(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 MISUSE = {
-    "a_row_less": r"returned 1 rows for 2: it may neither drop nor add any",
+    "a_row_less": r"returned 1 rows for 2: it must keep the number of rows",
     "another_order": r"changed the column row_uid, or the order of the rows",
     "another_type": r"changed the column event_type",
     "no_uid": r"changed the column row_uid",
     "no_frame": r"returned Series instead of a DataFrame",
-    "no_json": r"made an event that is no JSON object on one line",
+    "no_json": r"made an event that is not a JSON object on a single line",
     "a_bad_name": r"added a column whose name cannot be a field of an event",
     "a_bad_value": r"added to odd a value that JSON does not know \(float\)",
     "failing": r"raised KeyError",
@@ -229,7 +229,7 @@ def test_a_filter_of_ones_own_drops_what_it_says(connection: duckdb.DuckDBPyConn
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("no_verdicts", "returned something else than true and false"),
+        ("no_verdicts", "returned a value that is neither true nor false"),
         ("a_verdict_less", "returned 1 verdicts for 2 rows"),
     ],
 )
