@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 SERVERS_VARIABLE = "PYTEST_OBS_SERVERS"
-"""Names the data folder of the servers. The first process sets it, and the workers inherit it."""
+"""Names the folder above the servers' data. The first process sets it, and the workers inherit it."""
 
 MEMORY_DISK = Path("/dev/shm")
 """A database is made there in a tenth of the processor time that a disk takes: 300 files are copied."""
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = servers_folder()
         remove_servers_of_killed_sessions(folder)
         own = tempfile.mkdtemp(prefix=f"obs-tests-{os.getpid()}-", dir=folder)
-        os.environ[SERVERS_VARIABLE] = own
+        os.environ[SERVERS_VARIABLE] = own  # for its owner alone, and so is all below it
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -77,10 +77,10 @@ def remove_servers_of_killed_sessions(folder: Path) -> None:
             remove_servers(left)
 
 
-def remove_servers(data_dir: Path) -> None:
-    """End the servers of a data folder and remove the folder."""
-    embedded.stop(data_dir)
-    shutil.rmtree(data_dir)
+def remove_servers(folder: Path) -> None:
+    """End the servers of a session and remove its folder."""
+    embedded.stop(folder / "data")
+    shutil.rmtree(folder)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -120,7 +120,7 @@ def processor_s() -> float:
 @pytest.fixture(scope="session")
 def servers() -> Settings:
     """Settings of servers that live as long as the session; the workers share them."""
-    return embedded.resolve(Settings(data_dir=Path(os.environ[SERVERS_VARIABLE])))
+    return embedded.resolve(Settings(data_dir=Path(os.environ[SERVERS_VARIABLE], "data")))
 
 
 @pytest.fixture

@@ -203,6 +203,7 @@ def test_env_names_the_folder_of_pipelines(
     assert "OBS_PIPELINES_DIR names /nowhere" in missing.err
 
 
+@pytest.mark.slow
 def test_psql_is_opened_on_the_tables(built: HourlyPipeline, settings: Settings) -> None:
     """`obs psql` takes psql's own options, and asks the database that holds the events."""
     for arguments in (
@@ -216,6 +217,7 @@ def test_psql_is_opened_on_the_tables(built: HourlyPipeline, settings: Settings)
         )
 
 
+@pytest.mark.slow
 def test_s3_ls_lists_the_archive(obs: Obs, built: HourlyPipeline, settings: Settings) -> None:
     """Each object with its bytes and a URL that AWS tools take; a prefix chooses."""
     assert settings.s3
