@@ -1,9 +1,9 @@
-"""Kinds of destination, one row each.
+"""Kinds of destination, a row of `KINDS` each.
 
-A row says all that the rest of the package asks of a kind: how its configuration reads, how its
-asset is called and shown, which server it needs, how it is made and which abilities it has. To add
-a kind, write its module below ``destinations/`` and add a row to `KINDS`. No other code compares
-the type of a destination.
+A row answers each question of the rest of the package about a kind: its configuration class, the
+name and the description of its asset, the server that it needs, its constructor and its abilities.
+To add a kind, write its module below ``destinations/`` and add a row to `KINDS`. No other code
+compares the type of a destination.
 """
 
 import functools
@@ -34,20 +34,20 @@ from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 
 Size = tuple[int, int]
-"""Rows and bytes."""
+"""Number of rows, and bytes."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a destination is made from.
+    """The parts that a destination is made from.
 
     Attributes:
         config: the block of the pipeline file, an instance of the kind's config class.
-        server: how the kind's server is reached; None for a kind or a block that needs no server.
-        settings: of the machine.
+        server: settings of the kind's server; None for a kind or a block that needs no server.
+        settings: settings of the machine.
         ledger_name: name of the destination in ledgers that several pipelines share.
-        client: reaches the server instead of a client of the destination's own; from a Dagster
-            resource.
+        client: client of a Dagster resource that reaches the server; None: the destination makes its
+            own client.
     """
 
     config: Any
@@ -59,7 +59,7 @@ class Order:
 
 def whole_events(config: DestinationConfig, offer: Offer) -> Size:
     """Rows of an offer, and the bytes of their events in UTF-8."""
-    del config
+    del config  # a kind that keeps all events needs no option
     return _size(offer.frame)
 
 
@@ -72,12 +72,12 @@ def _size(frame: Frame) -> Size:
 def read_back_whole(
     name: str, destination: Destination, hour: Hour, folder: Path
 ) -> Iterator[Iterator[StoredPart]]:
-    """The hour as one part, as the destination reads it back.
+    """The hour as a single part, as the destination reads it back.
 
     Raises:
         PermanentError: the destination does not hold the hour.
     """
-    del folder
+    del folder  # nothing is fetched into files
     if destination.holding(hour) is None:
         raise PermanentError(f"{name} holds no hour {hour}: nothing can be restored from it")
 
@@ -90,34 +90,37 @@ def read_back_whole(
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of destination.
+    """A kind of destination.
 
     Attributes:
         name: value of ``type:`` in a pipeline file, for example ``postgres``.
         config: class of the options.
         asset_name: name of the asset of a block without a name.
-        description: one sentence on the asset's page.
-        make: makes the destination.
+        description: sentence on the asset's page.
+        make: makes a destination from its parts.
         aliases: other values of ``type:`` that mean this kind.
         dagster_kinds: tags on the asset in the UI.
-        server: the server that it needs; the embedded one where the environment names none.
+        server: the server that the kind needs; the embedded server is used where the environment
+            names no other.
         needs_server: whether a block of this kind uses the server.
-        keeps_events: holds single events and can be read back: ``obs scan`` looks at it,
-            ``obs verify`` compares events, ``obs restore`` takes hours from it.
-        takes_all: holds every event that it is offered.
-        takes_hours_by: ``replace``, an hour takes the place of the one before, or ``append``, new
+        keeps_events: the destination holds single events and can be read back: ``obs scan`` reads
+            it, ``obs verify`` compares its events, ``obs restore`` takes hours from it.
+        takes_all: the destination holds each event that it is offered.
+        takes_hours_by: ``replace``: an hour takes the place of its older version; ``append``: new
             events of an hour are added.
         is_archive: hours are restored from it unless another destination is named.
-        alerts: judges alert rules and keeps dispatches, as `WebhookAlerts` does.
-        has_tables: keeps tables that ``obs postgres`` and the daily upkeep look after.
-        in_order: takes hours one after another, in their order.
-        streams: reads a large frame once, from its beginning to its end.
-        resource: prefix of the key of the Dagster resource that reaches the server; empty for none.
-        size: rows and bytes that it would hold of an offer, for ``obs diff``.
+        alerts: the destination judges alert rules and keeps dispatches, as `WebhookAlerts` does.
+        has_tables: the destination keeps tables for ``obs postgres`` and the daily upkeep.
+        in_order: hours are delivered singly, in their order.
+        streams: the destination reads a large frame a single time, from begin to end.
+        resource: prefix of the key of the Dagster resource that reaches the server; empty: there is
+            no such resource.
+        size: rows and bytes that the destination would hold of an offer, for ``obs diff``.
         page: table and columns for the catalogue.
-        place: where a block keeps its hours, in words. Two blocks with one place would replace each
-            other's hours, and are refused. Empty: there is no such place.
-        stored: the parts of an hour for ``obs restore``, fetched into a folder one at a time.
+        place: where a block keeps its hours, in words, for example ``the table public.events``. Two
+            blocks with the same place would replace each other's hours, and are refused. Empty: hours
+            of two blocks cannot meet.
+        stored: the parts of an hour for ``obs restore``, fetched singly into a folder.
     """
 
     name: str
@@ -163,16 +166,20 @@ def _make_webhook(order: Order) -> Destination:
 
 
 def _table_of(config: PostgresConfig) -> str:
-    server = " of ".join(
-        str(part) for part in (config.database, config.host, config.port) if part
-    )
-    return (
-        f"the table {config.schema_name}.{config.table_name}{f' in {server}' if server else ''}"
-    )
+    """For example ``the table public.events in obs of db.example.com``."""
+    table = f"the table {config.schema_name}.{config.table_name}"
+    named = [str(part) for part in (config.database, config.host, config.port) if part]
+    if not named:
+        return table
+    return f"{table} in {' of '.join(named)}"
 
 
 def _prefix_of(config: S3Config) -> str:
-    return f"the prefix {config.prefix}{f' in {config.bucket}' if config.bucket else ''}"
+    """For example ``the prefix cortex-events in my-event-archive``."""
+    prefix = f"the prefix {config.prefix}"
+    if not config.bucket:
+        return prefix
+    return f"{prefix} in {config.bucket}"
 
 
 def _archived_size(config: S3Config, offer: Offer) -> Size:
@@ -197,7 +204,8 @@ KINDS: tuple[Kind, ...] = (
         config=PostgresConfig,
         asset_name="postgres_events",
         description=(
-            "The hour's rows in PostgreSQL, replaced in one transaction together with their ledger row."
+            "The hour's rows in PostgreSQL, replaced in one transaction together with their "
+            "ledger row."
         ),
         dagster_kinds=frozenset({"postgres"}),
         server=embedded.POSTGRES,
@@ -211,7 +219,8 @@ KINDS: tuple[Kind, ...] = (
         config=S3Config,
         asset_name="s3_archive",
         description=(
-            "The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a manifest."
+            "The hour's JSON lines in S3, the same key and bytes at every rebuild, published by a "
+            "manifest."
         ),
         dagster_kinds=frozenset({"s3", "json"}),
         server=embedded.S3,
@@ -230,15 +239,18 @@ KINDS: tuple[Kind, ...] = (
         config=WebhookConfig,
         asset_name="webhook_alerts",
         description=(
-            "Events that match an alert rule, sent to a webhook in dispatches, each once and with a stable id."
+            "Events that match an alert rule, sent to a webhook in dispatches, each once and with "
+            "a stable id."
         ),
         dagster_kinds=frozenset({"webhook"}),
-        server=embedded.POSTGRES,  # which holds the outbox
+        server=embedded.POSTGRES,  # for the outbox
         make=_make_webhook,
+        # A body can hold many events, and its format is the receiver's.
         keeps_events=False,
         takes_all=False,
         takes_hours_by="append",
         alerts=True,
+        # The state of an alert follows from the hours before.
         in_order=True,
         size=_matched_size,
     ),
@@ -258,17 +270,20 @@ def kind_of(config: DestinationConfig) -> Kind:
 
 
 def type_names() -> dict[str, str]:
-    """Every value that ``type:`` may have → the name of its kind."""
-    return {name: kind.name for kind in KINDS for name in (kind.name, *kind.aliases)}
+    """Each value that ``type:`` may have → name of its kind."""
+    names: dict[str, str] = {}
+    for kind in KINDS:
+        names |= dict.fromkeys((kind.name, *kind.aliases), kind.name)
+    return names
 
 
 def asset_name(config: DestinationConfig) -> str:
-    """The name of a destination's asset: its own name, else the default of its kind."""
+    """The name of a destination's asset: the block's ``name``, else the default of its kind."""
     return config.name or kind_of(config).asset_name
 
 
 def servers() -> list[EmbeddedServer]:
-    """The servers that kinds of destination need, each once."""
+    """The servers that kinds of destination need, without repetition."""
     found = [kind.server for kind in KINDS if kind.server]
     return list(dict.fromkeys(found))
 
@@ -285,8 +300,11 @@ class _OfAnyKind:
 
 
 def _type(value: Any) -> str:
-    given = value.get("type") if isinstance(value, Mapping) else getattr(value, "type", None)
-    return type_names().get(str(given), str(given))
+    """Name of the kind of a block; an unknown ``type:`` as it stands, for pydantic's error."""
+    # A block is a mapping in a pipeline file, and a model where Python code makes it.
+    is_mapping = isinstance(value, Mapping)
+    written = value.get("type") if is_mapping else getattr(value, "type", None)
+    return type_names().get(str(written), str(written))
 
 
 AnyDestination = Annotated[DestinationConfig, _OfAnyKind]
