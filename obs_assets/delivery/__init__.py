@@ -1,1 +1,1 @@
-"""What stands between an hour and a receiver that can only append: a ledger of what was sent, an outbox, retries."""
+"""Delivery of hours: the kinds of destination, and the outbox of alerts with its retries."""

@@ -1,4 +1,12 @@
-"""Sending what is due: claim a dispatch, send it, write down what became of it, and stop when nobody answers."""
+"""Send the dispatches that are due.
+
+::
+
+    claim ─▶ send ─▶ sent      the receiver accepted the dispatch
+      ▲       │ ───▶ failed    the receiver refused it for good, or it was retried too long
+      │       └────▶ pending   a later drain sends it; this drain ends
+      └── next dispatch after sent, and after failed unless retries were given up
+"""
 
 import logging
 from collections import Counter
@@ -20,7 +28,14 @@ from obs_assets.errors import PermanentError, TransientError
 from obs_assets.storage.postgres import Connection
 
 PATIENCE_S = 5.0
-"""The longest wait inside a drain; a longer one, and any that is asked for, is written into ``next_attempt_at``."""
+"""Longest wait inside a drain, in seconds. A longer wait, and each wait that the receiver asked
+for, is written into ``next_attempt_at`` instead."""
+
+_MOST_BACKOFFS = 50
+"""Limit of the exponent, so that many attempts make no number beyond the range of floats."""
+
+_MARGIN_S = 60
+"""Seconds added to the longest time that attempts can take, for the database's own work."""
 
 _COUNTS = (
     "total_events_sent",
@@ -30,14 +45,24 @@ _COUNTS = (
     "total_retries",
     "total_rate_limited",
 )
-"""Names of the counts; requests include the repeated ones."""
+"""Names of the counts; requests include the repeated requests."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """What became of a dispatch in one drain: its new state, and the requests that it took."""
+class AttemptResult:
+    """The result of sending a dispatch in a drain.
+
+    Attributes:
+        state: new state of the dispatch.
+        requests: number of requests that were made.
+        rate_limited: number of those requests that got the answer 429.
+        error: message of the last failure.
+        asked_wait_s: seconds of pause that the receiver asked for.
+        gone: the receiver answered 410.
+        transient: the last failure was of a kind that may pass.
+    """
 
     state: State
     requests: int
@@ -49,14 +74,14 @@ class Attempts:
 
 
 @dataclass(frozen=True)
-class Means:
-    """What sending takes beside the outbox.
+class SenderDeps:
+    """The parts that a drain needs beside the outbox.
 
     Attributes:
         sender: makes the requests.
-        clock: the time, UTC.
-        sleep: waits between attempts.
-        jitter: between 0 and 1: how much of the second half of a wait is waited.
+        clock: gives the time, UTC.
+        sleep: waits a number of seconds between attempts.
+        jitter: gives a number from 0 to 1: part of the second half of a wait that is waited.
     """
 
     sender: WebhookSender
@@ -67,39 +92,40 @@ class Means:
 
 @dataclass(frozen=True)
 class Drain:
-    """One go at everything that is due. Several may run at once: each takes what no other has claimed.
+    """A pass over the dispatches that are due. Several drains may run at once.
 
     Attributes:
-        connection: in autocommit mode: each dispatch is a transaction.
-        destination: whose dispatches.
-        config: of the receiver, its url set.
-        means: what it takes to send.
-        counts: of this drain, by name.
+        connection: connection in autocommit mode: each dispatch gets its own transaction.
+        destination: name of the destination whose dispatches are sent.
+        config: configuration of the receiver; its ``url`` is set.
+        deps: the sender, the clock and the waits.
+        counts: name → count of this drain; see `stats`.
     """
 
     connection: Connection
     destination: str
     config: WebhookConfig
-    means: Means
+    deps: SenderDeps
     counts: Counter[str] = field(default_factory=Counter)
 
     def run(self, now: datetime) -> None:
-        """Send every dispatch that is due, up to the first that the receiver could not take."""
-        while self._send_one(now):
+        """Send each dispatch that is due, until a receiver fails to take a dispatch."""
+        while self._send_next(now):
             pass
 
-    def _send_one(self, now: datetime) -> bool:
-        """Claim, send and mark one dispatch; False when the drain is over.
+    def _send_next(self, now: datetime) -> bool:
+        """Claim a dispatch, send it and record the result; False when the drain is over.
 
-        The claim is a row lock: it goes when this process does. A machine that vanishes without a word is let go of
-        once it is idle for longer than the attempts can take.
+        The claim is a row lock, which ends with this process. If the machine loses its network or
+        its power, PostgreSQL ends the transaction after the longest time that attempts can take.
         """
-        assert self.config.url  # noqa: S101 - who has a sender has an address
+        assert self.config.url  # noqa: S101 - a drain has a sender, and a sender needs an address
         dispatches = Dispatches(self.connection, self.destination)
         breaker = Breaker.of(self.connection, self.config.url)
         with self.connection.transaction():
             if not breaker.lets_through(now):
                 return False
+            # Otherwise a machine that vanished would keep its claim until TCP gives up, after hours.
             self.connection.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
                 [f"{self._longest_s():.0f}s"],
@@ -110,73 +136,71 @@ class Drain:
             crash_point("webhook.before_send")
             result = self._attempt(claimed)
             crash_point("webhook.after_send")
-            self._mark(dispatches, claimed, result)
-            breaker.mark(
-                self.means.clock(),
+            self._record(dispatches, claimed, result)
+            breaker.record_outcome(
+                self.deps.clock(),
                 failed=result.transient,
                 asked_wait_s=result.asked_wait_s,
                 gone=result.gone,
-                jitter=self.means.jitter(),
+                jitter=self.deps.jitter(),
             )
         self._count(result, claimed.events)
+        # After a dispatch that its receiver refuses, the next may pass; after an outage it cannot.
         return result.state == "sent" or (result.state == "failed" and not result.transient)
 
-    def _attempt(self, claimed: Claimed) -> Attempts:
-        """Send until it is taken, refused, given up, or not worth waiting for here."""
+    def _attempt(self, claimed: Claimed) -> AttemptResult:
+        """Send a dispatch, and give it up when it has failed for ``give_up_after_hours``."""
         result = self._requests(claimed)
+        if result.state != "pending":
+            return result
         gives_up_after = timedelta(hours=self.config.give_up_after_hours)
-        if (
-            result.state == "pending"
-            and self.means.clock() - claimed.created_at > gives_up_after
-        ):
-            return replace(
-                result, state="failed", error=f"{result.error}; given up after {gives_up_after}"
-            )
-        return result
+        if self.deps.clock() - claimed.created_at <= gives_up_after:
+            return result
+        error = f"{result.error}; given up after {gives_up_after}"
+        return replace(result, state="failed", error=error)
 
-    def _requests(self, claimed: Claimed) -> Attempts:
+    def _requests(self, claimed: Claimed) -> AttemptResult:
+        """Repeat the request until it is accepted or refused, or the next wait is too long."""
         rate_limited = 0
         for attempt in range(1, self.config.max_retries + 1):
             try:
-                self.means.sender.send(claimed.body, claimed.content_type, claimed.webhook_id)
+                self.deps.sender.send(claimed.body, claimed.content_type, claimed.webhook_id)
             except PermanentError as error:
-                return Attempts(
-                    "failed",
-                    attempt,
-                    rate_limited,
-                    str(error),
+                return AttemptResult(
+                    state="failed",
+                    requests=attempt,
+                    rate_limited=rate_limited,
+                    error=str(error),
                     gone=isinstance(error, GoneError),
                 )
             except TransientError as error:
                 rate_limited += isinstance(error, RateLimitedError)
                 wait_s = self._jittered(self._backoff_s(attempt))
-                if (
-                    attempt == self.config.max_retries
-                    or wait_s > PATIENCE_S
-                    or error.retry_after_s
-                ):
-                    return Attempts(
-                        "pending",
-                        attempt,
-                        rate_limited,
-                        str(error),
-                        error.retry_after_s,
+                # A wait that the receiver asked for concerns all dispatches, so the drain ends.
+                is_last = attempt == self.config.max_retries
+                if is_last or wait_s > PATIENCE_S or error.retry_after_s:
+                    return AttemptResult(
+                        state="pending",
+                        requests=attempt,
+                        rate_limited=rate_limited,
+                        error=str(error),
+                        asked_wait_s=error.retry_after_s,
                         transient=True,
                     )
-                self.means.sleep(wait_s)
+                self.deps.sleep(wait_s)
             else:
-                return Attempts("sent", attempt, rate_limited)
+                return AttemptResult("sent", attempt, rate_limited)
         raise AssertionError("max_retries is at least 1")
 
-    def _mark(self, dispatches: Dispatches, claimed: Claimed, result: Attempts) -> None:
-        now, webhook_id = self.means.clock(), claimed.webhook_id
-        wait_s = max(
-            self._jittered(self._backoff_s(claimed.attempts + result.requests)),
-            result.asked_wait_s or 0,
-        )
-        again_at = now + timedelta(seconds=wait_s) if result.state == "pending" else now
+    def _record(self, dispatches: Dispatches, claimed: Claimed, result: AttemptResult) -> None:
+        """Record the result of a dispatch; a pause that was asked for moves all dispatches."""
+        now, webhook_id = self.deps.clock(), claimed.webhook_id
+        backoff_s = self._jittered(self._backoff_s(claimed.attempts + result.requests))
+        wait_s = max(backoff_s, result.asked_wait_s or 0)
+        is_pending = result.state == "pending"
+        again_at = now + timedelta(seconds=wait_s) if is_pending else now
         sent_at = now if result.state == "sent" else None
-        dispatches.mark(
+        dispatches.set_state(
             webhook_id,
             result.state,
             requests=result.requests,
@@ -186,28 +210,27 @@ class Drain:
         )
         if result.asked_wait_s:
             dispatches.postpone_all(now + timedelta(seconds=result.asked_wait_s))
-        said = f"{self.destination}: {result.error}; dispatch {webhook_id}"
-        if result.state == "pending":
-            _log.warning("%s is tried again in %.0f s or later", said, wait_s)
+        reason = f"{self.destination}: {result.error}; dispatch {webhook_id}"
+        if is_pending:
+            _log.warning("%s is tried again in %.0f s or later", reason, wait_s)
         elif result.state == "failed":
-            _log.error("%s is not sent, `obs alerts retry` does", said)
+            _log.error("%s is not sent; send it with `obs alerts retry`", reason)
 
     def _jittered(self, seconds: float) -> float:
-        return seconds * (1 + self.means.jitter()) / 2
+        """Between half of a wait and all of it, so that processes do not return together."""
+        return seconds * (1 + self.deps.jitter()) / 2
 
     def _backoff_s(self, attempts: int) -> float:
-        return float(
-            min(
-                LONGEST_WAIT_S,
-                self.config.retry_delay_s * self.config.retry_backoff ** min(attempts - 1, 50),
-            )
-        )
+        """Seconds to wait after a number of attempts, before jitter shortens them."""
+        factor = self.config.retry_backoff ** min(attempts - 1, _MOST_BACKOFFS)
+        return float(min(LONGEST_WAIT_S, self.config.retry_delay_s * factor))
 
     def _longest_s(self) -> float:
+        """Longest time that the attempts at a dispatch can take, in seconds."""
         between_s = PATIENCE_S + 1 / (self.config.rate_limit or 1)
-        return 60 + self.config.max_retries * (self.config.timeout_s + between_s)
+        return _MARGIN_S + self.config.max_retries * (self.config.timeout_s + between_s)
 
-    def _count(self, result: Attempts, events: int) -> None:
+    def _count(self, result: AttemptResult, events: int) -> None:
         sent = result.state == "sent"
         self.counts["total_events_sent"] += events * sent
         self.counts["total_requests_sent"] += result.requests
@@ -218,7 +241,10 @@ class Drain:
 
 
 def stats(counts: Mapping[str, int]) -> dict[str, int | float]:
-    """Every count, zeros included, and the success rate: 1 when nothing had to be sent."""
+    """Each count of `_COUNTS`, zeros included, and the success rate.
+
+    The rate is the part of the requests that succeeded, from 0 to 1; it is 1 without requests.
+    """
     requests = counts.get("total_requests_sent", 0)
     rate = counts["total_requests_succeeded"] / requests if requests else 1.0
     return {name: counts.get(name, 0) for name in _COUNTS} | {"success_rate": rate}

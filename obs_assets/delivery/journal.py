@@ -1,7 +1,13 @@
-"""What is kept of alerts: measurements of each hour, states after each hour, and what was told. In PostgreSQL.
+"""The history of alerts in PostgreSQL: measurements of each hour, states after it, and notices.
 
-Everything here runs inside the transaction, and under the lock, of the outbox that it belongs to: states, notices and
-dispatches are there together or not at all.
+::
+
+    take, advance ─▶ obs.alert_evaluations   measurements of an hour
+                  ─▶ obs.alert_states        states after an hour, folded again from a change on
+    record ───────▶ obs.alert_notices        the messages that were decided
+
+All functions run in the transaction, and under the lock, of the outbox that the history belongs to:
+states, notices and dispatches are committed together.
 """
 
 import hashlib
@@ -9,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from obs_assets.alerts.evaluate import Evaluation, Measured, from_json, to_json
 from obs_assets.alerts.life import AlertState, History, States, refold
@@ -19,19 +25,24 @@ from obs_assets.hours import Hour, hours_between
 from obs_assets.storage.postgres import Connection
 
 GAP_HOURS = 168
-"""How far back hours without a single event are noticed."""
+"""Age in hours up to which hours without any event are found and judged: a week."""
+
+BLOCK_HOURS = 48
+"""Hours whose measurements are in memory at a time while a change is folded forward."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS obs.alert_evaluations (
     destination TEXT, hour TIMESTAMPTZ, evaluation JSON NOT NULL, closed BOOLEAN NOT NULL,
     evaluated_at TIMESTAMPTZ NOT NULL, PRIMARY KEY (destination, hour));
 CREATE TABLE IF NOT EXISTS obs.alert_states (
-    destination TEXT, hour TIMESTAMPTZ, fingerprint TEXT, rule TEXT NOT NULL, definition TEXT NOT NULL,
+    destination TEXT, hour TIMESTAMPTZ, fingerprint TEXT,
+    rule TEXT NOT NULL, definition TEXT NOT NULL,
     "group" JSON NOT NULL, status TEXT NOT NULL, since TIMESTAMPTZ NOT NULL,
     held_hours INT NOT NULL, calm_hours INT NOT NULL, value DOUBLE PRECISION, minute INT,
     PRIMARY KEY (destination, hour, fingerprint));
 CREATE TABLE IF NOT EXISTS obs.alert_notices (
-    destination TEXT, fingerprint TEXT, kind TEXT, hour TIMESTAMPTZ, rule TEXT NOT NULL, "group" JSON NOT NULL,
+    destination TEXT, fingerprint TEXT, kind TEXT, hour TIMESTAMPTZ,
+    rule TEXT NOT NULL, "group" JSON NOT NULL,
     since TIMESTAMPTZ NOT NULL, sent BOOLEAN NOT NULL, value DOUBLE PRECISION, minute INT,
     webhook_id TEXT NOT NULL, open BOOLEAN NOT NULL,
     PRIMARY KEY (destination, fingerprint, kind, hour));
@@ -39,26 +50,38 @@ CREATE INDEX IF NOT EXISTS alert_notices_hour ON obs.alert_notices (destination,
 CREATE INDEX IF NOT EXISTS alert_notices_open ON obs.alert_notices (destination) WHERE open;
 CREATE OR REPLACE VIEW obs.alerts AS
     SELECT s.* FROM obs.alert_states s
-    JOIN (SELECT destination, max(hour) AS hour FROM obs.alert_evaluations GROUP BY destination) AS head
+    JOIN (SELECT destination, max(hour) AS hour FROM obs.alert_evaluations GROUP BY destination)
+        AS head
     USING (destination, hour);
-COMMENT ON VIEW obs.alerts IS 'alerts that fire or are about to, after the latest hour of each destination';
+COMMENT ON VIEW obs.alerts IS
+    'alerts that fire or are about to, after the latest hour of each destination';
 """
 
 FOLDED_BY = """
 ALTER TABLE obs.alert_evaluations ADD COLUMN rules TEXT NOT NULL DEFAULT '';
 """
 
-BLOCK_HOURS = 48
-"""Hours whose measurements are read at a time when a change is folded forward."""
-
-_TOLD = """
-SELECT fingerprint, rule, "group", kind, hour, since, sent, value, minute FROM obs.alert_notices
-WHERE destination = %s AND (open OR hour >= %s)
+_NOTICES = """
+SELECT fingerprint, rule, "group", kind, hour, since, sent, value, minute
+FROM obs.alert_notices WHERE destination = %s AND (open OR hour >= %s)
 """
+
+_INSERT_NOTICE = """
+INSERT INTO obs.alert_notices VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+"""
+
+# A "resolved" notice that was only recorded closes only "firing" notices that were only recorded.
+_CLOSE_NOTICES = """
+UPDATE obs.alert_notices SET open = false
+WHERE destination = %s AND fingerprint = %s AND open AND (%s OR NOT sent)
+"""
+
 _STATES = """
-SELECT hour, fingerprint, rule, definition, "group", status, since, held_hours, calm_hours, value, minute
+SELECT hour, fingerprint, rule, definition, "group", status, since, held_hours, calm_hours, value,
+    minute
 FROM obs.alert_states WHERE destination = %s AND hour = ANY(%s)
 """
+
 _UPSERT_EVALUATION = """
 INSERT INTO obs.alert_evaluations (destination, hour, evaluation, closed, evaluated_at)
 VALUES (%s, %s, %s, %s, %s)
@@ -66,6 +89,31 @@ ON CONFLICT (destination, hour) DO UPDATE SET (evaluation, closed, evaluated_at)
     = (excluded.evaluation, excluded.closed, excluded.evaluated_at)
 """
 
+_RECENT_HOURS = """
+SELECT hour, closed FROM obs.alert_evaluations
+WHERE destination = %s AND hour >= %s ORDER BY hour
+"""
+
+_SET_FOLDED = """
+UPDATE obs.alert_evaluations SET closed = closed OR hour < %s, rules = %s
+WHERE destination = %s AND hour >= %s AND hour <= %s
+"""
+
+_LAST_OUTDATED = """
+SELECT max(hour) FROM obs.alert_evaluations
+WHERE destination = %s AND hour >= %s AND (rules <> %s OR (NOT closed AND hour < %s))
+"""
+
+_LAST_BEFORE = """
+SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour < %s
+"""
+
+_HOURS_BEYOND = """
+SELECT hour FROM obs.alert_notices
+    WHERE destination = %(destination)s AND hour > %(last)s
+UNION SELECT max(hour) FROM obs.alert_evaluations
+    WHERE destination = %(destination)s AND hour > %(last)s
+"""
 
 _FORGET: Sequence[LiteralString] = (
     "DELETE FROM obs.alert_evaluations WHERE destination = %s AND hour < %s",
@@ -75,22 +123,26 @@ _FORGET: Sequence[LiteralString] = (
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a fold led to."""
+class FoldResult:
+    """The result of folding hours.
+
+    Attributes:
+        decision: the notices that the fold causes.
+        states: fingerprint of an alert → its state after the hour that was built.
+    """
 
     decision: Decision = field(default_factory=Decision)
     states: States = field(default_factory=dict)
-    """After the hour that was built."""
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The alerts of one destination.
+    """The history of the alerts of a destination.
 
     Attributes:
-        connection: in a transaction that holds the outbox's lock.
-        destination: whose.
-        rules: as they are now.
+        connection: connection in a transaction that holds the outbox's lock.
+        destination: name of the destination.
+        rules: the present rules.
     """
 
     connection: Connection
@@ -105,9 +157,17 @@ class Journal:
         *,
         closed_until: Hour,
         is_muted: Callable[[Hour], bool],
-    ) -> Told:
-        """Keep an hour's evaluation, fold it and all hours after it, and decide what is to be told."""
-        self._keep({hour: evaluation}, closed_until, now)
+    ) -> FoldResult:
+        """Write an hour's evaluation, fold from that hour on, and decide the notices.
+
+        Args:
+            hour: the hour that was built.
+            evaluation: its measurements.
+            now: time of the evaluation, UTC.
+            closed_until: hours before it are closed.
+            is_muted: whether notices of an hour are only recorded.
+        """
+        self._write_evaluations({hour: evaluation}, closed_until, now)
         return self._fold([hour], closed_until, is_muted, focus=hour)
 
     def advance(
@@ -118,86 +178,89 @@ class Journal:
         is_empty: Callable[[Hour], bool],
         is_muted: Callable[[Hour], bool],
     ) -> Decision:
-        """Judge what no build of an hour would: hours in which nothing happened, and hours that have closed since."""
-        empty, closed = self.unjudged(closed_until, is_empty)
-        self._keep({hour: self._nothing() for hour in empty}, closed_until, now)
-        changed = [*empty, *closed]
-        return self._fold(changed, closed_until, is_muted).decision if changed else Decision()
+        """Judge empty hours, and hours that closed after their build: no build judges them.
+
+        Args:
+            now: time of the evaluation, UTC.
+            closed_until: hours before it are closed.
+            is_empty: whether no event has landed for an hour.
+            is_muted: whether notices of an hour are only recorded.
+        """
+        empty, newly_closed = self.unjudged(closed_until, is_empty)
+        nothing = self._empty_evaluation()
+        self._write_evaluations(dict.fromkeys(empty, nothing), closed_until, now)
+        changed = [*empty, *newly_closed]
+        if not changed:
+            return Decision()
+        return self._fold(changed, closed_until, is_muted).decision
 
     def unjudged(
         self, closed_until: Hour, is_empty: Callable[[Hour], bool]
     ) -> tuple[list[Hour], list[Hour]]:
-        """What `advance` would judge: hours in which nothing happened, and hours that closed after they were built."""
-        rows = self.connection.execute(
-            "SELECT hour, closed FROM obs.alert_evaluations WHERE destination = %s AND hour >= %s ORDER BY hour",
-            [self.destination, closed_until.start - timedelta(hours=GAP_HOURS)],
-        ).fetchall()
+        """The hours that `advance` judges; nothing is changed.
+
+        Args:
+            closed_until: hours before it are closed.
+            is_empty: whether no event has landed for an hour.
+
+        Returns:
+            empty hours, and hours that closed after their build.
+        """
+        since = closed_until.start - timedelta(hours=GAP_HOURS)
+        rows = self.connection.execute(_RECENT_HOURS, [self.destination, since]).fetchall()
         if not rows:
+            # Before the first build there is no hour from which a gap could be counted.
             return [], []
         known = {Hour.of(hour): closed for hour, closed in rows}
-        empty = [
-            hour
-            for hour in hours_between(min(known), closed_until)
-            if hour not in known and is_empty(hour)
-        ]
-        return empty, [
+        candidates = hours_between(min(known), closed_until)
+        empty = [hour for hour in candidates if hour not in known and is_empty(hour)]
+        newly_closed = [
             hour for hour, closed in known.items() if not closed and hour < closed_until
         ]
+        return empty, newly_closed
 
     def record(self, notices: Iterable[Notice], webhook_id: str) -> None:
-        """Write down what is told by a dispatch."""
+        """Record the notices that a dispatch sends."""
         for notice in notices:
-            self.connection.execute(
-                "INSERT INTO obs.alert_notices VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                [
-                    *(
-                        self.destination,
-                        notice.fingerprint,
-                        notice.kind,
-                        notice.hour.start,
-                        notice.rule,
-                    ),
-                    *(
-                        json.dumps(notice.group),
-                        notice.since.start,
-                        notice.sent,
-                        notice.value,
-                        notice.minute,
-                    ),
-                    *(webhook_id, notice.kind == "firing"),
-                ],
-            )
+            row = [
+                self.destination,
+                notice.fingerprint,
+                notice.kind,
+                notice.hour.start,
+                notice.rule,
+                json.dumps(notice.group),
+                notice.since.start,
+                notice.sent,
+                notice.value,
+                notice.minute,
+                webhook_id,
+                notice.kind == "firing",  # open until a "resolved" notice ends it
+            ]
+            self.connection.execute(_INSERT_NOTICE, row)
             if notice.kind == "resolved":
-                self.connection.execute(
-                    "UPDATE obs.alert_notices SET open = false "
-                    "WHERE destination = %s AND fingerprint = %s AND open AND (%s OR NOT sent)",
-                    [self.destination, notice.fingerprint, notice.sent],
-                )
+                parameters = [self.destination, notice.fingerprint, notice.sent]
+                self.connection.execute(_CLOSE_NOTICES, parameters)
 
     def forget(self, before: datetime) -> None:
-        """Drop what is kept of earlier hours; alerts that somebody believes to fire stay known."""
+        """Delete the history before a time, UTC, except announced alerts that are not resolved."""
         for query in _FORGET:
             self.connection.execute(query, [self.destination, before])
 
-    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── inside ───────────────────────────────────────────────────────────────────────────────
 
-    def _nothing(self) -> Evaluation:
+    def _empty_evaluation(self) -> Evaluation:
+        """The evaluation of an hour without events."""
         return {
             rule.definition: Measured() for rule in self.rules if rule.measures and rule.enabled
         }
 
-    def _keep(
+    def _write_evaluations(
         self, evaluations: Mapping[Hour, Evaluation], closed_until: Hour, now: datetime
     ) -> None:
         for hour, evaluation in evaluations.items():
-            values = [
-                self.destination,
-                hour.start,
-                to_json(evaluation),
-                hour < closed_until,
-                now,
-            ]
-            self.connection.execute(_UPSERT_EVALUATION, values)
+            is_closed = hour < closed_until
+            row = [self.destination, hour.start, to_json(evaluation), is_closed, now]
+            self.connection.execute(_UPSERT_EVALUATION, row)
 
     def _fold(
         self,
@@ -205,54 +268,65 @@ class Journal:
         closed_until: Hour,
         is_muted: Callable[[Hour], bool],
         focus: Hour | None = None,
-    ) -> Told:
-        """Fold the changed hours and those after them, as far as anything is new."""
-        first, reach = min(changed), self._reach(changed, closed_until)
-        folded = list(
-            refold(
-                self.rules,
-                self._blocks(first),
-                self._before(first),
-                first=first,
-                closed_until=closed_until,
-                reach=reach,
-            )
+    ) -> FoldResult:
+        """Fold from the first changed hour on, until the states equal the stored states again.
+
+        Args:
+            changed: hours with new measurements, or that have closed; not empty.
+            closed_until: hours before it are closed.
+            is_muted: whether notices of an hour are only recorded.
+            focus: the hour whose states are returned.
+        """
+        first = min(changed)
+        blocks = refold(
+            self.rules,
+            self._blocks(first),
+            self._before(first),
+            first=first,
+            closed_until=closed_until,
+            reach=self._reach(changed, closed_until),
         )
+        folded = list(blocks)
         last = folded[-1][0]
         self._write_states(folded)
         self.connection.execute(
-            "UPDATE obs.alert_evaluations SET closed = closed OR hour < %s, rules = %s "
-            "WHERE destination = %s AND hour >= %s AND hour <= %s",
+            _SET_FOLDED,
             [closed_until.start, self._definitions, self.destination, first.start, last.start],
         )
+        # A notice within the cooldown before the first hour can suppress a new notice.
         cooldown = max((rule.cooldown_hours for rule in self.rules), default=0)
-        told = self._told(first.start - timedelta(hours=cooldown))
-        decision = decide(self.rules, folded, told, is_muted, self._beyond(last))
-        return Told(decision, dict(folded)[focus] if focus else {})
+        earlier = self._notices(first.start - timedelta(hours=cooldown))
+        decision = decide(self.rules, folded, earlier, is_muted, self._beyond(last))
+        if focus is None:
+            return FoldResult(decision)
+        return FoldResult(decision, dict(folded)[focus])
 
     @property
     def _looks_back(self) -> timedelta:
+        """The longest time that a rule looks back."""
         return timedelta(hours=max((rule.looks_back for rule in self.rules), default=0))
 
     @property
     def _definitions(self) -> str:
-        """A hash of the rules that a fold depends on."""
+        """A hash of the rules that a fold depends on, 16 hexadecimal digits."""
         found = sorted(rule.definition for rule in self.rules if rule.measures and rule.enabled)
         return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
     def _reach(self, changed: Sequence[Hour], closed_until: Hour) -> Hour:
-        """The last hour whose states may have changed although those before it did not; see `refold`."""
-        seen = Hour(max(changed).start + self._looks_back)
+        """The last hour whose states can change although earlier states do not; see `refold`."""
+        # A measurement is in the windows of the hours after it.
+        in_window = Hour(max(changed).start + self._looks_back)
         row = self.connection.execute(
-            "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour >= %s "
-            "AND (rules <> %s OR (NOT closed AND hour < %s))",
+            _LAST_OUTDATED,
             [self.destination, min(changed).start, self._definitions, closed_until.start],
         ).fetchone()
-        return max(seen, Hour.of(row[0])) if row and row[0] else seen
+        if row is None or row[0] is None:
+            return in_window
+        return max(in_window, Hour.of(row[0]))
 
     def _blocks(self, first: Hour) -> Iterator[tuple[History, Mapping[Hour, States]]]:
-        """Measurements and states from an hour on, a block of hours at a time, with the measurements looked back to."""
-        known = self._evaluations(
+        """Blocks of hours from an hour on, with the history that they need and their states."""
+        history = self._evaluations(
             "AND hour >= %s AND hour < %s ORDER BY hour",
             first.start - self._looks_back,
             first.start,
@@ -260,74 +334,46 @@ class Journal:
         while block := self._evaluations(
             "AND hour >= %s ORDER BY hour LIMIT %s", first.start, BLOCK_HOURS
         ):
-            yield known | block, self._states(list(block))
+            history = history | block
+            yield history, self._states(list(block))
             first = max(block).next
-            known = {
-                h: e
-                for h, e in (known | block).items()
-                if h.start >= first.start - self._looks_back
-            }
+            oldest = first.start - self._looks_back
+            # The next block looks back to a part of this block only.
+            history = {h: found for h, found in history.items() if h.start >= oldest}
 
     def _evaluations(
         self, condition: LiteralString, *values: datetime | int
     ) -> dict[Hour, Evaluation]:
-        rows = self.connection.execute(
+        query: LiteralString = (
             "SELECT hour, evaluation::text FROM obs.alert_evaluations WHERE destination = %s "
-            + condition,
-            [self.destination, *values],
         )
+        rows = self.connection.execute(query + condition, [self.destination, *values])
         return {Hour.of(hour): from_json(text) for hour, text in rows}
 
     def _before(self, first: Hour) -> States:
-        row = self.connection.execute(
-            "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %s AND hour < %s",
-            [self.destination, first.start],
-        ).fetchone()
-        return (
-            self._states([Hour.of(row[0])]).get(Hour.of(row[0]), {}) if row and row[0] else {}
-        )
+        """The states after the last evaluated hour before an hour."""
+        parameters = [self.destination, first.start]
+        row = self.connection.execute(_LAST_BEFORE, parameters).fetchone()
+        if row is None or row[0] is None:
+            return {}
+        hour = Hour.of(row[0])
+        return self._states([hour]).get(hour, {})
 
     def _beyond(self, last: Hour) -> list[tuple[Hour, States]]:
-        """States after later hours, those that notices are about and the last of all."""
-        rows = self.connection.execute(
-            "SELECT hour FROM obs.alert_notices WHERE destination = %(destination)s AND hour > %(last)s UNION "
-            "SELECT max(hour) FROM obs.alert_evaluations WHERE destination = %(destination)s AND hour > %(last)s",
-            {"destination": self.destination, "last": last.start},
-        )
+        """States after later hours: the hours of notices, and the last hour of all."""
+        parameters = {"destination": self.destination, "last": last.start}
+        rows = self.connection.execute(_HOURS_BEYOND, parameters)
         hours = sorted(Hour.of(hour) for (hour,) in rows if hour)
         states = self._states(hours)
         return [(hour, states.get(hour, {})) for hour in hours]
 
     def _states(self, hours: Sequence[Hour]) -> dict[Hour, States]:
-        """The alerts after some hours; an hour without any is not there."""
+        """Hour → states after it; an hour without alerts is missing."""
+        starts = [hour.start for hour in hours]
+        rows = self.connection.execute(_STATES, [self.destination, starts])
         found: dict[Hour, dict[str, AlertState]] = {}
-        for (
-            at,
-            key,
-            rule,
-            definition,
-            group,
-            status,
-            since,
-            held,
-            calm,
-            value,
-            minute,
-        ) in self.connection.execute(
-            _STATES, [self.destination, [hour.start for hour in hours]]
-        ):
-            state = AlertState(
-                rule,
-                definition,
-                tuple(group),
-                status,
-                Hour.of(since),
-                held,
-                calm,
-                value,
-                minute,
-            )
-            found.setdefault(Hour.of(at), {})[key] = state
+        for hour, fingerprint, *values in rows:
+            found.setdefault(Hour.of(hour), {})[fingerprint] = _state_of(values)
         return dict(found)
 
     def _write_states(self, folded: Sequence[tuple[Hour, States]]) -> None:
@@ -337,35 +383,60 @@ class Journal:
         )
         with self.connection.cursor().copy("COPY obs.alert_states FROM STDIN") as copy:
             for hour, states in folded:
-                for key, s in states.items():
-                    copy.write_row(
-                        [
-                            *(
-                                self.destination,
-                                hour.start,
-                                key,
-                                s.rule,
-                                s.definition,
-                                json.dumps(s.group),
-                                s.status,
-                            ),
-                            *(s.since.start, s.held_hours, s.calm_hours, s.value, s.minute),
-                        ]
-                    )
+                for fingerprint, state in states.items():
+                    copy.write_row(_state_row(self.destination, hour, fingerprint, state))
 
-    def _told(self, since: datetime) -> list[Notice]:
-        rows = self.connection.execute(_TOLD, [self.destination, since])
-        return [
-            Notice(
-                key,
-                rule,
-                tuple(group),
-                kind,
-                Hour.of(hour),
-                Hour.of(begin),
-                sent,
-                value,
-                minute,
-            )
-            for key, rule, group, kind, hour, begin, sent, value, minute in rows
-        ]
+    def _notices(self, since: datetime) -> list[Notice]:
+        """Notices from a time on, and older notices of alerts that are not resolved."""
+        rows = self.connection.execute(_NOTICES, [self.destination, since])
+        return [_notice_of(row) for row in rows]
+
+
+def _state_of(columns: Sequence[Any]) -> AlertState:
+    """A state from the columns of `_STATES` after the first two."""
+    rule, definition, group, status, since, held_hours, calm_hours, value, minute = columns
+    return AlertState(
+        rule=rule,
+        definition=definition,
+        group=tuple(group),
+        status=status,
+        since=Hour.of(since),
+        held_hours=held_hours,
+        calm_hours=calm_hours,
+        value=value,
+        minute=minute,
+    )
+
+
+def _state_row(destination: str, hour: Hour, fingerprint: str, state: AlertState) -> list[Any]:
+    """The columns of ``obs.alert_states``, in the table's order."""
+    return [
+        destination,
+        hour.start,
+        fingerprint,
+        state.rule,
+        state.definition,
+        json.dumps(state.group),
+        state.status,
+        state.since.start,
+        state.held_hours,
+        state.calm_hours,
+        state.value,
+        state.minute,
+    ]
+
+
+def _notice_of(columns: Sequence[Any]) -> Notice:
+    """A notice from the columns of `_NOTICES`."""
+    fingerprint, rule, group, kind, hour, since, sent, value, minute = columns
+    return Notice(
+        fingerprint=fingerprint,
+        rule=rule,
+        group=tuple(group),
+        kind=kind,
+        hour=Hour.of(hour),
+        since=Hour.of(since),
+        sent=sent,
+        value=value,
+        minute=minute,
+    )

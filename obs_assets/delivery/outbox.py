@@ -1,24 +1,24 @@
-"""The outbox: alerts are written down in one transaction, then sent until somebody has taken them.
+"""The outbox: dispatches are written in a transaction, then sent until the receiver accepts them.
 
 ::
 
-    deliver ─▶ match ─▶ ┌ one transaction ─────────────────────────────────┐ ─▶ drain ─▶ claim ─▶ send ─▶ mark
-                        │ obs.webhook_dispatches  bodies, frozen           │
-                        │ obs.webhook_rows        rows that are in one     │
-                        │ obs.alert_…             measures, states, notices│
-                        │ obs.hour_loads          what the hour was of     │
-                        └──────────────────────────────────────────────────┘
+    deliver ─▶ match ─▶ ┌ one transaction ────────────────────────┐ ─▶ drain ─▶ claim, send, record
+                        │ obs.webhook_dispatches  frozen bodies   │
+                        │ obs.webhook_rows        rows in bodies  │
+                        │ obs.alert_…             see `journal`   │
+                        │ obs.hour_loads          hour's version  │
+                        └─────────────────────────────────────────┘
 
-A row gets into one dispatch of a destination, ever: rebuilding an hour adds the rows that came late and nothing else.
-A dispatch is sent at least once, always with the same ``webhook-id`` and the same bytes: who dies between the answer
-and the mark leaves it to be sent again.
+A row gets into at most one dispatch of a destination: a rebuilt hour adds only the rows that came
+late. A dispatch is sent at least once, always with the same ``webhook-id`` and the same bytes: a
+process that dies between the answer and its record leaves the dispatch to be sent again.
 
-==============  ========================================================
+==============  ==========================================================
 `journal`       measurements, states and notices of alerts
-`dispatches`    what is to be sent, and what became of it
-`drain`         sends what is due
-`breaker`       leaves alone who does not answer
-==============  ========================================================
+`dispatches`    the dispatches, their states and their rows
+`drain`         sends the dispatches that are due
+`breaker`       stops requests to an endpoint that fails
+==============  ==========================================================
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from psycopg import errors
 from psycopg.rows import dict_row
 
 from obs_assets.alerts import with_rule
-from obs_assets.alerts.evaluate import evaluate
-from obs_assets.alerts.life import States
+from obs_assets.alerts.evaluate import Evaluation, evaluate
+from obs_assets.alerts.life import AlertState, States
 from obs_assets.alerts.notices import Decision, bundle, message
 from obs_assets.alerts.receivers import compose as compose_message
 from obs_assets.alerts.receivers import forwarded
@@ -46,8 +46,8 @@ from obs_assets.crash import crash_point
 from obs_assets.delivery import breaker, dispatches, journal
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
-from obs_assets.delivery.drain import Drain, Means, stats
-from obs_assets.delivery.journal import Journal, Told
+from obs_assets.delivery.drain import Drain, SenderDeps, stats
+from obs_assets.delivery.journal import FoldResult, Journal
 from obs_assets.destinations.base import Delivery, Holding, Offer
 from obs_assets.destinations.webhook import (
     CONTENT_TYPE,
@@ -64,69 +64,87 @@ from obs_assets.settings import PostgresSettings, WebhookSettings
 from obs_assets.storage.postgres import LEDGER, Connection, Migration, lock, migrate, session
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
+"""Answer of `check`, and log message, when the webhook has no address."""
+
 NO_RULE = "no alert rule"
+"""Reason of a delivery for rows that match no rule."""
+
 MEASURED = "measured, not forwarded"
+"""The same reason, for a destination whose rules measure rows."""
 
 BUSY_AFTER_S = 30
-"""How long to wait for another run that writes to the same destination's outbox."""
+"""Seconds to wait for another run that writes to the outbox of the same destination."""
 
 CHUNK_ROWS = 2_000
-"""Matching rows held at a time."""
+"""Matching rows in memory at a time, with their events."""
+
+TABLE_ROWS = 50
+"""Largest number of alerts in the UI's table of a delivery."""
 
 ALERTS = (
     Migration(
-        "Make the outbox: dispatches, the rows in them, endpoints; measurements, states and notices of alerts.",
+        "Make the outbox: dispatches, the rows in them, endpoints; "
+        "measurements, states and notices of alerts.",
         dispatches.TABLES + breaker.TABLES + journal.TABLES,
     ),
     Migration(
-        "Note by which rules an hour was folded, so that a change is folded forward only as far as it reaches.",
+        "Note by which rules an hour was folded, "
+        "so that a change is folded forward only as far as it reaches.",
         journal.FOLDED_BY + dispatches.BY_HOUR,
     ),
 )
-"""The tables of all webhook destinations; subject ``alerts``."""
+"""Migrations of the tables of all webhook destinations; their subject is ``alerts``."""
 
 _UPSERT_LOAD = """
 INSERT INTO obs.hour_loads
-    (destination, hour, generation, config_hash, code_version, rows, content_hash, run_id, loaded_at)
+    (destination, hour, generation, config_hash, code_version, rows, content_hash, run_id,
+    loaded_at)
 SELECT %(destination)s, %(hour)s, %(generation)s, %(config_hash)s, %(code_version)s,
-    (SELECT count(*) FROM obs.webhook_rows WHERE destination = %(destination)s AND hour = %(hour)s),
+    (SELECT count(*) FROM obs.webhook_rows
+        WHERE destination = %(destination)s AND hour = %(hour)s),
     %(content_hash)s, %(run_id)s, %(now)s
 ON CONFLICT (destination, hour) DO UPDATE SET
     (generation, config_hash, code_version, rows, content_hash, run_id, loaded_at) = (
-        excluded.generation, excluded.config_hash, excluded.code_version, excluded.rows, excluded.content_hash,
-        excluded.run_id, excluded.loaded_at)
+        excluded.generation, excluded.config_hash, excluded.code_version, excluded.rows,
+        excluded.content_hash, excluded.run_id, excluded.loaded_at)
 """
 
 _COUNTED: LiteralString = """
-(SELECT count(*) FROM obs.webhook_rows AS held WHERE (held.destination, held.hour) = (load.destination, load.hour))
+(SELECT count(*) FROM obs.webhook_rows AS held
+    WHERE (held.destination, held.hour) = (load.destination, load.hour))
 """
+
+_NOT_COUNTED: LiteralString = "NULL"
 
 _log = logging.getLogger(__name__)
 _said_off: set[str] = set()
+"""Names of the destinations for which this process has logged `OFF`."""
 
 
 @dataclass(frozen=True)
 class _Row:
+    """A row that matches a rule: the rule's name, the row's identity and the event's JSON text."""
+
     rule: str
     row_uid: str
     event: str
 
 
 class WebhookAlerts:
-    """Forwards the events that match a rule, each once. See `obs_assets.destinations.base.Destination`.
+    """Forwards each event that matches a rule once. See `obs_assets.destinations.base.Destination`.
 
     Args:
-        name: the ledger's key and the name in payloads; no two pipelines of one database may share it.
+        name: key in the ledger and name in payloads; unique among the pipelines of a database.
         config: rules and receiver.
         server: the PostgreSQL that keeps the outbox.
-        environment: what the configuration leaves open.
-        clock: the time, UTC.
-        sleep: waits between attempts and for the rate limit.
-        jitter: between 0 and 1: how much of the second half of a wait is waited, so that processes that failed
-            together do not come back together.
+        environment: address and secrets for the options that the configuration leaves out.
+        clock: gives the time, UTC.
+        sleep: waits a number of seconds, between attempts and for the rate limit.
+        jitter: gives a number from 0 to 1: part of the second half of a wait that is waited, so that
+            processes that failed together do not return together.
 
     Raises:
-        ConfigurationError: the receiver's options do not fit together.
+        ConfigurationError: two options of the receiver contradict each other.
     """
 
     def __init__(
@@ -152,111 +170,137 @@ class WebhookAlerts:
         self._sleep = sleep
         self._jitter = jitter
         self._send_old = environment.send_old
-        self._means = self._make_means(environment.allow_private) if self.config.url else None
+        self._deps: SenderDeps | None = None
+        if self.config.url:
+            self._deps = self._make_deps(environment.allow_private)
 
     def deliver(self, offer: Offer) -> Delivery:
-        """Put the hour's new matches into the outbox, then send what is due.
+        """Write dispatches of the hour's new matches, then send the dispatches that are due.
 
-        A dispatch that cannot be sent does not raise: it is in the outbox, and in ``stats`` as ``pending`` (a later
-        drain sends it) or ``failed`` (the receiver refused it for good: `retry` it when the cause is gone).
+        A dispatch that cannot be sent raises no error. It stays in the outbox, and ``stats`` counts
+        it as ``pending`` (a later drain sends it) or ``failed`` (the receiver refused it: `retry` it
+        when the cause is gone).
 
         Raises:
-            StaleHourError: a newer generation of the hour was here.
+            StaleHourError: the outbox has a newer generation of the hour.
             HourBusyError: another run is writing to this outbox.
             TransientError: PostgreSQL cannot be reached.
         """
         labelled = with_rule(offer.frame, self.config.rules)
         ((unmatched,),) = labelled.aggregate("count(*) FILTER (rule IS NULL)").fetchall()
+        matched = labelled.filter("rule IS NOT NULL")
         evaluation = evaluate(offer.frame, self.config.rules)
         closed_until = offer.closed_until or Hour.of(self._clock())
         with self._session() as connection:
             with connection.transaction():
                 self._lock(connection)
                 self._refuse_stale(connection, offer)
-                new, known, size = self._write_dispatches(
-                    connection, offer.hour, labelled.filter("rule IS NOT NULL")
-                )
-                kept = self._journal(connection)
-                told = Told()
-                if offer.hour.start >= self._oldest(closed_until):
-                    told = kept.take(
-                        offer.hour,
-                        evaluation,
-                        self._clock(),
-                        closed_until=closed_until,
-                        is_muted=self._is_muted,
-                    )
-                size += self._write_messages(connection, kept, told.decision)
+                new, known, size_bytes = self._write_dispatches(connection, offer.hour, matched)
+                history = self._journal(connection)
+                folded = self._fold(history, offer, evaluation, closed_until)
+                size_bytes += self._write_messages(connection, history, folded.decision)
                 self._write_load(connection, offer)
                 if offer.hour.start.hour == 0:  # once a day is enough
-                    self._forget(connection, kept, closed_until)
+                    self._forget(connection, history, closed_until)
                 crash_point("webhook.before_outbox")
             crash_point("webhook.after_outbox")
-        done = {**_figures(told.decision), **self.drain(self._clock())}
+        figures = {**_figures(folded.decision), **self.drain(self._clock())}
         left_out = sum(measured.left_out for measured in evaluation.values())
+        if left_out:
+            figures["groups left out"] = left_out
+        refused: dict[str, int] = {}
+        if unmatched:
+            refused[MEASURED if evaluation else NO_RULE] = unmatched
         return Delivery(
             written=new,
             already_there=known,
-            refused={(MEASURED if evaluation else NO_RULE): unmatched} if unmatched else {},
-            size_bytes=size,
-            stats=done | ({"groups left out": left_out} if left_out else {}),
-            tables=_table(told.states),
+            refused=refused,
+            size_bytes=size_bytes,
+            stats=figures,
+            tables=_table(folded.states),
+        )
+
+    def _fold(
+        self, history: Journal, offer: Offer, evaluation: Evaluation, closed_until: Hour
+    ) -> FoldResult:
+        """Judge the offered hour, unless it is older than the history."""
+        # Its windows may reach into hours that are already deleted.
+        if offer.hour.start < self._oldest(closed_until):
+            return FoldResult()
+        return history.take(
+            offer.hour,
+            evaluation,
+            self._clock(),
+            closed_until=closed_until,
+            is_muted=self._is_muted,
         )
 
     def dispatch(
         self, closed_until: Hour, is_empty: Callable[[Hour], bool]
     ) -> Mapping[str, int | float]:
-        """Judge hours that have closed since they were built, or in which nothing happened; send what is due; forget.
+        """Judge hours that no build judges, send the dispatches that are due, delete old history.
 
         Args:
             closed_until: hours before it are closed.
-            is_empty: whether nothing has landed for an hour.
+            is_empty: whether no event has landed for an hour.
+
+        Returns:
+            figures by name, as in ``stats`` of a delivery.
         """
         with self._session() as connection, connection.transaction():
             self._lock(connection)
-            kept = self._journal(connection)
+            history = self._journal(connection)
             decision = Decision()
             if any(rule.measures for rule in self.config.rules):
-                decision = kept.advance(
+                decision = history.advance(
                     self._clock(),
                     closed_until=closed_until,
                     is_empty=is_empty,
                     is_muted=self._is_muted,
                 )
-            self._write_messages(connection, kept, decision)
-            self._forget(connection, kept, closed_until)
+            self._write_messages(connection, history, decision)
+            self._forget(connection, history, closed_until)
         return {**_figures(decision), **self.drain(self._clock())}
 
     def due(self, closed_until: Hour, is_empty: Callable[[Hour], bool]) -> str:
-        """Why `dispatch` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+        """The reason for a `dispatch` now, in a few words; empty if there is none.
+
+        Nothing is changed.
 
         Args:
             closed_until: hours before it are closed.
-            is_empty: whether nothing has landed for an hour.
+            is_empty: whether no event has landed for an hour.
         """
         with self._connected() as connection:
             try:
-                if any(rule.measures for rule in self.config.rules):
-                    empty, closed = self._journal(connection).unjudged(closed_until, is_empty)
-                    if empty or closed:
-                        return (
-                            f"{self.name}: {len(empty) + len(closed):,} hours are to be judged"
-                        )
-                if self._can_send(connection) and self._dispatches(connection).is_due(
-                    self._clock()
-                ):
+                count = self._count_unjudged(connection, closed_until, is_empty)
+                if count:
+                    return f"{self.name}: {count:,} hours are to be judged"
+                outbox = self._dispatches(connection)
+                if self._can_send(connection) and outbox.is_due(self._clock()):
                     return f"{self.name}: a dispatch is due"
             except errors.UndefinedTable:
+                # No hour was delivered yet.
                 return ""
         return ""
 
+    def _count_unjudged(
+        self, connection: Connection, closed_until: Hour, is_empty: Callable[[Hour], bool]
+    ) -> int:
+        """Number of hours that `dispatch` would judge; 0 without a rule that measures."""
+        if not any(rule.measures for rule in self.config.rules):
+            return 0
+        empty, closed = self._journal(connection).unjudged(closed_until, is_empty)
+        return len(empty) + len(closed)
+
     def _can_send(self, connection: Connection) -> bool:
-        """Whether there is an address, and its receiver is not being left alone."""
-        url = self.config.url if self._means else None
-        return url is not None and Breaker.of(connection, url).lets_through(self._clock())
+        """Whether the webhook has an address, and its breaker lets a request through."""
+        if self._deps is None or self.config.url is None:
+            return False
+        return Breaker.of(connection, self.config.url).lets_through(self._clock())
 
     def alerts(self) -> list[dict[str, Any]]:
-        """The alerts that fire, or are about to, after the latest hour: rows of the view ``obs.alerts``."""
+        """Alerts that fire or are pending after the latest hour: rows of the view ``obs.alerts``."""
         with self._session() as connection:
             cursor = connection.cursor(row_factory=dict_row)
             return cursor.execute(
@@ -265,34 +309,34 @@ class WebhookAlerts:
             ).fetchall()
 
     def stuck(self, older_than: timedelta) -> int:
-        """Dispatches that have been waiting for longer, and those that were given up."""
+        """Number of dispatches that failed, or have been pending for longer than a time."""
         with self._session() as connection:
             return self._dispatches(connection).stuck(self._clock() - older_than)
 
     def drain(self, now: datetime) -> Mapping[str, int | float]:
-        """Send every dispatch of this destination that is due, up to the first that the receiver could not take.
+        """Send each dispatch that is due, until the receiver fails to take a dispatch.
 
-        Several drains may run at once: each takes what no other has claimed.
+        Several drains may run at once: each takes dispatches that no other drain has claimed.
 
         Args:
-            now: dispatches to be tried until then are due.
+            now: dispatches whose next attempt is before or at this time are due, UTC.
 
         Returns:
-            the counts of this drain, and how many dispatches are now ``pending``, ``failed``, ``unsent``.
+            the counts of this drain, and the numbers of dispatches that are now ``pending``,
+            ``failed`` and ``unsent``.
         """
         counts: Counter[str] = Counter()
         with self._session() as connection:
-            if self._means is None:
-                self._say_off()
+            if self._deps is None:
+                self._warn_off()
             else:
-                Drain(connection, self.name, self.config, self._means, counts).run(now)
-            states = self._dispatches(connection).states()
-        return stats(counts) | {
-            state: states.get(state, 0) for state in ("pending", "failed", "unsent")
-        }
+                Drain(connection, self.name, self.config, self._deps, counts).run(now)
+            found = self._dispatches(connection).states()
+        waiting = {state: found.get(state, 0) for state in ("pending", "failed", "unsent")}
+        return stats(counts) | waiting
 
     def states(self) -> dict[State, int]:
-        """How many dispatches are in each state."""
+        """Each state of dispatches → number of dispatches in it."""
         with self._session() as connection:
             found = self._dispatches(connection).states()
         return {state: found.get(state, 0) for state in get_args(State)}
@@ -300,14 +344,23 @@ class WebhookAlerts:
     def dispatches(
         self, state: State | None = None, limit: int = 100, webhook_id: str | None = None
     ) -> list[Dispatch]:
-        """What is in the outbox, newest first; all of it, those in a state, or the one of an id."""
+        """Dispatches in the outbox, newest first.
+
+        Args:
+            state: only dispatches in this state.
+            limit: largest number of dispatches.
+            webhook_id: only the dispatch with this identity.
+        """
         with self._session() as connection:
             return self._dispatches(connection).newest(state, limit, webhook_id)
 
     def retry(self, webhook_id: str) -> bool:
-        """Make a dispatch that failed, waits or was never to be sent due now, with the same id and bytes.
+        """Make a failed, pending or unsent dispatch due now; its identity and its bytes stay.
 
-        The next `drain` sends it. False when this destination has none of that id, or has sent it.
+        The next `drain` sends it.
+
+        Returns:
+            False if the destination has no such dispatch, or the receiver has accepted it.
         """
         with self._session() as connection:
             found = self._dispatches(connection).revive(webhook_id, self._clock())
@@ -316,27 +369,32 @@ class WebhookAlerts:
             return found
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
-        """The ledger's row of an hour: its version and content, and the rows of it that are in a dispatch."""
-        return self._ledger(_COUNTED if count else "NULL", "AND hour = %s", hour.start).get(
-            hour
-        )
+        """The ledger's row of an hour; with ``count`` also the rows that are in a dispatch."""
+        counted = _COUNTED if count else _NOT_COUNTED
+        return self._ledger(counted, "AND hour = %s", hour.start).get(hour)
 
     def holdings(self) -> dict[Hour, Holding]:
         """The ledger's rows of all hours."""
-        return self._ledger("NULL", "")
+        return self._ledger(_NOT_COUNTED, "")
 
     def _ledger(
         self, counted: LiteralString, condition: LiteralString, *values: Any
     ) -> dict[Hour, Holding]:
+        """Hour → its row of the ledger; empty before the first migration made the ledger.
+
+        Args:
+            counted: SQL for the number of rows that are in a dispatch.
+            condition: SQL after ``WHERE destination = %s``.
+            values: parameters of the condition.
+        """
+        columns: LiteralString = (
+            "SELECT hour, generation, config_hash, code_version, rows, content_hash, "
+        )
+        source: LiteralString = " FROM obs.hour_loads AS load WHERE destination = %s "
+        query = columns + counted + source + condition
         with self._connected() as connection:
             try:
-                rows = connection.execute(
-                    "SELECT hour, generation, config_hash, code_version, rows, content_hash, "
-                    + counted
-                    + " FROM obs.hour_loads AS load WHERE destination = %s "
-                    + condition,
-                    [self.name, *values],
-                ).fetchall()
+                rows = connection.execute(query, [self.name, *values]).fetchall()
             except errors.UndefinedTable:
                 return {}
         return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
@@ -346,28 +404,30 @@ class WebhookAlerts:
         return with_rule(frame, self.config.rules).filter("rule IS NOT NULL")
 
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
-        """``row_uid`` of the hour's rows that are in a dispatch; ``event`` is empty, a body is not taken apart."""
+        """``row_uid`` of the hour's rows that are in a dispatch.
+
+        ``event`` is empty: bodies are not parsed back into events.
+        """
         with self._session() as server:
-            rows = self._dispatches(server).rows_of(hour)
-        return connection.from_arrow(
-            pa.table({"row_uid": pa.array(rows, pa.string())})
-        ).project("row_uid, '' AS event")
+            row_uids = self._dispatches(server).rows_of(hour)
+        table = pa.table({"row_uid": pa.array(row_uids, pa.string())})
+        return connection.from_arrow(table).project("row_uid, '' AS event")
 
     def check(self) -> str:
-        """One line that says what was reached: the outbox, and the receiver's host without a request."""
+        """Connect to the outbox, and to the receiver's host without a request; a line of text."""
         try:
             with self._session():
                 pass
         except ObsError as error:
             raise ConfigurationError(str(error)) from None
-        if self._means is None:
+        if self._deps is None:
             return OFF
         try:
-            return f"webhook {self._means.sender.reach()} can be reached"
+            return f"webhook {self._deps.sender.reach()} can be reached"
         except ObsError as error:
             raise ConfigurationError(f"{self.name}, url (WEBHOOK_URL): {error}") from None
 
-    # ── writing down, inside the transaction of `deliver` ────────────────────────────────────────────────────────────
+    # ── writing, inside the transaction of `deliver` ──────────────────────────────────────────
 
     def _lock(self, connection: Connection) -> None:
         """Keep other writers of this outbox out until the end of the transaction."""
@@ -380,84 +440,116 @@ class WebhookAlerts:
             ) from None
 
     def _refuse_stale(self, connection: Connection, offer: Offer) -> None:
+        """Raise StaleHourError if the ledger has a newer generation of the hour."""
         row = connection.execute(
             "SELECT generation FROM obs.hour_loads WHERE destination = %s AND hour = %s",
             [self.name, offer.hour.start],
         ).fetchone()
         if row and row[0] > offer.version.generation:
             raise StaleHourError(
-                f"{self.name} has seen generation {row[0]} of {offer.hour}, newer than the offered "
-                f"{offer.version.generation}: materialize the stages before it again"
+                f"{self.name} has seen generation {row[0]} of {offer.hour}, newer than the "
+                f"offered {offer.version.generation}: materialize the stages before it again"
             )
 
     def _write_dispatches(
         self, connection: Connection, hour: Hour, matched: Frame
     ) -> tuple[int, int, int]:
-        """Batch the rows that are in no dispatch yet; returns new rows, known rows and bytes of bodies."""
+        """Write dispatches of the matching rows that are in no dispatch yet.
+
+        Returns:
+            the number of new rows, the number of rows that were in a dispatch before, and the size of
+            the new bodies in bytes.
+        """
         batch_size = 1 if self.config.payload_format == "individual" else self.config.batch_size
         waiting: dict[str, list[_Row]] = {rule.name: [] for rule in self.config.rules}
-        new = known = size = 0
+        new = known = size_bytes = 0
         now = self._clock()
-        kept = self._dispatches(connection)
+        outbox = self._dispatches(connection)
         for rows in _chunks(matched):
-            unseen = kept.unseen([row.row_uid for row in rows])
-            new, known = new + len(unseen), known + len(rows) - len(unseen)
+            unseen = outbox.unseen([row.row_uid for row in rows])
+            new += len(unseen)
+            known += len(rows) - len(unseen)
             for row in rows:
                 if row.row_uid in unseen:
                     waiting[row.rule].append(row)
+            # Full batches are written at once, so that a large hour needs little memory.
             for rule, queue in waiting.items():
                 full = len(queue) - len(queue) % batch_size
-                size += self._write_batches(kept, hour, now, _split(queue[:full], batch_size))
+                batches = _split(queue[:full], batch_size)
+                size_bytes += self._write_batches(outbox, hour, now, batches)
                 waiting[rule] = queue[full:]
         for queue in waiting.values():
-            size += self._write_batches(kept, hour, now, _split(queue, batch_size))
-        return new, known, size
+            batches = _split(queue, batch_size)
+            size_bytes += self._write_batches(outbox, hour, now, batches)
+        return new, known, size_bytes
 
     def _write_batches(
-        self, kept: Dispatches, hour: Hour, now: datetime, batches: list[list[_Row]]
+        self, outbox: Dispatches, hour: Hour, now: datetime, batches: list[list[_Row]]
     ) -> int:
-        """Write dispatches and the ledger of their rows; returns the bytes of the bodies."""
-        state, reason = self._fate(hour)
+        """Write a dispatch for each batch (of a single rule); returns the bodies' bytes."""
+        state, reason = self._initial_state(hour)
         drafts = []
         for batch in batches:
-            rule, row_uids = batch[0].rule, [row.row_uid for row in batch]
-            webhook_id = identify(self.name, rule, row_uids)
-            body = self._body(hour, rule, [row.event for row in batch], now)
-            drafts.append(
-                Draft(webhook_id, hour, rule, body, CONTENT_TYPE, state, now, row_uids, reason)
+            rule = batch[0].rule
+            row_uids = [row.row_uid for row in batch]
+            events = [row.event for row in batch]
+            draft = Draft(
+                webhook_id=identify(self.name, rule, row_uids),
+                hour=hour,
+                rule=rule,
+                body=self._body(hour, rule, events, now),
+                content_type=CONTENT_TYPE,
+                state=state,
+                created_at=now,
+                row_uids=row_uids,
+                reason=reason,
             )
-        kept.write(drafts)
+            drafts.append(draft)
+        outbox.write(drafts)
         return sum(len(draft.body) for draft in drafts)
 
-    def _body(self, hour: Hour, rule: str, events: list[str], now: datetime) -> bytes:
+    def _body(self, hour: Hour, rule_name: str, events: list[str], now: datetime) -> bytes:
+        """The body of a dispatch of events (JSON texts) that match a rule."""
         if self.config.receiver == "generic":
             return compose(self.config, self.name, events, now)
-        (severity, labels) = next(
-            (r.severity, r.labels) for r in self.config.rules if r.name == rule
+        rule = next(rule for rule in self.config.rules if rule.name == rule_name)
+        content = forwarded(
+            rule_name, self.name, hour, events, severity=rule.severity, labels=rule.labels
         )
-        told = forwarded(rule, self.name, hour, events, severity=severity, labels=labels)
-        return compose_message(self.config.receiver, told, _timestamp(now))
+        return compose_message(self.config.receiver, content, _timestamp(now))
 
-    def _write_messages(self, connection: Connection, kept: Journal, decision: Decision) -> int:
-        """Write dispatches of what is to be told, each with its notices; returns the bytes of the bodies."""
-        now, size = self._clock(), 0
-        for notices in bundle(
-            self.config.rules, decision.notices, each=self.config.receiver == "pagerduty"
-        ):
-            told = message(self.config.rules, notices, self.name)
-            parts = [told.status, told.hour.key, *(notice.fingerprint for notice in notices)]
-            webhook_id = identify(self.name, told.rule, parts)
-            body = compose_message(self.config.receiver, told, _timestamp(now))
-            state, reason = ("pending", None) if notices[0].sent else self._fate(told.hour)
+    def _write_messages(
+        self, connection: Connection, history: Journal, decision: Decision
+    ) -> int:
+        """Write a dispatch for each bundle of notices; returns the bodies' bytes."""
+        now = self._clock()
+        size_bytes = 0
+        # An incident of PagerDuty is a single alert.
+        each = self.config.receiver == "pagerduty"
+        for notices in bundle(self.config.rules, decision.notices, each=each):
+            content = message(self.config.rules, notices, self.name)
+            fingerprints = [notice.fingerprint for notice in notices]
+            parts = [content.status, content.hour.key, *fingerprints]
+            webhook_id = identify(self.name, content.rule, parts)
+            state: State = "pending"
+            reason = None
+            if not notices[0].sent:
+                state, reason = self._initial_state(content.hour)
             draft = Draft(
-                *(webhook_id, told.hour, told.rule, body, CONTENT_TYPE, state, now),
+                webhook_id=webhook_id,
+                hour=content.hour,
+                rule=content.rule,
+                body=compose_message(self.config.receiver, content, _timestamp(now)),
+                content_type=CONTENT_TYPE,
+                state=state,
+                created_at=now,
                 reason=reason,
-                subject=told.key,
+                subject=content.key,
             )
             self._dispatches(connection).write([draft])
-            kept.record(notices, webhook_id)
-            size += len(body)
-        return size
+            history.record(notices, webhook_id)
+            size_bytes += len(draft.body)
+        return size_bytes
 
     def _dispatches(self, connection: Connection) -> Dispatches:
         return Dispatches(connection, self.name)
@@ -466,31 +558,33 @@ class WebhookAlerts:
         return Journal(connection, self.name, self.config.rules)
 
     def _oldest(self, closed_until: Hour) -> datetime:
+        """Begin of the history that is kept."""
         return closed_until.start - timedelta(days=self.config.history_days)
 
-    def _forget(self, connection: Connection, kept: Journal, closed_until: Hour) -> None:
-        """Drop what ``history_days`` no longer keeps."""
-        kept.forget(self._oldest(closed_until))
-        self._dispatches(connection).forget(self._oldest(closed_until))
+    def _forget(self, connection: Connection, history: Journal, closed_until: Hour) -> None:
+        """Delete history older than ``history_days``, except pending dispatches and open alerts."""
+        oldest = self._oldest(closed_until)
+        history.forget(oldest)
+        self._dispatches(connection).forget(oldest)
 
     def _is_muted(self, hour: Hour) -> bool:
-        return self._fate(hour)[0] == "unsent"
+        """Whether dispatches about an hour are only recorded."""
+        state, _ = self._initial_state(hour)
+        return state == "unsent"
 
-    def _fate(self, hour: Hour) -> tuple[State, str | None]:
-        """Whether what is about an hour is to be sent, and if not, why."""
-        oldest = self.config.max_age_hours
-        if self._means is None:
+    def _initial_state(self, hour: Hour) -> tuple[State, str | None]:
+        """State of a new dispatch about an hour, and the reason if it is not to be sent."""
+        if self._deps is None:
             return "unsent", None
-        if (
-            oldest is not None
-            and not self._send_old
-            and self._clock() - hour.end > timedelta(hours=oldest)
-        ):
-            return (
-                "unsent",
-                f"not sent: the hour ended more than {oldest:g} hours ago (max_age_hours)",
-            )
-        return "pending", None
+        max_age_hours = self.config.max_age_hours
+        if max_age_hours is None or self._send_old:
+            return "pending", None
+        if self._clock() - hour.end <= timedelta(hours=max_age_hours):
+            return "pending", None
+        return (
+            "unsent",
+            f"not sent: the hour ended more than {max_age_hours:g} hours ago (max_age_hours)",
+        )
 
     def _write_load(self, connection: Connection, offer: Offer) -> None:
         connection.execute(
@@ -507,22 +601,23 @@ class WebhookAlerts:
             },
         )
 
-    def _make_means(self, allow_private: bool) -> Means:
+    def _make_deps(self, allow_private: bool) -> SenderDeps:
         sender = WebhookSender(
             self.config, allow_private=allow_private, clock=self._clock, sleep=self._sleep
         )
-        return Means(sender, self._clock, self._sleep, self._jitter)
+        return SenderDeps(sender, self._clock, self._sleep, self._jitter)
 
-    def _say_off(self) -> None:
+    def _warn_off(self) -> None:
+        """Log once for each process that nothing is sent."""
         if self.name not in _said_off:
             _said_off.add(self.name)
-            _log.warning("%s: %s; what would be sent is recorded", self.name, OFF)
+            _log.warning("%s: %s; dispatches are recorded", self.name, OFF)
 
-    # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── connecting ───────────────────────────────────────────────────────────────────────────
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[Connection]:
-        """A connection to the outbox, whose tables are there."""
+        """A connection to the outbox, after its tables were made or migrated."""
         with self._connected() as connection:
             with connection.transaction():
                 migrate(connection, "ledger", LEDGER)
@@ -531,7 +626,7 @@ class WebhookAlerts:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:
-        """A connection, each statement its own transaction unless said otherwise; its errors are ours."""
+        """A connection in autocommit mode, whose errors are those of `obs_assets.errors`."""
         with session(
             self._server, application_name="obs_assets outbox", autocommit=True
         ) as connection:
@@ -540,18 +635,17 @@ class WebhookAlerts:
 
 
 def _chunks(matched: Frame) -> Iterator[list[_Row]]:
-    """Rows in the frame's order. DuckDB lets nothing else run while a result is open: it is closed whatever happens."""
-    with contextlib.closing(
-        matched.project("rule, row_uid, event").to_arrow_reader(CHUNK_ROWS)
-    ) as reader:
+    """The rows in the frame's order, up to `CHUNK_ROWS` at a time."""
+    batches = matched.project("rule, row_uid, event").to_arrow_reader(CHUNK_ROWS)
+    # DuckDB runs no other query while a result is open, so the result is closed after an error too.
+    with contextlib.closing(batches) as reader:
         for batch in reader:
-            yield [
-                _Row(*row)
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-            ]
+            columns = [column.to_pylist() for column in batch.columns]
+            yield [_Row(*values) for values in zip(*columns, strict=True)]
 
 
 def _timestamp(moment: datetime) -> str:
+    """For example ``2025-12-04T10:00:00.000Z``."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -566,17 +660,30 @@ def _figures(decision: Decision) -> dict[str, int | float]:
 
 def _table(states: States) -> dict[str, dict[str, int | float | str]]:
     """The alerts after an hour, for the UI. Values of groups are redacted, as the frame is."""
-    shown = sorted(states.values(), key=lambda s: (s.status, s.rule, str(s.group)))[:50]
-    rows: dict[str, int | float | str] = {
-        " · ".join(
-            [s.rule, *("(none)" if value is None else value for value in s.group)]
-        ).replace("|", "¦"): (
-            f"{s.status} since {s.since.key}" + ("" if s.value is None else f", {s.value:g}")
-        )
-        for s in shown
-    }
+    ordered = sorted(states.values(), key=lambda s: (s.status, s.rule, str(s.group)))
+    rows: dict[str, int | float | str] = {}
+    for state in ordered[:TABLE_ROWS]:
+        rows[_alert_label(state)] = _alert_text(state)
     return {"alerts after this hour": rows} if rows else {}
 
 
+def _alert_label(state: AlertState) -> str:
+    """Rule and group, for example ``errors · checkout · (none)``."""
+    values = [_shown(value) for value in state.group]
+    # A vertical bar would end the cell of the UI's Markdown table.
+    return " · ".join([state.rule, *values]).replace("|", "¦")
+
+
+def _shown(value: str | None) -> str:
+    return "(none)" if value is None else value
+
+
+def _alert_text(state: AlertState) -> str:
+    """Status, first hour and value, for example ``firing since 2025-12-04-10:00, 12.5``."""
+    value = "" if state.value is None else f", {state.value:g}"
+    return f"{state.status} since {state.since.key}{value}"
+
+
 def _split(rows: list[_Row], size: int) -> list[list[_Row]]:
+    """Parts of ``size`` rows; the last part may be shorter."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -631,7 +631,7 @@ def test_without_an_address_it_is_recorded_what_would_be_sent(
         delivery = off.deliver(offer_of(connection, [event(0), event(1)], generation))
     assert (delivery.stats["unsent"], delivery.stats["success_rate"]) == (1, 1.0)
     assert [record.getMessage() for record in caplog.records].count(
-        f"{NAME}: {OFF}; what would be sent is recorded"
+        f"{NAME}: {OFF}; dispatches are recorded"
     ) == 1
     assert off.check() == OFF
 
