@@ -83,7 +83,7 @@ def test_an_idle_day_is_24_hourly_runs(
         }
         assert let_pass(quiet, timedelta(days=1)) == {"hourly_pipeline": 24}
         assert tick(quiet, "stale_hour_sensor")[:2] == ([], "no hour is stale")
-        assert quiet.hourly.first_open_hour().start == HOUR.end + timedelta(days=1, hours=1)
+        assert quiet.hourly.first_open_hour().start == HOUR.end + timedelta(days=1)
 
 
 def let_pass(deployment: Deployment, time: timedelta) -> Counter[str]:
