@@ -31,3 +31,24 @@ def test_documents_and_docstrings_name_nothing_that_a_newcomer_does_not_know() -
         if re.search(r"\b[Tt]he original\b", path.read_text())
     ]
     assert named == []
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    """No page links to a file or a heading that is not there."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, heading = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            if "://" in target:
+                continue
+            if not linked.exists() or (heading and heading not in _anchors(linked)):
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings of a page as a link names them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
