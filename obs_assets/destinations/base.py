@@ -1,4 +1,7 @@
-"""What a destination is to the rest: it takes an hour whole, says what it holds, and can be read back."""
+"""The interface of destinations: an hour is delivered whole, has a row in a ledger, and is read back.
+
+A destination that cannot keep events, such as a webhook, reads back the identities of its rows.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,12 +38,12 @@ class DestinationConfig(Block, frozen=True):
 
     @property
     def stage(self) -> Literal["redacted_events", "sampled_events"]:
-        """The asset whose frame it takes."""
+        """Name of the asset whose frame the destination receives."""
         return "redacted_events" if self.from_ == "redacted" else "sampled_events"
 
     def has_expired(self, hour: Hour, now: datetime) -> bool:
-        """Whether an hour is older than the destination keeps: what it no longer holds of that is no damage."""
-        del hour, now
+        """Whether an hour is older than the destination keeps, so that missing rows are no damage."""
+        del hour, now  # without a retention the destination keeps each hour
         return False
 
 
@@ -49,15 +52,17 @@ class Offer:
     """An hour as it is offered to a destination.
 
     Attributes:
-        frame: lineage and promoted columns, ``weight`` (DOUBLE) and ``event``, sorted by (event_time, row_uid).
-        hour: which hour.
-        version: what the frame was built from; only its generation is compared for older or newer.
-        rows: of the frame.
-        content_hash: of the frame, see `obs_assets.events.CONTENT_HASH`.
-        run_id: who offers it, for ledgers.
-        rebuild: write even if the destination holds this very version.
-        receipts: of the stages that the frame came through, in their order.
-        closed_until: hours before it are closed; by default all that are over.
+        frame: lineage and promoted columns, ``weight`` (DOUBLE) and ``event``, sorted by
+            (event_time, row_uid).
+        hour: the hour of the rows.
+        version: the inputs that the frame was built from. Only its generation decides which of two
+            versions is newer.
+        rows: number of rows in the frame.
+        content_hash: hash of the frame, see `obs_assets.events.CONTENT_HASH`.
+        run_id: identity of the run that offers the hour, for ledgers.
+        rebuild: write even if the destination holds the same version.
+        receipts: receipts of the stages that the frame went through, in their order.
+        closed_until: hours before it are closed; by default all hours that have ended.
     """
 
     frame: Frame = field(repr=False)
@@ -73,11 +78,15 @@ class Offer:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of an offer: ``offered = written + already_there + sum(refused.values())``.
+    """The result of an offer: ``offered = written + already_there + sum(refused.values())``.
 
     Attributes:
-        stats: figures for the UI, by name.
-        tables: title → what the UI lists under it.
+        written: number of rows that were written.
+        already_there: number of rows that the destination held before.
+        refused: reason → number of rows that the destination does not take.
+        size_bytes: bytes that were sent to the destination.
+        stats: name → figure for the UI.
+        tables: title → rows of a table in the UI.
     """
 
     written: int
@@ -90,10 +99,13 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Holding:
-    """What a destination's own ledger says that it holds of an hour.
+    """An hour in a destination's own ledger.
 
     Attributes:
-        counted: number of rows that are there, if it was asked for and the destination keeps rows.
+        version: the inputs that the hour was built from.
+        rows: number of rows, by the ledger.
+        content_hash: hash of the rows, see `obs_assets.events.CONTENT_HASH`.
+        counted: number of rows that the destination holds, if they were counted.
         altered: number of groups of rows whose columns were changed after the load.
     """
 
@@ -106,7 +118,13 @@ class Holding:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the catalogue shows it: its name, its type in words of the destination, its meaning."""
+    """A column in the catalogue.
+
+    Attributes:
+        name: name of the column.
+        type: type in the words of the destination, for example ``timestamptz``.
+        meaning: meaning and unit, in a sentence.
+    """
 
     name: str
     type: str
@@ -115,11 +133,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Page:
-    """How the catalogue shows a destination.
+    """The page of a destination in the catalogue.
 
     Attributes:
-        table: name of the table, with its schema; empty where there is none.
-        columns: of the table, or fields of a stored line; none where single events are not kept.
+        table: name of the table with its schema, for example ``public.events``; empty without table.
+        columns: columns of the table, or fields of a stored line; empty where events are not kept.
     """
 
     table: str = ""
@@ -128,11 +146,12 @@ class Page:
 
 @dataclass(frozen=True)
 class StoredPart:
-    """A part of an hour as it is stored, for a restore.
+    """A stored part of an hour, for a restore.
 
     Attributes:
-        url: names the part; a restored row has it as its file.
-        rows: reads it: ``row_uid``, ``event``, and ``length``, the bytes that the row takes there.
+        url: address of the part, for example ``s3://archive/…/events-2025120410.jsonl.gz``; a
+            restored row has it as its source file.
+        rows: reads the part: ``row_uid``, ``event``, and ``length``, the stored bytes of the row.
     """
 
     url: str
@@ -140,32 +159,37 @@ class StoredPart:
 
 
 class Destination(Protocol):
-    """A service that takes hours. Implementations know neither Dagster nor each other."""
+    """A service that hours are delivered to. Implementations know neither Dagster nor each other."""
 
     def deliver(self, offer: Offer) -> Delivery:
-        """Make the destination hold exactly the offered hour; harmless to repeat.
+        """Make the destination hold exactly the offered hour. A repetition changes nothing.
 
         Raises:
-            StaleHourError: it holds a newer generation.
-            TransientError: it may work later.
-            PermanentError: it will not.
+            StaleHourError: the destination holds a newer generation.
+            TransientError: a later attempt may succeed.
+            PermanentError: the same attempt fails again.
         """
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
-        """The ledger's row of an hour, and with ``count`` the rows that are there; None when it never took one."""
+        """The ledger's row of an hour; None if the hour was never delivered.
+
+        Args:
+            hour: the hour.
+            count: also count the rows that the destination holds.
+        """
 
     def holdings(self) -> Mapping[Hour, Holding]:
-        """The ledger's rows of all hours whose data is still there: an hour that somebody deleted is missing.
+        """Hour → its row of the ledger. Hours whose data was deleted by hand are missing.
 
-        Cheap for thousands of hours: a few requests in all, and no row is read. Part of an hour may be gone unnoticed:
-        `obs_assets.audit.verify` compares rows.
+        Thousands of hours cost a few requests in all, because no row is read. The loss of a part of
+        an hour is not noticed here: `obs_assets.audit.verify` compares rows.
 
         Raises:
-            TransientError: the destination cannot be asked.
+            TransientError: the destination does not answer.
         """
 
     def selected(self, frame: Frame) -> Frame:
-        """The rows of an offered frame that it should hold, ``event`` as it would hold it.
+        """The rows of an offered frame that the destination keeps, with ``event`` as it keeps it.
 
         A destination that keeps columns beside the event adds ``columns``: a JSON object of them.
         """
@@ -178,8 +202,8 @@ class Destination(Protocol):
         """
 
     def check(self) -> str:
-        """One line that says what was reached.
+        """Connect to the destination; returns its address as a line of text.
 
         Raises:
-            ConfigurationError: it cannot be reached; names the setting to change.
+            ConfigurationError: it cannot be reached; the message names the setting to change.
         """
