@@ -1,8 +1,9 @@
-"""Webhooks: what is posted, how it is signed, and one HTTP request that cannot be led astray.
+"""Webhooks: the body of a request, its signature, and a single guarded HTTP request.
 
-What to send, when, and what was sent already is `obs_assets.delivery.outbox`'s; nothing here remembers anything.
-A request goes to addresses that were checked, follows no redirect, takes no proxy, cookie or ``.netrc``, ends at a
-total deadline and reads at most 64 KiB of the answer. Where it goes and what it carries is in no message and no log.
+This module keeps no state: `obs_assets.delivery.outbox` decides on requests and records them.
+A request goes to checked addresses only, follows no redirect, uses no proxy, cookie or ``.netrc``,
+ends at a deadline, and reads at most 64 KiB of the answer. No message and no log shows its address
+or its content.
 """
 
 import base64
@@ -26,23 +27,42 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from obs_assets.alerts import AlertRule
 from obs_assets.alerts.receivers import PAGERDUTY_URL, Receiver, with_routing_key
 from obs_assets.destinations.base import DestinationConfig
-from obs_assets.destinations.guard import Guard, GuardedAdapter, unlogged
+from obs_assets.destinations.guard import Deadline, Guard, GuardedAdapter, unlogged
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 
 CONTENT_TYPE = "application/json"
-USER_AGENT = f"obs_assets/{version('obs_assets')}"
-READ_LIMIT_BYTES = 64 * 1024
-LONGEST_WAIT_S = 3600.0
-"""However long a receiver asks to be left alone, it is tried again after this."""
 
-TOO_MANY_REQUESTS = 429
+USER_AGENT = f"obs_assets/{version('obs_assets')}"
+
+READ_LIMIT_BYTES = 64 * 1024
+"""Bytes of an answer that are read; the answer's body is not used."""
+
+LONGEST_WAIT_S = 3600.0
+"""Longest pause in seconds; a receiver that asks for more gets a request after this time."""
+
+LONGEST_REACH_S = 5.0
+"""Seconds that a check of the connection may take."""
+
+SAVED_S = 0.5
+"""Seconds of unused time that a later request may use: 5 % of ten seconds at the rate limit."""
+
+REQUEST_TIMEOUT = 408
 GONE = 410
-TRANSIENT_STATUSES = frozenset({408, 425, TOO_MANY_REQUESTS, *range(500, 600)})
+TOO_EARLY = 425
+TOO_MANY_REQUESTS = 429
+
+TRANSIENT_STATUSES = frozenset(
+    {REQUEST_TIMEOUT, TOO_EARLY, TOO_MANY_REQUESTS, *range(500, 600)}
+)
+"""Answers after which the same request may succeed later."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _REFUSED_NAMES = {
     "retry_delay": "retry_delay (milliseconds) is retry_delay_s here, in seconds",
     "timeout": "timeout (milliseconds) is timeout_s here, in seconds, and covers the whole request",
 }
+"""Options of an older product whose unit differs → the option to use."""
 
 
 class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
@@ -144,13 +164,18 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, values: Any) -> Any:
-        for name in _REFUSED_NAMES.keys() & (values if isinstance(values, Mapping) else {}):
+        if not isinstance(values, Mapping):
+            return values  # pydantic explains the wrong type
+        for name in _REFUSED_NAMES.keys() & values:
             raise ValueError(_REFUSED_NAMES[name])
-        if not isinstance(values, Mapping) or values.get("receiver", "generic") == "generic":
+        if values.get("receiver", "generic") == "generic":
             return values
-        given = {name: value for name, value in values.items() if value is not None}
-        url = {"url": PAGERDUTY_URL} if values["receiver"] == "pagerduty" else {}
-        return {"batch_size": 1_000, **url, **given}
+        # A message names the number of events and a few of them, so a batch can be large.
+        defaults: dict[str, Any] = {"batch_size": 1_000}
+        if values["receiver"] == "pagerduty":
+            defaults["url"] = PAGERDUTY_URL
+        written = {name: value for name, value in values.items() if value is not None}
+        return defaults | written
 
     @field_validator("url")
     @classmethod
@@ -173,12 +198,9 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     @model_validator(mode="after")
     def _names_differ(self) -> "WebhookConfig":
         if len({rule.name for rule in self.rules}) < len(self.rules):
-            raise ValueError("two rules have one name: give each its own")
-        if (
-            self.payload_format == "object"
-            and self.include_metadata
-            and self.payload_key == "metadata"
-        ):
+            raise ValueError("two rules have the same name: give each rule its own name")
+        has_metadata = self.payload_format == "object" and self.include_metadata
+        if has_metadata and self.payload_key == "metadata":
             raise ValueError(
                 "payload_key: metadata is taken by include_metadata: choose another key"
             )
@@ -187,19 +209,22 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
         return self
 
     def with_fallbacks(self, **secrets: SecretStr | None) -> "WebhookConfig":
-        """This configuration, what it leaves open (``url``, ``auth_token``, …) filled in, from the environment say.
+        """This configuration, with values for the options that it leaves out.
+
+        Args:
+            secrets: name of an option, for example ``auth_token`` → its value from the environment.
 
         Raises:
-            ConfigurationError: what is filled in cannot be.
+            ConfigurationError: a value from the environment is not valid for its option.
         """
-        left_open = {
+        added = {
             name: value
             for name, value in secrets.items()
             if value and getattr(self, name) is None
         }
-        said = {name: getattr(self, name) for name in self.model_fields_set}
+        written = {name: getattr(self, name) for name in self.model_fields_set}
         try:
-            return self.model_validate({**said, **left_open})
+            return self.model_validate(written | added)
         except ValidationError as error:
             first = error.errors()[0]
             option = ".".join(map(str, first["loc"]))
@@ -215,10 +240,10 @@ def compose(
     """The body of a dispatch.
 
     Args:
-        config: says the format; ``individual`` takes exactly one event.
-        destination: named in the metadata.
-        events: JSON texts. They go in as they are, so that numbers keep their digits.
-        created_at: when the dispatch was made; a later attempt sends the same bytes.
+        config: configuration with the format; ``individual`` takes exactly one event.
+        destination: name of the destination, for the metadata.
+        events: JSON texts. They are copied without parsing, so that numbers keep their digits.
+        created_at: time at which the dispatch was composed; later attempts send the same bytes.
     """
     if config.payload_format == "individual":
         (event,) = events
@@ -229,24 +254,30 @@ def compose(
     timestamp = (
         created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
-    metadata = {"count": len(events), "destination": destination, "timestamp": timestamp}
-    tail = f',"metadata":{json.dumps(metadata)}' if config.include_metadata else ""
-    return f"{{{json.dumps(config.payload_key)}:{array}{tail}}}".encode()
+    fields = [f"{json.dumps(config.payload_key)}:{array}"]
+    if config.include_metadata:
+        metadata = {"count": len(events), "destination": destination, "timestamp": timestamp}
+        fields.append(f'"metadata":{json.dumps(metadata)}')
+    return f"{{{','.join(fields)}}}".encode()
 
 
 def identify(destination: str, rule: str, row_uids: Sequence[str]) -> str:
-    """The ``webhook-id`` of a dispatch: a hash of what is sent and why, so that composing it again gives the same."""
-    return (
-        "msg_"
-        + hashlib.sha256(json.dumps([destination, rule, *row_uids]).encode()).hexdigest()[:32]
-    )
+    """The ``webhook-id`` of a dispatch, for example ``msg_0a4f…``: the same for the same content.
+
+    Args:
+        destination: name of the destination.
+        rule: name of the alert rule.
+        row_uids: identities of the rows, or other texts that identify the content.
+    """
+    content = json.dumps([destination, rule, *row_uids])
+    return "msg_" + hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def authorization(config: WebhookConfig) -> dict[str, str]:
-    """The header that ``auth_type`` asks for.
+    """The header that ``auth_type`` needs, for example ``Authorization``; empty without authentication.
 
     Raises:
-        ConfigurationError: an option that it needs is missing.
+        ConfigurationError: an option that ``auth_type`` needs is missing.
     """
     if config.auth_type == "bearer":
         return {"Authorization": f"Bearer {_needed(config, 'auth_token')}"}
@@ -261,45 +292,47 @@ def authorization(config: WebhookConfig) -> dict[str, str]:
 
 
 def _needed(config: WebhookConfig, option: str) -> str:
+    """The value of an option that ``auth_type`` needs."""
     value = getattr(config, option)
     if not value:
         raise ConfigurationError(
             f"auth_type: {config.auth_type} needs {option} in the webhook's block"
         )
-    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value)
 
 
 def signatures(
     config: WebhookConfig, webhook_id: str, at: datetime, body: bytes
 ) -> dict[str, str]:
-    """The headers that let a receiver know the sender: X-… headers, and those of https://www.standardwebhooks.com.
+    """The headers that prove the sender: those of https://www.standardwebhooks.com, and ``hmac_header``.
 
     Args:
-        config: without a secret only ``webhook-id`` and ``webhook-timestamp`` are given.
-        webhook_id: the same for every attempt: the receiver's key to tell a repetition.
-        at: of this attempt; receivers refuse old ones.
-        body: the bytes as sent.
+        config: configuration with the secrets; without a secret the result is ``webhook-id`` and
+            ``webhook-timestamp`` alone.
+        webhook_id: identity of the dispatch; receivers recognize a repeated request by it.
+        at: time of this attempt; receivers refuse old attempts.
+        body: the bytes of the request.
     """
     timestamp = str(int(at.timestamp()))
     headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp}
     if config.hmac_secret:
         secret = config.hmac_secret.get_secret_value()
         signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
-        secrets = [
-            secret,
-            *(previous.get_secret_value() for previous in config.hmac_previous_secrets),
+        previous = [older.get_secret_value() for older in config.hmac_previous_secrets]
+        digests = [
+            hmac.digest(_standard_key(key), signed, "sha256") for key in (secret, *previous)
         ]
-        digests = [hmac.digest(_standard_key(each), signed, "sha256") for each in secrets]
-        headers["webhook-signature"] = " ".join(
-            "v1," + base64.b64encode(digest).decode() for digest in digests
-        )
-        headers[config.hmac_header] = hmac.digest(
-            secret.encode(), body, config.hmac_algorithm
-        ).hex()
+        versioned = ["v1," + base64.b64encode(digest).decode() for digest in digests]
+        headers["webhook-signature"] = " ".join(versioned)
+        signature = hmac.digest(secret.encode(), body, config.hmac_algorithm)
+        headers[config.hmac_header] = signature.hex()
     return headers
 
 
 def _standard_key(secret: str) -> bytes:
+    """The key of Standard Webhooks: the decoded part after ``whsec_``, else the secret's bytes."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     try:
@@ -311,13 +344,14 @@ def _standard_key(secret: str) -> bytes:
 
 
 class WebhookSender:
-    """Makes requests, one at a time. Not for several threads at once: one request is under the deadline.
+    """Makes requests. A sender belongs to a single thread: a deadline covers a single request.
 
     Args:
-        config: its ``url`` is set.
-        allow_private: let every host have loopback and private addresses (``OBS_WEBHOOK_ALLOW_PRIVATE``).
-        clock: the time, UTC.
-        sleep: waits for the rate limit.
+        config: configuration of the receiver; its ``url`` is set.
+        allow_private: let each host have loopback and private addresses
+            (``OBS_WEBHOOK_ALLOW_PRIVATE``).
+        clock: gives the time, UTC.
+        sleep: waits a number of seconds for the rate limit.
 
     Raises:
         ConfigurationError: ``auth_type`` lacks its option, or a header cannot be sent.
@@ -339,15 +373,21 @@ class WebhookSender:
         self._adapter = GuardedAdapter(self._guard)
         self._clock = clock
         self._sleep = sleep
-        self._next_slot = time.monotonic()
+        self._next_slot = time.monotonic()  # earliest time of the next request
         self._check_request()
 
     def send(self, body: bytes, content_type: str, webhook_id: str) -> None:
-        """Post one body, once.
+        """Make a single request.
+
+        Args:
+            body: the bytes of the request.
+            content_type: value of the header ``Content-Type``.
+            webhook_id: identity of the dispatch.
 
         Raises:
-            TransientError: no answer, or one that says "later"; carries what ``Retry-After`` asks for.
-            PermanentError: an answer that would be the same next time, or an address that is refused.
+            TransientError: no answer, or an answer after which a later attempt may succeed; the error
+                carries the seconds of ``Retry-After``.
+            PermanentError: the receiver refuses the request, or its address is refused.
         """
         self._await_slot()
         if self._config.routing_key:
@@ -358,34 +398,30 @@ class WebhookSender:
                 response = self._adapter.send(
                     request, stream=True, timeout=self._config.timeout_s, verify=True
                 )
-                deadline.check()  # a head that was cut short looks like a whole one
+                deadline.check()  # headers that were cut off look like complete headers
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                # The library's own message holds the URL.
-                is_late = deadline.passed or isinstance(
-                    error, requests.Timeout | urllib3.exceptions.TimeoutError
-                )
-                reason = (
-                    f" within {self._config.timeout_s:g} s"
-                    if is_late
-                    else f": {type(error).__name__}"
-                )
-                raise TransientError("no answer" + reason) from None
-            _read_a_little(response)
-        judge(
-            response.status_code,
-            retry_after_s(response.headers.get("Retry-After"), self._clock()),
-        )
+                raise self._no_answer(error, deadline) from None
+            _drain_start(response)
+        wait_s = retry_after_s(response.headers.get("Retry-After"), self._clock())
+        judge(response.status_code, wait_s)
+
+    def _no_answer(self, error: Exception, deadline: Deadline) -> TransientError:
+        """The error for a request without answer. The library's own message holds the URL."""
+        is_timeout = isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
+        if deadline.passed or is_timeout:
+            return TransientError(f"no answer within {self._config.timeout_s:g} s")
+        return TransientError(f"no answer: {type(error).__name__}")
 
     def reach(self) -> str:
         """Connect to the receiver without a request; returns ``host:port``.
 
         Raises:
-            TransientError: it cannot be reached.
+            TransientError: the receiver cannot be reached.
             PermanentError: its address is refused.
         """
         parts = urlsplit(self._url)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        with self._guard.watching(min(5.0, self._config.timeout_s)):
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        with self._guard.watching(min(LONGEST_REACH_S, self._config.timeout_s)):
             try:
                 self._guard.connect(str(parts.hostname), port).close()
             except OSError as error:
@@ -395,22 +431,25 @@ class WebhookSender:
     def _request(
         self, body: bytes, content_type: str, webhook_id: str
     ) -> requests.PreparedRequest:
+        """A request with all its headers."""
         request = requests.Request(self._config.method, self._url, data=body).prepare()
-        request.headers.update(
-            {
-                "User-Agent": USER_AGENT,
-                "Accept-Encoding": "identity",
-                "Content-Type": content_type,
-            }
-        )
-        request.headers.update(
-            {name: value.get_secret_value() for name, value in self._config.headers.items()}
-        )
+        own = {
+            "User-Agent": USER_AGENT,
+            # A compressed answer could expand without limit.
+            "Accept-Encoding": "identity",
+            "Content-Type": content_type,
+        }
+        configured = {
+            name: value.get_secret_value() for name, value in self._config.headers.items()
+        }
+        request.headers.update(own)
+        request.headers.update(configured)
         request.headers.update(authorization(self._config))
         request.headers.update(signatures(self._config, webhook_id, self._clock(), body))
         return request
 
     def _check_request(self) -> None:
+        """Compose a request without sending it, so that a bad header is an error at the start."""
         try:
             request = self._request(b"", CONTENT_TYPE, "msg_")
             request.prepare_headers(request.headers)
@@ -423,13 +462,12 @@ class WebhookSender:
             ) from None
 
     def _await_slot(self) -> None:
+        """Wait until the rate limit allows a request."""
         if self._config.rate_limit:
             self._sleep(max(0.0, self._next_slot - time.monotonic()))
-            # From the slot, not from now: a late wake-up must not lower the rate. But nobody saves up more than half a
-            # second, 5 % of ten.
-            self._next_slot = (
-                max(self._next_slot, time.monotonic() - 0.5) + 1 / self._config.rate_limit
-            )
+            # Counted from the slot, not from now: a process that wakes late must not lower the rate.
+            earliest = max(self._next_slot, time.monotonic() - SAVED_S)
+            self._next_slot = earliest + 1 / self._config.rate_limit
 
 
 class RateLimitedError(TransientError):
@@ -437,16 +475,20 @@ class RateLimitedError(TransientError):
 
 
 class GoneError(PermanentError):
-    """The receiver answered 410: nobody is to be called there any more."""
+    """The receiver answered 410: its address no longer exists."""
 
 
 def judge(status: int, asked_wait_s: float | None = None) -> None:
-    """What an answer means.
+    """Raise the error that an answer stands for; return after an answer of 2xx.
+
+    Args:
+        status: status of the answer.
+        asked_wait_s: seconds of pause that the receiver asked for.
 
     Raises:
-        TransientError: 408, 425, 5xx; a `RateLimitedError`: 429.
-        PermanentError: everything else but 2xx; a `GoneError`: 410. A redirect too: it would carry the credentials
-            elsewhere.
+        TransientError: 408, 425 and 5xx; `RateLimitedError` for 429.
+        PermanentError: all others except 2xx; `GoneError` for 410. A redirect is an error because it
+            would carry the credentials to another address.
     """
     if status in TRANSIENT_STATUSES:
         kind = RateLimitedError if status == TOO_MANY_REQUESTS else TransientError
@@ -457,14 +499,21 @@ def judge(status: int, asked_wait_s: float | None = None) -> None:
         )
     if status == GONE:
         raise GoneError(
-            "the webhook answered 410: it is not called until its url changes or a dispatch is retried"
+            "the webhook answered 410: it is not called until its url changes or a dispatch is "
+            "retried"
         )
     if not 200 <= status < 300:  # noqa: PLR2004
         raise PermanentError(f"the webhook answered {status}")
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Seconds that ``Retry-After`` asks for, at most an hour; None if it asks nothing that can be read."""
+    """Seconds of pause that ``Retry-After`` asks for, at most `LONGEST_WAIT_S`.
+
+    Args:
+        header: a number of seconds, for example ``120``, or a date, for example
+            ``Wed, 21 Oct 2026 07:28:00 GMT``. Other text gives None.
+        now: the present time, UTC.
+    """
     if not header:
         return None
     text = header.strip()
@@ -474,12 +523,13 @@ def retry_after_s(header: str | None, now: datetime) -> float | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError):
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
     return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT_S)
 
 
-def _read_a_little(response: requests.Response) -> None:
-    """Read the start of an answer, so that its connection may serve again; the status has said all."""
+def _drain_start(response: requests.Response) -> None:
+    """Read the start of an answer's body, so that the connection can serve another request."""
     with contextlib.suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
         response.raw.read(READ_LIMIT_BYTES, decode_content=False)
     response.close()
