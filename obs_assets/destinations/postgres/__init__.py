@@ -1,4 +1,4 @@
-"""PostgreSQL as a destination: an hour is replaced in one transaction. See `destination`."""
+"""PostgreSQL as a destination: each hour is replaced in a transaction. See `destination`."""
 
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.destination import Health, PostgresDestination

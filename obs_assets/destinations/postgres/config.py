@@ -1,4 +1,4 @@
-"""Which table on which server: the options of a ``postgres`` destination."""
+"""The options of a ``postgres`` destination: its table and its server."""
 
 import re
 from datetime import datetime
@@ -11,9 +11,13 @@ from obs_assets.destinations.postgres import leaves
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings
 
-# 47 characters leave room for `idx_` + name + `_event_level` in PostgreSQL's 63 bytes: no derived name is ever cut, so
-# no two of them meet. A table that is named as something that belongs to another could be, is refused.
 NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,46}$"
+"""A name of 47 characters leaves room for ``idx_`` + name + ``_event_level`` in PostgreSQL's 63 bytes.
+
+So the server cuts no derived name, and two derived names are never equal.
+"""
+
+# A table whose name could be a leaf, a statistics table or an index of another table is refused.
 _DERIVED = re.compile(r"_[hdm]\d{6,10}(_new)?$|_hourly$|^idx_|^receipts$")
 
 
@@ -53,7 +57,10 @@ class PostgresConfig(DestinationConfig, frozen=True):
     password: SecretStr | None = Field(None, examples=["{{ env.EVENTS_DB_PASSWORD }}"])
 
     def has_expired(self, hour: Hour, now: datetime) -> bool:
-        """Whether ``retention_days`` have passed since the hour's end; its leaf may hold it until the leaf's end."""
+        """Whether ``retention_days`` have passed since the hour's end.
+
+        The rows may stay longer, until the last hour of their leaf has expired.
+        """
         days = self.retention_days
         return days is not None and leaves.has_expired(hour.end, now=now, retention_days=days)
 
@@ -62,16 +69,16 @@ class PostgresConfig(DestinationConfig, frozen=True):
     def _is_nothing_derived(cls, name: str) -> str:
         if _DERIVED.search(name):
             raise ValueError(
-                "must not look like the name of a leaf (_d20251204), of statistics (_hourly) or an index"
+                "must not look like the name of a leaf (_d20251204), of statistics (_hourly) or "
+                "an index"
             )
         return name
 
 
 def server_of(config: PostgresConfig, settings: PostgresSettings) -> PostgresSettings:
-    """Where a configured destination is: the settings, with what the configuration says in their place."""
-    said = {
+    """The server of a destination: the machine's settings, replaced by the options that are set."""
+    options = {
         name: getattr(config, name) for name in ("host", "port", "database", "user", "password")
     }
-    return settings.model_copy(
-        update={name: value for name, value in said.items() if value is not None}
-    )
+    named = {name: value for name, value in options.items() if value is not None}
+    return settings.model_copy(update=named)

@@ -1,4 +1,4 @@
-"""Rows of a table made of a frame: DuckDB's SQL for each column, and the text that COPY takes."""
+"""Rows of the table from a frame: DuckDB's SQL for each column, and the data for COPY."""
 
 from collections.abc import Iterator
 from typing import Any, LiteralString
@@ -11,10 +11,13 @@ from obs_assets.hours import Hour
 from obs_assets.severities import GRAVE
 
 BATCH_ROWS = 10_000
-"""Rows turned into COPY data at a time: a few megabytes."""
+"""Rows that are turned into data for COPY at a time: a few megabytes."""
 
 INDEXED_TEXT = 500
-"""Characters kept in the indexed text columns: a btree entry may have 2,704 bytes. ``data`` has the whole value."""
+"""Characters kept in the indexed text columns, because an index entry has at most 2,704 bytes.
+
+A character has at most 4 bytes in UTF-8. The column ``data`` has the whole value.
+"""
 
 
 def _text(column: str) -> str:
@@ -23,14 +26,16 @@ def _text(column: str) -> str:
 
 
 def _indexed(column: str) -> str:
+    """SQL for a text column that has an index."""
     return f"left({_text(column)}, {INDEXED_TEXT})"
 
 
 def stored_event(event: str) -> str:
-    r"""SQL for an event as ``jsonb`` takes it: ``\u0000`` and halves of surrogate pairs become ``\ufffd``.
+    r"""SQL for an event that ``jsonb`` accepts: ``\u0000`` and single surrogates become ``\ufffd``.
 
-    Backslash pairs and whole surrogate pairs are put aside (as U+0001 and U+0002, which JSON text cannot hold) while
-    the rest is replaced, so that ``\\u0000``, a backslash and five characters, stays.
+    For example ``{"a":"x\u0000"}`` becomes ``{"a":"x\ufffd"}``, and ``{"a":"\\u0000"}`` (a backslash
+    and five characters) stays. Pairs of backslashes and of surrogates are first replaced by U+0001
+    and U+0002, which JSON text cannot hold, and put back at the end.
     """
     pairs = rf"""regexp_replace(replace({event}, '\\', chr(1)),
         '\\u([dD][89abAB][0-9a-fA-F]{{2}})\\u([dD][c-fC-F][0-9a-fA-F]{{2}})',
@@ -38,7 +43,9 @@ def stored_event(event: str) -> str:
     replaced = (
         rf"regexp_replace({pairs}, '\\u(0000|[dD][89a-fA-F][0-9a-fA-F]{{2}})', '\\ufffd', 'g')"
     )
-    return rf"""CASE WHEN contains({event}, '\u') AND regexp_matches({event}, '\\u(0000|[dD][89a-fA-F])')
+    # Few events have such escapes: the first test is fast and rules out most of them.
+    return rf"""CASE WHEN contains({event}, '\u')
+            AND regexp_matches({event}, '\\u(0000|[dD][89a-fA-F])')
         THEN replace(replace({replaced}, chr(2), '\'), chr(1), '\\') ELSE {event} END"""
 
 
@@ -50,6 +57,7 @@ def row_of(hour: Hour) -> dict[str, str]:
 _PLAIN_TEXTS = ("event_id", "source_name", "worker_type", "error", "session_id", "worker_id")
 
 _ROW: dict[str, str] = {name: _text(name) for name in _PLAIN_TEXTS} | {
+    # 63 bits of a hash
     "id": "try_cast(('0x' || left(md5(row_uid), 16))::UBIGINT & 9223372036854775807 AS BIGINT)",
     "event_type": f"coalesce({_indexed('event_type')}, 'unknown')",
     "event_level": _indexed("event_level"),
@@ -93,9 +101,10 @@ An earlier version stored ``info`` for an event without a level: both count as e
 
 
 def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
-    """An hour's rows by type, level and master, as the table of statistics takes them; a pass over a few columns.
+    """Rows of the statistics table: an hour's rows by type, level and master.
 
-    An error is a row with ``error`` or with a level of errors: what anyone can count again in the table.
+    An error is a row with ``error`` or with a grave level, so that a user can count the errors in the
+    table of events too.
     """
     row = row_of(hour)
     keys = ", ".join(row[name] for name in ("event_type", "event_level", "master_type"))
@@ -107,16 +116,14 @@ def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
 
 
 def copy_data(frame: Frame, hour: Hour) -> Iterator[memoryview]:
-    """The rows of `row_of` as CSV, batch by batch: strings quoted, NULL left empty."""
-    projection = ", ".join(
-        f'{expression} AS "{name}"' for name, expression in row_of(hour).items()
-    )
-    for batch in frame.project(projection).to_arrow_reader(BATCH_ROWS):
+    """The rows of `row_of` as CSV, a batch at a time: strings are quoted, NULL is empty."""
+    columns = [f'{expression} AS "{name}"' for name, expression in row_of(hour).items()]
+    for batch in frame.project(", ".join(columns)).to_arrow_reader(BATCH_ROWS):
         yield _csv(batch)
 
 
 def _csv(batch: pa.RecordBatch) -> memoryview:
-    """COPY data of a batch: strings quoted, NULL left empty."""
+    """A batch as CSV for COPY."""
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=False))
     return memoryview(sink.getvalue())

@@ -1,4 +1,4 @@
-"""The table of events and what stands beside it: columns, indexes, and the migrations that make them."""
+"""The table of events, its statistics and its view of receipts: columns, indexes and migrations."""
 
 from datetime import datetime
 from typing import LiteralString
@@ -21,7 +21,7 @@ from obs_assets.storage.postgres import (
     one,
 )
 
-# Waiting often and briefly for a lock lets readers pass; one long wait would block those that come after it.
+# Short waits for a lock let readers pass. A long wait would block each reader that comes after it.
 patiently = tenacity.retry(
     retry=tenacity.retry_if_exception_type(errors.LockNotAvailable),
     wait=tenacity.wait_random(0.1, 1.0),
@@ -50,19 +50,21 @@ COLUMNS: dict[LiteralString, LiteralString] = {
     "worker_id": "TEXT",
     "hour": "TIMESTAMPTZ NOT NULL",
 }
-"""Columns of the event, in types that refuse no event, then those of this package."""
+"""Columns of the event, in types that accept each event, then the columns of this package."""
 
 _OWN_MEANINGS = {
-    "id": "63 bits of a hash of row_uid as a number, for programs that want one; row_uid tells rows apart",
+    "id": "63 bits of a hash of row_uid as a number, for programs that need a number; "
+    "row_uid identifies a row",
     "event_type": "type or event_type, its first 500 characters; unknown where there is none",
     "event_level": "level, severity and other names and scales, or a status that is a level; NULL without one",
-    "timestamp": "when it happened (event_time): the column that the table is partitioned by",
+    "timestamp": "time of the event (event_time); the table is partitioned by this column",
     "data": "the whole event, redacted, as jsonb; every other column is computed from it",
-    "created_at": "when the row was written; a rebuilt hour that has not changed keeps it",
-    "hour": "the start of its hour, UTC: WHERE hour = … is a partition of this asset",
+    "created_at": "time at which the row was written; a rebuilt hour that is the same keeps it",
+    "hour": "start of the event's hour, UTC: WHERE hour = … is a partition of this asset",
 }
+"""Meanings of the columns whose content differs from the frame's column, for the catalogue."""
 
-# The DELETE of an hour goes by timestamp; the constraint keeps rows that it would miss out of the table.
+# An hour is deleted by its timestamps. The constraint keeps out rows that this would not delete.
 _OF_ITS_HOUR: LiteralString = """
 CONSTRAINT timestamp_in_hour CHECK (timestamp >= hour AND timestamp < hour + interval '1 hour')"""
 
@@ -75,8 +77,10 @@ INDEXES: dict[LiteralString, LiteralString] = {
     "cost": "(timestamp DESC) INCLUDE (master_type, cost_usd) WHERE cost_usd IS NOT NULL",
     "data_gin": "USING gin (data jsonb_path_ops)",
 }
-"""Indexes ``idx_<table>_<name>``: they answer the usual questions and find a trace; costs
-add up without a look at the events."""
+"""Name → definition of the indexes ``idx_<table>_<name>``, for the usual questions.
+
+The index of costs holds the cost too, so that a sum reads no event.
+"""
 
 STATISTICS: dict[LiteralString, LiteralString] = {
     "hour": "TIMESTAMPTZ NOT NULL",
@@ -90,8 +94,11 @@ STATISTICS: dict[LiteralString, LiteralString] = {
     "duration_ms_max": "BIGINT",
     "cost_usd": "DOUBLE PRECISION",
 }
-"""``<table>_hourly``: an hour's rows by type, level and master. All but ``rows`` and the maximum are weighted: what the
-kept events stand for."""
+"""Columns of ``<table>_hourly``: an hour's rows by type, level and master.
+
+All figures except ``rows`` and the maximum are weighted: they count the events that the kept rows
+stand for.
+"""
 
 _FORM = """
 SELECT c.relkind::text, pg_get_partkeydef(c.oid), array_agg(a.attname::text)
@@ -99,7 +106,7 @@ FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND N
 WHERE c.oid = to_regclass(%s) GROUP BY c.oid, c.relkind"""
 
 IDENTITY_IS_INHERITED = 170000
-"""The first version of PostgreSQL in which a leaf shares the identity columns of its parent."""
+"""The first version of PostgreSQL in which a leaf has the identity columns of its parent."""
 
 _IDENTITIES = """
 SELECT attname::text, pg_get_serial_sequence(attrelid::regclass::text, attname)
@@ -117,16 +124,20 @@ SELECT EXISTS (
 
 _RECEIPTS = """
 CREATE VIEW {} AS
-SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash, code_version, run_id, loaded_at
+SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash, code_version,
+    run_id, loaded_at
 FROM obs.receipts JOIN obs.hour_loads USING (destination, hour) ORDER BY hour, destination, position"""
 
 
 class EventTable:
-    """A table by its configured name.
+    """The table of a configuration.
 
     Attributes:
-        key: what the ledger calls it, ``schema.table``.
-        name, statistics, receipts: of the table, the statistics beside it and the view of receipts, quoted.
+        key: name of the table in the ledger, for example ``public.events``.
+        name: quoted name of the table.
+        statistics: quoted name of the table of statistics.
+        receipts: quoted name of the view of receipts.
+        absent: message for a table that does not exist or is outdated.
     """
 
     def __init__(self, config: PostgresConfig) -> None:
@@ -135,54 +146,61 @@ class EventTable:
         self.name = sql.Identifier(config.schema_name, config.table_name)
         self.statistics = sql.Identifier(config.schema_name, f"{config.table_name}_hourly")
         self.receipts = sql.Identifier(config.schema_name, "receipts")
-        self.absent = f"{self.key} or its ledger does not exist, or is of an older version: run `obs postgres init`"
+        self.absent = (
+            f"{self.key} or its ledger does not exist, or is of an older version: "
+            "run `obs postgres init`"
+        )
 
     def leaf(self, suffix: str) -> sql.Identifier:
-        """The leaf whose name ends so."""
+        """Quoted name of a leaf, for example of suffix ``_d20251204``."""
         return sql.Identifier(self._config.schema_name, self._config.table_name + suffix)
 
     def is_there(self, connection: Connection) -> bool:
         """Whether the table exists.
 
         Raises:
-            ConfigurationError: it is not one of ours.
+            ConfigurationError: the table was made by another program.
         """
         name = self.name.as_string(connection)
-        kind, partition_key, columns = connection.execute(_FORM, [name]).fetchone() or (
-            "",
-            None,
-            [],
-        )
-        if kind and (partition_key != 'RANGE ("timestamp")' or COLUMNS.keys() - set(columns)):
+        found = connection.execute(_FORM, [name]).fetchone()
+        if found is None:
+            return False
+        _, partition_key, columns = found
+        if partition_key != 'RANGE ("timestamp")' or COLUMNS.keys() - set(columns):
             raise ConfigurationError(
-                f"{self.key} is not partitioned by range of timestamp, or lacks columns: it was made by something else "
-                "and is left alone. Choose another table_name, or move it out of the way with its indexes: "
+                f"{self.key} is not partitioned by range of timestamp, or lacks columns: it was "
+                "made by something else and is left alone. Choose another table_name, or move it "
+                "out of the way with its indexes: "
                 f"CREATE SCHEMA old; ALTER TABLE {name} SET SCHEMA old"
             )
-        return bool(kind)
+        return True
 
     def is_current(self, connection: Connection) -> bool:
-        """Whether table, ledger and all else is there, in this program's version of it."""
-        if (
-            not self.is_there(connection)
-            or not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]
-        ):
+        """Whether table and ledger exist, in the version of this program."""
+        if not self.is_there(connection):
+            return False
+        has_ledger = one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]
+        if not has_ledger:
             return False
         query = """
-            SELECT count(*) FILTER (WHERE subject = %s) >= %s AND count(*) FILTER (WHERE subject = 'ledger') >= %s
+            SELECT count(*) FILTER (WHERE subject = %s) >= %s
+                AND count(*) FILTER (WHERE subject = 'ledger') >= %s
             FROM obs.migrations"""
-        return bool(
-            one(connection, query, [self._subject, len(self._migrations()), len(LEDGER)])[0]
-        )
+        parameters = [self._subject, len(self._migrations()), len(LEDGER)]
+        return bool(one(connection, query, parameters)[0])
 
     def migrate(self, connection: Connection) -> list[str]:
-        """Bring table and ledger to this program's version, in the open transaction; says what was done.
+        """Bring table and ledger to the version of this program, in the open transaction.
 
-        A table that somebody dropped is made again.
+        A table that was dropped by hand is made again.
+
+        Returns:
+            descriptions of the steps, a sentence each.
         """
         done = migrate(connection, "ledger", LEDGER)
         if not self.is_there(connection):
-            lock(connection, SCHEMA_LOCK)  # before another look: somebody may be making it
+            # Another process may be making the table: wait for it, then look again.
+            lock(connection, SCHEMA_LOCK)
             if not self.is_there(connection):
                 connection.execute(
                     "DELETE FROM obs.migrations WHERE subject = %s", [self._subject]
@@ -191,7 +209,7 @@ class EventTable:
         return done + migrate(connection, self._subject, self._migrations(), start=int(there))
 
     def leaves(self, connection: Connection) -> list[Span]:
-        """What the leaves hold, in the order of time."""
+        """Spans of the table's leaves, in the order of time."""
         query = """
             SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid
             WHERE inhparent = to_regclass(%s) AND NOT inhdetachpending"""
@@ -200,52 +218,58 @@ class EventTable:
         return sorted(span for span in found if span)
 
     def create_aside(self, connection: Connection, aside: sql.Identifier, span: Span) -> None:
-        """Make a table that `attach` makes a leaf; readers of the events do not see it before.
+        """Make a table that `attach` turns into a leaf; until then, readers do not see its rows.
 
         The parent may have columns that a user added: generated, identity, or with a default.
         """
-        # Never UNLOGGED: attached and then crashed, such a table is empty.
-        like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION"
-        # The constraint spares ATTACH PARTITION its scan.
-        within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
-        connection.execute(
-            sql.SQL(f"CREATE TABLE {{aside}} (LIKE {{table}} {like}, {within})").format(
-                aside=aside,
-                table=self.name,
-                start=sql.Literal(span.start),
-                end=sql.Literal(span.end),
-            )
+        # Not UNLOGGED: after a crash of the server such a leaf would be empty.
+        like = (
+            "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE "
+            "INCLUDING COMPRESSION"
         )
-        for column, sequence in self._identities(connection):
-            number = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)")
-            connection.execute(
-                number.format(aside, sql.Identifier(column), sql.Literal(sequence))
-            )
+        # With this constraint, ATTACH PARTITION need not scan the rows.
+        within = "CONSTRAINT within_leaf CHECK (timestamp >= {start} AND timestamp < {end})"
+        words = {
+            "aside": aside,
+            "table": self.name,
+            "start": sql.Literal(span.start),
+            "end": sql.Literal(span.end),
+        }
+        create = sql.SQL(f"CREATE TABLE {{aside}} (LIKE {{table}} {like}, {within})")
+        connection.execute(create.format(**words))
+        number = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)")
+        for name, sequence in self._identities(connection):
+            column = sql.Identifier(name)
+            connection.execute(number.format(aside, column, sql.Literal(sequence)))
 
     def _identities(self, connection: Connection) -> list[tuple[str, str]]:
-        """Identity columns of the table, and the sequence of each. A leaf has none of its own before it is attached."""
+        """Identity columns of the table, with their sequences. A table has none before it is attached."""
         return connection.execute(_IDENTITIES, [self.name.as_string(connection)]).fetchall()
 
     def stored_columns(self, connection: Connection) -> sql.Composed:
-        """The columns that can be copied from leaf to leaf, those of users included; the server computes the others."""
+        """The columns that can be copied between leaves, added columns included.
+
+        The server computes the other columns.
+        """
         rows = connection.execute(_STORED_COLUMNS, [self.name.as_string(connection)]).fetchall()
         return sql.SQL(", ").join(sql.Identifier(name) for (name,) in rows)
 
     def has_row_triggers(self, connection: Connection) -> bool:
-        """Whether a user's trigger wants to see each row that is inserted; it fires in attached leaves only."""
+        """Whether a user's trigger fires for each inserted row; it fires in attached leaves only."""
         return bool(one(connection, _HAS_ROW_TRIGGERS, [self.name.as_string(connection)])[0])
 
     def index_aside(self, connection: Connection, aside: sql.Identifier) -> None:
-        """Build the indexes of a table that is filled."""
-        # In memory of its own, not the server's default of 64 MB, a GIN index is sorted once instead of many times.
+        """Make the indexes of a table that is filled."""
+        # With 256 MB a GIN index is sorted once; with the server's default of 64 MB, many times.
         connection.execute("SET LOCAL maintenance_work_mem = '256MB'")
         for definition in INDEXES.values():
             connection.execute(sql.SQL(f"CREATE INDEX ON {{}} {definition}").format(aside))
         connection.execute(sql.SQL("ANALYZE {}").format(aside))
 
     def attach(self, connection: Connection, leaf: sql.Identifier, span: Span) -> None:
-        """Attach a leaf: unlike ``PARTITION OF``, this blocks no reader."""
+        """Turn a table into a leaf. Unlike ``PARTITION OF``, this blocks no reader."""
         if connection.info.server_version >= IDENTITY_IS_INHERITED:
+            # The default of `create_aside` would conflict with the inherited identity.
             for column, _ in self._identities(connection):
                 drop = sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP DEFAULT")
                 connection.execute(drop.format(leaf, sql.Identifier(column)))
@@ -257,7 +281,7 @@ class EventTable:
         connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT within_leaf").format(leaf))
 
     def leaves_lock(self, moment: datetime) -> str:
-        """The lock on which leaves there are in a month: shared by loads, taken alone by a roll-up."""
+        """Name of the lock on the set of leaves of a month: loads share it, a roll-up takes it alone."""
         return f"{self.key} leaves {moment:%Y-%m}"
 
     @property
@@ -267,14 +291,15 @@ class EventTable:
     def _migrations(self) -> list[Migration]:
         return [
             Migration(
-                f"Make the table {self.key}, partitioned by timestamp, with its {len(INDEXES)} indexes.",
+                f"Make the table {self.key}, partitioned by timestamp, with its {len(INDEXES)} "
+                "indexes.",
                 sql.SQL("; ").join(
                     [self._create_schema(), self._create_table(), *self._create_indexes()]
                 ),
             ),
             Migration(
-                f"Make {self.key}_hourly, statistics kept by each load, and the view {self._config.schema_name}."
-                "receipts, unless something of that name is there.",
+                f"Make {self.key}_hourly, statistics kept by each load, and the view "
+                f"{self._config.schema_name}.receipts, unless something of that name is there.",
                 sql.SQL("; ").join([*self._create_statistics(), self._create_receipts()]),
             ),
             Migration(
@@ -284,44 +309,36 @@ class EventTable:
         ]
 
     def _create_schema(self) -> sql.Composed:
-        # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
-        return _unless_there(
-            sql.SQL("to_regnamespace({})").format(
-                _text(sql.Identifier(self._config.schema_name))
-            ),
-            sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._config.schema_name)),
-        )
+        # CREATE … IF NOT EXISTS needs the right to create even where there is nothing to do.
+        name = sql.Identifier(self._config.schema_name)
+        found = sql.SQL("to_regnamespace({})").format(_text(name))
+        return _unless_there(found, sql.SQL("CREATE SCHEMA {}").format(name))
 
     def _create_table(self) -> sql.Composed:
-        columns = sql.SQL(", ").join(
-            [
-                *(sql.SQL(f"{name} {kind}") for name, kind in COLUMNS.items()),
-                sql.SQL(_OF_ITS_HOUR),
-            ]
-        )
-        return sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE (timestamp)").format(
-            self.name, columns
-        )
+        columns = [sql.SQL(f"{name} {kind}") for name, kind in COLUMNS.items()]
+        body = sql.SQL(", ").join([*columns, sql.SQL(_OF_ITS_HOUR)])
+        create = sql.SQL("CREATE TABLE {} ({}) PARTITION BY RANGE (timestamp)")
+        return create.format(self.name, body)
 
     def _create_indexes(self) -> list[sql.Composed]:
         return [self._create_index(name) for name in INDEXES]
 
     def _create_index(self, name: LiteralString) -> sql.Composed:
-        return sql.SQL(f"CREATE INDEX IF NOT EXISTS {{}} ON {{}} {INDEXES[name]}").format(
-            sql.Identifier(f"idx_{self._config.table_name}_{name}"), self.name
-        )
+        index = sql.Identifier(f"idx_{self._config.table_name}_{name}")
+        create = sql.SQL(f"CREATE INDEX IF NOT EXISTS {{}} ON {{}} {INDEXES[name]}")
+        return create.format(index, self.name)
 
     def _create_statistics(self) -> list[sql.Composed]:
         columns = sql.SQL(", ").join(
             sql.SQL(f"{name} {kind}") for name, kind in STATISTICS.items()
         )
         # No primary key: types and masters may be longer than an index entry.
+        create_table = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
+        create_index = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)")
         index = sql.Identifier(f"idx_{self._config.table_name}_hourly")
         return [
-            sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(self.statistics, columns),
-            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)").format(
-                index, self.statistics
-            ),
+            create_table.format(self.statistics, columns),
+            create_index.format(index, self.statistics),
         ]
 
     def _create_receipts(self) -> sql.Composed:
@@ -332,10 +349,12 @@ class EventTable:
 
 
 def _text(name: sql.Identifier) -> sql.Literal:
+    """A quoted name as a text, for functions that take the name of an object."""
     return sql.Literal(name.as_string(None))
 
 
 def _unless_there(found: sql.Composed, create: sql.Composed) -> sql.Composed:
+    """SQL that creates an object unless the expression ``found`` finds it."""
     return sql.SQL("DO $do$ BEGIN IF {} IS NULL THEN {}; END IF; END $do$").format(
         found, create
     )

@@ -1,6 +1,6 @@
-"""What a table needs once a day: leaves that expired are dropped, small old leaves are rolled up into larger ones.
+"""The daily upkeep of a table: drop expired leaves, and merge small old leaves into larger leaves.
 
-No reader waits for either, and each goes on where a run that was killed ended.
+No reader waits for either. After a run that was killed, the next run continues its work.
 """
 
 import time
@@ -17,17 +17,25 @@ from obs_assets.settings import PostgresSettings
 from obs_assets.storage.postgres import Connection, begin, one, session
 
 DOOMED = "obs_assets: expired, to be dropped"
-"""The comment on a leaf that retention has begun to drop; a run that was killed is taken up where it ended."""
+"""Comment on a leaf whose removal has begun, so that the next run can continue it."""
+
+OLDER_SNAPSHOTS_S = 60
+"""Seconds to wait for transactions that began before a merged leaf was committed."""
+
+_LOOKS_EVERY_S = 0.1
+"""Seconds between two looks at those transactions."""
+
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 
 
 class Upkeep:
-    """Keeps a table in shape.
+    """The upkeep of a table.
 
     Args:
-        table: which.
-        config: what to keep of it.
-        server: where it is.
-        busy_after_s: how long to wait for others that hold what is needed.
+        table: the table.
+        config: configuration with the retention.
+        server: the server of the table.
+        busy_after_s: seconds to wait for a lock that another session holds.
     """
 
     def __init__(
@@ -44,16 +52,16 @@ class Upkeep:
         self._busy_after_s = busy_after_s
 
     def run(self, now: datetime) -> list[str]:
-        """Drop what has expired and roll up what is old; to be run daily. Harmless to repeat.
+        """Drop expired leaves and merge old leaves. Run it daily; a repetition changes nothing.
 
         Returns:
-            what was done, a sentence for each leaf; nothing when there was nothing to do.
+            a sentence for each leaf that was dropped or made.
         """
         dropped = [f"Dropped {leaf}." for leaf in self.drop_expired(now)]
         return dropped + [f"Rolled up {leaf}." for leaf in self.roll_up(now)]
 
     def due(self, now: datetime) -> list[str]:
-        """Names of the leaves that `run` would drop or make now; a look, nothing is changed."""
+        """Names of the leaves that `run` would drop or make now; nothing is changed."""
         name, days = self._config.table_name, self._config.retention_days
         with session(self._server) as connection:
             if not self._table.is_there(connection):
@@ -61,115 +69,109 @@ class Upkeep:
             spans = self._table.leaves(connection)
             begun = [doomed[0] for doomed in self._doomed(connection)]
             connection.rollback()
-        expired = (
-            leaves.expired(spans, now=now, retention_days=days) if days is not None else []
-        )
-        larger = leaves.roll_ups(spans, now=now, retention_days=days)
-        return sorted({*begun, *(f"{name}{span.suffix}" for span in [*expired, *larger])})
+        due = leaves.roll_ups(spans, now=now, retention_days=days)
+        if days is not None:
+            due += leaves.expired(spans, now=now, retention_days=days)
+        names = {f"{name}{span.suffix}" for span in due}
+        return sorted(names.union(begun))
 
     def drop_expired(self, now: datetime) -> list[str]:
-        """Drop the leaves that ended ``retention_days`` before ``now``, and what ledger and statistics say of them.
+        """Drop the leaves that ended ``retention_days`` before ``now``, with their rows in the ledger.
 
-        No reader waits for it. What an interrupted run has begun is ended by the next.
+        No reader waits for it.
 
         Returns:
-            the names of the leaves dropped.
+            names of the dropped leaves.
         """
         dropped: list[str] = []
-        if self._config.retention_days is None:
+        days = self._config.retention_days
+        if days is None:
             return dropped
         with session(self._server) as connection:
             connection.autocommit = True
-            # Other sessions' longer transactions are waited for; after this time the next run goes on.
+            # If a transaction of another session takes longer, the next run continues.
             connection.execute("SET lock_timeout = '60s'")
             if not self._table.is_there(connection) or not self._is_alone(connection):
                 return dropped
-            expired = leaves.expired(
-                self._table.leaves(connection),
-                now=now,
-                retention_days=self._config.retention_days,
-            )
-            for span in expired:
-                doom = sql.SQL("COMMENT ON TABLE {} IS {}").format(
-                    self._table.leaf(span.suffix), sql.Literal(DOOMED)
-                )
-                connection.execute(doom)
-            for name, attached, pending in self._doomed(connection):
-                leaf = sql.Identifier(self._config.schema_name, name)
-                if attached:
-                    how = sql.SQL("FINALIZE" if pending else "CONCURRENTLY")
-                    connection.execute(
-                        sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}").format(
-                            self._table.name, leaf, how
-                        )
-                    )
+            spans = self._table.leaves(connection)
+            doom = sql.SQL("COMMENT ON TABLE {} IS {}")
+            for span in leaves.expired(spans, now=now, retention_days=days):
+                leaf = self._table.leaf(span.suffix)
+                connection.execute(doom.format(leaf, sql.Literal(DOOMED)))
+            for name, is_attached, is_pending in self._doomed(connection):
+                if is_attached:
+                    self._detach(connection, name, is_pending=is_pending)
                 self._drop(connection, name)
                 dropped.append(name)
-            self._forget_empty_hours(
-                connection, until=now - timedelta(days=self._config.retention_days)
-            )
+            self._forget_empty_hours(connection, until=now - timedelta(days=days))
         return dropped
 
+    def _detach(self, connection: Connection, name: str, *, is_pending: bool) -> None:
+        """Detach a leaf without blocking readers; finish it where a killed run began it."""
+        leaf = sql.Identifier(self._config.schema_name, name)
+        how = sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
+        detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}")
+        connection.execute(detach.format(self._table.name, leaf, how))
+
     def _is_alone(self, connection: Connection) -> bool:
-        """Whether no other session drops leaves of the table; holds it until this session ends."""
-        name = f"{self._table.key} upkeep"
-        return bool(
-            one(connection, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])[0]
-        )
+        """Take the lock on dropping leaves until this session ends; False if another holds it."""
+        return bool(one(connection, _TRY_LOCK, [f"{self._table.key} upkeep"])[0])
 
     def _doomed(self, connection: Connection) -> list[tuple[str, bool, bool]]:
-        """Leaves that retention has marked: name, whether still attached, whether detaching has begun."""
+        """Leaves with the comment `DOOMED`: name, still attached, and detaching has begun."""
         query = """
             SELECT relname, inhrelid IS NOT NULL, coalesce(inhdetachpending, false)
             FROM pg_class c LEFT JOIN pg_inherits ON inhrelid = c.oid
-            WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'r' AND starts_with(relname, %s)
+            WHERE relnamespace = to_regnamespace(quote_ident(%s)) AND relkind = 'r'
+                AND starts_with(relname, %s)
                 AND obj_description(c.oid, 'pg_class') = %s
             ORDER BY coalesce(inhdetachpending, false) DESC, relname"""
         parameters = [self._config.schema_name, f"{self._config.table_name}_", DOOMED]
         found = connection.execute(query, parameters).fetchall()
-        return [
-            row for row in found if leaves.span_of(row[0].removeprefix(self._config.table_name))
-        ]
+        # A table of a longer name, such as events_old, begins with the same text.
+        return [row for row in found if self._span_of(row[0])]
+
+    def _span_of(self, leaf: str) -> Span | None:
+        """The span of a leaf by its name; None for another table."""
+        return leaves.span_of(leaf.removeprefix(self._config.table_name))
 
     def _drop(self, connection: Connection, name: str) -> None:
-        span = leaves.span_of(name.removeprefix(self._config.table_name))
+        """Drop a detached leaf, and its hours in ledger, receipts and statistics."""
+        span = self._span_of(name)
         if span is None:
             raise LookupError("not the name of a leaf")
+        of_span = sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s")
+        of_table = sql.SQL(
+            "DELETE FROM obs.{} WHERE destination = %s AND hour >= %s AND hour < %s"
+        )
+        hours = [span.start, span.end]
+        leaf = sql.Identifier(self._config.schema_name, name)
         with connection.transaction():
             for table in ("hour_loads", "receipts"):
-                connection.execute(
-                    sql.SQL(
-                        "DELETE FROM obs.{} WHERE destination = %s AND hour >= %s AND hour < %s"
-                    ).format(sql.Identifier(table)),
-                    [self._table.key, span.start, span.end],
-                )
-            connection.execute(
-                sql.SQL("DELETE FROM {} WHERE hour >= %s AND hour < %s").format(
-                    self._table.statistics
-                ),
-                [span.start, span.end],
-            )
-            connection.execute(
-                sql.SQL("DROP TABLE {}").format(sql.Identifier(self._config.schema_name, name))
-            )
+                delete = of_table.format(sql.Identifier(table))
+                connection.execute(delete, [self._table.key, *hours])
+            connection.execute(of_span.format(self._table.statistics), hours)
+            connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
 
     def _forget_empty_hours(self, connection: Connection, until: datetime) -> None:
-        """An hour without rows has no leaf to go with: its lines in the ledger go on their own."""
+        """Delete expired hours without rows from the ledger: no leaf holds them."""
         forget = """
             WITH gone AS (
-                DELETE FROM obs.hour_loads WHERE destination = %s AND rows = 0 AND hour <= %s RETURNING *)
+                DELETE FROM obs.hour_loads
+                WHERE destination = %s AND rows = 0 AND hour <= %s RETURNING *)
             DELETE FROM obs.receipts USING gone
             WHERE receipts.destination = gone.destination AND receipts.hour = gone.hour"""
         connection.execute(forget, [self._table.key, until - ONE_HOUR])
 
     def roll_up(self, now: datetime) -> list[str]:
-        """Make larger leaves of smaller ones that are old enough: days of hours, months of days.
+        """Merge old leaves: hours into days, days into months.
 
-        Readers see the same rows at every moment, those in older snapshots too. Loads of the leaves concerned are told
-        that their hour is busy.
+        Readers see the same rows at each moment, also in a snapshot that is older than the merge.
+        A load of these hours raises HourBusyError meanwhile. A leaf that is in use is left for the
+        next run.
 
         Returns:
-            the names of the leaves made; one that others keep busy is left for the next time.
+            names of the leaves that were made.
         """
         with session(self._server) as connection:
             if not self._table.is_there(connection):
@@ -185,12 +187,11 @@ class Upkeep:
         ]
 
     def _roll_up(self, span: Span) -> bool:
+        """Merge the leaves inside a span; False if other sessions use them."""
         with session(self._server) as connection:
+            # The lock belongs to the session, so that it spans both transactions.
             lock_name = self._table.leaves_lock(span.start)
-            query = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-            if not one(connection, query, [lock_name])[
-                0
-            ]:  # held by this session, over both transactions
+            if not one(connection, _TRY_LOCK, [lock_name])[0]:
                 return False
             connection.commit()
             parts = [part for part in self._table.leaves(connection) if span.overlaps(part)]
@@ -202,28 +203,28 @@ class Upkeep:
             return True
 
     def _merge_aside(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+        """Copy the rows of smaller leaves into a table that is not attached yet."""
         aside = self._table.leaf(f"{span.suffix}_new")
+        insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid")
         with connection.transaction():
             begin(connection, lock_timeout_s=self._busy_after_s)
             connection.execute("SET LOCAL statement_timeout = 0")
-            connection.execute(
-                sql.SQL("DROP TABLE IF EXISTS {}").format(aside)
-            )  # of a run that was killed
+            # A run that was killed may have left a table of that name.
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(aside))
             self._table.create_aside(connection, aside, span)
             columns = self._table.stored_columns(connection)
             for part in parts:
-                insert = sql.SQL(
-                    "INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid"
-                )
-                connection.execute(
-                    insert.format(aside, columns, columns, self._table.leaf(part.suffix))
-                )
+                leaf = self._table.leaf(part.suffix)
+                connection.execute(insert.format(aside, columns, columns, leaf))
             self._table.index_aside(connection, aside)
 
-    def _wait_for_older_snapshots(self, connection: Connection, patience_s: float = 60) -> bool:
-        """Wait until no transaction is left that began before the merged leaf was committed: it would see none of it.
+    def _wait_for_older_snapshots(
+        self, connection: Connection, patience_s: float = OLDER_SNAPSHOTS_S
+    ) -> bool:
+        """Wait for the transactions that began before the merged leaf was committed.
 
-        As CREATE INDEX CONCURRENTLY does; False if that takes too long.
+        Their snapshots see no row of the merged leaf. CREATE INDEX CONCURRENTLY waits in the same
+        way. False if the wait takes longer than ``patience_s`` seconds.
         """
         running = """
             SELECT l.virtualtransaction FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -234,7 +235,7 @@ class Upkeep:
         try:
             older = set(connection.execute(running).fetchall())
             while older and time.monotonic() < until:
-                time.sleep(0.1)
+                time.sleep(_LOOKS_EVERY_S)
                 older &= set(connection.execute(running).fetchall())
         finally:
             connection.autocommit = False
@@ -242,14 +243,14 @@ class Upkeep:
 
     @patiently
     def _swap(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+        """Replace the smaller leaves by the merged leaf, in a transaction."""
         aside = self._table.leaf(f"{span.suffix}_new")
+        detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {}")
         with connection.transaction():
             begin(connection, lock_timeout_s=1)
             for part in parts:
                 leaf = self._table.leaf(part.suffix)
-                connection.execute(
-                    sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(self._table.name, leaf)
-                )
+                connection.execute(detach.format(self._table.name, leaf))
                 connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
             name = sql.Identifier(self._config.table_name + span.suffix)
             connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(aside, name))
