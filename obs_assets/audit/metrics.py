@@ -26,6 +26,7 @@ MEANINGS = {
     "obs_landed_partitions": "Hours that have landed.",
     "obs_landed_events": "Events that have landed.",
     "obs_dead_letters": "What could not be read, by reason.",
+    "obs_landing_remarks": "Events that landed with something changed or assumed, by remark.",
     "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now; 0 before.",
     "obs_events": "Events of all hours, by stage or destination, and what became of them.",
     "obs_missing_partitions": "Closed hours that a destination does not hold as they have landed.",
@@ -71,6 +72,8 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
         letters[reason] += count
     for reason, count in sorted(letters.items()):
         yield Sample("obs_dead_letters", {**labels, "reason": reason}, count)
+    for remark, count in sorted(hourly.landed().remarks.items()):
+        yield Sample("obs_landing_remarks", {**labels, "remark": remark}, count)
     if hours:
         yield Sample(
             "obs_lag_seconds", {**labels, "stage": "landed_events"}, _lag(max(hours), now)

@@ -1,5 +1,6 @@
 """``obs up``, ``down``, ``status``: the embedded servers and everything's health."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         "files landed": len(landed.files),
         "hours landed": len(landed.hours),
         "events landed": sum(hour.rows for hour in landed.hours.values()),
+        "dead letters": _counted({name: count for name, (count, _) in landed.letters.items()}),
+        "remarks": _counted(landed.remarks),
         "stale hours": _stale_hours(hourly),
     }
     if before_start := sum(parse_hour(key) < hourly.config.first_hour for key in landed.hours):
@@ -82,6 +85,12 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         )
         out.print(f"{key:>18}  {said}", highlight=False)
     _print_servers(hourly.settings.data_dir, as_json=False)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """``time_missing 1,204, format_otlp 80``: most first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in ranked) or "none"
 
 
 def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:

@@ -1,15 +1,20 @@
 """The files and what has landed of them: two external assets, and the job that reports on them."""
 
 import itertools
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from obs_assets.audit.checks import Finding, dead_letter_share
 from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.sources.landing import LandingReport
+
+LANDING_CHECK = "dead_letter_share"
+"""Name of the check that each landing pass evaluates."""
 
 
 def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
@@ -57,12 +62,22 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
                 if reason not in said:
                     folder = hourly.source.events_dir
                     context.log.warning(
-                        "passed over in %s (OBS_EVENTS_DIR): %s, %d times",
+                        "passed over in %s (OBS_EVENTS_DIR): %s, %d times%s",
                         folder,
                         reason,
                         count,
+                        _named(report.files_warned.get(reason, ())),
                     )
             said.update(report.warnings)
+            if report.remarks:
+                context.log.info(
+                    "remarks of pass %s: %s", report.number, _counted(report.remarks)
+                )
+            if report.dead_letters:
+                context.log.warning(
+                    "dead letters of pass %s: %s", report.number, _counted(report.dead_letters)
+                )
+            _report_check(context.instance, hourly, naming, report)
             for event in _events(hourly, naming, report):
                 context.log_event(event)
             if not report.files_left or number == context.op_config.get("max_passes"):
@@ -117,6 +132,60 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
         replay()
 
     return replay_dead_letters
+
+
+def pass_check(hourly: HourlyPipeline, naming: Naming) -> dg.AssetChecksDefinition:
+    """The share of dead letters of the last landing pass that read anything, as a check of the files.
+
+    Each pass evaluates it; this is for the button in the UI.
+    """
+
+    @dg.asset_check(
+        asset=naming.key("event_files"),
+        name=LANDING_CHECK,
+        description="No more than a small part of what the last landing pass read is a dead letter.",
+    )
+    def dead_letters_of_pass() -> dg.AssetCheckResult:
+        dead, events = hourly.log.last_counts()
+        finding = _finding(hourly, dead, events)
+        return dg.AssetCheckResult(
+            passed=finding.passed,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=finding.sentence,
+            metadata=dict(finding.facts),
+        )
+
+    return dead_letters_of_pass
+
+
+def _report_check(
+    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, report: LandingReport
+) -> None:
+    if report.number is None:
+        return
+    finding = _finding(hourly, sum(report.dead_letters.values()), sum(report.hours.values()))
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=naming.key("event_files"),
+        check_name=LANDING_CHECK,
+        passed=finding.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=finding.sentence,
+        metadata=dict(finding.facts),
+    )
+    instance.report_runless_asset_event(evaluation)
+
+
+def _finding(hourly: HourlyPipeline, dead: int, events: int) -> Finding:
+    limit = hourly.config.checks.dead_letter_share
+    return dead_letter_share(dead, dead + events, limit, "records of the last landing pass")
+
+
+def _named(paths: Sequence[str]) -> str:
+    return f": {', '.join(paths)}" if paths else ""
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _sentence(report: LandingReport) -> str:

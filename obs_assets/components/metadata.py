@@ -114,7 +114,18 @@ def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
         "dead letters": dg.MetadataValue.md(_count_table("reason", report.dead_letters)),
         "open dead letters": dg.MetadataValue.md(_letter_table(landed.letters)),
         "warnings": dg.MetadataValue.md(_count_table("warning", report.warnings)),
+        "files with warnings": dg.MetadataValue.md(_files_warned(report)),
+        "remarks": dg.MetadataValue.md(_count_table("remark", report.remarks)),
     }
+
+
+def _files_warned(report: LandingReport) -> str:
+    """The first files of each warning."""
+    rows = [
+        f"- {reason}: {', '.join(f'`{path}`' for path in paths)}"
+        for reason, paths in report.files_warned.items()
+    ]
+    return "\n".join(rows) or "none"
 
 
 def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:

@@ -18,7 +18,7 @@ from obs_assets.components.automation import (
 )
 from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
-from obs_assets.components.landing import landing_assets, landing_job, replay_job
+from obs_assets.components.landing import landing_assets, landing_job, pass_check, replay_job
 from obs_assets.components.resources import client_resources
 from obs_assets.components.schema import schema_of
 from obs_assets.components.stages import destination_asset, stage_asset
@@ -59,7 +59,10 @@ def pipeline_definitions(
     )
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        asset_checks=[stuck_check(hourly, naming, block) for block in hourly.enabled("alerts")],
+        asset_checks=[
+            pass_check(hourly, naming),
+            *(stuck_check(hourly, naming, block) for block in hourly.enabled("alerts")),
+        ],
         jobs=[landing, replay_job(hourly, naming), job],
         schedules=[hourly_schedule(hourly, naming, job)],
         sensors=[

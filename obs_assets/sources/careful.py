@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from obs_assets.sources.formats import Format, likely
+from obs_assets.sources.formats import Envelope, Format, likely
 from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep, open_object
 
 MAX_NESTING = 256
@@ -64,6 +64,7 @@ class Segment:
         within_line: it begins inside a line that was too long; what is left of that line is dead.
         within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
         encoding: of the file; what is read is UTF-8 in any case.
+        takes_envelopes: an envelope that is longer than an event may be is left, see `CarefulLane.begins_envelope`.
     """
 
     file: int
@@ -74,6 +75,7 @@ class Segment:
     within_line: bool = False
     within_object: int = 0
     encoding: str = ""
+    takes_envelopes: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class _Found:
     line_goes_on: it ends where the bytes do, in the middle of a line that is too long.
     object_goes_on: it ends where the bytes do, within an object over many lines: its bracket's column, plus 1.
     remarks: what was changed in the text.
+    is_envelope: an envelope begins there that is longer than an event may be.
     """
 
     end: int
@@ -102,6 +105,7 @@ class _Found:
     line_goes_on: bool = False
     object_goes_on: int = 0
     remarks: tuple[str, ...] = ()
+    is_envelope: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ class CarefulLane:
     Attributes:
         events: file, offset, length, text, and position in ``data`` of each event found.
         consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
+        begins_envelope: for each segment, whether an envelope that is longer than an event may be begins where
+            ``consumed`` ends.
     """
 
     def __init__(
@@ -145,6 +151,7 @@ class CarefulLane:
         self.events: list[tuple[int, int, int, str, int]] = []
         self.consumed = [segment.length for segment in segments]
         self.settled = [0] * len(segments)
+        self.begins_envelope = [False] * len(segments)
         self.within_line = [False] * len(segments)
         self.within_object = [0] * len(segments)
         self.remarks: Counter[str] = Counter()
@@ -195,6 +202,11 @@ class CarefulLane:
             found = _read_one(self._data, position, limit, self._rules, segment)
             if found is None:
                 self.consumed[number] = done - int(self._starts[number])
+                line_end = limit
+                break
+            if found.is_envelope:
+                self.consumed[number] = position - int(self._starts[number])
+                self.begins_envelope[number] = True
                 line_end = limit
                 break
             if found.text is not None:
@@ -282,7 +294,7 @@ def _read_one(
             if _is_utf8_in(data, begin, limit, segment.encoding)
             else "not_an_object"
         )
-    return _read_object(damage)
+    return _read_object(damage, takes_envelopes=segment.takes_envelopes)
 
 
 def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) -> bool:
@@ -293,7 +305,7 @@ def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) 
     return text.encode(encoding, "ignore")[:8].isascii() and not text[:4].isascii()
 
 
-def _read_object(damage: "_Damage") -> _Found | None:
+def _read_object(damage: "_Damage", *, takes_envelopes: bool) -> _Found | None:
     """Read an object."""
     begin, limit, rules = damage.begin, damage.limit, damage.rules
     decoded = _decode(damage.data, begin, limit, rules.max_event_bytes)
@@ -301,10 +313,19 @@ def _read_object(damage: "_Damage") -> _Found | None:
         case "":
             return _judge_object(decoded.text, begin, decoded.reason, rules)
         case "unfinished" if limit - begin > rules.max_event_bytes:
+            if takes_envelopes and _may_be_envelope(damage.data, begin, rules):
+                return _Found(begin, is_envelope=True)
             return damage.of_object("too_long", decoded.error_at)
         case "unfinished":
             return damage.of_object("unfinished", limit) if damage.sealed else None
     return damage.of_object(decoded.fault, decoded.error_at)
+
+
+def _may_be_envelope(data: bytes | bytearray, begin: int, rules: Rules) -> bool:
+    """Whether the names of an envelope's lists are in the first bytes of an object that is too long."""
+    rows = [row for row in rules.formats if isinstance(row, Envelope) and row.path]
+    reach = begin + rules.max_event_bytes
+    return any(data.find(f'"{row.path[0]}"'.encode(), begin, reach) >= 0 for row in rows)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Two passes over the text: the first finds the offsets of the records, the second
 the outer text, is known only then, since the order of an object's fields is free.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -81,6 +82,25 @@ class Opened:
                 {k: v for k, v in one.items() if k != name} for one, name in lists
             )
         return self._cache[key]
+
+
+def open_any(data: Buffer, rows: Sequence[Envelope]) -> Opened:
+    """Open the envelope that begins with the first byte, in the one of these formats that it has.
+
+    Raises:
+        NoEnvelopeError: it is none of them, or goes on behind the last byte.
+    """
+    found: list[Opened] = []
+    for row in rows:
+        if not row.path:
+            continue
+        with contextlib.suppress(NoEnvelopeError):
+            opened = open_envelope(data, 0, row)
+            if row.has_keys(opened.outer):
+                found.append(opened)
+    if len(found) != 1:
+        raise NoEnvelopeError
+    return found[0]
 
 
 def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:

@@ -9,18 +9,19 @@ import functools
 import hashlib
 import itertools
 import json
+import mmap
 import os
 import platform
 import shutil
 import socket
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import duckdb
 import numpy as np
@@ -34,6 +35,7 @@ from obs_assets.events import TIME_FIELDS, row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
 from obs_assets.sources.careful import SEPARATORS, DeadLetter, Rules, Segment
+from obs_assets.sources.envelopes import NoEnvelopeError, Opened, open_any
 from obs_assets.sources.files import (
     HEAD_BYTES,
     KEPT_RANGES,
@@ -49,9 +51,15 @@ from obs_assets.sources.files import (
     ends_match,
     list_files,
 )
-from obs_assets.sources.formats import enabled
+from obs_assets.sources.formats import Envelope, enabled
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
-from obs_assets.sources.reader import ROWS_A_TASK, Reading, read_batch
+from obs_assets.sources.reader import (
+    ROWS_A_TASK,
+    Reading,
+    RecordBatch,
+    read_batch,
+    read_records,
+)
 from obs_assets.sources.seen_times import seen_times
 from obs_assets.sources.times import (
     EARLIEST,
@@ -65,7 +73,7 @@ from obs_assets.sources.times import (
     usual_place,
 )
 from obs_assets.sources.unpack import is_encoding
-from obs_assets.storage.disk import explained, sync_file
+from obs_assets.storage.disk import explained, make_private_dir, sync_file
 from obs_assets.storage.engine import MOST_THREADS, connect
 
 _T = TypeVar("_T")
@@ -76,6 +84,7 @@ BATCH_BYTES = 32 << 20
 FILES_NAMED = 5
 """Files that a warning names; of more it says how many."""
 
+_COPIED_BYTES = 1 << 20
 _FIRST_BYTES = 2 << 20
 _THREADS = max(
     1, min(MOST_THREADS, os.cpu_count() or 1) - 1
@@ -257,6 +266,8 @@ class Progress:
     dead_letters: int = 0
     dead_bytes: int = 0
     envelope_bytes: int = 0
+    takes_envelopes: bool = True
+    begins_envelope: bool = False
 
     def __post_init__(self) -> None:
         self.position = self.settled = self.start
@@ -330,6 +341,18 @@ class Progress:
         """Close the file: there may be ten thousand of them."""
         if self.content:
             self.content.close()
+
+    def reopen(self) -> None:
+        """Go on at the position, whatever was read beyond it.
+
+        Raises:
+            OSError: the file is gone, or may not be read.
+        """
+        self.close()
+        self.content = Content(self.file)
+        self.content.seek(self.position)
+        self.pending = b""
+        self.at_end = False
 
     def receipt(self) -> FileReceipt:
         """The file's account of this pass.
@@ -424,12 +447,19 @@ class Batch:
                 within_line=file.within_line,
                 within_object=file.within_object,
                 encoding=file.content.encoding if file.content else "",
+                takes_envelopes=file.takes_envelopes,
             )
             for file, begin, end in self.pieces
         ]
 
+    def read(self, connection: duckdb.DuckDBPyConnection, rules: Rules) -> Reading:
+        """Turn the pieces into events and dead letters."""
+        return read_batch(connection, self.data, self.segments(), rules)
+
     def advance(self, reading: Reading) -> None:
         """Take note in each file of what was read of it."""
+        for (file, *_), begins in zip(self.pieces, reading.begins_envelope, strict=False):
+            file.begins_envelope = begins
         states = zip(
             reading.consumed,
             reading.settled,
@@ -450,6 +480,43 @@ class Batch:
         states = zip(self.pieces, reading.consumed, reading.settled, strict=True)
         for (file, begin, end), consumed, settled in states:
             file.digest(memoryview(self.data)[begin:end], consumed, settled)
+
+
+@dataclass
+class EnvelopeBatch(Batch):
+    """Some records of an envelope that is too long to be read at once.
+
+    Attributes:
+        records: the records.
+        file: that the envelope lies in.
+        whole: the envelope, with the last of its records: then its bytes are done with.
+        outside: its bytes outside of all records.
+    """
+
+    records: RecordBatch | None = None
+    file: Progress | None = None
+    whole: memoryview | None = None
+    outside: int = 0
+
+    def read(self, connection: duckdb.DuckDBPyConnection, rules: Rules) -> Reading:
+        """Turn the records into events and dead letters."""
+        assert self.records  # noqa: S101 (made so)
+        assert self.file  # noqa: S101
+        reading = read_records(connection, self.records, rules)
+        return replace(reading, envelope_bytes={self.file.index: self.outside})
+
+    def advance(self, reading: Reading) -> None:
+        """Take note that the envelope was read."""
+        del reading
+        if self.file and self.whole is not None:
+            self.file.pending = b""
+            self.file.advance(self.whole, len(self.whole), len(self.whole))
+
+    def digest(self, reading: Reading) -> None:
+        """Add the envelope to the file's digest."""
+        del reading
+        if self.file and self.whole is not None:
+            self.file.digest(self.whole, len(self.whole), len(self.whole))
 
 
 class PassWriter:
@@ -569,7 +636,7 @@ class PassWriter:
         ):
             jobs: list[Future[None]] = []
             for number, batch in enumerate(batches):
-                reading = read_batch(judging, batch.data, batch.segments(), self._rules)
+                reading = batch.read(judging, self._rules)
                 batch.advance(reading)
                 _wait(jobs)
                 unsynced, self._unsynced = self._unsynced, []
@@ -904,8 +971,47 @@ class Pass:
                 if not file.at_end:  # what is left of it must be known before more is read
                     yield batch
                     batch = Batch(next(spaces))
+                    if file.begins_envelope:
+                        yield from self._envelope(file)
         if batch.pieces:
             yield batch
+        for file in files:
+            while file.begins_envelope and (yield from self._envelope(file)):
+                batch = Batch(next(spaces))
+                while not file.at_end and (length := self._read_piece(file, batch.room())):
+                    batch.add(file, length)
+                    yield batch
+                    batch = Batch(next(spaces))
+
+    def _envelope(self, file: Progress) -> Generator[Batch, None, bool]:
+        """The records of the envelope at a file's position; whether more of the file is to be read after it.
+
+        It is copied beside what DuckDB spills, so that memory is bounded whatever its size and packing.
+        """
+        file.begins_envelope = False
+        rows = enabled(self._config.format, self._config.records)
+        path = make_private_dir(self._log.temp_dir) / "envelope"
+        try:
+            with path.open("wb+") as copy:
+                is_all = _copy(file, copy, self._config.max_envelope_bytes)
+                # Not closed: the batch with its last record adds it to the file's digest, beside the next one
+                data = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
+            opened = open_any(data, [row for row in rows if isinstance(row, Envelope)])
+            yield from _records_of(opened, data, file)
+            file.reopen()
+        except NoEnvelopeError:
+            if is_all and not file.sealed:  # the rest of it may come
+                file.at_end = True
+                return False
+            file.takes_envelopes = False
+            file.reopen()
+        except OSError as error:
+            self._warn_unreadable(file, error)
+            file.at_end = True
+            return False
+        finally:
+            path.unlink(missing_ok=True)
+        return True
 
     def _take_copies(self, files: list[Progress]) -> None:
         """Take note of copies, as far as what they hold has landed from their originals.
@@ -942,17 +1048,18 @@ class Pass:
         try:
             length = file.read(space)
         except (OSError, _ReplacedError) as error:
-            reason = (
-                "unreadable file"
-                if isinstance(error, OSError)
-                else "replaced while it was looked at"
-            )
-            self._warn(reason, file.file)
-            file.has_failed = True
+            self._warn_unreadable(file, error)
             return None
         if file.at_end and file.fault:
             self._warn(file.fault, file.file)
         return length
+
+    def _warn_unreadable(self, file: Progress, error: Exception) -> None:
+        is_gone = isinstance(error, OSError)
+        self._warn(
+            "unreadable file" if is_gone else "replaced while it was looked at", file.file
+        )
+        file.has_failed = True
 
     def _publish(self, files: list[Progress], folder: Path) -> None:
         read = [file for file in files if file.settled > file.start]
@@ -975,6 +1082,41 @@ class Pass:
             self._writer.remarks["compression_not_as_named"] += file.events
         if any(map(is_encoding, file.file.packing)):
             self._writer.remarks["decoded_from_utf16"] += file.events
+
+
+def _copy(file: Progress, copy: BinaryIO, most: int) -> bool:
+    """Copy what a file holds from its position on, up to ``most`` bytes; whether that is all."""
+    left = min(most, file.most - file.position)
+    with Content(file.file) as content:
+        content.seek(file.position)
+        while left > 0 and (block := content.read(min(left, _COPIED_BYTES))):
+            copy.write(block)
+            left -= len(block)
+        copy.flush()
+        return not content.read(1)
+
+
+def _records_of(opened: Opened, data: mmap.mmap, file: Progress) -> Iterator[EnvelopeBatch]:
+    """The records of an envelope at a file's position, as many at a time as are read together."""
+    shift = file.position
+    outside = opened.end
+    batch = RecordBatch(opened.row)
+    begin = 0
+    if not opened.spans or not opened.row.holds_events(opened.outer):
+        batch.without_events = 1
+        opened.spans.clear()
+    for number, span in enumerate(opened.spans, start=1):
+        is_full = span.end - opened.spans[begin].begin >= BATCH_BYTES
+        if is_full or number == len(opened.spans):
+            outside -= batch.add_records(
+                data, opened, opened.spans[begin:number], file.index, shift
+            )
+            begin = number
+        if is_full and number < len(opened.spans):
+            yield EnvelopeBatch(bytearray(), records=batch, file=file)
+            batch = RecordBatch(opened.row)
+    whole = memoryview(data)[: opened.end]
+    yield EnvelopeBatch(bytearray(), records=batch, file=file, whole=whole, outside=outside)
 
 
 def _wait(jobs: list[Future[None]]) -> None:

@@ -171,6 +171,8 @@ class Landed:
     hours: dict[str, LandedHour] = field(default_factory=dict)
     letters: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Open dead letters: reason → how many, since when."""
+    remarks: dict[str, int] = field(default_factory=dict)
+    """Events landed with something changed or assumed: remark → how many."""
 
     def add(self, landing: LandingPass) -> None:
         """Take in the next pass."""
@@ -189,6 +191,7 @@ class Landed:
             self.hours[key] = replace(self.hours[key], chunks=(), expired=True)
         for file_id in landing.forgotten:
             del self.files[file_id]
+        self.remarks = dict(Counter(self.remarks) + Counter(landing.remarks))
         self._add_letters(landing)
 
     def _add_letters(self, landing: LandingPass) -> None:
@@ -362,6 +365,7 @@ class LandingLog:
             "files": [asdict(file) for file in landed.files.values()],
             "hours": {key: asdict(hour) for key, hour in landed.hours.items()},
             "letters": landed.letters,
+            "remarks": landed.remarks,
         }
         with replacing(self.root / "checkpoint.json", crash="receipt") as aside:
             aside.write_text(json.dumps(state))
@@ -402,6 +406,16 @@ class LandingLog:
         sums = [_counts(record) for record in sorted(set(records)) if record.exists()]
         return sum(dead for dead, _ in sums), sum(events for _, events in sums)
 
+    def last_counts(self) -> tuple[int, int]:
+        """Dead letters and events of the last pass that read a file; 0 and 0 if none did, or it was folded."""
+        for number in range(self.load().last_pass, 0, -1):
+            path = self.pass_dir(number) / "pass.json"
+            if not path.exists():
+                break
+            if read_pass(path).files:
+                return _counts(path)
+        return 0, 0
+
     def pass_dir(self, number: int) -> Path:
         """The folder of a pass."""
         return self.passes_dir / f"{number:08d}"
@@ -425,6 +439,7 @@ class LandingLog:
             files=dict(kept[1].files),
             hours=dict(kept[1].hours),
             letters=dict(kept[1].letters),
+            remarks=dict(kept[1].remarks),
         )
 
 
@@ -437,6 +452,7 @@ def _landed(state: dict[str, Any]) -> Landed:
         files={file.file_id: file for file in files},
         hours={key: _landed_hour(value) for key, value in state["hours"].items()},
         letters=_letters(state["letters"]),
+        remarks=state.get("remarks", {}),
     )
 
 

@@ -12,7 +12,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from obs_assets.sources.envelopes import (
     Buffer,
     NoEnvelopeError,
     Opened,
+    Span,
     event_of,
     open_envelope,
 )
@@ -72,6 +73,8 @@ class Reading:
         remarks: events by what was changed in their text: ``duplicate_keys``, ``lone_surrogate``, ``nul_character``,
             ``unfolded``; by their format, ``format_otlp``; ``format_ambiguous``, ``partial``.
         envelope_bytes: file → bytes of envelopes outside their records.
+        begins_envelope: for each segment, whether an envelope that is longer than an event may be begins where
+            ``consumed`` ends: `read_records` reads it.
     """
 
     lines: pa.Table
@@ -82,6 +85,16 @@ class Reading:
     within_object: list[int]
     remarks: Mapping[str, int]
     envelope_bytes: Mapping[int, int] = field(default_factory=dict)
+    begins_envelope: Sequence[bool] = ()
+
+
+def read_records(
+    connection: duckdb.DuckDBPyConnection, batch: "RecordBatch", rules: Rules
+) -> Reading:
+    """Turn records of envelopes, whose offsets are known, into events and dead letters."""
+    apart = _Apart(connection, b"", [], rules)
+    lines, dead = apart.read_records(batch)
+    return Reading(lines, dead, [], [], [], [], apart.remarks)
 
 
 def read_batch(
@@ -194,6 +207,7 @@ def _read_objects(
         careful.within_line,
         careful.within_object,
         careful.remarks,
+        begins_envelope=careful.begins_envelope,
     )
     return reading, _Places(positions, formats.astype(np.int64))
 
@@ -242,7 +256,7 @@ class _Apart:
         self._data = data
         self._segments = segments
         self._rules = rules
-        self._remarks: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
         self._envelopes: list[
             tuple[int, int, int]
         ] = []  # file, offset, bytes outside the records
@@ -250,7 +264,7 @@ class _Apart:
 
     def of(self, reading: Reading, places: _Places) -> Reading:
         """The reading with events in their place."""
-        self._remarks["format_ambiguous"] += int((places.formats == -1).sum())
+        self.remarks["format_ambiguous"] += int((places.formats == -1).sum())
         dead = list(reading.dead)
         tables = []
         is_left = places.formats <= 0
@@ -271,7 +285,7 @@ class _Apart:
                     dead += letters
                 case Pieces():
                     is_left[rows] = True
-                    self._remarks[f"format_{row.name}"] += len(rows)
+                    self.remarks[f"format_{row.name}"] += len(rows)
         left = views.filter_rows(reading.lines, is_left)
         reading = replace(reading, lines=pa.concat_tables([left, *tables]), dead=dead)
         for number, row in enumerate(self._rules.formats, start=1):
@@ -284,12 +298,12 @@ class _Apart:
             envelope_bytes[file] += (
                 size if offset < self._waits_from.get(file, offset + 1) else 0
             )
-        remarks = Counter(reading.remarks) + self._remarks
+        remarks = Counter(reading.remarks) + self.remarks
         return replace(reading, remarks=remarks, envelope_bytes=envelope_bytes)
 
     def _converted(self, lines: pa.Table, row: Envelope) -> pa.Table:
         """Events that are records themselves."""
-        self._remarks[f"format_{row.name}"] += len(lines)
+        self.remarks[f"format_{row.name}"] += len(lines)
         texts = [event_of(line, row, ())[0] for line in lines["line"].to_pylist()]
         return lines.set_column(
             lines.column_names.index("line"), "line", pa.array(texts, lines["line"].type)
@@ -322,7 +336,7 @@ class _Apart:
         texts = []
         for number, line in zip(numbers, inner.lines["line"].to_pylist(), strict=True):
             text, is_cut = event_of(line, batch.row, batch.around[number])
-            self._remarks["envelope_fields_left_out"] += is_cut
+            self.remarks["envelope_fields_left_out"] += is_cut
             texts.append(text)
         columns = {
             "file": [batch.files[number] for number in numbers],
@@ -330,9 +344,9 @@ class _Apart:
             "length": inner.lines["length"],
             "line": texts,
         }
-        self._remarks.update(inner.remarks)
-        self._remarks[f"format_{batch.row.name}"] += len(texts)
-        self._remarks[f"{batch.row.name}_without_events"] += batch.without_events
+        self.remarks.update(inner.remarks)
+        self.remarks[f"format_{batch.row.name}"] += len(texts)
+        self.remarks[f"{batch.row.name}_without_events"] += batch.without_events
         dead = [replace(letter, file=batch.files[letter.file]) for letter in inner.dead]
         return pa.table(columns, inner.lines.schema), dead
 
@@ -388,7 +402,7 @@ class _Apart:
             waits=not (segment.at_end and segment.sealed),
             max_bytes=self._rules.max_event_bytes,
         )
-        self._remarks["partial"] += len(joined.partial)
+        self.remarks["partial"] += len(joined.partial)
         texts = (
             reading.lines["line"].to_pylist()
             if any(len(group) > 1 for group in joined.events)
@@ -478,17 +492,20 @@ class RecordBatch:
         if not opened.spans or not self.row.holds_events(opened.outer):
             self.without_events += 1
             return size
-        around = [opened.around(span) for span in opened.spans]
-        for span, fields in zip(opened.spans, around, strict=True):
-            length = span.end - span.begin
-            self.segments.append(
-                Segment(len(self.segments), span.begin + shift, length, sealed=True)
-            )
+        return size - self.add_records(data, opened, opened.spans, file, shift)
+
+    def add_records(
+        self, data: Buffer, opened: Opened, spans: Sequence[Span], file: int, shift: int
+    ) -> int:
+        """Add some of an envelope's records; returns their bytes."""
+        around = [opened.around(span) for span in spans]
+        for span, fields in zip(spans, around, strict=True):
+            offset, length = span.begin + shift, span.end - span.begin
+            self.segments.append(Segment(len(self.segments), offset, length, sealed=True))
             self.texts.append(bytes(data[span.begin : span.end]))
             self.files.append(file)
             self.around.append(fields)
-            size -= length
-        return size
+        return sum(span.end - span.begin for span in spans)
 
 
 def _read_text(

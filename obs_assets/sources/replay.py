@@ -172,6 +172,7 @@ def _stretch(landed: Landed, index: int, letters: tuple[Letter, ...]) -> _Stretc
     known = landed.files[first.file_id]
     file = EventFile(first.event_file, known.size, known.mtime_ns, known.node, open=_never)
     stretch = _Stretch(index, file, known, sealed=True, at_end=True, letters=letters)
+    stretch.takes_envelopes = False
     stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
     return stretch
 

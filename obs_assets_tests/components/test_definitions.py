@@ -95,8 +95,7 @@ def test_no_public_name_changes_unnoticed(definitions: dg.Definitions) -> None:
         "volume",
     }
     assert {check.asset_key.to_user_string() for check in checks} == EDGES.keys() - {
-        "event_files",
-        "landed_events",
+        "landed_events"
     }
 
 

@@ -53,3 +53,34 @@ def test_dead_letters_show_by_reason_until_they_are_replayed(deployment: Deploym
     assert event.materialization.tags == {"dagster/data_version": "3"}
     assert "too_long" not in table(deployment)
     assert not run(deployment, "replay_dead_letters").get_asset_materialization_events()
+
+
+def test_landing_says_what_it_noticed(deployment: Deployment) -> None:
+    """Remarks, and files by name, on the files' observation; a pass of dead letters alone fails the pass's check."""
+    deployment.events_dir.mkdir(exist_ok=True)
+    (deployment.events_dir / "a.jsonl").write_text('{"n": 1}\n{"n": 2, "n": 3}\n')
+    (deployment.events_dir / "b.jsonl").write_bytes(b"\xfd7zXZ\0")
+    assert run(deployment, "land_event_files").success
+    (record,) = deployment.instance.fetch_observations(FILES, limit=1).records
+    assert record.asset_observation
+    shown = record.asset_observation.metadata
+    assert "| time_missing | 2 |" in str(shown["remarks"].value)
+    assert "| duplicate_keys | 1 |" in str(shown["remarks"].value)
+    assert "`b.jsonl`" in str(shown["files with warnings"].value)
+    assert evaluation(deployment).passed
+    (deployment.events_dir / "c.jsonl").write_text("no event\n" * 3)
+    assert run(deployment, "land_event_files").success
+    assert not evaluation(deployment).passed
+    hourly = deployment.hourly
+    assert hourly.landed().remarks == {"time_missing": 2, "duplicate_keys": 1}
+    assert hourly.log.last_counts() == (1, 0)
+
+
+def evaluation(deployment: Deployment) -> dg.AssetCheckEvaluation:
+    """The newest evaluation of the check that each pass makes."""
+    key = dg.AssetCheckKey(FILES, "dead_letter_share")
+    (record,) = deployment.instance.event_log_storage.get_asset_check_execution_history(key, 1)
+    assert record.event
+    found = record.event.dagster_event
+    assert found
+    return found.asset_check_evaluation_data

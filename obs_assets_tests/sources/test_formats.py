@@ -661,3 +661,42 @@ def test_default_names(place: Place) -> None:
         place.path(name).write_bytes(lines({"time": at("09:00"), "n": number}))
     place.land()
     assert len(place.lines()) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("growth", [1.0, 0.4])
+def test_a_large_envelope_is_read_in_parts(
+    place: Place, monkeypatch: pytest.MonkeyPatch, packed: bool, growth: float
+) -> None:
+    """Longer than an event may be, and than what is read at a time: its records land, once, when all of it is there."""
+    monkeypatch.setattr(landing, "BATCH_BYTES", 1)
+    records = [record("09:00:00", attributes=[], n=n) for n in range(40)]
+    envelope = {"resourceLogs": [{"scopeLogs": [scope(*records)], "resource": SERVICE}]}
+    content = lines({"time": at("08:00")}, envelope, envelope, {"time": at("10:00")})
+    path = place.path("a.json")
+    if growth < 1 and not packed:
+        path.write_bytes(content[: int(len(content) * growth)])
+        place.land(max_event_bytes=2048)
+        assert len(place.audit().rows()) == 1
+    path.write_bytes(gzip.compress(content) if packed else content)
+    report = place.land(max_event_bytes=2048)
+    assert report.dead_letters == {}
+    landed_rows = place.audit().rows()
+    assert len(landed_rows) == 82
+    inner = [json.loads(row["line"]) for row in landed_rows if "timeUnixNano" in row["line"]]
+    assert all(event["resource"] == {"service.name": "cart"} for event in inner)
+    assert sorted(event["n"] for event in inner) == sorted([*range(40)] * 2)
+    assert place.land(max_event_bytes=2048).files_read == 0
+
+
+@pytest.mark.slow
+def test_an_envelope_beyond_its_limit_is_a_dead_letter(place: Place) -> None:
+    """`max_envelope_bytes` bounds it, and an object that only looks like one is `too_long` as any other."""
+    big = {"Records": [trail("09:00", "x" * 100) for _ in range(100)]}
+    other = {"Records": ["x" * 9000]}
+    place.path("a.json").write_bytes(lines(big, {"time": at("08:00")}))
+    place.path("b.json").write_bytes(lines(other, {"time": at("08:00")}))
+    report = place.land(max_event_bytes=2048, max_envelope_bytes=4096, seal_after_minutes=0)
+    assert set(report.dead_letters) == {"too_long"}
+    assert len(place.audit().rows()) == 2

@@ -50,11 +50,13 @@ class Envelope:
 
     def fits(self, event: Event) -> bool:
         """Whether an object may be in this format, by its keys, and by the type of its list."""
+        return self.has_keys(event) and (not self.path or self._has_list(event))
+
+    def has_keys(self, event: Event) -> bool:
+        """Whether an object has the keys of this format, and no others than it may have."""
         if not self.keys <= event.keys():
             return False
-        if self.others is not None and not event.keys() <= self.keys | self.others:
-            return False
-        return not self.path or self._has_list(event)
+        return self.others is None or event.keys() <= self.keys | self.others
 
     def _has_list(self, event: Event) -> bool:
         found = event.get(self.path[0])
