@@ -666,7 +666,7 @@ def test_validate_checks_every_pipeline(obs: Obs, tmp_path: Path) -> None:
     own = {"OBS_PIPELINES_DIR": str(tmp_path / "own")}
     done = obs("validate", **own)
     assert done.code == 2
-    assert f"✓ shop: configuration  {tmp_path}/own/shop/defs.yaml is right" in done.out
+    assert f"✓ shop: configuration  {tmp_path}/own/shop/defs.yaml is valid" in done.out
     assert (
         f"{tmp_path}/own/typo/defs.yaml:1: type: there is one type of pipeline; did you mean"
         in done.err
@@ -685,7 +685,7 @@ def test_names_are_printed_as_they_are(obs: Obs, tmp_path: Path) -> None:
     """Brackets in the name of a file or folder are no markup, whatever stands in them."""
     (folder := tmp_path / "events [" / "prod] [bold] :smile:").mkdir(parents=True)
     (file := folder / "defs.yaml").write_bytes(pipeline_files.find().path.read_bytes())
-    assert f"{file} is right" in obs("validate", str(file), "--offline").out
+    assert f"{file} is valid" in obs("validate", str(file), "--offline").out
     assert f"event files in {folder}" in obs("validate", OBS_EVENTS_DIR=str(folder)).out
     assert str(folder) in obs("status", OBS_EVENTS_DIR=str(folder)).out
 

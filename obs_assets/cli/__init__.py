@@ -1,6 +1,6 @@
-"""The command line, ``obs``: servers, configuration, and questions to an hour. One module a subject.
+"""The command line, ``obs``. Each module holds the commands of one subject.
 
-Exit codes: 0 all is well, 1 a finding, 2 misuse or a wrong setting.
+Exit codes: 0 success, 1 a finding or a failure, 2 wrong arguments or a wrong setting.
 """
 
 from collections.abc import Iterable
@@ -27,11 +27,11 @@ MODULES = (
     "obs_assets.cli.backtest",
     "obs_assets.cli.diff",
 )
-"""The modules whose commands ``obs`` has, in the order of ``obs --help``. A new module is a row here."""
+"""Modules of commands, in the order of ``obs --help``. A new module is a row here."""
 
 
 def load(modules: Iterable[str]) -> None:
-    """Import modules, which adds their commands to `app`."""
+    """Import modules; the import adds their commands to `app`."""
     for module in modules:
         import_module(module)
 

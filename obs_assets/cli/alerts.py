@@ -1,15 +1,15 @@
-"""``obs alerts``: dispatches and what became of them."""
+"""``obs alerts``: list, show and repeat the dispatches of webhooks; list the alerts that fire."""
 
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline, out, print_json
-from obs_assets.delivery.dispatches import State
+from obs_assets.delivery.dispatches import Dispatch, State
 from obs_assets.hours import Hour
 
 alerts_app = typer.Typer(
@@ -17,35 +17,33 @@ alerts_app = typer.Typer(
 )
 app.add_typer(alerts_app, name="alerts")
 
+WebhookId = Annotated[
+    str, typer.Argument(help="The webhook id, as `obs alerts list` prints it.")
+]
+
 
 @alerts_app.command("list")
 def list_alerts(
     state: Annotated[State | None, typer.Option(help="Only dispatches in this state.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many, newest first.", min=1)] = 50,
+    limit: Annotated[int, typer.Option(help="Show at most N, newest first.", min=1)] = 50,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """List dispatches: when, to which destination, how many events, what became of them."""
-    rows = [
-        row
-        for outbox in hourly_pipeline(pipeline_name).outboxes().values()
-        for row in outbox.dispatches(state, limit)
-    ]
+    """List dispatches: webhook id, destination, hour, number of events, state."""
+    rows: list[Dispatch] = []
+    for outbox in hourly_pipeline(pipeline_name).outboxes().values():
+        rows += outbox.dispatches(state, limit)
     if as_json:
-        print_json([{k: v for k, v in asdict(row).items() if k != "body"} for row in rows])
+        print_json([_without_body(row) for row in rows])
         return
-    ids = [row.webhook_id for row in rows]
-    # Never cut or folded: `show` and `retry` take the id as it is printed here
-    table = Table(
-        Column("webhook id", no_wrap=True, min_width=max(map(len, ids), default=0)),
-        "destination",
-        "hour",
-        "events",
-        "state",
-        "attempts",
-        "last error",
-        box=None,
-    )
+    if not rows:
+        out.print("no dispatches")
+        return
+    # Never cut or folded: `show` and `retry` take the id as it is printed here.
+    width = max(len(row.webhook_id) for row in rows)
+    webhook_id = Column("webhook id", no_wrap=True, min_width=width)
+    heads = ("destination", "hour", "events", "state", "attempts", "last error")
+    table = Table(webhook_id, *heads, box=None)
     for row in rows:
         table.add_row(
             row.webhook_id,
@@ -56,68 +54,82 @@ def list_alerts(
             str(row.attempts),
             row.last_error or "",
         )
-    out.print(table if rows else "no dispatches")
+    out.print(table)
+
+
+def _without_body(row: Dispatch) -> dict[str, Any]:
+    values = asdict(row)
+    del values["body"]
+    return values
 
 
 @alerts_app.command("firing")
 def firing_alerts(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """List the alerts that fire, or are about to, after the latest hour; the view obs.alerts in PostgreSQL."""
-    rows = [
-        row
-        for outbox in hourly_pipeline(pipeline_name).outboxes().values()
-        for row in outbox.alerts()
-    ]
+    """List the alerts that fire or are pending after the latest hour.
+
+    The view obs.alerts in PostgreSQL shows the same.
+    """
+    rows: list[dict[str, Any]] = []
+    for outbox in hourly_pipeline(pipeline_name).outboxes().values():
+        rows += outbox.alerts()
     if as_json:
         print_json(rows)
         return
+    if not rows:
+        out.print("no alert fires")
+        return
     table = Table("rule", "group", "status", "since", "value", "destination", box=None)
     for row in rows:
-        group = ", ".join("(none)" if value is None else str(value) for value in row["group"])
+        group = ", ".join(_group_value(value) for value in row["group"])
         value = "" if row["value"] is None else f"{row['value']:g}"
         since = Hour.of(row["since"]).key
         table.add_row(row["rule"], group, row["status"], since, value, row["destination"])
-    out.print(table if rows else "no alert fires")
+    out.print(table)
+
+
+def _group_value(value: object) -> str:
+    return "(none)" if value is None else str(value)
 
 
 @alerts_app.command("show")
 def show_alert(
-    webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
-    pipeline_name: Pipeline = "",
-    as_json: AsJson = False,
+    webhook_id: WebhookId, pipeline_name: Pipeline = "", as_json: AsJson = False
 ) -> None:
-    """Show a dispatch and the redacted body that is sent."""
+    """Show a dispatch and its redacted body, as it is sent."""
     for outbox in hourly_pipeline(pipeline_name).outboxes().values():
         for row in outbox.dispatches(limit=1, webhook_id=webhook_id):
             values = {**asdict(row), "body": row.body.decode(errors="replace")}
             if as_json:
                 print_json(values)
-            else:
-                out.print("\n".join(f"{k}: {v}" for k, v in values.items()), highlight=False)
+                return
+            lines = [f"{name}: {value}" for name, value in values.items()]
+            out.print("\n".join(lines), highlight=False)
             return
     fail(f"there is no dispatch {webhook_id!r}", 1)
 
 
 @alerts_app.command("retry")
 def retry_alert(
-    webhook_id: Annotated[str, typer.Argument(help="As `obs alerts list` shows it.")],
-    pipeline_name: Pipeline = "",
-    as_json: AsJson = False,
+    webhook_id: WebhookId, pipeline_name: Pipeline = "", as_json: AsJson = False
 ) -> None:
-    """Send a dispatch that was given up once more, with the same id and the same bytes; exit 1 if it is not taken."""
+    """Send again a dispatch that was given up, with the same id and the same bytes.
+
+    Exit code 1 if the receiver refuses it or does not answer.
+    """
     for outbox in hourly_pipeline(pipeline_name).outboxes().values():
-        if outbox.retry(webhook_id):
-            stats = outbox.drain(datetime.now(UTC))
-            waiting = [
-                *outbox.dispatches("pending", sys.maxsize),
-                *outbox.dispatches("failed", sys.maxsize),
-            ]
-            sent = webhook_id not in {row.webhook_id for row in waiting}
-            if as_json:
-                print_json({"webhook_id": webhook_id, "sent": sent, **stats})
-            else:
-                out.print(
-                    f"{webhook_id} is {'sent' if sent else 'not sent: see `obs alerts list`'}",
-                    highlight=False,
-                )
-            raise typer.Exit(0 if sent else 1)
+        if not outbox.retry(webhook_id):
+            continue
+        stats = outbox.drain(datetime.now(UTC))
+        # The dispatch was sent if it is neither due again nor given up.
+        waiting = [
+            *outbox.dispatches("pending", sys.maxsize),
+            *outbox.dispatches("failed", sys.maxsize),
+        ]
+        sent = webhook_id not in {row.webhook_id for row in waiting}
+        if as_json:
+            print_json({"webhook_id": webhook_id, "sent": sent, **stats})
+        else:
+            result = "sent" if sent else "not sent: see `obs alerts list`"
+            out.print(f"{webhook_id} is {result}", highlight=False)
+        raise typer.Exit(int(not sent))
     fail(f"no dispatch {webhook_id!r} was given up", 1)

@@ -1,4 +1,4 @@
-"""What every command shares: the typer application, its options, and how things are printed."""
+"""Shared by all commands: the typer application, common options, printing."""
 
 import json
 import platform
@@ -17,8 +17,8 @@ from obs_assets.hourly.pipeline_files import open_pipeline
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Event files in, trusted hours out. Hours are written as Dagster's keys, 2025-12-04-10:00, ranges as A...B, "
-    "a whole day as 2025-12-04.",
+    help="Event files in, trusted hours out. An hour is written as Dagster's key, 2025-12-04-10:00, "
+    "a day as 2025-12-04, a range as A...B.",
 )
 
 
@@ -38,26 +38,28 @@ def options(
             "--version",
             callback=_print_version,
             is_eager=True,
-            help="Print the version and end.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:
-    """Hold the options of ``obs`` itself."""
-    del version  # its callback has printed it
+    """Declare the options of ``obs`` itself."""
+    del version  # `_print_version` has printed it.
 
 
-# A pipe has no width: what scripts and grep read must not be cut at 80 columns. No markup: names of files and errors
-# may have brackets.
-out = Console(
-    soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else 240
-)
+PIPE_COLUMNS = 240
+"""Columns of the output into a pipe or a file, where lines must not be cut at 80 columns."""
+
+# No markup: names of files and texts of errors can have brackets.
+out = Console(soft_wrap=True, markup=False, emoji=False)
+if not sys.stdout.isatty():
+    out.width = PIPE_COLUMNS
 
 Pipeline = Annotated[
     str,
     typer.Option(
         "--pipeline",
         show_default=False,
-        help="The name of the pipeline's folder below OBS_PIPELINES_DIR; by default the only pipeline, or the one "
+        help="Pipeline name (its folder in OBS_PIPELINES_DIR); by default the only pipeline, or the pipeline "
         "without an asset prefix.",
     ),
 ]
@@ -65,42 +67,44 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 Hours = Annotated[
     str,
     typer.Argument(
-        metavar="HOUR|DAY|A...B", help="An hour, 2025-12-04-10:00, a day, or a range A...B."
+        metavar="HOUR|DAY|A...B",
+        help="An hour (2025-12-04-10:00), a day (2025-12-04) or a range (A...B).",
     ),
 ]
 
 
 def main() -> None:
-    """Run the command line; every error is one sentence."""
+    """Run the command line. Every error is printed as one sentence."""
     try:
         app()
     except ConfigurationError as error:
         fail(str(error), 2)
     except ObsError as error:
         fail(str(error), 1)
-    except (
-        OSError
-    ) as error:  # a full disk, an unreadable folder; the rest of the message may hold a secret
+    except OSError as error:
+        # A full disk or an unreadable folder, for example.
+        # Only the path and the system's reason: the rest of the error can hold a secret.
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         fail(f"{where}{error.strerror or type(error).__name__}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """End with one sentence on standard error."""
+    """Print one sentence to standard error and exit with ``code``."""
     typer.echo(f"obs: {message}", err=True)
     sys.exit(code)
 
 
 def verdict(line: str, *, ok: bool) -> Text:
-    """A line with a green or a red mark before it."""
-    return Text.assemble(("✓", "green") if ok else ("✗", "red"), f" {line}")
+    """A line after a green ✓ or a red ✗."""
+    mark = ("✓", "green") if ok else ("✗", "red")
+    return Text.assemble(mark, f" {line}")
 
 
 def print_json(value: Any) -> None:
-    """Print for scripts."""
+    """Print a value as JSON, for scripts. Hours, paths and times become text."""
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def hourly_pipeline(name: str) -> HourlyPipeline:
-    """The pipeline of that name, with this machine's settings."""
+    """The pipeline of that name (see ``--pipeline``), with this machine's settings."""
     return open_pipeline(name)

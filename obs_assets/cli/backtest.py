@@ -1,4 +1,4 @@
-"""``obs backtest``: alert rules over hours that were built, without anybody to tell."""
+"""``obs backtest``: dry-run alert rules over past hours; nothing is sent."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,25 +32,23 @@ def backtest_rules(
         Path, typer.Option(help="A YAML file with a list `rules:`, as in the pipeline file.")
     ],
     destination: Annotated[
-        str, typer.Option(help="The webhook whose present rules are compared.")
+        str, typer.Option(help="The webhook destination whose present rules are compared.")
     ] = "webhook_alerts",
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say what alert rules would have told over hours that were built. Nothing is sent and nothing is kept."""
+    """Dry-run alert rules over hours that were built, beside the present rules.
+
+    Nothing is sent and nothing is stored.
+    """
     hourly = hourly_pipeline(pipeline_name)
     block = _webhook(hourly, destination)
-    tried = _read(rules)
     each = block.receiver == "pagerduty"
-    candidate, present = (
-        Simulation(some, block.batch_size, each) for some in (tried, block.rules)
-    )
+    candidate = Simulation(_read(rules), block.batch_size, each)
+    present = Simulation(block.rules, block.batch_size, each)
     asked = parse_hours(hours)
-    built = [
-        hour
-        for hour in asked
-        if hourly.store.frame_path(f"{block.from_}_events", hour).exists()
-    ]
+    frame = f"{block.from_}_events"
+    built = [hour for hour in asked if hourly.store.frame_path(frame, hour).exists()]
 
     @contextmanager
     def open_frame(hour: Hour) -> Iterator[Frame]:
@@ -58,30 +56,30 @@ def backtest_rules(
             yield hourly.offer(connection, destination, hour).frame
 
     backtest(built, open_frame, candidate, present)
-    outcomes, before = candidate.outcomes(destination), present.outcomes(destination)
+    outcomes = candidate.outcomes(destination)
+    present_outcomes = present.outcomes(destination)
     if as_json:
         print_json(
             {
                 "hours": len(built),
-                "rules": [_plain(o) for o in outcomes],
-                "now": [_plain(o) for o in before],
+                "rules": [_as_json(outcome) for outcome in outcomes],
+                "now": [_as_json(outcome) for outcome in present_outcomes],
             }
         )
         return
     if not built:
-        raise MissingFrameError(
-            f"no hour of {hours} was built: materialize {block.from_}_events first"
-        )
-    out.print(
-        report(rules.name, built, len(asked) - len(built), outcomes, before), highlight=False
-    )
+        raise MissingFrameError(f"no hour of {hours} was built: materialize {frame} first")
+    missing = len(asked) - len(built)
+    text = report(rules.name, built, missing, outcomes, present_outcomes)
+    out.print(text, highlight=False)
 
 
-def _plain(outcome: RuleOutcome) -> dict[str, object]:
+def _as_json(outcome: RuleOutcome) -> dict[str, object]:
+    """The fields of an outcome, with hours as Dagster's keys."""
     values = asdict(outcome)
     values["firing_hours"] = [hour.key for hour in outcome.firing_hours]
     values["dispatches"] = [
-        {**asdict(told), "hour": told.hour.key} for told in outcome.dispatches
+        {**asdict(dispatch), "hour": dispatch.hour.key} for dispatch in outcome.dispatches
     ]
     return values
 
@@ -98,10 +96,10 @@ def _read(path: Path) -> list[AlertRule]:
         document = mapping_or_yaml_file(path)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+    # The list may also be the whole document.
     rules = document.get("rules") if isinstance(document, dict) else document
     try:
         return TypeAdapter(list[AlertRule]).validate_python(rules)
     except ValidationError as error:
-        raise ConfigurationError(
-            "\n".join(f"{path}: rules.{line}" for line in explain(error))
-        ) from None
+        lines = [f"{path}: rules.{line}" for line in explain(error)]
+        raise ConfigurationError("\n".join(lines)) from None

@@ -1,4 +1,4 @@
-"""``obs validate`` and ``obs init``: is a pipeline file right, can its folder and servers be reached; a first file."""
+"""``obs init`` writes a pipeline file; ``obs validate`` checks files, folders and servers."""
 
 import re
 import shlex
@@ -28,15 +28,17 @@ from obs_assets.hourly.pipeline_files import (
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
 _COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+_MIN_WIDTH = 18
+"""Least width, in characters, of the column of names."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """An answer of ``obs validate``.
+    """A result of ``obs validate``.
 
     Attributes:
-        mark: ``✓`` all is well, ``!`` to be looked at, ``✗`` wrong.
-        line: what was found.
+        mark: ``✓`` valid, ``!`` a warning, ``✗`` wrong.
+        line: the result as a sentence.
     """
 
     mark: str
@@ -46,20 +48,26 @@ class Finding:
 @app.command("init")
 def init_pipeline(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where; made if it does not exist.")
+        Path, typer.Argument(metavar="DIR", help="A folder; created if it does not exist.")
     ],
-    name: Annotated[str, typer.Option("--name", help="The name of the pipeline.")] = "events",
+    name: Annotated[str, typer.Option("--name", help="Pipeline name.")] = "events",
 ) -> None:
-    """Write a first pipeline, DIR/pipelines/NAME/defs.yaml, or one more, and a README with the next commands."""
+    """Write a pipeline, DIR/pipelines/NAME/defs.yaml, and a README with the next commands."""
     pipelines = folder.absolute() / OWN_DIR
     others = list(pipelines.glob(f"*/{FILE_NAME}"))
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first"
         )
-    prefix = f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; data lies below pipelines/{name}."
+    prefix = (
+        f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; "
+        f"data lies below pipelines/{name}."
+    )
     if not others:
-        prefix = '  asset_prefix: ""  # assets are called raw_events; of several pipelines one can be without a prefix'
+        prefix = (
+            '  asset_prefix: ""  # assets are called raw_events; '
+            "of several pipelines one can be without a prefix"
+        )
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
     file, readme = pipelines / name / FILE_NAME, folder.absolute() / "README.md"
     _write_new(file, "defs.yaml", values)
@@ -71,16 +79,18 @@ def init_pipeline(
 
 
 def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
-    """Write a template's text into a file that is not there yet.
+    """Write a new file from a template.
+
+    Args:
+        path: the new file.
+        template: name of a file in ``templates/``.
+        values: placeholder → its text.
 
     Raises:
-        ConfigurationError: the file is there; it stays as it is.
+        ConfigurationError: the file exists; it stays as it is.
     """
-    text = (
-        resources.files("obs_assets.cli")
-        .joinpath("templates", template)
-        .read_text(encoding="utf-8")
-    )
+    templates = resources.files("obs_assets.cli") / "templates"
+    text = (templates / template).read_text(encoding="utf-8")
     for name, value in values.items():
         text = text.replace(name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,15 +119,17 @@ def validate(
     findings: dict[str, Finding] = {}
     for found, hourly in opened.items():
         prefix = f"{found.name}: " if len(files) > 1 else ""
-        findings[f"{prefix}configuration"] = Finding("✓", f"{found.path} is right")
-        reached = {} if offline else _reached(hourly)
-        findings.update({prefix + name: finding for name, finding in reached.items()})
+        findings[f"{prefix}configuration"] = Finding("✓", f"{found.path} is valid")
+        if offline:
+            continue
+        for name, finding in _reached(hourly).items():
+            findings[prefix + name] = finding
     wrong = {name: finding.line for name, finding in findings.items() if finding.mark == "✗"}
     if as_json:
         checks = {name: finding.line for name, finding in findings.items()}
         print_json({"checks": checks, "findings": wrong, "mistakes": list(mistakes.values())})
     else:
-        width = max(18, *map(len, findings)) if findings else 0
+        width = max([_MIN_WIDTH, *map(len, findings)])
         for name, finding in findings.items():
             mark = (finding.mark, _COLOURS[finding.mark])
             out.print(Text.assemble(mark, f" {name:>{width}}  {finding.line}"))
@@ -134,24 +146,24 @@ def _files(file: Path | None, pipeline_name: str) -> list[PipelineFile]:
 
 
 def _reached(hourly: HourlyPipeline) -> dict[str, Finding]:
-    """What is there of the events folder, and of each destination."""
-    found = {"events folder": _asked(partial(_check_source, hourly))}
+    """Whether the events folder and each destination can be reached."""
+    found = {"events folder": _finding_of(partial(_check_source, hourly))}
     if skipped := _passed_over(hourly):
         found["passed over"] = Finding("!", skipped)
     for name in hourly.destination_names:
         sleeping = _sleeping_server(hourly, name)
         if sleeping:
-            found[name] = Finding(
-                "!", f"not checked: the embedded {sleeping} does not run; `obs up` starts it"
-            )
+            line = f"not checked: the embedded {sleeping} does not run; `obs up` starts it"
+            found[name] = Finding("!", line)
         else:
-            found[name] = _asked(partial(_check_destination, hourly, name))
+            found[name] = _finding_of(partial(_check_destination, hourly, name))
     return found
 
 
-def _asked(question: Callable[[], str]) -> Finding:
+def _finding_of(check: Callable[[], str]) -> Finding:
+    """The result of a check: the sentence that it returns, or the error that it raises."""
     try:
-        return Finding("✓", question())
+        return Finding("✓", check())
     except ObsError as error:
         return Finding("✗", str(error))
 
@@ -164,7 +176,7 @@ def _passed_over(hourly: HourlyPipeline) -> str:
     try:
         return hourly.listing().passed_over
     except ObsError:
-        return ""  # which is the events folder's finding
+        return ""  # `_check_source` reports the same error.
 
 
 def _check_destination(hourly: HourlyPipeline, name: str) -> str:
@@ -172,7 +184,10 @@ def _check_destination(hourly: HourlyPipeline, name: str) -> str:
 
 
 def _sleeping_server(hourly: HourlyPipeline, name: str) -> str:
-    """The embedded server that a destination needs, if that does not run; to ask the destination would start it."""
+    """Name of the embedded server that a destination needs, if it does not run; else "".
+
+    A check of the destination would start that server.
+    """
     config, machine = hourly.destination_config(name), hourly.settings
     server = kind_of(config).server_of(config)
     if server is None or not server.is_embedded(machine):

@@ -1,4 +1,7 @@
-"""``obs dead-letters``: records that could not be read and events that could not be redacted, and trying them again."""
+"""``obs dead-letters``: list, show and replay dead letters.
+
+Dead letters are records that could not be read, and events that could not be redacted.
+"""
 
 import contextlib
 import itertools
@@ -17,21 +20,26 @@ from obs_assets.transforms.redact import REDACTOR_FAILED
 
 dead_letters_app = typer.Typer(
     no_args_is_help=True,
-    help="What could not be read or redacted, with file, offset and reason.",
+    help="Records that could not be read or redacted, with file, offset and reason.",
 )
 app.add_typer(dead_letters_app, name="dead-letters")
 
-Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
-File = Annotated[str | None, typer.Option(help="Only those of this file, as list prints it.")]
+Reason = Annotated[str | None, typer.Option(help="Only dead letters with this reason.")]
+File = Annotated[
+    str | None, typer.Option(help="Only dead letters of this file, as `list` prints it.")
+]
 
-SHOWN_BYTES = 1000
+SHOWN = 1000
+"""Largest number of bytes (``--raw``) or characters (redacted) of a dead letter that are shown."""
+
+_HEADING = "{file} at {offset:,}, {length:,} bytes, {reason}, first seen {first_seen:%Y-%m-%d %H:%M:%S}"
 
 
 @dead_letters_app.command("list")
 def list_dead_letters(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Count records that could not be read by file and reason, and events that could not be redacted by hour.
+    """Count dead letters: unreadable records by file and reason, unredacted events by hour.
 
-    Records that a replay has landed are no longer among them, nor hours that were built again without a failure.
+    Records that a replay has landed do not count, nor hours that were built again without a failure.
     """
     hourly = hourly_pipeline(pipeline_name)
     rows = hourly.dead_letters()
@@ -53,10 +61,10 @@ def list_dead_letters(pipeline_name: Pipeline = "", as_json: AsJson = False) -> 
     if rows:
         out.print(table)
     if unredacted:
-        table = Table("hour", "reason", "events", box=None)
+        hour_table = Table("hour", "reason", "events", box=None)
         for hour, letters in unredacted.items():
-            table.add_row(hour.key, REDACTOR_FAILED, f"{letters:,}")
-        out.print(table)
+            hour_table.add_row(hour.key, REDACTOR_FAILED, f"{letters:,}")
+        out.print(hour_table)
     if not rows and not unredacted:
         out.print("no dead letters")
 
@@ -65,17 +73,23 @@ def list_dead_letters(pipeline_name: Pipeline = "", as_json: AsJson = False) -> 
 def show(
     reason: Reason = None,
     file: File = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show no more than so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most N.")] = 20,
     *,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Show the bytes as they are: they may be personal.")
+        bool,
+        typer.Option("--raw", help="Show the bytes unredacted: they can be personal data."),
     ] = False,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show dead letters, redacted as the pipeline redacts; what is no JSON or cannot be redacted only with --raw."""
+    """Show dead letters, redacted as the pipeline redacts.
+
+    Text that is not JSON or cannot be redacted is shown only with --raw.
+    """
     hourly = hourly_pipeline(pipeline_name)
-    letters = itertools.chain(_unread(hourly, raw=raw), _unredacted(hourly, raw=raw))
+    letters = itertools.chain(
+        _unreadable_records(hourly, raw=raw), _unredacted_events(hourly, raw=raw)
+    )
     wanted = (
         letter
         for letter in letters
@@ -86,10 +100,8 @@ def show(
         print_json(shown)
         return
     for letter in shown:
-        heading = "{file} at {offset:,}, {length:,} bytes, {reason}, first seen {first_seen:%Y-%m-%d %H:%M:%S}"
-        typer.echo(
-            f"{heading.format(**letter)}\n    {letter['text'] or '(cannot be redacted: --raw shows it)'}"
-        )
+        text = letter["text"] or "(cannot be redacted: --raw shows it)"
+        typer.echo(f"{_HEADING.format(**letter)}\n    {text}")
     if not shown:
         typer.echo("no dead letters")
 
@@ -101,24 +113,24 @@ def replay(
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Read and redact dead letters once more, with today's code and limits.
+    """Read and redact dead letters again, with the present code and limits.
 
-    What can be read is landed, exactly once. Hours whose events can be redacted now are named: materialize them again.
+    Records that can be read now are landed, exactly once. Hours whose events can be redacted now are named:
+    materialize them again.
     """
     hourly = hourly_pipeline(pipeline_name)
     report = hourly.replay(reason, file)
-    left = {name: n for name, n in report.dead_letters.items() if n < 0}
-    hours = (
-        _to_build_again(hourly) if reason in {None, REDACTOR_FAILED} and file is None else {}
-    )
+    hours: dict[Hour, int] = {}
+    if reason in {None, REDACTOR_FAILED} and file is None:
+        hours = _to_build_again(hourly)
     if as_json:
-        landed = {
-            "landing_pass": report.number,
-            "hours": report.hours,
-            "dead_letters": report.dead_letters,
-        }
         print_json(
-            {**landed, "to_build_again": {hour.key: events for hour, events in hours.items()}}
+            {
+                "landing_pass": report.number,
+                "hours": report.hours,
+                "dead_letters": report.dead_letters,
+                "to_build_again": {hour.key: events for hour, events in hours.items()},
+            }
         )
         return
     for hour, events in hours.items():
@@ -129,27 +141,33 @@ def replay(
     if report.number is None:
         typer.echo("none of the records that could not be read can be read now")
     else:
-        fewer = ", ".join(f"{name} {-n:,} fewer" for name, n in left.items())
+        # A negative number: letters of this reason that the replay has landed.
+        changes = report.dead_letters.items()
+        fewer = ", ".join(f"{name} {-n:,} fewer" for name, n in changes if n < 0)
+        events = sum(report.hours.values())
         typer.echo(
-            f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours; {fewer}"
+            f"pass {report.number}: {events:,} events of {len(report.hours)} hours; {fewer}"
         )
 
 
 def _to_build_again(hourly: HourlyPipeline) -> dict[Hour, int]:
-    """Hours whose redacted frame lacks events that can be redacted now, and how many events."""
+    """Hour → number of events that are missing in its redacted frame and can be redacted now."""
     hours: dict[Hour, int] = {}
     for hour, failed in hourly.unredacted_hours().items():
+        # Without its enriched frame, an hour cannot be redacted again.
         with contextlib.suppress(MissingFrameError):
-            if (gained := failed - len(hourly.unredacted(hour))) > 0:
+            gained = failed - len(hourly.unredacted(hour))
+            if gained > 0:
                 hours[hour] = gained
     return hours
 
 
-def _unread(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]]:
-    """The records that could not be read, as `show` shows them."""
+def _unreadable_records(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]]:
+    """The records that could not be read, as `show` prints them."""
     from obs_assets.sources.replay import open_letters
 
     for letter in open_letters(hourly.log):
+        text = _bytes_text(letter.raw) if raw else _redacted(letter.raw, hourly)
         yield {
             "id": letter.id,
             "file": letter.event_file,
@@ -157,12 +175,12 @@ def _unread(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]]:
             "length": letter.length,
             "reason": letter.reason,
             "first_seen": letter.first_seen,
-            "text": _as_it_is(letter.raw) if raw else _redacted(letter.raw, hourly),
+            "text": text,
         }
 
 
-def _unredacted(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]]:
-    """The events on which the redactor fails, as `show` shows them."""
+def _unredacted_events(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]]:
+    """The events on which the redactor fails, as `show` prints them."""
     for hour in hourly.unredacted_hours():
         try:
             events = hourly.unredacted(hour)
@@ -182,25 +200,24 @@ def _unredacted(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[str, Any]
                 "length": len(content),
                 "reason": event.reason,
                 "first_seen": event.landed_at,
-                "text": _as_it_is(content) if raw else None,
+                "text": _bytes_text(content) if raw else None,
             }
 
 
-def _as_it_is(content: bytes) -> str:
-    return content[:SHOWN_BYTES].decode(errors="backslashreplace")
+def _bytes_text(content: bytes) -> str:
+    return content[:SHOWN].decode(errors="backslashreplace")
 
 
 def _redacted(content: bytes, hourly: HourlyPipeline) -> str | None:
-    """A letter that is JSON, redacted; None for any other: in a broken one nobody can tell a password by its key.
+    """The redacted text of a record that is a JSON object, else None.
 
-    None, too, for one that the redactor would not let pass.
+    In other text, a password cannot be recognized by its key. None also if the redactor fails.
     """
     from obs_assets.transforms.redact import redact_text
 
     try:
-        value = json.loads(
-            content, parse_constant=str
-        )  # what is no number is why it is a letter
+        # NaN and Infinity, a frequent reason for dead letters, are kept as text.
+        value = json.loads(content, parse_constant=str)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -208,6 +225,7 @@ def _redacted(content: bytes, hourly: HourlyPipeline) -> str | None:
     key = hourly.settings.hash_key
     secret = key.get_secret_value().encode() if key else None
     try:
-        return redact_text(json.dumps(value), hourly.config.redact, secret)[0][:SHOWN_BYTES]
+        text, _ = redact_text(json.dumps(value), hourly.config.redact, secret)
     except PermanentError:
         return None
+    return text[:SHOWN]

@@ -1,7 +1,7 @@
-"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with a line for each event.
+"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with a quiet terminal.
 
-Dagster prints some hundred lines a minute. They go into a file; the terminal gets each landing pass,
-each hour that was built, warnings and errors.
+Dagster prints about a hundred lines a minute. They go into a log file. The terminal shows a line for
+each landing pass and each built hour, warnings and errors.
 """
 
 import contextlib
@@ -35,11 +35,16 @@ from obs_assets.sources.log import LandingPass, read_pass
 from obs_assets.storage.disk import make_private_dir
 
 LOCATION = "obs_assets.definitions"
+"""Module of the Dagster code location."""
+
 _RELOAD = """
 mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"""
+
 POLL_S = 2.0
+"""Seconds between two looks for new passes and built hours."""
+
 SHOWN = 300
-"""Characters of a warning or an error; all of it is in the log file."""
+"""Largest number of characters of a warning or an error; the log file has the whole text."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _GRAVE = re.compile(
@@ -48,18 +53,22 @@ _GRAVE = re.compile(
 _SERVING = re.compile(r"Serving dagster-webserver on (http://\S+)")
 
 _EXPECTED = re.compile(
-    r"is superseded|No cursor for event type|(Beta|Preview|Supersession)Warning|configuration value \(dagster.yaml\)"
+    r"is superseded|No cursor for event type|(Beta|Preview|Supersession)Warning"
+    r"|configuration value \(dagster.yaml\)"
 )
-"""Warnings of Dagster's that are so at every start and ask for nothing."""
+"""Warnings that Dagster prints at every start; they need no action."""
 
 
 @app.command()
 def dev(
     port: int = typer.Option(
-        3000, envvar="PORT", min=1, max=65535, help="Where the UI listens, on loopback only."
+        3000, envvar="PORT", min=1, max=65535, help="Port of the UI, on loopback only."
     ),
 ) -> None:
-    """Start Dagster's UI, schedule and sensors, on the embedded servers unless the environment names others."""
+    """Start Dagster's UI, schedule and sensors.
+
+    Starts the embedded servers too, unless the environment names your own.
+    """
     _refuse_taken(port)
     machine = settings.load()
     used = embedded.resolve(machine)
@@ -73,7 +82,10 @@ def dev(
     )
     log = make_private_dir(machine.data_dir / "logs") / "dev.log"
     introduction = {**_introduction(list(pipelines.values()), port), **_servers(machine, used)}
-    ending = "Ctrl-C stops it; run `make dev` again to continue. `obs down` stops the embedded servers."
+    ending = (
+        "Ctrl-C stops it; run `make dev` again to continue. "
+        "`obs down` stops the embedded servers."
+    )
     for name, value in {**introduction, "Full log": str(log), "": ending}.items():
         typer.echo(f"  {name:<14} {value}")
     for problem in problems.values():
@@ -85,7 +97,10 @@ def dev(
 
 
 def condensed(line: str) -> str:
-    """The terminal's text for a line that Dagster prints; empty for most lines."""
+    """The terminal's text for a line of Dagster's; "" for most lines.
+
+    For example ``2026-11-29 21:10:44 +0000 - dagster - ERROR - a run failed`` → ``error: a run failed``.
+    """
     plain = _COLOUR.sub("", line).strip()
     if serving := _SERVING.search(plain):
         return f"the UI is ready: {serving[1]}"
@@ -93,11 +108,13 @@ def condensed(line: str) -> str:
     if grave is None or _EXPECTED.search(plain):
         return ""
     text = grave["text"]
-    return f"{grave['level'].lower()}: {text if len(text) <= SHOWN else text[:SHOWN] + '…'}"
+    if len(text) > SHOWN:
+        text = f"{text[:SHOWN]}…"
+    return f"{grave['level'].lower()}: {text}"
 
 
 def landed_line(landing: LandingPass) -> str:
-    """A landing pass as one line."""
+    """A landing pass as a line, for example ``landed 34 events of 2025-12-04-10:00``."""
     events = sum(hour.rows for hour in landing.hours.values())
     dead = sum(landing.dead_letters.values())
     unread = f", {dead:,} dead letters (`obs dead-letters list`)" if dead else ""
@@ -105,36 +122,41 @@ def landed_line(landing: LandingPass) -> str:
 
 
 def _counted_hours(keys: list[str]) -> str:
+    if not keys:
+        return "no hour"
     if len(keys) == 1:
         return keys[0]
-    return f"{len(keys)} hours, {keys[0]} to {keys[-1]}" if keys else "no hour"
+    return f"{len(keys)} hours, {keys[0]} to {keys[-1]}"
 
 
 def _introduction(pipelines: Sequence[HourlyPipeline], port: int) -> dict[str, str]:
-    """Where files go, and when something is to be seen."""
+    """Where to put event files, when hours are built, the UI's address."""
     folders = sorted({str(hourly.source.events_dir) for hourly in pipelines})
     lateness = max(
         (hourly.config.allowed_lateness for hourly in pipelines), default=timedelta()
     )
     present = Hour.of(datetime.now(UTC))
-    built = f"past hours are built a few minutes after they have landed, the present one, {present} UTC"
+    into = " or ".join(folders)
+    closing = f"{present.end + lateness:%H:%M}"
     return {
-        "Event files": f"put .jsonl files into {' or '.join(folders)}; they are landed within a minute",
-        "Hours": f"{built}, after {present.end + lateness:%H:%M}",
+        "Event files": f"put .jsonl files into {into}; they are landed within a minute",
+        "Hours": "past hours are built a few minutes after they have landed, "
+        f"the present hour, {present} UTC, after {closing}",
         "Dagster's UI": f"http://127.0.0.1:{port} in some 20 seconds",
     }
 
 
 def _servers(machine: Settings, used: Settings) -> dict[str, str]:
-    """Where the servers are, and the command that asks an embedded one."""
+    """Addresses of the servers, and the command that opens an embedded server."""
     assert used.postgres  # noqa: S101 - servers are filled in
     assert used.s3  # noqa: S101
     database = f"{used.postgres.host}:{used.postgres.port}"
     bucket = f"{used.s3.endpoint_url or 'AWS'} {used.s3.bucket}"
-    return {
-        "PostgreSQL": database if machine.postgres else f"{database}, embedded: `obs psql`",
-        "S3": bucket if machine.s3 else f"{bucket}, embedded: `obs s3 ls`",
-    }
+    if not machine.postgres:
+        database = f"{database}, embedded: `obs psql`"
+    if not machine.s3:
+        bucket = f"{bucket}, embedded: `obs s3 ls`"
+    return {"PostgreSQL": database, "S3": bucket}
 
 
 def _refuse_taken(port: int) -> None:
@@ -150,41 +172,47 @@ def _refuse_taken(port: int) -> None:
 
 
 def _absolute(events_dir: str) -> str:
-    return events_dir if "://" in events_dir else str(Path(events_dir).absolute())
+    if "://" in events_dir:
+        return events_dir
+    return str(Path(events_dir).absolute())
 
 
 @contextlib.contextmanager
 def _dagster(port: int, environment: Mapping[str, str], log: Path) -> Iterator[Iterator[str]]:
-    """Run ``dagster dev``; yields the lines that it prints, which are also appended to the log.
+    """Run ``dagster dev``; yields the lines that it prints. They are also appended to the log.
 
-    Ctrl-C, and SIGTERM to us, end it; all its processes are gone afterwards.
+    Ctrl-C, SIGTERM and SIGHUP to this process stop it with all its processes.
     """
     program = str(Path(sys.executable).parent / "dagster")
     command = [program, "dev", "-m", LOCATION, "--host", "127.0.0.1", "--port", str(port)]
-    # A shell that starts us in the background ignores SIGINT, and dagster would too: then nothing would end it.
+    # A background process of a shell ignores SIGINT, and its children inherit that: `dagster dev`
+    # would not stop at the SIGINT that is sent to it below.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with (
         log.open("a", encoding="utf-8") as kept,
         subprocess.Popen(  # noqa: S603 - our own program
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             encoding="utf-8", errors="replace", start_new_session=True,
         ) as dagster,
     ):  # fmt: skip
         assert dagster.stdout  # noqa: S101
         try:
-            yield _kept(dagster.stdout, kept)
+            yield _copied(dagster.stdout, kept)
         except KeyboardInterrupt:
             _say("stopping")
         finally:
             dagster.send_signal(signal.SIGINT)
-            for line in _kept(dagster.stdout, kept):
-                del line  # it goes on printing until it ends
+            # It prints until it ends: a full pipe would stop it from ending.
+            for line in _copied(dagster.stdout, kept):
+                del line
     if dagster.returncode not in (0, -signal.SIGINT, 130, 1):
         raise ObsError(f"dagster ended with {dagster.returncode}: see {log}")
 
 
-def _kept(lines: IO[str], log: IO[str]) -> Iterator[str]:
+def _copied(lines: IO[str], log: IO[str]) -> Iterator[str]:
+    """The lines, each after it was written to the log."""
     for line in lines:
         log.write(line)
         log.flush()
@@ -214,13 +242,12 @@ def _watch(hourly: HourlyPipeline, ended: threading.Event, port: int) -> None:
     passes = _passes(hourly)
     built = _built(hourly, started)
     while not ended.wait(POLL_S):
-        with contextlib.suppress(
-            OSError, ObsError
-        ):  # a pass that was folded into another in this moment
-            now = _passes(hourly)
-            for path in sorted(now - passes):
+        # Landing can fold old passes into another pass between the listing and the reading.
+        with contextlib.suppress(OSError, ObsError):
+            present = _passes(hourly)
+            for path in sorted(present - passes):
                 _say(landed_line(read_pass(path)))
-            passes = now
+            passes = present
             latest = _built(hourly, started)
             changed = sorted(key for key, at in latest.items() if built.get(key) != at)
             if changed:
@@ -250,23 +277,27 @@ def _passes(hourly: HourlyPipeline) -> set[Path]:
 
 
 def _built(hourly: HourlyPipeline, since: float) -> dict[str, float]:
-    """When each hour got the receipt of its last destination, of those that did since a moment."""
+    """Partition key → time of the receipt of the last destination, for receipts since ``since``.
+
+    Times are seconds since 1970.
+    """
     last = ([*hourly.destination_names] or ["sampled_events"])[-1]
     folder = hourly.store.receipt_dir(last)
     if not folder.is_dir():
         return {}
-    with os.scandir(folder) as found:
-        times = {
-            entry.name: entry.stat().st_mtime for entry in found if entry.name.endswith(".json")
-        }
-    return {_key(name): at for name, at in times.items() if at >= since}
+    built: dict[str, float] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            written_at = entry.stat().st_mtime
+            if entry.name.endswith(".json") and written_at >= since:
+                built[_key(entry.name)] = written_at
+    return built
 
 
 def _key(name: str) -> str:
-    """The partition key of a receipt's file, ``2025120410.json``."""
-    return Hour(
-        datetime.strptime(name.removesuffix(".json"), "%Y%m%d%H").replace(tzinfo=UTC)
-    ).key
+    """The partition key of a receipt's file: ``2025120410.json`` → ``2025-12-04-10:00``."""
+    stamp = name.removesuffix(".json")
+    return Hour(datetime.strptime(stamp, "%Y%m%d%H").replace(tzinfo=UTC)).key
 
 
 def _say(text: str) -> None:

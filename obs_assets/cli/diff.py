@@ -1,4 +1,4 @@
-"""``obs diff``: what a changed pipeline file would do, before it is deployed."""
+"""``obs diff``: dry-run a changed pipeline file before it is deployed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,10 +21,10 @@ def diff(
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say what a changed pipeline file would do to hours that have landed. No frame and no destination is touched.
+    """Dry-run a changed pipeline file on hours that have landed; changes nothing.
 
-    Events kept, dropped and redacted, rows and bytes of each destination, now and with the file; prints Markdown. How
-    files are read is not compared, and `obs backtest` says what alert rules would tell.
+    Prints Markdown: events kept, dropped and redacted, rows and bytes of each destination, now and with
+    the file. The source block is not compared. For alert rules, use `obs backtest`.
     """
     hourly = hourly_pipeline(pipeline_name)
     found = comparison.diff(hourly, pipeline.load(file), parse_hours(hours))

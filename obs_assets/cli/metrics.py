@@ -1,4 +1,4 @@
-"""``obs metrics``: how far behind the pipeline is and what became of its events, for Prometheus."""
+"""``obs metrics``: lag, events, drops and dispatches of a pipeline, for Prometheus."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,21 +16,22 @@ def metrics(
         Path | None,
         typer.Option(
             "--textfile",
-            help="Write there, whole or not at all, for node_exporter's collector.",
+            help="Atomically write to this file, for node_exporter's textfile collector.",
         ),
     ] = None,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Print lag, missing hours, events, drops by reason and dispatches in the format of Prometheus."""
+    """Print lag, missing hours, events, drops by reason and dispatches, for Prometheus."""
     from obs_assets.audit.metrics import exposition, measure
 
     samples = measure(hourly_pipeline(pipeline_name), datetime.now(UTC))
     if as_json:
         print_json([sample._asdict() for sample in samples])
     elif textfile:
-        with replacing(textfile.absolute(), setting="--textfile") as aside:
-            aside.write_text(exposition(samples))
-        textfile.chmod(0o644)  # it holds counts only, and the collector is another user
+        with replacing(textfile.absolute(), setting="--textfile") as tmp_path:
+            tmp_path.write_text(exposition(samples))
+        # The collector runs as another user. The file holds counts only.
+        textfile.chmod(0o644)
     else:
         typer.echo(exposition(samples), nl=False)

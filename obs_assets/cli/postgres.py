@@ -1,4 +1,4 @@
-"""``obs postgres``: make and migrate the tables, and keep their leaves in order."""
+"""``obs postgres``: create and migrate the tables of events, maintain their partitions."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -12,15 +12,13 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 postgres = typer.Typer(
     no_args_is_help=True,
-    help="Make and migrate the tables of events, and keep their leaves in order.",
+    help="Create and migrate the tables of events; maintain their partitions.",
 )
 app.add_typer(postgres, name="postgres")
 
 Reader = Annotated[
     str,
-    typer.Option(
-        "--reader", help="The role that may read the events and nothing else; '' for none."
-    ),
+    typer.Option("--reader", help="A role that may only read the events; '' creates no role."),
 ]
 
 
@@ -28,7 +26,7 @@ Reader = Annotated[
 def init(
     pipeline_name: Pipeline = "", reader: Reader = "obs_reader", as_json: AsJson = False
 ) -> None:
-    """Make tables and ledger, or migrate them to this version, and make a role for readers; says what it does."""
+    """Create or migrate tables and ledger, create a role for readers; print each step."""
     tables = _tables(hourly_pipeline(pipeline_name))
     done = {table.key: table.init(reader=reader or None) for table in tables}
     _print(done, as_json, nothing="is up to date")
@@ -36,7 +34,7 @@ def init(
 
 @postgres.command()
 def upkeep(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Drop the leaves that retention_days no longer keeps, and roll small old leaves up into larger ones."""
+    """Drop partitions older than retention_days; merge small old partitions."""
     now = datetime.now(UTC)
     done = {
         found.key: found.upkeep.run(now) for found in _tables(hourly_pipeline(pipeline_name))

@@ -1,4 +1,4 @@
-"""``obs redact``: rules tried on a file before they are deployed."""
+"""``obs redact``: try redaction rules on a file before they are deployed."""
 
 import codecs
 import json
@@ -14,13 +14,13 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.sources.json_text import brackets
 
 _BATCH_BYTES = 4 << 20
-"""How much of the file is redacted at a time."""
+"""Bytes of the file that are redacted at a time."""
 
-_MOST_BYTES = 16 << 20
-"""How far the end of an object on several lines is looked for."""
+_MAX_OBJECT_BYTES = 16 << 20
+"""Largest size of a JSON object on several lines, in bytes."""
 
-_MOST_NAMED = 20
-"""Lines that cannot pass and are named; the others are counted."""
+_MAX_NAMED = 20
+"""Largest number of failed lines that are named; further ones are only counted."""
 
 _NO_JSON = "is not JSON in UTF-8"
 _NOT_REDACTED = (
@@ -28,17 +28,20 @@ _NOT_REDACTED = (
 )
 
 _Line = tuple[int, bytes]
-"""A line of the file with its number; the first is 1."""
+"""Number of a line of the file, from 1, and its bytes."""
+
+_Value = tuple[int, str | None]
+"""Number of the first line of a JSON value, and its text; None if the line is not JSON."""
 
 
 class _Redacted(NamedTuple):
     """A JSON value of the file after redaction.
 
     Attributes:
-        line: the number of its first line.
-        text: on one line; empty if it cannot pass.
-        types: of each value redacted.
-        problem: why it cannot pass, as it stands behind the line's number; empty if it can.
+        line: number of its first line, from 1.
+        text: its redacted text on one line; "" if it cannot pass.
+        types: type of each redacted value, for example ``email``.
+        problem: why it cannot pass, as the end of a sentence; "" if it can.
     """
 
     line: int
@@ -51,15 +54,15 @@ class _Redacted(NamedTuple):
 def redact(
     file: Annotated[
         typer.FileBinaryRead,
-        typer.Argument(help="A file of JSON lines, or - for standard input."),
+        typer.Argument(help="A file of JSON lines; - is standard input."),
     ],
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Print JSON events redacted as the pipeline would; counts by type go to standard error.
+    """Print JSON events redacted as the pipeline redacts them; counts by type go to standard error.
 
-    An object may stand on several lines; it is printed on one. Lines that cannot pass are named on standard error and
-    not printed; the others are, and the exit code is 1.
+    An object can be on several lines; it is printed on one line. A line that is not JSON, or on which the
+    redactor fails, is not printed: standard error names it, and the exit code is 1.
     """
     counts: Counter[str] = Counter()
     failed: list[int] = []
@@ -67,39 +70,40 @@ def redact(
     for event in _redacted(file, hourly_pipeline(pipeline_name)):
         if event.problem:
             failed.append(event.line)
-            if len(failed) <= _MOST_NAMED:
+            if len(failed) <= _MAX_NAMED:
                 typer.echo(f"obs: line {event.line} of {file.name} {event.problem}", err=True)
             continue
         counts.update(event.types)
-        if as_json:  # one after the other, and as they are: files may be large, and numbers keep all digits
+        if as_json:
+            # Each event is written as text, one after the other: files can be large, and numbers
+            # keep all their digits.
             sys.stdout.write(separator + event.text)
             separator = ",\n"
         else:
             sys.stdout.write(event.text + "\n")
     if as_json:
-        begin = "" if separator == ",\n" else separator
-        typer.echo(
-            f'{begin}], "redacted": {json.dumps(counts)}, "failed_lines": {json.dumps(failed)}}}'
-        )
+        has_events = separator == ",\n"
+        begin = "" if has_events else separator
+        summary = f'"redacted": {json.dumps(counts)}, "failed_lines": {json.dumps(failed)}'
+        typer.echo(f"{begin}], {summary}}}")
     else:
         found = ", ".join(f"{name} {count:,}" for name, count in counts.most_common())
         typer.echo(found or "nothing to redact", err=True)
     if failed:
-        others = len(failed) - _MOST_NAMED
+        others = len(failed) - _MAX_NAMED
         more = f", {others:,} of them not named above" if others > 0 else ""
         fail(f"{len(failed):,} of the file's records cannot pass{more}", 1)
 
 
 def _redacted(file: typer.FileBinaryRead, hourly: HourlyPipeline) -> Iterator[_Redacted]:
-    """Each JSON value of a file redacted, in order."""
+    """The redacted JSON values of a file, in order."""
     from obs_assets.transforms.redact import redact_texts
 
     key = hourly.settings.hash_key
     secret = key.get_secret_value().encode() if key else None
     for batch in _batches(_texts(file)):
-        outcomes = redact_texts(
-            [text for _, text in batch if text is not None], hourly.config.redact, secret
-        )
+        texts = [text for _, text in batch if text is not None]
+        outcomes = redact_texts(texts, hourly.config.redact, secret)
         for line, text in batch:
             if text is None:
                 yield _Redacted(line, problem=_NO_JSON)
@@ -111,10 +115,11 @@ def _redacted(file: typer.FileBinaryRead, hourly: HourlyPipeline) -> Iterator[_R
                 yield _Redacted(line, outcome.event or text, outcome.types)
 
 
-def _batches(texts: Iterable[tuple[int, str | None]]) -> Iterator[list[tuple[int, str | None]]]:
-    batch: list[tuple[int, str | None]] = []
-    size = 0
-    for line, text in texts:
+def _batches(values: Iterable[_Value]) -> Iterator[list[_Value]]:
+    """The values in lists of about `_BATCH_BYTES`."""
+    batch: list[_Value] = []
+    size = 0  # characters
+    for line, text in values:
         batch.append((line, text))
         size += len(text or "")
         if size > _BATCH_BYTES:
@@ -124,13 +129,16 @@ def _batches(texts: Iterable[tuple[int, str | None]]) -> Iterator[list[tuple[int
         yield batch
 
 
-def _texts(file: typer.FileBinaryRead) -> Iterator[tuple[int, str | None]]:
-    """Each JSON value of a file with the number of its first line; None for a line that belongs to none."""
+def _texts(file: typer.FileBinaryRead) -> Iterator[_Value]:
+    """The JSON values of a file, each on one line; None for a line that is in no JSON value."""
     unread = enumerate(file, start=1)
-    again: deque[_Line] = deque()  # lines after one that opens an object and never closes it
+    # Lines after a line that opens an object and never closes it: each is tried by itself.
+    again: deque[_Line] = deque()
 
     def next_line() -> _Line | None:
-        return again.popleft() if again else next(unread, None)
+        if again:
+            return again.popleft()
+        return next(unread, None)
 
     while line := next_line():
         number, content = line
@@ -139,14 +147,15 @@ def _texts(file: typer.FileBinaryRead) -> Iterator[tuple[int, str | None]]:
         text = _json(content)
         if text is None and (depth := _opened(content)) > 0:
             following: list[_Line] = []
-            size = len(content)
-            while depth > 0 and size < _MOST_BYTES and (more := next_line()):
+            parts = [content.strip()]
+            size = len(content)  # bytes
+            while depth > 0 and size < _MAX_OBJECT_BYTES and (more := next_line()):
+                _, part = more
                 following.append(more)
-                size += len(more[1])
-                depth += _opened(more[1])
-            text = _json(
-                b"".join(part.strip() for part in (content, *(part for _, part in following)))
-            )
+                parts.append(part.strip())
+                size += len(part)
+                depth += _opened(part)
+            text = _json(b"".join(parts))
             if text is None:
                 again.extendleft(reversed(following))
         if text != "":
@@ -154,15 +163,15 @@ def _texts(file: typer.FileBinaryRead) -> Iterator[tuple[int, str | None]]:
 
 
 def _opened(line: bytes) -> int:
-    """How many more brackets a line opens than it closes."""
+    """Number of brackets that a line opens, less the brackets that it closes."""
     depth = 0
-    for _, depth in brackets(line, 0, len(line)):  # noqa: B007 - the last depth is wanted
+    for _, depth in brackets(line, 0, len(line)):  # noqa: B007 - the last depth is the result
         pass
     return depth
 
 
 def _json(line: bytes) -> str | None:
-    """A line's text, empty for a blank one; None unless it is JSON in UTF-8."""
+    """The text of a line, "" if the line is blank; None if it is not JSON in UTF-8."""
     try:
         text = line.decode().strip()
         if text:

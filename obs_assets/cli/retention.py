@@ -1,4 +1,4 @@
-"""``obs expire``: remove what is not redacted and kept long enough."""
+"""``obs expire``: remove unredacted events and frames after ``retention_days``."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,9 +8,10 @@ from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, prin
 
 @app.command()
 def expire(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Remove landed events, dead letters, raw and enriched frames that retention_days no longer keeps.
+    """Remove landed events, dead letters, raw and enriched frames older than retention_days.
 
-    Only of hours that every destination holds. They cannot be built again afterwards. The schedule does this each day.
+    Only hours that every destination holds are removed. They cannot be built again afterwards.
+    The schedule does the same each day.
     """
     done = hourly_pipeline(pipeline_name).expire(datetime.now(UTC))
     if as_json:

@@ -1,4 +1,4 @@
-"""``obs land`` and ``obs build``: Dagster's own commands, with the settings under which their runs appear in the UI."""
+"""``obs land`` and ``obs build``: Dagster's own commands; their runs appear in its UI."""
 
 import subprocess
 import sys
@@ -24,17 +24,17 @@ MODULE = ("-m", "obs_assets.definitions")
 
 @app.command()
 def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Land new events of the event files, as a run of Dagster that its UI shows."""
+    """Land new events of the event files, in a run that Dagster's UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     before = _passes(hourly)
-    _dagster(
-        hourly, "land", "job", "execute", *MODULE, "-j", _named(hourly, "_", "land_event_files")
-    )
+    job = _named(hourly, "_", "land_event_files")
+    _dagster(hourly, "land", "job", "execute", *MODULE, "-j", job)
     passes = [read_pass(path) for path in sorted(_passes(hourly) - before)]
     rows: Counter[str] = Counter()
+    dead = 0
     for landing in passes:
         rows.update({key: hour.rows for key, hour in landing.hours.items()})
-    dead = sum(count for landing in passes for count in landing.dead_letters.values())
+        dead += sum(landing.dead_letters.values())
     if as_json:
         print_json({"hours": dict(sorted(rows.items())), "dead_letters": dead})
         return
@@ -48,7 +48,7 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Build hours that have landed, up to every destination, as one run of Dagster that its UI shows."""
+    """Build hours that have landed, up to every destination, in one run that Dagster's UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     asked = _begun(hourly, parse_hours(hours))
     assets = (*STAGES, *hourly.destination_names)
@@ -57,29 +57,29 @@ def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -
     if len(asked) > 1:
         partitions = ("--partition-range", f"{asked[0]}...{asked[-1]}")
     began = time.monotonic()
-    _dagster(
-        hourly, "build", "asset", "materialize", *MODULE, "--select", selected, *partitions
-    )
-    names = ("landed", *hourly.destination_names)
-    held = {hour.key: dict(zip(names, _held(hourly, hour), strict=True)) for hour in asked}
+    selection = ("--select", selected, *partitions)
+    _dagster(hourly, "build", "asset", "materialize", *MODULE, *selection)
+    counts = {hour.key: _counts(hourly, hour) for hour in asked}
     if as_json:
-        print_json(held)
+        print_json(counts)
         return
-    for key, counts in held.items():
-        said = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        out.print(f"{key}  {said}", highlight=False)
+    for key, of_hour in counts.items():
+        line = ", ".join(f"{name} {count:,}" for name, count in of_hour.items())
+        out.print(f"{key}  {line}", highlight=False)
     out.print(f"{time.monotonic() - began:.0f} s", highlight=False)
 
 
-def _held(hourly: HourlyPipeline, hour: Hour) -> list[int]:
-    """Events of an hour that have landed, and those that each destination holds, written now or before."""
-    receipts = [hourly.store.read_receipt(name, hour) for name in hourly.destination_names]
-    held = [receipt.kept + receipt.other.get("already there", 0) for receipt in receipts]
-    return [hourly.store.read_receipt("raw_events", hour).taken, *held]
+def _counts(hourly: HourlyPipeline, hour: Hour) -> dict[str, int]:
+    """``landed`` and destination → number of the hour's events there, written now or before."""
+    counts = {"landed": hourly.store.read_receipt("raw_events", hour).taken}
+    for name in hourly.destination_names:
+        receipt = hourly.store.read_receipt(name, hour)
+        counts[name] = receipt.kept + receipt.other.get("already there", 0)
+    return counts
 
 
 def _begun(hourly: HourlyPipeline, asked: list[Hour]) -> list[Hour]:
-    """Those hours that the pipeline has: from its start to the present one."""
+    """The asked hours between the pipeline's start and the present hour, both included."""
     first, last = hourly.config.first_hour, Hour.of(datetime.now(UTC))
     begun = [hour for hour in asked if first <= hour <= last]
     if not begun:
@@ -89,9 +89,11 @@ def _begun(hourly: HourlyPipeline, asked: list[Hour]) -> list[Hour]:
     return begun
 
 
-def _named(hourly: HourlyPipeline, between: str, name: str) -> str:
-    """An asset or a job of this pipeline, as Dagster calls it."""
-    return name if hourly.name == DEFAULT_PIPELINE else f"{hourly.name}{between}{name}"
+def _named(hourly: HourlyPipeline, separator: str, name: str) -> str:
+    """Dagster's name of an asset or a job, for example ``audit/raw_events``."""
+    if hourly.name == DEFAULT_PIPELINE:
+        return name
+    return f"{hourly.name}{separator}{name}"
 
 
 def _passes(hourly: HourlyPipeline) -> set[Path]:
@@ -99,25 +101,29 @@ def _passes(hourly: HourlyPipeline) -> set[Path]:
 
 
 def _dagster(hourly: HourlyPipeline, name: str, *arguments: str) -> None:
-    """Run one of Dagster's commands; its output goes into a file.
+    """Run a command of Dagster; its output goes into ``logs/<name>.log``.
+
+    Args:
+        hourly: the pipeline; its data folder holds the log.
+        name: name of the log, and of the command in errors.
+        arguments: arguments of ``dagster``.
 
     Raises:
-        PermanentError: it failed; holds its reason and the file's path.
+        PermanentError: it failed; the message has the reason and the path of the log.
     """
     environment = settings.environment()
+    environment = {**environment, **exports.for_dagster(hourly.settings.data_dir, environment)}
     log = make_private_dir(hourly.settings.data_dir / "logs") / f"{name}.log"
     with log.open("wb") as output:
         done = subprocess.run(  # noqa: S603 - our own program
             [str(Path(sys.executable).parent / "dagster"), *arguments],
-            env={**environment, **exports.for_dagster(hourly.settings.data_dir, environment)},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
         )
     if done.returncode:
-        reason = (
-            last_error(log.read_text(errors="replace"))
-            or f"dagster ended with {done.returncode}"
-        )
+        output_text = log.read_text(errors="replace")
+        reason = last_error(output_text) or f"dagster ended with {done.returncode}"
         raise PermanentError(f"{name} failed: {reason} (everything it printed: {log})")

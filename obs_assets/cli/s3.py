@@ -1,4 +1,4 @@
-"""``obs s3``: list the archive, bring hours back from it."""
+"""``obs s3``: list the archive, restore hours from it."""
 
 from typing import Annotated
 
@@ -9,23 +9,28 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.hours import parse_hours
 
 s3_app = typer.Typer(
-    no_args_is_help=True, help="The archive: list it, bring hours back from it."
+    no_args_is_help=True, help="The archive: list its objects, restore hours from it."
 )
 app.add_typer(s3_app, name="s3")
+
+
+Archive = Annotated[
+    str | None,
+    typer.Option(help="Name of the S3 destination, if the pipeline has several."),
+]
 
 
 @s3_app.command()
 def ls(
     prefix: Annotated[
-        str, typer.Argument(help="Only keys that begin so; the pipeline's prefix by default.")
+        str,
+        typer.Argument(help="Beginning of the listed keys; by default the pipeline's prefix."),
     ] = "",
     pipeline_name: Pipeline = "",
-    archive: Annotated[
-        str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")
-    ] = None,
+    archive: Archive = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what the archive holds: bytes and key of each object."""
+    """List the objects of the archive: bytes and key."""
     from obs_assets.destinations.s3 import S3Destination
     from obs_assets.hourly import restore as restoring
 
@@ -34,47 +39,43 @@ def ls(
         raise ConfigurationError(
             f"{archive!r} keeps no objects: name an S3 destination with --archive"
         )
-    place = destination.place
-    with place.session():
-        sizes = place.sizes(prefix or destination.config.prefix)
+    store = destination.place
+    with store.session():
+        sizes = store.sizes(prefix or destination.config.prefix)
     if as_json:
-        print_json({f"{place.url}/{key}": size for key, size in sizes.items()})
+        print_json({f"{store.url}/{key}": size for key, size in sizes.items()})
         return
     for key, size in sizes.items():
-        out.print(f"{size:>14,}  {place.url}/{key}", highlight=False)
-    out.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes):,} objects", highlight=False)
+        out.print(f"{size:>14,}  {store.url}/{key}", highlight=False)
+    total = sum(sizes.values())
+    out.print(f"{total:>14,}  bytes in {len(sizes):,} objects", highlight=False)
 
 
 @s3_app.command()
 def restore(
     hours: Hours,
     pipeline_name: Pipeline = "",
-    archive: Annotated[
-        str | None, typer.Option(help="Which S3 destination, where a pipeline has several.")
-    ] = None,
+    archive: Archive = None,
     archive_of: Annotated[
-        str | None, typer.Option(help="The pipeline that archived them, if another.")
+        str | None, typer.Option(help="The pipeline that archived the hours, if another.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring archived hours back as landed events, exactly once; then materialize them."""
+    """Restore archived hours as landed events, exactly once. Materialize the hours afterwards."""
     from obs_assets.hourly import restore as restoring
 
     hourly = hourly_pipeline(pipeline_name)
-    source = restoring.archive_of(
-        hourly_pipeline(archive_of) if archive_of else hourly, archive
-    )
-    restored = {
-        hour.key: restoring.restore(source, hourly, hour).hours.get(hour.key, 0)
-        for hour in parse_hours(hours)
-    }
+    archiving = hourly_pipeline(archive_of) if archive_of else hourly
+    source = restoring.archive_of(archiving, archive)
+    restored: dict[str, int] = {}
+    for hour in parse_hours(hours):
+        landed = restoring.restore(source, hourly, hour)
+        restored[hour.key] = landed.hours.get(hour.key, 0)
     if as_json:
         print_json(restored)
         return
     for key, rows in restored.items():
-        said = (
-            f"{rows:,} events landed from {source.name}"
-            if rows
-            else "nothing to restore: all of it has landed"
-        )
-        out.print(f"{key}  {said}", highlight=False)
+        result = "nothing to restore: all of it has landed"
+        if rows:
+            result = f"{rows:,} events landed from {source.name}"
+        out.print(f"{key}  {result}", highlight=False)

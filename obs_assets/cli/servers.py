@@ -1,4 +1,4 @@
-"""``obs up``, ``down``, ``status``: the embedded servers and everything's health."""
+"""``obs up``, ``down``, ``status``: the embedded servers, and the state of a pipeline."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from obs_assets.hours import parse_hour
 
 @app.command()
 def up(as_json: AsJson = False) -> None:
-    """Start the embedded PostgreSQL and S3 server, or say that they run."""
+    """Start the embedded PostgreSQL and S3 server; print their addresses."""
     machine = settings.load()
     for server in kinds.servers():
         server.find(machine)
@@ -26,29 +26,28 @@ def up(as_json: AsJson = False) -> None:
 
 @app.command()
 def down(as_json: AsJson = False) -> None:
-    """Stop the embedded servers; their data stays."""
+    """Stop the embedded servers; data is kept."""
     stopped = embedded.stop(settings.load().data_dir, kinds.servers())
     if as_json:
         print_json({"stopped": stopped})
+    elif stopped:
+        out.print(f"stopped {', '.join(stopped)}")
     else:
-        out.print(
-            f"stopped {', '.join(stopped)}" if stopped else "no embedded server was running"
-        )
+        out.print("no embedded server was running")
 
 
 @app.command()
 def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Show servers, what has landed, events kept and dropped in the last day, and stale hours."""
+    """Show files and events that have landed, events of the last day, stale hours, tables and servers."""
     hourly = hourly_pipeline(pipeline_name)
     landed = hourly.landed()
     looked_at = hourly.log.looked_at()
+    last_pass = looked_at.isoformat(timespec="seconds") if looked_at else "none yet"
     facts = {
         "events folder": str(hourly.source.events_dir or "not set: OBS_EVENTS_DIR"),
         "passed over": _passed_over(hourly),
         "data folder": str(hourly.settings.data_dir),
-        "last landing pass": looked_at.isoformat(timespec="seconds")
-        if looked_at
-        else "none yet",
+        "last landing pass": last_pass,
         "files landed": len(landed.files),
         "hours landed": len(landed.hours),
         "events landed": sum(hour.rows for hour in landed.hours.values()),
@@ -62,28 +61,17 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         )
     day, tables = last_day(hourly), _tables(hourly)
     if as_json:
-        print_json(
-            {
-                **facts,
-                "last day": asdict(day),
-                "tables": tables,
-                "servers": [asdict(server) for server in _servers(hourly.settings.data_dir)],
-            }
-        )
+        servers = [asdict(server) for server in _servers(hourly.settings.data_dir)]
+        print_json({**facts, "last day": asdict(day), "tables": tables, "servers": servers})
         return
     for name, value in facts.items():
-        out.print(
-            f"{name:>18}  {value:,}" if isinstance(value, int) else f"{name:>18}  {value}",
-            highlight=False,
-        )
+        out.print(f"{name:>18}  {_plain(value)}", highlight=False)
     for number, line in enumerate(day.lines()):
-        out.print(f"{'' if number else 'last day':>18}  {line}", highlight=False)
-    for key, about in tables.items():
-        said = ", ".join(
-            f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
-            for name, value in about.items()
-        )
-        out.print(f"{key:>18}  {said}", highlight=False)
+        heading = "" if number else "last day"
+        out.print(f"{heading:>18}  {line}", highlight=False)
+    for key, health in tables.items():
+        line = ", ".join(f"{name} {_plain(value)}" for name, value in health.items())
+        out.print(f"{key:>18}  {line}", highlight=False)
     _print_servers(hourly.settings.data_dir, as_json=False)
 
 
@@ -93,8 +81,16 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in ranked) or "none"
 
 
+def _plain(value: Any) -> str:
+    """A value as text; whole numbers with separators, for example ``1,234``."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
-    """The health of the tables of events, where their server runs: no server is started for a question."""
+    """Destination → health of its table of events; empty if a server of these tables does not run.
+
+    No server is started.
+    """
     if not all(_is_there(hourly, config) for config in hourly.enabled("has_tables")):
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -103,13 +99,15 @@ def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
             health = table.health()
         except ObsError as error:
             found[name] = {"problem": str(error)}
-        else:
-            found[name] = health.facts() if health else {"table": "to be made"}
+            continue
+        found[name] = {"table": "does not exist yet"}
+        if health:
+            found[name] = health.facts()
     return found
 
 
 def _passed_over(hourly: HourlyPipeline) -> str:
-    """What lies in the events folder and is not read, or why that is not known."""
+    """The files of the events folder that are not read, or why they are not known."""
     try:
         return hourly.listing().passed_over or "nothing"
     except ObsError as error:
@@ -117,12 +115,16 @@ def _passed_over(hourly: HourlyPipeline) -> str:
 
 
 def _stale_hours(hourly: HourlyPipeline) -> int | str:
-    """How many; a question about health starts no server, and is answered when one is down."""
+    """Number of stale hours, or why it is not known.
+
+    No server is started, and a server that does not answer is no error.
+    """
     if not all(_is_there(hourly, config) for config in hourly.config.enabled_destinations):
         return "not known while the embedded servers are down: obs up"
     staleness = hourly.staleness()
     if staleness.unreachable:
-        return f"not known: {'; '.join(dict.fromkeys(staleness.unreachable.values()))}"
+        reasons = dict.fromkeys(staleness.unreachable.values())
+        return f"not known: {'; '.join(reasons)}"
     return len(staleness.missing)
 
 
@@ -145,9 +147,7 @@ def _print_servers(data_dir: Path, as_json: bool) -> None:
         print_json([asdict(server) for server in servers])
         return
     for server in servers:
-        state = (
-            f"running at {server.address} (pid {server.pid})"
-            if server.running
-            else "not running"
-        )
+        state = "not running"
+        if server.running:
+            state = f"running at {server.address} (pid {server.pid})"
         out.print(f"{server.name:>18}  {state}", highlight=False)

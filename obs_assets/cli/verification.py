@@ -1,7 +1,7 @@
-"""``obs verify`` and ``obs scan``: questions to an hour."""
+"""``obs verify`` and ``obs scan``: audit hours that were built."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,18 +15,22 @@ from obs_assets.cli.app import (
     print_json,
     verdict,
 )
-from obs_assets.hours import parse_hours
+from obs_assets.hours import Hour, parse_hours
+
+if TYPE_CHECKING:
+    from obs_assets.audit.scan import Findings
+    from obs_assets.audit.verify import Verdict
 
 
 @app.command()
 def verify(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Count an hour again in every store and compare contents; exit 1 on any difference."""
+    """Count hours again in every store and compare contents; exit code 1 on any difference."""
     from obs_assets.audit.verify import verify as verify_hour
 
     hourly = hourly_pipeline(pipeline_name)
-    verdicts = [
-        (hour, found) for hour in parse_hours(hours) for found in verify_hour(hourly, hour)
-    ]
+    verdicts: list[tuple[Hour, Verdict]] = []
+    for hour in parse_hours(hours):
+        verdicts += [(hour, found) for found in verify_hour(hourly, hour)]
     if as_json:
         print_json(
             [{"hour": hour.key, "ok": found.ok, **asdict(found)} for hour, found in verdicts]
@@ -45,51 +49,51 @@ def scan(
         list[str] | None,
         typer.Option(
             "--in",
-            metavar="PLACE",
-            help="parquet, postgres, s3 or an asset's name; repeat for several.",
+            metavar="STORE",
+            help="parquet, postgres, s3 or an asset's name; can be repeated.",
         ),
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="Look at so many events of each hour only.")
+        int | None, typer.Option(min=1, help="Scan at most N events per hour.")
     ] = None,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Read hours back and look for personal data and secrets that redaction left; exit 1 if there are any.
+    """Look for personal data and secrets that redaction missed; exit code 1 if there are any.
 
-    With other rules and another engine than the redactor's. Types, paths and counts are printed, never a value.
+    Reads hours back from their stores. The rules and the engine are independent of the redactor's.
+    Prints types, paths and counts, never a value.
     """
     from obs_assets.audit.scan import scan as scan_hour
     from obs_assets.audit.scan import stores
 
     hourly = hourly_pipeline(pipeline_name)
+    # A wrong name ends the command before the first hour is read.
     stores(hourly, places or ())
-    found = [
-        (hour, findings)
-        for hour in parse_hours(hours)
-        for findings in scan_hour(hourly, hour, places or (), sample)
-    ]
+    found: list[tuple[Hour, Findings]] = []
+    for hour in parse_hours(hours):
+        found += [
+            (hour, findings) for findings in scan_hour(hourly, hour, places or (), sample)
+        ]
     if as_json:
-        print_json(
-            [
-                {
-                    "hour": hour.key,
-                    "ok": findings.ok,
-                    **vars(findings),
-                    "leftovers": [
-                        {**leftover._asdict(), "count": count}
-                        for leftover, count in findings.leftovers.items()
-                    ],
-                }
-                for hour, findings in found
-            ]
-        )
+        print_json([_as_json(hour, findings) for hour, findings in found])
     else:
         for hour, findings in found:
             out.print(verdict(f"{hour}  {findings.store:<16}  {findings}", ok=findings.ok))
             for leftover, count in findings.leftovers.items():
-                out.print(
-                    f"    {count:>8,}  {leftover.type:<12}  {leftover.path}", highlight=False
-                )
+                line = f"    {count:>8,}  {leftover.type:<12}  {leftover.path}"
+                out.print(line, highlight=False)
     if not all(findings.ok for _, findings in found):
         raise typer.Exit(1)
+
+
+def _as_json(hour: Hour, findings: "Findings") -> dict[str, Any]:
+    leftovers = [
+        {**leftover._asdict(), "count": count} for leftover, count in findings.leftovers.items()
+    ]
+    return {
+        "hour": hour.key,
+        "ok": findings.ok,
+        **vars(findings),
+        "leftovers": leftovers,
+    }
