@@ -190,8 +190,9 @@ def test_env_names_the_folder_of_pipelines(
     """`obs` in another folder finds the same pipelines; the packaged example is not named, so that it can give way."""
     monkeypatch.chdir(tmp_path)
     assert pipeline_files.VARIABLE not in json.loads(obs("env", "--json").out)
-    assert obs("init", ".").code == 0
     own = str(tmp_path / "pipelines")
+    written = json.loads(obs("init", ".", "--json").out)["wrote"]
+    assert written == [f"{own}/events/defs.yaml", str(tmp_path / "README.md")]
     for named in ("", "pipelines"):
         found = json.loads(obs("env", "--json", OBS_PIPELINES_DIR=named).out)
         assert found[pipeline_files.VARIABLE] == own
@@ -262,7 +263,7 @@ def test_build_refuses_hours_that_the_pipeline_has_not(obs: Obs) -> None:
     """Before its start and in the future: one sentence, and nothing is run."""
     done = obs("build", "2031-02-03")
     assert done.code == 2
-    assert "is not between 2025-01-01-00:00, the pipeline's start" in done.err
+    assert "is not between 2000-01-01-00:00, the pipeline's start" in done.err
 
 
 # -- answers and exit codes --------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def init_pipeline(
         Path, typer.Argument(metavar="DIR", help="A folder; created if it does not exist.")
     ],
     name: Annotated[str, typer.Option("--name", help="Pipeline name.")] = "events",
+    as_json: AsJson = False,
 ) -> None:
     """Write a pipeline, DIR/pipelines/NAME/defs.yaml, and a README with the next commands."""
     pipelines = folder.absolute() / OWN_DIR
@@ -70,11 +71,16 @@ def init_pipeline(
         )
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
     file, readme = pipelines / name / FILE_NAME, folder.absolute() / "README.md"
-    _write_new(file, "defs.yaml", values)
-    out.print(f"wrote {file}")
+    templates = {file: "defs.yaml"}
     if not readme.exists():
-        _write_new(readme, "README.md", values)
-        out.print(f"wrote {readme}")
+        templates[readme] = "README.md"
+    for path, template in templates.items():
+        _write_new(path, template, values)
+    if as_json:
+        print_json({"wrote": [str(path) for path in templates]})
+        return
+    for path in templates:
+        out.print(f"wrote {path}")
     out.print(f"Next: cd {shlex.quote(str(folder))}; obs validate")
 
 
