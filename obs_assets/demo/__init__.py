@@ -1,13 +1,14 @@
-"""The demonstration: a day of messy sample events goes through everything, and a report says what became of it.
+"""The demonstration: a day of messy sample events goes through the whole pipeline, then a report.
 
-people.py    personal data of people that do not exist
-samples.py   a day of an agent platform's event files, and counts of what is in them
-expected.py  what must become of those events
-folder.py    the data folder: whose it is, and clearing it
-receiver.py  a webhook receiver that keeps what it got
-steps.py     commands run one after the other, with visible progress and a log
-measure.py   what the destinations hold, asked of themselves
-compare.py   the outcome against what must become of the events
+people.py    personal data of invented people
+agents.py    events of an agent platform: tasks, heartbeats, incidents with personal data
+samples.py   a day of event files, and counts of their content
+expected.py  the expected outcome of these events
+folder.py    the data folder: checked, cleared, locked
+receiver.py  a webhook receiver that keeps its requests
+steps.py     commands run one after another, with progress and logs
+measure.py   the content of the destinations
+compare.py   the outcome compared with the expected outcome
 report.py    tables for the terminal
 run.py       the demonstration from start to end
 

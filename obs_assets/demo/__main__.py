@@ -13,24 +13,23 @@ from obs_assets.demo.run import run
 from obs_assets.errors import ObsError
 
 PLAIN_WIDTH = 120
-"""Columns where the output is no terminal."""
+"""Columns of output into a pipe or a file."""
 
 
 def main() -> int:
     """Run the demonstration; returns the exit code."""
     began = time.monotonic()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # an encoding without ✓ is no reason to fail
+        # An encoding without ✓ must not stop the demonstration.
+        sys.stdout.reconfigure(errors="replace")
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the servers too
+    # SIGTERM raises KeyboardInterrupt, so that the servers are stopped too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     environment = settings.environment()
     data_dir = Path(environment.get("OBS_DATA_DIR") or ".obs/demo").absolute()
+    keep = environment.get("KEEP", "").lower() in {"1", "true", "yes", "on"}
     try:
-        run(
-            console,
-            data_dir,
-            keep=environment.get("KEEP", "").lower() in {"1", "true", "yes", "on"},
-        )
+        run(console, data_dir, keep=keep)
     except ObsError as error:
         console.print(f"[red]demo:[/] {error}", highlight=False, soft_wrap=True)
         return 1

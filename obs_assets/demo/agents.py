@@ -1,4 +1,4 @@
-"""What an agent platform writes down in an hour: tasks of masters and workers, pulses, incidents that name people."""
+"""Events of an agent platform in an hour: tasks, heartbeats, incidents with personal data."""
 
 import json
 import random
@@ -27,46 +27,49 @@ PERSONAL: Mapping[str, tuple[str, ...]] = {
     "deployment_failed": ("api_key", "ip_address"),
     "mail_sent": ("email",),
     "note_saved": ("phone", "ssn", "credit_card"),
-    "config_loaded": (
-        "password",
-        "password",
-    ),  # the second one is an API key, told by the name of its field
+    # The second value is an API key. The name of its field makes the redactor count it as a password.
+    "config_loaded": ("password", "password"),
 }
-"""Type of an incident → types of the personal values in it, each as often as it stands there."""
+"""Type of an incident → types of its personal values, one entry for each occurrence."""
 
 CENTRAL = timezone(timedelta(hours=-6))
+"""Local time of the loggers that do not write UTC."""
 
 
 def iso(at: datetime, form: str = "Z") -> str:
-    """A moment as loggers write it: ``Z``, ``-06:00``, ``-0600`` or ``+0000``."""
+    """A time as loggers write it, for example ``2026-11-29T11:25:30.775Z``.
+
+    Args:
+        at: the time.
+        form: its ending: ``Z``, ``-06:00``, ``-0600`` or ``+0000``.
+    """
     if form == "Z":
         return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    local = at.astimezone(CENTRAL if form.startswith("-") else UTC)
-    return (
-        local.isoformat(timespec="seconds")
-        if ":" in form
-        else local.strftime("%Y-%m-%dT%H:%M:%S%z")
-    )
+    zone = CENTRAL if form.startswith("-") else UTC
+    local = at.astimezone(zone)
+    if ":" in form:
+        return local.isoformat(timespec="seconds")
+    return local.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def within(hour: Hour, rng: random.Random, spare_s: int = 0) -> datetime:
-    """Some moment of an hour, at least so many seconds before its end."""
+    """A random time of an hour, at least ``spare_s`` seconds before its end."""
     return hour.start + timedelta(milliseconds=rng.randrange((3600 - spare_s) * 1000))
 
 
 def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
-    """A task from start to end, under one trace: calls of models and tools, then success or failure."""
+    """The events of a task, under one trace: calls of models and tools, then success or failure."""
     begin = within(hour, rng, spare_s=600)
     trace = f"trace-{rng.getrandbits(48):012x}"
-    who: Event = {"master_type": rng.choice(MASTERS)}
-    if chance(rng, 0.7):  # the others are done by the master itself
-        who |= {
+    common: Event = {"master_type": rng.choice(MASTERS)}
+    if chance(rng, 0.7):  # The master does the other tasks itself.
+        common |= {
             "worker_type": rng.choice(WORKERS),
             "worker_id": f"worker-{rng.randrange(1000):03}",
         }
-    who |= {"trace_id": trace, "session_id": f"session-{trace[-4:]}"}
+    common |= {"trace_id": trace, "session_id": f"session-{trace[-4:]}"}
     at = begin
-    yield at, _event(at, "task_started", "info", **who, data={"queue": "default"})
+    yield at, _event(at, "task_started", "info", **common, data={"queue": "default"})
     for _ in range(rng.randrange(2, 7)):
         start, at = at, at + timedelta(milliseconds=rng.randrange(400, 60_000))
         span = {"started_at": iso(start), "completed_at": iso(at)}
@@ -76,41 +79,21 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
                 "output_tokens": rng.randrange(20, 2_000),
             }
             call = {"model": rng.choice(MODELS), "tokens_used": tokens, "status": "success"}
-            yield at, _event(at, "llm_call", "info", **who, **span, **call)
+            yield at, _event(at, "llm_call", "info", **common, **span, **call)
         else:
             level = "debug" if chance(rng, 0.3) else "info"
-            yield at, _event(at, "tool_call", level, **who, **span, tool=rng.choice(TOOLS))
+            yield at, _event(at, "tool_call", level, **common, **span, tool=rng.choice(TOOLS))
     span = {"started_at": iso(begin), "completed_at": iso(at)}
     if chance(rng, 0.06):
-        yield (
-            at,
-            _event(
-                at,
-                "task_failed",
-                "error",
-                **who,
-                **span,
-                status="failed",
-                error=rng.choice(FAILURES),
-            ),
-        )
+        failure = {"status": "failed", "error": rng.choice(FAILURES)}
+        yield at, _event(at, "task_failed", "error", **common, **span, **failure)
     else:
-        yield (
-            at,
-            _event(
-                at,
-                "task_completed",
-                "info",
-                **who,
-                **span,
-                status="completed",
-                data={"summary": "done ✅"},
-            ),
-        )
+        success = {"status": "completed", "data": {"summary": "done ✅"}}
+        yield at, _event(at, "task_completed", "info", **common, **span, **success)
 
 
 def pulse(hour: Hour, rng: random.Random) -> tuple[datetime, Event]:
-    """A heartbeat: nobody misses it when it is filtered."""
+    """A heartbeat: noise that the filter drops."""
     at = within(hour, rng)
     worker = f"worker-{rng.randrange(1000):03}"
     return at, {
@@ -124,7 +107,7 @@ def pulse(hour: Hour, rng: random.Random) -> tuple[datetime, Event]:
 def incidents(
     hour: Hour, person: Person, rng: random.Random
 ) -> Iterator[tuple[datetime, Event]]:
-    """Events in which all of a person's values stand: in free text, nested fields, keys, and JSON within a string."""
+    """Events with all values of a person: in free text, nested fields, keys, JSON in a string."""
     login = f"login of {person.email} from {person.ip} refused: password={person.password}"
     customer = {"email": person.email, "phone": person.phone, "payment": {"card": person.card}}
     check = {"ssn": person.ssn, "client": {"ip_address": person.ip}}
@@ -152,12 +135,15 @@ def incidents(
 
 
 def session_id(program: str, rng: random.Random) -> str:
-    """A new session of a program. The sampler draws by trace or session: the same events are kept in every demo."""
+    """A new session of a program, for example ``desk-1f0e33a2``.
+
+    The sampler decides by trace or session, so every demonstration keeps the same events.
+    """
     return f"{program}-{rng.getrandbits(32):08x}"
 
 
 def chance(rng: random.Random, probability: float) -> bool:
-    """True with a probability."""
+    """True with this probability (0 to 1)."""
     return rng.random() < probability
 
 

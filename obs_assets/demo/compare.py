@@ -1,4 +1,4 @@
-"""Compares the demonstration's outcome with its event files; each difference is a sentence."""
+"""The outcome of the demonstration compared with its event files; each difference is a sentence."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ Receipts = Mapping[Hour, Mapping[str, Receipt]]
 
 
 def counted(receipts: Mapping[str, Receipt]) -> Outcome:
-    """The outcome of an hour by its receipts.
+    """The outcome of an hour, according to its receipts.
 
     Args:
         receipts: asset → receipt.
@@ -56,11 +56,11 @@ def landing_differences(planted: Planted, landing: LandingPass) -> list[str]:
 
 
 def differences(planted: Planted, receipts: Receipts, held: Holdings) -> list[str]:
-    """Differences between the expected outcome and receipts, rows, objects and alerts; empty: all is well.
+    """Differences of receipts, rows, objects and alerts from the expected outcome; empty if none.
 
     Args:
         planted: content of the event files.
-        receipts: of all hours of ``planted``, after their first run.
+        receipts: receipts of all hours of ``planted``, after their first run.
         held: content of the destinations.
     """
     expected = {key: outcome(events) for key, events in planted.events.items()}
@@ -93,10 +93,12 @@ def _kept(receipts: Receipts, name: str) -> dict[str, int]:
 
 def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
     for field in fields(Outcome):
-        if field.name != "redacted":
-            name = field.name.replace("_", " ")
-            counts = {name: getattr(expected, field.name)}, {name: getattr(found, field.name)}
-            yield from _different(f"events {{}} in {key}", *counts)
+        if field.name == "redacted":
+            continue
+        name = field.name.replace("_", " ")
+        expected_count = {name: getattr(expected, field.name)}
+        found_count = {name: getattr(found, field.name)}
+        yield from _different(f"events {{}} in {key}", expected_count, found_count)
     yield from _different(
         f"redacted values of type {{}} in {key}", expected.redacted, found.redacted
     )
@@ -105,8 +107,15 @@ def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
 def _different(
     sentence: str, expected: Mapping[str, int], found: Mapping[str, int]
 ) -> Iterator[str]:
-    """A sentence for each name with another count; ``{}`` in it stands for the name."""
+    """A sentence for each name whose counts differ.
+
+    Args:
+        sentence: its beginning; ``{}`` stands for the name.
+        expected: name → expected count.
+        found: name → count that was found.
+    """
     for name in sorted({*expected, *found}):
-        must, does = expected.get(name, 0), found.get(name, 0)
-        if must != does:
-            yield f"{sentence.format(name)}: {does:,} instead of {must:,}"
+        expected_count = expected.get(name, 0)
+        found_count = found.get(name, 0)
+        if expected_count != found_count:
+            yield f"{sentence.format(name)}: {found_count:,} instead of {expected_count:,}"

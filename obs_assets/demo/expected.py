@@ -1,6 +1,6 @@
 """The expected outcome of the sample events in the default pipeline, computed event by event.
 
-A second opinion: it shares no code with the pipeline, and sees only the events as they were written.
+It is independent: it shares no code with the pipeline, and sees only the events as they were written.
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from typing import Literal
 from obs_assets.demo.agents import PERSONAL, Event
 
 RATE = 0.1
-"""The share of events that the default pipeline keeps when they are no errors."""
+"""Share of the events without an error that the default pipeline keeps."""
 
 GRAVE = ("error", "critical", "fatal")
+"""Levels that make an event an error."""
 
 Fate = Literal["filtered", "sampled out", "written"]
 
@@ -25,9 +26,10 @@ class Outcome:
 
     Attributes:
         landed: events that were read.
-        dead: events that no stage may pass on; there are none.
-        filtered, sampled_out: events that are dropped, by rule and by rate.
-        redacted: type → values that are redacted.
+        dead: events that no stage may pass on; the samples have none.
+        filtered: events that are dropped by a rule.
+        sampled_out: events that are dropped by the rate.
+        redacted: type → number of redacted values.
         written: rows of the table, and lines of the archive's object.
         alerts: events that are sent to the webhook.
     """
@@ -45,7 +47,7 @@ def outcome(events: Iterable[Event]) -> Outcome:
     """The expected outcome of an hour.
 
     Args:
-        events: each with a trace or a session, an error, or a type or level that is filtered.
+        events: each has a trace or a session, is an error, or has a type or level that is filtered.
     """
     events = list(events)
     fates = Counter(map(fate, events))
@@ -64,7 +66,7 @@ def outcome(events: Iterable[Event]) -> Outcome:
 
 
 def fate(event: Event) -> Fate:
-    """The expected fate of an event: noise is filtered, errors stay, of the others one trace in ten."""
+    """The expected fate of an event: noise is filtered; errors are written; so are one in ten other traces."""
     kind = event_type(event)
     if kind == "heartbeat" or level(event) == "debug":
         return "filtered"
@@ -73,6 +75,7 @@ def fate(event: Event) -> Fate:
         return "written"
     key = event.get("trace_id") or event["session_id"]
     drawn = int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest(), 16)
+    # An MD5 hash is a number below 2 to the power of 128.
     return "written" if drawn < RATE * 2**128 else "sampled out"
 
 

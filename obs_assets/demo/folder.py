@@ -1,4 +1,4 @@
-"""The demonstration's data folder: made anew each time, and nothing removed that the demonstration did not make."""
+"""The demonstration's data folder: cleared at each start, but never of files that others made."""
 
 import contextlib
 import fcntl
@@ -12,19 +12,28 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.storage.disk import make_private_dir
 
 EVENTS = "events"
+"""Folder of the sample event files."""
+
 LOGS = "logs"
+"""Folder of the logs of the demonstration's commands."""
+
 MARK = "made-by-make-demo.txt"
+"""File that marks a data folder as the demonstration's own."""
+
 LOCK = "demo.lock"
+"""File that a running demonstration locks."""
+
 OWN = ("dagster", EVENTS, LOGS, "pipelines", "servers")
 """Folders that the demonstration makes, and removes when it runs again."""
 
 
 @contextlib.contextmanager
 def fresh(data_dir: Path) -> Iterator[None]:
-    """Have the folder for oneself, without what an earlier demonstration left.
+    """Lock the folder, and remove the data of an earlier demonstration.
 
     Raises:
-        ConfigurationError: it holds other data, or another demonstration runs in it, or it cannot be written to.
+        ConfigurationError: the folder holds other data, another demonstration runs in it, or it cannot
+            be written to.
     """
     with contextlib.ExitStack() as held:
         try:
@@ -33,7 +42,8 @@ def fresh(data_dir: Path) -> Iterator[None]:
             (data_dir / MARK).write_text(
                 f"`make demo` made this folder. Run again, it removes {', '.join(OWN)}.\n"
             )
-            _take(held.enter_context((data_dir / LOCK).open("w")).fileno(), data_dir)
+            lock = held.enter_context((data_dir / LOCK).open("w"))
+            _lock(lock.fileno(), data_dir)
             embedded.stop(data_dir)
             for name in _names(data_dir).intersection(OWN):
                 shutil.rmtree(data_dir / name)
@@ -53,17 +63,20 @@ def _refuse_other_data(data_dir: Path) -> None:
     others = _names(data_dir / EVENTS) - set(FILES)
     if others:
         raise ConfigurationError(
-            f"{data_dir / EVENTS} holds {min(others)}, which the demo did not write and would remove: move it elsewhere"
+            f"{data_dir / EVENTS} holds {min(others)}, which the demo did not write and would remove: "
+            f"move it elsewhere"
         )
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not folder.is_dir():
+        return set()
+    return {path.name for path in folder.iterdir()}
 
 
-def _take(lock: int, data_dir: Path) -> None:
+def _lock(file: int, data_dir: Path) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigurationError(
             f"another demo is running in {data_dir}: wait for it"

@@ -1,4 +1,4 @@
-"""What was delivered, asked of those who took it: the table, the bucket, the receiver of alerts."""
+"""The content of the destinations: the table, the bucket, the receiver of alerts."""
 
 import contextlib
 import gzip
@@ -28,38 +28,39 @@ if TYPE_CHECKING:
 QUERIES: Mapping[str, tuple[str, ...]] = {
     "SELECT * FROM events WHERE event_level = 'error' AND timestamp > NOW() - INTERVAL '24 hours' "
     "ORDER BY timestamp DESC": ("timestamp", "event_type", "master_type", "error"),
-    "SELECT master_type, SUM(cost_usd) AS total_cost FROM events WHERE cost_usd IS NOT NULL GROUP BY master_type": (
-        "master_type",
-        "total_cost",
-    ),
+    "SELECT master_type, SUM(cost_usd) AS total_cost FROM events WHERE cost_usd IS NOT NULL "
+    "GROUP BY master_type": ("master_type", "total_cost"),
     """SELECT * FROM events WHERE data @> '{"status": "failed"}'""": (
         "timestamp",
         "event_type",
         "error",
     ),
 }
-"""Questions, each with the columns of its answer that are shown."""
+"""Example query → columns of its result that are printed."""
 
-_CONTENT = "SELECT md5(coalesce(string_agg(row_uid || md5(data::text), ',' ORDER BY row_uid), '')) FROM events"
-_ROWS = "SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:00'), count(*) FROM events GROUP BY 1 ORDER BY 1"
-
+_CONTENT = """
+SELECT md5(coalesce(string_agg(row_uid || md5(data::text), ',' ORDER BY row_uid), '')) FROM events"""
+_ROWS = """
+SELECT to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:00'), count(*) FROM events
+GROUP BY 1 ORDER BY 1"""
+_TEXTS = "SELECT to_jsonb(events)::text FROM events"
 
 _ARCHIVED = re.compile(r"/events-(\d{10})\.jsonl\.gz$")
-"""The end of an object's key, with its hour."""
+"""End of an object's key, with its hour: ``/events-2025120410.jsonl.gz``."""
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the destinations hold.
+    """The content of the destinations.
 
     Attributes:
-        rows_by_hour: partition key → rows of the table.
-        content: a hash over all rows.
-        objects: key → (bytes, the store's name for this version of it).
-        lines_by_hour: partition key → events in the archive.
-        requests: webhook requests received, repetitions included.
-        alert_events: events in them, each request counted once.
-        delivered: everything that was delivered, as text.
+        rows_by_hour: partition key → number of rows in the table.
+        content: a hash of all rows.
+        objects: key → (size in bytes, ETag).
+        lines_by_hour: partition key → number of events in the archive.
+        requests: number of webhook requests, repetitions included.
+        alert_events: number of events in the requests, without repetitions.
+        delivered: all rows, objects and request bodies, as text.
     """
 
     rows_by_hour: Mapping[str, int]
@@ -72,40 +73,37 @@ class Holdings:
 
     @property
     def rows(self) -> int:
-        """Of the table."""
+        """Number of rows in the table."""
         return sum(self.rows_by_hour.values())
 
 
 def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
-    """Look at everything that was delivered.
+    """Read the content of all destinations.
 
     Args:
-        machine: with its servers filled in.
+        machine: the settings, with their servers filled in.
         received: the webhook requests.
     """
     with _postgres(machine.postgres) as connection:
         [(content,)] = connection.execute(_CONTENT).fetchall()
         rows = dict(connection.execute(_ROWS).fetchall())
-        texts = [
-            text
-            for (text,) in connection.execute(
-                "SELECT to_jsonb(events)::text FROM events"
-            ).fetchall()
-        ]
+        texts = [text for (text,) in connection.execute(_TEXTS).fetchall()]
     with _s3(machine.s3) as (client, bucket):
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        objects = {
-            item["Key"]: (item["Size"], item["ETag"])
-            for page in pages
-            for item in page.get("Contents", [])
-        }
+        objects: dict[str, tuple[int, str]] = {}
+        for page in pages:
+            for item in page.get("Contents", []):
+                objects[item["Key"]] = (item["Size"], item["ETag"])
         lines: dict[str, int] = {}
         for key in objects:
             data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-            text = (gzip.decompress(data) if key.endswith(".gz") else data).decode()
+            if key.endswith(".gz"):
+                data = gzip.decompress(data)
+            text = data.decode()
             texts.append(text)
             if stamp := _ARCHIVED.search(key):
                 lines[_hour(stamp[1])] = text.count("\n")
+    # By id: a repetition is the same request again.
     bodies = {request.webhook_id: request.body.decode() for request in received}
     alert_events = sum(len(json.loads(body)["events"]) for body in bodies.values())
     delivered = "\n".join([*texts, *bodies.values()])
@@ -113,21 +111,22 @@ def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
 
 
 def _hour(stamp: str) -> str:
-    """The partition key of an hour in an object's name."""
+    """The partition key of a stamp: ``2025120410`` → ``2025-12-04-10:00``."""
     return Hour(datetime.strptime(stamp, "%Y%m%d%H").replace(tzinfo=UTC)).key
 
 
 def redacted_text(hourly: HourlyPipeline, hours: Iterable[Hour]) -> str:
-    """Every column of every event after redaction, those included that are then filtered or sampled out."""
+    """All columns of all redacted events, before the filter and the sampler."""
     with connect(hourly.store.temp_dir) as connection:
-        frames = [
-            hourly.store.read_frame(connection, "redacted_events", hour) for hour in hours
-        ]
-        return "\n".join(str(row) for frame in frames for row in frame.fetchall())
+        rows: list[str] = []
+        for hour in hours:
+            frame = hourly.store.read_frame(connection, "redacted_events", hour)
+            rows += map(str, frame.fetchall())
+    return "\n".join(rows)
 
 
 def ask(machine: Settings, query: str) -> list[dict[str, Any]]:
-    """All rows of a query's answer, sorted by the columns that are shown where the query leaves the order open."""
+    """All rows of a query of `QUERIES`. A query without an order is sorted by its printed columns."""
     with (
         _postgres(machine.postgres) as connection,
         connection.cursor(row_factory=dict_row) as cursor,

@@ -1,4 +1,4 @@
-"""A webhook receiver on this machine that keeps what it gets."""
+"""A webhook receiver on this machine that keeps its requests."""
 
 import threading
 from dataclasses import dataclass
@@ -8,14 +8,23 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Received:
-    """One request: its ``webhook-id``, the same at every repetition, and its body."""
+    """A request.
+
+    Attributes:
+        webhook_id: its header ``webhook-id``, the same at every repetition.
+        body: its body.
+    """
 
     webhook_id: str
     body: bytes
 
 
 class Receiver:
-    """Listens on a free port of the loopback interface while it is open, and answers 204 to every POST."""
+    """Listens on a free port of the loopback interface while it is open; answers 204 to every POST.
+
+    Attributes:
+        requests: the requests so far, in order.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
@@ -24,7 +33,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """For ``WEBHOOK_URL``."""
+        """The address of the receiver, for ``WEBHOOK_URL``."""
         return f"http://127.0.0.1:{self._server.server_port}/alerts"
 
     def __enter__(self) -> Self:
@@ -47,6 +56,6 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing: the terminal is the report's."""
+                """Print nothing: the terminal shows the report."""
 
         return Handler

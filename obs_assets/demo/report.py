@@ -1,7 +1,6 @@
-"""What happened, as tables for the terminal."""
+"""The outcome of the demonstration, as tables for the terminal."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +16,13 @@ from obs_assets.receipts import Receipt
 from obs_assets.sources.log import LandingPass
 
 ROWS_SHOWN = 3
+"""Rows of a query's result that are printed."""
+
 CELL = 40
-"""Characters of a text in an answer."""
+"""Largest number of characters in a cell of a query's result."""
 
 WIDE = 110
-"""Columns of a terminal that lets the table of receipts breathe."""
+"""Columns of a terminal from which the table of receipts gets wide gaps."""
 
 TYPES = {
     "email": "email",
@@ -32,10 +33,11 @@ TYPES = {
     "password": "pass-\nword",
     "api_key": "API\nkey",
 }
+"""Type of redacted values → heading of its column."""
 
 
 def print_landing(console: Console, landing: LandingPass, planted: Planted) -> None:
-    """What became of the lines of the files."""
+    """Print the numbers of landed events and dead letters."""
     events = sum(hour.rows for hour in landing.hours.values())
     console.print(
         f"  {events:,} events of {len(landing.hours)} hours landed from {len(landing.files)} files "
@@ -43,16 +45,14 @@ def print_landing(console: Console, landing: LandingPass, planted: Planted) -> N
         f"{planted.unfinished} incomplete last line: it is read once it is complete",
         highlight=False,
     )
-    dead = ", ".join(
-        f"{reason} {count}" for reason, count in sorted(landing.dead_letters.items())
-    )
-    console.print(
-        f"  {sum(landing.dead_letters.values())} dead letters: {dead}", highlight=False
-    )
+    reasons = sorted(landing.dead_letters.items())
+    dead = ", ".join(f"{reason} {count}" for reason, count in reasons)
+    total = sum(landing.dead_letters.values())
+    console.print(f"  {total} dead letters: {dead}", highlight=False)
 
 
 def print_receipts(console: Console, receipts: Receipts) -> None:
-    """A line an hour: what came in, what became of it, what was written where."""
+    """Print a row for each hour: events landed, dropped and redacted, events in each destination."""
     heads = [
         "landed",
         "dead",
@@ -63,14 +63,16 @@ def print_receipts(console: Console, receipts: Receipts) -> None:
         "S3",
         "alerts",
     ]
-    table = _table("hour", *heads, gap=1 if console.width < WIDE else 3)
-    total: Counter[int] = Counter()
+    gap = 1 if console.width < WIDE else 3
+    table = _table("hour", *heads, gap=gap)
+    totals = [0] * len(heads)
     for hour, of_hour in receipts.items():
         numbers = _numbers(of_hour)
-        total.update(dict(enumerate(numbers)))
-        table.add_row(hour.key[-5:], *(f"{number:,}" for number in numbers))
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+        hour_of_day = hour.key[-5:]
+        table.add_row(hour_of_day, *(f"{number:,}" for number in numbers))
     table.add_section()
-    table.add_row("all", *(f"{total[place]:,}" for place in range(len(heads))), style="bold")
+    table.add_row("all", *(f"{total:,}" for total in totals), style="bold")
     first, last = min(receipts), max(receipts)
     console.print(
         f"\n[bold]Receipts[/] of {first} to {last} UTC: events, redacted values, written events"
@@ -79,6 +81,7 @@ def print_receipts(console: Console, receipts: Receipts) -> None:
 
 
 def _numbers(receipts: Mapping[str, Receipt]) -> list[int]:
+    """The numbers of a row of the table, in the order of its columns."""
     found = counted(receipts)
     redacted = [found.redacted.get(name, 0) for name in TYPES]
     stores = [receipts[name].kept for name in ("postgres_events", "s3_archive")]
@@ -94,7 +97,7 @@ def _numbers(receipts: Mapping[str, Receipt]) -> list[int]:
 
 
 def print_repetition(console: Console, before: Holdings, after: Holdings) -> None:
-    """What the second run changed: nothing."""
+    """Print the content of the destinations after the first and the second run."""
     table = _table(
         "run", "rows in PostgreSQL", "content hash", "objects in S3", "webhook requests"
     )
@@ -112,7 +115,7 @@ def print_repetition(console: Console, before: Holdings, after: Holdings) -> Non
 def print_answer(
     console: Console, query: str, columns: Sequence[str], answer: Sequence[Mapping[str, Any]]
 ) -> None:
-    """A query, how many rows it found, and the first of them."""
+    """Print a query, the first rows of its result, and their number."""
     console.print(f"\n[bold]sql>[/] {query};", highlight=False, markup=True, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
     for column in columns:
@@ -126,29 +129,34 @@ def print_answer(
 def _cell(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return str(value.isoformat(sep=" ", timespec="seconds"))
-    text = "" if value is None else " ".join(str(value).split())
-    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
+    if value is None:
+        return ""
+    text = " ".join(str(value).split())
+    if len(text) > CELL:
+        return f"{text[: CELL - 1]}…"
+    return text
 
 
 def print_objects(console: Console, holding: Holdings) -> None:
-    """The archive's keys."""
-    hours = {
+    """Print the keys and sizes of the archive's objects."""
+    sizes = {
         key: size for key, (size, _) in holding.objects.items() if "/_manifests/" not in key
     }
-    manifests = len(holding.objects) - len(hours)
+    manifests = len(holding.objects) - len(sizes)
     console.print(
-        f"\n[bold]S3[/]: {len(hours)} objects and {manifests} manifests", highlight=False
+        f"\n[bold]S3[/]: {len(sizes)} objects and {manifests} manifests", highlight=False
     )
-    for key, size in hours.items():
+    for key, size in sizes.items():
         console.print(f"  {key}  {size:,} bytes", highlight=False, soft_wrap=True)
 
 
 def print_alerts(console: Console, received: Sequence[Received]) -> None:
-    """How many alerts arrived, and one of them."""
-    events = [event for request in received for event in json.loads(request.body)["events"]]
-    example = next(
-        (event for event in events if event.get("type") == "login_failed"), events[0]
-    )
+    """Print the number of alerts, and an example."""
+    events: list[dict[str, Any]] = []
+    for request in received:
+        events += json.loads(request.body)["events"]
+    logins = [event for event in events if event.get("type") == "login_failed"]
+    example = [*logins, *events][0]
     console.print(
         f"\n[bold]Alerts[/]: {len(events)} events in {len(received)} webhook requests, such as",
         highlight=False,

@@ -1,4 +1,4 @@
-"""The demonstration from start to end: files, hours, destinations, the same again, a report."""
+"""The demonstration from start to end: write files, land, materialize twice, compare, report."""
 
 import re
 import shlex
@@ -20,22 +20,30 @@ from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, first_open_hour, hours_between
+from obs_assets.receipts import Receipt
 from obs_assets.settings import Settings
 from obs_assets.sources.log import read_pass
 
 HOURS = 9
+"""Number of hours that the sample events span."""
 
 _LEADS_AWAY = re.compile(
     r"(AWS|DAGSTER|OBS|POSTGRES|WEBHOOK)_|PG[A-Z]|.*_proxy$", re.IGNORECASE
 )
-"""Variables that lead to other servers than the demonstration's own, all of which are on this machine."""
+"""Variables that can name other servers or proxies; the demonstration uses only its own servers."""
 
 _ELSEWHERE = ("AWS_S3_BUCKET", "DAGSTER_HOME", "OBS_EVENTS_DIR", "POSTGRES_HOST")
+"""Variables that `make dev` and `obs` must not have to open the demonstration's data."""
 
 
 @dataclass(frozen=True)
 class _Machine:
-    """The demonstration's own settings, and the environment that says the same to Dagster."""
+    """The demonstration's own settings.
+
+    Attributes:
+        settings: for this process.
+        env: the same settings as environment, for Dagster's commands.
+    """
 
     settings: Settings
     env: Mapping[str, str]
@@ -46,12 +54,12 @@ def run(console: Console, data_dir: Path, *, keep: bool) -> None:
 
     Args:
         console: for progress and report.
-        data_dir: all its data; an earlier demonstration's is removed.
-        keep: leave the servers running.
+        data_dir: folder of all its data; data of an earlier demonstration is removed.
+        keep: whether to leave the servers running.
 
     Raises:
         ConfigurationError: the folder is not the demonstration's, or a server cannot run here.
-        ObsError: a step failed, or its outcome is not what it should be.
+        ObsError: a step failed, or its outcome differs from the expected outcome.
     """
     with fresh(data_dir):
         try:
@@ -73,24 +81,17 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
         planted = write_samples(data_dir / EVENTS, first, HOURS)
 
     def dagster(title: str, *arguments: str) -> None:
-        # Not in the project's folder: Dagster would read a .env there, which may name servers of the user's.
+        # Not in the project's folder: Dagster would read a .env there, which can name the user's servers.
         steps.run(title, "dagster", *arguments, env=machine.env, cwd=data_dir)
 
-    dagster(
-        "land the files",
-        "job",
-        "execute",
-        "-m",
-        "obs_assets.definitions",
-        "-j",
-        "land_event_files",
-    )
+    module = ("-m", "obs_assets.definitions")
+    dagster("land the files", "job", "execute", *module, "-j", "land_event_files")
     landing = read_pass(next(hourly.log.passes_dir.glob("*/pass.json")))
     report.print_landing(console, landing, planted)
     _refuse(compare.landing_differences(planted, landing))
 
     hours = ("--select", "*", "--partition-range", f"{first}...{last}")
-    materialize = ("asset", "materialize", "-m", "obs_assets.definitions", *hours)
+    materialize = ("asset", "materialize", *module, *hours)
     dagster(f"materialize {HOURS} hours", *materialize)
     receipts = _receipts(hourly, list(hours_between(first, last.next)))
     before = measure.holdings(machine.settings, receiver.requests)
@@ -115,8 +116,8 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
     text = after.delivered + measure.redacted_text(hourly, list(receipts))
     leaked = [value for value in planted.personal if value in text]
     console.print(
-        f"\n[bold]Personal data[/]: a search of all redacted events, the table, the objects and the alerts found "
-        f"{len(leaked)} of {len(planted.personal)} planted values",
+        f"\n[bold]Personal data[/]: a search of all redacted events, the table, the objects "
+        f"and the alerts found {len(leaked)} of {len(planted.personal)} planted values",
         highlight=False,
     )
     if leaked:
@@ -131,7 +132,8 @@ def _start(data_dir: Path, webhook_url: str) -> _Machine:
         "OBS_EVENTS_DIR": str(data_dir / EVENTS),
         "WEBHOOK_URL": webhook_url,
         "OBS_WEBHOOK_ALLOW_PRIVATE": "1",
-        pipeline_files.VARIABLE: str(pipeline_files.PACKAGED_DIR),  # whatever ./pipelines holds
+        # The packaged example, even where there is a folder ./pipelines.
+        pipeline_files.VARIABLE: str(pipeline_files.PACKAGED_DIR),
     }
     env = {**_harmless(settings.environment()), **own, **dagster_home(data_dir)}
     return _Machine(embedded.resolve(settings.load(env)), env)
@@ -142,50 +144,52 @@ def _harmless(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _span(now: datetime, allowed_lateness: timedelta) -> tuple[Hour, Hour]:
-    """First and last of the hours that have just closed."""
+    """The first and the last of the `HOURS` hours that closed most recently."""
     last = first_open_hour(now, allowed_lateness).previous
     return Hour(last.start - timedelta(hours=HOURS - 1)), last
 
 
 def _refuse(differences: list[str]) -> None:
-    """Fail if the outcome differs from what was written into the files."""
-    if differences:
-        others = (
-            f" (and {len(differences) - 1:,} more differences)" if len(differences) > 1 else ""
-        )
-        raise StepFailedError(
-            f"the outcome is not what the event files hold: {differences[0]}{others}"
-        )
+    """Fail if the outcome differs from the content of the event files."""
+    if not differences:
+        return
+    others = len(differences) - 1
+    more = f" (and {others:,} more differences)" if others else ""
+    raise StepFailedError(f"the outcome differs from the event files: {differences[0]}{more}")
 
 
 def _receipts(hourly: HourlyPipeline, hours: list[Hour]) -> compare.Receipts:
     names = [*STAGES, *hourly.destination_names]
-    return {
-        hour: {name: hourly.store.read_receipt(name, hour).check() for name in names}
-        for hour in hours
-    }
+    receipts: dict[Hour, dict[str, Receipt]] = {}
+    for hour in hours:
+        receipts[hour] = {name: hourly.store.read_receipt(name, hour).check() for name in names}
+    return receipts
 
 
 def _say_what_next(console: Console, data_dir: Path, *, keep: bool) -> None:
-    unset = "".join(f"-u {name} " for name in _ELSEWHERE if settings.environment().get(name))
-    here = f"{f'env {unset}' if unset else ''}OBS_DATA_DIR={shlex.quote(_short(data_dir))}"
+    """Print the commands that open the data."""
+    environment = settings.environment()
+    unset = "".join(f"-u {name} " for name in _ELSEWHERE if environment.get(name))
+    prefix = f"OBS_DATA_DIR={shlex.quote(_short(data_dir))}"
+    if unset:
+        prefix = f"env {unset}{prefix}"
+    lines = [f"See it in Dagster's UI: [bold]{prefix} make dev[/]"]
     if keep:
-        for server in embedded.status(data_dir):
-            console.print(f"{server.name} runs at {server.address}", highlight=False)
-        console.print(
-            f"Ask with psql:          [bold]{here} .venv/bin/obs psql[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
-        console.print(
-            f"Stop the servers:       [bold]{here} .venv/bin/obs down[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(
-        f"See it in Dagster's UI: [bold]{here} make dev[/]", highlight=False, soft_wrap=True
-    )
+        servers = [
+            f"{server.name} runs at {server.address}" for server in embedded.status(data_dir)
+        ]
+        lines = [
+            *servers,
+            f"Ask with psql:          [bold]{prefix} .venv/bin/obs psql[/]",
+            f"Stop the servers:       [bold]{prefix} .venv/bin/obs down[/]",
+            *lines,
+        ]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    """The path, relative to the working directory if it is below it."""
+    if path.is_relative_to(Path.cwd()):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -1,9 +1,11 @@
-"""A day of sample event files, as messy as real ones, with counts of what is in them.
+"""A day of sample event files, as messy as real files, with counts of their content.
 
-The same seed and first hour give the same bytes. What ought to become of each line is counted while it is written.
+The same seed and first hour give the same bytes. Each line is counted under its expected outcome while
+it is written.
 """
 
 import gzip
+import itertools
 import json
 import random
 from collections import Counter, defaultdict
@@ -28,22 +30,35 @@ from obs_assets.hours import Hour, hours_between
 from obs_assets.storage.disk import replacing
 
 TASKS_AN_HOUR = 50
+"""Tasks of the agent platform in an hour."""
+
 PULSES_AN_HOUR = 60
+"""Heartbeats in an hour."""
+
+REQUESTS_AN_HOUR = 25
+"""Requests in an hour of the access log."""
+
 ROTATED_HOURS = 4
-AGENTS, ROTATED = "agent-events.jsonl", "agent-events.1.jsonl.gz"
-DASHBOARD, ACCESS, SCANS = "dashboard-events.jsonl", "access-log.jsonl", "security-scans.jsonl"
+"""First hours of the agents' events, which are in the rotated file."""
+
+AGENTS = "agent-events.jsonl"
+ROTATED = "agent-events.1.jsonl.gz"
+DASHBOARD = "dashboard-events.jsonl"
+ACCESS = "access-log.jsonl"
+SCANS = "security-scans.jsonl"
 FILES = (ROTATED, AGENTS, DASHBOARD, ACCESS, SCANS)
+"""Names of all sample files."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What the sample files hold.
+    """The content of the sample files.
 
     Attributes:
         events: partition key → events of that hour, as they were written.
-        untimed: events without a time; they belong to the hour in which they are landed.
-        dead_letters: reason → lines that cannot be landed.
-        unfinished: last lines without an end, which wait for the rest.
+        untimed: number of events without a time; they belong to the hour in which they are landed.
+        dead_letters: reason → number of lines that cannot be landed.
+        unfinished: number of incomplete last lines, which are landed once they are complete.
         personal: personal values and secrets, as they are written.
     """
 
@@ -61,7 +76,14 @@ class Planted:
 
 @dataclass(frozen=True)
 class _Line:
-    """Bytes of a file in their place; they are an event, or dead for a reason, or neither (``torn``)."""
+    """A line of a file.
+
+    Attributes:
+        at: time of the event; lines of the agents' files are sorted by it.
+        raw: the bytes, with the line's end.
+        verdict: ``event``; ``untimed``; ``torn``, an incomplete last line; else the reason of a dead letter.
+        event: the event, if ``verdict`` is ``event``.
+    """
 
     at: datetime
     raw: bytes
@@ -73,21 +95,22 @@ def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1)
     """Write the files of `FILES` into a folder.
 
     Args:
-        folder: is made if need be.
-        first_hour: of the events.
-        hours: how many hours the events span, at least 6.
-        seed: another one gives other events.
+        folder: is created if it does not exist.
+        first_hour: first hour of the events.
+        hours: number of hours that the events span, at least 6.
+        seed: another seed gives other events.
     """
     rng = random.Random(seed)  # noqa: S311 (samples, not secrets)
     last_hour = Hour(first_hour.start + timedelta(hours=hours - 1))
     span = list(hours_between(first_hour, last_hour.next))
     people = make_people(3 * hours, rng)
-    timed = [event for hour in span for event in _ordinary(hour, rng)]
-    for place, person in enumerate(people):
-        timed += incidents(span[place % hours], person, rng)
-    agents = sorted(
-        [*(_written(at, event) for at, event in timed), *_mess(span)], key=lambda line: line.at
-    )
+    timed: list[tuple[datetime, Event]] = []
+    for hour in span:
+        timed += _ordinary(hour, rng)
+    for number, person in enumerate(people):
+        timed += incidents(span[number % hours], person, rng)
+    written = [_written(at, event) for at, event in timed]
+    agents = sorted([*written, *_mess(span)], key=lambda line: line.at)
     rotated_until = span[ROTATED_HOURS].start
     contents = {
         ROTATED: [line for line in agents if line.at < rotated_until],
@@ -99,9 +122,11 @@ def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1)
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in contents.items():
         data = b"".join(line.raw for line in lines)
-        with replacing(folder / name) as aside:
-            aside.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
-    return _counts([line for lines in contents.values() for line in lines], people)
+        if name.endswith(".gz"):
+            data = gzip.compress(data, mtime=0)  # without a time: the same bytes at every call
+        with replacing(folder / name) as tmp_path:
+            tmp_path.write_bytes(data)
+    return _counts(list(itertools.chain.from_iterable(contents.values())), people)
 
 
 def _counts(lines: list[_Line], people: list[Person]) -> Planted:
@@ -110,14 +135,17 @@ def _counts(lines: list[_Line], people: list[Person]) -> Planted:
     for line in lines:
         if line.verdict == "event":
             events[Hour.of(line.at).key].append(line.event)
+    dead_letters = {
+        verdict: count
+        for verdict, count in sorted(verdicts.items())
+        if verdict not in {"event", "untimed", "torn"}
+    }
     return Planted(
         events={key: tuple(events[key]) for key in sorted(events)},
-        untimed=verdicts.pop("untimed", 0),
-        unfinished=verdicts.pop("torn", 0),
-        dead_letters={
-            reason: count for reason, count in sorted(verdicts.items()) if reason != "event"
-        },
-        personal=tuple(value for person in people for value in person.values()),
+        untimed=verdicts["untimed"],
+        unfinished=verdicts["torn"],
+        dead_letters=dead_letters,
+        personal=tuple(itertools.chain.from_iterable(person.values() for person in people)),
     )
 
 
@@ -129,18 +157,20 @@ def _ordinary(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]
 
 
 def _written(at: datetime, event: Event, end: str = "\n", indent: int | None = None) -> _Line:
+    """An event as a line; with ``indent``, pretty-printed on several lines."""
     separators = None if indent else (",", ":")
-    raw = (
-        json.dumps(event, ensure_ascii=False, indent=indent, separators=separators) + end
-    ).encode()
-    return _Line(at, raw, event=event)
+    text = json.dumps(event, ensure_ascii=False, indent=indent, separators=separators)
+    return _Line(at, (text + end).encode(), event=event)
 
 
 def _mess(span: list[Hour]) -> Iterator[_Line]:
-    """What goes wrong in the field, apart from one another so that no two become one dead letter."""
-    moments = iter(
-        [hour.start + timedelta(minutes=minute) for minute in (20, 40) for hour in span]
-    )
+    """Damaged lines as they occur in real files, at times that no two of them share.
+
+    Two damaged lines next to each other would be a single dead letter.
+    """
+    first_times = [hour.start + timedelta(minutes=20) for hour in span]
+    second_times = [hour.start + timedelta(minutes=40) for hour in span]
+    moments = iter([*first_times, *second_times])
     damaged = (
         ("not_an_object", b"--- log rotated ---\n"),
         ("not_an_object", b"Traceback (most recent call last):\n"),
@@ -158,10 +188,8 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
     )
     for verdict, raw in damaged:
         yield _Line(next(moments), raw, verdict)
-    ahead = _written(
-        next(moments),
-        {"type": "task_started", "timestamp": iso(span[-1].start + timedelta(days=9))},
-    )
+    future = iso(span[-1].start + timedelta(days=9))
+    ahead = _written(next(moments), {"type": "task_started", "timestamp": future})
     yield replace(ahead, verdict="time_too_far_ahead")
     at = next(moments)
     clock = {"timestamp": iso(at, "-06:00"), "type": "clock_changed", "session_id": "clock-1"}
@@ -170,7 +198,7 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
 
 
 def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
-    """One-line objects between pretty-printed ones; local time; all kinds of ``data``; an id of three events."""
+    """Compact and pretty-printed objects, local time, all kinds of ``data``, an id of three events."""
     for hour in span:
         at = hour.start + timedelta(minutes=1)
         session = {"session_id": session_id("dashboard", rng)}
@@ -209,34 +237,29 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
 
 
 def _access_log(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
-    """Neither type nor level."""
+    """Events without type and level."""
     for hour in span:
-        for at in sorted(within(hour, rng) for _ in range(25)):
+        for at in sorted(within(hour, rng) for _ in range(REQUESTS_AN_HOUR)):
             allowed = chance(rng, 0.9)
+            reason = "has permission" if allowed else "not in the catalog: denied"
             asked = {
                 "principal": rng.choice(MASTERS),
                 "asset": "task-queue",
                 "operation": "write",
             }
-            answered = {
-                "allowed": allowed,
-                "reason": "has permission" if allowed else "not in the catalog: denied",
+            answered = {"allowed": allowed, "reason": reason}
+            event: Event = {
+                "timestamp": iso(at),
+                "session_id": session_id("access", rng),
+                **asked,
+                **answered,
+                "latency_ms": rng.randrange(40),
             }
-            session = {"session_id": session_id("access", rng)}
-            yield _written(
-                at,
-                {
-                    "timestamp": iso(at),
-                    **session,
-                    **asked,
-                    **answered,
-                    "latency_ms": rng.randrange(40),
-                },
-            )
+            yield _written(at, event)
 
 
 def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
-    """One JSON array over the whole file."""
+    """A file that is a single JSON array."""
     for hour in span:
         at = within(hour, rng)
         found = {"severity": rng.choice(("low", "medium")), "finding_count": rng.randrange(5)}
@@ -244,12 +267,11 @@ def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
             "event_id": f"scan-{hour.stamp}",
             "event_type": "security.scan_completed",
             "payload": found,
+            "session_id": session_id("scan", rng),
+            "timestamp": iso(at, "+0000"),
         }
-        scan |= {"session_id": session_id("scan", rng)}
-        line = _written(
-            at,
-            {**scan, "timestamp": iso(at, "+0000")},
-            end="\n]\n" if hour == span[-1] else ",\n",
-            indent=1,
-        )
-        yield replace(line, raw=(b"[\n" if hour == span[0] else b"") + line.raw)
+        end = "\n]\n" if hour == span[-1] else ",\n"
+        line = _written(at, scan, end=end, indent=1)
+        if hour == span[0]:
+            line = replace(line, raw=b"[\n" + line.raw)
+        yield line

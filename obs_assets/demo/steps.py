@@ -1,4 +1,4 @@
-"""Steps one after the other: what is being done and for how long, and a log of what each command said."""
+"""Steps one after another, each with its title, its duration and a log of its output."""
 
 import re
 import shlex
@@ -26,8 +26,8 @@ class Steps:
     """Shows steps on a console: a live line on a terminal, plain lines elsewhere.
 
     Args:
-        console: where to.
-        log_dir: a file for each command.
+        console: the output.
+        log_dir: folder of the logs, a file for each command.
     """
 
     def __init__(self, console: Console, log_dir: Path) -> None:
@@ -37,7 +37,7 @@ class Steps:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Say what is being done, and when it is done how long it took."""
+        """Print the title of a step, and at its end how long it took."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         began = time.monotonic()
         if self._console.is_terminal:
@@ -54,19 +54,24 @@ class Steps:
     def run(
         self, title: str, program: str, *arguments: str, env: Mapping[str, str], cwd: Path
     ) -> None:
-        """Run a program of this Python installation as a step, and show it as a user would type it.
+        """Run a program of this Python installation as a step; print it as a user would type it.
+
+        Args:
+            title: title of the step, and name of its log.
+            program: name of the program, for example ``dagster``.
+            arguments: its arguments.
+            env: its whole environment.
+            cwd: its working directory.
 
         Raises:
-            StepFailedError: it ended with another code than 0.
+            StepFailedError: its exit code is not 0.
         """
         self._number += 1
         self._console.print(
             f"\n[bold]$ {shlex.join((program, *arguments))}[/]", highlight=False, soft_wrap=True
         )
-        log = (
-            self._log_dir
-            / f"{self._number}-{re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')}.log"
-        )
+        slug = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+        log = self._log_dir / f"{self._number}-{slug}.log"
         command = [str(Path(sys.executable).parent / program), *arguments]
         with self.step(title), log.open("wb") as output:
             done = subprocess.run(  # noqa: S603 (our own programs)
@@ -79,14 +84,18 @@ class Steps:
                 check=False,
             )
         if done.returncode:
-            said = (
-                last_error(log.read_text(errors="replace"))
-                or f"{program} ended with {done.returncode}"
-            )
-            raise StepFailedError(f"{title} failed: {said} (all that it said: {log})")
+            output_text = log.read_text(errors="replace")
+            reason = last_error(output_text) or f"{program} ended with {done.returncode}"
+            raise StepFailedError(f"{title} failed: {reason} (its whole output: {log})")
 
 
 def last_error(text: str) -> str | None:
-    """The last error that a program's output names."""
-    found = [match[1] for line in text.splitlines() if (match := _RAISED.match(line.strip()))]
-    return found[-1].rstrip(".") if found else None
+    """The message of the last Python error in a program's output; None without an error.
+
+    For example ``obs_assets.errors.PermanentError: the disk is full.`` → ``the disk is full``.
+    """
+    for line in reversed(text.splitlines()):
+        match = _RAISED.match(line.strip())
+        if match:
+            return match[1].rstrip(".")
+    return None
