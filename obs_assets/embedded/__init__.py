@@ -1,7 +1,7 @@
-"""A real PostgreSQL and a real S3 server under the data folder, for those who have not set up their own.
+"""A real PostgreSQL and a real S3 server below the data folder, for users without servers of their own.
 
-They listen on loopback only, outlive the command that started them, and are shared by all processes that use the same
-data folder. What they are used for does not belong here, nor does Dagster.
+They listen on loopback only, go on after the command that started them, and are shared by all processes
+that use the same data folder. This package knows neither their content nor Dagster.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,9 +36,9 @@ class EmbeddedServer:
     """A server that destinations need, and that can run below the data folder.
 
     Attributes:
-        process: the server of a data folder, running or not.
-        start: starts it if it does not run; returns how it is reached.
-        named_in: how the environment says that it is reached; None where it says nothing.
+        process: data folder → the server, running or not.
+        start: starts the server of a data folder if it does not run; returns its address and credentials.
+        named_in: address and credentials of the server that the environment names; None if it names none.
     """
 
     process: Callable[[Path], Server]
@@ -46,16 +46,16 @@ class EmbeddedServer:
     named_in: Callable[[Settings], Any]
 
     def find(self, settings: Settings) -> Any:
-        """How the server is reached: as the environment says, else the embedded one, started.
+        """Address and credentials of the named server, else of the embedded server, which is started.
 
         Raises:
             ConfigurationError: the embedded server cannot run here.
-            TransientError: it is still busy starting.
+            TransientError: the embedded server is still starting.
         """
         return self.named_in(settings) or self.start(settings.data_dir)
 
     def is_embedded(self, settings: Settings) -> bool:
-        """Whether the environment names no server, so that the embedded one is used."""
+        """Whether the embedded server is used, because the environment names no server."""
         return self.named_in(settings) is None
 
 
@@ -65,28 +65,28 @@ SERVERS = (POSTGRES, S3)
 
 
 def resolve(settings: Settings) -> Settings:
-    """Fill in the servers that the settings leave open, starting them if they do not run.
+    """The settings with both servers filled in. An embedded server is started if it does not run.
 
-    Any number of processes may call it at once, and again: servers that run are only looked at.
+    Several processes can call it at the same time and again: a running server is left as it is.
 
     Raises:
         ConfigurationError: a server cannot run here.
-        TransientError: a server is still busy starting.
+        TransientError: a server is still starting.
     """
     found = {"postgres": POSTGRES.find(settings), "s3": S3.find(settings)}
     return settings.model_copy(update=found)
 
 
 def stop(data_dir: Path, servers: Sequence[EmbeddedServer] = SERVERS) -> list[str]:
-    """End servers of a data folder and wait until they are gone; returns the names of those that ran.
+    """Stop servers of a data folder and wait for their end; returns the names of the stopped servers.
 
     Raises:
-        TransientError: a server does not end.
+        TransientError: a server does not stop.
     """
     found = [server.process(data_dir) for server in servers]
     return [server.name for server in found if process.stop(server)]
 
 
 def status(data_dir: Path, servers: Sequence[EmbeddedServer] = SERVERS) -> list[ServerStatus]:
-    """Servers of a data folder as they are now; starts none."""
+    """The present state of servers of a data folder. Starts no server."""
     return [process.status(server.process(data_dir)) for server in servers]

@@ -1,6 +1,6 @@
-"""Dagster's own home for `make dev` and `make demo`: the settings of the project, runs kept in the embedded PostgreSQL.
+"""Dagster's home folder for `make dev` and `make demo`: the project's settings, runs in the embedded PostgreSQL.
 
-Text and addresses only; Dagster itself is not needed here.
+This module writes text and addresses only; it does not import Dagster.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from obs_assets.embedded.postgres import DAGSTER_DATABASE, postgres
 from obs_assets.storage.disk import make_private_dir, replacing
 
 URL_VARIABLE = "OBS_DAGSTER_POSTGRES_URL"
+"""Variable with the URL of the database of Dagster's runs, password included."""
 
 SETTINGS: Mapping[str, Any] = {
     "run_monitoring": {"enabled": True, "max_runtime_seconds": 21_600},
@@ -33,28 +34,29 @@ SETTINGS: Mapping[str, Any] = {
     "telemetry": {"enabled": False},
     "nux": {"enabled": False},
 }
-"""What the project's ``dagster.yaml`` says, with its reasons."""
+"""The settings of the project's ``dagster.yaml``. That file gives the reasons."""
 
 
 def dagster_home(data_dir: Path) -> dict[str, str]:
-    """Make Dagster's home in a data folder, and start the PostgreSQL that keeps its runs.
+    """Create Dagster's home in a data folder, and start the PostgreSQL that stores its runs.
 
-    A ``dagster.yaml`` that is there already stays as it is.
+    An existing ``dagster.yaml`` stays as it is.
 
     Returns:
-        the environment that Dagster needs to find it.
+        The variables with which Dagster finds both.
 
     Raises:
-        ConfigurationError: the folder cannot be made, or PostgreSQL cannot run here.
-        TransientError: PostgreSQL is still busy starting.
+        ConfigurationError: the folder cannot be created, or PostgreSQL cannot run here.
+        TransientError: PostgreSQL is still starting.
     """
     home = make_private_dir(data_dir.absolute() / "dagster")
     if not (home / "dagster.yaml").exists():
         storage = {"storage": {"postgres": {"postgres_url": {"env": URL_VARIABLE}}}}
-        with replacing(home / "dagster.yaml") as aside:
-            aside.write_text(yaml.safe_dump({**SETTINGS, **storage}, sort_keys=False))
+        with replacing(home / "dagster.yaml") as tmp_path:
+            tmp_path.write_text(yaml.safe_dump({**SETTINGS, **storage}, sort_keys=False))
     server = postgres(data_dir)
-    password = quote(server.password.get_secret_value() if server.password else "", safe="")
-    # A bare postgresql:// means psycopg 3 to SQLAlchemy 2.1, and Dagster's event log needs psycopg2.
-    url = f"postgresql+psycopg2://{server.user}:{password}@{server.host}:{server.port}/{DAGSTER_DATABASE}"
+    secret = server.password.get_secret_value() if server.password else ""
+    login = f"{server.user}:{quote(secret, safe='')}"
+    # SQLAlchemy 2.1 takes psycopg 3 for a bare postgresql://, but Dagster's event log needs psycopg2.
+    url = f"postgresql+psycopg2://{login}@{server.host}:{server.port}/{DAGSTER_DATABASE}"
     return {"DAGSTER_HOME": str(home), URL_VARIABLE: url}

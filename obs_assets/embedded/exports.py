@@ -1,4 +1,4 @@
-"""The environment in which other programs find the servers that are used: psql, AWS tools, Dagster."""
+"""Variables with which psql, AWS tools and Dagster reach the same servers."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ from obs_assets.settings import PostgresSettings, S3Settings, Settings
 
 
 def exports(machine: Settings, env: Mapping[str, str]) -> dict[str, str]:
-    """Variables for psql, AWS tools and Dagster, secrets among them.
+    """Variables for psql, AWS tools and Dagster, secrets included.
 
     Args:
-        machine: with its servers filled in.
-        env: the process's environment; a ``DAGSTER_HOME`` of the user's stays.
+        machine: the settings, with their servers filled in.
+        env: the environment of the process; the user's own ``DAGSTER_HOME`` in it stays.
     """
     assert machine.postgres  # noqa: S101 - servers are filled in
     assert machine.s3  # noqa: S101
@@ -30,46 +30,48 @@ def for_dagster(data_dir: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Variables with which ``dagster`` sees the runs that ``make dev`` shows.
 
     Args:
-        data_dir: its folder ``dagster`` is made if need be, and its PostgreSQL started.
-        env: a ``DAGSTER_HOME`` in it that is another folder stays, and nothing is started.
+        data_dir: its folder ``dagster`` is created if it does not exist, and its PostgreSQL is started.
+        env: the environment. If its ``DAGSTER_HOME`` is another folder, that stays and nothing is started.
     """
     home = env.get("DAGSTER_HOME")
     own = data_dir.absolute() / "dagster"
-    is_another = home and Path(home).resolve() != own.resolve()
-    return {
-        "OBS_DATA_DIR": str(data_dir.absolute()),
-        **({} if is_another else dagster_home(data_dir)),
-    }
+    variables = {"OBS_DATA_DIR": str(data_dir.absolute())}
+    if not home or Path(home).resolve() == own.resolve():
+        variables |= dagster_home(data_dir)
+    return variables
 
 
 def for_psql(server: PostgresSettings) -> dict[str, str]:
-    """Variables of libpq: how psql, pg_dump and drivers reach the tables of events."""
-    password = {"PGPASSWORD": server.password.get_secret_value()} if server.password else {}
-    where = {
+    """Variables of libpq, with which psql, pg_dump and drivers reach the tables of events."""
+    variables = {
         "PGHOST": server.host,
         "PGPORT": str(server.port),
         "PGDATABASE": server.database,
         "PGUSER": server.user,
     }
-    return {**where, **password}
+    if server.password:
+        variables["PGPASSWORD"] = server.password.get_secret_value()
+    return variables
 
 
 def for_aws(server: S3Settings) -> dict[str, str]:
-    """Variables of AWS tools: how they reach the bucket. Credentials only of an embedded server."""
-    keys = {}
+    """Variables with which AWS tools reach the bucket. Credentials only if the settings hold them."""
+    variables = {"AWS_DEFAULT_REGION": server.region}
+    if server.endpoint_url:
+        variables["AWS_ENDPOINT_URL_S3"] = server.endpoint_url
     if server.access_key_id and server.secret_access_key:
-        secret = server.secret_access_key.get_secret_value()
-        keys = {"AWS_ACCESS_KEY_ID": server.access_key_id, "AWS_SECRET_ACCESS_KEY": secret}
-    endpoint = {"AWS_ENDPOINT_URL_S3": server.endpoint_url} if server.endpoint_url else {}
-    return {"AWS_DEFAULT_REGION": server.region, **endpoint, **keys}
+        variables["AWS_ACCESS_KEY_ID"] = server.access_key_id
+        variables["AWS_SECRET_ACCESS_KEY"] = server.secret_access_key.get_secret_value()
+    return variables
 
 
 def search_path(env: Mapping[str, str]) -> str:
-    """``PATH`` with this installation's programs first, and last those of the embedded PostgreSQL."""
+    """``PATH`` with this installation's programs first, and the embedded PostgreSQL's programs last."""
     present = env.get("PATH") or os.defpath
-    added = (
+    folders = (
         str(Path(sys.executable).parent),
         *present.split(os.pathsep),
         str(Path(program_path("psql")).parent),
     )
-    return os.pathsep.join(dict.fromkeys(added))
+    # Each folder once, where it stands first.
+    return os.pathsep.join(dict.fromkeys(folders))

