@@ -183,7 +183,10 @@ class CarefulLane:
         if self._covered and begin < self._covered[-1][1]:
             return
         number = int(np.searchsorted(self._starts, begin, side="right")) - 1
-        segment, limit = self._segments[number], int(self._starts[number + 1])
+        segment, limit = self._segments[number], self._limit(number)
+        if begin >= limit:
+            self._covered.append((begin, int(self._starts[number + 1])))
+            return
         position = begin
         line_end = self._line_end(begin, limit)
         if segment.within_object and begin == self._starts[number]:
@@ -222,6 +225,17 @@ class CarefulLane:
             if done > line_end:
                 line_end = self._line_end(done - 1, limit)
         self._covered.append((begin, line_end))
+
+    def _limit(self, number: int) -> int:
+        """Where the bytes of a segment end; zeros behind them may still be overwritten, also within a torn event."""
+        segment, limit = self._segments[number], int(self._starts[number + 1])
+        is_final = segment.sealed or not segment.at_end
+        if is_final or not segment.length or self._data[limit - 1] != 0:
+            return limit
+        begin = int(self._starts[number])
+        backwards = np.frombuffer(self._data, np.uint8)[begin:limit][::-1]
+        zeros = int((backwards != 0).argmax()) if backwards.any() else len(backwards)
+        return limit - zeros
 
     def _offset(self, number: int, position: int) -> int:
         return self._segments[number].offset + position - int(self._starts[number])

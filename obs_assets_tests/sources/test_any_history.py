@@ -45,11 +45,28 @@ def is_event(line: str) -> bool:
         return False
 
 
+def _list(events: list[str]) -> str:
+    return "[\n" + ",\n".join(events) + "\n]\n"
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines of a file, whatever its packing, without what separates events."""
+    if content.startswith(b"\x1f\x8b"):
+        content = gzip.decompress(content)
+    elif content.startswith(b"\x28\xb5\x2f\xfd"):
+        content = zstd.decompress(content)
+    is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = content.decode("utf-16" if is_utf16 else "utf-8")
+    return [line.strip("\0,[] ") for line in text.split("\n")]
+
+
 class EventFiles(RuleBasedStateMachine):
     """Programs that write, rotate, copy, compress and lose files, and passes that land them or die.
 
     Attributes:
         torn: name → what is missing of a file's last event.
+        reserved: names of files that may end with zeros, which are overwritten.
+        listed: the events of a list that is written anew each time.
         copies: names of files that no program writes on: it and its original would be two files that began alike.
         must, may: the events that have landed for sure, and those that may have.
         is_settled: no event hides behind an unfinished one that was never completed.
@@ -60,6 +77,8 @@ class EventFiles(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.place = Place(Path(self.folder.name))
         self.torn: dict[str, str] = {}
+        self.reserved: set[str] = set()
+        self.listed: list[str] = []
         self.copies: set[str] = set()
         self.must: set[str] = set()
         self.may: set[str] = set()
@@ -95,8 +114,13 @@ class EventFiles(RuleBasedStateMachine):
         return data.draw(st.sampled_from(self.names()), label="file")
 
     def write(self, name: str, written: str) -> None:
-        with self.place.path(name).open("a") as file:
-            file.write(written)
+        """Behind what is there; zeros that a program has reserved are overwritten."""
+        path = self.place.path(name)
+        before = path.read_bytes() if path.exists() else b""
+        size = len(before.rstrip(b"\0")) if name in self.reserved else len(before)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.seek(size)
+            file.write(written.encode())
 
     def next_name(self, name: str) -> str:
         self.rotations += 1
@@ -126,6 +150,48 @@ class EventFiles(RuleBasedStateMachine):
         if name not in self.torn:
             self.write(name, garbage + "\n")
 
+    @rule(name=st.sampled_from(NAMES), size=st.sampled_from([1, 700, 9000]))
+    def reserve(self, name: str, size: int) -> None:
+        """As a program does that maps its file into memory."""
+        if self.place.path(name).exists() and name not in self.torn:
+            self.reserved.add(name)
+            with self.place.path(name).open("ab") as file:
+                file.write(b"\0" * size)
+
+    @rule(count=st.integers(1, 3))
+    def rewrite_list(self, count: int) -> None:
+        """With more events in it, unless something else has become of the file."""
+        path = self.place.path("list.json")
+        if not path.exists() or path.read_text() != _list(self.listed):
+            self.listed = []
+        self.listed += [self.event() for _ in range(count)]
+        path.write_text(_list(self.listed))
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data(), suffix=st.sampled_from(["gz", "zst"]))
+    def misname(self, data: st.DataObject, suffix: str) -> None:
+        """A file gets the name of a compressed one."""
+        name = self.pick(data)
+        self.close(name, f"{self.next_name(name)}.{suffix}")
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data(), encoding=st.sampled_from(["utf-16", "utf-16-be"]))
+    def encode(self, data: st.DataObject, encoding: str) -> None:
+        """A file is converted, under another name."""
+        name = self.pick(data)
+        content = self.place.path(name).read_bytes().decode()
+        other = f"{self.next_name(name)}.txt.gz"  # whatever it is called
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        self.close(name, other)
+        self.place.path(other).write_bytes((mark + content).encode(encoding))
+
+    def close(self, name: str, other: str) -> None:
+        """Rename a file to which no program will write again."""
+        self.place.path(name).rename(self.place.path(other))
+        self.torn.pop(name, None)
+        self.reserved.discard(name)
+        self.copies.discard(name)
+
     @precondition(lambda self: self.names())
     @rule(data=st.data(), recreates=st.booleans())
     def rotate(self, data: st.DataObject, recreates: bool) -> None:
@@ -152,7 +218,7 @@ class EventFiles(RuleBasedStateMachine):
     def compress_half(self, data: st.DataObject) -> None:
         name = self.pick(data)
         packed = gzip.compress(self.place.path(name).read_bytes())
-        self.place.path(f"{name}.0.gz").write_bytes(packed[: len(packed) // 2])
+        self.place.path(f"{name}.half.gz").write_bytes(packed[: len(packed) // 2])
 
     @precondition(lambda self: self.names())
     @rule(data=st.data())
@@ -189,6 +255,10 @@ class EventFiles(RuleBasedStateMachine):
 
     def move(self, name: str, other: str) -> None:
         self.torn.pop(other, None)
+        self.reserved.discard(other)
+        if name in self.reserved:
+            self.reserved.remove(name)
+            self.reserved.add(other)
         if name in self.torn:
             self.torn[other] = self.torn.pop(name)
         if name in self.copies:
@@ -239,14 +309,9 @@ class EventFiles(RuleBasedStateMachine):
         lines: set[str] = set()
         for path in self.place.events_dir.rglob("*"):
             if path.is_file() and not path.name.endswith(
-                ".0.gz"
-            ):  # half of what lies beside it
-                content = path.read_bytes()
-                unpack = {".gz": gzip.decompress, ".zst": zstd.decompress}.get(
-                    path.suffix, bytes
-                )
-                whole = unpack(content).decode()
-                lines |= {line for line in whole.split("\n") if is_event(line)}
+                ".half.gz"
+            ):  # it lies beside its whole
+                lines |= {line for line in _lines(path.read_bytes()) if is_event(line)}
         return lines
 
     def check(self) -> None:

@@ -814,6 +814,18 @@ def test_zeros_at_the_end_wait(place: Place, size: int) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
+def test_zeros_behind_a_torn_event_wait_with_it(place: Place) -> None:
+    """An event that is half written into reserved space is unfinished, not damaged."""
+    lines = events(3)
+    whole = text(lines)
+    for cut in range(len(whole) - 60, len(whole), 13):
+        place.path("a.jsonl").write_bytes(whole[:cut].ljust(4000, b"\0"))
+        assert place.land().dead_letters == {}
+    place.path("a.jsonl").write_bytes(whole.ljust(4000, b"\0"))
+    assert place.land(seal_after_minutes=0).dead_letters == {}
+    assert place.audit().lines() == sorted(lines)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
