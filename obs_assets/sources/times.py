@@ -59,7 +59,7 @@ def time_text(paths: Sequence[str], usual: int = 0) -> str:
 def usual_place(line: str, paths: Sequence[str]) -> int:
     """The place in ``paths``, as an operator writes them, of what decides in this event; 0 if nothing does."""
     event = decode_unique(line)
-    found = (place for place, path in enumerate(paths) if _value_at(event, path) is not None)
+    found = (place for place, path in enumerate(paths) if value_at(event, path) is not None)
     return next(found, 0)
 
 
@@ -80,7 +80,8 @@ def _first_alike(paths: Sequence[str], *, zero_is_unknown: bool) -> str:
     return f"list_any_value(json_extract_string(line, [{', '.join(map(quote, paths))}]))"
 
 
-def _value_at(event: Any, path: str) -> Any:
+def value_at(event: Any, path: str) -> Any:
+    """What an event has at a path, as an operator writes it; None if it has no time there."""
     for name in path.split("."):
         event = event.get(name) if isinstance(event, dict) else None
     return None if path in ZERO_IS_UNKNOWN and str(event) == "0" else event

@@ -1,0 +1,68 @@
+"""``obs inspect``: what the pipeline would make of event files, before anything lands."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+
+
+@app.command("inspect")
+def inspect_files(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Event files.")],
+    pipeline_name: Pipeline = "",
+    as_json: AsJson = False,
+) -> None:
+    """Read event files as the pipeline would, and print what it finds in them. Nothing lands.
+
+    Exit code 1 if there are dead letters, or a file cannot be read to its end.
+    """
+    from obs_assets.audit.inspection import Inspection, inspect_file
+
+    hourly = hourly_pipeline(pipeline_name)
+    found = [inspect_file(hourly, path) for path in files]
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        for one in found:
+            out.print(_table(one))
+    is_well = not any(
+        isinstance(one, Inspection) and (one.dead_letters or one.warnings) for one in found
+    )
+    raise typer.Exit(0 if is_well else 1)
+
+
+def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa: F821
+    table = Table(show_header=False, box=None, title=found.file, title_justify="left")
+    dead = _counts(found.dead_letters)
+    if found.dead_letters:
+        dead += f" ({found.share_dead:.1%} of all)"
+    rows = {
+        "compression": found.compression,
+        "encoding": found.encoding,
+        "framing": found.framing,
+        "format": _counts(found.formats),
+        "events": f"{found.events:,}",
+        "dead letters": dead,
+        "times": f"{found.first:%Y-%m-%d %H:%M:%S} to {found.last:%Y-%m-%d %H:%M:%S} UTC"
+        if found.first
+        else "none",
+        "time from": _counts(found.time_from),
+        "levels": _counts(found.levels),
+        "remarks": _counts(found.remarks),
+        "warnings": _counts(found.warnings),
+        "would be redacted": _counts(found.redacted),
+        "would be dropped": _counts(found.dropped),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """``error 3, info 1,204``."""
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
