@@ -1,27 +1,30 @@
-"""PostgreSQL: an hour is replaced in one transaction, together with the ledger row that says what it is.
+"""PostgreSQL: an hour and its ledger row are replaced in a transaction.
 
 ::
 
-    public.events                 the events, partitioned by ``timestamp``
-    ├── events_d20251204          leaves, made on demand: see `leaves`
-    public.events_hourly          statistics, so that nobody needs to scan events for them
-    public.receipts               what each stage did with an hour: a view
-    obs.hour_loads                the ledger: a row for each hour that a table holds, and what it was built from
+    public.events            the events, partitioned by ``timestamp``
+    ├── events_d20251204     leaves (partitions), made on demand: see `leaves`
+    public.events_hourly     statistics of each hour, so that dashboards need not scan events
+    public.receipts          view: the counts of each stage for each hour
+    obs.hour_loads           ledger: a row for each hour of a table, with the version of its inputs
 
-An hour whose leaf is there is replaced in it, by DELETE and COPY: the one way that never blocks a reader and lets each
-see the old hour or the new, whatever its isolation level. Where the hour comes of the same recipe as what is held, as
-after a late event, only the rows that differ are written. An hour without a leaf gets one that is filled and indexed
-aside, then attached, which blocks nobody either, and takes a third of the WAL. The advisory lock keeps a second writer
-of the hour out; the ledger's generation turns away a writer that has seen less.
+- An hour whose leaf exists is replaced by DELETE and COPY. That blocks no reader, and each reader
+  sees the old hour or the new hour, whatever its isolation level.
+- If only the landed files of the hour changed, as after a late event, only the rows that differ are
+  written.
+- An hour without a leaf gets a new table, which is filled and indexed before it is attached. That
+  blocks no reader either, and writes a third of the WAL.
+- An advisory lock keeps a second writer of the hour out. A writer with an older generation than the
+  ledger's is refused.
 """
 
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import duckdb
 import psycopg
@@ -59,6 +62,7 @@ from obs_assets.settings import PostgresSettings
 from obs_assets.storage.postgres import Connection, begin, lock, one, session, where
 
 OLDEST_SERVER = 140000
+"""Oldest version of PostgreSQL that is supported: 14.0, as the server writes it."""
 
 
 def _now() -> datetime:
@@ -67,17 +71,20 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Health:
-    """What there is of a table, for ``obs status``.
+    """Size and age of a table, for ``obs status``.
 
     Attributes:
-        version: of the server.
-        size_bytes: of the table with its indexes.
-        lost_bytes: files of the database that belong to no table. A server that crashes in a load leaves them and never
-            removes them; a dump and restore does.
-        leaves, rows: how many, the rows by the ledger.
-        oldest, newest: hours in the ledger.
-        connections, max_connections: of the server.
-        totals: over all time, by name.
+        version: version of the server, for example ``16.4``.
+        size_bytes: bytes of the table with its indexes.
+        lost_bytes: bytes of files in the database that belong to no table. A server that crashes
+            during a load leaves such files; only a dump and restore removes them.
+        leaves: number of leaves (partitions).
+        rows: number of rows, by the ledger.
+        oldest: oldest hour in the ledger.
+        newest: newest hour in the ledger.
+        connections: number of connections to the server.
+        max_connections: largest number of connections to the server.
+        totals: name → figure over all loads, for example ``total_events_written``.
     """
 
     version: str
@@ -92,7 +99,7 @@ class Health:
     totals: dict[str, int | str | None]
 
     def facts(self) -> dict[str, int | str | None]:
-        """By name, to print."""
+        """Name → figure, for printing."""
         return {
             "version": self.version,
             "rows": self.rows,
@@ -107,13 +114,13 @@ class Health:
 
 
 class PostgresDestination:
-    """Holds hours in a table.
+    """Keeps hours in a table.
 
     Args:
-        config: which table, and what about it.
-        settings: the server.
-        busy_after_s: how long to wait for another writer of the same hour.
-        clock: tells how old an hour is, which decides the size of a new leaf.
+        config: table and options.
+        settings: the server that is used where the options name none.
+        busy_after_s: seconds to wait for another writer of the same hour.
+        clock: gives the time, UTC. The age of an hour decides the span of a new leaf.
     """
 
     def __init__(
@@ -133,7 +140,7 @@ class PostgresDestination:
         self._clock = clock
 
     def deliver(self, offer: Offer) -> Delivery:
-        """Replace the hour's rows and its ledger row in one transaction; see `base.Destination.deliver`."""
+        """Replace the hour's rows and its ledger row in a transaction; see `base.Destination.deliver`."""
         try:
             return self._deliver(offer)
         except (HourBusyError, StaleHourError, ConfigurationError):
@@ -148,16 +155,9 @@ class PostgresDestination:
             self._prepare(connection)
             self._lock(connection, offer.hour)
             held = self._ledger_row(connection, offer.hour, for_update=True)
-            if held and held.version.generation > offer.version.generation:
-                raise StaleHourError(
-                    f"{self.key} holds generation {held.version.generation} of {offer.hour}, newer than the offered "
-                    f"{offer.version.generation}: materialize the stages before it again"
-                )
-            if (
-                held == _holding(offer)
-                and not offer.rebuild
-                and self._count(connection, offer.hour) == offer.rows
-            ):
+            self._refuse_stale(held, offer)
+            is_same = held == _holding(offer) and not offer.rebuild
+            if is_same and self._count(connection, offer.hour) == offer.rows:
                 return Delivery(written=0, already_there=offer.rows)
             sent = self._replace(connection, offer, held)
             self._write_statistics(connection, offer)
@@ -172,13 +172,24 @@ class PostgresDestination:
             "seconds": round(seconds, 3),
             "rows_per_s": round(offer.rows / seconds),
         }
-        same = offer.rows - sent.written
         return Delivery(
-            written=sent.written, already_there=same, size_bytes=sent.size_bytes, stats=stats
+            written=sent.written,
+            already_there=offer.rows - sent.written,
+            size_bytes=sent.size_bytes,
+            stats=stats,
         )
 
+    def _refuse_stale(self, held: Holding | None, offer: Offer) -> None:
+        """Raise StaleHourError if the table holds a newer generation of the hour."""
+        if held and held.version.generation > offer.version.generation:
+            raise StaleHourError(
+                f"{self.key} holds generation {held.version.generation} of {offer.hour}, newer "
+                f"than the offered {offer.version.generation}: materialize the stages before it "
+                "again"
+            )
+
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
-        """The ledger's row of an hour; with ``count`` also the rows of the table and the altered groups."""
+        """The ledger's row of an hour; with ``count`` also the table's rows and altered groups."""
         query = "SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
         with session(self.server) as connection:
             try:
@@ -192,7 +203,7 @@ class PostgresDestination:
         return replace(held, counted=rows, altered=altered)
 
     def _altered_groups(self, hour: Hour) -> sql.Composed:
-        """A query: the number of groups (type, level, master) that differ from the statistics of the load."""
+        """Query for the number of groups (type, level, master) that differ from the statistics."""
         words = {
             "table": self.table.name,
             "statistics": self.table.statistics,
@@ -202,20 +213,21 @@ class PostgresDestination:
         return sql.SQL(_ALTERED_GROUPS).format(**words)
 
     def holdings(self) -> dict[Hour, Holding]:
-        """The ledger's rows of the hours that still have a row in the table, or never had one."""
-        # The subquery with its LIMIT is looked up hour by hour in one leaf's index; a join would scan the table
+        """The ledger's rows of the hours that still have a row in the table, or never had a row."""
+        # The subquery with LIMIT reads an index entry of a leaf for each hour; a join would scan
+        # the table.
         query = """
             SELECT hour, generation, config_hash, code_version, rows, content_hash
             FROM obs.hour_loads AS load LEFT JOIN LATERAL (
                 SELECT true AS found FROM {table}
-                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1) AS first ON true
+                WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1
+            ) AS first ON true
             WHERE destination = {key} AND (rows = 0 OR found)"""
         with session(self.server) as connection:
             begin(connection, lock_timeout_s=5)
+            words = {"table": self.table.name, "key": sql.Literal(self.key)}
             try:
-                rows = connection.execute(
-                    sql.SQL(query).format(table=self.table.name, key=sql.Literal(self.key))
-                ).fetchall()
+                rows = connection.execute(sql.SQL(query).format(**words)).fetchall()
             except errors.UndefinedTable:
                 return {}
         return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
@@ -229,12 +241,12 @@ class PostgresDestination:
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
         """``row_uid``, ``event`` and ``columns`` of the rows, as a temporary table of ``connection``.
 
-        ``event`` is ``data`` as the server prints it: compare canonical forms, with `stored_event` on the other side.
+        ``event`` is ``data`` as the server prints it. Compare it with `stored_event` of the original,
+        both in canonical form.
         """
         name = f"read_back_{self.key.replace('.', '_')}_{hour.stamp}"
-        connection.execute(
-            f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR, columns VARCHAR)'
-        )
+        columns_of_table = "row_uid VARCHAR, event VARCHAR, columns VARCHAR"
+        connection.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" ({columns_of_table})')
         query: LiteralString = (
             f"SELECT row_uid, data::text, {COLUMNS_ON_SERVER} FROM {{table}} "
             "WHERE timestamp >= {start} AND timestamp < {end}"
@@ -254,30 +266,34 @@ class PostgresDestination:
         return connection.table(name)
 
     def check(self) -> str:
-        """One line that says which server, database and table were reached."""
+        """Connect to the server; returns its address, the database and the table as a line of text."""
         at, create = where(self.server), self.config.create_table_if_not_exists
         try:
             with session(self.server) as connection:
                 version = one(connection, "SHOW server_version")[0]
                 if connection.info.server_version < OLDEST_SERVER:
                     raise ConfigurationError(
-                        f"PostgreSQL at {at} is version {version}: 14 is the oldest that will do"
+                        f"PostgreSQL at {at} is version {version}: it must be 14 or newer"
                     )
-                there = self.table.is_there(connection)
+                exists = self.table.is_there(connection)
                 if not create and not self.table.is_current(connection):
                     raise ConfigurationError(self.table.absent)
         except TransientError as error:
             raise ConfigurationError(str(error)) from None
-        made = "" if there else " (to be made)"
-        return f"PostgreSQL {version} at {at}, database {self.server.database}, table {self.key}{made}"
+        database = self.server.database
+        reached = f"PostgreSQL {version} at {at}, database {database}, table {self.key}"
+        return reached if exists else f"{reached} (to be made)"
 
-    # -- what is done besides loading ----------------------------------------------------------------------------------
+    # -- administration ----------------------------------------------------------------------------
 
     def init(self, *, reader: str | None = None) -> list[str]:
-        """Make or migrate table and ledger, and a role that may read the events and nothing else; says what was done.
+        """Make or migrate table and ledger, and a role that can only read the events.
 
         Args:
-            reader: the role's name; None for no role.
+            reader: name of the role; None makes no role.
+
+        Returns:
+            descriptions of the steps, a sentence each.
         """
         with session(self.server) as connection:
             begin(connection, lock_timeout_s=10)
@@ -288,78 +304,67 @@ class PostgresDestination:
         return done
 
     def _make_reader(self, connection: Connection, name: str) -> list[str]:
-        role, done = sql.Identifier(name), []
-        if not one(
-            connection, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [name]
-        )[0]:
+        """Make the reader's role if it is missing, and grant its rights; returns descriptions."""
+        role = sql.Identifier(name)
+        done = []
+        query = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)"
+        if not one(connection, query, [name])[0]:
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(role))
             done.append(
-                f"Make the role {name}, which cannot log in yet: ALTER ROLE {name} LOGIN PASSWORD '…'."
+                f"Make the role {name}, which cannot log in yet: "
+                f"ALTER ROLE {name} LOGIN PASSWORD '…'."
             )
-        for setting, value in (
-            ("default_transaction_read_only", "on"),
-            ("statement_timeout", "30s"),
-        ):
-            connection.execute(
-                sql.SQL("ALTER ROLE {} SET {} = {}").format(
-                    role, sql.SQL(setting), sql.Literal(value)
-                )
-            )
+        for setting, value in _READER_SETTINGS.items():
+            alter = sql.SQL("ALTER ROLE {} SET {} = {}")
+            connection.execute(alter.format(role, sql.SQL(setting), sql.Literal(value)))
         schema = sql.Identifier(self.config.schema_name)
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
-        readable = sql.SQL(", ").join(
-            [self.table.name, self.table.statistics, self.table.receipts]
-        )
+        tables = [self.table.name, self.table.statistics, self.table.receipts]
+        readable = sql.SQL(", ").join(tables)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
-        return [
-            *done,
-            f"Let {name} read {self.key}, {self.key}_hourly and {self.config.schema_name}.receipts.",
-        ]
+        receipts = f"{self.config.schema_name}.receipts"
+        done.append(f"Let {name} read {self.key}, {self.key}_hourly and {receipts}.")
+        return done
 
     def health(self) -> Health | None:
-        """What there is of the table; None before it was made."""
+        """Size and age of the table; None if it does not exist yet."""
         with session(self.server) as connection:
             if not self.table.is_current(connection):
                 return None
-            size = "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s)"
-            held = """
-                SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint
-                FROM obs.hour_loads WHERE destination = %s"""
-            oldest, newest, rows = one(connection, held, [self.key])
-            written = """
-                SELECT total_events_written, total_batches_written, total_errors, last_write_at FROM obs.totals
-                WHERE destination = %s"""
-            events, batches, failed, at = connection.execute(
-                written, [self.key]
-            ).fetchone() or (0, 0, 0, None)
+            oldest, newest, rows = one(connection, _LEDGER_SUMMARY, [self.key])
+            table = self.table.name.as_string(connection)
+            other_bytes = one(connection, _LOST_BYTES)[0]
             return Health(
                 version=one(connection, "SHOW server_version")[0],
-                size_bytes=one(connection, size, [self.table.name.as_string(connection)])[0],
-                lost_bytes=max(0, one(connection, _LOST_BYTES)[0] - _NOT_TABLES_BYTES),
+                size_bytes=one(connection, _TABLE_BYTES, [table])[0],
+                lost_bytes=max(0, other_bytes - _NOT_TABLES_BYTES),
                 leaves=len(self.table.leaves(connection)),
                 rows=rows,
                 oldest=Hour.of(oldest) if oldest else None,
                 newest=Hour.of(newest) if newest else None,
-                connections=one(
-                    connection,
-                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type IS NOT NULL",
-                )[0],
+                connections=one(connection, _CONNECTIONS)[0],
                 max_connections=int(one(connection, "SHOW max_connections")[0]),
-                totals={
-                    "total_events_written": events,
-                    "total_batches_written": batches,
-                    "total_errors": failed,
-                    "last_write_at": at.astimezone(UTC).isoformat(timespec="seconds")
-                    if at
-                    else None,
-                },
+                totals=self._totals(connection),
             )
 
-    # -- an hour, inside the transaction of `deliver` ------------------------------------------------------------------
+    def _totals(self, connection: Connection) -> dict[str, int | str | None]:
+        """Figures over all loads of the table; zeros before the first load."""
+        row = connection.execute(_TOTALS, [self.key]).fetchone()
+        events, batches, failed, written_at = row or (0, 0, 0, None)
+        if written_at is not None:
+            written_at = written_at.astimezone(UTC).isoformat(timespec="seconds")
+        return {
+            "total_events_written": events,
+            "total_batches_written": batches,
+            "total_errors": failed,
+            "last_write_at": written_at,
+        }
+
+    # -- an hour, inside the transaction of `deliver` -------------------------------------------------
 
     @patiently
     def _prepare(self, connection: Connection) -> None:
-        """Make table and ledger where they are missing or of an older version, in a short transaction of its own."""
+        """Make or migrate table and ledger in a short transaction of its own."""
         with connection.transaction():
             begin(connection, lock_timeout_s=2)
             if self.table.is_current(connection):
@@ -369,7 +374,7 @@ class PostgresDestination:
             self.table.migrate(connection)
 
     def _lock(self, connection: Connection, hour: Hour) -> None:
-        """Begin the transaction and keep other writers of the hour out until its end."""
+        """Begin a transaction, and keep other writers of the hour out until its end."""
         begin(connection, lock_timeout_s=self._busy_after_s)
         try:
             lock(connection, f"{self.key} {hour}")
@@ -382,12 +387,13 @@ class PostgresDestination:
     def _ledger_row(
         self, connection: Connection, hour: Hour, *, for_update: bool = False
     ) -> Holding | None:
+        """The ledger's row of an hour; ``for_update`` locks it until the transaction ends."""
         query: LiteralString = """
             SELECT generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads
             WHERE destination = %s AND hour = %s"""
-        row = connection.execute(
-            query + " FOR UPDATE" * for_update, [self.key, hour.start]
-        ).fetchone()
+        if for_update:
+            query += " FOR UPDATE"
+        row = connection.execute(query, [self.key, hour.start]).fetchone()
         return Holding(InputVersion(*row[:3]), *row[3:]) if row else None
 
     def _count(self, connection: Connection, hour: Hour) -> int:
@@ -398,23 +404,30 @@ class PostgresDestination:
         return int(one(connection, query)[0])
 
     def _replace(self, connection: Connection, offer: Offer, held: Holding | None) -> "_Sent":
-        """Put the offered rows in the place of the hour's."""
+        """Replace the hour's rows by the offered rows."""
         leaf = self._leaf_of(connection, offer.hour)
         if leaf is None and offer.rows:
-            leaf = self._only_maker(connection, offer.hour)
+            leaf = self._lock_new_leaves(connection, offer.hour)
         if leaf is not None:
-            name = self.table.leaf(leaf.suffix)
-            alike = (
-                held
-                and held.rows
-                and replace(held.version, generation=offer.version.generation) == offer.version
-            )
-            if alike and (sent := self._merge(connection, name, offer)):
-                return sent
-            self._delete(connection, name, offer.hour)
-            return self._copy(connection, name, offer)
+            return self._replace_in(connection, self.table.leaf(leaf.suffix), offer, held)
         if not offer.rows:
             return _Sent(0, 0, 0)
+        return self._load_new_leaf(connection, offer)
+
+    def _replace_in(
+        self, connection: Connection, leaf: sql.Identifier, offer: Offer, held: Holding | None
+    ) -> "_Sent":
+        """Replace the hour's rows in its leaf."""
+        if held and held.rows:
+            # With the same configuration and code, most of the rows are the same.
+            version = replace(held.version, generation=offer.version.generation)
+            if version == offer.version and (sent := self._merge(connection, leaf, offer)):
+                return sent
+        self._delete(connection, leaf, offer.hour)
+        return self._copy(connection, leaf, offer)
+
+    def _load_new_leaf(self, connection: Connection, offer: Offer) -> "_Sent":
+        """Load the hour into a table that becomes its leaf."""
         span = leaves.new_leaf(
             offer.hour,
             offer.rows,
@@ -422,10 +435,12 @@ class PostgresDestination:
             now=self._clock(),
             retention_days=self.config.retention_days,
         )
-        aside = self.table.leaf(span.suffix)  # no other session sees it before the commit
+        # No other session sees the table before the commit.
+        aside = self.table.leaf(span.suffix)
         self.table.create_aside(connection, aside, span)
         if self.table.has_row_triggers(connection):
-            self.table.attach(connection, aside, span)  # only an attached leaf fires them
+            # A user's trigger fires in an attached leaf only.
+            self.table.attach(connection, aside, span)
             return self._copy(connection, aside, offer)
         sent = self._copy(connection, aside, offer)
         self.table.index_aside(connection, aside)
@@ -434,10 +449,15 @@ class PostgresDestination:
         return sent
 
     def _leaf_of(self, connection: Connection, hour: Hour) -> Span | None:
+        """Span of the leaf that holds an hour; None if there is no such leaf."""
         return next((span for span in self.table.leaves(connection) if hour in span), None)
 
-    def _only_maker(self, connection: Connection, hour: Hour) -> Span | None:
-        """Become the only one who makes leaves of this month; the leaf that another has made meanwhile."""
+    def _lock_new_leaves(self, connection: Connection, hour: Hour) -> Span | None:
+        """Keep other sessions from making leaves of the hour's month until the transaction ends.
+
+        Returns:
+            the leaf that another session made before the lock was free, or None.
+        """
         try:
             lock(connection, f"{self.key} new leaf {hour.start:%Y-%m}")
         except errors.LockNotAvailable:
@@ -450,42 +470,43 @@ class PostgresDestination:
         query: LiteralString = (
             "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
         )
-        connection.execute(
-            sql.SQL(query).format(
-                leaf=leaf, start=sql.Literal(hour.start), end=sql.Literal(hour.end)
-            )
-        )
+        start, end = sql.Literal(hour.start), sql.Literal(hour.end)
+        connection.execute(sql.SQL(query).format(leaf=leaf, start=start, end=end))
         crash_point("postgres.after_delete")
 
     def _copy(self, connection: Connection, table: sql.Identifier, offer: Offer) -> "_Sent":
+        """Copy the offered rows into a table, and count the rows that arrived."""
         columns = sql.SQL(", ").join(map(sql.Identifier, row_of(offer.hour)))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
-        size = batches = 0
+        size_bytes = batches = 0
         with connection.cursor() as cursor:
             with cursor.copy(statement) as copy:
                 for text in copy_data(offer.frame, offer.hour):
                     copy.write(text)
-                    size, batches = size + len(text), batches + 1
+                    size_bytes += len(text)
+                    batches += 1
             crash_point("postgres.after_copy")
             if cursor.rowcount != offer.rows:
                 raise PermanentError(
-                    f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, and {cursor.rowcount:,} were "
-                    "stored: either the frame has another number of rows, or a trigger on the table drops rows"
+                    f"{offer.rows:,} rows of {offer.hour} were offered to {self.key}, and "
+                    f"{cursor.rowcount:,} were stored: either the frame has another number of "
+                    "rows, or a trigger on the table drops rows"
                 )
-            return _Sent(cursor.rowcount, size, batches)
+            return _Sent(cursor.rowcount, size_bytes, batches)
 
     def _merge(
         self, connection: Connection, leaf: sql.Identifier, offer: Offer
     ) -> "_Sent | None":
-        """Write only the rows that differ from those that are there: a late event costs its own row and no more WAL.
+        """Write only the rows that differ from the table's rows, so that a late event costs one row of WAL.
 
-        None if that did not do, as when somebody has doubled a row by hand.
+        Returns:
+            None if the table does not hold the offered rows afterwards, for example because a row was
+            doubled by hand.
         """
-        # Aside, without an index and without WAL; gone with the transaction
+        # A temporary table has neither index nor WAL, and ends with the transaction.
         aside = sql.Identifier("pg_temp", "offered")
-        connection.execute(
-            "SET LOCAL work_mem = '64MB'"
-        )  # for the hash of the rows' identities
+        # The identities of an hour's rows are hashed in memory.
+        connection.execute("SET LOCAL work_mem = '64MB'")
         names = [sql.Identifier(name) for name in row_of(offer.hour)]
         create = sql.SQL(
             "CREATE TEMPORARY TABLE offered ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA"
@@ -498,17 +519,15 @@ class PostgresDestination:
             "start": sql.Literal(offer.hour.start),
             "end": sql.Literal(offer.hour.end),
             "columns": sql.SQL(", ").join(names),
-            "there": sql.SQL(", ").join(sql.SQL("there.{}").format(name) for name in names),
-            "offered": sql.SQL(", ").join(sql.SQL("offered.{}").format(name) for name in names),
+            "there": _columns_of("there", names),
+            "offered": _columns_of("offered", names),
         }
         connection.execute(sql.SQL(_DELETE_CHANGED).format(**words))
         crash_point("postgres.after_delete")
         written = connection.execute(sql.SQL(_INSERT_MISSING).format(**words)).rowcount
-        return (
-            replace(sent, written=written)
-            if self._count(connection, offer.hour) == offer.rows
-            else None
-        )
+        if self._count(connection, offer.hour) != offer.rows:
+            return None
+        return replace(sent, written=written)
 
     def _write_statistics(self, connection: Connection, offer: Offer) -> None:
         delete = sql.SQL("DELETE FROM {} WHERE hour = %s").format(self.table.statistics)
@@ -539,33 +558,37 @@ class PostgresDestination:
             "DELETE FROM obs.receipts WHERE destination = %s AND hour = %s",
             [self.key, offer.hour.start],
         )
-        connection.cursor().executemany(
-            "INSERT INTO obs.receipts VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    self.key,
-                    offer.hour.start,
-                    receipt.stage,
-                    n,
-                    receipt.taken,
-                    receipt.kept,
-                    json.dumps(dict(receipt.other)),
-                )
-                for n, receipt in enumerate(offer.receipts)
-            ],
-        )
-        # Last: all loads of a table meet here, and the row stays locked until the commit.
+        insert = "INSERT INTO obs.receipts VALUES (%s, %s, %s, %s, %s, %s, %s)"
+        connection.cursor().executemany(insert, self._receipt_rows(offer))
+        # The last statement: all loads of a table update this row, which is locked until the commit.
         connection.execute(_COUNT_LOAD, [self.key, sent.written, sent.batches, _now()])
 
+    def _receipt_rows(self, offer: Offer) -> list[tuple[Any, ...]]:
+        """Rows of ``obs.receipts``; the position keeps the order of the stages."""
+        rows = []
+        for position, receipt in enumerate(offer.receipts):
+            set_aside = json.dumps(dict(receipt.other))
+            row = (
+                self.key,
+                offer.hour.start,
+                receipt.stage,
+                position,
+                receipt.taken,
+                receipt.kept,
+                set_aside,
+            )
+            rows.append(row)
+        return rows
+
     def _count_error(self) -> None:
-        """Count a failed load where the server lets us; a count is not worth another error."""
+        """Count a failed load. If that fails too, the load's own error is the important error."""
         with contextlib.suppress(ObsError), session(self.server) as connection:
             begin(connection, lock_timeout_s=1)
             connection.execute(_COUNT_ERROR, [self.key])
             connection.commit()
 
     def _commit(self, connection: Connection, offer: Offer) -> None:
-        """Commit; when the answer is lost, ask the ledger what became of it."""
+        """Commit. If the answer is lost, read from the ledger whether the commit succeeded."""
         try:
             connection.commit()
         except psycopg.OperationalError:
@@ -573,21 +596,22 @@ class PostgresDestination:
                 raise
             if not self._is_committed(offer):
                 raise TransientError(
-                    f"the connection to PostgreSQL at {where(self.server)} was lost before {offer.hour} was committed"
+                    f"the connection to PostgreSQL at {where(self.server)} was lost before "
+                    f"{offer.hour} was committed"
                 ) from None
 
     def _is_committed(self, offer: Offer) -> bool:
+        """Whether the ledger has the offered hour, written by this run."""
+        query = "SELECT run_id FROM obs.hour_loads WHERE destination = %s AND hour = %s"
         with session(self.server) as connection:
-            self._lock(
-                connection, offer.hour
-            )  # waits for the end of the transaction whose answer was lost
-            query = "SELECT run_id FROM obs.hour_loads WHERE destination = %s AND hour = %s"
+            # The lock waits for the end of the transaction whose answer was lost.
+            self._lock(connection, offer.hour)
             writer = connection.execute(query, [self.key, offer.hour.start]).fetchone()
-            return writer == (offer.run_id,) and self._ledger_row(
-                connection, offer.hour
-            ) == _holding(offer)
+            held = self._ledger_row(connection, offer.hour)
+            return writer == (offer.run_id,) and held == _holding(offer)
 
     def _of_hour(self, query: LiteralString, hour: Hour) -> sql.Composed:
+        """A query with the table's name and the hour's ``start`` and ``end``."""
         return sql.SQL(query).format(
             table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end)
         )
@@ -595,30 +619,59 @@ class PostgresDestination:
 
 @dataclass(frozen=True)
 class _Sent:
-    """What a load wrote, and how much was sent for it."""
+    """The result of a load.
+
+    Attributes:
+        written: number of rows that were written.
+        size_bytes: bytes that were sent to the server.
+        batches: number of batches that were sent.
+    """
 
     written: int
     size_bytes: int
     batches: int
 
 
+_READER_SETTINGS: dict[LiteralString, str] = {
+    "default_transaction_read_only": "on",
+    "statement_timeout": "30s",
+}
+"""Settings of the reader's role: a query by mistake neither writes nor runs for hours."""
+
+_TABLE_BYTES: LiteralString = """
+SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s)"""
+
+_LEDGER_SUMMARY: LiteralString = """
+SELECT min(hour), max(hour), coalesce(sum(rows), 0)::bigint
+FROM obs.hour_loads WHERE destination = %s"""
+
+_TOTALS: LiteralString = """
+SELECT total_events_written, total_batches_written, total_errors, last_write_at FROM obs.totals
+WHERE destination = %s"""
+
+_CONNECTIONS: LiteralString = """
+SELECT count(*) FROM pg_stat_activity WHERE backend_type IS NOT NULL"""
+
 _LOST_BYTES: LiteralString = """
 SELECT (pg_database_size(current_database()) - sum(pg_total_relation_size(oid)))::bigint
 FROM pg_class WHERE relkind IN ('r', 'm', 'S')"""
 
 _NOT_TABLES_BYTES = 1_000_000
-"""More than the few files of a database that are no table's: some 150 kB, and the cache of the catalog."""
+"""Upper limit of a database's other files, in bytes: some 150 kB and the catalog's cache."""
 
 _ALTERED_GROUPS: LiteralString = """
 WITH loaded AS (
-    SELECT event_type, event_level, master_type, rows, duration_ms_max, round(cost_usd::numeric, 4) AS cost
+    SELECT event_type, event_level, master_type, rows, duration_ms_max,
+        round(cost_usd::numeric, 4) AS cost
     FROM {statistics} WHERE hour = {start}),
 present AS (
-    SELECT event_type, event_level, master_type, count(*) AS rows, max(duration_ms) AS duration_ms_max,
+    SELECT event_type, event_level, master_type,
+        count(*) AS rows, max(duration_ms) AS duration_ms_max,
         round(sum(weight * cost_usd::float8)::numeric, 4) AS cost
     FROM {table} WHERE timestamp >= {start} AND timestamp < {end} GROUP BY 1, 2, 3)
 SELECT count(*) FROM (
-    (TABLE present EXCEPT ALL TABLE loaded) UNION ALL (TABLE loaded EXCEPT ALL TABLE present)) AS differing
+    (TABLE present EXCEPT ALL TABLE loaded) UNION ALL (TABLE loaded EXCEPT ALL TABLE present)
+) AS differing
 WHERE EXISTS (TABLE loaded)"""
 """Costs are compared to a hundredth of a cent: sums of floating-point numbers differ in their last digits.
 
@@ -637,7 +690,8 @@ INSERT INTO {leaf} ({columns}) SELECT {offered} FROM {aside} AS offered WHERE NO
 ORDER BY timestamp, row_uid"""
 
 _COUNT_LOAD = """
-INSERT INTO obs.totals AS t (destination, total_events_written, total_batches_written, last_write_at)
+INSERT INTO obs.totals AS t
+    (destination, total_events_written, total_batches_written, last_write_at)
 VALUES (%s, %s, %s, %s) ON CONFLICT (destination) DO UPDATE SET
     total_events_written = t.total_events_written + excluded.total_events_written,
     total_batches_written = t.total_batches_written + excluded.total_batches_written,
@@ -648,5 +702,12 @@ INSERT INTO obs.totals AS t (destination, total_errors) VALUES (%s, 1)
 ON CONFLICT (destination) DO UPDATE SET total_errors = t.total_errors + 1"""
 
 
+def _columns_of(table: LiteralString, names: Iterable[sql.Identifier]) -> sql.Composed:
+    """For example ``there."id", there."event_id"``."""
+    prefix = sql.SQL(table)
+    return sql.SQL(", ").join(sql.SQL("{}.{}").format(prefix, name) for name in names)
+
+
 def _holding(offer: Offer) -> Holding:
+    """The ledger's row of an hour after its delivery."""
     return Holding(offer.version, offer.rows, offer.content_hash)
