@@ -106,7 +106,7 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
     report.print_receipts(console, receipts)
     _refuse(compare.differences(planted, receipts, after))
     console.print(
-        "[green]✓[/] every count is the one that was planted in the event files",
+        "[green]✓[/] every count equals the count in the event files",
         highlight=False,
     )
     for query, columns in measure.QUERIES.items():

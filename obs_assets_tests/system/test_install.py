@@ -146,7 +146,7 @@ def servers_of(place: Path) -> Iterator[None]:
 def is_whole(said: str) -> bool:
     """Whether a demo ended well, with every count as planted."""
     return (
-        "✓ every count is the one that was planted" in said
+        "✓ every count equals the count in the event files" in said
         and re.search(r"^\d+ s in all$", said, re.M) is not None
     )
 
