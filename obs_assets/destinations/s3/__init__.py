@@ -1,4 +1,4 @@
-"""S3: an hour is an object, or numbered ones when it is large, and a manifest that says which they are.
+"""S3: an hour is an object (a large hour is several), and a manifest that names the objects.
 
 ::
 
@@ -6,18 +6,18 @@
                                                     events-2025120410-0001.jsonl.gz
     cortex-events/_manifests/2025120410.json
 
-Key and bytes are a function of the hour's content, so that a rebuild overwrites in place. The manifest is the ledger
-and is written last: an hour is the objects that it names. Every write of a key says which version of it it replaces, so
-that of two writers of an hour one is stopped.
+Key and bytes follow from the hour's content, so that a rebuild overwrites the same objects. The
+manifest is the ledger and is written last: an hour consists of the objects that its manifest names.
+Each write is conditional on the version that it replaces, so that a second writer of an hour fails.
 
 ==============  ===========================================================
-`config`        the options, and the keys that follow from them
+`config`        options, and the keys of objects
 `encode`        a frame as the bytes of objects: JSON lines or Parquet
-`manifest`      what an hour is
-`bucket`        where objects lie: any server that speaks S3
-`folder`        where objects lie: a local directory
-`prices`        what keeping them costs
-`destination`   takes hours, holds hours, gives them back
+`manifest`      the objects of an hour, and the version of its inputs
+`bucket`        objects in a bucket of any server that speaks S3
+`folder`        objects in a local folder
+`prices`        estimate of storage costs
+`destination`   delivers hours, reads them back
 ==============  ===========================================================
 """
 

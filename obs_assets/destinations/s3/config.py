@@ -1,4 +1,4 @@
-"""The archive's options, and the keys that follow from them."""
+"""The options of the archive, and the keys of its objects."""
 
 from typing import Literal, Self
 
@@ -15,9 +15,13 @@ PARTITIONS = {
     "year-month-day": "%Y-%m-%d/",
     "year/month/day/hour": "year=%Y/month=%m/day=%d/hour=%H/",
 }
-"""Folders of an hour. It keeps its own objects in all of them: their names hold the hour."""
+"""Option ``partition_format`` → pattern of an hour's folder.
+
+Hours can share a folder, because the name of an object holds its hour.
+"""
 
 LOCAL = "file://"
+"""Begin of a ``bucket`` that is a local folder."""
 
 StorageClass = Literal[
     "STANDARD",
@@ -112,19 +116,19 @@ class S3Config(DestinationConfig, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether the bucket is a directory, whatever the environment says."""
+        """Whether the option ``bucket`` names a local folder."""
         return (self.bucket or "").startswith(LOCAL)
 
     @property
     def suffix(self) -> str:
-        """What the keys of objects end with."""
+        """End of the keys of objects, for example ``.jsonl.gz``."""
         if self.format == "parquet":
             return ".parquet"
         return ".jsonl.gz" if self.compression else ".jsonl"
 
     @property
     def content_type(self) -> str:
-        """What objects say that they are."""
+        """Header ``Content-Type`` of objects."""
         return {
             ".parquet": "application/vnd.apache.parquet",
             ".jsonl.gz": "application/gzip",
@@ -132,15 +136,23 @@ class S3Config(DestinationConfig, frozen=True):
         }[self.suffix]
 
     def base_key(self, hour: Hour) -> str:
-        """What the keys of an hour's objects begin with, and those of no other hour."""
-        folder = (
-            hour.start.strftime(PARTITIONS[self.partition_format]) if self.partitioning else ""
-        )
+        """Begin of the keys of an hour's objects; no key of another hour begins with it."""
+        folder = ""
+        if self.partitioning:
+            folder = hour.start.strftime(PARTITIONS[self.partition_format])
         return f"{self.prefix}/{folder}events-{hour.stamp}"
 
     def object_key(self, hour: Hour, number: int) -> str:
-        """The key of an hour's object; the first has no number."""
-        return self.base_key(hour) + (f"-{number:04}" if number else "") + self.suffix
+        """The key of an hour's object.
+
+        Args:
+            hour: the hour.
+            number: index of the object in the hour, from 0; the first key has no number.
+        """
+        base = self.base_key(hour)
+        if number == 0:
+            return f"{base}{self.suffix}"
+        return f"{base}-{number:04}{self.suffix}"
 
     def manifest_key(self, hour: Hour) -> str:
         """The key of an hour's manifest."""
@@ -148,8 +160,7 @@ class S3Config(DestinationConfig, frozen=True):
 
 
 def server_of(config: S3Config, settings: S3Settings) -> S3Settings:
-    """Where a configured destination is: the settings, with what the configuration says in their place."""
-    said = {name: getattr(config, name) for name in ("bucket", "region", "endpoint_url")}
-    return settings.model_copy(
-        update={name: value for name, value in said.items() if value is not None}
-    )
+    """The bucket of a destination: the machine's settings, replaced by the options that are set."""
+    options = {name: getattr(config, name) for name in ("bucket", "region", "endpoint_url")}
+    named = {name: value for name, value in options.items() if value is not None}
+    return settings.model_copy(update=named)

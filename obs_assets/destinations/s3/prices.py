@@ -1,8 +1,10 @@
-"""What keeping objects costs a month, by storage class: an estimate from list prices."""
+"""Estimate of the monthly storage cost of objects, by storage class, from list prices."""
 
 from collections.abc import Sequence
 
 PRICES_OF = "us-east-1, first tier, list prices of March 2026"
+"""Region and date of the prices, for the UI."""
+
 USD_PER_GIB_MONTH = {
     "STANDARD": 0.023,
     "STANDARD_IA": 0.0125,
@@ -12,20 +14,34 @@ USD_PER_GIB_MONTH = {
     "GLACIER": 0.0036,
     "DEEP_ARCHIVE": 0.00099,
 }
-"""Storage alone: neither requests nor retrieval, nor deletion before the class's minimum duration."""
+"""US dollars per GiB and month, for storage alone.
+
+Requests, retrieval and deletion before the minimum duration of a class cost more.
+"""
 
 BILLED_AT_LEAST = dict.fromkeys(("STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"), 128 * 1024)
-"""Bytes for which an object of the class is charged even when it is smaller."""
+"""Bytes that an object of the class costs at least, even if it is smaller."""
 
 INDEX_BYTES = dict.fromkeys(("GLACIER", "DEEP_ARCHIVE"), 32 * 1024)
-"""What the class adds to each object at its own price; another 8 KiB are charged as STANDARD."""
+"""Bytes that the class adds to each object, at the price of the class."""
+
+_NAME_BYTES = 8 * 1024
+"""Bytes that such a class adds to each object at the price of STANDARD, for its name."""
 
 _GIB = 1024**3
 
 
 def usd_per_month(sizes: Sequence[int], storage_class: str) -> float:
-    """The price of keeping objects of these sizes, bytes, for a month."""
-    least, index = BILLED_AT_LEAST.get(storage_class, 0), INDEX_BYTES.get(storage_class, 0)
-    stored = sum(max(size, least) + index for size in sizes) * USD_PER_GIB_MONTH[storage_class]
-    named = len(sizes) * 8 * 1024 * USD_PER_GIB_MONTH["STANDARD"] if index else 0.0
-    return (stored + named) / _GIB
+    """US dollars a month for objects in a storage class.
+
+    Args:
+        sizes: sizes of the objects, in bytes.
+        storage_class: a key of `USD_PER_GIB_MONTH`.
+    """
+    least_bytes = BILLED_AT_LEAST.get(storage_class, 0)
+    index_bytes = INDEX_BYTES.get(storage_class, 0)
+    billed_bytes = sum(max(size, least_bytes) + index_bytes for size in sizes)
+    cost = billed_bytes * USD_PER_GIB_MONTH[storage_class]
+    if index_bytes:
+        cost += len(sizes) * _NAME_BYTES * USD_PER_GIB_MONTH["STANDARD"]
+    return cost / _GIB
