@@ -1,4 +1,4 @@
-"""The archive as a destination: takes hours, holds hours, gives them back."""
+"""The archive as a destination: hours are delivered, found by their manifests, and read back."""
 
 import contextlib
 import functools
@@ -39,15 +39,17 @@ if TYPE_CHECKING:
 
 
 MANIFEST_READERS = 8
+"""Manifests that are read in parallel."""
 
 
 class S3Destination:
-    """Holds hours in a bucket or in a local directory.
+    """Keeps hours in a bucket or in a local folder.
 
     Args:
-        config: under which keys, and how they are stored.
-        settings: the bucket; may be None where the configuration names a directory.
-        client: a boto3 client to use instead of one of our own.
+        config: options of the archive.
+        settings: the bucket that is used where the options name none. None: the options name a bucket
+            or a local folder.
+        client: boto3 client to use; None: the bucket makes its own client.
     """
 
     def __init__(
@@ -58,93 +60,99 @@ class S3Destination:
     ) -> None:
         self.config = config
         server = server_of(config, settings or S3Settings(bucket=config.bucket or ""))
-        self.place: Bucket | Folder = (
-            Folder(server.bucket)
-            if server.bucket.startswith(LOCAL)
-            else Bucket(config, server, client)
-        )
+        self.place: Bucket | Folder
+        if server.bucket.startswith(LOCAL):
+            self.place = Folder(server.bucket)
+        else:
+            self.place = Bucket(config, server, client)
+        # Key of a manifest → its tag, and the manifest: `holdings` reads changed manifests only.
         self._read_manifests: dict[str, tuple[str, Manifest | None]] = {}
 
     def deliver(self, offer: Offer) -> Delivery:
-        """Upload what differs, then publish the manifest; see `base.Destination.deliver`."""
+        """Upload the objects that differ, then write the manifest; see `base.Destination.deliver`."""
         with self.place.session(), self.place.alone(self.config.manifest_key(offer.hour)):
             try:
                 return self._deliver(offer)
             except LostRaceError:
+                # Another run was faster. If it delivered the same hour, there is nothing left to do.
                 held, _ = self._manifest(offer.hour)
                 _refuse_stale(held, offer)
                 if held and held.holding == _holding(offer):
                     return Delivery(written=0, already_there=offer.rows)
                 raise HourBusyError(
-                    f"another run is writing {offer.hour} to {self.place.url}: let it finish, then try again"
+                    f"another run is writing {offer.hour} to {self.place.url}: let it finish, "
+                    "then try again"
                 ) from None
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
-        """What the hour's manifest says; counted are the rows of those of its objects that are there, unchanged."""
+        """The hour's manifest; with ``count`` also the rows of its objects that are unchanged."""
         with self.place.session():
             held, _ = self._manifest(hour)
-            if held is None or not count:
-                return held.holding if held else None
-            tags = self._tags(hour)
-            there = sum(
-                stored.rows for stored in held.objects if tags.get(stored.key) == stored.etag
-            )
-            return replace(held.holding, counted=there)
+            if held is None:
+                return None
+            if not count:
+                return held.holding
+            intact = _intact(held.objects, self._tags(hour))
+            rows = sum(stored.rows for stored in intact.values())
+            return replace(held.holding, counted=rows)
 
     def holdings(self) -> dict[Hour, Holding]:
-        """What the manifests say of the hours whose objects are all there, each the version that the manifest names.
+        """Hour → its manifest's holding, for the hours whose objects are all unchanged.
 
-        One listing, a thousand keys a request; of manifests, those are read that were not read before.
+        The prefix is listed once, a thousand keys a request. Only manifests that changed since the
+        last call are read.
         """
         with self.place.session():
-            there = self.place.tags(f"{self.config.prefix}/")
-            manifests = {
-                key: tag
-                for key, tag in there.items()
-                if key.startswith(f"{self.config.prefix}/_manifests/")
-            }
-            unread = [
-                key
-                for key, tag in manifests.items()
-                if self._read_manifests.get(key, ("",))[0] != tag
-            ]
+            tags = self.place.tags(f"{self.config.prefix}/")
+            manifests_prefix = f"{self.config.prefix}/_manifests/"
+            manifest_keys = [key for key in tags if key.startswith(manifests_prefix)]
+            changed = [key for key in manifest_keys if self._known_tag(key) != tags[key]]
             with ThreadPoolExecutor(MANIFEST_READERS) as readers:
-                for key, (tag, manifest) in zip(
-                    unread, readers.map(self._read_manifest, unread), strict=True
-                ):
-                    self._read_manifests[key] = (tag, manifest)
-        known = [self._read_manifests[key][1] for key in manifests]
-        return {
-            parse_hour(manifest.hour): manifest.holding
-            for manifest in known
-            if manifest
-            and all(there.get(stored.key) == stored.etag for stored in manifest.objects)
-        }
+                read = readers.map(self._read_manifest, changed)
+                self._read_manifests.update(zip(changed, read, strict=True))
+        found: dict[Hour, Holding] = {}
+        for key in manifest_keys:
+            _, manifest = self._read_manifests[key]
+            if manifest and len(_intact(manifest.objects, tags)) == len(manifest.objects):
+                found[parse_hour(manifest.hour)] = manifest.holding
+        return found
+
+    def _known_tag(self, key: str) -> str:
+        """Tag of the version of a manifest that was read; empty if none was."""
+        tag, _ = self._read_manifests.get(key, ("", None))
+        return tag
 
     def _read_manifest(self, key: str) -> tuple[str, Manifest | None]:
+        """The tag of a manifest, and the manifest; None if its text is no manifest."""
         found = self.place.read(key)
+        if found is None:
+            return "", None
+        text, tag = found
         try:
-            return (found[1], Manifest.from_json(found[0])) if found else ("", None)
+            return tag, Manifest.from_json(text)
         except (ValueError, KeyError, TypeError):
-            return "", None  # no manifest of ours: the hour is not held
+            # Without a manifest that can be read, the archive does not hold the hour.
+            return "", None
 
     def selected(self, frame: Frame) -> Frame:
-        """All rows; in lines of JSON, an event's own ``_obs`` has another name."""
+        """All rows; in JSON lines, an event's own field ``_obs`` is named ``_obs_original``."""
         if self.config.format == "parquet":
-            return frame  # its columns stand beside the event
+            return frame  # columns of their own hold the fields of ``_obs``
         return frame.project(f"* REPLACE ({archived_event('event')} AS event)")
 
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
-        """``row_uid`` and ``event`` of every row of the hour, as a temporary table of ``connection``.
+        """``row_uid`` and ``event`` of each row of the hour, as a temporary table of ``connection``.
 
-        Of the objects that the manifest names and of any other that bears the hour's name: whoever reads the archive
-        without manifests, reads those too.
+        All objects with the hour's name are read, also objects that the manifest does not name:
+        programs that read the archive without manifests read them too.
 
         Raises:
-            ColdArchiveError: they lie in a class that must be restored before reading; sizes and checksums agree.
-            PermanentError: they lie there, and do not agree.
+            ColdArchiveError: the objects must be restored from their storage class before they can be
+                read; their sizes and checksums are those of the manifest.
+            PermanentError: the objects must be restored, and a size or a checksum differs.
         """
-        name = f"read_back_s3_{hashlib.sha256(self.config.base_key(hour).encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(self.config.base_key(hour).encode()).hexdigest()
+        name = f"read_back_s3_{digest[:16]}"
         connection.execute(
             f'CREATE OR REPLACE TEMP TABLE "{name}" (row_uid VARCHAR, event VARCHAR)'
         )
@@ -153,8 +161,9 @@ class S3Destination:
             tempfile.TemporaryDirectory(dir=_temp_dir(connection)) as folder,
         ):
             held, _ = self._manifest(hour)
-            keys = {stored.key for stored in held.objects} if held else set()
-            for number, key in enumerate(sorted(keys | self._tags(hour).keys())):
+            objects = held.objects if held else ()
+            keys = {stored.key for stored in objects}.union(self._tags(hour))
+            for number, key in enumerate(sorted(keys)):
                 path = Path(folder, f"{number:04}-{key.rpartition('/')[2]}")
                 if self._download(key, path, held):
                     rows_of(connection, path).project("row_uid, event").insert_into(name)
@@ -163,33 +172,42 @@ class S3Destination:
 
     @contextlib.contextmanager
     def archived(self, hour: Hour, folder: Path) -> Iterator[Iterator[StoredPart]]:
-        """The objects of a committed hour, fetched one at a time, each gone when the next is asked for.
+        """The objects of a committed hour. Each is fetched when it is needed, then deleted again.
+
+        Args:
+            hour: the hour.
+            folder: folder for the fetched object.
 
         Raises:
-            PermanentError: the archive does not hold the hour, or not as its manifest says.
+            PermanentError: the archive does not hold the hour, or an object differs from the manifest.
         """
-        with self.place.session(), tempfile.TemporaryDirectory(dir=folder) as aside:
+        with self.place.session(), tempfile.TemporaryDirectory(dir=folder) as tmp_folder:
             held, _ = self._manifest(hour)
             if held is None:
                 raise PermanentError(
                     f"{self.place.url} holds no hour {hour}: no {self.config.manifest_key(hour)}"
                 )
-            yield self._fetch(held, Path(aside))
+            yield self._fetch(held, Path(tmp_folder))
 
     def _fetch(self, held: Manifest, folder: Path) -> Iterator[StoredPart]:
+        """The objects of a manifest, compared with its checksums."""
         for stored in held.objects:
+            url = f"{self.place.url}/{stored.key}"
             path = folder / stored.key.rpartition("/")[2]
-            there = self._download(stored.key, path, held)
-            if not there or _sha256(path) != stored.sha256:
+            problem = ""
+            if not self._download(stored.key, path, held):
+                problem = "missing"
+            elif _sha256(path) != stored.sha256:
+                problem = "not what its manifest says"
+            if problem:
                 raise PermanentError(
-                    f"{self.place.url}/{stored.key} is {'not what its manifest says' if there else 'missing'}: "
-                    f"nothing of {held.hour} was taken from it"
+                    f"{url} is {problem}: nothing of {held.hour} was taken from it"
                 )
-            read = functools.partial(rows_of, path=path)
-            yield StoredPart(f"{self.place.url}/{stored.key}", read)
+            yield StoredPart(url, functools.partial(rows_of, path=path))
             path.unlink()
 
     def _download(self, key: str, path: Path, held: Manifest | None) -> bool:
+        """Write an object into a file; False if there is no such object."""
         try:
             return self.place.download(key, path)
         except ColdError:
@@ -197,17 +215,18 @@ class S3Destination:
             wrong = [stored.key for stored in objects if not self.place.is_intact(stored)]
             if held is None or wrong:
                 raise PermanentError(
-                    f"{self.place.url}/{key} is in a class that must be restored before reading, and "
-                    f"{len(wrong)} of {len(objects)} objects are not what the manifest says by size and checksum"
+                    f"{self.place.url}/{key} is in a class that must be restored before reading, "
+                    f"and {len(wrong)} of {len(objects)} objects are not what the manifest says by "
+                    "size and checksum"
                 ) from None
             raise ColdArchiveError(
-                f"{held.rows:,} rows by size and checksum of {len(objects)} objects, unread: they are in a class that "
-                "must be restored before reading (aws s3api restore-object)",
+                f"{held.rows:,} rows by size and checksum of {len(objects)} objects, unread: they "
+                "are in a class that must be restored before reading (aws s3api restore-object)",
                 held.rows,
             ) from None
 
     def check(self) -> str:
-        """One line that says which bucket was reached."""
+        """Connect to the bucket; returns its address as a line of text."""
         try:
             with self.place.session():
                 return self.place.check()
@@ -222,18 +241,11 @@ class S3Destination:
         _refuse_stale(held, offer)
         tags = self._tags(offer.hour)
         objects = held.objects if held else ()
-        intact = {
-            stored.key: stored for stored in objects if tags.get(stored.key) == stored.etag
-        }
-        if (
-            held
-            and held.holding == _holding(offer)
-            and len(intact) == len(objects)
-            and not offer.rebuild
-        ):
-            self._remove(
-                tags.keys() - intact.keys()
-            )  # left by a run that was killed after its manifest
+        intact = _intact(objects, tags)
+        is_same = held is not None and held.holding == _holding(offer)
+        if is_same and len(intact) == len(objects) and not offer.rebuild:
+            # A run that was killed after it wrote the manifest left objects of the older version.
+            self._remove(tags.keys() - intact.keys())
             return Delivery(written=0, already_there=offer.rows)
 
         self.place.clean_up(self.config.base_key(offer.hour))
@@ -246,32 +258,29 @@ class S3Destination:
                 f"{offer.rows:,} rows of {offer.hour} were offered to S3, the frame has others"
             )
         if manifest != held:
-            self.place.put(
-                self.config.manifest_key(offer.hour), manifest.to_json().encode(), manifest_tag
-            )
+            key = self.config.manifest_key(offer.hour)
+            self.place.put(key, manifest.to_json().encode(), manifest_tag)
         crash_point("s3.after_manifest")
-        self._remove(
-            (tags.keys() | {stored.key for stored in objects})
-            - {stored.key for stored in built}
-        )
+        older = {stored.key for stored in objects}.union(tags)
+        self._remove(older - {stored.key for stored in built})
         uploaded = [stored for stored in built if stored not in intact.values()]
         return _delivery(self.config, manifest, uploaded, time.monotonic() - began)
 
     def _build(
         self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
     ) -> list[StoredObject]:
-        """Pack the hour into objects and store them: while one is on its way, the next is packed."""
+        """Pack the hour into objects and store them; an object is packed while the last is uploaded."""
         built: list[Future[StoredObject]] = []
+        packing = pack(self.selected(offer.frame), offer.hour, self.config)
         with (
-            contextlib.closing(
-                pack(self.selected(offer.frame), offer.hour, self.config)
-            ) as objects,
+            contextlib.closing(packing) as objects,
             ThreadPoolExecutor(1, "upload") as uploader,
         ):
             for number, packed in enumerate(objects):
                 try:
-                    for last in built[-1:]:
-                        last.result()
+                    # At most two objects are in memory or on disk: this object and the last.
+                    if built:
+                        built[-1].result()
                 except BaseException:
                     packed.file.close()
                     raise
@@ -286,7 +295,7 @@ class S3Destination:
         tags: Mapping[str, str],
         intact: Mapping[str, StoredObject],
     ) -> StoredObject:
-        """Upload one object, unless the bucket has these bytes already; its file is closed."""
+        """Upload an object unless the bucket has the same bytes, and close its file."""
         with packed.file:
             if key in intact and intact[key].sha256 == packed.sha256:
                 return intact[key]
@@ -304,19 +313,21 @@ class S3Destination:
         )
 
     def _manifest(self, hour: Hour) -> tuple[Manifest | None, str | None]:
-        """The hour's manifest and its tag."""
-        found = self.place.read(self.config.manifest_key(hour))
+        """The hour's manifest and its tag; None and None if there is no manifest."""
+        key = self.config.manifest_key(hour)
+        found = self.place.read(key)
         if found is None:
             return None, None
+        text, tag = found
         try:
-            return Manifest.from_json(found[0]), found[1]
+            return Manifest.from_json(text), tag
         except (ValueError, KeyError, TypeError):
             raise PermanentError(
-                f"{self.place.url}/{self.config.manifest_key(hour)} is no manifest: remove it, then build {hour} again"
+                f"{self.place.url}/{key} is no manifest: remove it, then build {hour} again"
             ) from None
 
     def _tags(self, hour: Hour) -> dict[str, str]:
-        """The keys of all objects that bear the hour's name, and their tags."""
+        """Key → tag of all objects with the hour's name, in each format."""
         base = self.config.base_key(hour)
         ours = re.compile(re.escape(base) + r"(-\d{4,})?\.(jsonl(\.gz)?|parquet)")
         return {key: tag for key, tag in self.place.tags(base).items() if ours.fullmatch(key)}
@@ -326,49 +337,64 @@ class S3Destination:
             self.place.remove(key)
 
 
+def _intact(
+    objects: Iterable[StoredObject], tags: Mapping[str, str]
+) -> dict[str, StoredObject]:
+    """Key → object, for the objects whose present tag is that of the manifest."""
+    return {stored.key: stored for stored in objects if tags.get(stored.key) == stored.etag}
+
+
 def _holding(offer: Offer) -> Holding:
+    """The ledger's row of an hour after its delivery."""
     return Holding(offer.version, offer.rows, offer.content_hash)
 
 
 def _refuse_stale(held: Manifest | None, offer: Offer) -> None:
     if held and held.version.generation > offer.version.generation:
         raise StaleHourError(
-            f"the archive holds generation {held.version.generation} of {offer.hour}, newer than the offered "
-            f"{offer.version.generation}: materialize the stages before it again"
+            f"the archive holds generation {held.version.generation} of {offer.hour}, newer than "
+            f"the offered {offer.version.generation}: materialize the stages before it again"
         )
 
 
 def _delivery(
     config: S3Config, manifest: Manifest, uploaded: list[StoredObject], seconds: float
 ) -> Delivery:
-    """What was done, and what keeping the hour costs."""
-    written, size = (
-        sum(stored.rows for stored in uploaded),
-        sum(stored.bytes for stored in uploaded),
-    )
+    """The figures of a delivery, with the monthly cost of the hour in each storage class."""
+    written = sum(stored.rows for stored in uploaded)
+    uploaded_bytes = sum(stored.bytes for stored in uploaded)
     sizes = [stored.bytes for stored in manifest.objects]
     text_bytes = sum(stored.uncompressed_bytes for stored in manifest.objects)
+    stored_bytes = sum(sizes)
+    batches = len(uploaded)
     stats: dict[str, Any] = {
         "total_events_uploaded": written,
-        "total_batches_uploaded": len(uploaded),
-        "total_bytes_uploaded": size,
-        "compression_ratio": round(text_bytes / sum(sizes), 2) if any(sizes) else 1.0,
-        "average_events_per_batch": round(written / len(uploaded)) if uploaded else 0,
-        "average_bytes_per_batch": round(size / len(uploaded)) if uploaded else 0,
-        "average_bytes_per_event": round(sum(sizes) / manifest.rows, 1)
-        if manifest.rows
-        else 0.0,
+        "total_batches_uploaded": batches,
+        "total_bytes_uploaded": uploaded_bytes,
+        "compression_ratio": 1.0,
+        "average_events_per_batch": 0,
+        "average_bytes_per_batch": 0,
+        "average_bytes_per_event": 0.0,
         "storage_class": config.storage_class,
         "seconds": round(seconds, 3),
         "rows_per_s": round(manifest.rows / seconds),
-        **{
-            f"USD per month in {name}": round(usd_per_month(sizes, name), 8)
-            for name in USD_PER_GIB_MONTH
-        },
-        "prices": PRICES_OF,
     }
+    # An empty hour, or an hour whose objects are all there, has no average.
+    if stored_bytes:
+        stats["compression_ratio"] = round(text_bytes / stored_bytes, 2)
+    if batches:
+        stats["average_events_per_batch"] = round(written / batches)
+        stats["average_bytes_per_batch"] = round(uploaded_bytes / batches)
+    if manifest.rows:
+        stats["average_bytes_per_event"] = round(stored_bytes / manifest.rows, 1)
+    for name in USD_PER_GIB_MONTH:
+        stats[f"USD per month in {name}"] = round(usd_per_month(sizes, name), 8)
+    stats["prices"] = PRICES_OF
     return Delivery(
-        written=written, already_there=manifest.rows - written, size_bytes=size, stats=stats
+        written=written,
+        already_there=manifest.rows - written,
+        size_bytes=uploaded_bytes,
+        stats=stats,
     )
 
 
@@ -378,6 +404,6 @@ def _sha256(path: Path) -> str:
 
 
 def _temp_dir(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """Where the connection spills, if it has such a place: events are put nowhere else."""
+    """The folder in which the connection spills, if it exists: events are written to no other folder."""
     folder = str(connection.sql("SELECT current_setting('temp_directory')").fetchall()[0][0])
     return folder if Path(folder).is_dir() else None

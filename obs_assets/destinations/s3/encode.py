@@ -1,12 +1,13 @@
-"""A frame as the bytes of objects: the same frame and options, the same bytes, streamed.
+"""A frame as the bytes of objects. The same frame and options give the same bytes.
 
-A line is the event with one more field at its end::
+A line is the event with another field at its end::
 
     {…,"_obs":{"row_uid":"…","weight":10.0,"hour":"2025-12-04-10:00"}}
 
-Lines are deflated in blocks of one size, each on its own, on all cores, and put together into one gzip member as
-``pigz`` does: any reader of gzip reads it, and neither threads nor batches show in the bytes. zlib-ng is used because
-its output depends on the level alone, not on the processor (ISA-L's does), and because it has zlib's levels.
+Lines are compressed in blocks of equal size, in parallel, and joined into a single gzip member, as
+``pigz`` does. So each reader of gzip reads the objects, and their bytes depend neither on the number
+of threads nor on batches. The output of zlib-ng depends on the level alone; the output of ISA-L
+depends on the processor too.
 """
 
 import hashlib
@@ -33,19 +34,33 @@ from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, Frame, append_fields,
 from obs_assets.hours import Hour
 
 BATCH_ROWS = 2048
-LONGEST_LINE = 32 * MIB
-BLOCK = MIB
-THREADS = min(os.cpu_count() or 1, 4)
+"""Rows that are read from the frame at a time."""
 
+LONGEST_LINE = 32 * MIB
+"""Longest line of an archive that can be read back, in bytes."""
+
+BLOCK = MIB
+"""Bytes of lines that are compressed at a time."""
+
+THREADS = min(os.cpu_count() or 1, 4)
+"""Threads that compress blocks."""
+
+# The added field at the end of a line, and the row's identity in it.
 _SUFFIX = r"""'(,?"_obs":\{"row_uid":"([^"]*)","weight":[^,{}]*,"hour":"[^"]*"\})\}$', ['suffix', 'row_uid']"""
 _LONGEST_SUFFIX = 200
+"""Characters at the end of a line in which that field is searched for."""
 
-_GZIP_HEADER = bytes.fromhex("1f8b0800000000000003")  # neither time nor file name
-SMALLEST = 8  # of zlib-ng's levels: its 9 makes JSON lines larger than its 6
-_LAST_BLOCK = bytes.fromhex("0300")  # deflate's shortest: empty and final
+_GZIP_HEADER = bytes.fromhex("1f8b0800000000000003")
+"""Header of a gzip member, without time and file name."""
+
+SMALLEST = 8
+"""The level of zlib-ng with the smallest output: with 9, JSON lines are larger than with 6."""
+
+_LAST_BLOCK = bytes.fromhex("0300")
+"""The shortest last block of deflate, which is empty."""
 
 
-# -- lines -------------------------------------------------------------------------------------------------------------
+# -- lines -----------------------------------------------------------------------------------------
 
 
 def archived_event(event: str) -> str:
@@ -61,21 +76,20 @@ def archived_event(event: str) -> str:
     )
     own = f"""concat(',"_obs_original":', json_extract({event}, '$._obs'))"""
     moved = append_fields(patched, own)
-    return (
-        f"CASE WHEN {may_have} AND json_exists({event}, '$._obs') THEN {moved} ELSE {event} END"
-    )
+    has = f"{may_have} AND json_exists({event}, '$._obs')"
+    return f"CASE WHEN {has} THEN {moved} ELSE {event} END"
 
 
 def line_of(frame: Frame, hour: Hour) -> Frame:
-    """A column ``line``: each event with ``_obs``, and a line feed."""
-    added = f"""concat(',"_obs":{{"row_uid":"', row_uid, '","weight":', weight, ',"hour":"{hour}"}}') AS added"""
-    return frame.project(f"event, {added}").project(
-        f"concat({append_fields('event', 'added')}, chr(10)) AS line"
-    )
+    """A column ``line``: each event with the field ``_obs``, and a line feed at the end."""
+    row = """',"_obs":{"row_uid":"', row_uid, '","weight":', weight"""
+    added = f"""concat({row}, ',"hour":"{hour}"}}') AS added"""
+    line = f"concat({append_fields('event', 'added')}, chr(10)) AS line"
+    return frame.project(f"event, {added}").project(line)
 
 
 def lines_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
-    """A column ``line`` of the lines of a file; NULL for one that is not JSON."""
+    """A column ``line`` with the lines of a file; NULL for a line that is not JSON."""
     options = f"maximum_object_size={LONGEST_LINE}, ignore_errors=true"
     return connection.sql(
         f"SELECT json::VARCHAR AS line FROM read_ndjson_objects({quote(str(path))}, {options})"
@@ -83,7 +97,13 @@ def lines_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
 
 
 def event_of(lines: Frame) -> Frame:
-    """The reverse of `line_of`, on the text: ``row_uid`` (NULL without ``_obs``), ``event``, and ``line`` as it was."""
+    """The reverse of `line_of`.
+
+    The text is cut, not parsed, so that numbers keep their digits.
+
+    Returns:
+        ``row_uid`` (NULL without ``_obs``), ``event``, and the unchanged ``line``.
+    """
     found = lines.project(
         f"line, regexp_extract(right(line, {_LONGEST_SUFFIX}), {_SUFFIX}) AS found"
     )
@@ -94,25 +114,33 @@ def event_of(lines: Frame) -> Frame:
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
-    """The rows of an object in a file, in its order: ``row_uid``, ``event`` and ``length``, bytes that it took there.
+    """The rows of an object in a file, in their order: ``row_uid``, ``event`` and ``length`` in bytes.
 
-    A row that is no event of ours has no row_uid; one that is no JSON has no event either.
+    A line that this package did not write has no ``row_uid``; a line that is not JSON has no
+    ``event`` either.
     """
     if path.suffix == ".parquet":
-        return connection.read_parquet(str(path)).project(
-            "row_uid, event, strlen(event) AS length"
-        )
-    return event_of(lines_of(connection, path)).project(
-        "row_uid, event, strlen(line) + 1 AS length"
-    )
+        rows = connection.read_parquet(str(path))
+        return rows.project("row_uid, event, strlen(event) AS length")
+    rows = event_of(lines_of(connection, path))
+    # A line feed belongs to each line.
+    return rows.project("row_uid, event, strlen(line) + 1 AS length")
 
 
-# -- objects -----------------------------------------------------------------------------------------------------------
+# -- objects ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An object before its upload; ``file`` stands at its beginning and is gone once closed."""
+    """An object before its upload.
+
+    Attributes:
+        file: the object's bytes, at their begin; closing the file deletes it.
+        rows: number of rows in the object.
+        size_bytes: size of the object.
+        uncompressed_bytes: size before compression.
+        sha256: SHA-256 of the bytes, 64 hexadecimal digits.
+    """
 
     file: IO[bytes]
     rows: int
@@ -122,7 +150,7 @@ class Packed:
 
 
 def pack(frame: Frame, hour: Hour, config: S3Config) -> Generator[Packed, None, None]:
-    """Pack an hour into objects, one after the other; whoever takes one closes it."""
+    """Pack an hour into objects, in order. The caller closes the file of each object."""
     if config.format == "parquet":
         yield from _pack_parquet(frame, config)
     else:
@@ -130,7 +158,7 @@ def pack(frame: Frame, hour: Hour, config: S3Config) -> Generator[Packed, None, 
 
 
 def packed_size(frame: Frame, hour: Hour, config: S3Config) -> int:
-    """Bytes of the objects that an hour would be packed into."""
+    """Total bytes of the objects of an hour; nothing is stored."""
     size = 0
     with closing(pack(frame, hour, config)) as objects:
         for packed in objects:
@@ -140,21 +168,26 @@ def packed_size(frame: Frame, hour: Hour, config: S3Config) -> int:
 
 
 def archive_page(config: S3Config) -> Page:
-    """Fields of a line of the archive, for the catalogue; a Parquet object says its columns itself."""
+    """Fields of a line of the archive, for the catalogue; a Parquet file names its columns itself."""
     if config.format != "jsonl":
         return Page()
     own = Column("…", "any", "the event's own fields, redacted, as they were written")
     uid = Column("_obs.row_uid", "string", MEANINGS["row_uid"])
     weight = Column("_obs.weight", "float", MEANINGS["weight"])
-    of_hour = Column("_obs.hour", "string", "its hour, as Dagster's partition key")
+    of_hour = Column("_obs.hour", "string", "the event's hour, as Dagster's partition key")
     return Page(columns=(own, uid, weight, of_hour))
 
 
+_IN_MEMORY_BYTES = 16 * MIB
+"""Size up to which an object is kept in memory."""
+
+
 class _Sink:
-    """A temporary file, in memory while it is small, that hashes what is written."""
+    """A temporary file that computes the SHA-256 of its bytes. A small file stays in memory."""
 
     def __init__(self) -> None:
-        self.file = tempfile.SpooledTemporaryFile(max_size=16 * MIB)  # noqa: SIM115 - handed on open, in `Packed`
+        # `Packed` takes the open file over.
+        self.file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115
         self._sha256 = hashlib.sha256()
         self.closed = False
 
@@ -167,7 +200,7 @@ class _Sink:
         return self.file.tell()
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: Parquet's writer calls it, and no byte is buffered here."""
 
     def packed(self, rows: int, uncompressed_bytes: int) -> Packed:
         size = self.file.tell()
@@ -176,12 +209,12 @@ class _Sink:
 
 
 class Gzip:
-    """Blocks as one gzip member, deflated by a pool, written in order.
+    """A gzip member whose blocks are compressed in parallel and written in order.
 
     Args:
-        level: zlib's, 1 to 9.
-        write: takes the bytes.
-        pool: deflates.
+        level: compression level, 1 to 9.
+        write: writes bytes of the member.
+        pool: threads that compress blocks.
     """
 
     def __init__(
@@ -195,17 +228,18 @@ class Gzip:
         write(_GZIP_HEADER)
 
     def add(self, block: bytes) -> None:
-        """Take a block; waits while too many are on their way."""
+        """Compress a block; waits while the pool has many blocks, so that memory stays limited."""
         self._waiting.append(self._pool.submit(_deflate, block, self._level))
         while len(self._waiting) > 2 * THREADS:
             self._store()
 
     def finish(self) -> None:
-        """Write what is left, and the trailer."""
+        """Write the last blocks, and the trailer with checksum and size."""
         while self._waiting:
             self._store()
-        trailer = self._crc.to_bytes(4, "little") + (self._size % 2**32).to_bytes(4, "little")
-        self._write(_LAST_BLOCK + trailer)
+        crc = self._crc.to_bytes(4, "little")
+        size = (self._size % 2**32).to_bytes(4, "little")
+        self._write(_LAST_BLOCK + crc + size)
 
     def _store(self) -> None:
         deflated, crc, size = self._waiting.popleft().result()
@@ -215,23 +249,25 @@ class Gzip:
 
 
 def _deflate(block: bytes, level: int) -> tuple[bytes, int, int]:
-    """A block as raw deflate that ends on a byte and is not the last; its CRC and its size."""
+    """A block as raw deflate, its CRC-32 and its size in bytes.
+
+    The output ends at a full byte and is not marked as the last block, so that others can follow.
+    """
     compressor = zlib_ng.compressobj(min(level, SMALLEST), zlib_ng.DEFLATED, -15)
     deflated = compressor.compress(block) + compressor.flush(zlib_ng.Z_SYNC_FLUSH)
     return deflated, zlib_ng.crc32(block), len(block)
 
 
 class _LinesPacker:
-    """One object of lines."""
+    """An object of JSON lines."""
 
     def __init__(self, config: S3Config, pool: ThreadPoolExecutor) -> None:
         self._sink = _Sink()
-        self._gzip = (
-            Gzip(config.compression_level, self._sink.write, pool)
-            if config.compression
-            else None
-        )
-        self._add = self._gzip.add if self._gzip else self._sink.write
+        self._gzip: Gzip | None = None
+        self._add: Callable[[bytes], Any] = self._sink.write
+        if config.compression:
+            self._gzip = Gzip(config.compression_level, self._sink.write, pool)
+            self._add = self._gzip.add
         self._pending = bytearray()
         self._rows = 0
         self.uncompressed_bytes = 0
@@ -240,6 +276,7 @@ class _LinesPacker:
         self._rows += rows
         self.uncompressed_bytes += len(text)
         self._pending += text
+        # Blocks do not depend on the sizes of the texts, so the bytes do not depend on batches.
         whole = len(self._pending) // BLOCK * BLOCK
         with memoryview(self._pending) as pending:
             for start in range(0, whole, BLOCK):
@@ -255,6 +292,7 @@ class _LinesPacker:
 
 
 def _pack_lines(lines: Frame, config: S3Config) -> Generator[Packed, None, None]:
+    """Objects of lines; an object ends after the line that reaches ``part_size_mb``."""
     target = config.part_size_mb * MIB
     packer: _LinesPacker | None = None
     with ThreadPoolExecutor(THREADS, "deflate") as pool:
@@ -275,42 +313,46 @@ def _pack_lines(lines: Frame, config: S3Config) -> Generator[Packed, None, None]
 
 
 def _text(column: Any) -> tuple[memoryview, npt.NDArray[np.int64]]:
-    """A column of strings as one text, and where each ends in it: Arrow's own buffers, nothing is copied."""
+    """The text of a column of strings, and the end of each string in it, in bytes.
+
+    Both are Arrow's own buffers, without a copy.
+    """
     column = column.cast(pa.large_string())
     _, offsets_buffer, data = column.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int64)[
-        column.offset : column.offset + len(column) + 1
-    ]
+    # A batch can be a part of larger buffers.
+    first, last = column.offset, column.offset + len(column)
+    offsets = np.frombuffer(offsets_buffer, np.int64)[first : last + 1]
     return memoryview(data)[offsets[0] : offsets[-1]], offsets[1:] - offsets[0]
 
 
 def _reaching(ends: npt.NDArray[np.int64], size: int) -> int:
-    """How many strings it takes to reach a size, all of them if they do not."""
+    """Number of strings whose text reaches a size in bytes; all strings if the text is shorter."""
     return min(int(np.searchsorted(ends, size)) + 1, len(ends))
 
 
-# -- Parquet -----------------------------------------------------------------------------------------------------------
+# -- Parquet ---------------------------------------------------------------------------------------
 
 GROUP_ROWS = 16_384
+"""Rows after which a row group ends."""
+
 GROUP_BYTES = 8 * MIB
+"""Bytes of ``event`` after which a row group ends."""
+
 PARQUET_COLUMNS = (*LINEAGE, *PROMOTED, "weight", "event")
 
 
 class _ParquetPacker:
-    """One Parquet file, whose row groups end after so many rows or bytes of ``event``."""
+    """A Parquet file. Its row groups end after `GROUP_ROWS` or `GROUP_BYTES`."""
 
     def __init__(self, config: S3Config, schema: Any) -> None:
         self._sink = _Sink()
-        compression: dict[str, Any] = (
-            {"compression": "zstd", "compression_level": config.compression_level}
-            if config.compression
-            else {"compression": "none"}
-        )
-        dictionaries = [
-            name
-            for name in schema.names
-            if name not in {"row_uid", "event", "error", "trace_id"}
-        ]
+        compression: dict[str, Any] = {"compression": "none"}
+        if config.compression:
+            level = config.compression_level
+            compression = {"compression": "zstd", "compression_level": level}
+        # A dictionary saves no bytes in columns whose values rarely repeat.
+        varied = {"row_uid", "event", "error", "trace_id"}
+        dictionaries = [name for name in schema.names if name not in varied]
         self._writer = pq.ParquetWriter(
             self._sink, schema, use_dictionary=dictionaries, **compression
         )
@@ -320,7 +362,7 @@ class _ParquetPacker:
 
     @property
     def room(self) -> tuple[int, int]:
-        """Rows and bytes that still go into the row group."""
+        """Number of rows, and bytes, that fit into the present row group."""
         return GROUP_ROWS - self._group_rows, GROUP_BYTES - self._group_bytes
 
     def write(self, batch: Any, size: int) -> None:
@@ -346,6 +388,7 @@ class _ParquetPacker:
 
 
 def _pack_parquet(frame: Frame, config: S3Config) -> Generator[Packed, None, None]:
+    """Parquet files; a file ends after the row that reaches ``part_size_mb`` of ``event``."""
     target = config.part_size_mb * MIB
     packer: _ParquetPacker | None = None
     for batch in frame.project(", ".join(PARQUET_COLUMNS)).to_arrow_reader(BATCH_ROWS):
