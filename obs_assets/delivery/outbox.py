@@ -208,9 +208,8 @@ class WebhookAlerts:
         left_out = sum(measured.left_out for measured in evaluation.values())
         if left_out:
             figures["groups left out"] = left_out
-        refused: dict[str, int] = {}
-        if unmatched:
-            refused[MEASURED if evaluation else NO_RULE] = unmatched
+        reason = MEASURED if evaluation else NO_RULE
+        refused = {reason: unmatched} if unmatched else {}
         return Delivery(
             written=new,
             already_there=known,
@@ -524,7 +523,7 @@ class WebhookAlerts:
         """Write a dispatch for each bundle of notices; returns the bodies' bytes."""
         now = self._clock()
         size_bytes = 0
-        # An incident of PagerDuty is a single alert.
+        # PagerDuty keeps an incident for each alert, so each notice gets its own message.
         each = self.config.receiver == "pagerduty"
         for notices in bundle(self.config.rules, decision.notices, each=each):
             content = message(self.config.rules, notices, self.name)

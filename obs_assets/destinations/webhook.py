@@ -170,7 +170,7 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
             raise ValueError(_REFUSED_NAMES[name])
         if values.get("receiver", "generic") == "generic":
             return values
-        # A message names the number of events and a few of them, so a batch can be large.
+        # A message counts events by type and level, so a batch can be large.
         defaults: dict[str, Any] = {"batch_size": 1_000}
         if values["receiver"] == "pagerduty":
             defaults["url"] = PAGERDUTY_URL
@@ -315,6 +315,7 @@ def signatures(
         at: time of this attempt; receivers refuse old attempts.
         body: the bytes of the request.
     """
+    # Standard Webhooks sign whole seconds.
     timestamp = str(int(at.timestamp()))
     headers = {"webhook-id": webhook_id, "webhook-timestamp": timestamp}
     if config.hmac_secret:
@@ -390,6 +391,7 @@ class WebhookSender:
             PermanentError: the receiver refuses the request, or its address is refused.
         """
         self._await_slot()
+        # The key is a secret: it is added here, so that the outbox does not store it.
         if self._config.routing_key:
             body = with_routing_key(body, self._config.routing_key.get_secret_value())
         request = self._request(body, content_type, webhook_id)

@@ -100,14 +100,16 @@ class Health:
 
     def facts(self) -> dict[str, int | str | None]:
         """Name → figure, for printing."""
+        oldest = str(self.oldest) if self.oldest else None
+        newest = str(self.newest) if self.newest else None
         return {
             "version": self.version,
             "rows": self.rows,
             "bytes": self.size_bytes,
             "lost_bytes": self.lost_bytes,
             "leaves": self.leaves,
-            "oldest": str(self.oldest) if self.oldest else None,
-            "newest": str(self.newest) if self.newest else None,
+            "oldest": oldest,
+            "newest": newest,
             "connections": f"{self.connections} of {self.max_connections}",
             **self.totals,
         }
@@ -144,6 +146,7 @@ class PostgresDestination:
         try:
             return self._deliver(offer)
         except (HourBusyError, StaleHourError, ConfigurationError):
+            # These are no failures of a load.
             raise
         except ObsError:
             self._count_error()
@@ -156,6 +159,7 @@ class PostgresDestination:
             self._lock(connection, offer.hour)
             held = self._ledger_row(connection, offer.hour, for_update=True)
             self._refuse_stale(held, offer)
+            # The ledger does not know of rows that were deleted by hand, so rows are counted too.
             is_same = held == _holding(offer) and not offer.rebuild
             if is_same and self._count(connection, offer.hour) == offer.rows:
                 return Delivery(written=0, already_there=offer.rows)
@@ -333,6 +337,8 @@ class PostgresDestination:
                 return None
             oldest, newest, rows = one(connection, _LEDGER_SUMMARY, [self.key])
             table = self.table.name.as_string(connection)
+            oldest_hour = Hour.of(oldest) if oldest else None
+            newest_hour = Hour.of(newest) if newest else None
             other_bytes = one(connection, _LOST_BYTES)[0]
             return Health(
                 version=one(connection, "SHOW server_version")[0],
@@ -340,8 +346,8 @@ class PostgresDestination:
                 lost_bytes=max(0, other_bytes - _NOT_TABLES_BYTES),
                 leaves=len(self.table.leaves(connection)),
                 rows=rows,
-                oldest=Hour.of(oldest) if oldest else None,
-                newest=Hour.of(newest) if newest else None,
+                oldest=oldest_hour,
+                newest=newest_hour,
                 connections=one(connection, _CONNECTIONS)[0],
                 max_connections=int(one(connection, "SHOW max_connections")[0]),
                 totals=self._totals(connection),

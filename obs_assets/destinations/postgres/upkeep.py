@@ -62,17 +62,17 @@ class Upkeep:
 
     def due(self, now: datetime) -> list[str]:
         """Names of the leaves that `run` would drop or make now; nothing is changed."""
-        name, days = self._config.table_name, self._config.retention_days
+        days = self._config.retention_days
         with session(self._server) as connection:
             if not self._table.is_there(connection):
                 return []
             spans = self._table.leaves(connection)
-            begun = [doomed[0] for doomed in self._doomed(connection)]
+            begun = [name for name, _, _ in self._doomed(connection)]
             connection.rollback()
         due = leaves.roll_ups(spans, now=now, retention_days=days)
         if days is not None:
             due += leaves.expired(spans, now=now, retention_days=days)
-        names = {f"{name}{span.suffix}" for span in due}
+        names = {f"{self._config.table_name}{span.suffix}" for span in due}
         return sorted(names.union(begun))
 
     def drop_expired(self, now: datetime) -> list[str]:
@@ -95,6 +95,7 @@ class Upkeep:
                 return dropped
             spans = self._table.leaves(connection)
             doom = sql.SQL("COMMENT ON TABLE {} IS {}")
+            # All leaves are marked first: each step after that can be repeated by the next run.
             for span in leaves.expired(spans, now=now, retention_days=days):
                 leaf = self._table.leaf(span.suffix)
                 connection.execute(doom.format(leaf, sql.Literal(DOOMED)))
@@ -109,9 +110,10 @@ class Upkeep:
     def _detach(self, connection: Connection, name: str, *, is_pending: bool) -> None:
         """Detach a leaf without blocking readers; finish it where a killed run began it."""
         leaf = sql.Identifier(self._config.schema_name, name)
-        how = sql.SQL("FINALIZE" if is_pending else "CONCURRENTLY")
-        detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {} {}")
-        connection.execute(detach.format(self._table.name, leaf, how))
+        detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY")
+        if is_pending:
+            detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {} FINALIZE")
+        connection.execute(detach.format(self._table.name, leaf))
 
     def _is_alone(self, connection: Connection) -> bool:
         """Take the lock on dropping leaves until this session ends; False if another holds it."""
