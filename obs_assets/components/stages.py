@@ -24,6 +24,7 @@ from obs_assets.hourly.stage_rows import Stage, row_of
 from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
+from obs_assets.storage.disk import interrupt_waits
 from obs_assets.storage.engine import interrupt_queries
 from obs_assets.storage.postgres import cancel_queries, connections_kept
 
@@ -199,6 +200,7 @@ class _Task:
         until = time.monotonic() + STOPS_WITHIN_S
         while time.monotonic() < until and not all(job.done() for job in begun):
             interrupt_queries()
+            interrupt_waits()
             cancel_queries()
             wait(begun, timeout=0.2)
 

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import duckdb
 
@@ -133,15 +134,31 @@ def locked(path: Path, *, shared: bool = False, wait_s: float = 0) -> Iterator[N
     Raises:
         BlockingIOError: others held it for longer.
     """
-    operation = LOCK_SH if shared else LOCK_EX
-    ends = time.monotonic() + wait_s
     with path.open("w") as file:
+        _wait_for_lock(file, LOCK_SH if shared else LOCK_EX, wait_s)
+        yield
+
+
+_waits: set[threading.Event] = set()
+
+
+def _wait_for_lock(file: TextIO, operation: int, wait_s: float) -> None:
+    """Lock a file; raises BlockingIOError when the time is over or `interrupt_waits` was called."""
+    ends = time.monotonic() + wait_s
+    interrupted = threading.Event()
+    _waits.add(interrupted)
+    try:
         while True:
             try:
-                flock(file, operation | LOCK_NB)
-                break
+                return flock(file, operation | LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= ends:
+                if time.monotonic() >= ends or interrupted.wait(POLL_S):
                     raise
-            time.sleep(POLL_S)
-        yield
+    finally:
+        _waits.discard(interrupted)
+
+
+def interrupt_waits() -> None:
+    """End the waits of other threads for locks: each ends as if its time were over."""
+    for interrupted in list(_waits):
+        interrupted.set()

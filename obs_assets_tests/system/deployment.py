@@ -227,15 +227,17 @@ class Deployment:
 
         return wait_for("the webserver answers", ask, pause_s=1)
 
-    def launch(self, hour: Hour, **tags: str) -> str:
-        """Materialize an hour as the UI's button does; returns the run's id."""
+    def launch(self, *hours: Hour, **tags: str) -> str:
+        """Materialize an hour, or a range of hours in one run, as the UI does; returns the run's id."""
         selector = {
             "repositoryLocationName": LOCATION,
             "repositoryName": "__repository__",
             "pipelineName": "hourly_pipeline",
         }
+        ends = {"start": hours[0].key, "end": hours[-1].key}
+        of_range = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
         named = {
-            "dagster/partition": hour.key,
+            **(of_range if len(hours) > 1 else {"dagster/partition": hours[0].key}),
             **{name.replace("__", "/"): value for name, value in tags.items()},
         }
         params = {

@@ -108,6 +108,17 @@ def heal(deployment: Deployment, *hours: Hour) -> None:
 
 
 @contextlib.contextmanager
+def held_at_postgres(deployment: Deployment, hour: Hour) -> Iterator[None]:
+    """Let whatever loads this hour into PostgreSQL wait until the block ends."""
+    assert deployment.machine.postgres
+    with connect_postgres(deployment.machine.postgres) as connection:
+        connection.execute(
+            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"public.events {hour}"]
+        )
+        yield
+
+
+@contextlib.contextmanager
 def run_held_at_postgres(
     deployment: Deployment, hour: Hour, **tags: str
 ) -> Iterator[tuple[str, psutil.Process]]:
@@ -120,11 +131,7 @@ def run_held_at_postgres(
     """
     write(deployment, hour)
     land(deployment, hour)
-    assert deployment.machine.postgres
-    with connect_postgres(deployment.machine.postgres) as connection:
-        connection.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"public.events {hour}"]
-        )
+    with held_at_postgres(deployment, hour):
         run_id = deployment.launch(hour, **tags)
         yield run_id, _waiting_worker(deployment)
 
