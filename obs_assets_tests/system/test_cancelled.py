@@ -3,6 +3,7 @@
 Each run ends as cancelled within ten seconds, leaves nothing behind, and exactly the hours that it lacked are built.
 """
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -29,6 +30,11 @@ from obs_assets_tests.system.steps import (
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 WITHIN_S = 10.0
+"""On an idle machine, the end of the process included."""
+
+SHORTER_THAN_LOCKS_S = 25.0
+"""On any machine: a run that waited for its lock to time out would take 30 seconds."""
+
 _TERMINATE = """
 mutation Terminate($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"""
 
@@ -77,6 +83,12 @@ def cancel(deployment: Deployment, run_id: str, how: str) -> float:
     return time.monotonic() - began
 
 
+def within_s() -> float:
+    """The seconds that a run may take to end, on a machine as busy as this one was in the last minute."""
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return min(SHORTER_THAN_LOCKS_S, WITHIN_S * busy)
+
+
 def steps_repeated(deployment: Deployment, run_id: str) -> list[tuple[str]]:
     query = "SELECT step_key FROM event_logs WHERE run_id = %s AND dagster_event_type LIKE 'STEP_UP_FOR_RETRY%%'"
     return deployment.sql(query, run_id)
@@ -107,7 +119,7 @@ def test_cancelled_runs(deployment: Deployment, how: str, count: int, days_ago: 
             wait_for("it waits there", partial(_is_at, deployment, run_id, step))
             time.sleep(1)
             seconds = cancel(deployment, run_id, how)
-        assert seconds < WITHIN_S, step
+        assert seconds < within_s(), step
         assert steps_repeated(deployment, run_id) == []
         assert harness.leftovers(deployment.machine) == []
     assert hours[-1] in deployment.hourly.staleness().hours
