@@ -200,7 +200,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # what takes seconds takes minutes on a busy machine
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
