@@ -79,7 +79,7 @@ def new_files_sensor(
         except (ConfigurationError, TransientError) as error:
             return dg.SkipReason(str(error))
         # No cursor: what a finished pass has seen is what counts, so that a run that failed or was lost is repeated
-        news = hourly.news(listing)
+        news = hourly.pending_files(listing)
         closes = (
             first_open_hour(began_at, hourly.config.allowed_lateness) > hourly.first_open_hour()
         )

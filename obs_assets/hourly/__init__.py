@@ -1,1 +1,1 @@
-"""An hour's way through the stages: its configuration, frames, deliveries, locks and expiry."""
+"""The way of an hour through the stages: configuration, frames, deliveries, locks and expiry."""

@@ -1,4 +1,4 @@
-"""Builds a stage's hour: under the lock of the hour, its frame first, then its receipt."""
+"""Builds the hour of a stage under the lock of the hour: first the frame, then the receipt."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -24,13 +24,14 @@ class Builder:
     """Builds hours of one pipeline.
 
     Attributes:
-        config: what happens to events.
+        config: the pipeline's configuration.
         store: the frames and receipts.
-        log: what has landed.
-        locks: of the hours.
-        stages: make the frames.
+        log: the landing log.
+        locks: the locks of the hours.
+        stages: compute the frames.
         database: opens a cursor of the engine.
-        destination_names: assets whose receipts a killed run may have left half written.
+        destination_names: asset names of destinations; a killed run can leave temporary files of
+            their receipts.
     """
 
     config: PipelineConfig
@@ -46,7 +47,7 @@ class Builder:
 
         Raises:
             MissingFrameError: the stage before has not built the hour.
-            HourExpiredError: what it would be built from has expired; what there is stays as it is.
+            HourExpiredError: the landed events have expired; the present frames stay as they are.
             ReceiptError: the counts of the stage before do not add up.
         """
         work = f"{stage} {hour}"
@@ -61,11 +62,11 @@ class Builder:
             return self.store.write_receipt(receipt, hour)
 
     def build_together(self, stage: Stage, hours: Sequence[Hour]) -> dict[Hour, Receipt]:
-        """Build small hours of a stage in one query, which takes little longer than one of them.
+        """Build small hours of a stage in one query, in little more time than a single hour takes.
 
         Returns:
-            the receipts of the hours that were built. The others have to be built alone: that says
-            what is wrong with them.
+            hour → receipt, for the hours that were built. Build each other hour alone: that raises
+            the error that explains the failure.
         """
         receipts: dict[Hour, Receipt] = {}
         if not self.stages.takes_many(stage):
@@ -77,6 +78,7 @@ class Builder:
             computing(stage, connection),
         ):
             given = {}
+            # An hour that is locked, expired or without input is left out
             for hour in hours:
                 with contextlib.suppress(ObsError):
                     held.enter_context(self.locks.hold(hour, alone=True, wait=False))
@@ -92,23 +94,24 @@ class Builder:
         self._sweep(hour, stage)
         if stage == STAGES[0]:
             self._sweep(hour, *self.destination_names)
-        # Without a receipt nothing after this stage takes the hour: neither after a failure, nor after a crash
+        # After a failure or a crash, no later stage reads an hour that has no receipt
         self.store.forget_receipt(stage, hour)
 
     def _refuse_expired(self, stage: Stage, hour: Hour) -> None:
         if row_of(stage).needs_landed and self.log.load().hour(hour).expired:
             raise HourExpiredError(
-                f"{hour} has expired: its events before redaction were removed after retention_days, "
-                f"{self.config.retention_days}, so that {stage} cannot be built again. What the destinations hold "
-                f"stays as it is; `obs s3 restore {hour}` brings the hour back from the archive"
+                f"{hour} has expired: its events before redaction were removed after "
+                f"{self.config.retention_days} days (retention_days), so {stage} cannot be built again. "
+                f"The destinations keep their events; `obs s3 restore {hour}` brings the hour back "
+                "from the archive"
             )
 
     def _sweep(self, hour: Hour, *names: str) -> None:
-        """Remove temporary files that killed runs have left for an hour; the hour must be held alone."""
+        """Remove temporary files of killed runs; the caller holds the hour alone."""
         for name in names:
             for path in (
                 self.store.frame_path(name, hour),
                 self.store.receipt_path(name, hour),
             ):
-                for left in path.parent.glob(f"*.{path.name}.*.tmp"):
-                    left.unlink(missing_ok=True)
+                for tmp_path in path.parent.glob(f"*.{path.name}.*.tmp"):
+                    tmp_path.unlink(missing_ok=True)

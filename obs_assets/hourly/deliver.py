@@ -1,4 +1,4 @@
-"""Offers an hour to a destination, and writes the receipt of what became of it."""
+"""Offers an hour to a destination, and writes the receipt of the delivery."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,13 @@ from obs_assets.storage.frames import Store
 from obs_assets.transforms.filter import judge
 
 _OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
+"""Columns that are offered of a sampled frame."""
+
 _OFFERED_WHOLE = ", ".join([*LINEAGE, *PROMOTED, "1.0::DOUBLE AS weight", "event"])
+"""Columns that are offered of a frame without weights: each event stands for itself."""
 
 STREAMED_FROM = 8 << 20
-"""Bytes of a frame from which on it is streamed on a connection of its own: about 20,000 events."""
+"""Bytes of a frame, about 20,000 events. A larger frame is streamed on a connection of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,15 @@ class Deliverer:
 
         Args:
             config: block of the destination.
-            destination: takes the offer.
-            hour: to be offered.
-            run_id: goes into the ledger.
-            rebuild: whether the destination writes the hour even if it holds this very version.
+            destination: the destination that writes the hour.
+            hour: the hour to offer.
+            run_id: id of the run, for the ledger.
+            rebuild: the destination writes the hour even if it holds this version.
             closed_until: hours before it are closed.
 
         Raises:
-            MissingFrameError: the frame that it takes has not been built.
-            ObsError: raised by the destination.
+            MissingFrameError: the frame for the destination has not been built.
+            ObsError: the destination failed.
         """
         name = asset_name(config)
         with self._connect(f"{name} {hour}", config, hour) as connection:
@@ -88,7 +91,7 @@ class Deliverer:
     def offer(
         self, connection: duckdb.DuckDBPyConnection, config: DestinationConfig, hour: Hour
     ) -> tuple[Offer, dict[str, int]]:
-        """An hour as it would be offered now; and events that the destination's own filter drops, by reason."""
+        """The present offer of an hour, and reason → number of events that the destination's own filter drops."""
         receipt = self.store.read_receipt(config.stage, hour).check()
         offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
         frame = self.store.read_frame(connection, config.stage, hour).project(offered)
@@ -105,7 +108,7 @@ class Deliverer:
     def _connect(
         self, work: str, config: DestinationConfig, hour: Hour
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor, or for a large frame a connection that reads ahead on one thread, in half the memory."""
+        """A cursor, or for a large frame a connection with a single thread, which needs half the memory."""
         path = self.store.frame_path(config.stage, hour)
         is_large = path.exists() and path.stat().st_size > STREAMED_FROM
         if kind_of(config).streams and is_large:
@@ -116,7 +119,7 @@ class Deliverer:
             yield connection
 
     def _receipts(self, hour: Hour, up_to: str) -> Iterator[Receipt]:
-        """The receipts of the stages of an hour, from the first stage to this one."""
+        """The receipts of an hour from the first stage to ``up_to``, without missing receipts."""
         for stage in STAGES:
             receipt = self.store.find_receipt(stage, hour)
             if receipt is not None:
@@ -126,6 +129,6 @@ class Deliverer:
 
 
 def _levels_and_cost(receipts: Sequence[Receipt]) -> dict[str, Mapping[str, int | float | str]]:
-    """Level counts and cost of the newest receipt, for the destination that takes the frame."""
+    """Level counts and cost of the newest receipt: those of the frame that was offered."""
     details = receipts[-1].details if receipts else {}
     return {title: details[title] for title in (LEVELS_BY_MINUTE, COST) if title in details}

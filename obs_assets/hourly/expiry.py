@@ -1,4 +1,4 @@
-"""What is not redacted does not stay for ever: landed events, dead letters, raw and enriched frames."""
+"""Removes old events from before redaction: landed events, dead letters, raw and enriched frames."""
 
 from datetime import datetime
 
@@ -32,17 +32,17 @@ def expire(
     open_hour: Hour,
     listing: Listing,
 ) -> Expiry:
-    """Remove what was kept long enough and is held by every destination.
+    """Remove hours that are older than ``days`` and that every destination holds.
 
     Args:
-        log: what has landed.
+        log: the landing log.
         store: the frames.
-        locks: of the hours.
-        days: how long an hour is kept.
-        now: the time.
-        staleness: hours that destinations lack; they stay.
-        open_hour: the first hour that is not closed; later hours stay.
-        listing: the event files as they are now.
+        locks: the locks of the hours.
+        days: days for which an hour is kept.
+        now: the time, UTC.
+        staleness: the hours that destinations lack; these hours are kept.
+        open_hour: the first hour that is not closed; it and later hours are kept.
+        listing: the present event files; the log keeps its records of these files.
 
     Raises:
         HourBusyError: a landing pass is under way.
@@ -72,32 +72,30 @@ def why_due(
     open_hour: Hour,
     listing: Listing,
 ) -> str:
-    """Why `expire` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+    """The reason to call `expire` now, for example ``2 hours have expired``; empty without a reason.
 
-    Args:
-        log: what has landed.
-        days: how long an hour is kept.
-        now: the time.
-        staleness: hours that destinations lack; they stay.
-        open_hour: the first hour that is not closed; later hours stay.
-        listing: the event files as they are now.
+    Nothing is changed. The arguments are those of `expire`.
     """
     ready, waiting = _expiring(
         log, days=days, now=now, staleness=staleness, open_hour=open_hour
     )
     if ready:
         return f"{len(ready):,} hours have expired"
-    if letters := letters_due(log, days=days, now=now):
+    letters = letters_due(log, days=days, now=now)
+    if letters:
         return f"{letters:,} dead letters have expired"
-    files = () if waiting else forgettable(log.load(), _names(listing), days=days, now=now)
+    if waiting:
+        return ""
+    files = forgettable(log.load(), _names(listing), days=days, now=now)
     return f"{len(files):,} files are to be forgotten" if files else ""
 
 
 def _expiring(
     log: LandingLog, *, days: int, now: datetime, staleness: Staleness, open_hour: Hour
 ) -> tuple[list[tuple[Hour, LandedHour]], tuple[Hour, ...]]:
-    """The hours that are due and held everywhere, as they are now, and those that are due and have to wait."""
+    """The old hours that can be removed now, and the old hours that wait for a destination or are open."""
     hours = due(log.load(), days=days, now=now)
+    # A destination that does not answer may lack every hour
     held_back = set(hours) if staleness.unreachable else set(staleness.missing)
     waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
     return [(hour, seen) for hour, seen in hours.items() if hour not in waiting], waiting
@@ -105,11 +103,11 @@ def _expiring(
 
 def _names(listing: Listing) -> set[str]:
     """Paths and nodes of the event files."""
-    return {name for file in listing.files for name in (file.path, file.node)}
+    return {file.path for file in listing.files} | {file.node for file in listing.files}
 
 
 def _remove_unredacted(store: Store, locks: HourLocks, hour: Hour) -> int:
-    """Remove the frames of an hour from before redaction; returns their bytes."""
+    """Remove the frames of an hour from before redaction; returns the number of bytes."""
     all_paths = [store.frame_path(stage, hour) for stage in UNREDACTED]
     paths = [path for path in all_paths if path.exists()]
     if not paths:
@@ -121,4 +119,4 @@ def _remove_unredacted(store: Store, locks: HourLocks, hour: Hour) -> int:
                 path.unlink()
             return size
     except HourBusyError:
-        return 0  # another run reads it: the next run of retention removes it
+        return 0  # another run reads the frames: the next run of retention removes them

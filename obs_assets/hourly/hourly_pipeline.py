@@ -1,11 +1,12 @@
-"""One hour, stage by stage: what each asset calls. No Dagster here, and no rule of any stage: those have modules.
+"""The calls of the assets: land, build a stage's hour, deliver an hour. Without Dagster.
 
-A stage reads the frame before it, applies one pure function, writes its own frame and then its receipt. Nothing is
-counted that was not read back from what was written.
+A stage reads the frame before it, applies a pure function, writes its own frame and then its receipt.
+Every count of a receipt is read back from the written frame. The rules of a stage are in
+`obs_assets.transforms`.
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -48,10 +49,11 @@ class HourlyPipeline:
     """A pipeline bound to this machine's settings.
 
     Attributes:
-        config: what happens to events.
-        settings: where data lies and how servers are reached.
-        name: of the pipeline; its folder below the data dir.
-        scratch: where frames and receipts lie instead, for a trial; what has landed is the pipeline's.
+        config: the pipeline's configuration.
+        settings: the machine's data folder, servers and secrets.
+        name: stored name of the pipeline: its folder below ``OBS_DATA_DIR/pipelines``.
+        scratch: folder of the frames and receipts of a trial; a trial reads the landed events of
+            the pipeline. None for the pipeline's own folder.
     """
 
     config: PipelineConfig
@@ -66,11 +68,10 @@ class HourlyPipeline:
 
     @cached_property
     def stages(self) -> Stages:
-        """What makes frames."""
+        """The stages, which compute the frames."""
         key = self.settings.hash_key
-        return Stages(
-            self.config, self.store, self.log, key.get_secret_value().encode() if key else None
-        )
+        hash_key = key.get_secret_value().encode() if key else None
+        return Stages(self.config, self.store, self.log, hash_key)
 
     @property
     def _root(self) -> Path:
@@ -78,107 +79,123 @@ class HourlyPipeline:
 
     @cached_property
     def log(self) -> LandingLog:
-        """What has landed."""
+        """The landing log: files, hours and chunks that have landed."""
         return LandingLog(Store(self._root).landed_dir)
 
     # Landing
 
     @property
     def source(self) -> SourceConfig:
-        """Where event files are: as configured, else the folder ``events`` of the data folder, if there is one."""
+        """The source block; without ``events_dir``, with the folder ``events`` of the data folder if that exists."""
         folder = self.settings.data_dir / "events"
         if self.config.source.events_dir is not None or not folder.is_dir():
             return self.config.source
         return self.config.source.model_copy(update={"events_dir": folder})
 
     def land(self, now: datetime | None = None) -> LandingReport:
-        """Land what is new in the event files; ``now`` is the clock by default."""
+        """Land the new bytes of the event files.
+
+        Args:
+            now: time of the pass, UTC; the clock by default.
+        """
         return land(self.source, self.log, first_hour=self.config.first_hour, now=now)
 
     def landed(self) -> Landed:
-        """All that has landed."""
+        """The files and hours that have landed."""
         return self.log.load()
 
     def first_open_hour(self) -> Hour:
-        """The oldest hour that is not closed; the pipeline's first before anything was landed."""
-        looked_at = self.log.looked_at()
-        return (
-            first_open_hour(looked_at, self.config.allowed_lateness)
-            if looked_at
-            else self.config.first_hour
-        )
+        """The oldest hour that is not closed; before the first landing pass, the pipeline's first hour."""
+        watermark = self.log.looked_at()
+        if watermark is None:
+            return self.config.first_hour
+        return first_open_hour(watermark, self.config.allowed_lateness)
 
     def first_partition(self, now: datetime) -> Hour:
-        """The first hour that Dagster shows: ``start``; without it the beginning of the first day that has landed.
+        """The first hour that Dagster shows.
 
-        It moves when older events land. Before anything has landed it is the beginning of the day before ``now``.
+        It is ``start``; without ``start``, the first hour of the first day that has landed, which
+        moves when older events land. Before anything has landed, it is the first hour of the day
+        before ``now``.
         """
         if self.config.start:
             return self.config.first_hour
+        first = now.astimezone(UTC) - timedelta(days=1)
         hours = self.landed().hours
-        first = (
-            parse_hour(min(hours)).start if hours else now.astimezone(UTC) - timedelta(days=1)
-        )
+        if hours:
+            first = parse_hour(min(hours)).start
         return Hour(first.replace(hour=0, minute=0, second=0, microsecond=0))
 
-    def news(self, listing: Listing) -> str:
-        """What there is to land, in a few words; empty if the last pass that finished has seen and taken it all."""
-        looked = self.log.looked()
-        if listing.digest == looked.listing and not looked.waiting:
+    def pending_files(self, listing: Listing) -> str:
+        """The numbers of files to land, for example ``2 new, 1 changed, 0 waiting of 9 files``.
+
+        Empty if the last finished pass has seen this listing and no file waits.
+        """
+        last = self.log.looked()
+        if listing.digest == last.listing and not last.waiting:
             return ""
         known = {file.path: file for file in self.landed().files.values()}
-        new = sum(file.path not in known for file in listing.files)
-        changed = sum(
-            file.path in known and not known[file.path].is_unchanged(file)
-            for file in listing.files
-        )
-        return f"{new:,} new, {changed:,} changed, {len(looked.waiting):,} waiting of {len(listing.files):,} files"
+        listed_before = [file for file in listing.files if file.path in known]
+        new = len(listing.files) - len(listed_before)
+        changed = sum(not known[file.path].is_unchanged(file) for file in listed_before)
+        waiting, total = len(last.waiting), len(listing.files)
+        return f"{new:,} new, {changed:,} changed, {waiting:,} waiting of {total:,} files"
 
     def listing(self) -> Listing:
         """The event files as they are now."""
         return list_files(self.source)
 
     def close_hours(self, listing: Listing, began_at: datetime) -> bool:
-        """Close the hours that a landing pass would close, if it would read nothing; see `note_unchanged`."""
+        """Close the hours that a landing pass without new bytes would close; see `note_unchanged`."""
         return note_unchanged(
             self.source, self.log, listing, began_at, first_hour=self.config.first_hour
         )
 
     def dead_letters(self) -> list[tuple[str, str, int, int, datetime]]:
-        """What could not be read: file, reason, letters, bytes, first seen; most letters first."""
+        """Dead letters by file and reason: file, reason, number, bytes, first seen; the largest number first."""
         return count_letters(self.log)
 
     def replay(self, reason: str | None = None, event_file: str | None = None) -> LandingReport:
-        """Land those dead letters that can be read now."""
+        """Land the dead letters that can be read now.
+
+        Args:
+            reason: only dead letters of this reason.
+            event_file: only dead letters of this file.
+        """
         source, first_hour = self.source, self.config.first_hour
         return replay(
             source, self.log, first_hour=first_hour, reason=reason, event_file=event_file
         )
 
     def unredacted_hours(self) -> dict[Hour, int]:
-        """Hours with events that the redactor could not handle, oldest first, and their number.
+        """Hour, oldest first → number of its events that the redactor could not handle.
 
-        The receipts say so. A damaged receipt fails the check of its own hour.
+        The numbers come from the receipts.
         """
         hours: dict[Hour, int] = {}
         for path in sorted(self.store.receipt_dir("redacted_events").glob("*.json")):
+            # A damaged receipt fails the check of its own hour
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 receipt = Receipt.from_json(path.read_text())
-                if failed := receipt.other.get(REDACTOR_FAILED, 0):
+                failed = receipt.other.get(REDACTOR_FAILED, 0)
+                if failed:
                     hours[parse_hour(receipt.hour)] = failed
         return hours
 
     def unredacted(self, hour: Hour) -> list[Unredacted]:
-        """The events of an hour on which the redactor fails now, with their text as it was.
+        """The events of an hour on which the redactor fails now, with their text before redaction.
 
         Raises:
-            MissingFrameError: what the hour was redacted from is kept no longer.
+            MissingFrameError: the enriched frame of the hour is missing or has expired.
         """
         with self._cursor() as connection, computing(f"redacted_events {hour}", connection):
             return self.stages.unredacted(connection, hour)
 
     def expire(self, now: datetime) -> Expiry:
-        """Remove what is not redacted and kept long enough; ``retention_days`` says how long that is.
+        """Remove events before redaction that are older than ``retention_days``.
+
+        Args:
+            now: the time, UTC.
 
         Raises:
             HourBusyError: a landing pass is under way.
@@ -199,7 +216,7 @@ class HourlyPipeline:
         )
 
     def expiry_due(self, now: datetime) -> str:
-        """Why `expire` is needed now, in a few words, empty if it is not; a look, nothing is changed.
+        """The reason to call `expire` now, in a few words; empty without a reason. Nothing is changed.
 
         Raises:
             ConfigurationError, TransientError: the event files cannot be listed.
@@ -207,25 +224,20 @@ class HourlyPipeline:
         days = self.config.retention_days
         if days is None:
             return ""
-        open_hour, staleness, listing = (
-            self.first_open_hour(),
-            self.staleness(now),
-            self.listing(),
-        )
         return why_due(
             self.log,
             days=days,
             now=now,
-            staleness=staleness,
-            open_hour=open_hour,
-            listing=listing,
+            staleness=self.staleness(now),
+            open_hour=self.first_open_hour(),
+            listing=self.listing(),
         )
 
     def is_current(self, hour: Hour) -> bool:
-        """Whether every destination's ledger says that it holds all that has landed for an hour.
+        """Whether, by the ledgers, every destination holds all landed events of an hour.
 
         Raises:
-            TransientError: a destination cannot be asked.
+            TransientError: a destination does not answer.
         """
         generation = self.landed().hour(hour).generation
         for config in self.config.enabled_destinations:
@@ -237,7 +249,12 @@ class HourlyPipeline:
     def staleness(
         self, now: datetime | None = None, *, empty: Iterable[Hour] = ()
     ) -> "Staleness":
-        """Closed hours that destinations do not hold as they have landed; ``now`` is the clock by default."""
+        """Closed hours that destinations lack or hold in an older version, see `find_staleness`.
+
+        Args:
+            now: the time, UTC; the clock by default.
+            empty: hours without events that destinations hold nevertheless.
+        """
         return find_staleness(
             self.config,
             self.landed(),
@@ -254,7 +271,7 @@ class HourlyPipeline:
 
         Raises:
             MissingFrameError: the stage before has not built the hour.
-            HourExpiredError: what it would be built from is kept no longer; what there is stays as it is.
+            HourExpiredError: the landed events have expired; the present frames stay as they are.
             ReceiptError: the counts of the stage before do not add up.
         """
         return self._builder.build(stage, hour)
@@ -282,7 +299,10 @@ class HourlyPipeline:
 
     @cached_property
     def database(self) -> duckdb.DuckDBPyConnection:
-        """Where frames are computed, by cursors of it: to open one takes a fifth of the time of a small hour."""
+        """The DuckDB connection whose cursors compute the frames.
+
+        It is kept, because opening a connection takes a fifth of the time of a small hour.
+        """
         return connect(self.store.temp_dir)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
@@ -302,19 +322,19 @@ class HourlyPipeline:
         """Offer an hour to the destination whose asset has this name.
 
         Args:
-            name: of the asset.
-            hour: to be offered.
-            run_id: goes into the ledger.
-            rebuild: take it even if nothing is new.
-            client: reaches the destination's server instead of a client of the destination's own.
+            name: name of the destination's asset, for example ``postgres_events``.
+            hour: the hour to deliver.
+            run_id: id of the run, for the ledger.
+            rebuild: write the hour even if the destination holds this version.
+            client: client of the destination's server; by default the destination makes its own.
 
         Raises:
-            MissingFrameError: the frame that it takes has not been built.
-            ObsError: what the destination says.
+            MissingFrameError: the frame for the destination has not been built.
+            ObsError: the destination failed.
         """
         config = self.destination_config(name)
         with self.locks.hold(hour, alone=False):
-            destination = self._made(config, client) if client else self.destination(name)
+            destination = self._make(config, client) if client else self.destination(name)
             closed_until = self._closed_until(hour)
             return self._deliverer.deliver(
                 config,
@@ -337,7 +357,7 @@ class HourlyPipeline:
         """The block of the destination whose asset has this name.
 
         Raises:
-            ConfigurationError: there is none.
+            ConfigurationError: no destination has this name.
         """
         for config in self.config.destinations:
             if asset_name(config) == name:
@@ -346,16 +366,16 @@ class HourlyPipeline:
         raise ConfigurationError(f"no destination is called {name!r}; there are {known}")
 
     def destination(self, name: str) -> Destination:
-        """The destination, its server started if it is an embedded one.
+        """The destination of that name; an embedded server that it needs is started.
 
-        Kept, since its clients are costly, for as long as its server stays where it is: an embedded one that had to be
-        started again may have moved to another port.
+        The destination is kept, since its clients are costly, until its server has another address:
+        an embedded server can have another port after a restart.
         """
         config = self.destination_config(name)
         server = self._server_of(config)
         kept = self._destinations.get(name)
         if kept is None or kept[0] != server:
-            kept = self._destinations[name] = (server, self._made(config))
+            kept = self._destinations[name] = (server, self._make(config))
         return kept[1]
 
     @cached_property
@@ -363,90 +383,91 @@ class HourlyPipeline:
         return {}
 
     def _server_of(self, config: DestinationConfig) -> Any:
-        """How the server of a destination is reached now; None where it needs no server."""
+        """Settings of the server that a destination needs; None if it needs no server."""
         server = kind_of(config).server_of(config)
         return server.find(self.settings) if server else None
 
-    def _made(self, config: DestinationConfig, client: Any = None) -> Destination:
+    def _make(self, config: DestinationConfig, client: Any = None) -> Destination:
         ledger_name = self.ledger_name(asset_name(config))
         order = Order(config, self._server_of(config), self.settings, ledger_name, client)
         return kind_of(config).make(order)
 
     def ledger_name(self, name: str) -> str:
-        """What a destination calls itself where several pipelines keep their ledgers."""
+        """The name of a destination in a ledger that several pipelines share."""
         return name if self.name == DEFAULT_PIPELINE else f"{self.name}.{name}"
 
     def _closed_until(self, hour: Hour) -> Hour:
-        """The first open hour; an hour that is built before any landing pass is finished counts as open."""
+        """The first open hour; before the first finished landing pass, the given hour counts as open."""
         return self.first_open_hour() if self.log.looked_at() else hour
 
     def dispatch_alerts(self) -> dict[str, dict[str, int | float]]:
-        """Judge hours that have closed or in which nothing happened, and send what is due; counts by destination."""
-        landed = self.landed()
+        """Judge closed hours and hours without events, and send the dispatches that are due.
+
+        Returns:
+            ledger name of a destination → counts of its dispatches.
+        """
+        is_empty = self._is_empty_now()
         closed_until = self.first_open_hour()
         return {
-            outbox.name: dict(
-                outbox.dispatch(closed_until, lambda hour: landed.hour(hour).generation == 0)
-            )
+            outbox.name: dict(outbox.dispatch(closed_until, is_empty))
             for outbox in self.outboxes().values()
         }
 
     def dispatch_due(self, until: datetime) -> str:
-        """Why `dispatch_alerts` is needed, in a few words, empty if it is not; a look, nothing is changed.
+        """The reason to call `dispatch_alerts`, in a few words; empty without a reason. Nothing is changed.
 
         Args:
-            until: hours that could close later count as open.
+            until: hours that can close only after this time count as open.
         """
+        is_empty = self._is_empty_now()
+        closes_first = first_open_hour(until, self.config.allowed_lateness)
+        closed_until = min(self.first_open_hour(), closes_first)
+        reasons = (outbox.due(closed_until, is_empty) for outbox in self.outboxes().values())
+        return next(filter(None, reasons), "")
+
+    def _is_empty_now(self) -> Callable[[Hour], bool]:
+        """A function that says whether no event of an hour has landed."""
         landed = self.landed()
-        closed_until = min(
-            self.first_open_hour(), first_open_hour(until, self.config.allowed_lateness)
-        )
-        for outbox in self.outboxes().values():
-            if reason := outbox.due(
-                closed_until, lambda hour: landed.hour(hour).generation == 0
-            ):
-                return reason
-        return ""
+        return lambda hour: landed.hour(hour).generation == 0
 
     def outboxes(self) -> "dict[str, WebhookAlerts]":
-        """Asset's name → the enabled destination, of those that judge alert rules and keep dispatches."""
-        return {
-            asset_name(config): self.outbox(asset_name(config))
-            for config in self.enabled("alerts")
-        }
+        """Asset's name → the destination, for enabled destinations that judge alert rules and keep dispatches."""
+        return {name: self.outbox(name) for name in self._names_of("alerts")}
 
     def outbox(self, name: str) -> "WebhookAlerts":
-        """The destination of that name, of those that judge alert rules and keep dispatches."""
+        """The destination of that name, which judges alert rules and keeps dispatches."""
         return cast("WebhookAlerts", self.destination(name))
 
     def tables(self) -> "dict[str, PostgresDestination]":
-        """Asset's name → the enabled destination, of those that keep tables of events."""
-        return {
-            asset_name(config): self._destination(config)
-            for config in self.enabled("has_tables")
-        }
+        """Asset's name → the destination, for enabled destinations that keep tables of events."""
+        names = self._names_of("has_tables")
+        return {name: cast("PostgresDestination", self.destination(name)) for name in names}
 
-    def _destination(self, config: DestinationConfig) -> Any:
-        return self.destination(asset_name(config))
+    def _names_of(self, ability: str) -> list[str]:
+        return [asset_name(config) for config in self.enabled(ability)]
 
     def enabled(self, ability: str) -> list[DestinationConfig]:
-        """The enabled destinations whose kind has an ability: an attribute of `Kind` that is true."""
+        """The enabled destinations whose kind has an ability.
+
+        Args:
+            ability: name of an attribute of `Kind` that must be true, for example ``keeps_events``.
+        """
         configs = self.config.enabled_destinations
         return [config for config in configs if getattr(kind_of(config), ability)]
 
     @property
     def destination_names(self) -> list[str]:
-        """The assets' names of the enabled destinations."""
+        """Asset names of the enabled destinations."""
         return [asset_name(config) for config in self.config.enabled_destinations]
 
     @property
     def postgres(self) -> PostgresSettings:
-        """The PostgreSQL server: the environment's, else the embedded one, started if it does not run."""
+        """The PostgreSQL server of the environment, else the embedded server, which is started if it does not run."""
         settings: PostgresSettings = embedded.POSTGRES.find(self.settings)
         return settings
 
     @property
     def s3(self) -> S3Settings:
-        """The S3 server: the environment's, else the embedded one, started if it does not run."""
+        """The S3 server of the environment, else the embedded server, which is started if it does not run."""
         settings: S3Settings = embedded.S3.find(self.settings)
         return settings

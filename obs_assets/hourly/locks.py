@@ -1,4 +1,4 @@
-"""The lock of an hour's frames: held alone to build the hour, shared to read it."""
+"""The lock of an hour's frames: exclusive to build the hour, shared to read it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,22 +18,22 @@ class HourLocks:
     """The locks of one pipeline.
 
     Attributes:
-        folder: holds a file for each hour that was locked once.
+        folder: folder of the lock files, a file for each hour that was ever locked.
     """
 
     folder: Path
 
     @contextmanager
     def hold(self, hour: Hour, *, alone: bool, wait: bool = True) -> Iterator[None]:
-        """Hold an hour; the system frees it when the process ends.
+        """Hold the lock of an hour; the system releases it when the process ends.
 
         Args:
-            hour: to be held.
-            alone: to build it; otherwise together with others that read it.
-            wait: for `BUSY_AFTER_S` seconds, where others hold it.
+            hour: the hour to lock.
+            alone: exclusive, to build the hour; false shares the lock with other readers.
+            wait: wait up to `BUSY_AFTER_S` seconds for other runs; false does not wait.
 
         Raises:
-            HourBusyError: others held it for longer.
+            HourBusyError: another run still holds the lock.
         """
         path = make_private_dir(self.folder) / f"{hour.stamp}.lock"
         wait_s = BUSY_AFTER_S if wait else 0

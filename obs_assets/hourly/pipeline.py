@@ -1,7 +1,7 @@
-"""A pipeline's configuration: what happens to events between the files and the destinations. Knows nothing of Dagster.
+"""A pipeline's configuration, from the event files to the destinations. Without Dagster.
 
-Each block is declared beside the code that it configures; here they come together. ``load`` reads the YAML form,
-`PipelineConfig.builder` is the fluent form.
+Each block is declared beside the code that it configures; this module puts the blocks together.
+`load` reads the YAML form, `PipelineConfig.builder` is the fluent form.
 """
 
 import difflib
@@ -40,20 +40,28 @@ EARLIEST_HOUR = Hour(EARLIEST)
 """The first hour whose events can land; a pipeline's first without a ``start``."""
 
 DEFAULT_PIPELINE = "pipeline"
-"""The stored name of a pipeline whose ``asset_prefix`` is empty: of its folder below ``OBS_DATA_DIR/pipelines``, and in
-the tag ``obs/pipeline`` of its runs. Data of users lies there, so it stays."""
+"""Stored name of a pipeline whose ``asset_prefix`` is empty.
+
+It names the pipeline's folder below ``OBS_DATA_DIR/pipelines`` and stands in the tag ``obs/pipeline``
+of its runs. Users have data there, so the name must not change.
+"""
 
 COMPONENT_TYPE = "obs_assets.components.ObservabilityPipeline"
 """``type`` of a pipeline file."""
 
 _LANDING = ("event_files", "landed_events")
+"""Assets of every pipeline beside its stages and destinations."""
+
 PROCESSORS = {
     "enricher": "enrich",
     "pii-redactor": "redact",
     "filter": "filter",
     "sampler": "sample",
 }
+"""Name of a processor in the fluent form → its block."""
+
 SOURCES = ("event-stream",)
+"""Types of sources."""
 
 _REPLACED = {
     "buffer_size": "hours are loaded whole; see batch_size (webhook), part_size_mb (s3)",
@@ -63,13 +71,14 @@ _REPLACED = {
     "adaptive_window": "adaptive looks at the whole hour",
     "drop_on_error": "an event on which a stage fails is a dead letter, and counted",
 }
-
+"""Option of other pipelines → the sentence that says how this pipeline does the same."""
 
 _NAME = re.compile(r"[A-Za-z0-9_]+")
+"""Names that assets and jobs may have."""
 
 
 class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
-    """What happens to events between the files and the destinations.
+    """The way of events from the files to the destinations.
 
     Attributes:
         start: first hour, UTC. An event from before it is a dead letter. Null takes every event
@@ -129,24 +138,27 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @model_validator(mode="after")
     def _names_differ(self) -> "PipelineConfig":
-        repeated = [
-            name for name, n in Counter(map(asset_name, self.destinations)).items() if n > 1
-        ]
+        names = Counter(map(asset_name, self.destinations))
+        repeated = [name for name, number in names.items() if number > 1]
         if repeated:
             raise ValueError(
                 f"two destinations are called {repeated[0]!r}: give each a name of its own"
             )
-        if taken := {*STAGES, *_LANDING}.intersection(map(asset_name, self.destinations)):
+        taken = {*STAGES, *_LANDING}.intersection(names)
+        if taken:
             raise ValueError(
                 f"a destination is called {min(taken)!r}, as another asset is: choose another name"
             )
         return self
 
     def stored_name(self, folder: str) -> str:
-        """The name of the pipeline's data, ``obs/pipeline`` of its runs: that of ``asset_prefix``, else of its folder.
+        """The name of the pipeline's data, and value of the tag ``obs/pipeline`` of its runs.
+
+        Args:
+            folder: name of the pipeline's folder; it is the stored name if ``asset_prefix`` is null.
 
         Raises:
-            ConfigurationError: the folder's name holds other characters than assets and jobs may have.
+            ConfigurationError: the folder's name holds characters that assets and jobs may not have.
         """
         if self.asset_prefix is not None:
             return self.asset_prefix or DEFAULT_PIPELINE
@@ -170,24 +182,28 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @property
     def enabled_destinations(self) -> tuple[DestinationConfig, ...]:
-        """The destinations that take hours."""
+        """The destinations that hours are delivered to."""
         return tuple(destination for destination in self.destinations if destination.enabled)
 
     def version(self, stage: Stage, generation: int) -> InputVersion:
-        """The version that a stage's hour has when it and all before it are built by this configuration and code."""
+        """The version of a stage's hour if it and every stage before it are built with this configuration and code.
+
+        Args:
+            stage: name of the stage.
+            generation: landing generation of the hour.
+        """
         version = InputVersion(generation, "", "")
         for name in STAGES[: STAGES.index(stage) + 1]:
             version = self.next_version(version, name)
         return version
 
     def next_version(self, before: InputVersion, stage: Stage) -> InputVersion:
-        """The version of a stage built now from a frame of version ``before``, whatever that one was built with."""
+        """The version of a stage that is built now from a frame of version ``before``."""
         blocks = [_block_json(getattr(self, name)) for name in row_of(stage).blocks]
         text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
-        code = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
-        return InputVersion(
-            before.generation, hashlib.sha256(text.encode()).hexdigest()[:12], code
-        )
+        config_hash = hashlib.sha256(text.encode()).hexdigest()[:12]
+        code_version = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
+        return InputVersion(before.generation, config_hash, code_version)
 
     @staticmethod
     def builder() -> "PipelineConfigBuilder":
@@ -196,12 +212,12 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
 
 def _block_json(block: BaseModel | None) -> Any:
+    if block is None:
+        return None
     if isinstance(block, SourceConfig):
-        return {
-            "name": block.name,
-            "type": block.type,
-        }  # where files lie does not change what is made of them
-    return block.model_dump(mode="json") if block else None
+        # The folder of the files does not change the frames
+        return {"name": block.name, "type": block.type}
+    return block.model_dump(mode="json")
 
 
 class PipelineConfigBuilder:
@@ -215,7 +231,7 @@ class PipelineConfigBuilder:
         self._values: dict[str, Any] = {"destinations": []}
 
     def add_source(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002 (the word of the API)
-        """Set where events come from: ``event-stream``."""
+        """Set the source of events: ``event-stream``."""
         self._values["source"] = {"type": _known("source", type, SOURCES), **options}
         return self
 
@@ -227,7 +243,7 @@ class PipelineConfigBuilder:
     def add_destination(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
         """Add ``postgresql`` (or ``postgres``), ``s3``, ``webhook`` or another kind of `KINDS`.
 
-        Several of one type need a name each.
+        Several destinations of the same type need different names.
         """
         types = type_names()
         kind = types[_known("destination", type, types)]
@@ -243,19 +259,24 @@ class PipelineConfigBuilder:
         return parse(self._values)
 
 
-def _known(what: str, given: str, names: Iterable[str]) -> str:
-    if given not in set(names):
+def _known(block: str, type_: str, known: Iterable[str]) -> str:
+    if type_ not in set(known):
         raise ConfigurationError(
-            f"Unknown {what} type {given!r}; there are {', '.join(sorted(names))}"
+            f"Unknown {block} type {type_!r}; there are {', '.join(sorted(known))}"
         )
-    return given
+    return type_
 
 
 def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
     """Check values and make a configuration of them.
 
+    Args:
+        values: option → value, as in the block ``attributes`` of a pipeline file.
+        where: put before each line of the message.
+
     Raises:
-        ConfigurationError: names the field, and the nearest known one where an option is unknown.
+        ConfigurationError: a value is wrong; the message names its field, and for an unknown option
+            the nearest known option.
     """
     try:
         return PipelineConfig.model_validate(values)
@@ -273,12 +294,42 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         env: for ``{{ env.NAME }}``; the process's environment by default.
 
     Raises:
-        ConfigurationError: says file, line, field and the allowed values.
+        ConfigurationError: a value is wrong; the message says file, line, field and the allowed
+            values.
     """
+    document, values = _read_yaml(path)
+    if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
+        raise ConfigurationError(
+            f"{path}: a pipeline file has `type:` and a block `attributes:`"
+        )
+    for name in values:
+        problem = _problem_at_the_top(name, values[name])
+        if problem:
+            raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
+    env = settings.environment() if env is None else env
+    try:
+        return PipelineConfig.model_validate(render(values["attributes"], env))
+    except _TemplateMistakeError as error:
+        line = _line_of(document, ("attributes", *error.location))
+        field = ".".join(map(str, error.location))
+        raise ConfigurationError(f"{path}:{line}: {field}: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(
+            f"{path}: something in it is nested too deeply, or an alias in itself"
+        ) from None
+    except ValidationError as error:
+        problems = []
+        for details, problem in zip(error.errors(), explain(error), strict=True):
+            line = _line_of(document, ("attributes", *details["loc"]))
+            problems.append(f"{path}:{line}: {problem}")
+        raise ConfigurationError("\n".join(problems)) from None
+
+
+def _read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+    """The nodes of a YAML file, which know their lines, and its values."""
     try:
         text = path.read_text(encoding="utf-8")
-        document = yaml.compose(text)
-        values = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.compose(text), yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the pipeline file {path}: {error.strerror}"
@@ -288,35 +339,8 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f":{mark.line + 1}" if mark else ""
-        raise ConfigurationError(
-            f"{path}{at}: not YAML: {getattr(error, 'problem', error)}"
-        ) from None
-    if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
-        raise ConfigurationError(
-            f"{path}: a pipeline file has `type:` and a block `attributes:`"
-        )
-    for name in values:
-        if problem := _problem_at_the_top(name, values[name]):
-            raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
-    try:
-        return PipelineConfig.model_validate(
-            render(values["attributes"], settings.environment() if env is None else env)
-        )
-    except _TemplateMistakeError as error:
-        line = _line_of(document, ("attributes", *error.location))
-        raise ConfigurationError(
-            f"{path}:{line}: {'.'.join(map(str, error.location))}: {error}"
-        ) from None
-    except RecursionError:
-        raise ConfigurationError(
-            f"{path}: something in it is nested too deeply, or an alias in itself"
-        ) from None
-    except ValidationError as error:
-        lines = [
-            f"{path}:{_line_of(document, ('attributes', *details['loc']))}: {line}"
-            for details, line in zip(error.errors(), explain(error), strict=True)
-        ]
-        raise ConfigurationError("\n".join(lines)) from None
+        problem = getattr(error, "problem", error)
+        raise ConfigurationError(f"{path}{at}: not YAML: {problem}") from None
 
 
 def _problem_at_the_top(name: Any, value: Any) -> str:
@@ -325,21 +349,17 @@ def _problem_at_the_top(name: Any, value: Any) -> str:
         return ""
     if name != "type":
         near = difflib.get_close_matches(str(name), ("type", "attributes"), n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else "a pipeline file has `type:` and `attributes:`, nothing else"
-        )
+        hint = "a pipeline file has `type:` and `attributes:`, nothing else"
+        if near:
+            hint = f"did you mean {near[0]!r}?"
         return f"unknown key {name!r}; {hint}"
-    return (
-        ""
-        if value == COMPONENT_TYPE
-        else f"type: there is one type of pipeline; did you mean {COMPONENT_TYPE!r}?"
-    )
+    if value == COMPONENT_TYPE:
+        return ""
+    return f"type: there is one type of pipeline; did you mean {COMPONENT_TYPE!r}?"
 
 
 class _Loader(yaml.SafeLoader):
-    """Says where a value is that looks like a date or number and is none."""
+    """A loader whose error for an impossible date, such as ``2025-13-01``, names the line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -352,7 +372,11 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TemplateMistakeError(ConfigurationError):
-    """A template is wrong, at this place."""
+    """A template is wrong.
+
+    Attributes:
+        location: keys and list indexes on the way to the value, from ``attributes`` on.
+    """
 
     def __init__(self, message: str, location: tuple[int | str, ...]) -> None:
         super().__init__(message)
@@ -360,7 +384,7 @@ class _TemplateMistakeError(ConfigurationError):
 
 
 class _Env:
-    """``env`` in a template: ``env.NAME`` is None when unset, ``env('NAME', 'default')`` has a default."""
+    """``env`` in a template: ``env.NAME`` is None if unset, ``env('NAME', 'default')`` has a default."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
@@ -373,16 +397,22 @@ class _Env:
 
 
 def render(value: Any, env: Mapping[str, str], location: tuple[int | str, ...] = ()) -> Any:
-    """Fill in ``{{ env.NAME }}`` anywhere but in an alert's ``summary``, which is filled in when it fires.
+    """Fill in ``{{ env.NAME }}`` in every value but an alert's ``summary``, which is filled in when the alert fires.
+
+    Args:
+        value: a YAML value: mapping, list, text, number, …
+        env: name of a variable → its value.
+        location: keys and list indexes on the way to the value.
 
     Raises:
         ConfigurationError: a template is wrong.
     """
     if isinstance(value, Mapping):
-        return {
-            key: item if key == "summary" else render(item, env, (*location, key))
-            for key, item in value.items()
-        }
+        rendered = dict(value)
+        for key, item in value.items():
+            if key != "summary":
+                rendered[key] = render(item, env, (*location, key))
+        return rendered
     if isinstance(value, list):
         return [render(item, env, (*location, number)) for number, item in enumerate(value)]
     if isinstance(value, str) and "{{" in value:
@@ -399,22 +429,27 @@ def render(value: Any, env: Mapping[str, str], location: tuple[int | str, ...] =
 
 
 def _render_text(text: str, env: _Env) -> Any:
-    """A lone expression keeps its value's type, None included; a variable is text even if it looks like a number."""
+    """A text that is a single expression keeps the type of its value: ``{{ env.UNSET }}`` is None.
+
+    A variable is text even if it looks like a number.
+    """
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - this is no HTML
     lone = re.fullmatch(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", text)
-    if lone:
-        found = environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
-        return (
-            str(found) if isinstance(found, Undefined) else found
-        )  # which says what is undefined
-    return environment.from_string(text).render(env=env)
+    if lone is None:
+        return environment.from_string(text).render(env=env)
+    found = environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
+    if isinstance(found, Undefined):
+        return str(found)  # raises an error that names the undefined variable
+    return found
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One line for each mistake: field, what is wrong, what is allowed. Values are not repeated: they may be secret."""
-    return [
-        _explain(details) for details in error.errors(include_url=False, include_context=True)
-    ]
+    """A line for each mistake: the field, the mistake, the allowed values.
+
+    A wrong value is not repeated, since it can be a secret.
+    """
+    mistakes = error.errors(include_url=False, include_context=True)
+    return [_explain(details) for details in mistakes]
 
 
 def _explain(details: Any) -> str:
@@ -422,7 +457,8 @@ def _explain(details: Any) -> str:
     path = [part for part in details["loc"] if part not in tags]
     field = ".".join(str(part) for part in path)
     if details["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, path[:-1])) or 'pipeline'}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
+        block = ".".join(map(str, path[:-1])) or "pipeline"
+        return f"{block}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{field}: type must be one of {', '.join(sorted({*type_names().values()}))}"
     problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
@@ -435,7 +471,7 @@ _PROBLEMS = {
         ("dict_type", "mapping_type", "model_type"), "must be a mapping, `name: value`"
     ),
 }
-"""What pydantic says in the words of Python."""
+"""Type of a mistake that pydantic describes in words of Python → the same in words of YAML."""
 
 
 def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
@@ -443,7 +479,9 @@ def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
         return f"the option {name!r} has no meaning here: {_REPLACED[name]}"
     fields = _fields_at(location)
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
+    hint = f"there are {', '.join(fields)}"
+    if near:
+        hint = f"did you mean {near[0]!r}?"
     return f"unknown option {name!r}; {hint}"
 
 
@@ -462,14 +500,10 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
         "geoip": GeoIp,
         "prices": Price,
     }
-    model = next(
-        (
-            blocks[part]
-            for part in reversed(location)
-            if isinstance(part, str) and part in blocks
-        ),
-        PipelineConfig,
-    )
+    model: type[BaseModel] = PipelineConfig
+    for part in location:
+        if isinstance(part, str):
+            model = blocks.get(part, model)
     return sorted(field.alias or name for name, field in model.model_fields.items())
 
 
@@ -478,10 +512,11 @@ def _line_of(node: yaml.Node | None, location: Iterable[int | str]) -> int:
     line = 1
     for part in location:
         if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == part), None)
-            if found is None:
-                continue  # a discriminator, or a field that is missing
-            line, node = found[0].start_mark.line + 1, found[1]
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                continue  # a discriminator, or a missing field
+            key, node = found[0]
+            line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
             line = node.start_mark.line + 1

@@ -1,7 +1,7 @@
-"""Where pipeline files are: one folder for each pipeline, with a file ``defs.yaml`` in it.
+"""Finds pipeline files: each pipeline has a folder with a file ``defs.yaml``.
 
-Dagster's definitions, the command line, the demo, ``make dev`` and `read_hour` all ask here, so that all of them see
-the same pipelines.
+Dagster's definitions, the command line, the demo, ``make dev`` and `read_hour` call this module, so
+all of them see the same pipelines.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,13 +17,16 @@ from obs_assets.hourly.pipeline import DEFAULT_PIPELINE
 from obs_assets.settings import Settings
 
 VARIABLE = settings.PIPELINES_DIR
+"""Environment variable that names the folder of the pipelines."""
+
 FILE_NAME = "defs.yaml"
+"""Name of a pipeline file."""
 
 OWN_DIR = Path("pipelines")
-"""Looked at below the working directory when the variable is not set."""
+"""Folder of the pipelines when the variable is unset, relative to the working directory."""
 
 PACKAGED_DIR = Path(__file__).parents[1] / "defs"
-"""The example that the package brings: used where there is no pipeline of one's own."""
+"""Folder of the packaged example, for users without pipelines."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class PipelineFile:
     """A pipeline that was found.
 
     Attributes:
-        name: of its folder; ``--pipeline`` takes it.
-        path: of its ``defs.yaml``.
+        name: name of its folder, for ``--pipeline``.
+        path: path of its ``defs.yaml``.
     """
 
     name: str
@@ -44,28 +47,32 @@ class PipelineFile:
         """Read the file, and bind the pipeline to this machine.
 
         Args:
-            env: for ``{{ env.NAME }}`` in the file, and for the settings; the process's environment by default.
-            machine: the settings, instead of those of the environment.
+            env: environment for ``{{ env.NAME }}`` in the file and for the settings; the process's
+                environment by default.
+            machine: settings to use instead of those of the environment.
 
         Raises:
-            ConfigurationError: the file is wrong; says file, line and field.
+            ConfigurationError: the file is wrong; the message says file, line and field.
         """
         config = pipeline.load(self.path, env)
-        return HourlyPipeline(
-            config, machine or settings.load(env), config.stored_name(self.name)
-        )
+        machine = machine or settings.load(env)
+        return HourlyPipeline(config, machine, config.stored_name(self.name))
 
 
 def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
-    """The folder that holds the pipelines: the variable's, else ``./pipelines`` if there are any, else the package's.
+    """The folder of the pipelines.
+
+    It is the folder that the variable names, else ``./pipelines`` if that holds a pipeline, else the
+    folder of the packaged example.
 
     Args:
-        env: the process's environment by default.
+        env: environment; the process's environment by default.
 
     Raises:
         ConfigurationError: the variable names a folder that is missing, or that holds no pipeline.
     """
-    named = (settings.environment() if env is None else env).get(VARIABLE)
+    env = settings.environment() if env is None else env
+    named = env.get(VARIABLE)
     folder = Path(named).absolute() if named else OWN_DIR.absolute()
     if named and not folder.is_dir():
         raise ConfigurationError(
@@ -73,7 +80,7 @@ def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
         )
     if _files_in(folder):
         return folder
-    misplaced = [path for pattern in (FILE_NAME, "*/defs.yml") for path in folder.glob(pattern)]
+    misplaced = [*folder.glob(FILE_NAME), *folder.glob("*/defs.yml")]
     if misplaced:
         raise ConfigurationError(
             f"{misplaced[0]} is not where a pipeline file is looked for: {folder}/NAME/{FILE_NAME}, "
@@ -88,10 +95,10 @@ def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
 
 
 def list_files(env: Mapping[str, str] | None = None) -> list[PipelineFile]:
-    """All pipelines, by name.
+    """All pipelines, sorted by name.
 
     Args:
-        env: the process's environment by default.
+        env: environment; the process's environment by default.
 
     Raises:
         ConfigurationError: see `pipelines_dir`.
@@ -103,12 +110,12 @@ def find(name: str = "", env: Mapping[str, str] | None = None) -> PipelineFile:
     """The pipeline of that name.
 
     Args:
-        name: of its folder, or of its data below ``OBS_DATA_DIR/pipelines``. Empty: the only pipeline, or of several
-            the one whose ``asset_prefix`` is empty.
-        env: the process's environment by default.
+        name: name of its folder, or of its data below ``OBS_DATA_DIR/pipelines``. An empty name
+            means the only pipeline, or of several the pipeline whose ``asset_prefix`` is empty.
+        env: environment; the process's environment by default.
 
     Raises:
-        ConfigurationError: there is none of that name, or several and no name was given.
+        ConfigurationError: no pipeline has that name, or the name is empty and there are several.
     """
     files = list_files(env)
     of_this_name = [file for file in files if file.name == name]
@@ -132,14 +139,14 @@ def find(name: str = "", env: Mapping[str, str] | None = None) -> PipelineFile:
 def open_all(
     files: Iterable[PipelineFile], env: Mapping[str, str] | None = None
 ) -> tuple[dict[PipelineFile, HourlyPipeline], dict[PipelineFile, str]]:
-    """Open pipelines, each for itself.
+    """Open pipelines; a mistake in one file does not stop the others.
 
     Args:
-        files: as `list_files` finds them.
-        env: the process's environment by default.
+        files: pipeline files, for example from `list_files`.
+        env: environment; the process's environment by default.
 
     Returns:
-        The pipelines that are right, and of each other file the mistakes, one a line.
+        File → pipeline for the correct files, and file → its mistakes, a line each, for the others.
     """
     opened: dict[PipelineFile, HourlyPipeline] = {}
     problems: dict[PipelineFile, str] = {}
@@ -150,8 +157,8 @@ def open_all(
         except ObsError as error:
             problems[file] = str(error)
             continue
-        things = [f"the name or asset_prefix {hourly.name}", *_places(hourly)]
-        taken = [thing for thing in things if thing in owners or things.count(thing) > 1]
+        claims = [f"the name or asset_prefix {hourly.name}", *_stores(hourly)]
+        taken = [claim for claim in claims if claim in owners or claims.count(claim) > 1]
         if taken:
             owner = owners.get(taken[0], file)
             problems[file] = (
@@ -159,14 +166,14 @@ def open_all(
             )
         else:
             opened[file] = hourly
-            owners.update(dict.fromkeys(things, file))
+            owners.update(dict.fromkeys(claims, file))
     return opened, problems
 
 
-def _places(hourly: HourlyPipeline) -> list[str]:
-    """Where the destinations keep their hours: a second pipeline there would replace them."""
-    places = [kind_of(block).place(block) for block in hourly.config.enabled_destinations]
-    return [place for place in places if place]
+def _stores(hourly: HourlyPipeline) -> list[str]:
+    """Tables and folders of the destinations: a second pipeline that writes there would replace hours."""
+    stores = [kind_of(block).place(block) for block in hourly.config.enabled_destinations]
+    return [store for store in stores if store]
 
 
 def open_pipeline(name: str = "", env: Mapping[str, str] | None = None) -> HourlyPipeline:
@@ -184,7 +191,7 @@ def _files_in(folder: Path) -> list[PipelineFile]:
 
 
 def _stored_name(file: PipelineFile, env: Mapping[str, str] | None) -> str:
-    """The name of a pipeline's data; its folder's while its file is wrong."""
+    """The name of a pipeline's data; of a wrong file, the name of its folder."""
     try:
         return pipeline.load(file.path, env).stored_name(file.name)
     except ConfigurationError:

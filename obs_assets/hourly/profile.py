@@ -1,6 +1,7 @@
-"""What an hour looks like after redaction: its fields and their types, its levels minute by minute, its cost.
+"""The profile of an hour after redaction: fields and their types, levels by minute, cost.
 
-Paths, types, levels and counts, no value. What is found goes into receipts, for checks and charts.
+A profile holds paths, types, levels and counts, and no value of an event. It is stored in receipts,
+for checks and charts.
 """
 
 import json
@@ -11,23 +12,35 @@ from typing import Any
 
 from obs_assets.events import Frame
 
-EVENTS_LOOKED_AT, ONE_OF = 25_000, 10
-"""Of a larger hour so many events tell the fields, or one of ten if that is more: they take 13 µs of a processor each.
+EVENTS_LOOKED_AT = 25_000
+"""Events. The fields of a larger hour are read from a sample of at least this size: an event takes 13 µs."""
 
-A field of 100 events is then seen in ten of them, as good as always.
-"""
+ONE_OF = 10
+"""The sample holds at least one of this number of events: a field of 100 events is nearly always found."""
 
-SHAPES, KEYS, FIELDS, LEVELS = 5_000, 100, 2_000, 6
-"""Bounds: different shapes of events, keys of one inner object before they count as data, fields, levels."""
+SHAPES = 5_000
+"""Different shapes of events that are read, the most frequent first."""
 
-NO_LEVEL, OTHER_LEVELS = "no level", "others"
+KEYS = 100
+"""Keys of an inner object. Of an object with more keys, the keys count as data, not as names of fields."""
+
+FIELDS = 2_000
+"""Fields of an hour that are listed."""
+
+LEVELS = 6
+"""Levels that are listed, the most frequent first."""
+
+NO_LEVEL = "no level"
+"""Name of the level of events without a level."""
+
+OTHER_LEVELS = "others"
+"""Name of all levels that are not listed."""
 
 _TYPES = {"VARCHAR": "string", "BOOLEAN": "boolean", "NULL": "null", "JSON": "any"}
-_LABEL = re.compile(r"[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}|\d+")
-"""In keys that are data: hexadecimal words such as UUIDs and tokens, and numbers."""
+"""Type in DuckDB's ``json_structure`` → JSON type. Every other type is a number."""
 
-Fields = Mapping[str, str]
-"""Path → JSON types, ``|`` between them: ``steps[].cost`` → ``null|number``."""
+_LABEL = re.compile(r"[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}|\d+")
+"""Parts of keys that are data: hexadecimal words such as UUIDs and tokens, and numbers."""
 
 
 def fields_of(frame: Frame, rows: int, by: str) -> dict[Any, dict[str, str]]:
@@ -35,50 +48,51 @@ def fields_of(frame: Frame, rows: int, by: str) -> dict[Any, dict[str, str]]:
 
     Args:
         frame: a redacted frame.
-        rows: how many an hour has, at most; of more than `EVENTS_LOOKED_AT` a part is looked at, chosen by ``row_uid``:
-            so many, or one of `ONE_OF`.
-        by: SQL that tells hours apart.
+        rows: number of events of the largest hour. Above `EVENTS_LOOKED_AT` a sample is read, chosen
+            by ``row_uid``.
+        by: SQL expression that differs between hours, for example ``filename``.
 
     Returns:
-        value of ``by`` → path → types, sorted. A list's items are ``[]``. Keys that hold identifiers or numbers are one
-        field with ``*`` in their place, and so are all keys of an object that has more than `KEYS` of them. ``any`` is
-        the type of an object without keys, and of what differs between the items of a list. At most `FIELDS` an hour.
+        value of ``by`` → path → types, sorted; at most `FIELDS` paths. Example: ``steps[].cost`` →
+        ``null|number``. ``[]`` stands for the items of a list, ``*`` for an identifier or number in
+        a key, or for all keys of an object with more than `KEYS` keys. An object without keys, and a
+        value whose type differs between the items of a list, have the type ``any``.
     """
     if rows > EVENTS_LOOKED_AT:
         part = max(EVENTS_LOOKED_AT / rows, 1 / ONE_OF)
         frame = frame.filter(f"md5(row_uid) < '{int(part * (1 << 32)):08x}'")
-    # What DuckDB cannot take apart has been through it many times by now; but a profile must never fail an hour
+    # `try`: an event that DuckDB cannot parse must not fail the hour for the sake of a profile
     shapes = frame.aggregate(
         f"{by} AS part, try(json_structure(event)) AS shape, count(*) AS n"
     )
     ranked = shapes.project(
-        "*, row_number() OVER (PARTITION BY part ORDER BY n DESC, shape) AS place"
+        "*, row_number() OVER (PARTITION BY part ORDER BY n DESC, shape) AS rank"
     )
+    most_frequent = ranked.filter(f"rank <= {SHAPES}").order("part, rank")
     roots: dict[Any, _Node] = {}
-    for part, shape in (
-        ranked.filter(f"place <= {SHAPES}")
-        .order("part, place")
-        .project("part, shape")
-        .fetchall()
-    ):
+    for part, shape in most_frequent.project("part, shape").fetchall():
         if shape is not None:
             roots.setdefault(part, _Node()).add(json.loads(shape))
     return {part: _listed(root) for part, root in roots.items()}
 
 
 def _listed(root: "_Node") -> dict[str, str]:
-    root.keys.pop(
-        "_redaction", None
-    )  # says where something was redacted, and differs from hour to hour
-    found = {
-        path: "|".join(sorted(types)) for path, types in root.walk("", is_root=True) if path
-    }
+    # The record of redacted fields differs from hour to hour
+    root.keys.pop("_redaction", None)
+    nodes = root.walk("", is_root=True)
+    found = {path: "|".join(sorted(types)) for path, types in nodes if path}
     return dict(sorted(found.items())[:FIELDS])
 
 
 @dataclass
 class _Node:
-    """What was seen at one path."""
+    """The values at a path.
+
+    Attributes:
+        types: their JSON types.
+        keys: name of a key → the values of that key, for the objects among them.
+        items: the items of the lists among them; None without a list.
+    """
 
     types: set[str] = field(default_factory=set)
     keys: "dict[str, _Node]" = field(default_factory=dict)
@@ -108,34 +122,40 @@ class _Node:
         yield path, self.types
         keys = self.keys
         if len(keys) > KEYS and not is_root:
-            one = _Node()
+            merged = _Node()
             for node in keys.values():
-                one.merge(node)
-            keys = {"*": one}
+                merged.merge(node)
+            keys = {"*": merged}
+        prefix = f"{path}." if path else ""
         for key, node in keys.items():
-            yield from node.walk(f"{path}.{key}" if path else key)
+            yield from node.walk(f"{prefix}{key}")
         if self.items:
             yield from self.items.walk(f"{path}[]")
 
 
 def _name(key: str) -> str:
-    """A key as a path shows it: what is masked, an identifier or a number is data, not a name."""
+    """A key as a path shows it, with ``*`` for data: ``user_4711`` → ``user_*``.
+
+    A key with a mask is data as a whole; a key with a dot is quoted.
+    """
     if "*" in key:
         return "*"
     plain = _LABEL.sub("*", key)
-    return json.dumps(plain, ensure_ascii=False) if "." in plain or not plain else plain
+    if "." in plain or not plain:
+        return json.dumps(plain, ensure_ascii=False)
+    return plain
 
 
 def by_minute(frame: Frame, by: str) -> dict[Any, dict[str, str]]:
     """Events by level, minute by minute.
 
     Args:
-        frame: a frame after redaction: a level is text of an event.
-        by: SQL that tells hours apart.
+        frame: a frame after redaction, because a level is text of an event.
+        by: SQL expression that differs between hours, for example ``filename``.
 
     Returns:
-        value of ``by`` → level → the events of each of the 60 minutes, blanks between them; most events first, `LEVELS`
-        of them.
+        value of ``by`` → level → the numbers of events of the 60 minutes, with blanks between them:
+        ``"0 3 1 …"``. The `LEVELS` most frequent levels come first, then `OTHER_LEVELS`.
     """
     counts: dict[Any, dict[str, list[int]]] = {}
     rows = frame.aggregate(
@@ -149,24 +169,25 @@ def by_minute(frame: Frame, by: str) -> dict[Any, dict[str, str]]:
 def _drawn(counts: Mapping[str, list[int]]) -> dict[str, str]:
     ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
     shown = {level: counts[level] for level in ranked[:LEVELS]}
-    if rest := ranked[LEVELS:]:
-        shown[OTHER_LEVELS] = [
-            sum(counts[level][minute] for level in rest) for minute in range(60)
-        ]
+    others = [counts[level] for level in ranked[LEVELS:]]
+    if others:
+        shown[OTHER_LEVELS] = [sum(of_minute) for of_minute in zip(*others, strict=True)]
     return {level: " ".join(map(str, minutes)) for level, minutes in shown.items()}
 
 
 def cost_of(frame: Frame, by: str) -> dict[Any, dict[str, int | float]]:
-    """``events with a cost`` and their ``USD``, where an event has one; of a sample, what its events stand for.
+    """Value of ``by`` → the number of ``events with a cost`` and the sum of their costs in ``USD``.
+
+    Hours in which no event has a cost are left out.
 
     Args:
-        frame: with ``weight``, if it is a sample.
-        by: SQL that tells hours apart.
+        frame: of a sampled frame, each cost counts ``weight`` times.
+        by: SQL expression that differs between hours, for example ``filename``.
     """
-    weighed = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
-    costs = frame.aggregate(f"{by}, count(cost_usd), sum({weighed})").fetchall()
+    usd = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
+    costs = frame.aggregate(f"{by}, count(cost_usd), sum({usd})").fetchall()
     return {
-        part: {"events with a cost": n, "USD": round(float(usd), 6)}
-        for part, n, usd in costs
-        if n
+        part: {"events with a cost": events, "USD": round(float(total), 6)}
+        for part, events, total in costs
+        if events
     }

@@ -1,4 +1,4 @@
-"""What a notebook asks for: an hour as a pandas DataFrame."""
+"""Reads an hour as a pandas DataFrame, for notebooks."""
 
 import pandas as pd
 
@@ -13,10 +13,11 @@ def read_hour(stage: str, hour: str, pipeline_name: str = "") -> pd.DataFrame:
     Args:
         stage: ``raw_events``, ``enriched_events``, ``redacted_events`` or ``sampled_events``.
         hour: Dagster's key, ``2025-12-04-10:00``.
-        pipeline_name: the name of the pipeline's folder; by default the only pipeline, or the one without a prefix.
+        pipeline_name: the name of the pipeline's folder; by default the only pipeline, or the
+            pipeline without a prefix.
 
     Returns:
-        Arrow-backed columns as `obs_assets.events` describes them; ``event`` is the whole event as JSON text.
+        Arrow-backed columns, see `obs_assets.events`; ``event`` is the whole event as JSON text.
 
     Raises:
         MissingFrameError: the stage has not built the hour.

@@ -1,4 +1,4 @@
-"""An archived hour comes back as landed events of a pipeline, exactly once."""
+"""Lands an archived hour again as events of a pipeline, each event once."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ class Archive:
     """A destination that hours are restored from.
 
     Attributes:
-        name: of its asset.
+        name: name of its asset.
         kind: its row in `KINDS`.
-        destination: reads the hours.
+        destination: the destination, which reads the hours.
     """
 
     name: str
@@ -30,10 +30,13 @@ class Archive:
 def archive_of(hourly: HourlyPipeline, name: str | None = None) -> Archive:
     """The destination of that name; by default the pipeline's only archive.
 
-    Every destination that keeps events can be named.
+    Args:
+        hourly: the pipeline.
+        name: asset name of a destination that keeps events; it need not be an archive.
 
     Raises:
-        ConfigurationError: there is none, or there are several archives and none was named.
+        ConfigurationError: no such destination keeps events; or no name was given and the pipeline
+            has no archive, or several.
     """
     blocks = [block for block in hourly.config.destinations if kind_of(block).keeps_events]
     kinds = {asset_name(block): kind_of(block) for block in blocks}
@@ -47,19 +50,20 @@ def archive_of(hourly: HourlyPipeline, name: str | None = None) -> Archive:
             f"pipeline {hourly.name!r} has no archive: name a destination with --archive"
         )
     if name is None and len(archives) > 1:
+        names = ", ".join(archives)
         raise ConfigurationError(
-            f"pipeline {hourly.name!r} has {len(archives)} archives: say which with --archive ({', '.join(archives)})"
+            f"pipeline {hourly.name!r} has {len(archives)} archives: say which with --archive ({names})"
         )
     chosen = name or archives[0]
     return Archive(chosen, kinds[chosen], hourly.destination(chosen))
 
 
 def restore(archive: Archive, hourly: HourlyPipeline, hour: Hour) -> LandingReport:
-    """Land an archived hour; what the hour holds already is not landed again.
+    """Land an archived hour; events that the hour holds already are not landed again.
 
     Raises:
         ConfigurationError: the hour is before the pipeline's start.
-        PermanentError: the archive does not hold the hour, or not as its manifest says.
+        PermanentError: the archive does not hold the hour, or its files differ from its manifest.
         HourBusyError: a landing pass is under way.
     """
     if hour < hourly.config.first_hour:

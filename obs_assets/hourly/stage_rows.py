@@ -1,10 +1,11 @@
-"""The stages, one row each: what a stage is, without the code that computes it."""
+"""The stages, a row each: names, columns, checks and versions, without the code that computes them."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Stage = Literal["raw_events", "enriched_events", "redacted_events", "sampled_events"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Names of the stages, in the order in which events pass through them."""
 
 
 @dataclass(frozen=True)
@@ -12,17 +13,18 @@ class StageRow:
     """One stage.
 
     Attributes:
-        name: of the stage and its asset.
+        name: name of the stage and its asset.
         upstream: asset that it is built from.
-        blocks: blocks of the configuration that decide what it makes.
-        code_version: raised by every change of the code that makes something else of the same
-            input.
-        description: shown on the asset's page.
-        drops: reasons under which it may set events aside; empty where it keeps all.
-        columns: of its frame, beside lineage, promoted columns and ``event``.
-        checks: names of its checks, beside the one of its receipt; see `obs_assets.audit.review`.
-        is_redacted: its frame holds no personal data: it is hashed, scanned and offered.
-        needs_landed: it cannot be built again when the landed events of the hour have expired.
+        blocks: blocks of the configuration that its frame depends on.
+        code_version: number that grows with every change of the code that changes the frame of the
+            same input.
+        description: text on the asset's page.
+        drops: reasons for which it can drop events; empty if it keeps all events.
+        columns: columns of its frame beside lineage, promoted columns and ``event``.
+        checks: names of its checks beside the receipt check; see `obs_assets.audit.review`.
+        is_redacted: its frame holds no personal data, so it is hashed, scanned and offered to
+            destinations.
+        needs_landed: it cannot be built again after the landed events of the hour have expired.
     """
 
     name: Stage
@@ -85,8 +87,10 @@ ROWS: tuple[StageRow, ...] = (
 )
 
 CODE_VERSIONS: dict[Stage, int] = {row.name: row.code_version for row in ROWS}
+"""Stage → version of its code."""
+
 UNREDACTED = tuple(row.name for row in ROWS if not row.is_redacted)
-"""Stages whose frames hold events as they were."""
+"""Stages whose frames hold events before redaction."""
 
 REDACTED = tuple(row.name for row in ROWS if row.is_redacted)
 """Stages whose frames may be shown, and are offered to destinations."""

@@ -1,8 +1,8 @@
-"""What the stages do: each makes its frame of the frame before, for one hour, or for many small ones in one go.
+"""The stages: each computes its frame from the frame before, for an hour or for many small hours.
 
-Planning a query takes DuckDB ten times as long as running it on an hour of a few events. No stage looks beyond an event
-(the exact draws of a sample do, and so are made hour by hour), so that hours can go through it together: what they
-become is the same.
+For an hour of a few events, DuckDB takes ten times as long to plan a query as to run it, so small
+hours share a query. The result is the same, because a stage looks at each event alone. The exact
+draws of a sample compare events, so such a stage is built hour by hour.
 """
 
 import itertools
@@ -40,26 +40,31 @@ from obs_assets.transforms.redact import Workers, redact, redacted_by_type, work
 from obs_assets.transforms.sample import sample
 
 SMALL = 20_000
-"""Events: so many are held in memory, and what they have become is computed once, however often it is read."""
+"""Events. A frame of at most this number is kept in memory and computed once, however often it is read."""
 
 GROUP_BYTES = 16 << 20
-"""Of a row group of large events: it is in memory, some times over."""
+"""Bytes of a row group of large events. Writing and reading holds several copies of it in memory."""
 
-SORTED_BYTES, LARGE_EVENT = 64 << 20, 2 << 10
-"""Bytes of large events that are sorted at a time, and from which length on: DuckDB holds much of what it merges."""
+SORTED_BYTES = 64 << 20
+"""Bytes of large events that are sorted at a time: DuckDB holds much of the data that it merges."""
+
+LARGE_EVENT = 2 << 10
+"""Mean bytes of an event from which on an hour counts as one of large events."""
 
 _SURELY_SMALL = 256 << 10
-"""Bytes of files, which are at best packed to a 255th: what is in them is not worth a look."""
+"""Bytes of files. Compression saves at most 254 of 255 bytes, so smaller files hold less than
+`SORTED_BYTES`, and their size is not looked up."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a stage builds an hour from.
+class StageInput:
+    """The input of a stage for an hour.
 
     Attributes:
-        paths: Parquet files; for ``raw_events`` chunks of landed lines, otherwise the frame of the stage before.
-        rows: how many there are, as the landing log or the receipt of the stage before says.
-        version: of what is to be built.
+        paths: Parquet files: chunks of landed lines for ``raw_events``, otherwise the frame of the
+            stage before.
+        rows: number of events, from the landing log or the receipt of the stage before.
+        version: version of the frame that is built from it.
     """
 
     paths: Sequence[Path]
@@ -71,12 +76,12 @@ class Unredacted(NamedTuple):
     """An event on which the redactor fails.
 
     Attributes:
-        row_uid: its identity in every frame.
-        event_file: its file, as landing named it; the file's id if ``raw_events`` is kept no longer.
+        row_uid: identity of the event in every frame.
+        event_file: name of its file at landing; the file's id after ``raw_events`` has expired.
         file_offset: byte offset in the decompressed file.
-        landed_at: when it landed, UTC.
-        reason: such as `REDACTOR_FAILED`.
-        event: its text before redaction: personal.
+        landed_at: time of landing, UTC.
+        reason: reason of the failure, such as `REDACTOR_FAILED`.
+        event: text of the event before redaction; it can hold personal data.
     """
 
     row_uid: str
@@ -92,10 +97,10 @@ class Stages:
     """The stages of one pipeline.
 
     Attributes:
-        config: what happens to events.
-        store: where frames are read and written.
-        log: what has landed.
-        hash_key: of redaction's tokens.
+        config: the pipeline's configuration.
+        store: reads and writes frames.
+        log: names the landed chunks of an hour.
+        hash_key: secret key of the tokens that redaction leaves.
     """
 
     config: PipelineConfig
@@ -111,8 +116,8 @@ class Stages:
             or self.config.sample.is_by_event
         )
 
-    def given(self, stage: Stage, hour: Hour) -> Given:
-        """What an hour would be built from now.
+    def given(self, stage: Stage, hour: Hour) -> StageInput:
+        """The present input of a stage for an hour.
 
         Raises:
             MissingFrameError: the stage before has not built the hour.
@@ -121,93 +126,82 @@ class Stages:
         if stage == STAGES[0]:
             landed = self.log.load().hour(hour)
             version = self.config.next_version(InputVersion(landed.generation, "", ""), stage)
-            return Given(self.log.chunk_paths(landed), landed.rows, version)
+            return StageInput(self.log.chunk_paths(landed), landed.rows, version)
         before = row_of(stage).upstream
         receipt = self.store.read_receipt(before, hour).check()
         path = self.store.built_frame(before, hour)
-        return Given([path], receipt.kept, self.config.next_version(receipt.version, stage))
+        return StageInput(
+            [path], receipt.kept, self.config.next_version(receipt.version, stage)
+        )
 
     def build(
-        self, connection: duckdb.DuckDBPyConnection, stage: Stage, given: Mapping[Hour, Given]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        stage: Stage,
+        given: Mapping[Hour, StageInput],
     ) -> dict[Hour, Receipt]:
-        """Write the frames of some hours, each whole or not at all, and count what was written.
+        """Write the frames of some hours, each whole or not at all, and count the written events.
 
         Args:
             connection: used for nothing else at the time.
-            stage: of which.
-            given: by hour, in the order of the hours. Of several hours `SMALL` events at most, and `takes_many`.
+            stage: name of the stage, for example ``raw_events``.
+            given: hour → its input, in the order of the hours. Several hours hold at most `SMALL`
+                events together, and only of a stage that `takes_many`.
 
         Returns:
-            the receipts, which are not yet written.
+            hour → its receipt, which is not yet written.
         """
-        rows = sum(one.rows for one in given.values())
-        paths = [str(path) for one in given.values() for path in one.paths]
+        rows = sum(item.rows for item in given.values())
+        paths: list[str] = []
+        for item in given.values():
+            paths += map(str, item.paths)
         size = _uncompressed_size(paths)
         to_redact = rows if stage == "redacted_events" else 0
         with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
             judged = self._frame(connection, stage, paths, workers)
-            # What is read more than once is computed once: by the hours, or by those who count what a sample dropped
-            if rows <= SMALL and (
-                len(given) > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)
-            ):
+            if rows <= SMALL and _is_read_again(stage, len(given), size):
                 judged = _held(connection, judged)
+            kept = judged
             drops = "dropped_by" in judged.columns
-            kept = (
-                judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
-                if drops
-                else judged
-            )
-            parts = (
-                (hour, [kept.filter(_within(hour))] if len(given) > 1 else [kept])
-                for hour in given
-            )
-            if (
-                stage == STAGES[0]
-                and len(given) == 1
-                and size > max(SORTED_BYTES, rows * LARGE_EVENT)
-            ):
-                parts = (
-                    (hour, self._sorted_parts(connection, paths, rows * SORTED_BYTES // size))
-                    for hour in given
-                )
-            group = (
-                max(1, rows * GROUP_BYTES // size)
-                if size > max(GROUP_BYTES, rows * LARGE_EVENT)
-                else None
-            )
-            written = self.store.write_frames(parts, stage, group)
+            if drops:
+                kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
+            has_large_events = size > max(SORTED_BYTES, rows * LARGE_EVENT)
+            if stage == STAGES[0] and len(given) == 1 and has_large_events:
+                part_rows = rows * SORTED_BYTES // size
+                parts = self._sorted_parts(connection, paths, part_rows)
+                frames = iter([(next(iter(given)), parts)])
+            else:
+                frames = _by_hour(kept, given)
+            written = self.store.write_frames(frames, stage, _group_rows(rows, size))
             hours = {str(path): hour for hour, path in written.items()}
-            receipts = self._receipts(
-                connection.read_parquet(list(hours), filename=True), stage, given, hours
-            )
-            # To redact a large hour once more for a count is costly, and nearly always there is nothing to be counted
+            frame = connection.read_parquet(list(hours), filename=True)
+            receipts = self._receipts(frame, stage, given, hours)
+            # Counting redacts a large hour a second time, and nearly always no event was dropped
             if drops and any(receipt.unaccounted for receipt in receipts.values()):
                 dropped = counts_by(judged, _HOUR, "dropped_by")
                 return {
-                    hour: replace(one, other=dropped.get(hour.start, {}))
-                    for hour, one in receipts.items()
+                    hour: replace(receipt, other=dropped.get(hour.start, {}))
+                    for hour, receipt in receipts.items()
                 }
             return receipts
 
     def unredacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> list[Unredacted]:
-        """The events of an hour on which the redactor fails now, in their order.
+        """The events of an hour on which the redactor fails now, in the order of the frame.
 
         Args:
             connection: used for nothing else at the time.
-            hour: which ``enriched_events`` has built.
+            hour: an hour that ``enriched_events`` has built.
 
         Raises:
-            MissingFrameError: it has not, or its frame was removed since ``retention_days`` have passed.
+            MissingFrameError: ``enriched_events`` has not built the hour, or its frame was removed
+                after ``retention_days``.
         """
         given = self.given("redacted_events", hour)
         paths = [str(path) for path in given.paths]
         with workers_for(connection, given.rows, self.config.redact, self.hash_key) as workers:
             judged = self._frame(connection, "redacted_events", paths, workers)
-            reasons = dict(
-                judged.filter("dropped_by IS NOT NULL")
-                .project("row_uid, dropped_by")
-                .fetchall()
-            )
+            dropped = judged.filter("dropped_by IS NOT NULL").project("row_uid, dropped_by")
+            reasons = dict(dropped.fetchall())
         if not reasons:
             return []
         rows = connection.read_parquet(paths).project(
@@ -217,12 +211,8 @@ class Stages:
         raw = self.store.frame_path("raw_events", hour)
         files: dict[str, str] = {}
         if raw.exists():
-            files = dict(
-                connection.read_parquet(str(raw))
-                .project("file_id, event_file")
-                .distinct()
-                .fetchall()
-            )
+            names = connection.read_parquet(str(raw)).project("file_id, event_file")
+            files = dict(names.distinct().fetchall())
         return [
             Unredacted(uid, files.get(file_id, file_id), offset, landed_at, reasons[uid], event)
             for uid, file_id, offset, landed_at, event in found
@@ -232,36 +222,49 @@ class Stages:
         self,
         written: Frame,
         stage: Stage,
-        given: Mapping[Hour, Given],
+        given: Mapping[Hour, StageInput],
         hours: Mapping[str, Hour],
     ) -> dict[Hour, Receipt]:
-        """What was written, by the files of the hours. Nothing is counted that was not read back."""
-        content = CONTENT_HASH if stage in REDACTED else quote("")
-        counted = written.aggregate(f"filename, count(*), {content}").fetchall()
+        """The receipts of the written files: every count is read back from a file.
+
+        Args:
+            written: all the files, with a column ``filename``.
+            stage: name of the stage.
+            given: hour → its input.
+            hours: path of a written file → its hour.
+        """
+        is_hashed = stage in REDACTED
+        content_sql = CONTENT_HASH if is_hashed else quote("")
+        # A file without events is not in the counts
+        of_no_events = (0, HASH_OF_NOTHING if is_hashed else "")
+        counted = written.aggregate(f"filename, count(*), {content_sql}").fetchall()
         counts = {file: (rows, content) for file, rows, content in counted}
-        details = self._details(stage, written, max(one.rows for one in given.values()))
-        return {
-            hour: Receipt(
+        details = self._details(stage, written, max(item.rows for item in given.values()))
+        receipts: dict[Hour, Receipt] = {}
+        for file, hour in hours.items():
+            rows, content_hash = counts.get(file, of_no_events)
+            receipts[hour] = Receipt(
                 hour.key,
                 stage,
                 given[hour].version,
                 taken=given[hour].rows,
-                kept=counts.get(file, (0, ""))[0],
+                kept=rows,
                 details={title: found.get(file, {}) for title, found in details.items()},
-                content_hash=counts[file][1]
-                if file in counts
-                else HASH_OF_NOTHING
-                if stage in REDACTED
-                else "",
+                content_hash=content_hash,
                 size_bytes=Path(file).stat().st_size,
             )
-            for file, hour in hours.items()
-        }
+        return receipts
 
     def _details(
         self, stage: Stage, written: Frame, rows: int
     ) -> dict[str, Mapping[str, Mapping[str, Any]]]:
-        """What the checks and the UI are told of an hour, by title and file."""
+        """Title → file → details of its receipt, which the checks and the UI show.
+
+        Args:
+            stage: name of the stage.
+            written: the written files, with a column ``filename``.
+            rows: number of events of the largest hour.
+        """
         file = "filename"
         match stage:
             case "raw_events":
@@ -284,7 +287,10 @@ class Stages:
         paths: Sequence[str],
         workers: Workers | None,
     ) -> Frame:
-        """A stage's rows of all of these files, in their order; where some are dropped, ``dropped_by`` says why."""
+        """The events of these files after a stage, in their order.
+
+        A stage that can drop events adds ``dropped_by``: the reason, or null for a kept event.
+        """
         if stage == STAGES[0]:
             return with_columns(self._landed(connection, paths), "event_file", "collector")
         frame = connection.read_parquet(list(paths))
@@ -295,46 +301,44 @@ class Stages:
                 return frame.project("* EXCLUDE (event_file, collector)")
             case "redacted_events":
                 return redact(connection, frame, self.config.redact, self.hash_key, workers)
-        return sample(
-            judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter),
-            self.config.sample,
-        )
+        judged = judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter)
+        return sample(judged, self.config.sample)
 
     def _sorted_parts(
         self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], rows: int
     ) -> list[Frame]:
-        """The raw frame in parts of so many rows, one after the other: only their places are sorted together."""
-        places = "event_time, row_uid"
+        """The raw frame in parts of ``rows`` events, in order.
+
+        Only the sort keys of the whole hour are sorted together; the events are sorted part by part.
+        """
+        keys = "event_time, row_uid"
         numbered = connection.read_parquet(list(chunks)).project(
-            f"{places}, row_number() OVER (ORDER BY {places}) AS n"
+            f"{keys}, row_number() OVER (ORDER BY {keys}) AS n"
         )
-        ends = (
-            numbered.filter(f"n % {max(1, rows)} = 0").project(places).order(places).fetchall()
-        )
-        edges = [None, *((time.isoformat(), uid) for time, uid in ends), None]
-        return [
-            with_columns(
-                self._landed(connection, chunks, _between(begin, end)),
-                "event_file",
-                "collector",
-            )
-            for begin, end in itertools.pairwise(edges)
-        ]
+        last_of_parts = numbered.filter(f"n % {max(1, rows)} = 0").project(keys).order(keys)
+        ends = [(time.isoformat(), uid) for time, uid in last_of_parts.fetchall()]
+        parts = []
+        for begin, end in itertools.pairwise([None, *ends, None]):
+            lines = self._landed(connection, chunks, _between(begin, end))
+            parts.append(with_columns(lines, "event_file", "collector"))
+        return parts
 
     def _landed(
         self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true"
     ) -> Frame:
-        """Landed lines in order, each event with ``_source`` and ``_event_file``."""
-        lines = (
-            connection.read_parquet(list(chunks))
-            if chunks
-            else connection.from_arrow(LANDED_SCHEMA.empty_table())
-        )
-        lines = lines.filter(where)
+        """Landed lines in order, each event with ``_source`` and ``_event_file``.
+
+        Args:
+            connection: computes the frame.
+            chunks: paths of landed chunks.
+            where: SQL condition of the lines.
+        """
+        lines = connection.from_arrow(LANDED_SCHEMA.empty_table())
+        if chunks:
+            lines = connection.read_parquet(list(chunks)).filter(where)
         kind = self.config.source.type
-        source = json.dumps(
-            {"name": self.config.source.name or kind, "type": kind}, separators=(",", ":")
-        )
+        named_source = {"name": self.config.source.name or kind, "type": kind}
+        source = json.dumps(named_source, separators=(",", ":"))
         fields = {
             "_source": quote(f',"_source":{source}'),
             "_event_file": "',\"_event_file\":' || to_json(event_file)",
@@ -343,48 +347,82 @@ class Stages:
             f"CASE WHEN named AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
             for key, field in fields.items()
         )
-        # Sorted while there are few columns: those to come would all go through the sort
+        # Sorted first: columns that are added before a sort go through it
         ordered = lines.order("event_time, row_uid")
-        # One search for both keys before anything is parsed: nearly no event has one
+        # A search for both keys costs less than parsing, and nearly no event has either key
         named = ordered.project(f"*, regexp_matches(line, '\"({'|'.join(fields)})\"') AS named")
         return named.project(f"* EXCLUDE (named), {added} AS added").project(
             f"* EXCLUDE (line, added), {append_fields('line', 'added')} AS event"
         )
 
 
+def _is_read_again(stage: Stage, hours: int, size: int) -> bool:
+    """Whether a frame is read more than once: by each hour, or to count the events that a sample dropped.
+
+    Args:
+        stage: name of the stage.
+        hours: number of hours in the frame.
+        size: bytes of its input.
+    """
+    return hours > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)
+
+
+def _by_hour(
+    frame: Frame, given: Mapping[Hour, StageInput]
+) -> Iterator[tuple[Hour, list[Frame]]]:
+    """Each hour with its part of the frame; a frame of a single hour needs no filter."""
+    for hour in given:
+        part = frame.filter(_within(hour)) if len(given) > 1 else frame
+        yield hour, [part]
+
+
+def _group_rows(rows: int, size: int) -> int | None:
+    """Rows of a row group, so that it holds `GROUP_BYTES`; None for the default, unless events are large.
+
+    Args:
+        rows: number of events.
+        size: their bytes.
+    """
+    if size <= max(GROUP_BYTES, rows * LARGE_EVENT):
+        return None
+    return max(1, rows * GROUP_BYTES // size)
+
+
 def _held(connection: duckdb.DuckDBPyConnection, frame: Frame) -> Frame:
-    """The frame, computed now and kept with the connection."""
+    """The frame, computed now and kept as a temporary table of the connection."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE held AS {frame.sql_query()}")
     return connection.table("held")
 
 
 def _uncompressed_size(paths: Sequence[str]) -> int:
-    """Bytes of Parquet files before they were compressed; 0 if they are few in any case, or damaged."""
+    """Bytes of Parquet files before compression; 0 if the files are surely small, or damaged."""
     try:
         if sum(Path(path).stat().st_size for path in paths) < _SURELY_SMALL:
             return 0
-        return sum(group.total_byte_size for path in paths for group in _row_groups(path))
-    except (OSError, pa.ArrowException):  # who reads them says so
-        return 0
+        return sum(_uncompressed_size_of(path) for path in paths)
+    except (OSError, pa.ArrowException):
+        return 0  # the query that reads the files reports the damage
 
 
-def _row_groups(path: str) -> Iterator[pq.RowGroupMetaData]:
+def _uncompressed_size_of(path: str) -> int:
     stored = pq.read_metadata(path)
-    return map(stored.row_group, range(stored.num_row_groups))
+    return sum(stored.row_group(n).total_byte_size for n in range(stored.num_row_groups))
 
 
 def _between(begin: tuple[str, str] | None, end: tuple[str, str] | None) -> str:
-    """SQL: rows after the one and up to the other, by (event_time, row_uid); None is no bound."""
-    after = (
-        f"event_time >= '{begin[0]}' AND (event_time > '{begin[0]}' OR row_uid > '{begin[1]}')"
-        if begin
-        else "true"
-    )
-    upto = (
-        f"event_time <= '{end[0]}' AND (event_time < '{end[0]}' OR row_uid <= '{end[1]}')"
-        if end
-        else "true"
-    )
+    """SQL condition of the events after ``begin`` and up to ``end``.
+
+    Args:
+        begin: event_time and row_uid of the last event before; None is no bound.
+        end: event_time and row_uid of the last event; None is no bound.
+    """
+    after = upto = "true"
+    if begin:
+        time, uid = begin
+        after = f"event_time >= '{time}' AND (event_time > '{time}' OR row_uid > '{uid}')"
+    if end:
+        time, uid = end
+        upto = f"event_time <= '{time}' AND (event_time < '{time}' OR row_uid <= '{uid}')"
     return f"{after} AND {upto}"
 
 

@@ -1,4 +1,4 @@
-"""Which closed hours the destinations do not hold as they have landed, by their own ledgers."""
+"""Finds closed hours that destinations lack or hold in an older version, by their own ledgers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,15 +14,15 @@ from obs_assets.sources.log import Landed
 
 @dataclass(frozen=True)
 class Staleness:
-    """Closed hours that destinations do not hold as they have landed.
+    """Closed hours that destinations lack or hold in an older version.
 
     Attributes:
         missing: hour, oldest first → asset names of the destinations that lack it.
-        unreachable: asset name → why the destination could not be asked; nothing is known of its
-            hours.
-        before_start: hours that landed before ``start`` was moved later: left alone, and expired
-            when their time comes.
-        held: asset name → the hours that the destination holds, as they have landed or not.
+        unreachable: asset name → the error of a destination that does not answer; nothing is known
+            about its hours.
+        before_start: hours that landed before ``start`` was moved later. They are not built, and
+            expire like other hours.
+        held: asset name → the hours that the destination holds, in any version.
     """
 
     missing: Mapping[Hour, tuple[str, ...]]
@@ -49,12 +49,13 @@ class Staleness:
 def is_current(
     config: PipelineConfig, block: DestinationConfig, held: Holding | None, generation: int
 ) -> bool:
-    """Whether a destination holds an hour as it has landed.
+    """Whether a destination holds all landed events of an hour.
 
     Args:
-        config: with ``rebuild`` on a change, the hour must also be built with this configuration.
-        block: of the destination.
-        held: the ledger's row of the hour.
+        config: with ``on_config_change: rebuild``, the hour must also be built with this
+            configuration.
+        block: block of the destination.
+        held: row of the hour in the ledger; None without such a row.
         generation: landing generation of the hour.
     """
     if held is None or held.version.generation < generation:
@@ -73,18 +74,18 @@ def find_staleness(
     now: datetime,
     empty: Iterable[Hour] = (),
 ) -> Staleness:
-    """Ask each destination's ledger, with a few requests.
+    """Compare the landed hours with each destination's ledger, in a few requests.
 
-    An hour that a destination removed because of its age is not missed; while the destination holds
-    it, it is kept current. An hour whose landed events have expired cannot be built again and is
-    left out.
+    An hour that a destination removed because of its age is not missing; while the destination
+    holds the hour, it is kept current. An hour whose landed events have expired cannot be built
+    again and is left out.
 
     Args:
-        config: of the pipeline.
-        landed: what there is to hold.
-        destination: the destination of an asset name.
+        config: configuration of the pipeline.
+        landed: the hours that have landed.
+        destination: returns the destination of an asset name.
         open_hour: the first hour that is not closed.
-        now: decides which hours a destination may have removed.
+        now: the time, UTC; it decides which hours a destination can have removed.
         empty: hours without events that destinations hold nevertheless.
     """
     hours = {parse_hour(key): hour for key, hour in landed.hours.items()}

@@ -87,7 +87,7 @@ def test_what_is_gone_is_not_built_again(hourly: HourlyPipeline) -> None:
     receipts = [hourly.store.read_receipt(stage, HOUR) for stage in STAGES]
     for stage in STAGES[:3]:
         with pytest.raises(
-            HourExpiredError, match=r"has expired: .*retention_days, 30.*obs s3 restore"
+            HourExpiredError, match=r"has expired: .*30 days \(retention_days\).*obs s3 restore"
         ):
             hourly.build(stage, HOUR)
     assert [hourly.store.read_receipt(stage, HOUR) for stage in STAGES] == receipts

@@ -217,7 +217,7 @@ class Conductor:
     def _has_more(self) -> bool:
         hourly = self.hourly
         try:
-            return bool(hourly.news(hourly.listing()) or hourly.staleness().hours)
+            return bool(hourly.pending_files(hourly.listing()) or hourly.staleness().hours)
         except ObsError:
             return True
 
