@@ -1,18 +1,19 @@
-"""Event files in, trusted hours out.
+"""A pipeline from event files to trusted hours.
 
-The data's way through this package, a line a stage::
+The way of the data through this package, a line for each stage::
 
-    sources/      event files  ─▶ landed_events     byte ranges, split by hour; what cannot be read is a dead letter
+    sources/      event files  ─▶ landed_events     byte ranges, split by hour; dead letters
     hourly/       landed       ─▶ raw_events        the typed frame, sorted by (event_time, row_uid)
     transforms/   raw          ─▶ enriched_events   duration, cost, context
                   enriched     ─▶ redacted_events   no personal data, no secrets
                   redacted     ─▶ sampled_events    filtered, then sampled with weights
     destinations/ sampled      ─▶ postgres_events   a table
-                  sampled      ─▶ s3_archive        one .jsonl.gz object an hour
-                  redacted     ─▶ webhook_alerts    dispatches, each once
+                  sampled      ─▶ s3_archive        a .jsonl.gz object for each hour
+                  redacted     ─▶ webhook_alerts    dispatches, each sent once
 
-`hourly/` takes an hour that way, under a lock, with a receipt after each frame. `components/` turns the stages into
-Dagster assets; nothing else here knows Dagster. docs/architecture.md has a picture of the folders.
+`hourly/` builds an hour stage by stage, under a lock, and writes a receipt after each frame.
+`components/` turns the stages into Dagster assets; no other folder imports Dagster.
+docs/architecture.md has a picture of the folders.
 """
 
 from importlib import import_module
@@ -34,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing Dagster takes seconds: whoever only asks for a configuration does not pay for it.
+    # Importing Dagster takes seconds, so a script that needs only a configuration does not import it
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

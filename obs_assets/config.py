@@ -1,4 +1,4 @@
-"""What every configurable block of a pipeline has in common."""
+"""The base of every configurable block of a pipeline, and types that several blocks use."""
 
 import inspect
 import json
@@ -23,7 +23,10 @@ class Block(BaseModel, frozen=True, extra="forbid", populate_by_name=True, allow
 
 
 _SECTION = re.compile(r"^Attributes:\n(.*?)(?:\n\S|\Z)", re.DOTALL | re.MULTILINE)
+"""The section ``Attributes:`` of a docstring."""
+
 _ATTRIBUTE = re.compile(r"^    (\w[\w, ]*): (.*(?:\n     +.*)*)", re.MULTILINE)
+"""Names and text of an attribute in that section."""
 
 
 def attribute_texts(model: type) -> dict[str, str]:
@@ -33,8 +36,11 @@ def attribute_texts(model: type) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        section = _SECTION.search(inspect.cleandoc(base.__dict__.get("__doc__") or ""))
-        for names, text in _ATTRIBUTE.findall(section[1] if section else ""):
+        docstring = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        section = _SECTION.search(docstring)
+        if section is None:
+            continue
+        for names, text in _ATTRIBUTE.findall(section[1]):
             texts |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return texts
 
@@ -52,12 +58,14 @@ def _is_kept(value: JsonValue) -> JsonValue:
 
 
 Json = Annotated[JsonValue, AfterValidator(_is_kept)]
-"""What may be put into an event."""
+"""A JSON value that every destination can store in an event."""
 
 
 def mapping_or_yaml_file(value: Any) -> Any:
-    """What an option says that is a mapping, or the path of a YAML file with one: the file's content, once read, is the
-    configuration, so that another content is another configuration.
+    """The value of an option that is a mapping or the path of a YAML file with a mapping.
+
+    The content of the file becomes part of the configuration, so a changed file is a changed
+    configuration.
 
     Raises:
         ValueError: the file cannot be read, or is not YAML.
@@ -66,13 +74,12 @@ def mapping_or_yaml_file(value: Any) -> Any:
         return value
     try:
         return yaml.safe_load(Path(value).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"cannot read the file {value}: {getattr(error, 'strerror', 'it is not UTF-8')}"
-        ) from None
+    except OSError as error:
+        raise ValueError(f"cannot read the file {value}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read the file {value}: it is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"the file {value}{at} is not YAML: {getattr(error, 'problem', error)}"
-        ) from None
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", error)
+        raise ValueError(f"the file {value}{line} is not YAML: {problem}") from None

@@ -1,7 +1,7 @@
-"""Named points at which a test may kill the process, to prove that a re-run repairs whatever was half done.
+"""Named points at which a test kills the process, to prove that a new run repairs an unfinished hour.
 
-A point costs a set lookup. ``OBS_CRASH_AT=name`` (or ``name:3`` for the third time it is passed) arms one; the settings
-module hands it over, so that the environment has a single reader.
+``OBS_CRASH_AT=name`` arms a point, ``name:3`` its third pass. The settings module reads the variable and
+calls `arm`, so that the environment is read in a single module. A point costs a set lookup.
 """
 
 import os
@@ -35,22 +35,26 @@ CRASH_POINTS = frozenset(
     }
 )
 
+"""All points, by the step that they precede or follow."""
+
 _armed: dict[str, int] = {}
+"""Armed point → passes until the process is killed."""
 
 
 def arm(spec: str | None) -> None:
-    """Arm one point, ``name`` or ``name:n``; ``None`` disarms.
+    """Arm a point, ``name`` or ``name:n``; ``None`` disarms all points.
 
     Raises:
-        ConfigurationError: no point has that name, or ``n`` is no number from 1.
+        ConfigurationError: no point has that name, or ``n`` is not a whole number from 1.
     """
     _armed.clear()
     if not spec:
         return
     name, _, nth = spec.partition(":")
     if name not in CRASH_POINTS:
+        known = ", ".join(sorted(CRASH_POINTS))
         raise ConfigurationError(
-            f"OBS_CRASH_AT names no crash point: {name!r}; there are {', '.join(sorted(CRASH_POINTS))}"
+            f"OBS_CRASH_AT names no crash point: {name!r}; there are {known}"
         )
     if nth and not (nth.isdecimal() and int(nth)):
         raise ConfigurationError(f"OBS_CRASH_AT={spec}: after the colon goes a number from 1")
@@ -58,7 +62,7 @@ def arm(spec: str | None) -> None:
 
 
 def crash_point(name: str) -> None:
-    """Kill this process with SIGKILL if the point is armed; nothing is flushed, no handler runs."""
+    """Kill this process with SIGKILL if the point is armed: no data is flushed, no handler runs."""
     if name not in CRASH_POINTS:
         raise LookupError(f"unregistered crash point {name!r}")
     if name in _armed:

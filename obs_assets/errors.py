@@ -1,20 +1,20 @@
-"""What can go wrong, and what the caller may do about it.
+"""The errors that obs_assets raises, grouped by the caller's next step.
 
 ::
 
     ObsError
-    ├── ConfigurationError      a setting, a file or a name is wrong: said once, at start, with what to change
+    ├── ConfigurationError      a setting, a file or a name is wrong: the user has to change it
     │   └── EngineError         this Python or a library returns wrong results: nothing may be redacted with it
     ├── TransientError          may succeed later: retry, or wait for the next run
     │   └── HourBusyError       another run is writing this hour at this destination
     └── PermanentError          the same input fails again: retrying is useless
         ├── StaleHourError      the destination already holds a newer landing generation of this hour
-        ├── ColdArchiveError    the hour is held, but must be fetched from its storage class before it can be read
+        ├── ColdArchiveError    the objects of this hour must be retrieved from a cold storage class before reading
         ├── MissingFrameError   the stage before has not built this hour
-        ├── HourExpiredError    what this hour is built from is kept no longer
+        ├── HourExpiredError    the events that this hour is built from have expired
         └── ReceiptError        the counts of an hour do not add up
 
-Leaves say what failed, branches say what may be caught. No message ever holds event text or a secret.
+Raise a leaf, catch a branch. A message never holds event text or a secret.
 """
 
 
@@ -23,7 +23,7 @@ class ObsError(Exception):
 
 
 class ConfigurationError(ObsError):
-    """A setting is wrong. The message names it and says what it may be."""
+    """A setting is wrong. The message names the setting and its allowed values."""
 
 
 class EngineError(ConfigurationError):
@@ -31,7 +31,11 @@ class EngineError(ConfigurationError):
 
 
 class TransientError(ObsError):
-    """The same call may succeed later."""
+    """The same call can succeed later.
+
+    Attributes:
+        retry_after_s: seconds that the server asks to wait; None if it does not say.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -47,14 +51,14 @@ class PermanentError(ObsError):
 
 
 class StaleHourError(PermanentError):
-    """A newer landing generation of the hour is already in place; writing would take events away."""
+    """The destination holds a newer landing generation of the hour; writing would remove events."""
 
 
 class ColdArchiveError(PermanentError):
-    """The hour is held as its manifest says, by checksums, but cannot be read now.
+    """The objects of the hour have the checksums of their manifest, but cannot be read now.
 
     Attributes:
-        rows: that the manifest counts.
+        rows: number of rows in the manifest.
     """
 
     def __init__(self, message: str, rows: int) -> None:
@@ -67,7 +71,7 @@ class MissingFrameError(PermanentError):
 
 
 class HourExpiredError(PermanentError):
-    """What the hour would be built from was removed, since ``retention_days`` have passed."""
+    """The events that the hour is built from were removed after ``retention_days``."""
 
 
 class ReceiptError(PermanentError):

@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 from obs_assets.errors import ConfigurationError
 
 KEY_FORMAT = "%Y-%m-%d-%H:00"
+"""Format of Dagster's partition keys."""
+
 DAY_FORMAT = "%Y-%m-%d"
+"""Format of a whole day, as users write it."""
+
 ONE_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, order=True)
 class Hour:
-    """One hour of event time, known by its start.
+    """An hour of event time, identified by its start.
 
     Attributes:
         start: timezone-aware, UTC, on the hour.
@@ -94,7 +98,7 @@ def parse_hours(text: str) -> list[Hour]:
 
 
 def _ends(key: str) -> tuple[Hour, Hour]:
-    """The first and the last hour of an hour's or a day's key."""
+    """The first and the last hour of a key: ``2025-12-04`` is a day, ``2025-12-04-10:00`` an hour."""
     try:
         day = Hour(datetime.strptime(key, DAY_FORMAT).replace(tzinfo=UTC))
     except ValueError:
@@ -112,7 +116,7 @@ def hours_between(first: Hour, stop: Hour) -> Iterator[Hour]:
 def first_open_hour(landing_began_at: datetime, allowed_lateness: timedelta) -> Hour:
     """The oldest hour that is still open after a landing pass that began at ``landing_began_at``.
 
-    An hour is closed once a pass that began after its end plus the allowed lateness has finished, so every hour
-    before the returned one is closed.
+    A finished pass closes the hours whose end plus the allowed lateness is not after its beginning, so every
+    hour before the returned hour is closed.
     """
     return Hour.of(landing_began_at - allowed_lateness)

@@ -1,4 +1,4 @@
-"""Regular expressions of users: those that RE2, which needs linear time, and DuckDB both take."""
+"""Regular expressions of users, which RE2 and DuckDB must both accept. RE2 matches in linear time."""
 
 import re
 from typing import Annotated
@@ -8,7 +8,11 @@ from pydantic import AfterValidator
 
 
 def _compiled(pattern: str) -> str:
-    """The pattern, if RE2 takes it."""
+    """The pattern, with a closed quotation.
+
+    Raises:
+        ValueError: RE2 or DuckDB does not accept the pattern.
+    """
     if not pattern:
         raise ValueError("an empty pattern is found in every event")
     options = re2.Options()
@@ -19,7 +23,7 @@ def _compiled(pattern: str) -> str:
         raise ValueError(
             f"RE2 does not take the pattern {pattern!r}: {_reason(error)}; it has no look-around and no back-references"
         ) from None
-    # The one thing that this RE2 takes and DuckDB's does not.
+    # This RE2 accepts `(?<name>…)`, DuckDB's does not
     if re.search(r"(?<!\\)\(\?<", pattern):
         raise ValueError(
             f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)"
@@ -28,9 +32,10 @@ def _compiled(pattern: str) -> str:
 
 
 def _closed(pattern: str, options: "re2.Options") -> str:
-    """The pattern; a quotation in it that goes on to its end is closed, since other patterns are to follow it."""
+    r"""The pattern; a quotation without an end, as in ``\Qa.b``, gets one, since other patterns follow it."""
+    closed = rf"{pattern}\E"
     try:
-        re2.compile(closed := rf"{pattern}\E", options)
+        re2.compile(closed, options)
     except re2.error:
         return pattern
     return closed
@@ -38,7 +43,9 @@ def _closed(pattern: str, options: "re2.Options") -> str:
 
 def _reason(error: re2.error) -> str:
     reason = error.args[0]
-    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+    if isinstance(reason, bytes):
+        return reason.decode(errors="replace")
+    return str(reason)
 
 
 Pattern = Annotated[str, AfterValidator(_compiled)]

@@ -1,4 +1,4 @@
-"""Receipts: what a stage did with an hour, in counts that must add up."""
+"""Receipts: the counts of an hour at a stage or destination, which must add up."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,10 @@ from typing import Any
 
 from obs_assets.errors import ReceiptError
 
-FIELDS, LEVELS_BY_MINUTE, COST = "fields", "levels by minute", "cost"
-"""Among a receipt's details, from ``redacted_events`` on: see `obs_assets.hourly.profile`."""
+# Titles among a receipt's details, stored in receipts: see `obs_assets.hourly.profile`
+FIELDS = "fields"
+LEVELS_BY_MINUTE = "levels by minute"
+COST = "cost"
 
 ALREADY_THERE = "already there"
 """Reason of rows that a destination held before: nothing was written, nothing is lost."""
@@ -16,12 +18,13 @@ ALREADY_THERE = "already there"
 
 @dataclass(frozen=True)
 class InputVersion:
-    """What an hour was built from.
+    """The version of an hour's frame: landed events, configuration and code.
 
     Attributes:
-        generation: the landing generation: grows whenever the hour gets bytes. Alone decides older or newer.
-        config_hash: of the configuration that the stage and those before it ran with.
-        code_version: of the stage and those before it.
+        generation: landing generation, a number that grows whenever events land in the hour. It
+            alone says which of two versions is newer.
+        config_hash: hash of the configuration of the stage and all stages before it.
+        code_version: code versions of the stage and all stages before it, with dots between them.
     """
 
     generation: int
@@ -34,18 +37,20 @@ class InputVersion:
 
 @dataclass(frozen=True)
 class Receipt:
-    """One stage's or destination's account of one hour: ``taken = kept + sum(other.values())``.
+    """The counts of an hour at a stage or destination: ``taken = kept + sum(other.values())``.
 
     Attributes:
         hour: Dagster's partition key.
-        stage: the asset's name.
-        version: what it was built from.
-        taken: rows it was given.
-        kept: rows it passed on; at a destination, rows written.
-        other: every row that is neither, by reason: ``filtered:low_value``, ``sampled_out:success``, ``already there``.
-        details: counts that explain and do not have to add up, for example redacted values by type.
-        content_hash: of the rows it passed on, see `obs_assets.events.CONTENT_HASH`.
-        size_bytes: of what it wrote.
+        stage: asset name of the stage or destination.
+        version: version of the frame; at a destination, of the offered frame.
+        taken: number of rows of the input.
+        kept: number of rows that the stage passed on, or that the destination wrote.
+        other: reason → number of all other rows of the input: ``filtered:low_value``,
+            ``sampled_out:success``, ``already there``.
+        details: title → counts that explain the hour and need not add up, for example redacted
+            values by type.
+        content_hash: hash of the kept rows, see `obs_assets.events.CONTENT_HASH`.
+        size_bytes: bytes of the written file or rows.
     """
 
     hour: str
@@ -60,28 +65,33 @@ class Receipt:
 
     @property
     def unaccounted(self) -> int:
-        """Rows that went in and are nowhere; 0 in a receipt that adds up."""
+        """Number of rows that are neither kept nor in ``other``; 0 in a receipt that adds up."""
         return self.taken - self.kept - sum(self.other.values())
 
     def check(self) -> "Receipt":
-        """This receipt, if it adds up.
+        """Return this receipt.
 
         Raises:
-            ReceiptError: it does not.
+            ReceiptError: the counts do not add up.
         """
         if self.unaccounted:
+            set_aside = sum(self.other.values())
             raise ReceiptError(
                 f"{self.stage} {self.hour}: {self.taken:,} taken, {self.kept:,} kept and "
-                f"{sum(self.other.values()):,} set aside leave {self.unaccounted:,} unaccounted for"
+                f"{set_aside:,} set aside leave {self.unaccounted:,} unaccounted for"
             )
         return self
 
     def to_json(self) -> str:
-        """The receipt as a JSON document, the same text for the same receipt."""
+        """The receipt as a JSON document; equal receipts give equal text."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Receipt":
-        """Read what `to_json` wrote."""
+        """Read a receipt from the text of `to_json`.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is damaged.
+        """
         values: dict[str, Any] = json.loads(text)
         return cls(**{**values, "version": InputVersion(**values["version"])})

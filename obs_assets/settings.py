@@ -1,7 +1,6 @@
-"""Settings of the machine: where data lies and how servers are reached. The only module that reads the environment.
+"""Settings of the machine: data folder, servers and secrets. Only this module reads the environment.
 
-What a pipeline does with events is configured in its YAML file (`obs_assets.hourly.pipeline`); what that file leaves
-open, secrets above all, comes from here.
+The pipeline itself is configured in its YAML file, see `obs_assets.hourly.pipeline`.
 """
 
 import os
@@ -16,7 +15,15 @@ from obs_assets.errors import ConfigurationError
 
 
 class PostgresSettings(BaseModel, frozen=True, extra="forbid"):
-    """How a PostgreSQL server is reached."""
+    """The address and credentials of a PostgreSQL server.
+
+    Attributes:
+        host: host name or IP address.
+        port: TCP port.
+        database: name of the database.
+        user: name of the role.
+        password: password of the role; None leaves the choice to PostgreSQL's own files and rules.
+    """
 
     host: str
     port: int = 5432
@@ -26,7 +33,15 @@ class PostgresSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class S3Settings(BaseModel, frozen=True, extra="forbid"):
-    """How a bucket is reached. Credentials come from the standard AWS chain unless a server of ours needs its own."""
+    """The address of a bucket, and for the embedded server its credentials.
+
+    Attributes:
+        bucket: name of the bucket.
+        region: AWS region of the bucket.
+        endpoint_url: address of an S3 store; None for AWS.
+        access_key_id: key of the embedded server; None uses the standard AWS credentials.
+        secret_access_key: secret of that key.
+    """
 
     bucket: str
     region: str = "us-east-1"
@@ -36,7 +51,16 @@ class S3Settings(BaseModel, frozen=True, extra="forbid"):
 
 
 class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
-    """Secrets of webhooks, whether they may call private addresses, and whether what is old is sent too."""
+    """Secrets and permissions of webhooks.
+
+    Attributes:
+        url: address of the receiver; None records requests and sends nothing.
+        auth_token: token for ``auth_type: bearer``.
+        api_key: key for ``auth_type: api-key``.
+        hmac_secret: secret that signs the requests.
+        allow_private: webhooks may call loopback and private addresses.
+        send_old: alerts about hours older than ``max_age_hours`` are sent too.
+    """
 
     url: SecretStr | None = None
     auth_token: SecretStr | None = None
@@ -47,13 +71,15 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
-    """Everything that the environment says.
+    """All settings of the environment.
 
     Attributes:
-        data_dir: all local state (``OBS_DATA_DIR``, default ``.obs``).
-        postgres: None when ``POSTGRES_HOST`` is unset: the embedded server is used.
-        s3: None when ``AWS_S3_BUCKET`` is unset: the embedded server is used.
-        hash_key: key of redaction tokens (``OBS_HASH_KEY``).
+        data_dir: folder of all local state (``OBS_DATA_DIR``, default ``.obs``).
+        postgres: the PostgreSQL server; None when ``POSTGRES_HOST`` is unset, for the embedded
+            server.
+        s3: the S3 server; None when ``AWS_S3_BUCKET`` is unset, for the embedded server.
+        webhook: secrets and permissions of webhooks.
+        hash_key: secret key of the tokens that redaction leaves (``OBS_HASH_KEY``).
     """
 
     data_dir: Path = Path(".obs")
@@ -72,10 +98,10 @@ class Variable:
     """An environment variable, for the reference in docs/settings.md.
 
     Attributes:
-        name: of the variable.
-        default: in words or as a value.
-        example: ``NAME=value``.
-        meaning: a sentence.
+        name: name of the variable.
+        default: default value, or a description of it.
+        example: an assignment, ``NAME=value``.
+        meaning: a sentence about its effect.
     """
 
     name: str
@@ -202,9 +228,8 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     Raises:
         ConfigurationError: a variable does not have the form that it must have.
     """
-    env = {
-        name: value for name, value in (environment() if env is None else env).items() if value
-    }
+    given = environment() if env is None else env
+    env = {name: value for name, value in given.items() if value}
     crash.arm(env.get("OBS_CRASH_AT"))
     try:
         return Settings(
@@ -217,9 +242,8 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][-1])
-        raise ConfigurationError(
-            f"{_POSTGRES.get(field, field)} is wrong: {first['msg']}"
-        ) from None
+        variable = _POSTGRES.get(field, field)
+        raise ConfigurationError(f"{variable} is wrong: {first['msg']}") from None
 
 
 def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
@@ -233,6 +257,7 @@ _POSTGRES = {
     "user": "POSTGRES_USER",
     "password": "POSTGRES_PASSWORD",
 }
+"""Field of `PostgresSettings` → its variable."""
 
 
 def _postgres(env: Mapping[str, str]) -> PostgresSettings | None:

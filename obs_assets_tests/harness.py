@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from obs_assets.audit.verify import Verdict, verify
+from obs_assets.audit.verify import HourCheck, verify
 from obs_assets.demo.receiver import Received
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -126,7 +126,7 @@ def build(hourly: HourlyPipeline, *hours: Hour) -> None:
             hourly.deliver(name, hour)
 
 
-def wrong(hourly: HourlyPipeline, hour: Hour = HOUR) -> list[Verdict]:
+def wrong(hourly: HourlyPipeline, hour: Hour = HOUR) -> list[HourCheck]:
     """What ``obs verify`` finds."""
     return [verdict for verdict in verify(hourly, hour) if not verdict.ok]
 

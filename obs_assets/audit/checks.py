@@ -1,6 +1,6 @@
-"""What may be wrong with an hour whose counts add up, and when to say so. Pure: who calls has read what is needed.
+"""The rules of an hour's checks: pure functions over figures that `obs_assets.audit.review` reads.
 
-Every finding is a sentence for people, and facts: counts, names and paths, never a value of an event.
+A finding is a sentence for people, and facts: counts, names and paths, never a value of an event.
 """
 
 import statistics
@@ -10,28 +10,31 @@ from dataclasses import dataclass, field
 from obs_assets.destinations.base import Holding
 from obs_assets.receipts import Receipt
 
-LISTED, NAMED = 50, 3
-"""Fields that a finding lists, and that its sentence names, at most."""
+LISTED = 50
+"""Fields or leftovers that the facts of a finding list, at most."""
+
+NAMED = 3
+"""Fields or leftovers that the sentence of a finding names, at most."""
 
 SAYS_LITTLE = {"null", "any"}
-"""Types that fit beside every other one."""
+"""JSON types that are no contradiction to any other type."""
 
 HOURS_NEEDED = 3
 """Earlier hours whose fields must be known before a field counts as new."""
 
 VALUES_NEEDED = 7
-"""Earlier counts without which nobody can say what is usual."""
+"""Counts of earlier hours that a series needs before it says what is usual."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check came to.
+    """The result of a check.
 
     Attributes:
-        passed: whether all is as it should be.
-        sentence: what was found, and what to do about it.
-        facts: figures behind it, for who looks closer.
-        is_grave: data is wrong; otherwise somebody should have a look.
+        passed: whether the check found nothing wrong.
+        sentence: the result, and the next step if something is wrong.
+        facts: name → figure, for a closer look.
+        is_grave: data is wrong: an error. Otherwise a failed check is a warning.
     """
 
     passed: bool
@@ -41,46 +44,45 @@ class Finding:
 
 
 def receipt_adds_up(receipt: Receipt) -> Finding:
-    """Every event that went in is kept, or set aside for a named reason."""
-    aside = sum(receipt.other.values())
+    """Every event of the input is kept, or set aside for a named reason."""
+    set_aside = sum(receipt.other.values())
+    missing = receipt.unaccounted
     facts = {
         "taken": receipt.taken,
         "kept": receipt.kept,
-        "set aside": aside,
-        "unaccounted": receipt.unaccounted,
+        "set aside": set_aside,
+        "unaccounted": missing,
     }
-    counted = f"{receipt.taken:,} taken = {receipt.kept:,} kept + {aside:,} set aside"
-    if receipt.unaccounted:
-        counted = f"{counted.replace(' = ', ' ≠ ')}: {receipt.unaccounted:,} unaccounted for; nothing after it is built"
-    return Finding(receipt.unaccounted == 0, f"{counted}.", facts, is_grave=True)
+    sign = "≠" if missing else "="
+    counted = f"{receipt.taken:,} taken {sign} {receipt.kept:,} kept + {set_aside:,} set aside"
+    if missing:
+        counted += f": {missing:,} unaccounted for; nothing after it is built"
+    return Finding(missing == 0, f"{counted}.", facts, is_grave=True)
 
 
 def dead_letter_share(dead: int, total: int, limit: float, where: str) -> Finding:
-    """No more than a small part of what there was is a dead letter.
+    """At most a small share of the records are dead letters.
 
     Args:
-        dead: dead letters.
-        total: dead letters and events.
-        limit: the largest share that is well, 0 to 1.
-        where: of what, as it stands in the sentence.
+        dead: number of dead letters.
+        total: number of dead letters and events.
+        limit: the largest allowed share, 0 to 1.
+        where: the records, for the sentence: ``10 of 3,771 <where> (0.27%) are dead letters``.
     """
     share = dead / total if total else 0.0
     sentence = f"{dead:,} of {total:,} {where} ({share:.2%}) are dead letters"
     if share > limit:
         sentence += f", more than the {limit:.2%} that are allowed: see `obs dead-letters list`"
-    return Finding(
-        share <= limit,
-        f"{sentence}.",
-        {"dead letters": dead, "of": total, "share": share, "allowed": limit},
-    )
+    facts = {"dead letters": dead, "of": total, "share": share, "allowed": limit}
+    return Finding(share <= limit, f"{sentence}.", facts)
 
 
 def all_redacted(failed: int, taken: int) -> Finding:
-    """The redactor could handle every event. An hour that lacks some is wrong, however few they are.
+    """The redactor could handle every event; a single missing event is an error.
 
     Args:
-        failed: events that the redactor could not handle, and that reach no destination.
-        taken: events that it was given.
+        failed: number of events that the redactor could not handle; they reach no destination.
+        taken: number of events in the redactor's input.
     """
     facts = {"not redacted": failed, "of": taken}
     if not failed:
@@ -93,13 +95,13 @@ def all_redacted(failed: int, taken: int) -> Finding:
 
 
 def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: str) -> Finding:
-    """Redaction left nothing that a second opinion sees.
+    """Independent rules find nothing that redaction left.
 
     Args:
-        events: looked at.
-        left: how many of what, where.
-        unreadable: events that could not be looked into.
-        hour: its key, for the command that looks at all of it.
+        events: number of scanned events.
+        left: type and path of a leftover, for example ``email at user.name`` → number.
+        unreadable: number of events that could not be scanned.
+        hour: key of the hour, for the command that scans all its events.
     """
     facts: dict[str, int | str] = {
         "looked at": events,
@@ -110,141 +112,157 @@ def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: st
         return Finding(
             True, f"A second opinion finds nothing left in {events:,} redacted events.", facts
         )
-    most = sorted(left, key=lambda what: (-left[what], what))
-    named = (
-        "; ".join(f"{left[what]:,} {what}" for what in most[:NAMED])
-        or f"{unreadable:,} that cannot be looked into"
+    ranked = sorted(left.items(), key=lambda item: (-item[1], item[0]))
+    named = "; ".join(f"{number:,} {leftover}" for leftover, number in ranked[:NAMED])
+    if not named:
+        named = f"{unreadable:,} that cannot be looked into"
+    lines = [f"- {number:,} `{leftover}`" for leftover, number in ranked[:LISTED]]
+    facts["leftovers"] = "\n".join(lines)
+    sentence = (
+        f"Redaction left something in {events:,} events, a second opinion says: {named}. "
+        f"`obs scan {hour}` looks at all of the hour."
     )
-    facts["leftovers"] = "\n".join(f"- {left[what]:,} `{what}`" for what in most[:LISTED])
-    sentence = f"Redaction left something in {events:,} events, a second opinion says: {named}."
-    return Finding(
-        False, f"{sentence} `obs scan {hour}` looks at all of the hour.", facts, is_grave=True
-    )
+    return Finding(False, sentence, facts, is_grave=True)
 
 
 def volume(
     rows: int, before: Sequence[int], same_hour: Sequence[int], deviations: float
 ) -> Finding:
-    """The hour has about as many events as hours usually have.
+    """The hour has about the usual number of events.
 
-    An hour stands out when it does so both among the hours just before it and among the same hours of the days before:
-    then neither the time of day nor a busy day explains it. A series of fewer than `VALUES_NEEDED` counts says
-    nothing. The usual deviation is 1.4826 × the median absolute deviation, as for normal values, but at least the root
-    of the median, which counts vary by anyhow, and a tenth of it, since even traffic is no alarm bell.
+    The number is unusual if it is far from the median of the hours before and from the median of
+    the same hour on the days before: then neither the time of day nor a busy day explains it. A
+    series with fewer than `VALUES_NEEDED` counts is not compared.
+
+    The usual deviation is 1.4826 × the median absolute deviation, which is the standard deviation of
+    normal values. It is at least the square root of the median, the deviation of random counts, and
+    at least a tenth of the median, so that very even traffic does not cause warnings.
 
     Args:
-        rows: of the hour.
-        before: of the hours just before.
-        same_hour: of the same hour on the days before.
-        deviations: how far from the median is too far.
+        rows: number of events of the hour.
+        before: numbers of events of the hours before.
+        same_hour: numbers of events of the same hour on the days before.
+        deviations: largest distance from the median, in usual deviations.
     """
     series = {"the hours before": before, "the same hour of the days before": same_hour}
-    known = {
-        name: list(counts) for name, counts in series.items() if len(counts) >= VALUES_NEEDED
-    }
+    known = {name: counts for name, counts in series.items() if len(counts) >= VALUES_NEEDED}
     facts: dict[str, int | float | str] = {"events": rows}
     if not known:
-        return Finding(
-            True,
-            f"{rows:,} events; too few earlier hours are known to say whether that is usual.",
-            facts,
+        sentence = (
+            f"{rows:,} events; too few earlier hours are known to say whether that is usual."
         )
-    stands_out = True
+        return Finding(True, sentence, facts)
+    medians = {name: statistics.median(counts) for name, counts in known.items()}
+    is_unusual = True
     for name, counts in known.items():
-        median = statistics.median(counts)
+        median = medians[name]
         spread = 1.4826 * statistics.median(abs(count - median) for count in counts)
-        away = (rows - median) / max(spread, median**0.5, median / 10, 1.0)
-        stands_out = stands_out and abs(away) > deviations
-        facts |= {f"median of {name}": median, f"deviations from {name}": round(away, 1)}
-    usual = " and ".join(
-        f"{statistics.median(counts):,.0f} in {name}" for name, counts in known.items()
-    )
-    if stands_out:
-        more = "more" if rows > statistics.median(next(iter(known.values()))) else "fewer"
-        return Finding(
-            False, f"{rows:,} events, far {more} than usual: the median is {usual}.", facts
-        )
-    return Finding(True, f"{rows:,} events, as usual: the median is {usual}.", facts)
+        usual_deviation = max(spread, median**0.5, median / 10, 1.0)
+        distance = (rows - median) / usual_deviation
+        is_unusual = is_unusual and abs(distance) > deviations
+        facts[f"median of {name}"] = median
+        facts[f"deviations from {name}"] = round(distance, 1)
+    usual = " and ".join(f"{median:,.0f} in {name}" for name, median in medians.items())
+    if not is_unusual:
+        return Finding(True, f"{rows:,} events, as usual: the median is {usual}.", facts)
+    more = "more" if rows > next(iter(medians.values())) else "fewer"
+    sentence = f"{rows:,} events, far {more} than usual: the median is {usual}."
+    return Finding(False, sentence, facts)
 
 
 def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -> Finding:
-    """No field is new, and none has another JSON type than before.
+    """No field is new, and no field has another JSON type than before.
+
+    A field that is missing now is no finding: the events that have it can be rare.
 
     Args:
         now: path → types of the hour, see `obs_assets.hourly.profile.fields_of`.
-        earlier: the same of hours before it. A field that is missing now says nothing: rare events are rare.
+        earlier: path → types, for each of the hours before.
     """
     facts: dict[str, int | float | str] = {"fields": len(now), "earlier hours": len(earlier)}
     if len(earlier) < HOURS_NEEDED:
-        return Finding(
-            True,
-            f"{len(now):,} fields; too few earlier hours are known to say which are new.",
-            facts,
-        )
+        sentence = f"{len(now):,} fields; too few earlier hours are known to say which are new."
+        return Finding(True, sentence, facts)
     known: dict[str, set[str]] = {}
     for fields in earlier:
         for path, types in fields.items():
             known.setdefault(path, set()).update(types.split("|"))
     new = {path: types for path, types in now.items() if path not in known}
-    changed = {
-        path: f"{'|'.join(sorted(known[path] - SAYS_LITTLE))} → {types}"
-        for path, types in now.items()
-        if path in known
-        and known[path] - SAYS_LITTLE
-        and set(types.split("|")) - known[path] - SAYS_LITTLE
-    }
+    changed = _changed_types(now, known)
     if not new and not changed:
-        return Finding(
-            True,
-            f"All {len(now):,} fields were there in the {len(earlier)} hours before.",
-            facts,
-        )
-    counts = {"new": len(new), "of another type than before": len(changed)}
-    said = " and ".join(
-        f"{n:,} {'field is' if n == 1 else 'fields are'} {what}"
-        for what, n in counts.items()
-        if n
-    )
-    listed = {"new fields": new, "changed fields": changed}
-    facts |= {title: _listed(fields) for title, fields in listed.items() if fields}
-    named = ", ".join([*new, *changed][:NAMED]) + (
-        " …" if len(new) + len(changed) > NAMED else "."
-    )
-    return Finding(False, f"{said}: {named}", facts)
+        sentence = f"All {len(now):,} fields were there in the {len(earlier)} hours before."
+        return Finding(True, sentence, facts)
+    parts = []
+    if new:
+        facts["new fields"] = _listed(new)
+        parts.append(f"{len(new):,} {_are('field', len(new))} new")
+    if changed:
+        facts["changed fields"] = _listed(changed)
+        are = _are("field", len(changed))
+        parts.append(f"{len(changed):,} {are} of another type than before")
+    paths = [*new, *changed]
+    end = " …" if len(paths) > NAMED else "."
+    return Finding(False, f"{' and '.join(parts)}: {', '.join(paths[:NAMED])}{end}", facts)
+
+
+def _changed_types(now: Mapping[str, str], known: Mapping[str, set[str]]) -> dict[str, str]:
+    """Path → its types before and now, ``string → number``, for fields with a type that is new."""
+    changed = {}
+    for path, types in now.items():
+        before = known.get(path, set()) - SAYS_LITTLE
+        added = set(types.split("|")) - before - SAYS_LITTLE
+        if before and added:
+            changed[path] = f"{'|'.join(sorted(before))} → {types}"
+    return changed
+
+
+def _are(noun: str, number: int) -> str:
+    return f"{noun} is" if number == 1 else f"{noun}s are"
 
 
 def _listed(fields: Mapping[str, str]) -> str:
     listed = [f"{path} ({types})" for path, types in list(fields.items())[:LISTED]]
-    return ", ".join(
-        [*listed, *([f"… {len(fields) - LISTED:,} more"] if len(fields) > LISTED else [])]
-    )
+    if len(fields) > LISTED:
+        listed.append(f"… {len(fields) - LISTED:,} more")
+    return ", ".join(listed)
 
 
 def destinations_agree(
     name: str, offered: Receipt, held: Holding | None, *, takes_all: bool
 ) -> Finding:
-    """What a destination's ledger says, and what is there, are what the frame's receipt says.
-
-    Whoever agrees with the receipt agrees with every other destination that does.
+    """The destination's ledger and rows agree with the receipt of the offered frame.
 
     Args:
-        name: the destination's.
-        offered: the receipt of what it was offered: ``kept`` rows of a content hash.
-        held: what it has, counted; None when its ledger does not know the hour.
-        takes_all: whether it keeps every row that it is offered.
+        name: name of the destination.
+        offered: receipt of the offered frame: ``kept`` rows with a content hash.
+        held: the ledger's row of the hour, with the counted rows; None if the ledger does not know
+            the hour.
+        takes_all: whether the destination keeps every offered row.
     """
     facts: dict[str, int | float | str] = {f"rows of {offered.stage}": offered.kept}
     if held is None:
-        return Finding(
-            False, f"{name} does not know the hour: materialize it again.", facts, is_grave=True
-        )
+        sentence = f"{name} does not know the hour: materialize it again."
+        return Finding(False, sentence, facts, is_grave=True)
     facts |= {"rows in its ledger": held.rows, "content hash": held.content_hash}
     if held.counted is not None:
         facts["rows counted there"] = held.counted
+    wrong = _disagreements(offered, held, takes_all=takes_all)
+    if wrong:
+        sentence = f"{name}: {'; '.join(wrong)}: materialize the hour again."
+        return Finding(False, sentence, facts, is_grave=True)
+    rows = f"{held.rows:,} rows" if takes_all else f"what it was to take ({held.rows:,} rows)"
+    counted = "" if held.counted is None else ", counted there,"
+    sentence = f"{name} holds {rows}{counted} of {offered.stage}, by ledger and receipt."
+    return Finding(True, sentence, facts)
+
+
+def _disagreements(offered: Receipt, held: Holding, *, takes_all: bool) -> list[str]:
+    """Parts of a sentence, each about a difference between the ledger, the rows and the receipt."""
     wrong = []
-    if held.version.generation != offered.version.generation:
+    held_generation, generation = held.version.generation, offered.version.generation
+    if held_generation != generation:
         wrong.append(
-            f"its ledger names landing generation {held.version.generation:,}, the frame {offered.version.generation:,}"
+            f"its ledger names landing generation {held_generation:,}, the frame {generation:,}"
         )
     elif held.content_hash != offered.content_hash:
         wrong.append("its ledger names other content than the frame has")
@@ -258,15 +276,4 @@ def destinations_agree(
         wrong.append(
             f"the columns of its rows were changed after the load, in {held.altered:,} groups"
         )
-    if wrong:
-        return Finding(
-            False,
-            f"{name}: {'; '.join(wrong)}: materialize the hour again.",
-            facts,
-            is_grave=True,
-        )
-    rows = f"{held.rows:,} rows" if takes_all else f"what it was to take ({held.rows:,} rows)"
-    counted = "" if held.counted is None else ", counted there,"
-    return Finding(
-        True, f"{name} holds {rows}{counted} of {offered.stage}, by ledger and receipt.", facts
-    )
+    return wrong

@@ -1,7 +1,7 @@
-"""What another configuration would do to hours that have landed: both are tried, and nothing is changed.
+"""Compares the present configuration with another over landed hours; nothing is changed.
 
-Frames of a trial lie in a folder of its own, for its owner alone, and are gone with it. No destination is asked or told
-anything: what it would get is counted before it.
+The frames of both trials are in a private folder, which is removed at the end. No destination is
+called: its rows and bytes are counted before delivery.
 """
 
 import os
@@ -27,22 +27,23 @@ from obs_assets.storage.disk import make_private_dir
 from obs_assets.storage.engine import connect
 
 EXAMPLES = 5
-"""Paths of a redacted type, and types of events, that are named."""
+"""Paths of a redacted type, and types of events, that are named at most."""
 
 _PATHS = """unnest(from_json(
     json_extract(event, '$._redaction.fields'), '[{"field": "VARCHAR", "type": "VARCHAR"}]'))"""
+"""SQL: the redacted fields of an event, a row each, as ``{field: path, type: type}``."""
 
 
 @dataclass
 class Side:
-    """What one configuration makes of the hours.
+    """The results of one configuration over all hours.
 
     Attributes:
-        kept: events that the sampled frame holds.
-        dropped: reason → events.
-        redacted: type → values.
-        paths: type → path → values, of the redacted ones.
-        destinations: name → rows and bytes.
+        kept: number of events in the sampled frames.
+        dropped: reason → number of dropped events.
+        redacted: type → number of redacted values.
+        paths: type → path → number of redacted values.
+        destinations: asset name → number of rows and bytes.
     """
 
     kept: int = 0
@@ -52,7 +53,7 @@ class Side:
     destinations: dict[str, Size] = field(default_factory=dict)
 
     def examples(self, type_: str) -> list[str]:
-        """The paths at which a type was redacted most often."""
+        """The paths at which a type was redacted most often, at most `EXAMPLES`."""
         return [path for path, _ in self.paths[type_].most_common(EXAMPLES)]
 
 
@@ -61,12 +62,14 @@ class Diff:
     """Two configurations over the same hours.
 
     Attributes:
-        hours: that have landed and were compared.
-        absent: hours of the range in which nothing has landed.
-        landed: events of the hours.
-        now, then: what the present configuration and the other one make of them.
-        changed: stages that would make other frames.
-        newly_dropped, newly_kept: events that one keeps and the other does not, by ``event_type``.
+        hours: the landed hours that were compared.
+        absent: number of hours of the range without landed events.
+        landed: number of landed events in the hours.
+        changed: stages whose frames would change.
+        now: results of the present configuration.
+        then: results of the other configuration.
+        newly_dropped: ``event_type`` → number of events that only the present configuration keeps.
+        newly_kept: ``event_type`` → number of events that only the other configuration keeps.
     """
 
     hours: list[Hour] = field(default_factory=list)
@@ -83,50 +86,46 @@ def diff(hourly: HourlyPipeline, other: PipelineConfig, hours: Iterable[Hour]) -
     """Compare the pipeline as it is with another configuration.
 
     Args:
-        hourly: the pipeline. Its frames are used where they are what its configuration makes.
-        other: what it is compared with. How files are read is not part of it: events stay as they have landed.
-        hours: those in which nothing has landed are counted and left out.
+        hourly: the pipeline. Its present frames are used if they are up to date.
+        other: the other configuration. Its source block has no effect: events are not landed again.
+        hours: the range to compare; hours without landed events are counted and left out.
 
     Raises:
         HourBusyError: another comparison of this pipeline is under way.
         ObsError: an hour cannot be built.
     """
-    found = Diff(
-        changed=[
-            stage
-            for stage in STAGES
-            if hourly.config.version(stage, 0) != other.version(stage, 0)
-        ]
-    )
+    changed: list[Stage] = [
+        stage for stage in STAGES if hourly.config.version(stage, 0) != other.version(stage, 0)
+    ]
+    found = Diff(changed=changed)
     landed = hourly.landed()
     with _scratch(hourly) as folder:
         for hour in hours:
             if hour.key not in landed.hours:
                 found.absent += 1
                 continue
-            now, then = (
-                HourlyPipeline(
-                    config,
-                    hourly.settings,
-                    hourly.name,
-                    scratch=make_private_dir(folder / side),
-                )
-                for side, config in (("now", hourly.config), ("then", other))
-            )
+            now = _trial(hourly, hourly.config, folder / "now")
+            then = _trial(hourly, other, folder / "then")
             found.hours.append(hour)
             found.landed += landed.hour(hour).rows
             with connect(now.store.temp_dir) as connection:
                 _add(found.now, now, hourly, hour, connection)
                 _add(found.then, then, hourly, hour, connection)
-                _add_fates(found, now, then, hour, connection)
+                _add_changed_events(found, now, then, hour, connection)
             for trial in (now, then):
                 shutil.rmtree(trial.store.root)
     return found
 
 
+def _trial(hourly: HourlyPipeline, config: PipelineConfig, folder: Path) -> HourlyPipeline:
+    """The pipeline with another configuration, whose frames are in a folder of the trial."""
+    scratch = make_private_dir(folder)
+    return HourlyPipeline(config, hourly.settings, hourly.name, scratch=scratch)
+
+
 @contextmanager
 def _scratch(hourly: HourlyPipeline) -> Iterator[Path]:
-    """A folder for trials, cleared of what a killed one has left."""
+    """A folder for trials; files of a killed trial are removed first."""
     folder = make_private_dir(hourly.store.root / "trial")
     with (folder / "lock").open("w") as handle:
         try:
@@ -150,46 +149,47 @@ def _add(
     hour: Hour,
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
+    """Add the results of an hour to a side of the comparison."""
     receipts = {stage: _receipt(trial, real, stage, hour) for stage in STAGES}
     side.kept += receipts["sampled_events"].kept
     for receipt in receipts.values():
         side.dropped.update(receipt.other)
-    side.redacted.update(
-        {
-            type_: int(n)
-            for type_, n in receipts["redacted_events"].details["redacted values"].items()
-        }
-    )
-    for type_, path, n in _redacted_paths(
-        trial.store.read_frame(connection, "redacted_events", hour)
-    ):
-        side.paths[type_][path] += n
+    values_by_type = receipts["redacted_events"].details["redacted values"]
+    side.redacted.update({type_: int(number) for type_, number in values_by_type.items()})
+    frame = trial.store.read_frame(connection, "redacted_events", hour)
+    for type_, path, number in _redacted_paths(frame):
+        side.paths[type_][path] += number
     for name in trial.destination_names:
         config = trial.destination_config(name)
         rows, size = kind_of(config).size(config, trial.offer(connection, name, hour))
-        before = side.destinations.get(name, (0, 0))
-        side.destinations[name] = (before[0] + rows, before[1] + size)
+        rows_before, size_before = side.destinations.get(name, (0, 0))
+        side.destinations[name] = (rows_before + rows, size_before + size)
 
 
 def _receipt(trial: HourlyPipeline, real: HourlyPipeline, stage: Stage, hour: Hour) -> Receipt:
-    """The receipt of a stage in a trial: a frame that is there and is what the trial would make needs no building."""
+    """The receipt of a stage in a trial.
+
+    If the pipeline's frame has the version that the trial would build, it is linked, not built again.
+    """
     try:
-        there = real.store.find_receipt(stage, hour)
+        present = real.store.find_receipt(stage, hour)
     except ReceiptError:
-        there = None
+        present = None
     version = trial.config.version(stage, real.landed().hour(hour).generation)
-    if there and there.version == version:
-        for path, to in (
-            (real.store.frame_path(stage, hour), trial.store.frame_path(stage, hour)),
-            (real.store.receipt_path(stage, hour), trial.store.receipt_path(stage, hour)),
-        ):
-            make_private_dir(to.parent)
-            os.link(path, to)
-        return there
-    return trial.build(stage, hour)
+    if present is None or present.version != version:
+        return trial.build(stage, hour)
+    _link(real.store.frame_path(stage, hour), trial.store.frame_path(stage, hour))
+    _link(real.store.receipt_path(stage, hour), trial.store.receipt_path(stage, hour))
+    return present
+
+
+def _link(path: Path, link: Path) -> None:
+    make_private_dir(link.parent)
+    os.link(path, link)
 
 
 def _redacted_paths(frame: Frame) -> list[tuple[str, str, int]]:
+    """Type, path and number of the redacted values of a frame, most values first."""
     fields = frame.filter("len(redactions) > 0").project(f"{_PATHS} AS f")
     counted = fields.project("f.type AS type, f.field AS path").aggregate(
         "type, path, count(*) AS n"
@@ -197,27 +197,25 @@ def _redacted_paths(frame: Frame) -> list[tuple[str, str, int]]:
     return counted.order("n DESC, type, path").fetchall()
 
 
-def _add_fates(
+def _add_changed_events(
     found: Diff,
     now: HourlyPipeline,
     then: HourlyPipeline,
     hour: Hour,
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    kept = [
-        trial.store.read_frame(connection, "sampled_events", hour).set_alias(name)
-        for trial, name in ((now, "a"), (then, "b"))
-    ]
-    for one, other, counter in (
-        (kept[0], kept[1], found.newly_dropped),
-        (kept[1], kept[0], found.newly_kept),
-    ):
-        gone = one.join(other, "row_uid", how="anti")
-        counter.update(count_by(gone, "coalesce(event_type, 'unknown')"))
+    """Count the events of an hour that only one of the configurations keeps."""
+    kept_now = now.store.read_frame(connection, "sampled_events", hour).set_alias("a")
+    kept_then = then.store.read_frame(connection, "sampled_events", hour).set_alias("b")
+    only_now = kept_now.join(kept_then, "row_uid", how="anti")
+    only_then = kept_then.join(kept_now, "row_uid", how="anti")
+    event_type = "coalesce(event_type, 'unknown')"
+    found.newly_dropped.update(count_by(only_now, event_type))
+    found.newly_kept.update(count_by(only_then, event_type))
 
 
 def as_json(found: Diff) -> dict[str, object]:
-    """For scripts."""
+    """The comparison as values for a JSON document."""
     sides = {"now": found.now, "with": found.then}
     return {
         "hours": [hour.key for hour in found.hours],
@@ -231,26 +229,27 @@ def as_json(found: Diff) -> dict[str, object]:
 
 
 def _plain(side: Side) -> dict[str, object]:
+    redacted = {
+        type_: {"values": number, "paths": side.examples(type_)}
+        for type_, number in side.redacted.most_common()
+    }
+    destinations = {
+        name: {"rows": rows, "bytes": size} for name, (rows, size) in side.destinations.items()
+    }
     return {
         "kept": side.kept,
         "dropped": dict(side.dropped.most_common()),
-        "redacted": {
-            type_: {"values": n, "paths": side.examples(type_)}
-            for type_, n in side.redacted.most_common()
-        },
-        "destinations": {
-            name: {"rows": load[0], "bytes": load[1]}
-            for name, load in side.destinations.items()
-        },
+        "redacted": redacted,
+        "destinations": destinations,
     }
 
 
 def as_markdown(found: Diff, name: str) -> str:
-    """A table of all figures, then what is behind them.
+    """The comparison in Markdown: a table of all figures, then remarks with examples.
 
     Args:
         found: the comparison.
-        name: of the other configuration, as its column is called.
+        name: name of the other configuration, the title of its column.
     """
     span = f"{found.hours[0]} to {found.hours[-1]}" if found.hours else "none"
     lines = [
@@ -273,42 +272,51 @@ def _figures(found: Diff) -> Iterator[tuple[str, tuple[int, int]]]:
     for type_ in _in_order(now.redacted, then.redacted):
         yield f"redacted: {type_}", (now.redacted[type_], then.redacted[type_])
     for name in dict.fromkeys((*now.destinations, *then.destinations)):
-        loads = now.destinations.get(name, (0, 0)), then.destinations.get(name, (0, 0))
-        yield f"{name}: rows", (loads[0][0], loads[1][0])
-        yield f"{name}: bytes", (loads[0][1], loads[1][1])
+        rows_now, size_now = now.destinations.get(name, (0, 0))
+        rows_then, size_then = then.destinations.get(name, (0, 0))
+        yield f"{name}: rows", (rows_now, rows_then)
+        yield f"{name}: bytes", (size_now, size_then)
 
 
-def _in_order(one: Mapping[str, int], other: Mapping[str, int]) -> list[str]:
-    return sorted(
-        {*one, *other}, key=lambda name: (-max(one.get(name, 0), other.get(name, 0)), name)
-    )
+def _in_order(now: Mapping[str, int], then: Mapping[str, int]) -> list[str]:
+    """The names of both sides; the largest number of either side first."""
+
+    def largest_first(name: str) -> tuple[int, str]:
+        return -max(now.get(name, 0), then.get(name, 0)), name
+
+    return sorted({*now, *then}, key=largest_first)
 
 
 def _row(title: str, now: int, then: int) -> str:
-    change = (
-        ""
-        if now == then
-        else f"{then - now:+,}" + (f" ({(then - now) / now:+.1%})" if now else "")
-    )
+    change = ""
+    if now != then:
+        change = f"{then - now:+,}"
+    if now and now != then:
+        change += f" ({(then - now) / now:+.1%})"
     return f"| {title} | {now:,} | {then:,} | {change} |"
 
 
 def _remarks(found: Diff) -> Iterator[str]:
-    for title, counter in (
-        ("Newly dropped", found.newly_dropped),
-        ("Newly kept", found.newly_kept),
-    ):
-        if counter:
-            types = ", ".join(f"{type_} {n:,}" for type_, n in counter.most_common(EXAMPLES))
-            yield f"- {title}: {counter.total():,} events: {types}{' …' if len(counter) > EXAMPLES else ''}"
-    for type_ in _in_order(found.now.redacted, found.then.redacted):
-        if found.now.paths[type_] != found.then.paths[type_]:
-            more = (
-                found.then
-                if found.then.redacted[type_] >= found.now.redacted[type_]
-                else found.now
-            )
-            where = "redacted" if more is found.then else "no longer redacted everywhere"
-            yield f"- {type_}, {where}: {', '.join(f'`{path}`' for path in more.examples(type_))}"
+    if found.newly_dropped:
+        yield f"- Newly dropped: {_by_event_type(found.newly_dropped)}"
+    if found.newly_kept:
+        yield f"- Newly kept: {_by_event_type(found.newly_kept)}"
+    now, then = found.now, found.then
+    for type_ in _in_order(now.redacted, then.redacted):
+        if now.paths[type_] == then.paths[type_]:
+            continue
+        side, change = then, "redacted"
+        if then.redacted[type_] < now.redacted[type_]:
+            side, change = now, "no longer redacted everywhere"
+        paths = ", ".join(f"`{path}`" for path in side.examples(type_))
+        yield f"- {type_}, {change}: {paths}"
     if found.changed:
         yield f"- Stages that would make other frames: {', '.join(found.changed)}"
+
+
+def _by_event_type(counter: Counter[str]) -> str:
+    """For example ``12 events: task.completed 9, api.request 3``."""
+    most = counter.most_common(EXAMPLES)
+    types = ", ".join(f"{type_} {number:,}" for type_, number in most)
+    more = " …" if len(counter) > EXAMPLES else ""
+    return f"{counter.total():,} events: {types}{more}"

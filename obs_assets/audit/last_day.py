@@ -1,4 +1,4 @@
-"""What became of the events of the last day: kept, or dropped for a reason. By receipts; no frame is read."""
+"""Counts the kept and dropped events of the last day, from receipts; no frame is read."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 
 SAMPLED_OUT = "sampled_out:"
+"""Beginning of the reasons of events that a sample dropped."""
 
 KEEP_ALL = ("filter: null", "sample: null")
 """The two lines of a pipeline file under which no event is dropped by rule or by rate."""
@@ -18,13 +19,15 @@ KEEP_ALL = ("filter: null", "sample: null")
 
 @dataclass(frozen=True)
 class LastDay:
-    """The 24 hours up to the newest hour that is built.
+    """The 24 hours up to the newest built hour.
 
     Attributes:
-        hours: the first and the last of them that are built, as a range; empty before the first is.
-        kept: events that the last stage passed on.
-        dropped: reason → events that a stage dropped, most first: ``filtered:…``, ``sampled_out:…``, dead letters.
-        dead_letters: reason → records of event files that could not be read, and are not replayed yet.
+        hours: range from the first to the last built hour of the day; empty if no hour is built.
+        kept: number of events that the last stage passed on.
+        dropped: reason, such as ``filtered:…`` or ``sampled_out:…`` → number of events that a stage
+            dropped, the largest number first.
+        dead_letters: reason → number of records of event files that could not be read and are not
+            replayed yet.
     """
 
     hours: str = ""
@@ -56,18 +59,20 @@ class LastDay:
 
 
 def last_day(hourly: HourlyPipeline) -> LastDay:
-    """What became of the events of the last day of a pipeline."""
+    """The kept and dropped events of the last day of a pipeline."""
     folder = hourly.store.receipt_dir(STAGES[-1])
     built = sorted(_hour_of(path.stem) for path in folder.glob("*.json"))
     letters = Counter({reason: count for reason, (count, _) in hourly.landed().letters.items()})
     if not built:
         return LastDay(dead_letters=dict(letters.most_common()))
     day = [hour for hour in built if hour.start > built[-1].start - timedelta(days=1)]
-    receipts = [receipt for hour in day for receipt in _receipts(hourly, hour)]
+    kept = 0
     dropped: Counter[str] = Counter()
-    for receipt in receipts:
-        dropped.update(receipt.other)
-    kept = sum(receipt.kept for receipt in receipts if receipt.stage == STAGES[-1])
+    for hour in day:
+        for receipt in _receipts(hourly, hour):
+            dropped.update(receipt.other)
+            if receipt.stage == STAGES[-1]:
+                kept += receipt.kept
     return LastDay(
         f"{day[0]}...{day[-1]}", kept, dict(dropped.most_common()), dict(letters.most_common())
     )

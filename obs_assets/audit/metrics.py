@@ -1,7 +1,7 @@
-"""Samples for monitoring: how far behind a pipeline is, and what became of its events.
+"""Samples for monitoring: the lag of a pipeline, and its kept and dropped events.
 
-There is one list of samples, made by `measure`. Every program that shows metrics prints this list.
-Every metric is a gauge: it is read from what is stored, and a rebuilt hour counts once.
+`measure` makes the list of samples; every program that shows metrics prints this list. Every metric
+is a gauge: it is read from stored receipts and ledgers, and a rebuilt hour counts once.
 """
 
 from collections import Counter, defaultdict
@@ -51,7 +51,12 @@ class Sample(NamedTuple):
 
 
 def measure(hourly: HourlyPipeline, now: datetime) -> list[Sample]:
-    """Every sample of a pipeline; a destination that cannot be asked is down, and no more is said of it."""
+    """Every sample of a pipeline. A destination that does not answer is down and has no other samples.
+
+    Args:
+        hourly: the pipeline.
+        now: the time, UTC, for ages and lags.
+    """
     found = [*_landing(hourly, now)]
     for stage in (*STAGES, *hourly.destination_names):
         found += _stage(hourly, stage, now)
@@ -81,7 +86,12 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
 
 
 def _lag(newest: str, now: datetime) -> float:
-    """Seconds since an hour ended; 0 before its end: no newer hour can have closed."""
+    """Seconds since the end of an hour; 0 before its end, because no newer hour can have closed.
+
+    Args:
+        newest: key of the hour.
+        now: the time, UTC.
+    """
     return max(0.0, (now - parse_hour(newest).end).total_seconds())
 
 
@@ -122,13 +132,13 @@ def _dispatches(hourly: HourlyPipeline, staleness: Staleness) -> Iterator[Sample
         try:
             states = hourly.outbox(name).states()
         except ObsError:
-            continue  # its server went down after it was asked for its hours
+            continue  # the server went down after the ledger was read
         for state, count in states.items():
             yield Sample("obs_dispatches", {**labels, "state": state}, count)
 
 
 def exposition(samples: Iterable[Sample]) -> str:
-    """The samples in Prometheus' text format: those of a metric together, below its meaning."""
+    """The samples in Prometheus' text format, grouped by metric, each group below its meaning."""
     registry = CollectorRegistry()
     registry.register(_Collector(samples))
     return generate_latest(registry).decode()

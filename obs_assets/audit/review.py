@@ -1,6 +1,6 @@
-"""What the checks need to know of an hour, read; what they say is `obs_assets.audit.checks`."""
+"""Reads the figures that the checks of an hour need; the rules are in `obs_assets.audit.checks`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
@@ -16,24 +16,29 @@ from obs_assets.hourly.stage_rows import ROWS
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import FIELDS, Receipt
 
-HOURS_BEFORE, DAYS_BEFORE = 24, 14
-"""What `obs_assets.audit.checks.volume` compares with: the hours just before, and the same hour of so many days."""
+HOURS_BEFORE = 24
+"""Hours before an hour whose numbers of events `obs_assets.audit.checks.volume` compares."""
+
+DAYS_BEFORE = 14
+"""Days before an hour of which the same hour is compared."""
 
 RECEIPT_CHECK = "receipt_adds_up"
+"""Name of the check that every stage and destination has."""
 
 Review = Callable[[HourlyPipeline, Hour, Receipt], Finding]
+"""Reads the figures of an hour and judges them. The receipt is that of the stage or destination."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check of every hour of an asset, made where the asset is.
+    """A check of every hour of an asset, made right after the hour is built.
 
     Attributes:
-        name: public.
-        promise: what holds when it passes, one sentence.
-        review: reads what it needs and judges.
-        blocks: whether nothing is built of an hour that fails.
-        is_always_on: whether it is made with ``checks: {enabled: false}`` too.
+        name: name of the asset check in Dagster.
+        promise: a sentence that is true if the check passes.
+        review: reads the figures and judges them.
+        blocks: no later stage is built from an hour that fails the check.
+        is_always_on: the check is made even with ``checks: {enabled: false}``.
     """
 
     name: str
@@ -44,23 +49,23 @@ class Check:
 
 
 def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
-    """The checks of a stage or a destination, the receipt's first."""
-    rows = [row for row in ROWS if row.name == asset]
-    receipt = replace(_RECEIPT, blocks=bool(rows), is_always_on=True)
-    scans = (
-        asset == "redacted_events"
-        and hourly.config.redact.enabled
-        and hourly.config.checks.leftover_sample > 0
-    )
-    found = [_CHECKS[name] for row in rows for name in row.checks] if rows else [_AGREE]
-    made = (receipt, *found, _LEFTOVERS) if scans else (receipt, *found)
-    return tuple(check for check in made if hourly.config.checks.enabled or check.is_always_on)
+    """The checks of a stage or a destination, the receipt check first."""
+    stages = {row.name: row for row in ROWS if row.name == asset}
+    found = [replace(_RECEIPT, blocks=bool(stages), is_always_on=True)]
+    for row in stages.values():
+        found += [_CHECKS[name] for name in row.checks]
+    if not stages:
+        found.append(_AGREE)
+    has_sample = hourly.config.checks.leftover_sample > 0
+    if asset == "redacted_events" and hourly.config.redact.enabled and has_sample:
+        found.append(_LEFTOVERS)
+    return tuple(check for check in found if hourly.config.checks.enabled or check.is_always_on)
 
 
 def review(
     hourly: HourlyPipeline, asset: str, hour: Hour, receipt: Receipt
 ) -> Mapping[str, Finding]:
-    """What the checks of an asset find in an hour, by their names. A check that cannot be made does not pass."""
+    """Name of each check of an asset → its finding for an hour. A check that cannot be made does not pass."""
     found: dict[str, Finding] = {}
     for check in checks_of(hourly, asset):
         try:
@@ -79,9 +84,8 @@ def _unreadable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding
     del receipt
     dead, events = hourly.log.read_with(hourly.landed().hour(hour))
     limit = hourly.config.checks.dead_letter_share
-    return checks.dead_letter_share(
-        dead, dead + events, limit, "records of the landing passes that brought this hour"
-    )
+    records = "records of the landing passes that brought this hour"
+    return checks.dead_letter_share(dead, dead + events, limit, records)
 
 
 def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
@@ -91,39 +95,34 @@ def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Findi
 
 def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     if hour >= hourly.first_open_hour():
-        return Finding(
-            True,
-            f"{receipt.taken:,} events so far; the hour is open.",
-            {"events": receipt.taken},
-        )
-    landed = hourly.landed().hours
-    first = parse_hour(min(landed)) if landed else hour
-    rows = {
-        Hour(hour.start - timedelta(hours=back)): None
-        for back in (*range(1, HOURS_BEFORE + 1), *range(24, 24 * DAYS_BEFORE + 1, 24))
-    }
-    counts = {
-        each: landed[each.key].rows if each.key in landed else 0
-        for each in rows
-        if each >= first
-    }
-    before = [
-        n
-        for each, n in counts.items()
-        if hour.start - each.start <= timedelta(hours=HOURS_BEFORE)
-    ]
-    same_hour = [n for each, n in counts.items() if each.start.hour == hour.start.hour]
-    return checks.volume(
-        receipt.taken, before, same_hour, hourly.config.checks.volume_deviations
-    )
+        sentence = f"{receipt.taken:,} events so far; the hour is open."
+        return Finding(True, sentence, {"events": receipt.taken})
+    before = _landed_rows(hourly, hour, range(1, HOURS_BEFORE + 1))
+    same_hour = _landed_rows(hourly, hour, range(24, 24 * DAYS_BEFORE + 1, 24))
+    deviations = hourly.config.checks.volume_deviations
+    return checks.volume(receipt.taken, before, same_hour, deviations)
+
+
+def _landed_rows(hourly: HourlyPipeline, hour: Hour, hours_back: Iterable[int]) -> list[int]:
+    """Numbers of landed events in hours before an hour; 0 for an hour without events.
+
+    Hours before the first landed hour are left out.
+    """
+    landed = hourly.landed()
+    first = parse_hour(min(landed.hours)) if landed.hours else hour
+    earlier = [_hours_before(hour, back) for back in hours_back]
+    return [landed.hour(each).rows for each in earlier if each >= first]
+
+
+def _hours_before(hour: Hour, number: int) -> Hour:
+    return Hour(hour.start - timedelta(hours=number))
 
 
 def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
-    before = (
-        Hour(hour.start - timedelta(hours=back))
-        for back in range(1, hourly.config.checks.schema_hours + 1)
-    )
-    earlier = [_fields_at(hourly.store.receipt_path(receipt.stage, each)) for each in before]
+    earlier = []
+    for back in range(1, hourly.config.checks.schema_hours + 1):
+        path = hourly.store.receipt_path(receipt.stage, _hours_before(hour, back))
+        earlier.append(_fields_at(path))
     return checks.schema_drift(_fields(receipt), [fields for fields in earlier if fields])
 
 
@@ -132,7 +131,7 @@ def _fields(receipt: Receipt) -> dict[str, str]:
 
 
 def _fields_at(path: Path) -> dict[str, str]:
-    """The fields that a receipt names; none where there is none that can be read."""
+    """The fields in a receipt; empty if the receipt is missing or damaged."""
     try:
         status = path.stat()
         return _fields_of_file(path, status.st_ino, status.st_mtime_ns)
@@ -142,37 +141,40 @@ def _fields_at(path: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def _fields_of_file(path: Path, *identity: int) -> dict[str, str]:
-    # Read once: in a range each hour looks back at two days
+    # Cached by inode and time of change: each hour of a range reads the receipts of two days before
     del identity
     return _fields(Receipt.from_json(path.read_text()))
 
 
 def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     limit = hourly.config.checks.leftover_sample
-    (findings,) = scan(hourly, hour, [receipt.stage], limit if receipt.kept > limit else None)
-    if findings.problem:
-        raise ObsError(findings.problem)
+    sample = limit if receipt.kept > limit else None
+    (leaks,) = scan(hourly, hour, [receipt.stage], sample)
+    if leaks.problem:
+        raise ObsError(leaks.problem)
     left = {
         f"{leftover.type} at {leftover.path}": count
-        for leftover, count in findings.leftovers.items()
+        for leftover, count in leaks.leftovers.items()
     }
-    return checks.nothing_left(findings.events, left, findings.unreadable, hour.key)
+    return checks.nothing_left(leaks.events, left, leaks.unreadable, hour.key)
 
 
 def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
     config = hourly.destination_config(receipt.stage)
     offered = hourly.store.read_receipt(config.stage, hour)
     if config.filter is not None and config.filter.enabled:
-        offered = replace(
-            offered, kept=receipt.taken - _filtered(receipt), content_hash=receipt.content_hash
-        )
+        # The destination's own filter drops events of the frame: the rest is compared
+        kept = receipt.taken - _filtered(receipt)
+        offered = replace(offered, kept=kept, content_hash=receipt.content_hash)
     held = hourly.destination(receipt.stage).holding(hour, count=True)
     takes_all = kind_of(config).takes_all
     return checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
 
 
 def _filtered(receipt: Receipt) -> int:
-    return sum(n for reason, n in receipt.other.items() if reason.startswith("filtered:"))
+    """Number of events that a destination's own filter dropped."""
+    other = receipt.other.items()
+    return sum(number for reason, number in other if reason.startswith("filtered:"))
 
 
 _RECEIPT = Check(
@@ -213,4 +215,4 @@ _CHECKS: Mapping[str, Check] = {
         _drift,
     ),
 }
-"""The checks that a row of `stage_rows.ROWS` may name."""
+"""Name in a row of `stage_rows.ROWS` → check."""

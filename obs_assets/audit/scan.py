@@ -1,10 +1,11 @@
-"""Reads back what is kept of an hour and looks for what redaction should have left nowhere.
+"""Reads the stored events of an hour and looks for personal data that redaction missed.
 
-The rules are in `obs_assets.audit.leftovers`; here is where the events come from. Counts and paths come out, never a
-value.
+The rules are in `obs_assets.audit.leftovers`; this module reads the events. The result holds counts
+and paths, never a value of an event.
 """
 
 import heapq
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,35 +24,40 @@ from obs_assets.hourly.stage_rows import REDACTED
 from obs_assets.hours import Hour
 
 TEXT_COLUMNS = (
-    *(
-        "event_id",
-        "event_type",
-        "event_level",
-        "source_name",
-        "master_type",
-        "worker_type",
-        "worker_id",
-    ),
-    *("trace_id", "session_id", "status", "error"),
+    "event_id",
+    "event_type",
+    "event_level",
+    "source_name",
+    "master_type",
+    "worker_type",
+    "worker_id",
+    "trace_id",
+    "session_id",
+    "status",
+    "error",
 )
 """Columns of a frame that hold text of its event."""
 
-BATCH_ROWS = 2_000
+SCAN_ROWS = 2_000
+"""Events that are read at a time."""
+
 MOST_PATHS = 1_000
+"""Pairs of type and path that are listed, so that events with random keys do not make the result endless."""
+
 OTHER_PATHS = "(other paths)"
-"""Keys are anybody's text: what is said of an hour stays readable and bounded."""
+"""Stands for all paths that are not listed."""
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What is left in one store of an hour.
+class Leaks:
+    """Personal data that a store of an hour still holds.
 
     Attributes:
-        store: the asset's name.
-        events: looked at.
-        leftovers: of each type and path, how many.
-        unreadable: events that are no JSON, or nested too deeply to be looked at.
-        problem: a sentence, where the store could not be read.
+        store: asset name of the stage or destination.
+        events: number of scanned events.
+        leftovers: type and path → number of values.
+        unreadable: number of events that are no JSON or are nested too deeply to be scanned.
+        problem: a sentence, if the store could not be read; empty otherwise.
     """
 
     store: str
@@ -62,12 +68,12 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether all was looked at and nothing found."""
+        """Whether every event was scanned and nothing was found."""
         return not (self.leftovers or self.unreadable or self.problem)
 
     @property
     def by_type(self) -> dict[str, int]:
-        """How many of each type, most first."""
+        """Type → number of values, the largest number first."""
         counts = Counter[str]()
         for leftover, count in self.leftovers.items():
             counts[leftover.type] += count
@@ -77,27 +83,28 @@ class Findings:
         if self.problem:
             return self.problem
         found = [f"{count:,} {type_}" for type_, count in self.by_type.items()]
-        found += (
-            [f"{self.unreadable:,} events that cannot be looked into"]
-            if self.unreadable
-            else []
-        )
-        return f"{self.events:,} events, {'left: ' + ', '.join(found) if found else 'nothing left'}"
+        if self.unreadable:
+            found.append(f"{self.unreadable:,} events that cannot be looked into")
+        if not found:
+            return f"{self.events:,} events, nothing left"
+        return f"{self.events:,} events, left: {', '.join(found)}"
 
 
 def scan(
     hourly: HourlyPipeline, hour: Hour, places: Iterable[str] = (), sample: int | None = None
-) -> Iterator[Findings]:
-    """Scan an hour in each of some places, in the order of the flow.
+) -> Iterator[Leaks]:
+    """Scan an hour in its stores, in the order in which events pass through them.
 
     Args:
-        hourly: the pipeline; its redact block says what should not be left, and where nothing was redacted.
-        hour: of which.
-        places: ``parquet``, a type of destination such as ``postgres``, or assets by name; all of them by default.
-        sample: look at so many events only, the same ones in every place and at every scan.
+        hourly: the pipeline; its redact block names the types of data and the fields to scan.
+        hour: the hour to scan.
+        places: ``parquet``, types of destinations such as ``postgres``, or asset names; by default
+            all stores.
+        sample: number of events to scan, the same events in every store and at every scan; by
+            default all events.
 
     Raises:
-        ConfigurationError: there is no such place, or redaction is off.
+        ConfigurationError: a place is unknown, or redaction is off.
     """
     if not hourly.config.redact.enabled:
         raise ConfigurationError(
@@ -107,35 +114,32 @@ def scan(
     for store in stores(hourly, places):
         with hourly.database.cursor() as connection:
             try:
-                yield _findings(store, scanner, _read(hourly, hour, store, connection), sample)
+                frame = _read(hourly, hour, store, connection)
+                yield _leaks_of(store, scanner, frame, sample)
             except ObsError as error:
-                yield Findings(store, problem=str(error))
-            except (
-                duckdb.Error,
-                pa.ArrowException,
-            ) as error:  # its text may quote what it could not read
-                yield Findings(
-                    store, problem=f"what it holds cannot be read ({type(error).__name__})"
-                )
+                yield Leaks(store, problem=str(error))
+            except (duckdb.Error, pa.ArrowException) as error:
+                # The text of the error can quote an event, so only its kind is shown
+                problem = f"what it holds cannot be read ({type(error).__name__})"
+                yield Leaks(store, problem=problem)
 
 
 def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
-    """The assets that some places mean.
+    """The asset names that some places stand for; all stores without a place.
 
     Raises:
-        ConfigurationError: there is no such place.
+        ConfigurationError: a place is unknown.
     """
     groups: dict[str, tuple[str, ...]] = {"parquet": REDACTED}
-    groups |= {
-        kind.name: _destinations(hourly, kind) for kind in kinds.KINDS if kind.keeps_events
-    }
-    known = [store for group in groups.values() for store in group]
+    for kind in kinds.KINDS:
+        if kind.keeps_events:
+            groups[kind.name] = _destinations(hourly, kind)
+    known = [*itertools.chain.from_iterable(groups.values())]
     wanted: set[str] = set()
     for place in places:
         if place not in groups and place not in known:
-            raise ConfigurationError(
-                f"{place!r} is no place to scan; there are {', '.join([*groups, *known])}"
-            )
+            names = ", ".join([*groups, *known])
+            raise ConfigurationError(f"{place!r} is no place to scan; there are {names}")
         wanted.update(groups.get(place, (place,)))
     return [store for store in known if store in wanted or not wanted]
 
@@ -146,40 +150,37 @@ def _destinations(hourly: HourlyPipeline, kind: Kind) -> tuple[str, ...]:
 
 
 def scope(hourly: HourlyPipeline) -> Scope:
-    """Of what the events should be free: as the redact block says, types in the mode ``keep`` left out."""
+    """The types and fields to scan, from the redact block; types in the mode ``keep`` are left out."""
     redact = hourly.config.redact
-    custom = tuple(
-        CustomRule(
-            pattern.name,
-            f"(?{flags}:{pattern.regex})"
-            if (flags := pattern.flags.replace("g", "").replace("u", ""))
-            else pattern.regex,
-            VALIDATORS.get(pattern.validator or "") or pattern.is_valid(),
-        )
-        for pattern in redact.patterns
-        if redact.modes.get(pattern.name) != "keep"
-    )
     types = frozenset(type_ for type_ in TYPES if redact.detects(type_))
-    return Scope(types, custom, redact.fields_to_scan, redact.fields_to_skip)
+    custom = []
+    for pattern in redact.patterns:
+        if redact.modes.get(pattern.name) == "keep":
+            continue
+        # ``g`` (all matches) and ``u`` (Unicode) hold for every rule
+        flags = pattern.flags.replace("g", "").replace("u", "")
+        regex = f"(?{flags}:{pattern.regex})" if flags else pattern.regex
+        is_valid = VALIDATORS.get(pattern.validator or "") or pattern.is_valid()
+        custom.append(CustomRule(pattern.name, regex, is_valid))
+    return Scope(types, tuple(custom), redact.fields_to_scan, redact.fields_to_skip)
 
 
 def _read(
     hourly: HourlyPipeline, hour: Hour, store: str, connection: duckdb.DuckDBPyConnection
 ) -> Frame:
-    """``row_uid`` and ``event``, from a frame its text columns too."""
+    """``row_uid`` and ``event``, and of a stage's frame also the text columns."""
     if store in REDACTED:
-        return hourly.store.read_frame(connection, store, hour).project(
-            f"row_uid, event, {', '.join(TEXT_COLUMNS)}"
-        )
+        frame = hourly.store.read_frame(connection, store, hour)
+        return frame.project(f"row_uid, event, {', '.join(TEXT_COLUMNS)}")
     return hourly.destination(store).read_back(connection, hour)
 
 
-def _findings(store: str, scanner: Scanner, frame: Frame, sample: int | None) -> Findings:
+def _leaks_of(store: str, scanner: Scanner, frame: Frame, sample: int | None) -> Leaks:
     if sample is not None:
         frame = frame.order("md5(row_uid)").limit(sample)
     found = Counter[Leftover]()
     events = unreadable = 0
-    for batch in frame.to_arrow_reader(BATCH_ROWS):
+    for batch in frame.to_arrow_reader(SCAN_ROWS):
         for row in batch.to_pylist():
             events += 1
             try:
@@ -187,19 +188,22 @@ def _findings(store: str, scanner: Scanner, frame: Frame, sample: int | None) ->
             except ValueError:
                 unreadable += 1
             found.update(_in_columns(scanner, row))
-    return Findings(store, events, _bounded(found), unreadable)
+    return Leaks(store, events, _bounded(found), unreadable)
 
 
 def _in_columns(scanner: Scanner, row: Mapping[str, str | None]) -> Iterator[Leftover]:
-    """What stands in a column and not in the event: the event itself is looked at on its own."""
+    """Leftovers in columns whose value is not in the event; the event is scanned by itself."""
+    event = row["event"] or ""
     for name in TEXT_COLUMNS:
         value = row.get(name)
-        if value and json.dumps(value, ensure_ascii=False)[1:-1] not in (row["event"] or ""):
-            for leftover in scanner.text(value, name):
-                yield Leftover(leftover.type, f"column {name}")
+        if not value or json.dumps(value, ensure_ascii=False)[1:-1] in event:
+            continue
+        for leftover in scanner.text(value, name):
+            yield Leftover(leftover.type, f"column {name}")
 
 
 def _bounded(found: Counter[Leftover]) -> dict[Leftover, int]:
+    """The `MOST_PATHS` most frequent leftovers; all others of a type count at `OTHER_PATHS`."""
     kept = heapq.nlargest(MOST_PATHS, found.items(), key=lambda item: (item[1], item[0]))
     bounded = Counter(dict(kept))
     for leftover, count in found.items() - dict(kept).items():

@@ -1,4 +1,4 @@
-"""Counts an hour again where it lies, and compares contents row by row: the receipts' claims against what is there."""
+"""Checks receipts against the stores: counts an hour again and compares events row by row."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,8 +19,8 @@ from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 from obs_assets.storage.engine import connect
 
-# A destination that keeps no events of its own gives them back empty: then the rows alone are compared.
-# Normalizing sorts keys and spells numbers one way; what still differs is looked at exactly, see `_same`.
+# A destination that does not keep the event text returns it empty: then only the rows are compared.
+# Normalizing sorts keys, but can change numbers: rows that differ are compared exactly, see `_same`.
 _COMPARE = """
 SELECT coalesce(here.row_uid, there.row_uid) AS row_uid, here.content AS here, there.content AS there
 FROM here FULL JOIN there ON here.row_uid = there.row_uid
@@ -31,16 +31,18 @@ _WITH_COLUMNS = """concat('[', event, ',', columns, ']')"""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one store holds of an hour.
+class HourCheck:
+    """The state of an hour in a store.
 
     Attributes:
-        store: ``landed``, a stage or a destination.
-        rows: counted there now.
-        expected: what it should hold.
-        missing, unexpected, different: rows by what is wrong with them.
-        problem: a sentence, where the store could not be read or its receipt does not add up.
-        note: a sentence, where it was compared in another way than row by row.
+        store: ``landed_events``, a stage or a destination.
+        rows: number of rows, counted now.
+        expected: number of rows that the store should hold.
+        missing: number of rows that should be there and are not.
+        unexpected: number of rows that are there and should not be.
+        different: number of rows with other content than expected.
+        problem: a sentence, if the store could not be read or its receipt does not add up.
+        note: a sentence, if the rows could not be compared and the store was checked otherwise.
     """
 
     store: str
@@ -55,10 +57,8 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return (
-            not (self.problem or self.missing or self.unexpected or self.different)
-            and self.rows == self.expected
-        )
+        wrong_rows = self.missing or self.unexpected or self.different
+        return not (self.problem or wrong_rows) and self.rows == self.expected
 
     def __str__(self) -> str:
         if self.ok:
@@ -70,87 +70,88 @@ class Verdict:
             "unexpected": self.unexpected,
             "with other content": self.different,
         }
-        named = ", ".join(f"{count:,} {what}" for what, count in wrong.items() if count)
-        return f"{self.rows:,} rows where {self.expected:,} should be: {named or 'the count differs'}"
+        named = ", ".join(f"{count:,} {problem}" for problem, count in wrong.items() if count)
+        named = named or "the count differs"
+        return f"{self.rows:,} rows where {self.expected:,} should be: {named}"
 
 
-def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[Verdict]:
-    """Verify an hour at every stage and destination, one verdict each, in the order of the flow."""
-    questions: dict[str, Callable[[duckdb.DuckDBPyConnection], Verdict]] = {
-        "landed_events": partial(_landed, hourly, hour),
-        **{stage: partial(_stage, hourly, hour, stage) for stage in STAGES},
-        **{
-            name: partial(_destination, hourly, hour, name) for name in hourly.destination_names
-        },
+def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[HourCheck]:
+    """Verify an hour in every store, in the order in which events pass through them.
+
+    An error in our own code is raised; it is no problem of a store.
+    """
+    check_of: dict[str, Callable[[duckdb.DuckDBPyConnection], HourCheck]] = {
+        "landed_events": partial(_landed, hourly, hour)
     }
+    for stage in STAGES:
+        check_of[stage] = partial(_stage, hourly, hour, stage)
+    for name in hourly.destination_names:
+        check_of[name] = partial(_destination, hourly, hour, name)
     with connect(hourly.store.temp_dir) as connection:
-        for name, question in questions.items():
+        for store, check in check_of.items():
             try:
-                yield question(connection)
+                yield check(connection)
             except ObsError as error:
-                yield Verdict(name, problem=str(error))
+                yield HourCheck(store, problem=str(error))
 
 
 @contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Turn DuckDB's errors, which may quote what they could not read, into one of ours."""
+def _reading(store: str) -> Iterator[None]:
+    """Turn errors of DuckDB, which can quote an event, into an error of ours.
+
+    Args:
+        store: subject of the message, for example ``a chunk``.
+    """
     try:
         yield
     except (duckdb.Error, UnicodeDecodeError) as error:
-        raise PermanentError(f"{what} cannot be read ({type(error).__name__})") from None
+        raise PermanentError(f"{store} cannot be read ({type(error).__name__})") from None
 
 
 def _landed(
     hourly: HourlyPipeline, hour: Hour, connection: duckdb.DuckDBPyConnection
-) -> Verdict:
+) -> HourCheck:
     landed = hourly.landed().hour(hour)
     chunks = hourly.log.chunk_paths(landed)
     if not all(chunk.exists() for chunk in chunks):
-        return Verdict("landed_events", problem="a chunk that the landing log names is missing")
-    with _reading("a chunk"):
-        rows = (
-            _count(connection.read_parquet([str(chunk) for chunk in chunks])) if chunks else 0
+        return HourCheck(
+            "landed_events", problem="a chunk that the landing log names is missing"
         )
-    return Verdict("landed_events", rows, landed.rows)
+    rows = 0
+    if chunks:
+        with _reading("a chunk"):
+            rows = _count(connection.read_parquet([*map(str, chunks)]))
+    return HourCheck("landed_events", rows, landed.rows)
 
 
 def _stage(
     hourly: HourlyPipeline, hour: Hour, stage: Stage, connection: duckdb.DuckDBPyConnection
-) -> Verdict:
+) -> HourCheck:
     receipt = hourly.store.read_receipt(stage, hour).check()
     with _reading("the frame"):
         frame = hourly.store.read_frame(connection, stage, hour)
         rows, content = frame.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
     before = _rows_before(hourly, stage, hour)
+    problem = ""
     if receipt.taken != before:
-        return Verdict(
-            stage,
-            rows,
-            receipt.kept,
-            problem=f"took {receipt.taken:,} rows where the stage before holds {before:,}",
-        )
-    changed = (
-        rows == receipt.kept and bool(receipt.content_hash) and content != receipt.content_hash
-    )
-    return Verdict(
-        stage,
-        rows,
-        receipt.kept,
-        problem="the content is not what the receipt says" if changed else "",
-    )
+        problem = f"took {receipt.taken:,} rows where the stage before holds {before:,}"
+    elif receipt.content_hash and rows == receipt.kept and content != receipt.content_hash:
+        problem = "the content is not what the receipt says"
+    return HourCheck(stage, rows, receipt.kept, problem=problem)
 
 
 def _rows_before(hourly: HourlyPipeline, stage: Stage, hour: Hour) -> int:
-    place = STAGES.index(stage)
-    if place == 0:
+    """Number of rows that the stage before holds, by its receipt or by the landing log."""
+    index = STAGES.index(stage)
+    if index == 0:
         return hourly.landed().hour(hour).rows
-    before: Receipt = hourly.store.read_receipt(STAGES[place - 1], hour)
+    before: Receipt = hourly.store.read_receipt(STAGES[index - 1], hour)
     return before.kept
 
 
 def _destination(
     hourly: HourlyPipeline, hour: Hour, name: str, connection: duckdb.DuckDBPyConnection
-) -> Verdict:
+) -> HourCheck:
     destination = hourly.destination(name)
     with _reading("the frame that it takes"):
         offer = hourly.offer(connection, name, hour)
@@ -162,55 +163,50 @@ def _destination(
             rows = _count(there)
     except ColdArchiveError as cold:
         problem = _ledger_problem(destination.holding(hour), offer)
-        return Verdict(name, cold.rows, expected, problem=problem, note=str(cold))
+        return HourCheck(name, cold.rows, expected, problem=problem, note=str(cold))
     content = _WITH_COLUMNS if "columns" in there.columns else "event"
     digest = f"row_uid, event, {content} AS content, md5(json_normalize({content})) AS digest"
     offered.project(digest).create_view("here", replace=True)
     there.project(digest).create_view("there", replace=True)
     with _reading("what it holds"):
         differences = connection.sql(_COMPARE).fetchall()
-    verdict = Verdict(
-        name,
-        rows,
-        expected,
-        missing=sum(
-            is_there is None and is_here is not None for _, is_here, is_there in differences
-        ),
-        unexpected=sum(is_here is None for _, is_here, is_there in differences),
-        different=sum(
-            is_here is not None and is_there is not None and not _same(is_here, is_there)
-            for _, is_here, is_there in differences
-        ),
-    )
-    if verdict.ok:
+    missing = unexpected = different = 0
+    for _, text_here, text_there in differences:
+        if text_here is None:
+            unexpected += 1
+        elif text_there is None:
+            missing += 1
+        elif not _same(text_here, text_there):
+            different += 1
+    check = HourCheck(name, rows, expected, missing, unexpected, different)
+    if check.ok:
         hourly.store.read_receipt(name, hour).check()
-        return replace(verdict, problem=_ledger_problem(destination.holding(hour), offer))
-    return verdict
+        return replace(check, problem=_ledger_problem(destination.holding(hour), offer))
+    return check
 
 
 def _ledger_problem(holding: Holding | None, offer: Offer) -> str:
-    """What is wrong with what a destination's own ledger says of an hour whose rows are right."""
+    """The mistake in a destination's ledger about an hour whose rows are right; empty without a mistake."""
     if holding is None:
         return "its rows are right, but its ledger does not know the hour: materialize it again"
-    if (holding.version.generation, holding.content_hash) != (
-        offer.version.generation,
-        offer.content_hash,
-    ):
-        return (
-            f"its rows are right, but its ledger names landing generation {holding.version.generation} where the frame "
-            f"is of {offer.version.generation}, or other content: materialize it again"
-        )
-    return ""
+    held, offered = holding.version.generation, offer.version.generation
+    if held == offered and holding.content_hash == offer.content_hash:
+        return ""
+    return (
+        f"its rows are right, but its ledger names landing generation {held} where the frame "
+        f"is of {offered}, or other content: materialize it again"
+    )
 
 
 def _count(frame: Frame) -> int:
     return int(frame.aggregate("count(*)").fetchall()[0][0])
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two JSON texts say the same, numbers compared by value: ``1.50`` is ``1.5``, and no digit is lost."""
-    return bool(_exactly(one) == _exactly(other))
+def _same(here: str, there: str) -> bool:
+    """Whether two JSON texts have the same content; numbers are compared by value: ``1.50`` is ``1.5``."""
+    return bool(_exactly(here) == _exactly(there))
 
 
 def _exactly(text: str) -> Any:
+    """The values of a JSON text, with every digit of its numbers."""
     return json.loads(text, parse_float=Decimal, parse_int=Decimal)

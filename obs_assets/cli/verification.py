@@ -18,8 +18,8 @@ from obs_assets.cli.app import (
 from obs_assets.hours import Hour, parse_hours
 
 if TYPE_CHECKING:
-    from obs_assets.audit.scan import Findings
-    from obs_assets.audit.verify import Verdict
+    from obs_assets.audit.scan import Leaks
+    from obs_assets.audit.verify import HourCheck
 
 
 @app.command()
@@ -28,7 +28,7 @@ def verify(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) 
     from obs_assets.audit.verify import verify as verify_hour
 
     hourly = hourly_pipeline(pipeline_name)
-    verdicts: list[tuple[Hour, Verdict]] = []
+    verdicts: list[tuple[Hour, HourCheck]] = []
     for hour in parse_hours(hours):
         verdicts += [(hour, found) for found in verify_hour(hourly, hour)]
     if as_json:
@@ -70,7 +70,7 @@ def scan(
     hourly = hourly_pipeline(pipeline_name)
     # A wrong name ends the command before the first hour is read.
     stores(hourly, places or ())
-    found: list[tuple[Hour, Findings]] = []
+    found: list[tuple[Hour, Leaks]] = []
     for hour in parse_hours(hours):
         found += [
             (hour, findings) for findings in scan_hour(hourly, hour, places or (), sample)
@@ -87,7 +87,7 @@ def scan(
         raise typer.Exit(1)
 
 
-def _as_json(hour: Hour, findings: "Findings") -> dict[str, Any]:
+def _as_json(hour: Hour, findings: "Leaks") -> dict[str, Any]:
     leftovers = [
         {**leftover._asdict(), "count": count} for leftover, count in findings.leftovers.items()
     ]

@@ -1,4 +1,4 @@
-"""Files on disk: folders for their owner alone, files that appear whole or not at all, and locks."""
+"""Files on disk: private folders, files that are replaced atomically, and locks."""
 
 import contextlib
 import os
@@ -16,18 +16,18 @@ from obs_assets.crash import crash_point
 from obs_assets.errors import ConfigurationError, ObsError
 
 POLL_S = 0.05
-"""Seconds between two looks at a lock that another process holds."""
+"""Seconds between two attempts to get a lock that another process holds."""
 
 
 def make_private_dir(path: Path, *, setting: str = "OBS_DATA_DIR") -> Path:
-    """Make a folder, and those above it, readable by its owner alone; returns it.
+    """Make a folder and its missing parents, readable by the owner alone; returns the folder.
 
     Args:
-        path: of the folder.
-        setting: that named the folder, for the message.
+        path: path of the folder.
+        setting: setting that named the folder, for the message.
 
     Raises:
-        ConfigurationError: it cannot be made.
+        ConfigurationError: the folder cannot be made.
     """
     try:
         for folder in reversed([path, *path.parents]):
@@ -48,64 +48,64 @@ def replacing(
     setting: str = "OBS_DATA_DIR",
     crash: Literal["frame", "receipt"] | None = None,
 ) -> Iterator[Path]:
-    """Write a file aside, then put it in place in one step.
+    """Replace a file atomically.
 
-    Yields a path to write to; on success the file there is flushed to disk and renamed to ``path``, on failure removed.
-    A reader, or a re-run after a crash, sees the old file or the new one, never half of one.
+    Yields a temporary path to write to. On success the temporary file is flushed to disk and renamed
+    to ``path``; on failure it is removed. A reader, or a new run after a crash, sees the whole old
+    file or the whole new file.
 
     Args:
-        path: of the file.
-        sync_folder: whether the new name is on disk at the end; who puts many files there does that once for all.
-        setting: that named the folder, for the message.
-        crash: the crash points that are passed: those of a frame or of a receipt; None for other files.
+        path: path of the file.
+        sync_folder: flush the folder too, so that the new name is on disk at the end. A caller that
+            writes many files into a folder does this once, with `sync_file`.
+        setting: setting that named the folder, for the message.
+        crash: kind of file, which names its crash points; None for files without crash points.
 
     Raises:
-        ObsError: the file system refused, for example because it is full.
+        ObsError: the file system refused the write, for example because it is full.
     """
     make_private_dir(path.parent, setting=setting)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(descriptor)
-    aside = Path(name)
+    tmp_path = Path(name)
     try:
         with explained(path):
-            yield aside
-            sync_file(aside)
+            yield tmp_path
+            sync_file(tmp_path)
             if crash == "receipt":
                 crash_point("receipt.before_rename")
             elif crash == "frame":
                 crash_point("frame.before_rename")
-            aside.replace(path)
+            tmp_path.replace(path)
             if sync_folder:
                 sync_file(path.parent)
             if crash:
                 crash_point("frame.after_rename")
     finally:
-        aside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the file system's refusal to write into an error that says what to look at.
+    """Turn a refused write into an error with the path, the reason and the free space.
 
     Raises:
-        ObsError: it refused, for example because it is full.
+        ObsError: the file system refused the write, for example because it is full.
     """
     try:
         yield
     except (OSError, duckdb.IOException) as error:
         if isinstance(error, OSError) and error.errno is None:
-            raise  # DuckDB's, through Arrow: the file system always gives a number
+            raise  # an error of DuckDB through Arrow: the file system always gives a number
         raise ObsError(
             f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)"
         ) from None
 
 
 def _reason(error: OSError | duckdb.IOException) -> str:
-    return (
-        (error.strerror or "unknown reason")
-        if isinstance(error, OSError)
-        else str(error).splitlines()[0]
-    )
+    if isinstance(error, OSError):
+        return error.strerror or "unknown reason"
+    return str(error).splitlines()[0]
 
 
 def sync_file(path: Path) -> None:
@@ -124,15 +124,15 @@ def _free_space(folder: Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, wait_s: float = 0) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is missing; the system frees it when a process ends.
+    """Hold the lock of a file; the system releases it when the process ends.
 
     Args:
-        path: of the file, in a folder that is there.
-        shared: together with others that share it, instead of alone.
-        wait_s: seconds to wait for others that hold it.
+        path: path of the file, which is made if it is missing; its folder must exist.
+        shared: share the lock with other readers; otherwise the lock is exclusive.
+        wait_s: seconds to wait for other holders.
 
     Raises:
-        BlockingIOError: others held it for longer.
+        BlockingIOError: another process still holds the lock.
     """
     with path.open("w") as file:
         _wait_for_lock(file, LOCK_SH if shared else LOCK_EX, wait_s)

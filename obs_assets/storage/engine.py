@@ -1,8 +1,8 @@
 """DuckDB, the engine that computes frames: connections with bounded memory, and its errors as ours.
 
-An error of DuckDB may quote events, so its text goes no further than `computing`. A failure of a
-user's function travels through DuckDB as a name: `wrap_failure` raises it inside, `unwrap_failure`
-finds it outside.
+An error of DuckDB can quote events, so `computing` drops its text. A failure of a user's function
+passes through DuckDB as a name: `wrap_failure` makes the error to raise inside DuckDB, and
+`unwrap_failure` finds the failure outside.
 """
 
 import contextlib
@@ -19,23 +19,28 @@ from obs_assets.errors import ObsError, PermanentError, TransientError
 from obs_assets.storage.disk import make_private_dir
 
 MOST_THREADS = 8
-"""Of a connection: each holds a part of what is read and sorted, whatever the memory limit."""
+"""Threads of a connection. Each holds data of its own beside the memory limit."""
 
 
 def memory_for(threads: int) -> str:
-    """What DuckDB may hold with so many threads: eight that share 1 GB cannot sort an hour of a million events."""
+    """Memory limit of DuckDB for a number of threads: 256 MB each, 1,000 MB at least.
+
+    Eight threads that share 1 GB cannot sort an hour of a million events.
+    """
     return f"{max(1000, 256 * threads)}MB"
 
 
 def connect(
     temp_dir: Path, *, memory_limit: str | None = None, threads: int | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with bounded memory that never reaches out to the network.
+    """A DuckDB connection with bounded memory that never uses the network.
 
     Args:
-        temp_dir: where it spills what exceeds ``memory_limit``. Protected: frames before redaction pass through it.
-        memory_limit: what DuckDB may hold; by default `memory_for` its threads.
-        threads: all cores by default, `MOST_THREADS` at most.
+        temp_dir: folder for data beyond the memory limit. It is private, because data before
+            redaction can be in it.
+        memory_limit: memory that DuckDB may use, for example ``512MB``; by default `memory_for` its
+            threads.
+        threads: number of threads; by default the number of cores, at most `MOST_THREADS`.
     """
     options: dict[str, str | bool | int | float | list[str]] = {
         "temp_directory": str(make_private_dir(temp_dir)),
@@ -55,39 +60,40 @@ def connect(
 
 
 def connect_to_stream(temp_dir: Path, path: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reads one Parquet file from its beginning to its end, in no more memory than that takes.
+    """A connection that streams a Parquet file in as little memory as possible.
 
-    DuckDB fills what it is given. What it needs is the largest row group less than three times, as was measured.
+    DuckDB uses all the memory that it may use. Measured, it needs less than three times the largest
+    row group.
     """
     largest = 0
     if path.exists():
         stored = pq.read_metadata(path)
-        largest = max(
-            (stored.row_group(n).total_byte_size for n in range(stored.num_row_groups)),
-            default=0,
-        )
-    return connect(temp_dir, threads=1, memory_limit=f"{max(256, 3 * largest // 2**20)}MiB")
+        groups = map(stored.row_group, range(stored.num_row_groups))
+        largest = max((group.total_byte_size for group in groups), default=0)
+    limit_mib = max(256, 3 * largest // 2**20)
+    return connect(temp_dir, threads=1, memory_limit=f"{limit_mib}MiB")
 
 
 _at_work: set[duckdb.DuckDBPyConnection] = set()
+"""Connections within `computing`, of all threads."""
 
 
 def interrupt_queries() -> None:
-    """End the queries that other threads are at, within `computing`: each ends in an error of ours."""
+    """Interrupt the queries of all threads within `computing`; each raises an error of ours."""
     for connection in list(_at_work):
         connection.interrupt()
 
 
 @contextlib.contextmanager
 def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Within the block, turn what DuckDB raises into errors of ours, without its text.
+    """Within the block, turn errors of DuckDB into errors of ours, without their text.
 
     Args:
-        work: named in the message, for example ``raw_events 2025-12-04-10:00``.
-        connection: runs the queries of the block.
+        work: name of the work for the message, for example ``raw_events 2025-12-04-10:00``.
+        connection: runs the queries of the block; `interrupt_queries` interrupts it.
 
     Raises:
-        ObsError: a user's function failed; the error that `wrap_failure` was given.
+        ObsError: a user's function failed: the failure that was passed to `wrap_failure`.
         TransientError: a file cannot be read or written, or memory is short.
         PermanentError: DuckDB refused the data.
     """
@@ -95,41 +101,45 @@ def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None
     try:
         yield
     except (duckdb.Error, UnicodeDecodeError, OSError) as error:
-        # A text that DuckDB quotes may be cut within a letter: hence UnicodeDecodeError
+        # UnicodeDecodeError: DuckDB can cut a quoted text within a character
         if isinstance(error, OSError) and not is_duckdb_error(error):
             raise
         failure = unwrap_failure(error)
         if failure is not None:
             raise failure from None
-        words = f"{error}\n".splitlines()[0]
-        if words.startswith(("IO Error: ", "Out of Memory Error: ")):
-            raise TransientError(f"{work}: {words}") from None
-        kind = words.partition(":")[0] if isinstance(error, OSError) else type(error).__name__
+        first_line = f"{error}\n".splitlines()[0]
+        if first_line.startswith(("IO Error: ", "Out of Memory Error: ")):
+            raise TransientError(f"{work}: {first_line}") from None
+        kind = type(error).__name__
+        if isinstance(error, OSError):
+            # Arrow makes the same exception of every error; the text begins with DuckDB's kind
+            kind = first_line.partition(":")[0]
         raise PermanentError(f"{work}: DuckDB refused the hour ({kind})") from None
     finally:
         _at_work.discard(connection)
 
 
 def is_duckdb_error(error: BaseException) -> bool:
-    """Whether an error of the system is DuckDB's, which Arrow raises once a stream has begun.
+    """Whether Arrow made this error from an error of DuckDB, while it read a stream.
 
-    An error of the operating system has a number; the one that Arrow makes of DuckDB's text has none.
+    An error of the operating system has a number; an error that Arrow makes of DuckDB's text has none.
     """
     return isinstance(error, OSError) and error.errno is None
 
 
 MOST_FAILURES = 100
-"""Failures that wait for `unwrap_failure`: of a query on several threads only one is asked for."""
+"""Failures that wait for `unwrap_failure`. A query on several threads can wrap several failures, and
+only one of them is unwrapped, so the oldest are removed."""
 
 _failures: dict[str, ObsError] = {}
 _failures_lock = threading.Lock()
 _numbers = itertools.count()
 _FAILURE = re.compile(r"function-failure-\d+")
-"""DuckDB makes text of an exception: the error itself waits under the name in that text."""
+"""Name of a failure. DuckDB turns an exception into text, so only the name comes through."""
 
 
 def wrap_failure(failure: ObsError) -> RuntimeError:
-    """An error to raise inside of DuckDB, so that `unwrap_failure` finds the failure outside."""
+    """An error to raise inside DuckDB, from which `unwrap_failure` finds the failure outside."""
     name = f"function-failure-{next(_numbers)}"
     with _failures_lock:
         _failures[name] = failure
@@ -139,7 +149,7 @@ def wrap_failure(failure: ObsError) -> RuntimeError:
 
 
 def unwrap_failure(error: BaseException) -> ObsError | None:
-    """The failure that an error of DuckDB is about; None if it is about something else."""
+    """The failure that was wrapped in an error of DuckDB; None for other errors."""
     found = _FAILURE.search(str(error))
     if found is None:
         return None

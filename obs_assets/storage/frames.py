@@ -1,4 +1,4 @@
-"""Where an hour's frames and receipts lie on disk, and how they get there whole or not at all.
+"""The frames and receipts of hours on disk; each file is replaced atomically.
 
 ::
 
@@ -7,7 +7,7 @@
     ├── frames/<stage>/2025120410.parquet
     └── receipts/<stage>/2025120410.json
 
-Frames before redaction hold personal data: folders are made for their owner alone.
+Frames before redaction hold personal data, so the folders are private.
 """
 
 import itertools
@@ -26,11 +26,10 @@ from obs_assets.receipts import Receipt
 from obs_assets.storage.disk import replacing, sync_file
 
 ROW_GROUP_SIZE = 61_440
-"""Rows that one thread of DuckDB takes at a time: thirty vectors."""
-
+"""Rows of a row group: 30 vectors of DuckDB, which a thread reads at a time."""
 
 _NEVER_TWICE = ("event", "row_uid", "line")
-"""Columns of which a dictionary would be as long as they are."""
+"""Columns without repeated values: a dictionary would be as large as the column."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Store:
 
     @property
     def temp_dir(self) -> Path:
-        """Where DuckDB spills."""
+        """Folder of DuckDB for data beyond its memory limit."""
         return self.root / "tmp"
 
     def frame_path(self, stage: str, hour: Hour) -> Path:
@@ -58,17 +57,17 @@ class Store:
         return self.root / "frames" / stage / f"{hour.stamp}.parquet"
 
     def receipt_path(self, stage: str, hour: Hour) -> Path:
-        """The receipt beside it."""
+        """The receipt of a stage's hour, a JSON file."""
         return self.receipt_dir(stage) / f"{hour.stamp}.json"
 
     def receipt_dir(self, stage: str) -> Path:
-        """A stage's receipts."""
+        """The folder of a stage's receipts."""
         return self.root / "receipts" / stage
 
     def read_frame(
         self, connection: duckdb.DuckDBPyConnection, stage: str, hour: Hour
     ) -> Frame:
-        """The frame of a stage's hour, lazily.
+        """The frame of a stage's hour; a query reads it when its result is used.
 
         Raises:
             MissingFrameError: the stage has not built the hour.
@@ -76,7 +75,7 @@ class Store:
         return connection.read_parquet(str(self.built_frame(stage, hour)))
 
     def built_frame(self, stage: str, hour: Hour) -> Path:
-        """The Parquet file of a stage's hour, which is there.
+        """The Parquet file of a stage's hour, which exists.
 
         Raises:
             MissingFrameError: the stage has not built the hour.
@@ -94,18 +93,22 @@ class Store:
         stage: str,
         rows: int | None = None,
     ) -> dict[Hour, Path]:
-        """Compute frames of a stage and put each in place atomically; returns their paths. All are on disk then.
+        """Compute frames of a stage and replace each file atomically; at the end all are flushed to disk.
 
         Args:
-            frames: of each hour the frame, or what it is made of, one after the other.
-            stage: of which.
-            rows: of a row group, as for `write_parquet`.
+            frames: each hour with the parts of its frame, in order; an hour can have a single part.
+            stage: name of the stage.
+            rows: rows of a row group, see `write_parquet`.
+
+        Returns:
+            hour → path of its frame.
         """
         paths = {}
         for hour, (first, *more) in frames:
             paths[hour] = self.frame_path(stage, hour)
-            with replacing(paths[hour], sync_folder=False, crash="frame") as aside:
-                write_parquet(first, aside, *more, rows=rows)
+            with replacing(paths[hour], sync_folder=False, crash="frame") as tmp_path:
+                write_parquet(first, tmp_path, *more, rows=rows)
+        # Flushing a folder is slow, so it is done once for all its files
         for folder in {path.parent for path in paths.values()}:
             sync_file(folder)
         return paths
@@ -114,8 +117,8 @@ class Store:
         """The receipt of a stage's hour.
 
         Raises:
-            MissingFrameError: there is none.
-            ReceiptError: it is damaged.
+            MissingFrameError: the stage has not built the hour.
+            ReceiptError: the receipt is damaged.
         """
         try:
             return Receipt.from_json(self.receipt_path(stage, hour).read_text())
@@ -129,48 +132,56 @@ class Store:
             ) from None
 
     def find_receipt(self, stage: str, hour: Hour) -> Receipt | None:
-        """The receipt of a stage's hour, or None."""
-        return (
-            self.read_receipt(stage, hour) if self.receipt_path(stage, hour).exists() else None
-        )
+        """The receipt of a stage's hour; None if the stage has not built the hour.
+
+        Raises:
+            ReceiptError: the receipt is damaged.
+        """
+        if not self.receipt_path(stage, hour).exists():
+            return None
+        return self.read_receipt(stage, hour)
 
     def forget_receipt(self, stage: str, hour: Hour) -> None:
-        """Make an hour count as not built, for the time that it is being built."""
+        """Remove the receipt of a stage's hour, so that the hour counts as not built."""
         self.receipt_path(stage, hour).unlink(missing_ok=True)
 
     def write_receipt(self, receipt: Receipt, hour: Hour) -> Receipt:
-        """Put a receipt in place atomically, after its frame; returns it."""
+        """Replace a receipt atomically, after its frame; returns the receipt."""
         return self.write_receipts({hour: receipt})[hour]
 
     def write_receipts(self, receipts: Mapping[Hour, Receipt]) -> Mapping[Hour, Receipt]:
-        """Put receipts in place, each atomically, after their frames; returns them. All are on disk then."""
+        """Replace receipts atomically, after their frames; returns them. At the end all are flushed to disk."""
         paths = {
             self.receipt_path(receipt.stage, hour): receipt
             for hour, receipt in receipts.items()
         }
         for path, receipt in paths.items():
-            with replacing(path, sync_folder=False, crash="receipt") as aside:
-                aside.write_text(receipt.to_json())
+            with replacing(path, sync_folder=False, crash="receipt") as tmp_path:
+                tmp_path.write_text(receipt.to_json())
         for folder in {path.parent for path in paths}:
             sync_file(folder)
         return receipts
 
 
 def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = None) -> None:
-    """Compute frames into one Parquet file, one after the other, rows in their order, a row group at a time.
+    """Compute a frame into a Parquet file, a row group at a time.
 
-    A row group, of ``rows`` and `ROW_GROUP_SIZE` at most, is in memory when it is written and when it is read.
+    DuckDB computes on all cores while Arrow encodes. DuckDB's own COPY collects the results of its
+    threads until the memory limit stops them: with two threads and a frame larger than the limit, it
+    is slower than with one thread.
 
-    DuckDB works ahead on all cores while Arrow encodes. DuckDB's own COPY would collect what its threads make until the
-    memory limit stops them: with two threads and frames larger than that it is slower than with one.
+    Snappy writes an hour in the least time of the codecs: an eighth less than LZ4, a third less than
+    Zstandard. Its file is a tenth larger than LZ4's, which matters little: it is read within minutes.
 
-    Snappy: of the codecs it takes the least time to write an hour (an eighth less than LZ4, a third less than
-    Zstandard), for a file a tenth larger than LZ4's; these files are read back within minutes.
+    Args:
+        frame: the frame, or its first part.
+        path: path of the file.
+        more: the other parts of the frame, in order.
+        rows: rows of a row group, at most and by default `ROW_GROUP_SIZE`. A whole row group is in
+            memory when it is written and when it is read.
     """
-    readers = (
-        part.to_arrow_reader(min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE))
-        for part in (frame, *more)
-    )
+    batch_rows = min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE)
+    readers = (part.to_arrow_reader(batch_rows) for part in (frame, *more))
     batches = next(readers)
     repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
     options: dict[str, Any] = {

@@ -1,9 +1,11 @@
-"""PostgreSQL as everybody here speaks to it: a connection, its errors in our words, locks, and migrations.
+"""PostgreSQL: connections, the server's errors as ours, locks, and migrations.
 
-Whoever keeps tables in the server describes them as a list of `Migration` and calls `migrate` before using them.
+A module with tables in the server describes them as a list of `Migration` and calls `migrate` before
+it uses them.
 """
 
 import contextlib
+import itertools
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,11 +29,20 @@ Query: TypeAlias = LiteralString | sql.Composed
 def session(
     server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False
 ) -> Iterator[Connection]:
-    """A connection whose errors are ours; what is not committed by its end is rolled back."""
+    """A connection whose errors are ours; changes without a commit are rolled back at the end.
+
+    Args:
+        server: address and credentials of the server.
+        application_name: name of the session in ``pg_stat_activity``.
+        autocommit: commit each statement by itself.
+
+    Raises:
+        ConfigurationError, TransientError, PermanentError: see `explained`.
+    """
     use = (server, application_name, autocommit)
-    connection = _idle.take(use) or connect(
-        server, application_name=application_name, autocommit=autocommit
-    )
+    connection = _idle.take(use)
+    if connection is None:
+        connection = connect(server, application_name=application_name, autocommit=autocommit)
     _in_use.add(connection)
     try:
         yield connection
@@ -47,7 +58,7 @@ def session(
 
 
 def cancel_queries() -> None:
-    """Cancel what the sessions of this process wait for, whichever thread does: each ends in a `TransientError`."""
+    """Cancel the running statements of all threads of this process; each raises a `TransientError`."""
     for connection in list(_in_use):
         with contextlib.suppress(psycopg.Error):
             connection.cancel_safe(timeout=2)
@@ -55,9 +66,9 @@ def cancel_queries() -> None:
 
 @contextlib.contextmanager
 def connections_kept() -> Iterator[None]:
-    """Until its end, sessions use connections again: to make one takes longer than to load an hour of a few events.
+    """Within the block, sessions reuse connections: connecting takes longer than loading an hour of a few events.
 
-    For work that leaves nothing behind in a session but what its transaction ends: no lock, no setting.
+    Use it only for work whose locks and settings end with its transaction.
     """
     _idle.open()
     try:
@@ -67,7 +78,7 @@ def connections_kept() -> Iterator[None]:
 
 
 class _Idle:
-    """Connections that wait for their next use, for as long as anybody wants that; for all threads."""
+    """Connections that wait for their next use, until the last `connections_kept` ends. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -81,33 +92,32 @@ class _Idle:
     def close(self) -> None:
         with self._lock:
             self._users -= 1
-            left = (
-                []
-                if self._users
-                else [one for waiting in self._waiting.values() for one in waiting]
-            )
-            self._waiting = self._waiting if self._users else {}
-        for connection in left:
+            if self._users:
+                return
+            unused = [*itertools.chain.from_iterable(self._waiting.values())]
+            self._waiting = {}
+        for connection in unused:
             connection.close()
 
     def take(self, use: "_Use") -> Connection | None:
-        """One that the server still answers."""
+        """A waiting connection that the server still answers; None if there is none."""
         while True:
             with self._lock:
-                connection = self._waiting[use].pop() if self._waiting.get(use) else None
-            if (
-                connection is None
-                or connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY
-            ):
+                waiting = self._waiting.get(use)
+                if not waiting:
+                    return None
+                connection = waiting.pop()
+            if connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY:
                 return connection
             connection.close()
 
     def put(self, use: "_Use", connection: Connection) -> None:
-        """Keep one, or close it; either way, what is not committed is rolled back."""
+        """Keep a connection, or close it; changes without a commit are rolled back in both cases."""
         with contextlib.suppress(psycopg.Error):
             if self._users and not connection.closed:
                 connection.rollback()
                 with self._lock:
+                    # Asked again: the last user can have gone during the rollback
                     if self._users:
                         self._waiting.setdefault(use, []).append(connection)
                         return
@@ -115,27 +125,32 @@ class _Idle:
 
 
 _Use: TypeAlias = tuple[PostgresSettings, str, bool]
+"""Server, application name and autocommit: connections with the same use replace each other."""
+
 _idle = _Idle()
+
 _in_use: set[Connection] = set()
+"""Connections of the sessions that are open now, of all threads."""
 
 
 def connect(
     server: PostgresSettings, *, application_name: str = "obs_assets", autocommit: bool = False
 ) -> Connection:
-    """A connection to a server.
+    """A new connection to a server; arguments as for `session`.
 
     Raises:
         ConfigurationError: the server refuses it; the message names the variable to change.
         TransientError: the server does not answer.
     """
+    password = server.password.get_secret_value() if server.password else None
     try:
         connection = psycopg.connect(
             host=server.host,
             port=server.port,
             dbname=server.database,
             user=server.user,
-            password=server.password.get_secret_value() if server.password else None,
-            connect_timeout=5,
+            password=password,
+            connect_timeout=5,  # seconds
             application_name=application_name,
             client_encoding="UTF8",
             autocommit=True,
@@ -166,7 +181,7 @@ SESSION_SETTINGS: dict[LiteralString, LiteralString] = {
     "default_transaction_isolation": "read committed",
     "transform_null_equals": "off",
 }
-"""The server, the database and the role may set other values. Rows are written and read with these."""
+"""Session settings for writing and reading rows; the server, database or role can have other defaults."""
 
 _SET_SESSION: LiteralString = "SELECT " + ", ".join(
     f"set_config('{name}', '{value}', false)" for name, value in SESSION_SETTINGS.items()
@@ -188,9 +203,14 @@ def _refuse_other_encodings(connection: Connection, server: PostgresSettings) ->
 
 
 def begin(connection: Connection, *, lock_timeout_s: float) -> None:
-    """Bound what this transaction waits for, and let the server notice soon when this process is killed.
+    """Set the timeouts of the open transaction, and let the server notice soon when this process is killed.
 
-    A server that acknowledges commits before they are on disk is told not to: the run would be reported as done.
+    ``synchronous_commit = off`` becomes ``local``: the server acknowledges the commit only when it is
+    on disk, so a run that reports success has stored its hour.
+
+    Args:
+        connection: in a transaction.
+        lock_timeout_s: seconds to wait for a lock.
     """
     connection.execute(
         """
@@ -205,7 +225,7 @@ def begin(connection: Connection, *, lock_timeout_s: float) -> None:
 
 
 def lock(connection: Connection, name: str, *, shared: bool = False) -> None:
-    """Hold a lock of that name until the transaction ends; waits as long as its ``lock_timeout`` allows."""
+    """Hold a lock of that name until the transaction ends; waits up to the transaction's ``lock_timeout``."""
     query: LiteralString = (
         "SELECT pg_advisory_xact_lock_shared" if shared else "SELECT pg_advisory_xact_lock"
     )
@@ -215,7 +235,7 @@ def lock(connection: Connection, name: str, *, shared: bool = False) -> None:
 def one(
     connection: Connection, query: Query, parameters: Sequence[Any] | None = None
 ) -> tuple[Any, ...]:
-    """The only row of a query that always has one."""
+    """The only row of a query that always returns a single row."""
     row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
     if row is None:
         raise LookupError("the query has an answer by its form")
@@ -232,7 +252,7 @@ CREATE TABLE IF NOT EXISTS obs.migrations (
 
 
 SCHEMA_LOCK = "obs_assets schema"
-"""What a transaction locks before it makes or changes tables."""
+"""Name of the lock that a transaction holds while it makes or changes tables."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +260,8 @@ class Migration:
     """A step that brings a subject's tables from one version to the next.
 
     Attributes:
-        description: what it does, in one sentence that starts with a verb.
-        statements: SQL, run in one transaction with all the other steps that are due.
+        description: a sentence that starts with a verb.
+        statements: SQL; it runs in one transaction with all other steps that are due.
     """
 
     description: str
@@ -251,22 +271,24 @@ class Migration:
 def migrate(
     connection: Connection, subject: str, migrations: Sequence[Migration], *, start: int = 0
 ) -> list[str]:
-    """Run what has not been run yet of a subject's migrations, in the transaction that is open.
+    """Run the migrations of a subject that have not run yet, in the open transaction.
 
-    Each runs once, whoever asks first: under one lock for all subjects, and recorded in ``obs.migrations``. The version
-    of a migration is its place in the list, from 1: append to the list, never change what has been released.
+    Each migration runs once, under one lock for all subjects, and is recorded in ``obs.migrations``.
+    The version of a migration is its position in the list, from 1: append to the list, never change
+    a released migration.
 
     Args:
         connection: in a transaction.
-        subject: what the migrations are about, for example ``ledger``.
-        migrations: all of them, the oldest first.
-        start: a version that is there although nothing is recorded; those up to it are recorded and not run.
+        subject: name of a group of tables, for example ``ledger``.
+        migrations: all migrations of the subject, the oldest first.
+        start: version of tables that an older program made without a record; migrations up to it
+            are recorded and not run.
 
     Returns:
-        the descriptions of what was done.
+        the descriptions of the migrations that ran.
 
     Raises:
-        ConfigurationError: a newer version of this program has been here.
+        ConfigurationError: a newer version of obs_assets has migrated the subject.
     """
     if _version(connection, subject) == len(migrations):
         return []
@@ -327,16 +349,17 @@ LEDGER = (
             total_errors BIGINT NOT NULL DEFAULT 0, last_write_at TIMESTAMPTZ)""",
     ),
 )
-"""The table that every destination with a ledger in this server shares; subject ``ledger``."""
+"""Tables that all destinations with a ledger in this server share; subject ``ledger``."""
 
-# -- what can go wrong -------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 def where(server: PostgresSettings) -> str:
+    """The address of a server, for messages: ``db.example.com:5432``."""
     return f"{server.host}:{server.port}"
 
 
-# libpq gives no code for a refused connection, only text.
+# libpq gives no code for a refused connection, only text
 _REFUSALS = {
     r"authentication failed|no password supplied": "does not accept user {0.user} with this password: "
     "check POSTGRES_USER and POSTGRES_PASSWORD",
@@ -360,24 +383,26 @@ def _unreachable(message: str, server: PostgresSettings) -> ObsError:
 
 
 _TRANSIENT = re.compile("08|40001|40P01|53|55P03|57")
+"""SQLSTATE of errors after which the same statement can succeed later."""
+
 _CONFIGURATION = re.compile("28|3D|3F|42501|42P07")
+"""SQLSTATE of errors that need another setting or right."""
+
 _QUOTES_VALUES = re.compile("22|P0")
-"""SQLSTATE classes: try again; change a setting or a right; the message quotes a value of the row."""
+"""SQLSTATE of errors whose message quotes a value of the row."""
 
 
 def explained(error: psycopg.Error, server: PostgresSettings) -> ObsError:
-    """An error of ours for one of the server's, without its detail and context: they quote the row."""
+    """An error of ours for an error of the server, without its detail and context, which quote the row."""
     state = error.sqlstate or ""
     if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
         return TransientError(f"the connection to PostgreSQL at {where(server)} was lost")
-    said = (
-        type(error).__name__
-        if not state or _QUOTES_VALUES.match(state)
-        else error.diag.message_primary
-    )
-    message = f"PostgreSQL at {where(server)}: {said} ({state or 'no SQLSTATE'})"
+    problem = error.diag.message_primary
+    if not state or _QUOTES_VALUES.match(state):
+        problem = type(error).__name__
+    message = f"PostgreSQL at {where(server)}: {problem} ({state or 'no SQLSTATE'})"
     if _TRANSIENT.match(state):
         return TransientError(message)
-    return (
-        ConfigurationError(message) if _CONFIGURATION.match(state) else PermanentError(message)
-    )
+    if _CONFIGURATION.match(state):
+        return ConfigurationError(message)
+    return PermanentError(message)

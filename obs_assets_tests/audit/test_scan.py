@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from obs_assets.audit.leftovers import Leftover, Scanner
-from obs_assets.audit.scan import MOST_PATHS, OTHER_PATHS, Findings, scan, scope
+from obs_assets.audit.scan import MOST_PATHS, OTHER_PATHS, Leaks, scan, scope
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
@@ -71,9 +71,7 @@ def built(folder: Path, settings: Settings) -> HourlyPipeline:
     return hourly
 
 
-def found(
-    hourly: HourlyPipeline, *places: str, sample: int | None = None
-) -> dict[str, Findings]:
+def found(hourly: HourlyPipeline, *places: str, sample: int | None = None) -> dict[str, Leaks]:
     return {findings.store: findings for findings in scan(hourly, HOUR, places, sample)}
 
 
