@@ -245,7 +245,7 @@ class PostgresDestination:
     def read_back(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> Frame:
         """``row_uid``, ``event`` and ``columns`` of the rows, as a temporary table of ``connection``.
 
-        ``event`` is ``data`` as the server prints it. Compare it with `stored_event` of the original,
+        ``event`` is ``data`` as the server prints it. Compare it with `stored_event` of the written event,
         both in canonical form.
         """
         name = f"read_back_{self.key.replace('.', '_')}_{hour.stamp}"
