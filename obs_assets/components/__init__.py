@@ -1,4 +1,4 @@
-"""The only folder that knows Dagster: stages become assets, landing a job, closing hours a schedule and sensors.
+"""The only folder that imports Dagster: assets for stages, a job for landing, a schedule and sensors for hours.
 
 A component in YAML is `ObservabilityPipeline`; in Python, `pipeline_definitions`.
 """

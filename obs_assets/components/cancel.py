@@ -1,6 +1,6 @@
-"""A run that is cancelled ends as cancelled, whoever asks: Terminate in the UI, Ctrl-C, or SIGTERM of the system.
+"""A cancelled run ends as cancelled: after Terminate in the UI, after Ctrl-C, after SIGTERM of the system.
 
-Dagster counts a signal that nobody announced as a failure, which its daemon would repeat.
+Without this, Dagster counts Ctrl-C and SIGTERM as a failure, and its daemon repeats the run.
 """
 
 from collections.abc import Iterator
@@ -10,23 +10,23 @@ import dagster as dg
 
 
 class _Cancellable(dg.Executor):
-    """Another executor, under which an interrupt cancels the run."""
+    """Wraps another executor; an interrupt cancels the run."""
 
     def __init__(self, executor: dg.Executor) -> None:
         self._executor = executor
 
     @property
     def retries(self) -> Any:
-        """Of the other executor."""
+        """The value of the other executor."""
         return self._executor.retries
 
     @property
     def step_dependency_config(self) -> Any:
-        """Of the other executor."""
+        """The value of the other executor."""
         return self._executor.step_dependency_config
 
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
-        """Execute; an interrupt is announced as the wish to cancel, then raised on."""
+        """Execute the plan. Report an interrupt to Dagster as a cancellation, then raise it again."""
         try:
             yield from self._executor.execute(plan_context, execution_plan)
         except (Exception, GeneratorExit):
@@ -43,7 +43,10 @@ _SAME_CONFIG: Any = dg.in_process_executor.config_schema
 
 @dg.executor(name="in_process", config_schema=_SAME_CONFIG)
 def in_process(context: dg.InitExecutorContext) -> dg.Executor:
-    """Dagster's in-process executor, see `_Cancellable`. Seven trivial steps: 22 s with a process each, 4 s in one."""
+    """Dagster's in-process executor, wrapped by `_Cancellable`.
+
+    Seven trivial steps take 22 s with a process for each step, 4 s in the same process.
+    """
     create = dg.in_process_executor.executor_creation_fn
-    assert create  # noqa: S101 - the other kind has none, this one does
+    assert create  # noqa: S101 - only an executor without a function has None
     return _Cancellable(create(context))

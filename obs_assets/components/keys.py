@@ -1,4 +1,4 @@
-"""Names of one pipeline's assets and jobs, and what all its assets share."""
+"""Names of a pipeline's assets and jobs, and the properties that all its assets share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from obs_assets.hours import KEY_FORMAT, Hour
 
 @dataclass(frozen=True)
 class Naming:
-    """How a pipeline's things are called.
+    """The names of a pipeline in Dagster.
 
     Attributes:
-        prefix: empty for the default pipeline.
-        config: for its destinations and owners.
+        prefix: name of the pipeline; "" for the default pipeline.
+        config: the configuration, of which destinations and owners are used.
         first_partition: first hour that Dagster knows, as long as this code is loaded. Without a
             `start` older events may land meanwhile: sensors ask for their hours all the same, and
             the processes of those runs, which load the code anew, know them.
@@ -28,8 +28,10 @@ class Naming:
     first_partition: Hour = EARLIEST_HOUR
 
     def key(self, asset: str) -> dg.AssetKey:
-        """An asset's key."""
-        return dg.AssetKey([self.prefix, asset] if self.prefix else [asset])
+        """The key of an asset, for example ``audit/raw_events``."""
+        if not self.prefix:
+            return dg.AssetKey([asset])
+        return dg.AssetKey([self.prefix, asset])
 
     def job(self, name: str) -> str:
         """The name of a job, a schedule, a sensor or a resource."""
@@ -46,7 +48,7 @@ class Naming:
 
     @cached_property
     def hours(self) -> dg.HourlyPartitionsDefinition:
-        """The partitions: every hour since the first, the present one included."""
+        """The partitions: every hour since the first, the present hour included."""
         first = self.first_partition.key
         return dg.HourlyPartitionsDefinition(
             first, fmt=KEY_FORMAT, timezone="UTC", end_offset=1
@@ -54,5 +56,5 @@ class Naming:
 
     @property
     def owners(self) -> Sequence[str]:
-        """Shown on every asset."""
+        """Owners that every asset shows."""
         return self.config.owners

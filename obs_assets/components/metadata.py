@@ -1,4 +1,4 @@
-"""Receipts and reports as the UI shows them. Counts, names and sizes: never an event."""
+"""Receipts and landing reports as metadata for the UI: counts, names and sizes, never an event."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,16 +16,17 @@ from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.log import Landed
 
 _DRAWN = {FIELDS, LEVELS_BY_MINUTE, COST}
-"""Details that are too long for a table, or shown otherwise."""
+"""Details of a receipt that are too long for a table, or are shown in another form."""
 
 _TAKES = {
-    "replace": "replacing it: an hour takes the place of the one before",
-    "append": "appending: what is new of an hour is added",
+    "replace": "replacing it: an hour takes the place of its last version",
+    "append": "appending: new events of an hour are added",
 }
+"""`kinds.Kind.takes_hours_by` → sentence on the page of a destination."""
 
 
 def columns(*carried: str) -> dg.TableSchema:
-    """The columns of a frame, for the catalogue."""
+    """The columns of a frame, for the catalogue; ``carried`` names columns that later stages add."""
     return dg.TableSchema(
         [
             dg.TableColumn(name, TYPES.get(name, "string"), description=MEANINGS[name])
@@ -35,7 +36,7 @@ def columns(*carried: str) -> dg.TableSchema:
 
 
 def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
-    """What an asset's page says of a destination."""
+    """The metadata on the page of a destination."""
     kind = kind_of(block)
     page = kind.page(block)
     shown: dict[str, Any] = {"takes an hour by": _TAKES[kind.takes_hours_by]}
@@ -51,24 +52,24 @@ def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
 
 
 def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
-    """A receipt on a materialization."""
-    levels, cost = receipt.details.get(LEVELS_BY_MINUTE), receipt.details.get(COST, {})
-    return {
+    """The metadata of a materialization.
+
+    Args:
+        receipt: the receipt of the hour.
+        seconds: time that the step took.
+    """
+    found: dict[str, Any] = {
         "dagster/partition_row_count": sum(_passed_on(receipt).values()),
         "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
-        **(
-            {}
-            if levels is None
-            else {"events by minute": dg.MetadataValue.md(chart(_texts(levels)))}
-        ),
-        **(
-            {
-                "cost of the hour, USD": float(cost["USD"]),
-                "events with a cost": int(cost["events with a cost"]),
-            }
-            if cost
-            else {}
-        ),
+    }
+    levels = receipt.details.get(LEVELS_BY_MINUTE)
+    if levels is not None:
+        found["events by minute"] = dg.MetadataValue.md(chart(_texts(levels)))
+    cost = receipt.details.get(COST)
+    if cost:
+        found["cost of the hour, USD"] = float(cost["USD"])
+        found["events with a cost"] = int(cost["events with a cost"])
+    found |= {
         "taken": receipt.taken,
         **_figures(receipt),
         "landing generation": receipt.version.generation,
@@ -77,27 +78,32 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
         "bytes": receipt.size_bytes,
         "seconds": round(seconds, 3),
         "events per second": round(receipt.taken / seconds) if seconds else 0,
-        **{
-            title: dg.MetadataValue.md(_count_table(title, counts))
-            for title, counts in receipt.details.items()
-            if counts and title not in _DRAWN
-        },
     }
+    for title, counts in receipt.details.items():
+        if counts and title not in _DRAWN:
+            found[title] = dg.MetadataValue.md(_count_table(title, counts))
+    return found
 
 
 def _passed_on(receipt: Receipt) -> dict[str, int]:
-    """Rows that a stage kept; of a destination those that it wrote, and those that it held already."""
+    """Rows that a stage kept; for a destination, rows that it wrote and rows that it held already."""
     if receipt.stage in STAGES:
         return {"kept": receipt.kept}
     return {"written": receipt.kept, "unchanged": receipt.other.get(ALREADY_THERE, 0)}
 
 
 def _figures(receipt: Receipt) -> dict[str, int]:
-    """What became of the rows taken. A destination's ``held`` is written + unchanged: 0 written is no loss."""
+    """The rows that a step took, by outcome.
+
+    ``held`` of a destination is written + unchanged, so that 0 written rows do not look like a loss.
+    """
     passed_on = _passed_on(receipt)
     held = sum(passed_on.values())
-    total = {} if receipt.stage in STAGES else {"held": held}
-    return {**total, **passed_on, "set aside": receipt.taken - held - receipt.unaccounted}
+    figures = dict(passed_on)
+    if receipt.stage not in STAGES:
+        figures = {"held": held, **passed_on}
+    figures["set aside"] = receipt.taken - held - receipt.unaccounted
+    return figures
 
 
 def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
@@ -105,7 +111,7 @@ def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
 
 
 def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
-    """A landing pass on the files' observation, and the dead letters that are open after it."""
+    """The metadata of a landing pass, and of the dead letters that are open after it."""
     return {
         "files listed": report.files_listed,
         "files read": report.files_read,
@@ -120,25 +126,27 @@ def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
 
 
 def _files_warned(report: LandingReport) -> str:
-    """The first files of each warning."""
-    rows = [
-        f"- {reason}: {', '.join(f'`{path}`' for path in paths)}"
-        for reason, paths in report.files_warned.items()
-    ]
+    """The first files of each warning, as a list in Markdown."""
+    rows: list[str] = []
+    for reason, paths in report.files_warned.items():
+        quoted = ", ".join(f"`{path}`" for path in paths)
+        rows.append(f"- {reason}: {quoted}")
     return "\n".join(rows) or "none"
 
 
 def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
-    """By reason, most first."""
-    rows = [
-        f"| `{reason}` | {count:,} | {datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S} |"
-        for reason, (count, since) in sorted(letters.items(), key=lambda item: -item[1][0])
-    ]
-    return (
-        "\n".join(["| reason | letters | since (UTC) |", "|:--|--:|:--|", *rows])
-        if rows
-        else "none"
-    )
+    """Dead letters by reason, the largest number first.
+
+    Args:
+        letters: reason → (number of letters, time of the first letter).
+    """
+    if not letters:
+        return "none"
+    lines = ["| reason | letters | since (UTC) |", "|:--|--:|:--|"]
+    for reason, (count, since) in sorted(letters.items(), key=lambda item: -item[1][0]):
+        first_seen = f"{datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S}"
+        lines.append(f"| `{reason}` | {count:,} | {first_seen} |")
+    return "\n".join(lines)
 
 
 def _receipt_table(receipt: Receipt) -> str:
@@ -147,9 +155,9 @@ def _receipt_table(receipt: Receipt) -> str:
     }
     figures = {name: count for name, count in _figures(receipt).items() if name != "set aside"}
     rows: Mapping[str, int] = {"taken": receipt.taken, **figures, **dropped}
-    verdict = (
-        "adds up" if receipt.unaccounted == 0 else f"{receipt.unaccounted:,} unaccounted for"
-    )
+    verdict = "adds up"
+    if receipt.unaccounted:
+        verdict = f"{receipt.unaccounted:,} unaccounted for"
     if not receipt.version.generation:
         verdict += "; nothing has landed for this hour"
     return _count_table("receipt", rows) + f"\n\n{verdict}"
@@ -158,8 +166,8 @@ def _receipt_table(receipt: Receipt) -> str:
 def _count_table(title: str, counts: Mapping[str, Any]) -> str:
     if not counts:
         return "none"
-    lines = [
-        f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value} |"
-        for name, value in counts.items()
-    ]
-    return "\n".join([f"| {title} | count |", "|:--|--:|", *lines])
+    lines = [f"| {title} | count |", "|:--|--:|"]
+    for name, value in counts.items():
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        lines.append(f"| {name} | {text} |")
+    return "\n".join(lines)

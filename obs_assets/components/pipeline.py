@@ -36,13 +36,14 @@ def pipeline_definitions(
     machine: Settings | None = None,
     resources: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """Everything that Dagster knows of a pipeline: assets, jobs, the schedule and the sensors.
+    """The definitions of a pipeline: assets, checks, jobs, the schedule, sensors and resources.
 
     Args:
-        config: what happens to events.
-        name: prefixes the asset keys and jobs of every pipeline but the default one.
-        machine: where data lies and how servers are reached; from the environment by default.
-        resources: instead of those made here; ``s3`` is the archive's `dagster_aws.s3.S3Resource`.
+        config: the pipeline's configuration.
+        name: name of the pipeline; prefix of its asset keys and jobs, except for the default pipeline.
+        machine: data folder and servers; by default those of the environment.
+        resources: resources that replace those made here, for example ``s3``, the archive's
+            `dagster_aws.s3.S3Resource`.
     """
     hourly = HourlyPipeline(config, machine or settings.load(), name)
     first = hourly.first_partition(datetime.now(UTC))
@@ -55,7 +56,7 @@ def pipeline_definitions(
     job = dg.define_asset_job(
         naming.job("hourly_pipeline"),
         selection=dg.AssetSelection.assets(*stages, *destinations),
-        description="Builds an hour, from what has landed to every destination.",
+        description="Builds an hour, from landed events to every destination.",
     )
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
@@ -77,10 +78,10 @@ def pipeline_definitions(
 
 
 class PipelineAttributes(BaseModel, frozen=True, extra="allow"):
-    """``attributes`` of a pipeline file, as they stand there.
+    """``attributes`` of a pipeline file, unchanged.
 
-    Dagster shows and checks them by their schema. They are read by `obs_assets.hourly.pipeline.load`, templates filled
-    in: its messages say more than pydantic's and repeat no value, which could be a secret.
+    Dagster shows and checks them by their schema. `obs_assets.hourly.pipeline.load` reads them and fills
+    templates in: its messages say more than pydantic's, and repeat no value, which could be a secret.
     """
 
     @classmethod
@@ -91,7 +92,7 @@ class PipelineAttributes(BaseModel, frozen=True, extra="allow"):
 
 
 class ObservabilityPipeline(dg.Component):
-    """Files of JSON events become hourly partitions: landed, enriched, redacted, sampled and delivered."""
+    """Files of JSON events become hourly partitions: landed, enriched, redacted, sampled, delivered."""
 
     def __init__(self, config: PipelineConfig, name: str) -> None:
         self.config = config

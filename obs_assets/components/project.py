@@ -1,4 +1,4 @@
-"""All pipelines as one code location. A pipeline file with a mistake takes no other pipeline down."""
+"""All pipelines as a code location. A mistake in a pipeline file does not stop the other pipelines."""
 
 import re
 import warnings
@@ -13,19 +13,21 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline_files import PipelineFile, list_files, open_all
 
 BROKEN_GROUP = "not_loaded"
+"""Asset group of the pipeline files that cannot be loaded."""
 
 
 def project_definitions(env: Mapping[str, str] | None = None) -> dg.Definitions:
     """The definitions of every pipeline that `list_files` finds.
 
-    A pipeline that cannot be loaded is an error in the log of the code location, an asset ``NAME/pipeline_file`` whose
-    description says what is wrong, and a sensor ``NAME_pipeline_file_sensor`` whose ticks fail until the file is right.
+    A pipeline that cannot be loaded shows in three places: an error in the log of the code location, an
+    asset ``NAME/pipeline_file`` whose description is the error, and a sensor
+    ``NAME_pipeline_file_sensor`` whose ticks fail until the file is valid.
 
     Args:
-        env: the process's environment by default.
+        env: the environment; by default that of the process.
 
     Raises:
-        ConfigurationError: no pipeline can be loaded; one line for each mistake.
+        ConfigurationError: no pipeline can be loaded. The message has a line for each mistake.
     """
     found, problems = _load(env)
     if not found:
@@ -35,26 +37,29 @@ def project_definitions(env: Mapping[str, str] | None = None) -> dg.Definitions:
             "the pipeline %s is not loaded: %s", file.name, problem
         )
     broken = [_broken(file, problem, env) for file, problem in problems.items()]
-    # The UI's page of components; `load_from_defs_folder` adds it too, but needs a project file, which a wheel has not
-    return dg.Definitions.merge(get_library_json_enriched_defs(None), *found.values(), *broken)
+    # The UI's page of components. `load_from_defs_folder` adds it too, but needs a project file, which
+    # an installed wheel does not have.
+    component_page = get_library_json_enriched_defs(None)
+    return dg.Definitions.merge(component_page, *found.values(), *broken)
 
 
 def _load(
     env: Mapping[str, str] | None,
 ) -> tuple[dict[PipelineFile, dg.Definitions], dict[PipelineFile, str]]:
-    """The definitions of the pipelines that are right, and the problems of the others."""
+    """The definitions of the valid pipelines, and the problems of the others."""
     found: dict[PipelineFile, dg.Definitions] = {}
     opened, problems = open_all(list_files(env), env)
     for file, hourly in opened.items():
         try:
             found[file] = _quietly_defined(hourly)
-        except Exception as error:  # noqa: BLE001 - Dagster refuses a name, an owner, …: the others still load
+        except Exception as error:  # noqa: BLE001 - Dagster refuses a name, an owner, and so on
+            # The other pipelines still load.
             problems[file] = f"{file.path}: {type(error).__name__}: {error}"
     return found, problems
 
 
 def _quietly_defined(hourly: HourlyPipeline) -> dg.Definitions:
-    """A pipeline's definitions, without Dagster's warnings about its own parameters that are new."""
+    """The definitions of a pipeline, without Dagster's warnings about its own new parameters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -62,7 +67,7 @@ def _quietly_defined(hourly: HourlyPipeline) -> dg.Definitions:
 
 
 def _broken(file: PipelineFile, problem: str, env: Mapping[str, str] | None) -> dg.Definitions:
-    """An asset and a sensor that show in the UI why a pipeline is not there."""
+    """An asset and a sensor that show in the UI why a pipeline is missing."""
     name = re.sub(r"\W", "_", file.name, flags=re.ASCII)
     spec = dg.AssetSpec(
         [name, "pipeline_file"],
@@ -81,7 +86,7 @@ def _broken(file: PipelineFile, problem: str, env: Mapping[str, str] | None) -> 
         found, _ = _load(env)
         if file in found:
             return dg.SkipReason(
-                f"the pipeline {file.name} is right by now: reload the code location"
+                f"the pipeline {file.name} is valid now: reload the code location"
             )
         raise dg.Failure(
             f"the pipeline {file.name} is not loaded: {problem}", allow_retries=False

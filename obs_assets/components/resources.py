@@ -1,8 +1,8 @@
-"""The archive's client as a Dagster resource, made as ``obs`` makes it.
+"""The client of the archive as a Dagster resource, made as ``obs`` makes it.
 
-dagster-aws' client lacks path-style addresses, our checksums and time limits, so its resource is subclassed: there is
-one way to reach a bucket. Whoever needs another (a role to assume, a profile) passes an ``S3Resource`` to
-`pipeline_definitions` under the same key.
+The client of dagster-aws lacks path-style addresses, our checksums and time limits. So its resource is
+subclassed, and all code reaches a bucket in the same way. To assume a role or use a profile, pass an
+``S3Resource`` to `pipeline_definitions` under the same key.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,9 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 
 def resource_key(naming: Naming, block: DestinationConfig) -> str | None:
-    """Key of the resource that reaches a destination's server, for example ``s3`` or ``s3_<name>``.
+    """Key of the resource that reaches the server of a destination; None if it needs no resource.
 
-    The first is for a destination with its kind's own name. None where a kind has no resource, or a
-    block needs no server.
+    The key is ``s3`` for a destination with the default name of its kind, else ``s3_<name>``.
     """
     kind = kind_of(block)
     if not kind.resource or not kind.needs_server(block):
@@ -34,7 +33,7 @@ def resource_key(naming: Naming, block: DestinationConfig) -> str | None:
 
 
 def client_resources(hourly: HourlyPipeline, naming: Naming) -> dict[str, Any]:
-    """The resources of the enabled destinations, by key."""
+    """Key → resource, for the enabled destinations that need a resource."""
     found = {}
     for block in hourly.config.enabled_destinations:
         key = resource_key(naming, block)
@@ -44,35 +43,40 @@ def client_resources(hourly: HourlyPipeline, naming: Naming) -> dict[str, Any]:
 
 
 def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
-    """The resource of an archive. Its fields show where the bucket is; credentials come from the standard AWS chain."""
+    """The resource of an archive. Its fields show region and endpoint; credentials come from the AWS chain."""
 
     class ArchiveS3Resource(S3Resource):
         """Access to an archive's bucket, with its addressing style, checksums and time limits."""
 
         def get_client(self) -> Any:
-            """A client, the embedded server started where that is what is used."""
-            said = {"region": self.region_name, "endpoint_url": self.endpoint_url}
-            server = server_of(block, hourly.s3).model_copy(
-                update={k: v for k, v in said.items() if v}
-            )
+            """A client. If the archive is on the embedded server, that is started."""
+            fields = {"region": self.region_name, "endpoint_url": self.endpoint_url}
+            given = {name: value for name, value in fields.items() if value}
+            server = server_of(block, hourly.s3).model_copy(update=given)
             return client_of(block, server, profile=self.profile_name, verify=self.verify)
 
         def get_object_to_set_on_execution_context(self) -> Any:
-            """Itself: a bucket that cannot be reached fails the archive's step, not the run at its start."""
+            """The resource itself, without a client.
+
+            So a bucket that cannot be reached fails the archive's step, not the start of the run.
+            """
             return self
 
     server = hourly.settings.s3 and server_of(block, hourly.settings.s3)
+    attempts = block.max_retries + 1
+    if not server:
+        return ArchiveS3Resource(max_attempts=attempts)
     return ArchiveS3Resource(
-        region_name=server.region if server else None,
-        endpoint_url=server.endpoint_url if server else None,
-        max_attempts=block.max_retries + 1,
+        region_name=server.region, endpoint_url=server.endpoint_url, max_attempts=attempts
     )
 
 
 def client_from(resource: Any) -> Any:
-    """The client of a resource in a run: dagster-aws' own hands out the client itself."""
-    return resource.get_client() if isinstance(resource, S3Resource) else resource
+    """The client of a resource in a run. In place of dagster-aws' own resource, Dagster gives its client."""
+    if isinstance(resource, S3Resource):
+        return resource.get_client()
+    return resource
 
 
 _RESOURCES: Mapping[str, Callable[[HourlyPipeline, Any], Any]] = {"s3": archive_resource}
-"""Prefix of a resource's key → makes the resource. A kind without a resource needs no row here."""
+"""`kinds.Kind.resource` → function that makes the resource. Only kinds with a resource have a row."""

@@ -1,11 +1,13 @@
-"""The JSON schema of a pipeline file: what `dg check yaml`, editors and the UI know of it.
+"""The JSON schema of a pipeline file, for `dg check yaml`, editors and the UI.
 
-It is made from the pydantic models, in the form whose violations read best: a validator that meets `anyOf` or `oneOf`
-only says that a value fits none of the variants. What a schema cannot say `obs_assets.hourly.pipeline.load` checks.
+It is made from the pydantic models, without `anyOf` and `oneOf` where possible: of these a validator
+only says that a value fits none of the variants. `obs_assets.hourly.pipeline.load` checks the rules that
+a schema cannot express.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -15,28 +17,29 @@ from obs_assets.config import attribute_texts
 Schema = dict[str, Any]
 
 _ANNOTATIONS = ("title", "description", "default", "examples", "unit")
+"""Keys of a schema that explain and do not check."""
+
 _LEFT_OPEN: Schema = {"type": ["null", "string"], "pattern": r"\{\{"}
-"""An option that is null, or a template that is yet to be filled in."""
+"""An option that is null, or a template such as ``{{ env.NAME }}``."""
 
 _PATH: Schema = {"type": "string"}
-"""As a variant: the path of a file that holds the other one."""
+"""A variant of an option: the path of a file with the value."""
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """The schema of a model and of those within it, its options explained by their docstrings."""
+    """The schema of a model and of the models in it; docstrings explain the options."""
     schema = model.model_json_schema()
     models = {found.__name__: found for found in _ours(BaseModel)}
     definitions = schema.pop("$defs", {})
     for name, part in {model.__name__: schema, **definitions}.items():
         if name in models:
             _explain(part, models[name])
-    return {
-        **_readable(schema, definitions),
-        "$defs": {k: _readable(v, definitions) for k, v in definitions.items()},
-    }
+    readable = {name: _readable(part, definitions) for name, part in definitions.items()}
+    return {**_readable(schema, definitions), "$defs": readable}
 
 
 def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The models of this package that are derived from a model."""
     for found in model.__subclasses__():
         if found.__module__.startswith("obs_assets."):
             yield found
@@ -44,7 +47,7 @@ def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _explain(schema: Schema, model: type[BaseModel]) -> None:
-    """Copy the docstrings' texts of a model and its options to where tools look for them."""
+    """Copy the docstrings of a model and its options to ``description``, where tools look for them."""
     for name, text in attribute_texts(model).items():
         option = schema["properties"].get(name.removesuffix("_"))
         if option is not None:
@@ -54,6 +57,7 @@ def _explain(schema: Schema, model: type[BaseModel]) -> None:
 
 
 def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
+    """A schema whose violations read well, see the module's docstring."""
     if not isinstance(schema, dict):
         return schema
     schema = _single(schema, definitions)
@@ -62,69 +66,72 @@ def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     if isinstance(schema.get("additionalProperties"), dict):
         schema["additionalProperties"] = _option(schema["additionalProperties"], definitions)
     if "properties" in schema and "allOf" not in schema:
-        schema["properties"] = {
-            k: _option(v, definitions) for k, v in schema["properties"].items()
-        }
-        # The one violation gives the line, the other what is allowed.
+        options = schema["properties"]
+        schema["properties"] = {name: _option(options[name], definitions) for name in options}
+        # A violation of `additionalProperties` gives the line, this violation lists the allowed names.
         schema["propertyNames"] = {"enum": sorted(schema["properties"])}
     return schema
 
 
 def _option(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """An option: it may also be a template, and null where it has null as a variant."""
+    """An option: it can also be a template, and null if null is a variant of it."""
     variants = [variant for variant in schema.get("anyOf", []) if variant != {"type": "null"}]
     if len(variants) == 1:
-        schema = {**{k: v for k, v in schema.items() if k != "anyOf"}, **variants[0]}
+        schema = {**_without(schema, "anyOf"), **variants[0]}
     readable = _readable(schema, definitions)
-    about = {name: readable.pop(name) for name in _ANNOTATIONS if name in readable}
+    annotations = {name: readable.pop(name) for name in _ANNOTATIONS if name in readable}
     if readable == {"type": "string"} and not variants:
-        return {**about, **readable}
-    return {
-        **about,
-        "if": _LEFT_OPEN if variants else {**_LEFT_OPEN, "type": "string"},
-        "else": readable,
-    }
+        return {**annotations, **readable}
+    left_open = _LEFT_OPEN if variants else {**_LEFT_OPEN, "type": "string"}
+    return {**annotations, "if": left_open, "else": readable}
+
+
+def _without(schema: Schema, name: str) -> Schema:
+    return {key: value for key, value in schema.items() if key != name}
 
 
 def _single(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """A copy without variants, where they can be told apart by their type, or are words."""
-    schema = dict(schema)
+    """A copy without variants, if the variants are words or differ in their ``type``."""
     variants = schema.get("oneOf") or schema.get("anyOf") or []
-    words = [
-        variant.get("enum", [variant["const"]] if "const" in variant else None)
-        for variant in variants
-    ]
+    words = [_words(variant) for variant in variants]
     if variants and all(words):
-        del schema["anyOf"]
-        return {**schema, "enum": [word for some in words for word in some]}
+        return {**_without(schema, "anyOf"), "enum": list(itertools.chain.from_iterable(words))}
     others = [variant for variant in variants if variant != _PATH]
     if "anyOf" in schema and _PATH in variants and len(others) == 1:
-        return {
-            **{k: v for k, v in schema.items() if k != "anyOf"},
-            "if": _PATH,
-            "else": others[0],
-        }
+        return {**_without(schema, "anyOf"), "if": _PATH, "else": others[0]}
     if "oneOf" in schema:
-        del schema["oneOf"]
-        schema.pop("discriminator", None)
-        types = {
-            variant["$ref"]: _types(definitions[variant["$ref"].rpartition("/")[2]])
-            for variant in variants
-        }
-        schema["properties"] = {
-            "type": {"enum": [word for some in types.values() for word in some]}
-        }
-        schema["required"] = ["type"]
-        schema["allOf"] = [
-            {
-                "if": {"required": ["type"], "properties": {"type": {"enum": some}}},
-                "then": {"$ref": reference},
-            }
-            for reference, some in types.items()
-        ]
-    return schema
+        references = [variant["$ref"] for variant in variants]
+        return _chosen_by_type(schema, references, definitions)
+    return dict(schema)
+
+
+def _words(variant: Schema) -> list[Any]:
+    """The words that a variant allows; empty if it allows other values too."""
+    if "const" in variant:
+        return [variant["const"]]
+    return list(variant.get("enum") or [])
+
+
+def _chosen_by_type(
+    schema: Schema, references: Sequence[str], definitions: Mapping[str, Schema]
+) -> Schema:
+    """A schema in which the option ``type`` decides which definition holds."""
+    types = {
+        reference: _types(definitions[reference.rpartition("/")[2]]) for reference in references
+    }
+    known = list(itertools.chain.from_iterable(types.values()))
+    conditions: list[Schema] = []
+    for reference, of_definition in types.items():
+        has_type = {"required": ["type"], "properties": {"type": {"enum": of_definition}}}
+        conditions.append({"if": has_type, "then": {"$ref": reference}})
+    chosen = _without(_without(schema, "oneOf"), "discriminator")
+    chosen["properties"] = {"type": {"enum": known}}
+    chosen["required"] = ["type"]
+    chosen["allOf"] = conditions
+    return chosen
 
 
 def _types(definition: Schema) -> list[str]:
+    """The values of ``type`` that a definition allows."""
     kind = definition["properties"]["type"]
     return list(kind.get("enum") or [kind["const"]])
