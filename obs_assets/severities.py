@@ -114,7 +114,11 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
 }
 """Field → how its numbers are read. A number on no scale of its field is no level."""
 
-_KNOWN = {word: level for level, others in WORDS.items() for word in (level, *others)}
+_KNOWN: dict[str, str] = {}
+"""Every word → its level."""
+
+for _level, _others in WORDS.items():
+    _KNOWN.update(dict.fromkeys((_level, *_others), _level))
 
 
 def level_of(text: str, field: str = "level") -> str | None:

@@ -1,4 +1,4 @@
-"""What the pipeline would make of event files: read as landing reads them, into a folder that is removed again."""
+"""Tries the pipeline on event files: lands them in a temporary folder and reports the result."""
 
 import os
 import shutil
@@ -25,32 +25,39 @@ from obs_assets.transforms.filter import judge
 from obs_assets.transforms.redact import redact, redacted_by_type
 
 SAMPLE = 50_000
-"""Events of a file that redaction and filter are tried on."""
+"""Events of a file on which redaction and filter are tried."""
 
-_LOOKED_AT = 200  # events of a file, to name the fields of their times
+_TIMED_EVENTS = 200
+"""Events of a file whose time fields are named."""
+
 _FIRST_BYTES = 64 << 10
+"""Bytes of a file that are read to find the separators of its events."""
 
 _FRAMINGS = ((b"\x1e{", "0x1E before each (RFC 7464)"), (b"}\0{", "NUL after each"))
+"""Bytes between events, and the name of that framing."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in a file.
+    """The result of the trial for a file.
 
     Attributes:
-        file: its path as it was given.
-        compression, encoding: by its first bytes; ``none`` and ``utf-8`` where it is plain.
-        framing: how one event is told from the next.
-        formats: format → events; ``json``: objects in no other format.
-        events: that would land.
-        dead_letters: reason → count.
-        remarks: events landed with something changed or assumed: remark → count.
-        warnings: why the file, or its rest, is not read.
-        first, last: moment of the earliest and of the latest event.
-        time_from: field that holds the time → events of the first ones; ``landed_at``: none does.
-        levels: level → events; ``none`` for events without.
-        redacted: type → values that redaction would hide in the first `SAMPLE` events.
-        dropped: reason → events of those that the filter would drop.
+        file: path of the file, as the caller gave it.
+        compression: compression by the first bytes of the file; ``none`` for a plain file.
+        encoding: encoding of the text by its first bytes, such as ``utf-8``.
+        framing: separation of the events, such as ``NUL after each``.
+        formats: format → number of events; ``json`` for objects in no other format.
+        events: number of events that would land.
+        dead_letters: reason → number of records that could not be read.
+        remarks: remark → number of events that would land with a change or an assumption.
+        warnings: reason → number of files that are not read to their end.
+        first: time of the earliest event.
+        last: time of the latest event.
+        time_from: field with the time → number of events, among the first `_TIMED_EVENTS`;
+            ``landed_at`` for events without such a field.
+        levels: level → number of events; ``none`` for events without a level.
+        redacted: type → number of values that redaction would hide in the first `SAMPLE` events.
+        dropped: reason → number of these events that the filter would drop.
     """
 
     file: str
@@ -71,7 +78,7 @@ class Inspection:
 
     @property
     def share_dead(self) -> float:
-        """Dead letters among all that was read, 0 to 1."""
+        """Share of dead letters among all records, 0 to 1."""
         dead = sum(self.dead_letters.values())
         return dead / (dead + self.events) if dead else 0.0
 
@@ -80,8 +87,8 @@ def inspect_file(hourly: HourlyPipeline, path: Path) -> Inspection:
     """Read an event file as the pipeline would; nothing lands.
 
     Raises:
-        ConfigurationError: there is no such file.
-        ObsError: it cannot be read, for example because the disk is full.
+        ConfigurationError: the path is no file.
+        ObsError: the trial failed, for example because the disk is full.
     """
     if not path.is_file():
         raise ConfigurationError(f"{path} is no file")
@@ -102,7 +109,7 @@ def inspect_file(hourly: HourlyPipeline, path: Path) -> Inspection:
 def _put(path: Path, target: Path) -> None:
     try:
         os.link(path.resolve(), target)
-    except OSError:  # on another file system, or not ours
+    except OSError:  # the file is on another file system, or of another owner
         shutil.copyfile(path, target)
 
 
@@ -114,13 +121,14 @@ def _of_report(found: Inspection, file: EventFile, report: LandingReport) -> Ins
         if name.startswith("format_") and name != "format_ambiguous"
     }
     others = events - sum(formats.values())
+    by_format = {**formats, "json": others} if others > 0 else formats
     compressions = [kind for kind in file.packing if not is_encoding(kind)]
     return replace(
         found,
         compression=" in ".join(reversed(compressions)) or "none",
         encoding=next(filter(is_encoding, file.packing), "utf-8"),
         framing=_framing(file),
-        formats={**formats, **({"json": others} if others > 0 else {})},
+        formats=by_format,
         events=events,
         dead_letters=report.dead_letters,
         remarks={
@@ -151,8 +159,9 @@ def _of_events(
     hourly: HourlyPipeline,
     log: LandingLog,
 ) -> Inspection:
-    hours = log.load().hours.values()
-    chunks = [str(path) for hour in hours for path in log.chunk_paths(hour)]
+    chunks: list[str] = []
+    for hour in log.load().hours.values():
+        chunks += map(str, log.chunk_paths(hour))
     if not chunks:
         return found
     landed = connection.read_parquet(chunks)
@@ -174,21 +183,21 @@ def _of_events(
 def _judged(
     connection: duckdb.DuckDBPyConnection, frame: Frame, hourly: HourlyPipeline
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Values that redaction would hide by type, and events that the filter would drop by reason."""
+    """Type → number of values that redaction would hide; reason → number of events that the filter would drop."""
     key = hourly.settings.hash_key
     secret = key.get_secret_value().encode() if key else None
     redacted = redact(connection, frame, hourly.config.redact, secret)
-    dropped = judge(
-        connection, redacted.project("* EXCLUDE (redactions)"), hourly.config.filter
-    )
-    return redacted_by_type(redacted, "''").get("", {}), count_by(dropped, "dropped_by")
+    events = redacted.project("* EXCLUDE (redactions)")
+    judged = judge(connection, events, hourly.config.filter)
+    return redacted_by_type(redacted, "''").get("", {}), count_by(judged, "dropped_by")
 
 
 def _time_fields(landed: Frame, time_path: str | None) -> dict[str, int]:
-    """The field that holds the time of each of the first events."""
-    paths = [*([time_path] if time_path else []), *TIME_FIELDS]
+    """Field with the time → number of events, among the first `_TIMED_EVENTS`."""
+    paths = [time_path, *TIME_FIELDS] if time_path else TIME_FIELDS
     counts: Counter[str] = Counter()
-    for (line,) in landed.limit(_LOOKED_AT).project("line").fetchall():
+    for (line,) in landed.limit(_TIMED_EVENTS).project("line").fetchall():
         event = decode_unique(line)
-        counts[next((p for p in paths if value_at(event, p) is not None), "landed_at")] += 1
+        present = (path for path in paths if value_at(event, path) is not None)
+        counts[next(present, "landed_at")] += 1
     return dict(counts.most_common())

@@ -36,7 +36,7 @@ class Staleness:
         return list(self.missing)
 
     def sentence_before_start(self) -> str:
-        """How many hours lie before the start, and what becomes of them."""
+        """The number of hours before the start, and their treatment."""
         if not self.before_start:
             return "no landed hour lies before the pipeline's start any more"
         return (
