@@ -398,6 +398,15 @@ def test_numbers_keep_their_digits(
     ]
 
 
+def test_an_event_without_a_level_has_none(
+    destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """NULL, not `info`: an error whose level is not known must not look like a success."""
+    destination.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2, "level": 50}])))
+    columns = "SELECT event_level FROM events ORDER BY data->>'n'"
+    assert ask(server, columns) == [(None,), ("error",)]
+
+
 def test_long_texts_fit_the_indexes(
     destination: PostgresDestination, server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
