@@ -15,31 +15,25 @@ What a redaction leaves behind (`masks`) is found by no rule, so that redacting 
 
 from obs_assets.transforms.detectors.base import Detector, Span
 from obs_assets.transforms.detectors.cards import CREDIT_CARD
-from obs_assets.transforms.detectors.credentials import HEADER, KEY, PRIVATE_KEY, URL_USER
+from obs_assets.transforms.detectors.credentials import HEADER, PRIVATE_KEY, URL_USER
 from obs_assets.transforms.detectors.emails import EMAIL
 from obs_assets.transforms.detectors.ibans import IBAN
 from obs_assets.transforms.detectors.ips import IP_ADDRESS
+from obs_assets.transforms.detectors.issuers import KEY
 from obs_assets.transforms.detectors.macs import MAC_ADDRESS
 from obs_assets.transforms.detectors.passwords import PASSWORD
 from obs_assets.transforms.detectors.phones import PHONE
 from obs_assets.transforms.detectors.ssns import SSN
 
-__all__ = ["DETECTORS", "TYPES", "Detector", "Span"]
+__all__ = ["DETECTORS", "NUMBERS", "TYPES", "WORDS", "Detector", "Span"]
 
-DETECTORS = (
-    PRIVATE_KEY,
-    URL_USER,
-    KEY,
-    HEADER,
-    PASSWORD,
-    EMAIL,
-    IBAN,
-    MAC_ADDRESS,
-    CREDIT_CARD,
-    SSN,
-    IP_ADDRESS,
-    PHONE,
-)
+WORDS = (PRIVATE_KEY, URL_USER, KEY, HEADER, PASSWORD, EMAIL)
+"""Values whose triggers are words and signs."""
+
+NUMBERS = (IBAN, MAC_ADDRESS, CREDIT_CARD, SSN, IP_ADDRESS, PHONE)
+"""Values whose triggers are digits. One automaton for both kinds would be larger and slower than two."""
+
+DETECTORS = (*WORDS, *NUMBERS)
 """Applied in this order, the most specific first: a rule sees what the rules before it have left."""
 
 TYPES = frozenset(detector.type for detector in DETECTORS)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
@@ -75,6 +76,12 @@ def matches(
         )
 
     return find
+
+
+def rows(table: str) -> list[list[str]]:
+    """The lines of a table beside this module, cut at tabs; those that begin with ``#`` are left out."""
+    text = resources.files(__package__).joinpath(table).read_text(encoding="utf-8")
+    return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def digits_of(value: str) -> str:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - patterns read best in one line
 """Numbers of payment cards."""
 
 import re
@@ -8,28 +9,54 @@ from obs_assets.transforms.detectors.base import (
     Detector,
     Span,
     digits_of,
+    rows,
     text_before,
 )
 from obs_assets.transforms.detectors.masks import mask_card
 
-_CARD_TRIGGER = rf"{NUMBER_EDGE}(?:[2-6][0-9]{{2}}|180|060|869)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
-_DIGIT_GROUP = re.compile(r"[0-9]++")
-_CARD_SEPARATOR = re.compile(r"[ ./_-]{1,3}")
-_CARD_ISSUER = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa, of old with 13 digits
-    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
-    r"|3[47]\d{13}"  # American Express
-    r"|3(?:0[0-5]|[689]\d)\d{11}"  # Diners Club
-    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}(?:\d{3})?"  # Discover
-    r"|35\d{14}(?:\d{3})?"  # JCB, and what generators of test numbers take for it
-    r"|62\d{14,17}"  # UnionPay
-    r"|(?:2131|1800)\d{11}"  # JCB of old
-    r"|8699\d{11}"  # Voyager
-    r"|220[0-4]\d{12}"  # Mir
-    r"|(?:60\d\d|508\d)\d{12}"  # RuPay
-    r"|(?:5018|5020|5038|5[678]\d\d|0604|6304|6390|67\d\d)\d{8,15}"  # Maestro
+_CARD_TRIGGER = (
+    rf"{NUMBER_EDGE}(?:[2-6][0-9]{{2}}|180|194|060|8[126][0-9]|869|97[09]|986)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
+    r"|1[0-9]{3}[ -][0-9]{5}[ -][0-9]{6}"
 )
-"""Issuer identification numbers and lengths, ISO/IEC 7812-1 and the networks' own tables."""
+_DIGIT_GROUP = re.compile(r"[0-9]+")
+_CARD_SEPARATOR = re.compile(r"[ ./_-]{1,3}")
+
+
+def _lengths(text: str) -> frozenset[int]:
+    """``13,16-18`` as a set."""
+    bounds = [part.partition("-")[::2] for part in text.split(",")]
+    return frozenset(
+        length for first, last in bounds for length in range(int(first), int(last or first) + 1)
+    )
+
+
+def _networks() -> Iterator[tuple[str, frozenset[int]]]:
+    for digits, lengths, _ in rows("cards.txt"):
+        first, _, last = digits.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            yield str(number).zfill(len(first)), _lengths(lengths)
+
+
+_NETWORKS = dict(_networks())
+_LONGEST_PREFIX = max(map(len, _NETWORKS))
+
+_PRINTED = frozenset(
+    (
+        (4, 4, 4, 4),
+        (4, 4, 4, 4, 1),
+        (4, 4, 4, 4, 2),
+        (4, 4, 4, 4, 3),
+        (4, 6, 5),
+        (4, 6, 4),
+        (6, 13),
+        (4, 4, 5),
+        (4, 4, 4),
+    )
+)
+"""Digits in the groups that issuers print; others are rows of counters."""
+
+_AIR_TRAVEL = (4, 5, 6)
+"""How UATP prints its cards, which begin with 1: bare ones would be any number."""
 
 _MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 12, 19
 _SHORT_CARD_DIGITS = 13
@@ -39,7 +66,7 @@ _MIN_DOTTED_GROUPS = 3
 """Two groups with a dot between them are a decimal number."""
 
 _WORD_BEFORE, _WORD_AFTER = (
-    re.compile(r"[0-9A-Za-z]\Z|[0-9]\.\Z"),
+    re.compile(r"[0-9A-Za-z_]\Z|[0-9]\.\Z|_-\Z"),
     re.compile(r"[0-9A-Za-z]|\.[0-9]"),
 )
 _ID_BEFORE, _ID_AFTER = re.compile(r"[0-9A-Za-z]-\Z"), re.compile(r"-[0-9A-Za-z]")
@@ -58,21 +85,30 @@ string they need the name of a card, among words they must not follow that of an
 _CARD_WORD_LENGTH = 48
 
 
+_UNDER_ID = re.compile(
+    r"(?:(?:\A|[^A-Za-z])(?i:ids?|uuid|guid|trace|span|block|blk|snowflake|seq|sequence|offset|cursor|hash|rev)"
+    r"|[a-z](?:Id|ID|Ids|Uuid|Seq|Offset))[\"'\\]{0,9} ?[:=#]{1,2} ?[\"'\\]{0,9}-?\Z"
+)
+"""``span_id=4539914822810047261``: one random number in ten passes Luhn."""
+
+
 def _find_cards(text: str, key: str) -> Iterator[Span]:
-    """Numbers of an issuer's form that pass Luhn and stand alone, in one group of digits or in several."""
+    """Numbers of an issuer's form that pass Luhn and stand alone, in one group of digits or as issuers print them."""
     groups = [match.span() for match in _DIGIT_GROUP.finditer(text)]
     first = 0
     while first < len(groups):
         last = _last_group_of_card(text, groups, first)
-        if last is not None and _is_long_or_named(text, groups[first][0], groups[last][1], key):
+        if last is not None and _is_no_id(text, groups[first][0], groups[last][1], key):
             yield groups[first][0], groups[last][1]
         first = first + 1 if last is None else last + 1
 
 
-def _is_long_or_named(text: str, start: int, end: int, key: str) -> bool:
+def _is_no_id(text: str, start: int, end: int, key: str) -> bool:
+    before = text_before(text, start, key)[-_CARD_WORD_LENGTH:]
+    if text[start:end].isdigit() and _UNDER_ID.search(before):
+        return False
     if len(digits_of(text[start:end])) > _SHORT_CARD_DIGITS:
         return True
-    before = text_before(text, start, key)[-_CARD_WORD_LENGTH:]
     is_alone = end - start == len(text.strip())
     return _CARD_BEFORE.search(before) is not None or not (
         is_alone or _ID_BEFORE_CARD.search(before)
@@ -83,21 +119,33 @@ def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None
     """The last of the digit groups that make a card with the first one, or None; the longest card wins."""
     number, separator, found = "", "", None
     begin = groups[first][0]
+    widths: tuple[int, ...] = ()
     for index in range(first, min(first + _MAX_CARD_GROUPS, len(groups))):
         start, end = groups[index]
         gap = text[groups[index - 1][1] : start] if index > first else ""
-        if index > first and (end - start < _MIN_CARD_GROUP or not _continues(separator, gap)):
+        if index > first and not _continues(separator, gap):
             break
         separator = gap
+        widths = (*widths, end - start)
         number += text[start : min(end, start + _MAX_CARD_DIGITS + 1)]
-        is_decimal = "." in separator and index - first + 1 < _MIN_DOTTED_GROUPS
+        is_decimal = "." in separator and len(widths) < _MIN_DOTTED_GROUPS
         if (
-            _is_card(number)
-            and not is_decimal
-            and _stands_alone(text, begin, end, hyphenated="-" in separator)
+            is_decimal
+            or not _is_card(number, widths)
+            or _is_in_row(text, groups, first, separator)
         ):
+            continue
+        if _stands_alone(text, begin, end, hyphenated="-" in separator):
             found = index
     return found
+
+
+def _is_in_row(text: str, groups: list[Span], first: int, separator: str) -> bool:
+    """Whether a group of digits stands before with the same sign between: a row of counters, of which no card is a part."""
+    if first == 0 or not separator:
+        return False
+    start, end = groups[first - 1]
+    return end - start >= _MIN_CARD_GROUP and text[end : groups[first][0]] == separator
 
 
 def _continues(separator: str, gap: str) -> bool:
@@ -105,12 +153,18 @@ def _continues(separator: str, gap: str) -> bool:
     return separator in ("", gap) and _CARD_SEPARATOR.fullmatch(gap) is not None
 
 
-def _is_card(number: str) -> bool:
-    return (
-        len(number) >= _MIN_CARD_DIGITS
-        and _CARD_ISSUER.fullmatch(number) is not None
-        and passes_luhn(number)
+def _is_card(number: str, widths: tuple[int, ...]) -> bool:
+    """Whether digits in groups of these widths are a card's: network, length, groups, Luhn."""
+    if len(number) < _MIN_CARD_DIGITS or (
+        len(widths) > 1 and widths not in _PRINTED and widths != _AIR_TRAVEL
+    ):
+        return False
+    if widths == _AIR_TRAVEL:
+        return number[0] == "1" and passes_luhn(number)
+    networks = (
+        _NETWORKS.get(number[:length], frozenset()) for length in range(1, _LONGEST_PREFIX + 1)
     )
+    return any(len(number) in lengths for lengths in networks) and passes_luhn(number)
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")

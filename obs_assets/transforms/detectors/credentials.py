@@ -1,57 +1,20 @@
-"""API keys and other credentials that are known by their shape."""
+"""Credentials that are known by what stands around them: headers, private keys, addresses."""
 
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import DIGIT, EDGE, Detector, matches
+from obs_assets.transforms.detectors.base import DIGIT, Detector, Span, matches
 from obs_assets.transforms.detectors.masks import mask_all, mask_start
-
-_KEY_SHAPES = "|".join(
-    (
-        r"sk-[0-9A-Za-z_-]{16,}",  # OpenAI, Anthropic (sk-ant-), OpenRouter and others
-        r"(?:AKIA|ASIA)[0-9A-Z]{16}",  # AWS access key id
-        r"gh[pousr]_[0-9A-Za-z]{20,}|github_pat_[0-9A-Za-z_]{20,}",  # GitHub
-        r"glpat-[0-9A-Za-z_-]{16,}",  # GitLab
-        r"xox[abeoprs]-[0-9A-Za-z-]{10,}",  # Slack
-        r"[rs]k_(?:live|test)_[0-9A-Za-z]{10,}",  # Stripe
-        r"AIza[0-9A-Za-z_-]{30,}",  # Google
-        r"npm_[0-9A-Za-z]{30,}",
-        r"pypi-[0-9A-Za-z_-]{16,}",
-    )
-)
-_JWT_SHAPE = r"eyJ[0-9A-Za-z_-]{5,}\.[0-9A-Za-z_-]{5,}(?:\.[0-9A-Za-z_-]*){1,3}"
-"""JSON Web Token (RFC 7519), signed or encrypted: base64url parts, the first begins with ``{"``."""
-
-KEY_MASK = re.compile(
-    r"(?:sk-.|AKIA|ASIA|gh[pousr]_|gith|glpa|xox.|[rs]k_[lt]|AIza|npm_|pypi|eyJ.)\*\*\*"
-)
-"""What their mask shows: none of the secret's own characters but one or two."""
-
-_KEY = re.compile(rf"(?<![0-9A-Za-z])(?:{_KEY_SHAPES})|(?<![0-9A-Za-z_-]){_JWT_SHAPE}")
-_KEY_TRIGGER = rf"{EDGE}(?:{_KEY_SHAPES}|{_JWT_SHAPE})"
+from obs_assets.transforms.detectors.randomness import is_hex, is_random
+from obs_assets.transforms.detectors.values import is_no_value
 
 _HEADER = re.compile(
     r"(?i)(?<![0-9A-Z])(?:bearer {1,4}([0-9A-Z._~+/=-]{8,})|basic {1,4}([0-9A-Z_+/=-]{6,}))"
 )
 _HEADER_TRIGGER = r"(?i:bearer|basic) {1,4}[0-9A-Za-z._~+/=\\-]{6}"
-
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?s:.*?)(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"  # a cut-off block ends with its string
-)
-_PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
-
-_URL_USER = re.compile(r"""://[^\s/?#:@"'\[]*+:([^\s/?#"']+)@""")
-_URL_USER_TRIGGER = r':\\*/\\*/[^\s/"]*@'
-
-
 _LONG_CREDENTIAL = 24
-
-
-def _is_random(match: re.Match[str]) -> bool:
-    """Not a name in words, such as ``sk-learn-compatible-estimator``."""
-    return not match[0].startswith("sk-") or re.search(r"[0-9A-Z]", match[0][3:]) is not None
 
 
 def _is_credential(match: re.Match[str]) -> bool:
@@ -68,7 +31,56 @@ def _is_credential(match: re.Match[str]) -> bool:
         return False
 
 
-PRIVATE_KEY = Detector("api_key", _PRIVATE_KEY_TRIGGER, matches(_PRIVATE_KEY), mask_all)
-URL_USER = Detector("api_key", _URL_USER_TRIGGER, matches(_URL_USER), mask_all)
-KEY = Detector("api_key", _KEY_TRIGGER, matches(_KEY, _is_random), mask_start)
+_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
+
+
+def _find_private_keys(text: str, _key: str) -> Iterator[Span]:
+    """PEM blocks (RFC 7468); one that is cut off ends with its string."""
+    position = 0
+    while begin := _BEGIN.search(text, position):
+        end = _END.search(text, begin.end())
+        position = end.end() if end else len(text)
+        yield begin.start(), position
+
+
+_USER_AND_PASSWORD = re.compile(r"""://[^\s/?#:@"'\[]{0,256}:([^\s/?#"']{1,512})@""")
+_AWKWARD_PASSWORD = re.compile(
+    r"""://[^\s/?#:@"'\[]{0,256}:(?![0-9]{1,5}[/?#])([^\s"'<>@]{1,128})@(?=[\w.-]{1,255}(?::[0-9]|[/?#\s]|\Z))"""
+)
+"""With signs in it that should have been percent-encoded: ``amqp://svc:kelp/4#7@mq-1:5672``."""
+
+_USER = re.compile(r"""://([^\s/?#:@"'\[]{16,512})(?::x-oauth-basic|:)?@""")
+_HOOK = re.compile(r"""://[^\s"'<>]{0,120}hook[^\s"'<>?#]{0,400}""")
+_SEGMENT = re.compile(r"[^/]{16,}")
+_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)'
+
+
+def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
+    """Passwords and tokens before the host (RFC 3986 section 3.2.1), and the secret part of a webhook's path."""
+    if "@" in text:
+        found = {match.start(): match for match in _AWKWARD_PASSWORD.finditer(text)}
+        found |= {match.start(): match for match in _USER_AND_PASSWORD.finditer(text)}
+        yield from (match.span(1) for match in found.values() if not _is_placeholder(match[1]))
+        yield from (
+            match.span(1)
+            for match in _USER.finditer(text)
+            if is_random(match[1]) and DIGIT.search(match[1])
+        )
+    if "hook" in text:
+        for hook in _HOOK.finditer(text):
+            inner = hook[0].find("hook")
+            for segment in _SEGMENT.finditer(hook[0], inner):
+                value = segment[0]
+                if is_random(value) or (len(value) >= _LONG_CREDENTIAL and is_hex(value)):
+                    yield hook.start() + segment.start(), hook.start() + segment.end()
+
+
+def _is_placeholder(value: str) -> bool:
+    return value.startswith(("$", "{", "%", "<")) and is_no_value(value)
+
+
+PRIVATE_KEY = Detector("api_key", _PRIVATE_KEY_TRIGGER, _find_private_keys, mask_all)
+URL_USER = Detector("api_key", _URL_TRIGGER, _find_in_addresses, mask_all)
 HEADER = Detector("api_key", _HEADER_TRIGGER, matches(_HEADER, _is_credential), mask_start)

@@ -6,8 +6,18 @@ from collections.abc import Iterator
 from obs_assets.transforms.detectors.base import Detector, Span
 from obs_assets.transforms.detectors.masks import mask_email
 
-_EMAIL = re.compile(r"(?<![\w.+%-])([\w.+%-]++)@((?:[\w-]++\.)+[\w-]++)")
-_EMAIL_TRIGGER = r'(?:[0-9A-Za-z_.+%-]|[^\x00-\x7F])@[^\s"@]+\.'
+_LONGEST_LOCAL, _LONGEST_DOMAIN = 256, 255
+_LOCAL = re.compile(r"(?:[\w.+%=-]|(?<=\w)'(?=\w)){1,256}\Z")
+_LOCAL_IN_BRACKETS = re.compile(r"<([^\s<>@\"()\[\],;:\\]{1,256})\Z")
+"""RFC 5321 section 4.1.2 allows ``/``, ``=``, ``!`` and so on; in running text they separate."""
+
+_QUOTED_LOCAL = re.compile(r'"(?:[^"\\\n]|\\.){1,128}"\Z')
+_RETURN_PATH = re.compile(r"(?i)(?:SRS[01][=+-].*|.*[+-][\w.+%-]+=[\w-]+(?:\.[\w-]+)+)\Z")
+"""VERP and SRS: the address of a person, ``=`` for ``@``, within the address of a list or a forwarder."""
+
+_DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,20}")
+_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f:.]{3,45}\]")
+_EMAIL_TRIGGER = r'[^\s@]@(?:[^\s"@]+\.|\[(?i:ipv6:)?[0-9A-Fa-f])'
 _TOP_LEVEL = re.compile(r"xn--[0-9A-Za-z-]+|[^\W\d_]{2}[^\W_]*")
 _MASKED_LOCAL = re.compile(r"[^\s*@]\*\*\*\Z")
 _NO_PERSON = re.compile(r"git@.*|.*@[0-9]x\.[a-z]+", re.IGNORECASE)
@@ -15,24 +25,49 @@ _NO_PERSON = re.compile(r"git@.*|.*@[0-9]x\.[a-z]+", re.IGNORECASE)
 
 
 def _find_emails(text: str, _key: str) -> Iterator[Span]:
-    """Addresses at a dotted domain whose last label has letters (RFC 5321), international ones included (RFC 6531)."""
-    for match in _EMAIL.finditer(text):
-        start, at = match.start(), match.end(1)
-        if at - start == 1 and _MASKED_LOCAL.search(text, max(0, start - 4), start):
-            continue
-        end = at + 1 + _domain_length(match[2])
-        if end > at + 1 and not _NO_PERSON.fullmatch(text, start, end):
+    """Addresses at a dotted domain whose last label has letters or at a literal (RFC 5321), international ones too."""
+    at, done = text.find("@"), 0
+    while at >= 0:
+        end = _end_of_domain(text, at + 1)
+        start = _start_of_local(text, at, done) if end else None
+        if start is not None and end and not _NO_PERSON.fullmatch(text, start, end):
             yield start, end
+            done = end
+        at = text.find("@", at + 1)
 
 
-def _domain_length(dotted: str) -> int:
-    """Where the domain ends in what follows the ``@``, such as ``example.com_2025-12-04``; 0 if it is none."""
-    end = len(dotted)
+def _start_of_local(text: str, at: int, done: int) -> int | None:
+    """Where the part before the ``@`` begins; None if there is none, or a mask has been left of it."""
+    before = text[max(done, at - _LONGEST_LOCAL) : at]
+    match = _LOCAL_IN_BRACKETS.search(before)
+    if match:
+        return at - len(match[1])
+    match = _QUOTED_LOCAL.search(before) if before.endswith('"') else _LOCAL.search(before)
+    if match is None:
+        return None
+    local = match[0]
+    if not local.startswith('"') and "=" in local and not _RETURN_PATH.match(local):
+        local = local.rpartition("=")[2]
+    start = at - len(local)
+    is_mask = (
+        len(local) == 1 and _MASKED_LOCAL.search(text, max(0, start - 4), start) is not None
+    )
+    return None if is_mask or not local else start
+
+
+def _end_of_domain(text: str, start: int) -> int | None:
+    """Where the domain after an ``@`` ends, such as that of ``example.com_2025-12-04``; None if it is none."""
+    if literal := _LITERAL.match(text, start):
+        return literal.end()
+    domain = _DOMAIN.match(text, start)
+    if domain is None:
+        return None
+    dotted, end = domain[0], len(domain[0])
     while (dot := dotted.rfind(".", 0, end)) > 0:
         if top_level := _TOP_LEVEL.match(dotted, dot + 1, end):
-            return top_level.end()
+            return start + top_level.end()
         end = dot
-    return 0
+    return None
 
 
 EMAIL = Detector("email", _EMAIL_TRIGGER, _find_emails, mask_email)

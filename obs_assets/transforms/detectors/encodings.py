@@ -5,6 +5,7 @@ import binascii
 import html
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from obs_assets.transforms.detectors.base import Span
 
@@ -12,13 +13,24 @@ BASE64 = r"(?:[A-Za-f][C-HS-Xi-ny-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][0-9A-Z
 """RE2: base64 or base64url of ASCII text. Its high bits and control characters leave one group of four letters in ten
 possible for random ones: trace ids and digests rarely have three such groups in a row."""
 
+HEX = r"(?:^|[^0-9A-Za-z])(?:0x)?(?:[2-7][0-9A-Fa-f]){12}"
+"""RE2: hexadecimal digits of ASCII text; one group of twelve in 130,000 random ones is like that."""
+
+LETTERS = (
+    r'\[\s*(?:\\*"[^"\\]\\*"\s*,\s*){7}'
+    r"|\[\s*(?:(?:9|1[03]|3[2-9]|[4-9][0-9]|1[01][0-9]|12[0-6])\s*,\s*){7}"
+)
+"""RE2: a list of letters, or of the bytes of ASCII text, as Node prints a Buffer."""
+
 ENCODED = (
-    r"%[2-7][0-9A-Fa-f]|\\u00[2-7][0-9A-Fa-f]"  # percent encoding, JSON escapes
+    r"%[2-7][0-9A-Fa-f]|%0[9aAdD]|\\u00[2-7][0-9A-Fa-f]"  # percent encoding, JSON escapes
+    r"|(?:\\u001[bB]|\\x1[bB]|\\033|\\e)\[|\\\\+[nrt][0-9A-Za-z+(:]"  # colours of a terminal, escapes as text
+    r"|[0-9A-Za-z]=(?:40|3[dD])"  # quoted-printable
     r"|&(?:#[0-9xX]|[A-Za-z]{2,8};)"  # HTML entities
     r"|[0-9)](?:[\x{a0}\x{2000}-\x{2015}\x{202f}\x{205f}\x{2212}\x{3000}\x{fe58}\x{fe63}]|\\+u(?:00[aA]0|20|2212|3000|[fF][eE]))"
     r"|[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}\x{ff01}-\x{ff5e}\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}]"
     r"|\\u(?:00[aA][dD]|200[b-dB-D]|2060|[fF][eE][fF][fF]|[fF]{2}[0-5]|06[6fF][0-9]|096)"
-    rf"|{BASE64}"
+    rf"|{BASE64}|{HEX}|{LETTERS}"
 )
 """RE2: something that may hide any other trigger: an encoding, wide digits, blanks and dashes of Unicode."""
 
@@ -32,35 +44,62 @@ _FOLDED = {
 """Blanks, dashes, wide letters and other digits to what rules look for; characters without width to nothing."""
 
 _HIDDEN = re.compile(
-    r"%(?P<percent>[2-7][0-9A-Fa-f])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
+    r"%(?P<percent>[2-7][0-9A-Fa-f]|0[9aAdD])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|\\{1,4}(?P<blank>[nrt])(?=[0-9A-Za-z+(:])"
+    r"|(?P<colour>(?:\x1b|\\{1,4}(?:u001[bB]|x1[bB]|033|e))(?:\[[0-9;:?]{0,32}[A-Za-z]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?)?)"
+    r"|(?<=[0-9A-Za-z])=(?P<printable>40|3[dD])(?=[0-9A-Za-z])"
+    r"|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
     f"|(?P<folded>[{''.join(map(chr, _FOLDED))}])"
 )
 _MAX_ENCODINGS = 5
 
 
-def reveal(text: str) -> tuple[str, list[int]] | None:
-    """What a string says if its encodings are undone, and where in the string each character of that begins.
+class Revealed(NamedTuple):
+    """What a string says with its encodings undone.
 
-    Percent encoding, JSON escapes, HTML entities, one in the other up to five times; wide digits and letters, blanks,
-    dashes and characters without width of Unicode. The offsets have one more item, the string's length. None if
-    nothing is encoded.
+    Attributes:
+        text: the plain text.
+        starts: where in the string each of its characters begins.
+        ends: where in the string each of its characters ends.
     """
-    revealed, offsets = text, list(range(len(text) + 1))
+
+    text: str
+    starts: list[int]
+    ends: list[int]
+
+    def span(self, start: int, end: int) -> Span:
+        """The part of the string that a part of the plain text stands for."""
+        return self.starts[start], self.ends[end - 1]
+
+
+def reveal(text: str) -> Revealed | None:
+    """What a string says if its encodings are undone, and where in the string each character of that stands.
+
+    Percent encoding, JSON escapes, HTML entities, quoted-printable, one in the other up to five times; colours of a
+    terminal and characters without width left out; escapes of line ends, wide digits, blanks and dashes of Unicode as
+    their plain forms. None if nothing is encoded.
+    """
+    revealed = Revealed(text, list(range(len(text))), list(range(1, len(text) + 1)))
     for _ in range(_MAX_ENCODINGS):
         pieces: list[str] = []
         starts: list[int] = []
+        ends: list[int] = []
         copied = 0
-        for match in _HIDDEN.finditer(revealed):
-            start, end = match.span()
+        for match in _HIDDEN.finditer(revealed.text):
+            begin, end = match.span()
             plain = _revealed(match)
-            pieces += [revealed[copied:start], plain]
-            starts += offsets[copied:start] + [offsets[start]] * len(plain)
+            pieces += [revealed.text[copied:begin], plain]
+            starts += revealed.starts[copied:begin] + [revealed.starts[begin]] * len(plain)
+            ends += revealed.ends[copied:begin] + [revealed.ends[end - 1]] * len(plain)
             copied = end
-        following = "".join([*pieces, revealed[copied:]])
-        if following == revealed:
+        if not copied:
             break
-        revealed, offsets = following, starts + offsets[copied:]
-    return (revealed, offsets) if revealed != text else None
+        following = "".join([*pieces, revealed.text[copied:]])
+        if following == revealed.text:
+            break
+        revealed = Revealed(
+            following, starts + revealed.starts[copied:], ends + revealed.ends[copied:]
+        )
+    return revealed if revealed.text != text else None
 
 
 def _revealed(match: re.Match[str]) -> str:
@@ -68,7 +107,22 @@ def _revealed(match: re.Match[str]) -> str:
         return html.unescape(match["entity"])
     if match["folded"]:
         return _FOLDED[ord(match["folded"])]
-    return chr(int(match["percent"] or match["escape"], 16))
+    if match["blank"]:
+        return "\n" if match["blank"] == "n" else "\t"
+    if match["colour"]:
+        return ""
+    return chr(int(match["percent"] or match["escape"] or match["printable"], 16))
+
+
+_HEX_RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[2-7][0-9A-Fa-f]){12,})(?![0-9A-Za-z])")
+
+
+def find_hex(text: str) -> Iterator[tuple[Span, str]]:
+    """The runs of hexadecimal digits in a string that stand for printable ASCII, and that text."""
+    for run in _HEX_RUN.finditer(text):
+        plain = bytes.fromhex(run[1]).decode("ascii")
+        if plain.isprintable():
+            yield run.span(1), plain
 
 
 _BASE64_RUN = re.compile(r"(?<![0-9A-Za-z+/_-])[0-9A-Za-z+/_-]{12,}={0,2}")

@@ -15,7 +15,7 @@ from obs_assets.transforms.detectors.masks import mask_start
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(
-    rf"(?<![0-9A-Za-z])(?<![0-9]\.)(?:{_OCTET}\.){{3}}{_OCTET}"
+    rf"(?<![0-9A-Za-z~])(?<![0-9]\.)(?:{_OCTET}\.){{3}}{_OCTET}"
     r"(?![0-9A-Za-z]|\.[0-9]|-(?i:alpha|beta|dev|pre|rc|snapshot))"
 )
 _IPV4_TRIGGER = (
@@ -31,11 +31,12 @@ _PRODUCT_BEFORE = re.compile(
 )
 """``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5), but not ``host/10.0.0.1``, which is how Java prints an address."""
 
-_IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,44}+(?![\w*])")
+_IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Za-z.]{0,16}:[0-9A-Za-z:.]{1,60}(?![\w*])")
+_HEX_AND_COLONS = re.compile(r"[0-9A-Fa-f:.]+")
 _IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]"
 _PORT_AFTER_IPV6 = re.compile(r"(?<=[0-9A-Fa-f]):[0-9]{1,5}\Z")
 _MIN_COLONS = 2
-_PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
+_PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:){1,30}[0-9A-Fa-f]{2}")
 
 
 def _find_ips(text: str, key: str) -> Iterator[Span]:
@@ -47,11 +48,18 @@ def _find_ips(text: str, key: str) -> Iterator[Span]:
 
 
 def _ipv6_span(match: re.Match[str]) -> Span | None:
-    """The address in a run of hexadecimal digits and colons, punctuation after it left out.
+    """The address in a run of letters, digits and colons, or in it behind a word: ``tcp:2001:db8::9``, ``IPv6:…``.
 
     Clock times and fingerprints do not parse; a 64-bit hardware id (``50:06:01:…``) and C++'s ``db::add`` do.
     """
-    address = match[0].rstrip(".")
+    run = match[0]
+    start = match.start()
+    if not _HEX_AND_COLONS.fullmatch(run):
+        word, _, run = run.partition(":")
+        if not word.rstrip("46").isalpha():
+            return None
+        start += len(word) + 1
+    address = run.rstrip(".")
     if address.endswith(":") and not address.endswith("::"):
         address = address[:-1]
     if (
@@ -63,7 +71,7 @@ def _ipv6_span(match: re.Match[str]) -> Span | None:
     without_port = _PORT_AFTER_IPV6.sub("", address)  # Java prints /2001:db8:…:1:50010
     for candidate in dict.fromkeys((address, without_port)):
         if _is_ipv6(candidate):
-            return match.start(), match.start() + len(candidate)
+            return start, start + len(candidate)
     return None
 
 

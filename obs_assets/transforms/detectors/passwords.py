@@ -3,67 +3,95 @@
 import re
 from collections.abc import Iterator
 
+from obs_assets.transforms.detectors import names
 from obs_assets.transforms.detectors.base import DIGIT, Detector, Span, digits_of, merged
-from obs_assets.transforms.detectors.credentials import KEY_MASK
+from obs_assets.transforms.detectors.commands import (
+    COMMAND_TRIGGER,
+    USER_OPTIONS,
+    find_in_commands,
+)
+from obs_assets.transforms.detectors.issuers import is_key_mask
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
+from obs_assets.transforms.detectors.names import Meaning, judge
+from obs_assets.transforms.detectors.randomness import is_hex
+from obs_assets.transforms.detectors.signs import Value, element_after, sign_after, value_at
+from obs_assets.transforms.detectors.values import is_no_value, is_random_token, is_secret
 
-_PASSWORD_NAME = r"(?:pass[-_. ]?word|passwd|pass[-_. ]?phrase|pass[-_. ]?code|pwd)"  # noqa: S105 - a pattern
-_SECRET_NAME = (
-    rf"(?:(?:{_PASSWORD_NAME}|secret|credential"
-    r"|(?:api|access|secret|private|auth|signing|encryption|service)[-_. ]?key)s?"
-    r"|authorization|token|(?:access|api|auth|bearer|refresh|session)[-_. ]?tokens"
-    r")(?:[-_. ]?hash)?[-_.]?[0-9]{0,3}"
+_STEMS = (
+    r"pass|pw|psw|secret|token|cred|key|auth|jwt|bearer|sess|sid|sig|cookie|otp|salt|seed|hmac|code"
+    r"|kennwort|contrase|senha|motdepasse|mdp|wachtwoord|parol|has[lł]o|heslo|lozinka|losenord|lösenord|adgangskode"
+    r"|salasana|jelsz|[sş]ifre|sandi|пароль|密[码碼钥鑰]|口令|令牌|パスワード|トークン|비밀번호|비번|패스워드|토큰|סיסמה|токен|секрет|wagtwoord"
+    r"|geslo|slaptazodis|clave|geheimnis|segreto|segredo|secreto"
 )
-"""Read alike by RE2 and `re`, whatever the case: how the name of a secret ends. ``tokens`` alone is a count."""
-
-_HARMLESS_TOKEN = re.compile(
-    r"(?i)(?:next|page|continuation|stop|start|special|eos|bos|pad|mask|unk|prompt|public[-_. ]?key)[-_. ]?tokens?\Z"
-)
-"""Tokens that page through results, that language models count, that .NET puts into the names of assemblies."""
-
-_SECRET_TRIGGER = rf"(?i:{_SECRET_NAME})[\"'\\]*\s*[:=]|--[0-9A-Za-z_-]*(?i:{_SECRET_NAME}) "
-
-_SECRET_KEY = re.compile(rf"(?i){_SECRET_NAME}\Z")
-_PASSWORD = re.compile(rf"(?i){_PASSWORD_NAME}")
-
-_ASSIGNED = r"""(?:\\+"([^"\\]*)|"((?:[^"\\]|\\.)*)|\\*'([^'\\]*)|(\[REDACTED[^\]\s]*\]|BARE))""".replace(
-    "BARE", r"""(?:(?!,\w+[=:]|\\+[nrt"'])[^\s"'&;<>])*[^\s"'&;<>,.)\]}\\]"""
-)
-"""A value in escaped, double or single quotes, or bare up to what cannot belong to it: four groups, one matches."""
-
-_ASSIGNMENT = re.compile(
-    rf"(?i)(?P<name>{_SECRET_NAME})[\"'\\]{{0,9}} {{0,8}}(?P<sign>(?:=>|:=|=|:)\s{{0,8}})"
-    rf"(?:(?:bearer|basic|token|digest|apikey|negotiate) {{1,4}})?{_ASSIGNED}"
-)
-_OPTION = re.compile(
-    rf"(?i)(?<!-)--[0-9A-Z_-]{{0,40}}(?P<name>{_SECRET_NAME})(?P<sign>) {{1,8}}(?!-){_ASSIGNED}"
+_STEM, _STEM_OF_ANY_CASE = re.compile(_STEMS), re.compile(_STEMS, re.IGNORECASE)
+_REST = re.compile(r"[\w.-]{0,64}")
+_LONGEST_BEFORE = 64
+_PURPOSE_BEFORE = re.compile(
+    r"(?i)(?<![a-z])(?:api|access|secret|private|auth|license|master|signing|encryption) \Z"
 )
 
-_PROSE = (
-    "a an and are as at authentication bad been by can cannot change changed check contains correct denied "
-    "did does empty enter expired failed false field for forgot found from has have if in incorrect invalid "
-    "is it length login missing mismatch must needed no none not null of ok on only or policy prompt "
-    "provided rejected required reset rotated rules set should so strength that the this to too true "
-    "undefined unknown updated user valid was weak which will with wrong you your"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,24} {1,4}(?=[^\s:=]{6})")
+_KNOWN_SCHEME = re.compile(
+    r"(?i)(?:bearer|basic|token|digest|apikey|negotiate|ntlm) {1,4}(?=\S)"
 )
-_NO_VALUE = frozenset(_PROSE.split())
-"""What follows ``password:`` in prose and in empty settings."""
+_SPOKEN = re.compile(
+    r"(?: (?:for|to|of|on) [\w .@-]{1,30}?)?"
+    r"(?: (?:is|was)(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)[: ] ?"
+    r"""(?:"(?P<double>[^"]{1,200})"|'(?P<single>[^']{1,200})'|(?P<bare>[^\s"'<>]{3,200}))""",
+    re.IGNORECASE,
+)
+_NOT_LETTERS = re.compile(r"[^A-Za-z'\u2019-]")
+_LOGIN_BEFORE = re.compile(r"(?i)login[ \t]{1,4}\S{1,64}[ \t]{1,4}\Z")
+_COMPARED_BEFORE = re.compile(
+    r"""["'](?P<value>[^"']{4,200})["']\s{0,4}[=!]={1,2}\s{0,4}\(?\Z"""
+)
+_BEFORE_ELEMENT = ("<", ":")
+_BLANKS = re.compile(r"[ \t]{1,8}(?=[^\s-])")
+_IDENTIFIED = re.compile(
+    r"(?i)identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by\s{1,8}(?:password\s{1,8})?(?=[\"'\\])"
+)
+_COOKIE = re.compile(r"(?i)cookies?\\{0,8}[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\\\"']{0,9}")
+_COOKIE_KEY = re.compile(r"(?i)(?:\A|[_-])(?:set[_-]?)?cookies?\Z")
+_COOKIE_STEM = re.compile(
+    r"(?i)sess|sid\b|sid\Z|auth|token|ticket|login|remember|[cx]srf|jwt|secret|identity|key"
+)
 
-_PLACEHOLDER = re.compile(
-    r"\$[A-Z_]+|\$[{(][^{}()]*[)}]?|\{\{[^{}]*\}*|%s|%\(\w+\)s|[\W_]+|x{3,}|X{3,}"
-)
-"""``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``...``, ``xxx``: where a value goes."""
+_MIN_SPOKEN = _MIN_IN_QUERY = 8
+_MIN_COOKIE = 8
+_MIN_HEX_COOKIE = 24
+_SECRET_NUMBER_DIGITS = 4
+"""A number under the name of a secret is one from four digits on (a PIN); shorter ones count something."""
 
 _DIRECTORY = re.compile(r"[/~]|[A-Za-z]:[\\/]")
 """``pwd`` is also the print of a working directory."""
 
-_SECRET_NUMBER_DIGITS = 4
-"""A number under the name of a secret is one from four digits on (a PIN); shorter ones count something."""
+
+_LONGEST_NAME = 120
+_LAST_NAME = re.compile(
+    r"(?:(?:api|access|secret|private|auth|license|master|signing|encryption) )?[\w.-]{1,120}\Z",
+    re.IGNORECASE,
+)
 
 
 def is_secret_key(key: str) -> bool:
     """Whether what stands under this key is to be redacted whole: ``db_password``, ``X-Api-Key``, ``accessToken``."""
-    return _SECRET_KEY.search(key) is not None and _HARMLESS_TOKEN.search(key) is None
+    name = _LAST_NAME.search(key[-_LONGEST_NAME:])
+    return name is not None and judge(name[0]) in (Meaning.PASSWORD, Meaning.SECRET)
+
+
+_NAME = re.compile(r"[\w.:-]{1,120}")
+
+
+def is_naming(text: str) -> bool:
+    """Whether a string is the name of a secret and nothing else, which a sibling or a neighbour then holds."""
+    return _NAME.fullmatch(text) is not None and (
+        is_secret_key(text) or _COOKIE_KEY.search(text) is not None
+    )
+
+
+def is_option(text: str) -> bool:
+    """Whether an argument is an option whose value, the next argument, is a secret: ``--password``, ``-u``."""
+    return text in USER_OPTIONS or (_NAME.fullmatch(text) is not None and is_secret_key(text))
 
 
 def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
@@ -71,131 +99,182 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
     if is_number:
         return len(digits_of(value)) >= _SECRET_NUMBER_DIGITS
     is_directory = key[-3:].lower() == "pwd" and _DIRECTORY.match(value) is not None
-    return not (value == "" or is_redacted(value) or is_directory)
-
-
-_SPOKEN = re.compile(
-    rf"(?i)(?P<name>{_PASSWORD_NAME}|api[-_ ]key|secret|token)(?: (?:for|to|of|on) [\w .@-]{{1,30}}?)?"
-    r"(?: (?:is|was)(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)(?P<sign>[: ] ?)"
-    r"""(?:"([^"]+)"|'([^']+)'|([^\s"'<>]{3,}))"""
-)
-_ELEMENT = re.compile(
-    rf"(?i)<(?P<name>(?:\w+[:_-])?{_SECRET_NAME})(?P<sign>)(?: [^<>]{{0,80}})?>([^<>]+)</"
-)
-_QUERY = re.compile(
-    r"(?i)[?&](?P<name>(?:x-amz-)?(?:sig|signature|security-token)|key|auth|code|jwt|sid|session(?:_?id)?|otp)(?P<sign>=)"
-    r"""([^\s&"'#<>]{8,})"""
-)
-_USER_OPTION = re.compile(
-    r"""(?<!\S)(?P<name>-u|--user|--proxy-user)(?P<sign>[ =])[^\s:"']{1,64}:([^\s"']+)"""
-)
-_SPOKEN_TRIGGER = (
-    rf"(?i:{_PASSWORD_NAME}|api[-_ ]key|secret|token) [^\"]{{0,60}}(?i:is|was|to)|<[\w:-]*(?i:{_SECRET_NAME})[ >]"
-    r"|[?&](?i:x-amz-|sig|key|auth|code|jwt|sid|session|otp)[A-Za-z_-]*=|(?:-u|--user|--proxy-user)[ =][^\s:]+:"
-)
-
-
-def _is_left(name: str, value: str) -> bool:
-    """Whether a redaction has left this after a secret's name. Passwords may have asterisks, keys and tokens never."""
-    if _PASSWORD.match(name):
-        return is_redacted(value) or KEY_MASK.fullmatch(value) is not None
-    return may_be_masked(value)
-
-
-def _is_told(match: re.Match[str]) -> bool:
-    """Whether what follows ``password is`` is one and not prose: in quotes, or with digits or signs in it."""
-    value = match[match.lastindex or 0].rstrip(".,;:!?)")
-    if (
-        value.lower() in _NO_VALUE
-        or _PLACEHOLDER.fullmatch(value)
-        or _is_left(match["name"], value)
-    ):
-        return False
-    if _PASSWORD.match(match["name"]):
-        return (
-            match.string[match.end() - 1] in "\"'"
-            or re.search(r"[^A-Za-z'\u2019-]", value) is not None
-        )
-    return len(value) >= _MIN_LENGTH_OF_DIGITS and DIGIT.search(value) is not None
-
-
-def _told_span(match: re.Match[str]) -> Span:
-    start, end = match.span(match.lastindex or 0)
-    return start, end if match.string[end : end + 1] in ('"', "'") else start + len(
-        match.string[start:end].rstrip(".,;:)?")
+    return not (
+        value == ""
+        or is_redacted(value)
+        or is_directory
+        or value.lower() in ("true", "false", "null", "none")
     )
 
 
-def _find_passwords(text: str, _key: str) -> Iterator[Span]:
-    """Each way to tell a secret is looked for only where its signs are: looking for a sign costs next to nothing."""
-    folded = text.casefold()
-    spans: list[Span] = []
-    if " is" in folded or " was" in folded or " to" in folded:
-        spans += [_told_span(match) for match in _SPOKEN.finditer(text) if _is_told(match)]
-    if "?" in text or "&" in text:
+def _find_passwords(text: str, key: str) -> Iterator[Span]:
+    """Whatever stands behind the name of a secret, however it is told."""
+    spans = list(find_in_commands(text, key))
+    folded = text.lower()
+    if key and judge(key) is Meaning.WEAK and is_random_token(text):
+        spans.append((0, len(text)))
+    if "identified" in folded:
         spans += [
-            match.span(3)
-            for match in _QUERY.finditer(text)
-            if DIGIT.search(match[3]) and not _PLACEHOLDER.fullmatch(match[3])
+            (value[0], value[1])
+            for match in _IDENTIFIED.finditer(text)
+            if (value := value_at(text, match.end(), is_prose=False))
         ]
-    if "-u" in text or "-proxy" in text:
-        spans += [
-            match.span(3)
-            for match in _USER_OPTION.finditer(text)
-            if not _PLACEHOLDER.fullmatch(match[3])
-        ]
-    if "</" in text:
-        spans += [match.span(3) for match in _ELEMENT.finditer(text) if _is_assigned(match)]
-    if "=" in text or ":" in text:
-        spans += [
-            _assigned_span(match) for match in _ASSIGNMENT.finditer(text) if _is_assigned(match)
-        ]
-    if "--" in text:
-        spans += [
-            _assigned_span(match) for match in _OPTION.finditer(text) if _is_assigned(match)
-        ]
+    if _COOKIE_KEY.search(key):
+        spans += _find_in_cookies(text, 0, len(text))
+    elif "cookie" in folded:
+        position = 0
+        while header := _COOKIE.search(text, position):
+            line = text.find("\n", header.end())
+            position = len(text) if line < 0 else line
+            spans += _find_in_cookies(text, header.end(), position)
+    for start, end in _names_in(text):
+        meaning = judge(text[start:end])
+        if meaning is not None and (span := _value_of(text, start, end, meaning)):
+            spans.append(span)
     return merged(spans)
 
 
-def _assigned_span(match: re.Match[str]) -> Span:
-    return match.span(match.lastindex or 0)
+def _names_in(text: str) -> Iterator[Span]:
+    """Runs of letters, digits, ``_``, ``-`` and dots with the stem of a secret's name in them."""
+    # The lower case of other scripts may be longer; without the flag a search is five times as fast
+    stems, folded = (_STEM, text.lower()) if text.isascii() else (_STEM_OF_ANY_CASE, text)
+    position = 0
+    while stem := stems.search(folded, position):
+        start, least = stem.start(), max(position, stem.start() - _LONGEST_BEFORE)
+        while start > least and (text[start - 1].isalnum() or text[start - 1] in "_-."):
+            start -= 1
+        rest = _REST.match(text, stem.end())
+        position = rest.end() if rest else stem.end()
+        if text[start:position].lower() in ("key", "keys") and (
+            purpose := _PURPOSE_BEFORE.search(text[max(0, start - 12) : start])
+        ):
+            start -= len(purpose[0])
+        yield start, start + len(text[start:position].rstrip(".-"))
 
 
-_MIN_LENGTH_OF_DIGITS = 8
-_MIN_LENGTH_WITH_DIGITS = 6
-_MIN_LENGTH_OF_LETTERS = 10
-_MIN_LENGTH_AFTER_SPACE = 20
-"""How long the value of a token or key is at least: ``token=5`` is a count, ``token: expired`` is prose."""
-
-
-def _is_assigned(match: re.Match[str]) -> bool:
-    """Whether an assignment's value is a secret.
-
-    Names of passwords say it themselves. Tokens, secrets and keys are also words of prose and names of counters: their
-    values need a digit or length.
-    """
-    name, sign, value = match["name"], match["sign"], match[match.lastindex or 0]
-    if (
-        not value
-        or value.lower() in _NO_VALUE
-        or _PLACEHOLDER.fullmatch(value)
-        or _is_left(name, value)
+def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
+    """The secret behind a name, by each way to tell it: an element, a sign, an option, a sentence, a comparison."""
+    name = text[start:end]
+    value = element_after(text, end) if text[start - 1 : start] in _BEFORE_ELEMENT else None
+    sign = None if value else sign_after(text, end)
+    if sign:
+        value = _credential_at(text, name, *sign)
+    elif value is None and (
+        name[0] == "-"
+        or (
+            meaning is Meaning.PASSWORD
+            and _LOGIN_BEFORE.search(text[max(0, start - 80) : start])
+        )
     ):
-        return False
-    if _PASSWORD.match(name):
-        return is_secret_value(name, value, is_number=False)
-    whole_name = match.string[max(0, match.start("name") - 16) : match.end("name")]
-    if _HARMLESS_TOKEN.search(whole_name):
-        return False
-    if value.isdigit():
-        return len(value) >= _MIN_LENGTH_OF_DIGITS
-    if DIGIT.search(value):
-        return len(value) >= _MIN_LENGTH_WITH_DIGITS
-    return len(value) >= (
-        _MIN_LENGTH_AFTER_SPACE if sign.endswith(" ") else _MIN_LENGTH_OF_LETTERS
+        blanks = _BLANKS.match(text, end)
+        value = value_at(text, blanks.end(), is_prose=False) if blanks else None
+    if value and _is_assigned(meaning, name, text[value.start : value.end], value):
+        return value.start, value.end
+    if (
+        value
+        and text[start - 1 : start] in ("?", "&")
+        and _is_in_query(text[value.start : value.end])
+    ):
+        return value.start, value.end
+    if spoken := _SPOKEN.match(text, end):
+        return _spoken_span(meaning, spoken)
+    before = text[max(0, start - 220) : start]
+    if "=" in before[-4:] and (compared := _COMPARED_BEFORE.search(before)):
+        shift = start - len(before)
+        if not is_no_value(compared["value"]):
+            return shift + compared.start("value"), shift + compared.end("value")
+    return None
+
+
+def _credential_at(text: str, name: str, start: int, is_prose: bool) -> Value | None:
+    """The value behind a sign; the scheme of an ``Authorization`` header is no part of it."""
+    scheme = (_SCHEME if name.lower().endswith("authorization") else _KNOWN_SCHEME).match(
+        text, start
     )
+    if (
+        scheme
+        and (value := value_at(text, scheme.end(), is_prose=False))
+        and not value.is_quoted
+    ):
+        return value
+    return value_at(text, start, is_prose=is_prose)
 
 
-PASSWORD = Detector(
-    "password", f"{_SECRET_TRIGGER}|{_SPOKEN_TRIGGER}", _find_passwords, mask_all
+def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
+    is_left = (
+        is_redacted(value) or is_key_mask(value)
+        if meaning is Meaning.PASSWORD
+        else may_be_masked(value)
+    )
+    if is_left or (name[-3:].lower() == "pwd" and _DIRECTORY.match(value)):
+        return False
+    return is_secret(meaning, value, is_quoted=at.is_quoted, is_prose=at.is_prose)
+
+
+def _is_in_query(value: str) -> bool:
+    """Whether the value of ``?sig=`` or ``&code=`` is a secret: addresses have few other reasons for such names."""
+    is_left = is_no_value(value) or may_be_masked(value)
+    return len(value) >= _MIN_IN_QUERY and DIGIT.search(value) is not None and not is_left
+
+
+def _spoken_span(meaning: Meaning, match: re.Match[str]) -> Span | None:
+    """What follows ``password is``, if it is a secret and not prose: in quotes, or with digits or signs in it."""
+    start, end = match.span(match.lastgroup or 0)
+    if match.lastgroup == "bare":
+        end = start + len(match["bare"].rstrip(".,;:!?)"))
+    value = match.string[start:end]
+    is_left = (
+        is_redacted(value) or is_key_mask(value)
+        if meaning is Meaning.PASSWORD
+        else may_be_masked(value)
+    )
+    if is_left or is_no_value(value):
+        return None
+    if meaning is Meaning.PASSWORD:
+        is_told = match.lastgroup != "bare" or _NOT_LETTERS.search(value) is not None
+    else:
+        is_told = len(value) >= _MIN_SPOKEN and DIGIT.search(value) is not None
+    return (start, end) if is_told else None
+
+
+def _find_in_cookies(text: str, start: int, end: int) -> Iterator[Span]:
+    """The values of a Cookie header (RFC 6265) that open a session, pair by pair."""
+    for pair in text[start:end].split(";"):
+        name, sign, value = pair.partition("=")
+        bare = re.split(r"[\s\"'\\]", value, maxsplit=1)[0]
+        if sign and _is_cookie_secret(name.strip(), bare):
+            begin = start + len(name) + 1
+            yield begin, begin + len(bare)
+        start += len(pair) + 1
+
+
+def _is_cookie_secret(name: str, value: str) -> bool:
+    if len(value) < _MIN_COOKIE or is_no_value(value) or may_be_masked(value):
+        return False
+    if _COOKIE_STEM.search(name):
+        return DIGIT.search(value) is not None
+    return is_random_token(value) or (len(value) >= _MIN_HEX_COOKIE and is_hex(value))
+
+
+_QUOTES = r"[\"'`\\]"
+_SIGN_TRIGGER = (
+    rf"{_QUOTES}*(?:&quot;)?(?:\[[^\]]*\])?(?:{_QUOTES}|[)\]])*"
+    r"(?:(?:[\s,;:]|\\[rnt])+[\"'\\]*[A-Za-z&*][\w.<>\[\]?&*:]*[\"'\\]*\s*:?=|[\s,;\\rnt]+[\"'\\]*(?i:value|val|content|default)[\"'\\]*\s*:|\s*(?:\\t)*[:?!.+-]*[:=>]"
+    r"|\s*[,(|]?\s*[bruf@$]?[\"'`\\]|\s*\||[^<>\"]*>)"
 )
+_OPTION_TRIGGER = (
+    rf"(?:-[0-9A-Za-z_.-]*|(?i:login)\s+\S+\s+)(?i:{_STEMS})[0-9A-Za-z_.-]*[\"'\\,]* [^\s-]"
+)
+_OTHER_TRIGGER = rf"(?i:cookies?){_QUOTES}*\s*[:=]|(?i:identified)[\s\\nrt]+|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
+_RANDOM_TRIGGER = r"(?:[A-Za-z][0-9A-Za-z-]* +)?[\w+/=.~%-]{16}"
+_QUERY_TRIGGER = rf"[?&][0-9A-Za-z_.-]*(?i:{_STEMS})[0-9A-Za-z_.-]*=[^\s&\"]{{8}}"
+_TRIGGER = "|".join(
+    (
+        _QUERY_TRIGGER,
+        names.trigger(_SIGN_TRIGGER, _RANDOM_TRIGGER),
+        _OPTION_TRIGGER,
+        _OTHER_TRIGGER,
+        COMMAND_TRIGGER,
+    )
+)
+PASSWORD = Detector("password", _TRIGGER, _find_passwords, mask_all)

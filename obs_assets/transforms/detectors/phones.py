@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - patterns read best in one line
 """Phone numbers."""
 
 import re
@@ -31,9 +32,13 @@ _NORTH_AMERICAN = re.compile(
 those who make numbers up do; without separators ten digits are an id."""
 
 _UNDER_NAME = re.compile(r"(?<![\w.+-])\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?!\w)")
-_PHONE_NAME = r"(?i:phone|mobile|msisdn|whatsapp|cell|fax)"
+_PHONE_NAME = (
+    r"(?i:phone|mobile|msisdn|whatsapp|cell|fax|telef[oó]n[oe]?|telefone|telefoon|t[eé]l[eé]phone|puhelin|telefax|handy|m[oó]vil"
+    r"|celular|cellulare|telem[oó]vel|mobil|gsm|kom[oó]rk[ai]|mobitel|telefonszám|telefonas|tālrunis|тел(?:ефон)?|моб(?:ильный)?"
+    r"|τηλ(?:έφωνο)?|κινητό|电话|電話|手机|手機|携帯|전화|휴대폰|هاتف|جوال|موبایل|تلفن|טלפון|נייד|โทร(?:ศัพท์)?|điện thoại|फ़ोन|फोन|मोबाइल)"
+)
 _PHONE_BEFORE = re.compile(
-    rf"(?:{_PHONE_NAME}|(?<![0-9A-Za-z])(?i:tel))(?:[-_. ]?(?i:number|num|no|nr))?{PUNCTUATION}{{0,4}}(?:is )?\Z"
+    rf"(?:{_PHONE_NAME}|(?<![0-9A-Za-z])(?i:tel|cep))(?:[-_. ]?(?i:number|num|no|nr|numarası))?{PUNCTUATION}{{0,4}}(?:is )?\Z"
 )
 _PHONE_NAME_LENGTH = 24
 _NO_PHONE = re.compile(
@@ -53,13 +58,16 @@ _NATIONAL = re.compile(
 
 _CONTEXT = (
     r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
-    r"|telephone|mobile|cell|fax|whatsapp|hotline|my number|registered|answer(?:ing|ed)?|messages? to)"
+    r"|telephone|mobile|cell|fax|whatsapp|hotline|(?:my|his|her|our|their|the|phone|new) number|number is|registered"
+    r"|answer(?:ing|ed)?|messages? to|llam(?:ar?|e|ame|ado|adas?)|appel(?:er|ez|é)|joindre|anruf(?:en)?|ruf|erreichbar|erreiche"
+    r"|chiam(?:are|ami|ate|a)|ligar|ligue|ligou|zadzwo[nń]|dzwoni[lłć]?|bel(?:len|t)?|ring(?:a|e|er)?|soita|ara(?:yın|dı|ma)?"
+    r"|зв[оа]ни(?:те|ть|л)?|позвонит[еь]|набрал|cep|拨打|致电|打电话|に電話|전화|اتصل|التصل)"
 )
 _CONTEXT_BEFORE = re.compile(
     rf"(?<![0-9A-Za-z_]){_CONTEXT}(?![0-9A-Za-z_])[^0-9\n\"{{}}<>]{{0,40}}\Z"
 )
 _SPOKEN_PHONE = re.compile(
-    r"(?<![\w.+:/-])\(?[0-9]{2,5}\)?(?:[ .-]{1,2}[0-9]{2,5}|/[0-9]{2,8})(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
+    r"(?<![\w.+:/-])(?:[0-9] ?)?\(?[0-9]{1,6}\)?(?:[ .-]{0,2}[0-9]{2,8}|/[0-9]{2,8})(?:[ .-][0-9]{2,5}){0,4}(?![\w:/]|[ .-][0-9])"
 )
 _SPOKEN_DIGITS = re.compile(
     r"(?<![\w.+:/-])(?:0[1-9][0-9]{8,9}|[2-9][0-9]{2}[2-9][0-9]{6})(?![\w:/]|[.-][0-9])"
@@ -120,6 +128,8 @@ def _is_spoken(match: re.Match[str]) -> bool:
     """Whether a number is one to call: after such a word, not right after the word of another number."""
     before = match.string[max(0, match.start() - _SPOKEN_LENGTH) : match.start()]
     is_long_enough = _MIN_SPOKEN <= len(digits_of(match[0])) <= _MAX_SPOKEN
+    if match[0].isdigit() and not _SPOKEN_DIGITS.fullmatch(match[0]):
+        return False
     if not is_long_enough or _NO_PHONE.fullmatch(match[0]) or _ID_WORD.search(before):
         return False
     return _CONTEXT_BEFORE.search(before) is not None

@@ -1,15 +1,26 @@
 """What is redacted, where, and what is left in its place: the ``redact`` block of a pipeline."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self, TypeAlias
 
-from pydantic import AliasChoices, BaseModel, Field, computed_field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 from obs_assets.config import Block
 from obs_assets.transforms import detectors as built_in
 from obs_assets.transforms.detectors import Detector
 from obs_assets.transforms.detectors.custom import VALIDATORS, custom_detector
+from obs_assets.transforms.detectors.issuers import KEY, key_detector
 from obs_assets.transforms.functions import digest, resolve
+
+_PREFIX = re.compile(r"[A-Za-z][0-9A-Za-z_.-]{2,39}")
 
 Mode: TypeAlias = Literal["mask", "hash", "remove"]
 TypeMode: TypeAlias = Literal["mask", "hash", "remove", "keep"]
@@ -108,6 +119,8 @@ class RedactConfig(Block, frozen=True):
             below the string's path. ``*`` is one name or a part of it, ``**`` any number of names.
             A path covers everything below it.
         fields_to_skip: fields that are never redacted; paths as in ``fields_to_scan``.
+        secret_prefixes: how tokens of your own begin; 16 letters, digits, ``_`` or ``-`` behind one
+            of them are an ``api_key``.
         allow_unredacted: must be true beside ``enabled: false``: events then reach every
             destination unredacted.
     """
@@ -127,14 +140,8 @@ class RedactConfig(Block, frozen=True):
         (), examples=[[{"name": "employee_id", "regex": "EMP-[0-9]{6}"}]]
     )
     fields_to_scan: tuple[str, ...] | None = Field(None, examples=[["message", "data.**"]])
-    fields_to_skip: tuple[str, ...] = (
-        "_id",
-        "timestamp",
-        "type",
-        "_source",
-        "_destination",
-        "_enrichment",
-    )
+    fields_to_skip: tuple[str, ...] = Field((), examples=[["data.*.build"]])
+    secret_prefixes: tuple[str, ...] = Field((), examples=[["acme_live_"]])
     allow_unredacted: bool = False
 
     @model_validator(mode="after")
@@ -145,6 +152,17 @@ class RedactConfig(Block, frozen=True):
                 "that is meant"
             )
         return self
+
+    @field_validator("secret_prefixes")
+    @classmethod
+    def _prefixes_are_long_enough(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            if not _PREFIX.fullmatch(prefix):
+                raise ValueError(
+                    f"secret_prefixes: {prefix!r} must begin with a letter and have 3 to 40 letters, digits, "
+                    "'_', '-' or '.': a shorter one is the beginning of many words"
+                )
+        return prefixes
 
     @model_validator(mode="after")
     def _knows_the_types_of_modes(self) -> Self:
@@ -172,7 +190,10 @@ class RedactConfig(Block, frozen=True):
             for pattern in self.patterns
             if self.modes.get(pattern.name) != "keep"
         )
-        return (
-            *custom,
-            *(detector for detector in built_in.DETECTORS if self.detects(detector.type)),
-        )
+        detectors: tuple[Detector, ...] = built_in.DETECTORS
+        if self.secret_prefixes:
+            own = key_detector(self.secret_prefixes)
+            detectors = tuple(
+                own if detector is KEY else detector for detector in built_in.DETECTORS
+            )
+        return (*custom, *(detector for detector in detectors if self.detects(detector.type)))

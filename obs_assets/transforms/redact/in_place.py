@@ -7,7 +7,7 @@ from typing import NamedTuple
 from obs_assets.events import SOURCE_KEYS
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.redact.mark import MARK, Found
-from obs_assets.transforms.redact.rules import Edit, splice
+from obs_assets.transforms.redact.rules import Edit, Secret, splice
 from obs_assets.transforms.redact.walk import (
     HARMLESS,
     MAX_DEPTH,
@@ -83,10 +83,12 @@ def redact_in_place(
         verdicts: what the judge says of each.
 
     Returns:
-        the outcome; None for an event that needs a walk: objects under a secret's key, keys to rename, JSON in strings.
+        the outcome; None for an event that needs a walk: objects under a secret's key, keys to rename, JSON in
+        strings, names of secrets in siblings, a secret that stands in another string too.
     """
     edits: list[Edit] = []
     found: list[Found] = []
+    secrets: list[Secret] = []
     for key, literal, start, end in strings:
         verdict = verdicts[key, literal]
         if verdict is HARMLESS:
@@ -98,9 +100,12 @@ def redact_in_place(
         if members.rules.covered[path]:
             edits.append((start, end, encode(value.text, literal)))
             found.append((path, value.types))
+            secrets += value.secrets
     if not edits:
         return UNCHANGED
     text = splice(event, edits).rstrip()
+    if any(secret.value in text for secret in secrets):
+        return None
     types = (
         found[0][1]
         if len(found) == 1

@@ -22,7 +22,7 @@ from obs_assets.transforms.redact.in_place import (
     strings_hit,
 )
 from obs_assets.transforms.redact.mark import MARK_TRIGGER
-from obs_assets.transforms.redact.rules import Rules, any_of, compiled
+from obs_assets.transforms.redact.rules import Rules, any_of, compiled, halves
 from obs_assets.transforms.redact.walk import Members, Walk, everywhere
 
 if TYPE_CHECKING:
@@ -58,11 +58,12 @@ class Redactor:
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
         self.members = Members(Rules(config, hash_key))
-        detectors = self.members.rules.detectors
-        self.trigger = compiled(
-            any_of((ENCODED, MARK_TRIGGER, *(detector.trigger for detector in detectors)))
+        words, numbers = halves(self.members.rules.detectors)
+        self.triggers = (
+            compiled(any_of((MARK_TRIGGER, *words))),
+            compiled(any_of((ENCODED, *numbers))),
         )
-        self.fires_always = self.trigger.search("") is not None
+        self.fires_always = any(trigger.search("") is not None for trigger in self.triggers)
 
     def redact(self, event: str) -> Outcome:
         """Redact one event by a walk to every string and number in it."""
@@ -98,8 +99,7 @@ class Redactor:
         found: dict[int, list[Span]] = {}
         doubtful: set[int] = set()
         number = begin = end = 0
-        for match in self.trigger.finditer(text):
-            start, stop = match.span()
+        for start, stop in self._spans(text):
             if start >= end:
                 number = bisect.bisect_right(bounds, start) - 1
                 begin, end = bounds[number], bounds[number + 1]
@@ -111,14 +111,17 @@ class Redactor:
         for number in found.keys() | doubtful:
             event = str(text[bounds[number] : bounds[number + 1]], "utf-8")
             is_sure = number not in doubtful and event.isascii()
-            spans = (
-                found[number]
-                if is_sure
-                else [match.span() for match in self.trigger.finditer(event)]
-            )
+            spans = found[number] if is_sure else self._spans(event)
             if spans:
                 hits[number] = event, spans
         return hits
+
+    def _spans(self, text: str | memoryview) -> list[Span]:
+        """Where the triggers fire in a text, from left to right."""
+        words, numbers = (
+            [match.span() for match in trigger.finditer(text)] for trigger in self.triggers
+        )
+        return sorted(words + numbers)
 
     def _redact_each(self, hits: Sequence[Hits]) -> list[Outcome]:
         """Redact events where a trigger fires; same order."""
@@ -150,6 +153,9 @@ class Redactor:
         try:
             walk = Walk(self.members, event, hits)
             walk.run()
+            if walk.secrets and (again := walk.left_elsewhere()):
+                walk = Walk(self.members, event, everywhere(event), again=again)
+                walk.run()
             return (
                 Outcome(walk.marked_text(), tuple(walk.types), recompute=True)
                 if walk.types

@@ -8,8 +8,16 @@ from typing import Any, NamedTuple
 
 import re2
 
-from obs_assets.transforms.detectors import TYPES, Detector, Span
-from obs_assets.transforms.detectors.encodings import BASE64, SURROGATE, find_base64, reveal
+from obs_assets.transforms.detectors import NUMBERS, TYPES, Detector, Span
+from obs_assets.transforms.detectors.base import DIGIT
+from obs_assets.transforms.detectors.encodings import (
+    BASE64,
+    HEX,
+    SURROGATE,
+    find_base64,
+    find_hex,
+    reveal,
+)
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all
 from obs_assets.transforms.detectors.passwords import is_secret_key, is_secret_value
 from obs_assets.transforms.redact.config import RedactConfig
@@ -18,10 +26,11 @@ from obs_assets.transforms.redact.memory import Remembered
 Edit = tuple[int, int, str]
 """A part of a text, from its start to its end, and what takes its place."""
 
-_MAY_HIDE = re.compile(r"[^\x00-\x7f]|[%&\\]")
+_MAY_HIDE = re.compile(r"[^\x00-\x7f]|[%&\\\x1b]|=(?:40|3[dD])")
 """What encodings begin with."""
 
-_BASE64 = re.compile(BASE64)
+_WRAPPED = f"{BASE64}|{HEX}"
+_MAY_BE_WRAPPED = re.compile(_WRAPPED)
 _MAX_WRAPPINGS = 3
 """Base64 of base64 and so on."""
 
@@ -31,11 +40,46 @@ MAX_ROUNDS = 10
 _TRIGGER_BYTES = 64 << 20
 
 
+class Secret(NamedTuple):
+    """A secret that goes wherever else it stands in its event.
+
+    Attributes:
+        value: as it stands in a string.
+        replacement: left in its place.
+        type: what it is counted as.
+    """
+
+    value: str
+    replacement: str
+    type: str
+
+
 class Redacted(NamedTuple):
-    """A string in its redacted form, and the type of each value redacted in it."""
+    """A string in its redacted form.
+
+    Attributes:
+        text: the string.
+        types: of each value redacted in it.
+        secrets: those of the values that may stand elsewhere in the event, without a name.
+    """
 
     text: str
     types: tuple[str, ...]
+    secrets: tuple[Secret, ...] = ()
+
+    def without(self, secrets: Iterable[Secret]) -> "Redacted":
+        """The string with secrets of its event redacted too."""
+        text, types = self.text, self.types
+        for value, replacement, type_ in secrets:
+            if count := text.count(value):
+                text = text.replace(value, replacement)
+                types += (type_,) * count
+        return self._replace(text=text, types=types)
+
+
+_SECRET_TYPES = frozenset(("api_key", "password"))
+_MIN_SECRET = 10
+"""Characters of a secret that is looked for without its name: a shorter one may be a word."""
 
 
 class Key(NamedTuple):
@@ -81,9 +125,9 @@ class Rules:
             _Rule(detector.type, detector.find, self._replacer(detector))
             for detector in self.detectors
         ]
-        self._triggers = _trigger_set(
-            [*(detector.trigger for detector in self.detectors), BASE64]
-        )
+        words, numbers = halves(self.detectors)
+        self._words, self._numbers = _trigger_set(words), _trigger_set([*numbers, _WRAPPED])
+        self._first_number = len(words)
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
         self.covered = Remembered(self.covers)
@@ -108,7 +152,8 @@ class Rules:
         """A string or number under a secret's key, redacted whole; None if it cannot be one."""
         if not is_secret_value(key, text, is_number=is_number):
             return None
-        return Redacted(self._replace(text, "password", mask_all), ("password",))
+        replacement = self._replace(text, "password", mask_all)
+        return Redacted(replacement, ("password",), _secrets([(text, replacement)], "password"))
 
     def string(self, text: str, key: str = "") -> Redacted | None:
         """A string with its values redacted, those that are encoded too; None if there are none.
@@ -132,21 +177,26 @@ class Rules:
         """
         texts, keys = [text for text, _ in strings], [key for _, key in strings]
         types: list[list[str]] = [[] for _ in strings]
+        secrets: list[list[Secret]] = [[] for _ in strings]
         pending: Sequence[int] = range(len(strings))
         for _ in range(MAX_ROUNDS):
             known = [len(types[which]) for which in pending]
-            *fired, may_be_base64 = self._fired(
+            *fired, may_be_wrapped = self._fired(
                 [(which, f"{keys[which]}: {texts[which]}") for which in pending]
             )
-            for rule, hits in zip(self._rules, fired, strict=True):
-                for which in hits:
-                    texts[which] = _apply(rule, texts[which], keys[which], types[which])
             for which in pending:
                 if _MAY_HIDE.search(texts[which]):
-                    texts[which] = self._apply_hidden(texts[which], keys[which], types[which])
-            for which in may_be_base64:
-                if wrapped < _MAX_WRAPPINGS and _BASE64.search(texts[which]):
-                    texts[which] = self._apply_base64(texts[which], types[which], wrapped + 1)
+                    texts[which] = self._apply_hidden(
+                        texts[which], keys[which], types[which], secrets[which]
+                    )
+            for rule, hits in zip(self._rules, fired, strict=True):
+                for which in hits:
+                    texts[which] = _apply(
+                        rule, texts[which], keys[which], types[which], secrets[which]
+                    )
+            for which in may_be_wrapped:
+                if wrapped < _MAX_WRAPPINGS and _MAY_BE_WRAPPED.search(texts[which]):
+                    texts[which] = self._apply_wrapped(texts[which], types[which], wrapped + 1)
             pending = [
                 which
                 for which, count in zip(pending, known, strict=True)
@@ -154,49 +204,60 @@ class Rules:
             ]
             if not pending:
                 break
+        found = (
+            Redacted(text, tuple(of), tuple(known))
+            for text, of, known in zip(texts, types, secrets, strict=True)
+        )
         return [
-            Redacted(text, tuple(found)) if found else None
-            for text, found in zip(texts, types, strict=True)
+            redacted.without(redacted.secrets) if redacted.types else None for redacted in found
         ]
 
     def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
         """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
-        fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
+        first = self._first_number
+        fired: list[list[int]] = [[] for _ in range(len(self._rules) + 3)]
+        always = first, len(fired) - 1
         for which, text in told:
-            indexes = self._triggers.Match(
-                (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
-            )
-            if not indexes:
+            encoded = (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
+            words, numbers = self._words.Match(encoded), self._numbers.Match(encoded)
+            if not (words and numbers):
                 raise MemoryError("RE2 gave up")
-            for index in indexes:
+            for index in words:
                 fired[index].append(which)
-        return fired[:-1]
+            for index in numbers:
+                fired[index + first + 1].append(which)
+        return [hits for index, hits in enumerate(fired) if index not in always]
 
-    def _apply_hidden(self, text: str, key: str, types: list[str]) -> str:
+    def _apply_hidden(
+        self, text: str, key: str, types: list[str], secrets: list[Secret]
+    ) -> str:
         """Run the rules on what a string says when its encodings are undone, such as ``u%40example.com``."""
         revealed = reveal(text)
         if revealed is None:
             return text
-        *fired, _ = self._fired([(0, f"{key}: {revealed[0]}")])
+        *fired, _ = self._fired([(0, f"{key}: {revealed.text}")])
         for rule in itertools.compress(self._rules, fired):
-            plain, offsets = revealed
+            plain = revealed.text
             edits = [
-                (offsets[start], offsets[end], rule.replace(plain[start:end]))
+                (*revealed.span(start, end), rule.replace(plain[start:end]))
                 for start, end in rule.find(plain, key)
                 if not is_redacted(plain[start:end])
             ]
             if edits:
                 types += [rule.type] * len(edits)
+                secrets += _secrets(
+                    ((text[start:end], new) for start, end, new in edits), rule.type
+                )
                 text = splice(text, edits)
                 revealed = reveal(text)
                 if revealed is None:
                     break
         return text
 
-    def _apply_base64(self, text: str, types: list[str], wrapped: int) -> str:
-        """Redact base64 whole if there is a value in what it says."""
+    def _apply_wrapped(self, text: str, types: list[str], wrapped: int) -> str:
+        """Redact base64 and hexadecimal text whole if there is a value in what it says."""
         edits: list[Edit] = []
-        for (start, end), plain in find_base64(text):
+        for (start, end), plain in (*find_base64(text), *find_hex(text)):
             redacted = self.strings([(plain, "")], wrapped)[0]
             if redacted:
                 types += redacted.types
@@ -224,7 +285,7 @@ class Rules:
         return f"[REDACTED:{hmac.digest(self.hash_key, message, 'sha256').hex()[:32]}]"
 
 
-def _apply(rule: _Rule, text: str, key: str, types: list[str]) -> str:
+def _apply(rule: _Rule, text: str, key: str, types: list[str], secrets: list[Secret]) -> str:
     """A text after one rule."""
     edits: list[Edit] = []
     for start, end in rule.find(text, key):
@@ -232,7 +293,28 @@ def _apply(rule: _Rule, text: str, key: str, types: list[str]) -> str:
         if not is_redacted(value):
             edits.append((start, end, rule.replace(value)))
             types.append(rule.type)
-    return splice(text, edits) if edits else text
+    if not edits:
+        return text
+    if rule.type in _SECRET_TYPES:
+        secrets += _secrets(((text[start:end], new) for start, end, new in edits), rule.type)
+    return splice(text, edits)
+
+
+def _secrets(replaced: Iterable[tuple[str, str]], type_: str) -> tuple[Secret, ...]:
+    """Those of some values and what took their place that are long enough to be known again without a name."""
+    if type_ not in _SECRET_TYPES:
+        return ()
+    return tuple(
+        Secret(value, new, type_)
+        for value, new in replaced
+        if len(value) >= _MIN_SECRET and DIGIT.search(value)
+    )
+
+
+def halves(detectors: Sequence[Detector]) -> tuple[list[str], list[str]]:
+    """The triggers of detectors for words, and of those for numbers; in their order all words come first."""
+    words = [detector.trigger for detector in detectors if detector not in NUMBERS]
+    return words, [detector.trigger for detector in detectors if detector in NUMBERS]
 
 
 def any_of(triggers: Iterable[str]) -> str:

@@ -3,14 +3,16 @@
 import functools
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from obs_assets.transforms.detectors import Span
+from obs_assets.transforms.detectors.base import DIGIT
 from obs_assets.transforms.detectors.masks import is_redacted
+from obs_assets.transforms.detectors.passwords import is_naming, is_option
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
 from obs_assets.transforms.redact.memory import Memory, Remembered
-from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, splice
+from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, Secret, splice
 
 
 def _repeated(part: str) -> str:
@@ -52,12 +54,14 @@ class Verdict(NamedTuple):
         value: its string or number redacted.
         document: its string, if that is JSON with something to redact in it.
         is_secret: whether everything in it, a list or an object, is to be redacted whole.
+        is_naming: whether its string names a secret that stands in a sibling: ``{"name": "DB_PASSWORD", "value": …}``.
     """
 
     key: Redacted | None = None
     value: Redacted | None = None
     document: str | None = None
     is_secret: bool = False
+    is_naming: bool = False
 
 
 Member = tuple[str, str]
@@ -68,6 +72,23 @@ _SPECIAL = frozenset(
     ("", "*", "[", "{", *(chr(code) for code in range(0x3001) if chr(code).isspace()))
 )
 """What a string begins with that may be a JSON document, or what a redaction has left, or is empty."""
+
+_NAMES_OF_NAMES = frozenset(
+    (
+        "name",
+        "key",
+        "k",
+        "header",
+        "variable",
+        "field",
+        "property",
+        "parameter",
+        "option",
+        "attribute",
+    )
+)
+_NAMES_OF_VALUES = frozenset(("value", "val", "v", "content", "default"))
+"""Keys of objects that hold a name and its value, as Kubernetes, OpenTelemetry, HAR and ECS write them."""
 
 _NO_KEY = Key("", None, is_secret=False)
 
@@ -101,7 +122,7 @@ class Members:
             verdict = self._known.get(member)
             if verdict is None:
                 key, text = self._keys[member[0]], decode(member[1])
-                if key.is_secret or text[:1] in _SPECIAL:
+                if key.is_secret or text[:1] in _SPECIAL or key.name.lower() in _NAMES_OF_NAMES:
                     verdict = self._judge_special(key, member[1], text)
                 if verdict is None:
                     judged.append((member, key))
@@ -117,6 +138,8 @@ class Members:
 
     def _judge_special(self, key: Key, literal: str, text: str) -> Verdict | None:
         """What a member comes to unless it is a string or number that the rules have to look at."""
+        if key.name.lower() in _NAMES_OF_NAMES and self.rules.hides_secrets and is_naming(text):
+            return Verdict(key.redacted, self.rules.string(text, key.name), is_naming=True)
         if not literal:
             return (
                 Verdict(key.redacted, is_secret=key.is_secret)
@@ -150,17 +173,32 @@ class _Level:
 
     Attributes:
         index: of the present element; None in an object.
+        previous: the literal of the string before the present one, of a list.
         key: the literal of the present member's key.
+        naming: the literal of the name that the object gives a secret; empty for none.
+        unnamed: what the member before has in case that the present one is its name.
         is_secret: whether every string and number in here is to be redacted whole.
         secret_keys: literals of the keys under which that is so.
         renamed: literals of the keys that were redacted, to their new names.
         masks: how often a mask was tried as a new name.
     """
 
-    __slots__ = ("index", "is_secret", "key", "masks", "renamed", "secret_keys")
+    __slots__ = (
+        "index",
+        "is_secret",
+        "key",
+        "masks",
+        "naming",
+        "previous",
+        "renamed",
+        "secret_keys",
+        "unnamed",
+    )
 
     def __init__(self, *, is_list: bool, is_secret: bool) -> None:
         self.index = -1 if is_list else None
+        self.previous = self.naming = ""
+        self.unnamed: tuple[str, re.Match[str], str] | None = None
         self.key = '""'
         self.is_secret = is_secret
         self.secret_keys: set[str] = set()
@@ -169,7 +207,10 @@ class _Level:
 
     def inner(self, bracket: str) -> "_Level":
         """What begins with a bracket in the present member or element."""
-        is_secret = self.is_secret or (self.index is None and self.key in self.secret_keys)
+        is_named = bool(self.naming) and self.key.strip('"').lower() in _NAMES_OF_VALUES
+        is_secret = self.is_secret or (
+            self.index is None and (is_named or self.key in self.secret_keys)
+        )
         return _Level(is_list=bracket == "[", is_secret=is_secret)
 
 
@@ -181,15 +222,23 @@ class Walk:
         text: an object or a list.
         hits: where to look, from left to right: at the members that one of these spans touches.
         place: of the text itself if it is JSON inside a string; None for an event.
+        again: secrets of the event, to be redacted wherever they stand.
     """
 
     def __init__(
-        self, members: Members, text: str, hits: Iterable[Span], place: Place | None = None
+        self,
+        members: Members,
+        text: str,
+        hits: Iterable[Span],
+        place: Place | None = None,
+        again: Sequence[Secret] = (),
     ) -> None:
         self.members = members
         self.text = text
         self.hits = iter(hits)
         self.place = place
+        self.again = again
+        self.secrets: dict[Secret, None] = {}
         self.levels = [_Level(is_list=True, is_secret=False)]
         self.edits: list[Edit] = []
         self.types: list[str] = []
@@ -213,9 +262,10 @@ class Walk:
             if hit_start > end and not self.found_secret_key:
                 return
             level = levels[-1]
+            is_secret = level.is_secret or bool(level.naming)
             if (
                 position < hit_start
-                and not level.is_secret
+                and not is_secret
                 and (passed := _MEMBERS.match(text, position, hit_start))
             ):
                 position = passed.end()
@@ -231,8 +281,10 @@ class Walk:
                 level.key = string
             elif level.index is not None:
                 level.index += 1
-            if (string or number) and (hit_start < position or level.is_secret):
+            if (string or number) and (hit_start < position or is_secret):
                 self._visit(match, level)
+            if level.index is not None:
+                level.previous = string or ""
             if inner or bracket:
                 levels.append(level.inner(inner or bracket))
         if len(levels) != 1 or levels[0].index != 0:
@@ -254,10 +306,67 @@ class Walk:
         if verdict.is_secret:
             level.secret_keys.add(key)
             self.found_secret_key = True
+        if verdict.is_naming and key:
+            self._name_sibling(level, literal)
         if level.is_secret and literal:
             verdict = Verdict(verdict.key, self.members.hide(literal))
+        elif name := self._name_of(match, level, literal):
+            verdict = Verdict(
+                verdict.key, self.members.judge(name, literal).value or verdict.value
+            )
+        if self.again and literal:
+            verdict = self._without_secrets(verdict, literal)
         if verdict is not HARMLESS:
             self._change(match, group, level, verdict)
+        is_value = level.index is None and decode(key).lower() in _NAMES_OF_VALUES
+        level.unnamed = (
+            (key, match, group) if is_value and literal and not verdict.value else None
+        )
+
+    def _name_sibling(self, level: _Level, name: str) -> None:
+        """Note that a string of an object names a secret in it, which may stand right before."""
+        level.naming = name
+        self.found_secret_key = True
+        if level.unnamed and not level.is_secret:
+            key, match, group = level.unnamed
+            if verdict := self.members.judge(name, match[group]).value:
+                level.key, present = key, level.key
+                self._change(match, group, level, Verdict(value=verdict))
+                level.key = present
+
+    def _name_of(self, match: re.Match[str], level: _Level, literal: str) -> str:
+        """The literal of the string that names this one: a sibling, or the element before; empty for none."""
+        if not literal:
+            return ""
+        if level.index is None:
+            is_value = bool(level.naming) and decode(level.key).lower() in _NAMES_OF_VALUES
+            return level.naming if is_value else ""
+        previous = level.previous
+        if previous[:2] == '"-':
+            return previous if literal[1:2] != "-" and is_option(decode(previous)) else ""
+        is_pair = (
+            bool(previous)
+            and level.index == 1
+            and self.text[match.end() : match.end() + 1] == "]"
+        )
+        return (
+            previous
+            if is_pair and DIGIT.search(literal) and is_naming(decode(previous))
+            else ""
+        )
+
+    def _without_secrets(self, verdict: Verdict, literal: str) -> Verdict:
+        """A verdict on a member in which secrets of the event may stand without a name."""
+        text = decode(literal)
+        before = verdict.value or Redacted(text, ())
+        after = before.without(self.again)
+        if after.types == before.types:
+            return verdict
+        return (
+            verdict._replace(document=text)
+            if _is_document(text)
+            else verdict._replace(value=after)
+        )
 
     def _change(
         self, match: re.Match[str], group: str, level: _Level, verdict: Verdict
@@ -274,6 +383,7 @@ class Walk:
                 here.fields(verdict.key.types),
             )
         if is_covered and verdict.value:
+            self.secrets |= dict.fromkeys(verdict.value.secrets)
             self._edit(
                 match.span(group),
                 verdict.value.text,
@@ -306,8 +416,9 @@ class Walk:
             self.fields.update(fields)
 
     def _redact_document(self, span: Span, document: str, here: Place) -> None:
-        inner = Walk(self.members, document, everywhere(document), here)
+        inner = Walk(self.members, document, everywhere(document), here, self.again)
         inner.run()
+        self.secrets |= inner.secrets
         if inner.types:
             self._edit(span, splice(document, inner.edits), inner.types, inner.fields)
 
@@ -339,6 +450,11 @@ class Walk:
         if fields is not None:
             self.fields |= fields
             self.trusted = end
+
+    def left_elsewhere(self) -> list[Secret]:
+        """The secrets that were found and stand in the redacted text once more, where nothing names them."""
+        text = splice(self.text, self.edits)
+        return [secret for secret in self.secrets if secret.value in text]
 
     def marked_text(self) -> str:
         """The event with its findings redacted, ``_redaction`` where it was or at the end."""

@@ -1,0 +1,150 @@
+"""Names of secrets, judged by their words: one judge for text, keys, headers, options, columns and query strings."""
+
+import functools
+import re
+from enum import Enum
+
+from obs_assets.transforms.detectors.base import rows
+
+
+def words(name: str) -> frozenset[str]:
+    """A set of words from ``words.txt``."""
+    return frozenset(
+        word for of, line in rows("words.txt") if of == name for word in line.split()
+    )
+
+
+_PASSWORDS, _SECRETS, _WEAK = words("passwords"), words("secrets"), words("weak")
+_PURPOSES, _COUNTED_TOKENS = words("purposes"), words("counted_tokens")
+_HARMLESS_LAST, _AFTER, _ACCOUNTS = words("harmless_last"), words("after"), words("accounts")
+_HARMLESS_BEFORE = {"key": words("harmless_key"), "token": words("harmless_token")}
+"""``cache_key``, ``next_page_token``: words right before that make a key or a token harmless."""
+
+_INNER_PASSWORD = re.compile(
+    "password|passwd|passphrase|passcode|passwort|kennwort|contrase[nñ]a|wachtwoord"
+)
+_ENDING = re.compile(
+    r"(?:token|secret|apikey|accesskey|secretkey|privatekey|sharedkey|accountkey|authkey|credentials?)\Z"
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+[^\W\d_A-Z]*|[^\W\d_]+")
+
+
+class Meaning(Enum):
+    """What a name says of its value: a password, whatever it is; a secret, if long enough; a secret, if random."""
+
+    PASSWORD = "password"  # noqa: S105
+    SECRET = "secret"  # noqa: S105
+    WEAK = "weak"
+
+
+_LONGEST_NAME = 120
+
+
+@functools.lru_cache(1 << 15)
+def judge(name: str) -> Meaning | None:
+    """What a name is the name of; None for anything but a secret.
+
+    Snake, kebab, camel, dotted and upper case alike; digits do not count.
+    """
+    words = words_of(name)
+    if not words or words[-1] in _HARMLESS_LAST:
+        return None
+    if _is_password(words):
+        return Meaning.PASSWORD
+    while len(words) > 1 and words[-1] in _AFTER and not _is_secret_word(words[-1], words[:-1]):
+        words = words[:-1]
+    last, before = words[-1], words[:-1]
+    if _is_secret_word(last, before):
+        return Meaning.SECRET
+    if (
+        last == "key"
+        and name.isupper()
+        and before
+        and before[-1] not in _HARMLESS_BEFORE["key"]
+    ):
+        return Meaning.SECRET  # a variable of the environment: ``OPENAI_KEY``
+    is_weak = last in _WEAK and not (
+        before and before[-1] in _HARMLESS_BEFORE.get(last.rstrip("s"), ())
+    )
+    return Meaning.WEAK if is_weak else None
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case."""
+    return [word.lower() for word in _WORD.findall(name[-_LONGEST_NAME:])]
+
+
+def _is_password(words: list[str]) -> bool:
+    joined = "".join(words)
+    if "passwordless" in joined or "nopasswd" in joined:
+        return False
+    *before, last = words
+    if (
+        last in _PASSWORDS
+        or (last.endswith("pass") and last[:-4] in _ACCOUNTS)
+        or last.endswith("pwd")
+    ):
+        return True
+    return (
+        "".join(words[-2:]) in _PASSWORDS
+        or any(
+            _INNER_PASSWORD.search(word) or (word in _PASSWORDS and word != "pass")
+            for word in (*before, last)
+        )
+        or _INNER_PASSWORD.search(joined) is not None
+    )
+
+
+def _is_secret_word(word: str, before: list[str]) -> bool:
+    """Whether a word is that of a secret, by the words before it."""
+    previous = before[-1] if before else ""
+    if word == "tokens":
+        return previous in _COUNTED_TOKENS
+    if word in ("key", "keys"):
+        return previous in _PURPOSES
+    if word.endswith("token") and (
+        previous in _HARMLESS_BEFORE["token"] or (previous == "key" and "public" in before)
+    ):
+        return False
+    return word in _SECRETS or _ENDING.search(word) is not None
+
+
+_LETTERS = r"(?:[0-9A-Za-z_.-]|[^\x00-\x7F]|\\+u[0-9A-Fa-f]{4})"
+"""RE2: a letter of a name in raw JSON."""
+
+
+def trigger(sign: str, random_value: str) -> str:
+    """RE2 over raw JSON: the name of a secret before a sign; of a weak one, before a long value too.
+
+    Args:
+        sign: RE2 of what stands between name and value.
+        random_value: RE2 of how a random value begins.
+    """
+    after = rf"(?:[-_.0-9]*(?i:{_any(_AFTER)}))*[-_.0-9]*"
+    loose = frozenset(
+        word for word in _PASSWORDS if not word.startswith("pass") or word == "passord"
+    ) - {"pw", "psw"}
+    password = (
+        rf"(?i:pass[-_. ]?(?:word|wd|phrase|code)|contrase(?:ñ|\\+u00[fF]1|n)a|{_any(loose)}){_LETTERS}*"
+        rf"|(?i:pass)[-_.0-9]*|(?:(?:^|[^A-Za-z])(?i:ps?w)|[a-z0-9]Ps?w)(?:[^a-z\s:=\"'\\\\,]{_LETTERS}*)?"
+    )
+    key = rf"(?:{_any(_PURPOSES)})[-_. 0-9]*keys?"
+    secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"
+    spoken = r' (?:(?:for|to|of|on) [^"]{1,40} )?(?i:is|was|changed|reset|set) '
+    return (
+        rf"(?:{password}|{secret}|[0-9A-Z]_+KEY[_0-9]*)(?:{sign}|{spoken})"
+        rf"|(?i:{_any(_WEAK)}){after}{sign}[\s\"'`\\]*{random_value}"
+    )
+
+
+def _any(words: frozenset[str]) -> str:
+    """RE2 for one of some words, spelled in raw JSON: with letters or with escapes."""
+    return "|".join(sorted(map(_spelled, words)))
+
+
+def _spelled(word: str) -> str:
+    escaped = [f"(?:{letter}|\\\\+u{ord(letter):04x})" for letter in word]
+    return "".join(
+        letter if letter.isascii() else escape
+        for letter, escape in zip(word, escaped, strict=True)
+    )

@@ -1,0 +1,89 @@
+# ruff: noqa: E501 - patterns read best in one line
+"""Signs between a name and its value, to any depth of quoting, never over the end of a line."""
+
+import re
+from typing import NamedTuple
+
+_TYPE = (
+    r"(?:[ \t]{0,4}:[ \t]{0,4}|[ \t]{1,4})[A-Za-z&*][\w.<>\[\]?&*]{0,30}[ \t]{0,8}:?=(?![=>])"
+)
+"""``var apiToken string =``, ``apiToken: str =``: the value's type between."""
+
+_EQUALS = r"=>|->|:{0,3}={1,3}|!={1,2}|\?{1,2}=|[.+]=|:"
+_SIBLING = (
+    r"[ \t\r\n,;]{1,40}[\"'\\]{0,9}(?i:value|val|content|default)[\"'\\]{0,9}[ \t]{0,8}[=:]"
+)
+"""``name="DB_PASSWORD" value=``: the value in an attribute or a field of its own."""
+
+_CLOSE = r"[\"'`\\]{0,12}(?:&quot;)?(?:\[[^\]\n]{0,40}\])?[\"'`\\)\]]{0,12}"
+_SIGN = re.compile(
+    rf"{_CLOSE}(?:(?P<typed>{_TYPE})(?=[ \t]{{0,8}}[\"'`\\])|(?P<sibling>{_SIBLING})"
+    rf"|[ \t]{{0,20}}(?P<sign>{_EQUALS}|>(?=[ \t]*[\"'])))(?P<blank>[ \t]{{0,8}})"
+)
+_BEFORE_QUOTE = re.compile(
+    rf"{_CLOSE}[ \t]{{0,4}}(?P<sign>[,(|]?)[ \t]{{0,8}}(?=[bruf@$]?\\{{0,15}}[\"'`])"
+)
+_CELL = re.compile(rf"{_CLOSE}[ \t]{{0,20}}\|[ \t]{{0,20}}")
+_ELEMENT = re.compile(
+    r"(?: [^<>]{0,80})?>\s{0,80}(?:<!\[CDATA\[)?(?P<value>[^<>\s](?:[^<>]{0,2000}[^<>\s])?)\s{0,80}(?:\]\]>)?</"
+)
+
+_OPEN = re.compile(r"[bruf@$]{0,2}(?P<quote>\\{0,15}[\"'`]|&quot;)")
+_QUOTED = {
+    quote: re.compile(
+        rf"[^{quote}\\]{{0,4096}}(?:\\.[^{quote}\\]{{0,4096}}){{0,256}}(?={quote})", re.DOTALL
+    )
+    for quote in "\"'`"
+}
+_BARE = re.compile(r"""(?:(?!,\w{1,64}[=:]|\\{1,15}[nrt"'])[^\s"'`&;<]){1,1024}""")
+_LEFT = re.compile(r"\[REDACTED[^\]\s]{0,33}\]")
+_LONGEST = 4096
+
+
+class Value(NamedTuple):
+    """Where a value stands, whether in quotes, and whether a blank stands before it, as in prose."""
+
+    start: int
+    end: int
+    is_quoted: bool
+    is_prose: bool
+
+
+def sign_after(text: str, end: int) -> tuple[int, bool] | None:
+    """Where the value begins behind a name that ends here, and whether a blank stands before it; None without a sign."""
+    if match := _SIGN.match(text, end):
+        return match.end(), bool(match["blank"]) and match["sign"] == ":"
+    if match := _BEFORE_QUOTE.match(text, end):
+        return match.end(), match["sign"] != ","
+    if (match := _CELL.match(text, end)) and "|" in text[max(0, end - 80) : end]:
+        return match.end(), True
+    return None
+
+
+def value_at(text: str, start: int, *, is_prose: bool) -> Value | None:
+    """The value that begins here: in quotes of any depth, or bare up to what cannot belong to it."""
+    if opening := _OPEN.match(text, start):
+        quote, begin = opening["quote"], opening.end()
+        if quote in _QUOTED:
+            inner = _QUOTED[quote].match(text, begin)
+            end = inner.end() if inner else -1
+        else:
+            end = text.find(quote, begin, begin + _LONGEST)
+        if end > begin:
+            return Value(begin, end, is_quoted=True, is_prose=is_prose)
+        if end == begin:
+            return None
+        start = begin
+    bare = _LEFT.match(text, start) or _BARE.match(text, start)
+    if bare is None:
+        return None
+    if bare.re is _LEFT:
+        return Value(start, bare.end(), is_quoted=False, is_prose=is_prose)
+    end = start + len(bare[0].rstrip(",.)]}\\"))
+    return Value(start, end, is_quoted=False, is_prose=is_prose) if end > start else None
+
+
+def element_after(text: str, end: int) -> Value | None:
+    """The text of the XML element whose name ends here."""
+    match = _ELEMENT.match(text, end)
+    return Value(*match.span("value"), is_quoted=True, is_prose=False) if match else None

@@ -1,0 +1,123 @@
+# ruff: noqa: E501 - patterns read best in one line
+"""What may follow the name of a secret and is none: prose, placeholders, references, printed objects, counts, paths."""
+
+import re
+
+from obs_assets.transforms.detectors.base import DIGIT
+from obs_assets.transforms.detectors.names import Meaning
+from obs_assets.transforms.detectors.randomness import is_hex, is_random
+
+_PROSE = (
+    "a an and are as at authentication bad been by can cannot change changed check contains correct denied "
+    "did does empty enter expired failed fails false field for forgot found from has have if in incorrect invalid "
+    "is it length login missing mismatch must needed no none not null nil of off ok on only or policy prompt "
+    "provided rejected required reset rotated rules set should so strength string bool boolean int integer number bytes "
+    "that the this to too true type types undefined unknown updated user username valid was weak which will with wrong "
+    "yes you your void object array optional default example sample dummy test todo tbd changeme redacted masked hidden "
+    "secret password passwd token key value env authentication: authorized auth basic bearer digest negotiate public"
+)
+_NO_VALUE = frozenset(_PROSE.split()) - {
+    "secret",
+    "changeme",
+    "test",
+    "default",
+    "example",
+    "sample",
+    "dummy",
+}
+"""What follows ``password:`` in prose, in empty settings and in declarations."""
+
+_PLACEHOLDER = re.compile(
+    r"\$[A-Za-z_]\w{0,63}(?:[.:]\w{1,64}){0,4}|\$?\$[{(][^{}()]{0,200}[)}]{0,2}|\$?\{\{[^{}]{0,200}\}{0,2}|\$\{.{0,200}\}"
+    r"|#\{[^{}]{0,200}\}?|@[{\[][^\]}]{0,200}[\]}]?"
+    r"|%[sdvq]|%\(\w{1,64}\)s|%[A-Z_]{2,64}%|<[A-Za-z][\w .:/-]{0,64}>|\[[A-Za-z][\w .-]{0,64}\]|\{[A-Za-z_][\w.]{0,64}\}"
+    r"|[\W_]{1,200}|[xX]{3,64}|[xX]{4,}[\W_xX]{0,64}|(.)\1{2,64}"
+)
+"""``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``...``, ``xxx``: where a value goes."""
+
+_REFERENCE = re.compile(
+    r"(?:var|vars|local|locals|module|data|env|process\.env|os\.environ|os\.getenv|system\.getenv|secrets?|config"
+    r"|settings|self|this|params?|props|args|options?|opts|ctx|context|request|req|input|inputs|steps|github|values"
+    r"|credentials?|user|account|each|event|ref|vault|ssm|secretsmanager|keyvault|aws-ssm|op|file|env)"
+    r"(?:\.|\[|::|->|\+|://)[\w.$\[\]'\"/:()+>-]{1,200}",
+    re.IGNORECASE,
+)
+"""``var.db_password``, ``process.env.API_KEY``, ``vault://secret/app``: where the value comes from."""
+
+_CALL = re.compile(r"(?:new |await )?[A-Za-z_$][\w.$>:-]{0,80}\(")
+_DOTTED_NAME = re.compile(
+    r"[A-Za-z_$][A-Za-z_$]{0,40}(?:\.[A-Za-z_$][A-Za-z_$0-9]{0,60}){1,12}(?:\$\d{1,3})?"
+)
+_PRINTED = re.compile(
+    r"[A-Za-z_$][\w.$]{0,120}(?:\{|\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
+)
+"""``Token{7c1e02a …``, ``android.os.BinderProxy@3fe91a2``: how Java and Python print objects."""
+
+_PATH = re.compile(
+    r"\.{0,2}/(?:[\w.@-]{1,64}(?:/|\Z))|\.{1,2}/|~/|~\Z|[A-Za-z]:[\\/]|%[A-Za-z]{1,30}%[\\/]"
+)
+_FEW_DIGITS = 3
+_MIN_LENGTH_OF_DIGITS = 8
+_MIN_LENGTH_WITH_DIGITS = 6
+_MIN_LENGTH_OF_LETTERS = 10
+_MIN_LENGTH_OF_RANDOM = 16
+_MIN_LENGTH_OF_HEX = 32
+_TOKEN = re.compile(r"[\w+/=.~%-]+\Z")
+_WORD = re.compile(r"[A-Za-z'\u2019-]+\Z")
+
+
+def is_no_value(value: str) -> bool:
+    """Whether what stands where a secret would is none whatever the name: a placeholder, a reference, a printed object."""
+    return (
+        not value
+        or value.lower().rstrip(".,;:!?)") in _NO_VALUE
+        or _PLACEHOLDER.fullmatch(value) is not None
+        or _REFERENCE.fullmatch(value) is not None
+        or _PRINTED.match(value) is not None
+    )
+
+
+def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) -> bool:
+    """Whether the value of a named secret in a text is one.
+
+    Args:
+        meaning: of the name.
+        value: not empty.
+        is_quoted: it stands in quotes.
+        is_prose: a blank stands before it, as in ``token: expired``.
+    """
+    is_code = not is_quoted and (_CALL.match(value) or _DOTTED_NAME.fullmatch(value))
+    if is_code or is_no_value(value):
+        return False
+    if meaning is Meaning.WEAK:
+        return is_random_token(value)
+    if value.isdigit():
+        return (
+            len(value) > _FEW_DIGITS
+            if meaning is Meaning.PASSWORD
+            else len(value) >= _MIN_LENGTH_OF_DIGITS
+        )
+    if _PATH.match(value) and not (meaning is Meaning.SECRET and is_random(value)):
+        return False
+    return meaning is Meaning.PASSWORD or _is_long_enough(
+        value, is_quoted=is_quoted, is_prose=is_prose
+    )
+
+
+def _is_long_enough(value: str, *, is_quoted: bool, is_prose: bool) -> bool:
+    """Whether a token or key is one by its length: six characters with a digit, or ten that are no word of prose."""
+    if DIGIT.search(value):
+        return len(value) >= _MIN_LENGTH_WITH_DIGITS
+    is_word = (
+        is_prose and not is_random(value) and (is_quoted or _WORD.match(value) is not None)
+    )
+    return len(value) >= _MIN_LENGTH_OF_LETTERS and not is_word
+
+
+def is_random_token(value: str) -> bool:
+    """Whether a value is a random run by itself: for names that mean a secret only then."""
+    if len(value) < _MIN_LENGTH_OF_RANDOM or not _TOKEN.match(value):
+        return False
+    if is_hex(value.replace("-", "")):
+        return False
+    return is_random(value)
