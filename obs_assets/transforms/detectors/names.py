@@ -121,9 +121,7 @@ def trigger(sign: str, random_value: str) -> str:
         random_value: RE2 of how a random value begins.
     """
     after = rf"(?:[-_.0-9]*(?i:{_any(_AFTER)}))*[-_.0-9]*"
-    loose = frozenset(
-        word for word in _PASSWORDS if not word.startswith("pass") or word == "passord"
-    ) - {"pw", "psw"}
+    loose = _PASSWORDS - {"pass", "pw", "psw", "password", "passwd"}
     password = (
         rf"(?i:pass[-_. ]?(?:word|wd|phrase|code)|contrase(?:ñ|\\+u00[fF]1|n)a|{_any(loose)}){_LETTERS}*"
         rf"|(?i:pass)[-_.0-9]*|(?:(?:^|[^A-Za-z])(?i:ps?w)|[a-z0-9]Ps?w)(?:[^a-z\s:=\"'\\\\,]{_LETTERS}*)?"
