@@ -9,6 +9,7 @@
     │   └── HourBusyError       another run is writing this hour at this destination
     └── PermanentError          the same input fails again: retrying is useless
         ├── StaleHourError      the destination already holds a newer landing generation of this hour
+        │   └── OtherLogError   the destination holds this hour from another data folder
         ├── ColdArchiveError    the objects of this hour must be retrieved from a cold storage class before reading
         ├── MissingFrameError   the stage before has not built this hour
         ├── HourExpiredError    the events that this hour is built from have expired
@@ -52,6 +53,10 @@ class PermanentError(ObsError):
 
 class StaleHourError(PermanentError):
     """The destination holds a newer landing generation of the hour; writing would remove events."""
+
+
+class OtherLogError(StaleHourError):
+    """The hour was loaded from another data folder: older and newer mean nothing between two landing logs."""
 
 
 class ColdArchiveError(PermanentError):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from obs_assets.errors import ReceiptError
 
@@ -16,23 +16,64 @@ ALREADY_THERE = "already there"
 """Reason of rows that a destination held before: nothing was written, nothing is lost."""
 
 
+Standing = Literal["older", "same", "newer", "other log"]
+"""How one version of an hour stands to another one."""
+
+
 @dataclass(frozen=True)
 class InputVersion:
     """The version of an hour's frame: landed events, configuration and code.
 
     Attributes:
-        generation: landing generation, a number that grows whenever events land in the hour. It
-            alone says which of two versions is newer.
-        config_hash: hash of the configuration of the stage and all stages before it.
-        code_version: code versions of the stage and all stages before it, with dots between them.
+        generation: the landing generation: grows whenever the hour gets bytes. It counts passes of one landing log:
+            compare it by `standing` only.
+        config_hash: of the configuration that the stage and those before it ran with.
+        code_version: of the stage and those before it.
+        log_id: identity of the landing log; empty in what was written before logs had one.
     """
 
     generation: int
     config_hash: str
     code_version: str
+    log_id: str = ""
+
+    @property
+    def recipe(self) -> tuple[str, str]:
+        """Configuration and code, whatever has landed."""
+        return self.config_hash, self.code_version
+
+    @property
+    def landing(self) -> str:
+        """What has landed, as one word: the same word means the same events. ``0`` before anything has."""
+        if self.generation and self.log_id:
+            return f"{self.generation}-{short_id(self.log_id)}"
+        return str(self.generation)
+
+    def standing(self, landed: "InputVersion") -> Standing:
+        """How this version, which a destination holds, stands to what a landing log has.
+
+        The only place where generations are compared. A holding without identity counts as one of this log, unless its
+        generation is higher: a log that has an identity has already counted all passes that it made without one.
+        """
+        if self.log_id not in ("", landed.log_id):
+            return "other log"
+        if self.generation == landed.generation:
+            return "same"
+        if self.generation < landed.generation:
+            return "older"
+        return "newer" if self.log_id == landed.log_id else "other log"
 
     def __str__(self) -> str:
         return f"{self.generation}-{self.config_hash}-{self.code_version}"
+
+
+NOTHING_LANDED = InputVersion(0, "", "")
+"""Of an hour for which nothing has landed, in any log."""
+
+
+def short_id(log_id: str) -> str:
+    """The short form of a landing log's identity, for messages."""
+    return log_id[:8] or "without identity"
 
 
 @dataclass(frozen=True)

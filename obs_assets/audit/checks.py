@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from obs_assets.destinations.base import Holding
+from obs_assets.destinations.base import Holding, of_other_folder
+from obs_assets.hours import parse_hour
 from obs_assets.receipts import Receipt
 
 LISTED = 50
@@ -246,6 +247,9 @@ def destinations_agree(
     facts |= {"rows in its ledger": held.rows, "content hash": held.content_hash}
     if held.counted is not None:
         facts["rows counted there"] = held.counted
+    if held.version.standing(offered.version) == "other log":
+        sentence = of_other_folder(parse_hour(offered.hour), held.version, offered.version)
+        return Finding(False, f"{name}: {sentence}.", facts, is_grave=True)
     wrong = _disagreements(offered, held, takes_all=takes_all)
     if wrong:
         sentence = f"{name}: {'; '.join(wrong)}: materialize the hour again."
@@ -260,7 +264,7 @@ def _disagreements(offered: Receipt, held: Holding, *, takes_all: bool) -> list[
     """Parts of a sentence, each about a difference between the ledger, the rows and the receipt."""
     wrong = []
     held_generation, generation = held.version.generation, offered.version.generation
-    if held_generation != generation:
+    if held.version.standing(offered.version) != "same":
         wrong.append(
             f"its ledger names landing generation {held_generation:,}, the frame {generation:,}"
         )

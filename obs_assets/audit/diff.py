@@ -95,7 +95,7 @@ def diff(hourly: HourlyPipeline, other: PipelineConfig, hours: Iterable[Hour]) -
         ObsError: an hour cannot be built.
     """
     changed: list[Stage] = [
-        stage for stage in STAGES if hourly.config.version(stage, 0) != other.version(stage, 0)
+        stage for stage in STAGES if hourly.config.version(stage) != other.version(stage)
     ]
     found = Diff(changed=changed)
     landed = hourly.landed()
@@ -175,7 +175,7 @@ def _receipt(trial: HourlyPipeline, real: HourlyPipeline, stage: Stage, hour: Ho
         present = real.store.find_receipt(stage, hour)
     except ReceiptError:
         present = None
-    version = trial.config.version(stage, real.landed().hour(hour).generation)
+    version = trial.config.version(stage, real.landed().version(hour))
     if present is None or present.version != version:
         return trial.build(stage, hour)
     _link(real.store.frame_path(stage, hour), trial.store.frame_path(stage, hour))

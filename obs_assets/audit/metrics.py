@@ -30,6 +30,7 @@ MEANINGS = {
     "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now; 0 before.",
     "obs_events": "Events of all hours, by stage or destination, and what became of them.",
     "obs_missing_partitions": "Closed hours that a destination does not hold as they have landed.",
+    "obs_other_folder_partitions": "Closed hours that a destination holds from another data folder.",
     "obs_destination_up": "Whether a destination could be asked.",
     "obs_dispatches": "Webhook dispatches by state.",
 }
@@ -120,6 +121,8 @@ def _destinations(hourly: HourlyPipeline) -> Iterator[Sample]:
         if is_up:
             missing = sum(name in names for names in staleness.missing.values())
             yield Sample("obs_missing_partitions", labels, missing)
+            elsewhere = sum(name in logs for logs in staleness.elsewhere.values())
+            yield Sample("obs_other_folder_partitions", labels, elsewhere)
     yield from _dispatches(hourly, staleness)
 
 

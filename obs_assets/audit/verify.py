@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from obs_assets.destinations.base import Holding, Offer
+from obs_assets.destinations.base import Holding, Offer, of_other_folder
 from obs_assets.errors import ColdArchiveError, ObsError, PermanentError
 from obs_assets.events import CONTENT_HASH, Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -179,6 +179,9 @@ def _destination(
         elif not _same(text_here, text_there):
             different += 1
     check = HourCheck(name, rows, expected, missing, unexpected, different)
+    held = destination.holding(hour)
+    if held and held.version.standing(offer.version) == "other log":
+        return replace(check, problem=of_other_folder(hour, held.version, offer.version))
     if check.ok:
         hourly.store.read_receipt(name, hour).check()
         return replace(check, problem=_ledger_problem(destination.holding(hour), offer))
@@ -189,8 +192,11 @@ def _ledger_problem(holding: Holding | None, offer: Offer) -> str:
     """The mistake in a destination's ledger about an hour whose rows are right; empty without a mistake."""
     if holding is None:
         return "its rows are right, but its ledger does not know the hour: materialize it again"
+    standing = holding.version.standing(offer.version)
+    if standing == "other log":
+        return of_other_folder(offer.hour, holding.version, offer.version)
     held, offered = holding.version.generation, offer.version.generation
-    if held == offered and holding.content_hash == offer.content_hash:
+    if standing == "same" and holding.content_hash == offer.content_hash:
         return ""
     return (
         f"its rows are right, but its ledger names landing generation {held} where the frame "

@@ -21,6 +21,7 @@ MODULES = (
     "obs_assets.cli.redaction",
     "obs_assets.cli.dead_letters",
     "obs_assets.cli.retention",
+    "obs_assets.cli.adoption",
     "obs_assets.cli.alerts",
     "obs_assets.cli.postgres",
     "obs_assets.cli.metrics",

@@ -53,7 +53,7 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         "events landed": sum(hour.rows for hour in landed.hours.values()),
         "dead letters": _counted({name: count for name, (count, _) in landed.letters.items()}),
         "remarks": _counted(landed.remarks),
-        "stale hours": _stale_hours(hourly),
+        **_staleness(hourly),
     }
     if before_start := sum(parse_hour(key) < hourly.config.first_hour for key in landed.hours):
         facts["hours before start"] = (
@@ -114,18 +114,21 @@ def _passed_over(hourly: HourlyPipeline) -> str:
         return f"not known: {error}"
 
 
-def _stale_hours(hourly: HourlyPipeline) -> int | str:
-    """Number of stale hours, or why it is not known.
+def _staleness(hourly: HourlyPipeline) -> dict[str, int | str]:
+    """Number of stale hours, or why it is not known; and which hours belong to another data folder.
 
     No server is started, and a server that does not answer is no error.
     """
     if not all(_is_there(hourly, config) for config in hourly.config.enabled_destinations):
-        return "not known while the embedded servers are down: obs up"
+        return {"stale hours": "not known while the embedded servers are down: obs up"}
     staleness = hourly.staleness()
+    facts: dict[str, int | str] = {"stale hours": len(staleness.missing)}
     if staleness.unreachable:
         reasons = dict.fromkeys(staleness.unreachable.values())
-        return f"not known: {'; '.join(reasons)}"
-    return len(staleness.missing)
+        facts["stale hours"] = f"not known: {'; '.join(reasons)}"
+    if staleness.elsewhere:
+        facts["another folder's"] = staleness.sentence_elsewhere()
+    return facts
 
 
 def _is_there(hourly: HourlyPipeline, config: DestinationConfig) -> bool:

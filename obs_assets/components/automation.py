@@ -36,7 +36,7 @@ EVENTS_A_RANGE = 500_000
 """Landed events from which on no further hour joins a range: large hours run side by side, each in its own process."""
 
 VERSION_TAG = "obs/version"
-"""Landing generation of the run's hour; of a range the generations of its hours, in their order: ``1,1,3``."""
+"""What had landed for the run's hour, `InputVersion.landing`; of a range of its hours in their order, by commas."""
 
 SEEN_TAG = "obs/seen"
 ATTEMPT_TAG = "obs/attempt"
@@ -122,11 +122,11 @@ def hourly_schedule(
         if hour < hourly.config.first_hour:
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
         version, refreshed = (
-            str(hourly.landed().hour(hour).generation),
+            hourly.landed().version(hour).landing,
             bool(hourly.config.refresh_open_hour_minutes),
         )
         # What was built while it was open holds every event perhaps, but nobody has judged it as a whole
-        if hourly.is_current(hour) and not (
+        if not hourly.needs_build(hour) and not (
             refreshed and not _was_closed(context.instance, naming, hour, version)
         ):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
@@ -171,9 +171,9 @@ def open_hour_sensor(
             if (
                 hour >= hourly.config.first_hour
                 and hour not in under_way
-                and not hourly.is_current(hour)
+                and hourly.needs_build(hour)
             ):
-                version = str(landed.hour(hour).generation)
+                version = landed.version(hour).landing
                 requests.append(
                     _request(
                         naming, hour, version, attempts.get((hour, version), NEVER).number + 1
@@ -212,9 +212,11 @@ def stale_hours_sensor(
                 cursor=context.cursor,
             )
         staleness = hourly.staleness(now, empty=_empty_hours(context.instance, naming))
-        look = _Look(state, now, len(staleness.before_start))
+        look = _Look(state, now, len(staleness.before_start), len(staleness.elsewhere))
         if look.before_start != last.before_start:
             context.log.warning(staleness.sentence_before_start())
+        if look.elsewhere != last.elsewhere:
+            context.log.warning(staleness.sentence_elsewhere())
         for name, problem in staleness.unreachable.items():
             context.log.warning("%s cannot be asked what it holds: %s", name, problem)
         for asset, hour in report_held_hours(context.instance, naming, staleness.held, now):
@@ -240,11 +242,13 @@ class _Look:
         landed: how far landing was, see `_landing_state`.
         at: when the destinations were asked.
         before_start: hours before the pipeline's start that were named.
+        elsewhere: hours of another data folder that were named.
     """
 
     landed: str = ""
     at: datetime = LONG_AGO
     before_start: int = 0
+    elsewhere: int = 0
 
     @classmethod
     def of(cls, cursor: str | None) -> "_Look":
@@ -255,6 +259,7 @@ class _Look:
                 str(values["landed"]),
                 datetime.fromisoformat(values["at"]),
                 int(values["before_start"]),
+                int(values["elsewhere"]),
             )
         except (ValueError, KeyError, TypeError):
             return cls()
@@ -266,6 +271,7 @@ class _Look:
                 "landed": self.landed,
                 "at": self.at.isoformat(),
                 "before_start": self.before_start,
+                "elsewhere": self.elsewhere,
             }
         )
 
@@ -334,7 +340,7 @@ def _due(
     attempts = _attempts(instance, naming, waiting[:HOURS_LOOKED_AT])
     wanted = []
     for hour in waiting[:HOURS_LOOKED_AT]:
-        version, events = str(landed.hour(hour).generation), landed.hour(hour).rows
+        version, events = landed.version(hour).landing, landed.hour(hour).rows
         last = attempts.get((hour, version), NEVER)
         if last.allows_another(now):
             wanted.append(_Wanted(hour, version, last.number + 1, last.failed, events))

@@ -11,6 +11,7 @@ from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hours import parse_hour
 from obs_assets.sources.landing import LandingReport
 
 LANDING_CHECK = "dead_letter_share"
@@ -215,7 +216,7 @@ def _events(
     ]
     for hour, rows in report.hours.items():
         total = landed.hours[hour]
-        tags = {"dagster/data_version": str(total.generation)}
+        tags = {"dagster/data_version": landed.version(parse_hour(hour)).landing}
         metadata = {
             "events now": rows,
             "dagster/partition_row_count": total.rows,

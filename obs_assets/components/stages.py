@@ -58,7 +58,7 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         group_name=naming.group("events"),
         kinds={"duckdb", "parquet"},
         owners=naming.owners,
-        code_version=str(hourly.config.version(stage, 0)),
+        code_version=str(hourly.config.version(stage)),
         metadata={"dagster/column_schema": columns(*row.columns)},
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:

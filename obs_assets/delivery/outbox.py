@@ -27,7 +27,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, get_args
 
@@ -48,7 +48,7 @@ from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
 from obs_assets.delivery.drain import Drain, SenderDeps, stats
 from obs_assets.delivery.journal import FoldResult, Journal
-from obs_assets.destinations.base import Delivery, Holding, Offer
+from obs_assets.destinations.base import Delivery, Holding, Offer, refuse_older
 from obs_assets.destinations.webhook import (
     CONTENT_TYPE,
     WebhookConfig,
@@ -56,12 +56,21 @@ from obs_assets.destinations.webhook import (
     compose,
     identify,
 )
-from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, StaleHourError
+from obs_assets.errors import ConfigurationError, HourBusyError, ObsError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, WebhookSettings
-from obs_assets.storage.postgres import LEDGER, Connection, Migration, lock, migrate, session
+from obs_assets.storage.postgres import (
+    LEDGER,
+    VERSION,
+    Connection,
+    Migration,
+    adopt_load,
+    lock,
+    migrate,
+    session,
+)
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
 """Answer of `check`, and log message, when the webhook has no address."""
@@ -97,15 +106,15 @@ ALERTS = (
 
 _UPSERT_LOAD = """
 INSERT INTO obs.hour_loads
-    (destination, hour, generation, config_hash, code_version, rows, content_hash, run_id,
-    loaded_at)
-SELECT %(destination)s, %(hour)s, %(generation)s, %(config_hash)s, %(code_version)s,
+    (destination, hour, generation, config_hash, code_version, log_id, rows, content_hash,
+    run_id, loaded_at)
+SELECT %(destination)s, %(hour)s, %(generation)s, %(config_hash)s, %(code_version)s, %(log_id)s,
     (SELECT count(*) FROM obs.webhook_rows
         WHERE destination = %(destination)s AND hour = %(hour)s),
     %(content_hash)s, %(run_id)s, %(now)s
 ON CONFLICT (destination, hour) DO UPDATE SET
-    (generation, config_hash, code_version, rows, content_hash, run_id, loaded_at) = (
-        excluded.generation, excluded.config_hash, excluded.code_version, excluded.rows,
+    (generation, config_hash, code_version, log_id, rows, content_hash, run_id, loaded_at) = (
+        excluded.generation, excluded.config_hash, excluded.code_version, excluded.log_id, excluded.rows,
         excluded.content_hash, excluded.run_id, excluded.loaded_at)
 """
 
@@ -194,7 +203,7 @@ class WebhookAlerts:
         with self._session() as connection:
             with connection.transaction():
                 self._lock(connection)
-                self._refuse_stale(connection, offer)
+                refuse_older(self.name, self._ledger_row(connection, offer.hour), offer)
                 new, known, size_bytes = self._write_dispatches(connection, offer.hour, matched)
                 history = self._journal(connection)
                 folded = self._fold(history, offer, evaluation, closed_until)
@@ -386,9 +395,7 @@ class WebhookAlerts:
             condition: SQL after ``WHERE destination = %s``.
             values: parameters of the condition.
         """
-        columns: LiteralString = (
-            "SELECT hour, generation, config_hash, code_version, rows, content_hash, "
-        )
+        columns: LiteralString = f"SELECT hour, {VERSION}, rows, content_hash, "
         source: LiteralString = " FROM obs.hour_loads AS load WHERE destination = %s "
         query = columns + counted + source + condition
         with self._connected() as connection:
@@ -396,7 +403,24 @@ class WebhookAlerts:
                 rows = connection.execute(query, [self.name, *values]).fetchall()
             except errors.UndefinedTable:
                 return {}
-        return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
+        return {Hour.of(row[0]): Holding(InputVersion(*row[1:5]), *row[5:]) for row in rows}
+
+    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+        """Change the version of the ledger's row; see `base.Destination.adopt`."""
+        expected = {**asdict(held.version), "content_hash": held.content_hash}
+        key = {"destination": self.name, "hour": hour.start}
+        with self._session() as connection, connection.transaction():
+            self._lock(connection)
+            if not adopt_load(connection, key, expected, asdict(version)):
+                raise HourBusyError(
+                    f"{self.name} holds another {hour} than it did a moment ago: try again"
+                )
+            if not version.generation:
+                # The hour's next build brings rows of other identities in the place of these
+                connection.execute(
+                    "DELETE FROM obs.webhook_rows WHERE destination = %s AND hour = %s",
+                    [self.name, hour.start],
+                )
 
     def selected(self, frame: Frame) -> Frame:
         """The rows that match a rule."""
@@ -438,17 +462,14 @@ class WebhookAlerts:
                 f"another run is writing to the outbox of {self.name}: let it finish, then try again"
             ) from None
 
-    def _refuse_stale(self, connection: Connection, offer: Offer) -> None:
-        """Raise StaleHourError if the ledger has a newer generation of the hour."""
+    def _ledger_row(self, connection: Connection, hour: Hour) -> Holding | None:
+        """The ledger's row of an hour, in the transaction of the caller."""
         row = connection.execute(
-            "SELECT generation FROM obs.hour_loads WHERE destination = %s AND hour = %s",
-            [self.name, offer.hour.start],
+            f"SELECT {VERSION}, rows, content_hash FROM obs.hour_loads AS load "
+            "WHERE destination = %s AND hour = %s",
+            [self.name, hour.start],
         ).fetchone()
-        if row and row[0] > offer.version.generation:
-            raise StaleHourError(
-                f"{self.name} has seen generation {row[0]} of {offer.hour}, newer than the "
-                f"offered {offer.version.generation}: materialize the stages before it again"
-            )
+        return Holding(InputVersion(*row[:4]), *row[4:]) if row else None
 
     def _write_dispatches(
         self, connection: Connection, hour: Hour, matched: Frame
@@ -594,6 +615,7 @@ class WebhookAlerts:
                 "generation": offer.version.generation,
                 "config_hash": offer.version.config_hash,
                 "code_version": offer.version.code_version,
+                "log_id": offer.version.log_id,
                 "content_hash": offer.content_hash,
                 "run_id": offer.run_id,
                 "now": self._clock(),

@@ -12,9 +12,10 @@ import duckdb
 from pydantic import Field
 
 from obs_assets.config import Block
+from obs_assets.errors import OtherLogError, StaleHourError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour
-from obs_assets.receipts import InputVersion, Receipt
+from obs_assets.receipts import InputVersion, Receipt, short_id
 from obs_assets.transforms.filter import FilterConfig
 
 
@@ -55,8 +56,8 @@ class Offer:
         frame: lineage and promoted columns, ``weight`` (DOUBLE) and ``event``, sorted by
             (event_time, row_uid).
         hour: the hour of the rows.
-        version: the inputs that the frame was built from. Only its generation decides which of two
-            versions is newer.
+        version: the inputs that the frame was built from; `refuse_older` compares it with the
+            version that the destination holds.
         rows: number of rows in the frame.
         content_hash: hash of the frame, see `obs_assets.events.CONTENT_HASH`.
         run_id: identity of the run that offers the hour, for ledgers.
@@ -116,6 +117,39 @@ class Holding:
     altered: int = 0
 
 
+def of_other_folder(hour: Hour, held: InputVersion, landed: InputVersion) -> str:
+    """The sentence about an hour that a destination holds from another data folder."""
+    return (
+        f"{hour} was loaded from another data folder (landing log {short_id(held.log_id)}; this folder's is "
+        f"{short_id(landed.log_id)}), whose landing passes cannot be compared with this one's: "
+        f"`obs adopt {hour}` makes it this folder's hour, and with --dry-run shows what that would change"
+    )
+
+
+def refuse_older(where: str, held: Holding | None, offer: Offer) -> None:
+    """Let an offer pass that takes no events away: every destination asks this before it writes.
+
+    Args:
+        where: the destination, in words.
+        held: what its ledger says of the hour.
+        offer: what would take its place.
+
+    Raises:
+        OtherLogError: it holds the hour from another data folder.
+        StaleHourError: it holds a newer generation.
+    """
+    standing = held.version.standing(offer.version) if held else "older"
+    if held and standing == "other log":
+        raise OtherLogError(
+            f"{where}: {of_other_folder(offer.hour, held.version, offer.version)}"
+        )
+    if held and standing == "newer":
+        raise StaleHourError(
+            f"{where} holds generation {held.version.generation} of {offer.hour}, newer than the offered "
+            f"{offer.version.generation}: materialize the stages before it again"
+        )
+
+
 @dataclass(frozen=True)
 class Column:
     """A column in the catalogue.
@@ -165,7 +199,8 @@ class Destination(Protocol):
         """Make the destination hold exactly the offered hour. A repetition changes nothing.
 
         Raises:
-            StaleHourError: the destination holds a newer generation.
+            StaleHourError: the destination holds a newer generation, or the hour from another
+                data folder; see `refuse_older`.
             TransientError: a later attempt may succeed.
             PermanentError: the same attempt fails again.
         """
@@ -186,6 +221,18 @@ class Destination(Protocol):
 
         Raises:
             TransientError: the destination does not answer.
+        """
+
+    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+        """Change the version of an hour in the ledger, on purpose; the rows stay.
+
+        Args:
+            hour: which the ledger knows.
+            held: what the ledger is expected to say.
+            version: in the place of that version.
+
+        Raises:
+            HourBusyError: the ledger says something else by now.
         """
 
     def selected(self, frame: Frame) -> Frame:

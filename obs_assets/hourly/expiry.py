@@ -95,8 +95,9 @@ def _expiring(
 ) -> tuple[list[tuple[Hour, LandedHour]], tuple[Hour, ...]]:
     """The old hours that can be removed now, and the old hours that wait for a destination or are open."""
     hours = due(log.load(), days=days, now=now)
+    lacking = {*staleness.missing, *staleness.elsewhere}
     # A destination that does not answer may lack every hour
-    held_back = set(hours) if staleness.unreachable else set(staleness.missing)
+    held_back = set(hours) if staleness.unreachable else lacking
     waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
     return [(hour, seen) for hour, seen in hours.items() if hour not in waiting], waiting
 

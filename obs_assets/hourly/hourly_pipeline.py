@@ -26,7 +26,7 @@ from obs_assets.hourly.locks import HourLocks
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
 from obs_assets.hourly.stage_rows import Stage
 from obs_assets.hourly.stages import Stages, Unredacted
-from obs_assets.hourly.staleness import Staleness, find_staleness, is_current
+from obs_assets.hourly.staleness import Staleness, find_staleness, state_of
 from obs_assets.hours import Hour, first_open_hour, parse_hour
 from obs_assets.receipts import Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
@@ -233,18 +233,23 @@ class HourlyPipeline:
             listing=self.listing(),
         )
 
-    def is_current(self, hour: Hour) -> bool:
-        """Whether, by the ledgers, every destination holds all landed events of an hour.
+    def needs_build(self, hour: Hour) -> bool:
+        """Whether a destination's ledger lacks what has landed for an hour, and none has it from another data folder.
 
         Raises:
             TransientError: a destination does not answer.
         """
-        generation = self.landed().hour(hour).generation
-        for config in self.config.enabled_destinations:
-            held = self.destination(asset_name(config)).holding(hour)
-            if not is_current(self.config, config, held, generation):
-                return False
-        return True
+        landed = self.landed().version(hour)
+        states = {
+            state_of(
+                self.config,
+                config,
+                self.destination(asset_name(config)).holding(hour),
+                landed,
+            )
+            for config in self.config.enabled_destinations
+        }
+        return "stale" in states and "elsewhere" not in states
 
     def staleness(
         self, now: datetime | None = None, *, empty: Iterable[Hour] = ()

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.checks_config import ChecksConfig
 from obs_assets.hourly.stage_rows import STAGES, Stage, row_of
 from obs_assets.hours import Hour, parse_hour
-from obs_assets.receipts import InputVersion
+from obs_assets.receipts import NOTHING_LANDED, InputVersion
 from obs_assets.sources.files import SourceConfig
 from obs_assets.sources.times import EARLIEST
 from obs_assets.transforms.enrich import EnrichConfig, Price
@@ -185,14 +186,14 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         """The destinations that hours are delivered to."""
         return tuple(destination for destination in self.destinations if destination.enabled)
 
-    def version(self, stage: Stage, generation: int) -> InputVersion:
-        """The version of a stage's hour if it and every stage before it are built with this configuration and code.
+    def version(self, stage: Stage, landed: InputVersion = NOTHING_LANDED) -> InputVersion:
+        """The version of a stage's hour when it and all before it are built by this configuration and code.
 
         Args:
-            stage: name of the stage.
-            generation: landing generation of the hour.
+            stage: which.
+            landed: what has landed for the hour, see `Landed.version`.
         """
-        version = InputVersion(generation, "", "")
+        version = landed
         for name in STAGES[: STAGES.index(stage) + 1]:
             version = self.next_version(version, name)
         return version
@@ -201,9 +202,9 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         """The version of a stage that is built now from a frame of version ``before``."""
         blocks = [_block_json(getattr(self, name)) for name in row_of(stage).blocks]
         text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
+        code = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
         config_hash = hashlib.sha256(text.encode()).hexdigest()[:12]
-        code_version = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
-        return InputVersion(before.generation, config_hash, code_version)
+        return replace(before, config_hash=config_hash, code_version=code)
 
     @staticmethod
     def builder() -> "PipelineConfigBuilder":

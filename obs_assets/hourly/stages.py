@@ -124,8 +124,9 @@ class Stages:
             ReceiptError: the counts of the stage before do not add up.
         """
         if stage == STAGES[0]:
-            landed = self.log.load().hour(hour)
-            version = self.config.next_version(InputVersion(landed.generation, "", ""), stage)
+            everything = self.log.load()
+            landed = everything.hour(hour)
+            version = self.config.next_version(everything.version(hour), stage)
             return StageInput(self.log.chunk_paths(landed), landed.rows, version)
         before = row_of(stage).upstream
         receipt = self.store.read_receipt(before, hour).check()

@@ -1,14 +1,16 @@
 """Finds closed hours that destinations lack or hold in an older version, by their own ledgers."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from obs_assets.delivery.kinds import asset_name
 from obs_assets.destinations.base import Destination, DestinationConfig, Holding
 from obs_assets.errors import ObsError
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hours import Hour, parse_hour
+from obs_assets.receipts import InputVersion, short_id
 from obs_assets.sources.log import Landed
 
 
@@ -23,17 +25,37 @@ class Staleness:
         before_start: hours that landed before ``start`` was moved later. They are not built, and
             expire like other hours.
         held: asset name → the hours that the destination holds, in any version.
+        log_id: identity of this data folder's landing log.
+        elsewhere: hour, oldest first → asset name → identity of the landing log of another data
+            folder from which that destination holds the hour. Such an hour is in ``missing`` for no
+            destination: it is left alone until `obs_assets.hourly.adoption` takes it over.
     """
 
     missing: Mapping[Hour, tuple[str, ...]]
     unreachable: Mapping[str, str]
     before_start: tuple[Hour, ...] = ()
     held: Mapping[str, frozenset[Hour]] = field(default_factory=dict)
+    log_id: str = ""
+    elsewhere: Mapping[Hour, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def hours(self) -> list[Hour]:
         """The hours, oldest first."""
         return list(self.missing)
+
+    def sentence_elsewhere(self) -> str:
+        """Which hours were loaded from another data folder, and the command that takes them over."""
+        if not self.elsewhere:
+            return "no landed hour is held from another data folder"
+        hours = list(self.elsewhere)
+        span = str(hours[0]) if len(hours) == 1 else f"{hours[0]}...{hours[-1]}"
+        names = sorted({name for logs in self.elsewhere.values() for name in logs})
+        others = {short_id(log) for logs in self.elsewhere.values() for log in logs.values()}
+        return (
+            f"{len(hours):,} landed hours in {span} were loaded into {', '.join(names)} from another data folder "
+            f"(landing log {', '.join(sorted(others))}; this folder's is {short_id(self.log_id)}) and are left alone: "
+            f"`obs adopt {span}` makes them this folder's hours, and with --dry-run shows what that would change"
+        )
 
     def sentence_before_start(self) -> str:
         """The number of hours before the start, and their treatment."""
@@ -46,23 +68,35 @@ class Staleness:
         )
 
 
-def is_current(
-    config: PipelineConfig, block: DestinationConfig, held: Holding | None, generation: int
-) -> bool:
-    """Whether a destination holds all landed events of an hour.
+State = Literal["current", "stale", "elsewhere"]
+"""Whether a destination holds an hour as it has landed, or does not, or holds it from another data folder."""
+
+
+def state_of(
+    config: PipelineConfig,
+    block: DestinationConfig,
+    held: Holding | None,
+    landed: InputVersion,
+) -> State:
+    """How a destination holds an hour.
 
     Args:
-        config: with ``on_config_change: rebuild``, the hour must also be built with this
-            configuration.
-        block: block of the destination.
-        held: row of the hour in the ledger; None without such a row.
-        generation: landing generation of the hour.
+        config: with ``rebuild`` on a change, the hour must also be built with this configuration.
+        block: of the destination.
+        held: the ledger's row of the hour.
+        landed: what has landed for the hour.
     """
-    if held is None or held.version.generation < generation:
-        return False
+    if held is None:
+        return "stale"
+    standing = held.version.standing(landed)
+    if standing == "other log":
+        return "elsewhere"
+    if standing == "older":
+        return "stale"
     if config.on_config_change == "mark":
-        return True
-    return replace(held.version, generation=0) == config.version(block.stage, 0)
+        return "current"
+    is_rebuilt = held.version.recipe == config.version(block.stage).recipe
+    return "current" if is_rebuilt else "stale"
 
 
 def find_staleness(
@@ -78,7 +112,7 @@ def find_staleness(
 
     An hour that a destination removed because of its age is not missing; while the destination
     holds the hour, it is kept current. An hour whose landed events have expired cannot be built
-    again and is left out.
+    again and is left out. An hour that a destination holds from another data folder is not missing.
 
     Args:
         config: configuration of the pipeline.
@@ -89,18 +123,14 @@ def find_staleness(
         empty: hours without events that destinations hold nevertheless.
     """
     hours = {parse_hour(key): hour for key, hour in landed.hours.items()}
-    wanted = dict.fromkeys(empty, 0)
-    wanted |= {hour: found.generation for hour, found in hours.items() if not found.expired}
+    wanted = {*empty, *hours}
     expired = {hour for hour, found in hours.items() if found.expired}
     first = config.first_hour
-    closed = {
-        hour: n
-        for hour, n in wanted.items()
-        if first <= hour < open_hour and hour not in expired
-    }
+    closed = sorted(hour for hour in wanted - expired if first <= hour < open_hour)
     before_start = tuple(sorted(hour for hour in hours if hour < first and hour not in expired))
     held_by: dict[str, frozenset[Hour]] = {}
     missing: dict[Hour, list[str]] = {}
+    elsewhere: dict[Hour, dict[str, str]] = {}
     unreachable: dict[str, str] = {}
     for block in config.enabled_destinations:
         name = asset_name(block)
@@ -110,9 +140,19 @@ def find_staleness(
             unreachable[name] = str(error)
             continue
         held_by[name] = frozenset(held)
-        for hour, generation in closed.items():
+        for hour in closed:
             was_removed = hour not in held and block.has_expired(hour, now)
-            if not was_removed and not is_current(config, block, held.get(hour), generation):
+            state = state_of(config, block, held.get(hour), landed.version(hour))
+            if state == "stale" and not was_removed:
                 missing.setdefault(hour, []).append(name)
-    ordered = {hour: tuple(missing[hour]) for hour in sorted(missing)}
-    return Staleness(ordered, unreachable, before_start, held_by)
+            if state == "elsewhere":
+                elsewhere.setdefault(hour, {})[name] = held[hour].version.log_id
+    ordered = {hour: tuple(missing[hour]) for hour in sorted(missing) if hour not in elsewhere}
+    return Staleness(
+        ordered,
+        unreachable,
+        before_start,
+        held_by,
+        landed.log_id,
+        {hour: elsewhere[hour] for hour in sorted(elsewhere)},
+    )

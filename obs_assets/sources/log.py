@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from typing import Any
 from obs_assets.crash import crash_point
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour, parse_hour
+from obs_assets.receipts import InputVersion
 from obs_assets.sources.files import KnownFile, known_from_json
 from obs_assets.storage.disk import explained, make_private_dir, replacing, sync_file
 
@@ -114,7 +116,7 @@ class LandingPass:
         expired: hours whose chunks are no longer kept.
         forgotten: ids of files that nobody needs to know any more.
         letters: all open dead letters, where they were counted anew: reason → how many, since when.
-        log_id: identity of the log that the pass was published to; empty where the log has none.
+        log_id: identity of the log that the pass was published to; empty in passes of earlier versions.
     """
 
     number: int
@@ -167,6 +169,8 @@ class Landed:
     """All passes added up."""
 
     last_pass: int = 0
+    log_id: str = ""
+    """Identity of the log: made at its first pass, or at the next one of a log of an earlier version."""
     files: dict[str, KnownFile] = field(default_factory=dict)
     hours: dict[str, LandedHour] = field(default_factory=dict)
     letters: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -177,6 +181,7 @@ class Landed:
     def add(self, landing: LandingPass) -> None:
         """Take in the next pass."""
         self.last_pass = landing.number
+        self.log_id = landing.log_id or self.log_id
         for receipt in landing.files:
             self.files[receipt.file.file_id] = receipt.file
         for key, new in landing.hours.items():
@@ -206,6 +211,10 @@ class Landed:
     def hour(self, hour: Hour) -> LandedHour:
         """What has landed for an hour; generation 0 when nothing has."""
         return self.hours.get(hour.key, LandedHour())
+
+    def version(self, hour: Hour) -> InputVersion:
+        """What has landed for an hour, as the first stage is built from it."""
+        return InputVersion(self.hour(hour).generation, "", "", self.log_id)
 
 
 class LandingLog:
@@ -326,24 +335,23 @@ class LandingLog:
             shutil.rmtree(left)
         return make_private_dir(self.passes_dir / f".{number:08d}.tmp")
 
-    def publish(
-        self, prepared: Path, landing: LandingPass, landed: Landed, *, log_id: str = ""
-    ) -> None:
+    def publish(self, prepared: Path, landing: LandingPass, landed: Landed) -> None:
         """Put a prepared pass in place in one step, then bring the kept state up to it.
 
-        A process that is killed after the first step loses nothing: `load` reads the pass again.
+        A process that is killed after the first step loses nothing: `load` reads the pass again. The record gets the
+        identity of the log, which is made here if it has none.
 
         Args:
             prepared: the folder that `begin` made.
             landing: the record of the pass.
             landed: all passes before it; the pass is added.
-            log_id: identity of this log, kept in the record.
 
         Raises:
             ObsError: the file system refused.
         """
         crash_point("landing.before_commit")
-        self._put_in_place(prepared, replace(landing, log_id=log_id))
+        landing = replace(landing, log_id=landed.log_id or str(uuid.uuid4()))
+        self._put_in_place(prepared, landing)
         crash_point("landing.after_commit")
         landed.add(landing)
         self.save_checkpoint(landed)
@@ -362,6 +370,7 @@ class LandingLog:
         state = {
             "form": _CHECKPOINT_FORM,
             "last_pass": landed.last_pass,
+            "log_id": landed.log_id,
             "files": [asdict(file) for file in landed.files.values()],
             "hours": {key: asdict(hour) for key, hour in landed.hours.items()},
             "letters": landed.letters,
@@ -449,6 +458,7 @@ def _landed(state: dict[str, Any]) -> Landed:
     files = [known_from_json(file) for file in state["files"]]
     return Landed(
         last_pass=state["last_pass"],
+        log_id=state.get("log_id", ""),
         files={file.file_id: file for file in files},
         hours={key: _landed_hour(value) for key, value in state["hours"].items()},
         letters=_letters(state["letters"]),

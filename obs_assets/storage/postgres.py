@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString, TypeAlias
 
@@ -348,8 +348,48 @@ LEDGER = (
             total_events_written BIGINT NOT NULL DEFAULT 0, total_batches_written BIGINT NOT NULL DEFAULT 0,
             total_errors BIGINT NOT NULL DEFAULT 0, last_write_at TIMESTAMPTZ)""",
     ),
+    Migration(
+        "Note in obs.hour_loads from which landing log an hour was loaded.",
+        "ALTER TABLE obs.hour_loads ADD COLUMN IF NOT EXISTS log_id TEXT NOT NULL DEFAULT ''",
+    ),
 )
 """Tables that all destinations with a ledger in this server share; subject ``ledger``."""
+
+VERSION: LiteralString = (
+    "generation, config_hash, code_version, coalesce(to_jsonb(load) ->> 'log_id', '')"
+)
+"""The fields of an `InputVersion` in ``obs.hour_loads AS load``; a ledger that has not been migrated is read, too."""
+
+
+def adopt_load(
+    connection: Connection,
+    key: Mapping[str, object],
+    held: Mapping[str, object],
+    version: Mapping[str, object],
+) -> bool:
+    """Give a row of the ledger another version.
+
+    Args:
+        connection: in a transaction, the ledger migrated.
+        key: ``destination`` and ``hour``.
+        held: what the row is expected to say, by column.
+        version: the new values, by column.
+
+    Returns:
+        whether the row was as expected.
+    """
+    expected = {**key, **held}
+    conditions = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in expected.items()
+    )
+    values = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in version.items()
+    )
+    query = sql.SQL("UPDATE obs.hour_loads SET {} WHERE {}").format(values, conditions)
+    return connection.execute(query).rowcount == 1
+
 
 # -- errors ------------------------------------------------------------------------------------------------------------
 

@@ -123,7 +123,9 @@ def test_landing_reports_each_hour_that_it_touched(deployment: Deployment) -> No
     latest = deployment.instance.get_latest_materialization_event(dg.AssetKey("landed_events"))
     assert latest
     assert latest.asset_materialization
-    assert latest.asset_materialization.tags == {"dagster/data_version": "1"}
+    version = deployment.hourly.landed().version(HOUR).landing
+    assert version.startswith("1-")
+    assert latest.asset_materialization.tags == {"dagster/data_version": version}
     assert latest.asset_materialization.metadata["dagster/partition_row_count"].value == 34
     again = [event for event in deployment.land().all_events if event.event_type_value in kinds]
     assert [event.partition for event in again] == [None]

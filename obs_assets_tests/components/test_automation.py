@@ -35,6 +35,7 @@ from obs_assets_tests.components.ticks import (
     Clock,
     clock,
     hours_of,
+    landing_of,
     launched,
     run_of,
     scheduled,
@@ -215,7 +216,7 @@ def test_the_schedule_asks_for_exactly_the_hour_that_closed(persistent: Deployme
     persistent.hourly.land(now=CLOSED)
     (request,), _ = scheduled(persistent)
     assert request.partition_key == HOUR.key
-    assert request.run_key == f"{HOUR}:1:1"
+    assert request.run_key == f"{HOUR}:{landing_of(persistent)}:1"
     assert request.tags[PARTITION_TAG] == HOUR.key
     harness.build(persistent.hourly, HOUR)
     assert scheduled(persistent) == ([], f"{HOUR} is built; the next hour has not closed")
@@ -272,7 +273,7 @@ def test_the_open_hour_follows(deployment: Deployment) -> None:
     refreshed.instance.report_run_failed(run)
     (again,), _, _ = tick(refreshed, "open_hour_sensor")
     assert (
-        again.run_key == f"{HOUR}:1:2"
+        again.run_key == f"{HOUR}:{landing_of(refreshed)}:2"
     )  # a run that failed is repeated: Dagster would not take its key again
     harness.build(refreshed.hourly, HOUR)
     assert tick(refreshed, "open_hour_sensor")[:2] == (
@@ -296,7 +297,7 @@ def test_a_refreshed_hour_is_built_once_more_when_it_closes(persistent: Deployme
     harness.build(refreshed.hourly, HOUR)
     refreshed.hourly.land(now=CLOSED)
     (request,), _ = scheduled(refreshed)
-    assert request.run_key == f"{HOUR}:1:closing"
+    assert request.run_key == f"{HOUR}:{landing_of(refreshed)}:closing"
     tags = {**request.tags, PARTITION_TAG: HOUR.key}
     run = dg.DagsterRun(
         job_name="hourly_pipeline", status=dg.DagsterRunStatus.SUCCESS, tags=tags
@@ -364,8 +365,10 @@ def test_a_late_event_asks_for_its_hour_alone(deployment: Deployment) -> None:
     deployment.hourly.land(now=CLOSED)
     (request,), _, _ = tick(deployment, "stale_hour_sensor")
     assert request.partition_key == HOUR.key
-    assert request.run_key == f"{HOUR}:2:1"
-    assert request.tags[VERSION_TAG] == "2"
+    version = landing_of(deployment)
+    assert version.startswith("2-")
+    assert request.run_key == f"{HOUR}:{version}:1"
+    assert request.tags[VERSION_TAG] == version
     harness.build(deployment.hourly, HOUR)
     assert tick(deployment, "stale_hour_sensor")[0] == []
 
@@ -474,7 +477,7 @@ def test_an_hour_is_asked_for_again_only_after_its_run_has_ended(
         run_of(
             deployment, "hourly_pipeline", dg.DagsterRunStatus.FAILURE, HOUR, attempt=len(keys)
         )
-    assert keys == [f"{HOUR}:1:{attempt}" for attempt in (1, 2, 3, 4)]
+    assert keys == [f"{HOUR}:{landing_of(deployment)}:{attempt}" for attempt in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("ranged", [False, True])
@@ -505,7 +508,7 @@ def test_a_run_that_was_never_launched_is_given_up(
     assert tick(deployment, "stale_hour_sensor")[0] == []
     Clock.moment = datetime.now(UTC) + timedelta(minutes=16)
     (request,), _, _ = tick(deployment, "stale_hour_sensor")
-    assert request.run_key == f"{HOUR}:1:2"
+    assert request.run_key == f"{HOUR}:{landing_of(deployment)}:2"
 
 
 def test_an_hour_that_has_just_closed_is_the_schedules(deployment: Deployment) -> None:
@@ -619,7 +622,8 @@ def test_many_stale_hours_are_asked_for_in_portions(deployment: Deployment) -> N
     assert span_of(first) == f"{hours[0]}...{hours[HOURS_A_TICK - 1]}"
     assert span_of(second) == f"{hours[HOURS_A_TICK]}...{hours[-1]}"
     assert first.partition_key is None
-    assert first.tags[VERSION_TAG] == ",".join("1" * HOURS_A_TICK)
+    version = landing_of(deployment, hours[0])
+    assert first.tags[VERSION_TAG] == ",".join([version] * HOURS_A_TICK)
 
 
 def test_the_hours_of_a_range_that_failed_are_asked_for_alone(deployment: Deployment) -> None:
@@ -632,7 +636,8 @@ def test_the_hours_of_a_range_that_failed_are_asked_for_alone(deployment: Deploy
     Clock.moment = datetime.now(UTC) + timedelta(minutes=6)
     alone, _, _ = tick(deployment, "stale_hour_sensor")
     assert [one.partition_key for one in alone] == [hour.key for hour in hours]
-    assert [one.run_key for one in alone] == [f"{hour}:1:2" for hour in hours]
+    version = landing_of(deployment, hours[0])
+    assert [one.run_key for one in alone] == [f"{hour}:{version}:2" for hour in hours]
     assert len({request.run_key, *(one.run_key for one in alone)}) == 4
     launched(deployment, alone[0], dg.DagsterRunStatus.FAILURE)
     Clock.moment = datetime.now(UTC) + timedelta(minutes=9)

@@ -79,6 +79,11 @@ def span_of(request: dg.RunRequest) -> str:
     return request.partition_key or request.tags[PARTITION_TAG]
 
 
+def landing_of(deployment: Deployment, hour: Hour = HOUR) -> str:
+    """What has landed for an hour, as tags and run keys name it."""
+    return deployment.hourly.landed().version(hour).landing
+
+
 def run_of(
     deployment: Deployment,
     job: str,
@@ -87,7 +92,9 @@ def run_of(
     attempt: int = 1,
 ) -> None:
     """Let the instance know of a run."""
-    tags = {PARTITION_TAG: hour.key, VERSION_TAG: "1"} if hour else {}
+    tags = {}
+    if hour:
+        tags = {PARTITION_TAG: hour.key, VERSION_TAG: landing_of(deployment, hour)}
     tags |= {ATTEMPT_TAG: str(attempt), PIPELINE_TAG: "pipeline"}
     deployment.instance.add_run(dg.DagsterRun(job_name=job, status=status, tags=tags))
 

@@ -213,7 +213,7 @@ def test_a_disabled_destination_gets_nothing(events_dir: Path, settings: Setting
     harness.build(hourly, HOUR)
     assert hourly.destination_names == ["postgres_events"]
     assert harness.objects(settings) == {}
-    assert hourly.is_current(HOUR)
+    assert not hourly.needs_build(HOUR)
 
 
 @pytest.mark.slow
@@ -580,7 +580,7 @@ def test_an_embedded_server_may_move(events_dir: Path, tmp_path: Path) -> None:
         with contextlib.ExitStack() as others:
             for port in taken:
                 others.enter_context(take(port))
-            assert hourly.is_current(HOUR)
+            assert not hourly.needs_build(HOUR)
             assert hourly.staleness().unreachable == {}
         assert hourly.postgres.port not in taken
         assert urlsplit(hourly.s3.endpoint_url).port not in taken

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from obs_assets.errors import ConfigurationError, PermanentError
+from obs_assets.errors import ConfigurationError, OtherLogError, PermanentError
+from obs_assets.hourly.adoption import adopt
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.restore import archive_of, restore
 from obs_assets.settings import Settings
@@ -52,6 +53,9 @@ def test_an_hour_comes_back_as_it_was_archived(
     for stage in ("raw_events", "enriched_events", "redacted_events", "sampled_events"):
         fresh.build(stage, HOUR)  # type: ignore[arg-type]
     assert frame(fresh) == before
+    with pytest.raises(OtherLogError, match=f"obs adopt {HOUR}"):
+        fresh.deliver("s3_archive", HOUR)
+    assert [found.outcome for found in adopt(fresh, [HOUR])] == ["matches"]
     assert fresh.deliver("s3_archive", HOUR).kept == 0
     assert harness.wrong(fresh) == []
     assert fresh.log.load().files == {}

@@ -25,10 +25,11 @@ from obs_assets.destinations.base import (
     Holding,
     Offer,
     Page,
+    refuse_older,
 )
 from obs_assets.embedded import EmbeddedServer, process
 from obs_assets.embedded.process import Access
-from obs_assets.errors import StaleHourError, TransientError
+from obs_assets.errors import HourBusyError, TransientError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import InputVersion
@@ -56,8 +57,7 @@ class TapeDestination:
     def deliver(self, offer: Offer) -> Delivery:
         """Write the hour in the place of the one before."""
         held = self.holding(offer.hour)
-        if held and held.version.generation > offer.version.generation:
-            raise StaleHourError(f"the tape holds a newer generation of {offer.hour}")
+        refuse_older("the tape", held, offer)
         events = offer.frame.project("row_uid, event").to_arrow_table().to_pylist()
         version = asdict(offer.version)
         document = {"version": version, "content_hash": offer.content_hash, "events": events}
@@ -75,6 +75,14 @@ class TapeDestination:
         return {
             parse_hour(key): _holding(document, count=False) for key, document in found.items()
         }
+
+    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+        """Write the hour's document with another version."""
+        document = self._ask("GET", hour.stamp)
+        there = _holding(document, count=False)
+        if (there.version, there.content_hash) != (held.version, held.content_hash):
+            raise HourBusyError(f"the tape holds another {hour} by now: try again")
+        self._ask("PUT", hour.stamp, {**document, "version": asdict(version)})
 
     def selected(self, frame: Frame) -> Frame:
         """All rows."""

@@ -533,10 +533,10 @@ def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None
     assert before.enrich is not None
     assert before.enrich.prices["model-a"].input_usd_per_million == Decimal("0.10")
     versions = [
-        config.version("enriched_events", 1).config_hash for config in (before, same, after)
+        config.version("enriched_events").config_hash for config in (before, same, after)
     ]
     assert versions[0] == versions[1] != versions[2]
-    assert before.version("raw_events", 1) == after.version("raw_events", 1)
+    assert before.version("raw_events") == after.version("raw_events")
 
 
 @pytest.mark.parametrize(

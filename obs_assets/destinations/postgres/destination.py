@@ -32,7 +32,7 @@ import pyarrow as pa
 from psycopg import errors, sql
 
 from obs_assets.crash import crash_point
-from obs_assets.destinations.base import Delivery, Holding, Offer
+from obs_assets.destinations.base import Delivery, Holding, Offer, refuse_older
 from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig, server_of
 from obs_assets.destinations.postgres.leaves import Span
@@ -59,7 +59,16 @@ from obs_assets.events import Frame
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings
-from obs_assets.storage.postgres import Connection, begin, lock, one, session, where
+from obs_assets.storage.postgres import (
+    VERSION,
+    Connection,
+    adopt_load,
+    begin,
+    lock,
+    one,
+    session,
+    where,
+)
 
 OLDEST_SERVER = 140000
 """Oldest version of PostgreSQL that is supported: 14.0, as the server writes it."""
@@ -158,7 +167,7 @@ class PostgresDestination:
             self._prepare(connection)
             self._lock(connection, offer.hour)
             held = self._ledger_row(connection, offer.hour, for_update=True)
-            self._refuse_stale(held, offer)
+            refuse_older(self.key, held, offer)
             # The ledger does not know of rows that were deleted by hand, so rows are counted too.
             is_same = held == _holding(offer) and not offer.rebuild
             if is_same and self._count(connection, offer.hour) == offer.rows:
@@ -182,15 +191,6 @@ class PostgresDestination:
             size_bytes=sent.size_bytes,
             stats=stats,
         )
-
-    def _refuse_stale(self, held: Holding | None, offer: Offer) -> None:
-        """Raise StaleHourError if the table holds a newer generation of the hour."""
-        if held and held.version.generation > offer.version.generation:
-            raise StaleHourError(
-                f"{self.key} holds generation {held.version.generation} of {offer.hour}, newer "
-                f"than the offered {offer.version.generation}: materialize the stages before it "
-                "again"
-            )
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
         """The ledger's row of an hour; with ``count`` also the table's rows and altered groups."""
@@ -221,7 +221,7 @@ class PostgresDestination:
         # The subquery with LIMIT reads an index entry of a leaf for each hour; a join would scan
         # the table.
         query = """
-            SELECT hour, generation, config_hash, code_version, rows, content_hash
+            SELECT hour, {version}, rows, content_hash
             FROM obs.hour_loads AS load LEFT JOIN LATERAL (
                 SELECT true AS found FROM {table}
                 WHERE timestamp >= load.hour AND timestamp < load.hour + interval '1 hour' LIMIT 1
@@ -229,12 +229,29 @@ class PostgresDestination:
             WHERE destination = {key} AND (rows = 0 OR found)"""
         with session(self.server) as connection:
             begin(connection, lock_timeout_s=5)
-            words = {"table": self.table.name, "key": sql.Literal(self.key)}
+            words = {
+                "table": self.table.name,
+                "key": sql.Literal(self.key),
+                "version": sql.SQL(VERSION),
+            }
             try:
                 rows = connection.execute(sql.SQL(query).format(**words)).fetchall()
             except errors.UndefinedTable:
                 return {}
-        return {Hour.of(row[0]): Holding(InputVersion(*row[1:4]), *row[4:]) for row in rows}
+        return {Hour.of(row[0]): Holding(InputVersion(*row[1:5]), *row[5:]) for row in rows}
+
+    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+        """Change the version of the ledger's row; see `base.Destination.adopt`."""
+        expected = {**asdict(held.version), "content_hash": held.content_hash}
+        key = {"destination": self.key, "hour": hour.start}
+        with session(self.server) as connection:
+            self._prepare(connection)
+            self._lock(connection, hour)
+            if not adopt_load(connection, key, expected, asdict(version)):
+                raise HourBusyError(
+                    f"{self.key} holds another {hour} than it did a moment ago: try again"
+                )
+            connection.commit()
 
     def selected(self, frame: Frame) -> Frame:
         """All rows, events without the characters that ``jsonb`` cannot hold, and ``columns``."""
@@ -394,13 +411,13 @@ class PostgresDestination:
         self, connection: Connection, hour: Hour, *, for_update: bool = False
     ) -> Holding | None:
         """The ledger's row of an hour; ``for_update`` locks it until the transaction ends."""
-        query: LiteralString = """
-            SELECT generation, config_hash, code_version, rows, content_hash FROM obs.hour_loads
+        query: LiteralString = f"""
+            SELECT {VERSION}, rows, content_hash FROM obs.hour_loads AS load
             WHERE destination = %s AND hour = %s"""
         if for_update:
             query += " FOR UPDATE"
         row = connection.execute(query, [self.key, hour.start]).fetchone()
-        return Holding(InputVersion(*row[:3]), *row[3:]) if row else None
+        return Holding(InputVersion(*row[:4]), *row[4:]) if row else None
 
     def _count(self, connection: Connection, hour: Hour) -> int:
         query = self._of_hour(
@@ -426,8 +443,8 @@ class PostgresDestination:
         """Replace the hour's rows in its leaf."""
         if held and held.rows:
             # With the same configuration and code, most of the rows are the same.
-            version = replace(held.version, generation=offer.version.generation)
-            if version == offer.version and (sent := self._merge(connection, leaf, offer)):
+            is_alike = held.version.recipe == offer.version.recipe
+            if is_alike and (sent := self._merge(connection, leaf, offer)):
                 return sent
         self._delete(connection, leaf, offer.hour)
         return self._copy(connection, leaf, offer)

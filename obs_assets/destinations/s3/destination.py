@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from obs_assets.crash import crash_point
-from obs_assets.destinations.base import Delivery, Holding, Offer, StoredPart
+from obs_assets.destinations.base import Delivery, Holding, Offer, StoredPart, refuse_older
 from obs_assets.destinations.s3.bucket import Bucket, ColdError, LostRaceError
 from obs_assets.destinations.s3.config import LOCAL, S3Config, server_of
 from obs_assets.destinations.s3.encode import Packed, archived_event, pack, rows_of
@@ -27,11 +27,11 @@ from obs_assets.errors import (
     ConfigurationError,
     HourBusyError,
     PermanentError,
-    StaleHourError,
     TransientError,
 )
 from obs_assets.events import Frame
 from obs_assets.hours import Hour, parse_hour
+from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class S3Destination:
             except LostRaceError:
                 # Another run was faster. If it delivered the same hour, there is nothing left to do.
                 held, _ = self._manifest(offer.hour)
-                _refuse_stale(held, offer)
+                self._refuse_older(held, offer)
                 if held and held.holding == _holding(offer):
                     return Delivery(written=0, already_there=offer.rows)
                 raise HourBusyError(
@@ -121,6 +121,23 @@ class S3Destination:
         """Tag of the version of a manifest that was read; empty if none was."""
         tag, _ = self._read_manifests.get(key, ("", None))
         return tag
+
+    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+        """Write the manifest with another version; see `base.Destination.adopt`."""
+        key = self.config.manifest_key(hour)
+        with self.place.session(), self.place.alone(key):
+            manifest, tag = self._manifest(hour)
+            busy = HourBusyError(
+                f"{self.place.url} holds another {hour} than it did a moment ago: try again"
+            )
+            expected = (held.version, held.content_hash)
+            if manifest is None or (manifest.version, manifest.content_hash) != expected:
+                raise busy
+            try:
+                text = replace(manifest, version=version).to_json()
+                self.place.put(key, text.encode(), tag)
+            except LostRaceError:
+                raise busy from None
 
     def _read_manifest(self, key: str) -> tuple[str, Manifest | None]:
         """The tag of a manifest, and the manifest; None if its text is no manifest."""
@@ -238,7 +255,7 @@ class S3Destination:
     def _deliver(self, offer: Offer) -> Delivery:
         began = time.monotonic()
         held, manifest_tag = self._manifest(offer.hour)
-        _refuse_stale(held, offer)
+        self._refuse_older(held, offer)
         tags = self._tags(offer.hour)
         objects = held.objects if held else ()
         intact = _intact(objects, tags)
@@ -265,6 +282,10 @@ class S3Destination:
         self._remove(older - {stored.key for stored in built})
         uploaded = [stored for stored in built if stored not in intact.values()]
         return _delivery(self.config, manifest, uploaded, time.monotonic() - began)
+
+    def _refuse_older(self, held: Manifest | None, offer: Offer) -> None:
+        """Ask `refuse_older` with what the manifest says."""
+        refuse_older(self.place.url, held.holding if held else None, offer)
 
     def _build(
         self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
@@ -347,14 +368,6 @@ def _intact(
 def _holding(offer: Offer) -> Holding:
     """The ledger's row of an hour after its delivery."""
     return Holding(offer.version, offer.rows, offer.content_hash)
-
-
-def _refuse_stale(held: Manifest | None, offer: Offer) -> None:
-    if held and held.version.generation > offer.version.generation:
-        raise StaleHourError(
-            f"the archive holds generation {held.version.generation} of {offer.hour}, newer than "
-            f"the offered {offer.version.generation}: materialize the stages before it again"
-        )
 
 
 def _delivery(
