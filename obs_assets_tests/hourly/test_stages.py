@@ -144,7 +144,7 @@ def test_an_hour_of_large_events_is_built_in_parts(
     }
     monkeypatch.setattr(stages, "SORTED_BYTES", 8 << 20)
     monkeypatch.setattr(stages, "GROUP_BYTES", 4 << 20)
-    with connect(hourly.store.temp_dir, memory_limit="100MB", threads=2) as little:
+    with connect(hourly.store.temp_dir, memory_limit="112MB", threads=2) as little:
         hourly.__dict__["database"] = little
         for stage, (receipt, frame) in whole.items():
             assert but_for_bytes(hourly.build(stage, HOUR)) == but_for_bytes(receipt)
