@@ -220,12 +220,19 @@ class Deployment:
 
     def graphql_patiently(self, query: str, **variables: Any) -> Any:
         """What is started again, code server or database, is found by the webserver after a moment."""
+        refusals: list[str] = []
 
         def ask() -> Any:
-            with contextlib.suppress(urllib.error.HTTPError):
+            try:
                 return self.graphql(query, **variables)
+            except urllib.error.HTTPError as error:
+                refusals.append(error.read().decode()[:500])
+                return None
 
-        return wait_for("the webserver answers", ask, pause_s=1)
+        try:
+            return wait_for("the webserver answers", ask, pause_s=1)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last answer: {refusals[-1:]}") from None
 
     def launch(self, *hours: Hour, **tags: str) -> str:
         """Materialize an hour, or a range of hours in one run, as the UI does; returns the run's id."""

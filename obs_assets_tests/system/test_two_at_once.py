@@ -64,6 +64,7 @@ def test_a_backfill_beside_an_hourly_run(deployment: Deployment) -> None:
     for hour in hours:
         write(deployment, hour)
     land(deployment, *hours)
+    deployment.restart("code")  # older hours are shown once the code is loaded again
     deployment.backfill(*hours)
     hourly = [deployment.launch(hour) for hour in hours[1:3]]
     ranges = wait_for("the backfill starts one run", deployment.range_runs)
