@@ -14,7 +14,7 @@ from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.settings import Settings
 from obs_assets_tests.harness import BIN, environment, run
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 HOUR, ODD = "2025-12-04-10:00", "2025-12-04-13:00"
