@@ -35,10 +35,15 @@ download() {
     (cd "$apt/debs" && apt-get "${options[@]}" download -qq "$@")
 }
 
+# mirror: the first mirror of Debian that apt knows on this machine, without its security archive
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1
+}
+
 oldest() {
     local python=$ROOT/debian-12/usr/bin/python3.11
     if [ ! -x "$python" ]; then
-        download bookworm "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" \
+        download bookworm "$(mirror)" \
             python3.11 python3.11-minimal libpython3.11-stdlib libpython3.11-minimal
         for package in "$ROOT"/apt-bookworm/debs/*.deb; do dpkg -x "$package" "$ROOT/debian-12"; done
     fi
