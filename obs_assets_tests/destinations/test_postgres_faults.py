@@ -380,6 +380,7 @@ def test_readers_get_events_and_nothing_else(
     assert [line.split()[0] for line in said] == [
         "Make",
         "Make",
+        "Note",
         "Make",
         "Make",
         "Index",

@@ -289,6 +289,8 @@ def test_a_normal_user_without_a_home_can_run_it(tmp_path: Path) -> None:
     os.chown(data_dir, nobody.pw_uid, nobody.pw_gid)
     # The capability stands for the ordinary right to read this checkout and the interpreter.
     cap = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    # access(2) respects the capability of a user other than root with this bit only.
+    cap += ["--securebits=+no_setuid_fixup"]
     as_user = ["setpriv", "--reuid=nobody", f"--regid={nobody.pw_gid}", "--clear-groups", *cap]
     environment = {"HOME": "", "PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
     script = f"{START}print(embedded.stop(Path(sys.argv[1])))"

@@ -275,7 +275,7 @@ def test_the_settings_of_a_role_do_not_change_what_is_stored(
     event = {"text": "日本 ü", "duration_ms": 3, "cost_usd": 0.1}
     with engine.connect(temp_dir=tmp_path) as duck:
         destination.deliver(offer_of(frame_of(duck, [event], weight=1 / 3)))
-        [(_, stored)] = destination.read_back(duck, HOUR).fetchall()
+        [(_, stored, _)] = destination.read_back(duck, HOUR).fetchall()
     assert json.loads(stored) == event
     with session(server) as connection:
         row = connection.execute("SELECT timestamp, weight FROM public.events").fetchone()
