@@ -105,8 +105,9 @@ def test_a_run_reaches_the_bucket_through_it(
         }
     )
     machine = deployment.machine.model_copy(update={"s3": nowhere})
-    definitions = pipeline_definitions(config, machine=machine, resources={"s3": own})
     for job, hour in (("land_event_files", None), ("hourly_pipeline", HOUR.key)):
+        # Loaded again after landing: Dagster knows the hours of the days that had landed by then.
+        definitions = pipeline_definitions(config, machine=machine, resources={"s3": own})
         result = definitions.resolve_job_def(job).execute_in_process(
             instance=deployment.instance, partition_key=hour, raise_on_error=False
         )
@@ -124,10 +125,10 @@ def test_a_bucket_out_of_reach_fails_the_archive_alone(deployment: Deployment) -
     )
     with pytest.raises(ConfigurationError, match="'nobody'"):
         broken.get_client()
+    assert deployment.land().success
     definitions = pipeline_definitions(
         deployment.config, machine=deployment.machine, resources={"s3": broken}
     )
-    assert deployment.land().success
     result = definitions.resolve_job_def("hourly_pipeline").execute_in_process(
         instance=deployment.instance, partition_key=HOUR.key, raise_on_error=False
     )

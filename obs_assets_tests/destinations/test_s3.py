@@ -831,10 +831,11 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 
 def test_a_manifest_is_the_same_text_for_the_same_hour() -> None:
     """What is written is read back as it was, and has one form."""
-    manifest = Manifest(HOUR.key, InputVersion(1, "c", "v"), 0, "0" * 16, ())
+    manifest = Manifest(HOUR.key, InputVersion(1, "c", "v", "l"), 0, "0" * 16, ())
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert json.loads(manifest.to_json(), parse_float=Decimal)["version"] == {
         "generation": 1,
         "config_hash": "c",
         "code_version": "v",
+        "log_id": "l",
     }

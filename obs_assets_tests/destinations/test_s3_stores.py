@@ -332,7 +332,7 @@ def test_the_documented_rights_are_those_that_are_used(
     destination.deliver(offer_of(frame_of(duck, LARGE[:1]), generation=4))
     destination.read_back(duck, HOUR)
     with destination.archived(HOUR, tmp_path) as objects:
-        assert [stored.rows for stored in objects] == [1]
+        assert [len(stored.rows(duck)) for stored in objects] == [1]
         destination.place.is_intact(destination._manifest(HOUR)[0].objects[0])  # type: ignore[union-attr]
     statements = documented("iam")["Statement"]
     allowed = {action for statement in statements for action in statement["Action"]}

@@ -87,6 +87,7 @@ def test_an_events_time_is_where_the_pipeline_looks_for_it(
     (tmp_path / "events" / "a.jsonl").unlink()
     fresh = HourlyPipeline(config, settings)
     restore(archive_of(fresh), fresh, HOUR)
+    assert [found.outcome for found in adopt(fresh, [HOUR])] == ["matches"]
     harness.build(fresh, HOUR)
     assert frame(fresh) == before
 
@@ -113,6 +114,7 @@ def test_a_sample_comes_back_as_the_sample(settings: Settings, tmp_path: Path) -
     (tmp_path / "events" / "a.jsonl").unlink()
     fresh = HourlyPipeline(config, settings)
     assert restore(archive_of(fresh), fresh, HOUR).hours == {HOUR.key: len(before)}
+    assert [found.outcome for found in adopt(fresh, [HOUR])] == ["matches"]
     harness.build(fresh, HOUR)
     assert frame(fresh, "sampled_events") == before
     assert fresh.deliver("s3_archive", HOUR).kept == 0
@@ -136,6 +138,7 @@ def test_what_has_landed_is_not_landed_again(settings: Settings, tmp_path: Path)
     assert restore(archive_of(hourly), hourly, HOUR).hours == {HOUR.key: archived}
     assert restore(archive_of(hourly), hourly, HOUR).hours == {}
     assert hourly.landed().hour(HOUR).rows == archived + 1
+    assert [found.outcome for found in adopt(hourly, [HOUR])] == ["differs"]
     harness.build(hourly, HOUR)
     assert harness.wrong(hourly) == []
 

@@ -224,7 +224,7 @@ def test_a_table_is_part_of_the_version(tmp_path: Path) -> None:
         config = pipeline.parse(
             {"enrich": {"lookups": [{"table": str(path), "key": "service"}]}}
         )
-        versions.append(config.version("enriched_events", 1))
+        versions.append(config.version("enriched_events"))
     assert versions[0] == versions[2] != versions[1]
 
 
