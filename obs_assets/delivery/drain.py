@@ -109,7 +109,7 @@ class Drain:
     counts: Counter[str] = field(default_factory=Counter)
 
     def run(self, now: datetime) -> None:
-        """Send each dispatch that is due, until a receiver fails to take a dispatch."""
+        """Send the dispatches that are due, one after another; stop at the first that its receiver does not take."""
         while self._send_next(now):
             pass
 

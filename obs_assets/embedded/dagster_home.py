@@ -43,7 +43,7 @@ def dagster_home(data_dir: Path) -> dict[str, str]:
     An existing ``dagster.yaml`` stays as it is.
 
     Returns:
-        The variables with which Dagster finds both.
+        Environment variables that name this home and this PostgreSQL to Dagster.
 
     Raises:
         ConfigurationError: the folder cannot be created, or PostgreSQL cannot run here.

@@ -155,7 +155,7 @@ class EnrichConfig(Block, frozen=True):
 
     @property
     def applied(self) -> tuple[Enrichment, ...]:
-        """The enrichments asked for, in `ENRICHMENTS`' order."""
+        """The selected enrichments, in the order of `ENRICHMENTS`."""
         return tuple(
             name
             for name in ENRICHMENTS
