@@ -58,6 +58,11 @@ _PRINTED = frozenset(
 _AIR_TRAVEL = (4, 5, 6)
 """How UATP prints its cards, which begin with 1: bare ones would be any number."""
 
+_BEGINNINGS = frozenset(
+    form[:length] for form in (*_PRINTED, _AIR_TRAVEL) for length in range(1, len(form))
+)
+"""Of what is printed: behind any other groups no card goes on."""
+
 _MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 12, 19
 _SHORT_CARD_DIGITS = 13
 _MAX_CARD_GROUPS = 6
@@ -97,6 +102,10 @@ def _find_cards(text: str, key: str) -> Iterator[Span]:
     groups = [match.span() for match in _DIGIT_GROUP.finditer(text)]
     first = 0
     while first < len(groups):
+        start, end = groups[first]
+        if end - start < _MIN_CARD_DIGITS and (end - start,) not in _BEGINNINGS:
+            first += 1
+            continue
         last = _last_group_of_card(text, groups, first)
         if last is not None and _is_no_id(text, groups[first][0], groups[last][1], key):
             yield groups[first][0], groups[last][1]
@@ -126,23 +135,25 @@ def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None
         if index > first and not _continues(separator, gap):
             break
         separator = gap
+        if index == first + 1 and _is_in_row(text, groups, first, separator):
+            break
         widths = (*widths, end - start)
         number += text[start : min(end, start + _MAX_CARD_DIGITS + 1)]
         is_decimal = "." in separator and len(widths) < _MIN_DOTTED_GROUPS
         if (
-            is_decimal
-            or not _is_card(number, widths)
-            or _is_in_row(text, groups, first, separator)
+            not is_decimal
+            and _is_card(number, widths)
+            and _stands_alone(text, begin, end, hyphenated="-" in separator)
         ):
-            continue
-        if _stands_alone(text, begin, end, hyphenated="-" in separator):
             found = index
+        if widths not in _BEGINNINGS:
+            break
     return found
 
 
 def _is_in_row(text: str, groups: list[Span], first: int, separator: str) -> bool:
     """Whether a group of digits stands before with the same sign between: a row of counters, of which no card is a part."""
-    if first == 0 or not separator:
+    if first == 0:
         return False
     start, end = groups[first - 1]
     return end - start >= _MIN_CARD_GROUP and text[end : groups[first][0]] == separator
