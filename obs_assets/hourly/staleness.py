@@ -49,11 +49,14 @@ class Staleness:
             return "no landed hour is held from another data folder"
         hours = list(self.elsewhere)
         span = str(hours[0]) if len(hours) == 1 else f"{hours[0]}...{hours[-1]}"
-        names = sorted({name for logs in self.elsewhere.values() for name in logs})
-        others = {short_id(log) for logs in self.elsewhere.values() for log in logs.values()}
+        held: set[tuple[str, str]] = set()
+        for logs in self.elsewhere.values():
+            held.update(logs.items())
+        names = sorted({name for name, _ in held})
+        others = sorted({short_id(log) for _, log in held})
         return (
             f"{len(hours):,} landed hours in {span} were loaded into {', '.join(names)} from another data folder "
-            f"(landing log {', '.join(sorted(others))}; this folder's is {short_id(self.log_id)}) and are left alone: "
+            f"(landing log {', '.join(others)}; this folder's is {short_id(self.log_id)}) and are left alone: "
             f"`obs adopt {span}` makes them this folder's hours, and with --dry-run shows what that would change"
         )
 

@@ -360,7 +360,7 @@ def test_a_destination_that_fails_for_a_moment_is_tried_again(
 def test_what_landing_passed_over_is_said(deployment: Deployment) -> None:
     """A file that cannot be read does not stop the others, and a warning names the setting."""
     file = harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
-    (file.parent / "broken.jsonl.gz").write_bytes(b"this is not gzip")
+    (file.parent / "broken.jsonl.gz").write_bytes(b"\x1f\x8bthis is not gzip")
     result = deployment.land()
     assert result.success
     said = [entry.user_message for entry in deployment.instance.all_logs(result.run_id)]

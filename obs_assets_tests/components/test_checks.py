@@ -5,8 +5,8 @@ import contextlib
 import dagster as dg
 import pytest
 
-from obs_assets.audit.checks import ChecksConfig
 from obs_assets.audit.review import review
+from obs_assets.hourly.checks_config import ChecksConfig
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour

@@ -37,6 +37,9 @@ def names(listing: Listing) -> list[str]:
 def test_files_are_found_by_name(tmp_path: Path) -> None:
     """Folders are read recursively, hidden ones are not; names decide, those that log rotation gives included."""
     wanted = [
+        "a.json",
+        "a.log",
+        "a.log.1",
         "a.jsonl",
         "a.jsonl.1",
         "a.jsonl.2.gz",
@@ -44,7 +47,7 @@ def test_files_are_found_by_name(tmp_path: Path) -> None:
         "b.ndjson.gz",
         "deep/er/c.jsonl",
     ]
-    for name in [*wanted, "a.json", "a.txt", "b.jsonl.tmp", ".hidden/d.jsonl", "jsonl"]:
+    for name in [*wanted, "a.txt", "b.jsonl.tmp", ".hidden/d.jsonl", "jsonl"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     assert names(list_files(SourceConfig(events_dir=tmp_path))) == sorted(wanted)
@@ -65,7 +68,8 @@ def test_patterns_and_event_types(tmp_path: Path) -> None:
         "agent-lamp.jsonl",
     ]
     assert found(include=("*.log",)) == ["notes.log"]
-    assert found(exclude=("agent-*",)) == []
+    assert found(exclude=("agent-*",)) == ["notes.log"]
+    assert found(exclude=("agent-*", "*.log")) == []
 
 
 def test_what_is_no_file_is_skipped_and_counted(tmp_path: Path) -> None:
