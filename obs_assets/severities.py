@@ -114,6 +114,9 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
 }
 """Field → how its numbers are read. A number on no scale of its field is no level."""
 
+NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
+"""Fields that have no words: what is no number there, a list for example, is no level."""
+
 _KNOWN: dict[str, str] = {}
 """Every word → its level."""
 
@@ -133,6 +136,8 @@ def level_of(text: str, field: str = "level") -> str | None:
     if re.fullmatch("[0-9]+", word) and field in SCALES:
         found = (scale.level(int(word)) for scale in SCALES[field])
         return next(filter(None, found), None)
+    if field in NUMBERS_ONLY:
+        return None
     return _KNOWN.get(re.sub(r"[+-]?[0-9]+$", "", word)) or word or None
 
 
@@ -149,13 +154,14 @@ def word_sql(field: str, name: str) -> str:
     said = f"nullif(trim({field}), '')"
     if name not in SCALES:
         return said
+    word = "NULL" if name in NUMBERS_ONLY else said
     number = f"try_cast({field} AS INTEGER)"
     steps = [
         f"WHEN {number} BETWEEN {scale.first} AND {scale.last} "
         f"THEN {list(scale.levels)}[({number} - {scale.first}) // {scale.step} + 1]"
         for scale in SCALES[name]
     ]
-    return f"CASE WHEN regexp_full_match({field}, ' *[0-9]+ *') THEN CASE {' '.join(steps)} END ELSE {said} END"
+    return f"CASE WHEN regexp_full_match({field}, ' *[0-9]+ *') THEN CASE {' '.join(steps)} END ELSE {word} END"
 
 
 def level_sql(word: str) -> str:
