@@ -80,7 +80,7 @@ def remove_servers_of_killed_sessions(folder: Path) -> None:
 def remove_servers(folder: Path) -> None:
     """End the servers of a session and remove its folder."""
     embedded.stop(folder / "data")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # another session may remove it at the same time
 
 
 @pytest.hookimpl(tryfirst=True)
