@@ -41,10 +41,10 @@ check: setup ## format, lint, types, architecture, spelling: what CI checks
 test: setup ## the whole suite on a real PostgreSQL and a real S3 server
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not system and not soak"
 
-# Loading Dagster takes 3 s of processor time in each worker: its tests, in components, are not among the quick ones.
+# Loading Dagster takes 3 s of processor time in each worker: the tests that load it are not among the quick ones.
 test-fast: setup ## the quick tests, under a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not system and not soak" \
-		$(addprefix --ignore=obs_assets_tests/,components system soak)
+		$(addprefix --ignore=obs_assets_tests/,components recipes system soak)
 
 test-system: setup ## tests that need root or Debian packages (browser, strace, tmpfs)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "system and not soak"

@@ -398,6 +398,7 @@ def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipe
     )
 
 
+@pytest.mark.slow
 def test_events_that_could_not_be_redacted_are_dead_letters(
     obs: Obs, events_dir: Path, built: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

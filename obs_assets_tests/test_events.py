@@ -195,6 +195,7 @@ def test_other_conventions(
     assert columns(connection, event) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROMOTED)
 def test_aliases_are_looked_at_in_their_order(
     connection: duckdb.DuckDBPyConnection, name: str

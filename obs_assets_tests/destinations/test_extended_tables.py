@@ -71,6 +71,7 @@ def destination_of(server: PostgresSettings) -> PostgresDestination:
     return PostgresDestination(PostgresConfig(), server, clock=lambda: NEXT_DAY.end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addition", [*ADDITIONS, *IDENTITY])
 def test_loads_go_on_after_an_addition(
     addition: str, server: PostgresSettings, duck: duckdb.DuckDBPyConnection

@@ -186,6 +186,7 @@ def test_hours_roll_up_into_days_and_days_into_months(
         assert connection.execute(indexed).fetchone() == (len(INDEXES),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ"])
 def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
     server: PostgresSettings,

@@ -438,6 +438,7 @@ def landed(
     return [(clock, *levels) for clock, levels in zip(clocks, told, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", CORPUS, ids=SECOND)
 def test_every_event_of_a_format_lands_once(place: Place, truth: Truth) -> None:
     """At its own minute, with its own level and type; what is no event is a dead letter."""

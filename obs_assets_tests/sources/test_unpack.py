@@ -58,6 +58,7 @@ def test_of_an_unfinished_file_all_there_is_is_read(suffix: str, left: int) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("suffix", PACK)
 def test_before_a_fault_little_is_lost_and_nothing_is_made_up(suffix: str, seed: int) -> None:

@@ -110,6 +110,7 @@ def test_the_walk_s_patterns_match_as_another_engine_does(name: str) -> None:
         ), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "around", ["%s", '"a":[%s', '"a":{"b":%s', '"a":"%s', '"a":"%s",', '"a":{%s', '"a":{%s},']
 )

@@ -499,6 +499,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", LONG)
 def test_no_text_makes_a_rule_slow(unit: str) -> None:
     """The original's email rule took 308 ms for 16 KB of ``a.``; here every rule runs over 32 KB of anything."""
@@ -599,6 +600,7 @@ LEFT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["mask", "hash", "remove", "keep"])
 @pytest.mark.parametrize("type_", ONE_OF_EACH)
 def test_a_type_has_a_mode_of_its_own(
