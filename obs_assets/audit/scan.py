@@ -180,8 +180,8 @@ def _leaks_of(store: str, scanner: Scanner, frame: Frame, sample: int | None) ->
         frame = frame.order("md5(row_uid)").limit(sample)
     found = Counter[Leftover]()
     events = unreadable = 0
-    for batch in frame.to_arrow_reader(SCAN_ROWS):
-        for row in batch.to_pylist():
+    with frame.to_arrow_reader(SCAN_ROWS) as batches:
+        for row in itertools.chain.from_iterable(map(pa.RecordBatch.to_pylist, batches)):
             events += 1
             try:
                 found.update(scanner.event(row["event"]))

@@ -10,13 +10,13 @@
 Frames before redaction hold personal data, so the folders are private.
 """
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from obs_assets.errors import MissingFrameError, ReceiptError
@@ -181,16 +181,24 @@ def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = Non
             memory when it is written and when it is read.
     """
     batch_rows = min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE)
-    readers = (part.to_arrow_reader(batch_rows) for part in (frame, *more))
-    batches = next(readers)
-    repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
-    options: dict[str, Any] = {
-        "compression": "snappy",
-        "use_dictionary": repeated,
-        "store_schema": False,
-    }
-    with pq.ParquetWriter(
-        path, batches.schema, write_statistics=["event_time"], **options
-    ) as file:
-        for batch in itertools.chain(batches, itertools.chain.from_iterable(readers)):
-            file.write_batch(batch)
+    # A reader is closed whatever happens: its connection refuses a query while a result is open.
+    with frame.to_arrow_reader(batch_rows) as batches:
+        repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
+        options: dict[str, Any] = {
+            "compression": "snappy",
+            "use_dictionary": repeated,
+            "store_schema": False,
+        }
+        with pq.ParquetWriter(
+            path, batches.schema, write_statistics=["event_time"], **options
+        ) as file:
+            _write_batches(file, batches)
+            for part in more:
+                with part.to_arrow_reader(batch_rows) as rest:
+                    _write_batches(file, rest)
+
+
+def _write_batches(file: pq.ParquetWriter, batches: pa.RecordBatchReader) -> None:
+    """Write each batch as a row group of its own."""
+    for batch in batches:
+        file.write_batch(batch)

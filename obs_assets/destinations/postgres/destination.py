@@ -503,8 +503,9 @@ class PostgresDestination:
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
         size_bytes = batches = 0
         with connection.cursor() as cursor:
-            with cursor.copy(statement) as copy:
-                for text in copy_data(offer.frame, offer.hour):
+            texts = copy_data(offer.frame, offer.hour)
+            with cursor.copy(statement) as copy, contextlib.closing(texts):
+                for text in texts:
                     copy.write(text)
                     size_bytes += len(text)
                     batches += 1

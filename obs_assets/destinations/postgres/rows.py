@@ -1,6 +1,6 @@
 """Rows of the table from a frame: DuckDB's SQL for each column, and the data for COPY."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, LiteralString
 
 import pyarrow as pa
@@ -115,11 +115,14 @@ def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
     return [(hour.start, *values) for values in counted.fetchall()]
 
 
-def copy_data(frame: Frame, hour: Hour) -> Iterator[memoryview]:
-    """The rows of `row_of` as CSV, a batch at a time: strings are quoted, NULL is empty."""
+def copy_data(frame: Frame, hour: Hour) -> Generator[memoryview, None, None]:
+    """The rows of `row_of` as CSV, a batch at a time: strings are quoted, NULL is empty.
+
+    The caller closes the generator: until then, the frame's connection refuses other queries.
+    """
     columns = [f'{expression} AS "{name}"' for name, expression in row_of(hour).items()]
-    for batch in frame.project(", ".join(columns)).to_arrow_reader(BATCH_ROWS):
-        yield _csv(batch)
+    with frame.project(", ".join(columns)).to_arrow_reader(BATCH_ROWS) as batches:
+        yield from map(_csv, batches)
 
 
 def _csv(batch: pa.RecordBatch) -> memoryview:
