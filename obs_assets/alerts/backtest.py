@@ -93,9 +93,20 @@ class Simulation:
             self._forwarded[rule] += events
             self._batches[rule] += -(-events // self.batch_size)
         self._history[hour] = evaluate(frame, self.rules)
-        ((_, self._states),) = fold(self.rules, self._history, self._states, hour, hour.next)
+        ((_, self._states),) = fold(
+            self.rules,
+            self._history,
+            self._states,
+            hour,
+            hour.next,
+        )
         self._states_after[hour] = self._states
-        decision = decide(self.rules, [(hour, self._states)], self._notices, lambda _: False)
+        decision = decide(
+            self.rules,
+            [(hour, self._states)],
+            self._notices,
+            lambda _: False,
+        )
         self._notices += decision.notices
         announced = Counter(
             notice.rule for notice in decision.notices if notice.kind == "firing"
@@ -108,7 +119,12 @@ class Simulation:
         dispatches: dict[str, list[SimulatedDispatch]] = {}
         for notices in bundle(self.rules, self._notices, each=self.each):
             made = message(self.rules, notices, name)
-            dispatch = SimulatedDispatch(made.hour, made.status, made.summary, len(notices))
+            dispatch = SimulatedDispatch(
+                made.hour,
+                made.status,
+                made.summary,
+                len(notices),
+            )
             dispatches.setdefault(made.rule, []).append(dispatch)
         return [self._outcome(rule.name, dispatches.get(rule.name, [])) for rule in self.rules]
 

@@ -172,7 +172,13 @@ def _inputs(rules: Sequence[AlertRule]) -> Iterator[str]:
         yield f"CASE WHEN duration_ms > 0 THEN ceil(ln(duration_ms) / {_LOG_GAMMA!r})::INT ELSE -1 END AS sketch"
 
 
-def _aggregates(number: int, rule: AlertRule, matched: str, *, exact: bool) -> Iterator[str]:
+def _aggregates(
+    number: int,
+    rule: AlertRule,
+    matched: str,
+    *,
+    exact: bool,
+) -> Iterator[str]:
     yield f"count(*) FILTER ({matched}) AS n{number}"
     match rule.measure:
         case "weighted_count" | "rate_per_minute":
@@ -188,7 +194,11 @@ def _aggregates(number: int, rule: AlertRule, matched: str, *, exact: bool) -> I
             yield f"histogram(sketch) FILTER ({matched} AND duration_ms IS NOT NULL) AS d{number}"
 
 
-def _worst_window(number: int, rule: AlertRule, minutes: int) -> Iterator[str]:
+def _worst_window(
+    number: int,
+    rule: AlertRule,
+    minutes: int,
+) -> Iterator[str]:
     """Aggregates of the worst window of a group. A window without an event is added in `_measurement`."""
     value = {
         "count": f"n{number}",
@@ -288,7 +298,11 @@ def p95(durations: Mapping[int, int]) -> float | None:
     return None
 
 
-def value_of(measurement: Measurement, rule: AlertRule, hours: int) -> float | None:
+def value_of(
+    measurement: Measurement,
+    rule: AlertRule,
+    hours: int,
+) -> float | None:
     """The rule's measure of a group's events in ``hours`` hours; None if it is not defined, as a ratio of no events."""
     if rule.window_minutes:
         is_zero = not measurement.events and rule.measure in _COUNTED
@@ -346,5 +360,11 @@ def _packed(measurement: Measurement) -> list[Any]:
 def _unpacked(packed: list[Any]) -> Measurement:
     events, weight, errors, cost_usd, durations, peak, minute = packed
     return Measurement(
-        events, weight, errors, cost_usd, dict(map(tuple, durations)), peak, minute
+        events,
+        weight,
+        errors,
+        cost_usd,
+        dict(map(tuple, durations)),
+        peak,
+        minute,
     )

@@ -181,7 +181,11 @@ def judge_hour(
     return judgements
 
 
-def _groups_of_the_day_before(rule: AlertRule, history: History, oldest: Hour) -> set[Group]:
+def _groups_of_the_day_before(
+    rule: AlertRule,
+    history: History,
+    oldest: Hour,
+) -> set[Group]:
     """Groups with events in the `KNOWN_HOURS` hours before ``oldest``: their silence can fire."""
     groups: set[Group] = set()
     for hour in _hours_back_from(oldest.previous, KNOWN_HOURS):
@@ -191,7 +195,11 @@ def _groups_of_the_day_before(rule: AlertRule, history: History, oldest: Hour) -
 
 
 def _judge_group(
-    rule: AlertRule, history: History, hour: Hour, group: Group, found: list[Measurement]
+    rule: AlertRule,
+    history: History,
+    hour: Hour,
+    group: Group,
+    found: list[Measurement],
 ) -> Judgement:
     """Compare the sum of a group's measurements in the window with the rule's thresholds."""
     total = reduce(add, found, Measurement())
@@ -200,7 +208,12 @@ def _judge_group(
         value = _times_the_mean_before(rule, history, hour, group, value)
     needs_events = rule.measure not in ADDITIVE or rule.against_hours
     if value is None or (needs_events and total.events < rule.at_least):
-        return Judgement(breached=False, calm=True, value=value, minute=total.peak_minute)
+        return Judgement(
+            breached=False,
+            calm=True,
+            value=value,
+            minute=total.peak_minute,
+        )
     breached = _is_breached(rule, value)
     calm = not breached and _is_resolved(rule, value)
     return Judgement(breached, calm, value, total.peak_minute)
@@ -233,7 +246,11 @@ def _times_the_mean_before(
     ]
     if not known:
         return None
-    base = reduce(add, [groups[group] for groups in known if group in groups], Measurement())
+    base = reduce(
+        add,
+        [groups[group] for groups in known if group in groups],
+        Measurement(),
+    )
     mean = value_of(base, rule, len(known))
     if mean is not None and rule.measure in ADDITIVE - {"rate_per_minute"}:
         mean = mean * rule.window / len(known)
@@ -255,7 +272,11 @@ def _next_states(
 
 
 def _next_state(
-    rule: AlertRule, group: Group, state: AlertState | None, judgement: Judgement, hour: Hour
+    rule: AlertRule,
+    group: Group,
+    state: AlertState | None,
+    judgement: Judgement,
+    hour: Hour,
 ) -> AlertState | None:
     """The state of an alert after an hour; None when it resolved or never began."""
     if state is not None and state.status == "firing":
@@ -276,7 +297,11 @@ def _next_state(
     )
 
 
-def _next_firing(rule: AlertRule, state: AlertState, judgement: Judgement) -> AlertState | None:
+def _next_firing(
+    rule: AlertRule,
+    state: AlertState,
+    judgement: Judgement,
+) -> AlertState | None:
     calm_hours = state.calm_hours + 1 if judgement.calm else 0
     if calm_hours >= rule.resolve_for_hours:
         return None

@@ -148,7 +148,13 @@ def _is_covered(
     return False
 
 
-def _firing_notice(key: str, state: AlertState, hour: Hour, *, sent: bool) -> Notice:
+def _firing_notice(
+    key: str,
+    state: AlertState,
+    hour: Hour,
+    *,
+    sent: bool,
+) -> Notice:
     return Notice(
         fingerprint=key,
         rule=state.rule,
@@ -178,7 +184,10 @@ def _resolved_notices(
 
 
 def _resolved_notice(
-    key: str, last_hour: Hour, notices: Sequence[Notice], is_muted: Callable[[Hour], bool]
+    key: str,
+    last_hour: Hour,
+    notices: Sequence[Notice],
+    is_muted: Callable[[Hour], bool],
 ) -> list[Notice]:
     """The notice that ends an alert, if one is due.
 
@@ -293,7 +302,11 @@ def bundle(
     return list(bundles.values())
 
 
-def message(rules: Sequence[AlertRule], notices: Sequence[Notice], destination: str) -> Message:
+def message(
+    rules: Sequence[AlertRule],
+    notices: Sequence[Notice],
+    destination: str,
+) -> Message:
     """The message of a bundle of notices."""
     first = notices[0]
     named = {rule.name: rule for rule in rules}

@@ -54,9 +54,11 @@ def compose(receiver: Receiver, message: Message, timestamp: str) -> bytes:
     body = {"generic": generic, "slack": slack, "pagerduty": pagerduty, "teams": teams}[
         receiver
     ](message, timestamp)
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "replace"
-    )
+    return json.dumps(
+        body,
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode("utf-8", "replace")
 
 
 def generic(message: Message, timestamp: str) -> dict[str, Any]:
@@ -97,7 +99,14 @@ def slack(message: Message, timestamp: str) -> dict[str, Any]:
     title = _cut(message.title, HEADER_CHARACTERS)
     summary = _cut(escape_slack(message.summary), SLACK_TEXT_CHARACTERS)
     blocks: list[dict[str, Any]] = [
-        {"type": "header", "text": {"type": "plain_text", "text": title, "emoji": False}},
+        {
+            "type": "header",
+            "text": {
+                "type": "plain_text",
+                "text": title,
+                "emoji": False,
+            },
+        },
         {"type": "section", "text": {"type": "plain_text", "text": summary}},
     ]
     if table := _table(message):
@@ -174,7 +183,14 @@ def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
     if facts:
         body.append({"type": "FactSet", "facts": facts})
     context = escape_teams(_context(message))
-    body.append({"type": "TextBlock", "isSubtle": True, "wrap": True, "text": context})
+    body.append(
+        {
+            "type": "TextBlock",
+            "isSubtle": True,
+            "wrap": True,
+            "text": context,
+        }
+    )
     return {
         "type": "AdaptiveCard",
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",

@@ -59,7 +59,11 @@ class Comparison:
         value = found["value"]
         if len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]:
             value = value[1:-1]
-        comparison = cls(_ALIASES.get(found["field"], found["field"]), found["op"], value)
+        comparison = cls(
+            _ALIASES.get(found["field"], found["field"]),
+            found["op"],
+            value,
+        )
         if comparison.op in {">", ">=", "<", "<="} and not _NUMBER.fullmatch(value):
             raise ValueError(f"{text!r} compares by size: its value must be a number")
         return comparison
@@ -183,7 +187,11 @@ class AlertRule(Block, frozen=True):
     )
     window_hours: int = Field(1, ge=1, le=168)
     against_hours: int | None = Field(None, ge=1, le=168, examples=[24])
-    at_least: int = Field(1, ge=1, json_schema_extra={"unit": "events"})
+    at_least: int = Field(
+        1,
+        ge=1,
+        json_schema_extra={"unit": "events"},
+    )
     for_hours: int = Field(1, ge=1, le=168)
     resolve_below: float | None = Field(
         None, allow_inf_nan=False, examples=[50], json_schema_extra={"unit": "measure"}
@@ -199,7 +207,12 @@ class AlertRule(Block, frozen=True):
     summary: Summary | None = Field(
         None, examples=["{{ rule }}: {{ value }} in {{ group.worker_type }}"]
     )
-    max_groups: int = Field(1000, ge=1, le=100_000, json_schema_extra={"unit": "groups"})
+    max_groups: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        json_schema_extra={"unit": "groups"},
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -61,7 +61,12 @@ def receipt_adds_up(receipt: Receipt) -> Finding:
     return Finding(missing == 0, f"{counted}.", facts, is_grave=True)
 
 
-def dead_letter_share(dead: int, total: int, limit: float, where: str) -> Finding:
+def dead_letter_share(
+    dead: int,
+    total: int,
+    limit: float,
+    where: str,
+) -> Finding:
     """At most a small share of the records are dead letters.
 
     Args:
@@ -95,7 +100,12 @@ def all_redacted(failed: int, taken: int) -> Finding:
     return Finding(False, sentence, facts, is_grave=True)
 
 
-def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: str) -> Finding:
+def nothing_left(
+    events: int,
+    left: Mapping[str, int],
+    unreadable: int,
+    hour: str,
+) -> Finding:
     """Independent rules find nothing that redaction left.
 
     Args:
@@ -127,7 +137,10 @@ def nothing_left(events: int, left: Mapping[str, int], unreadable: int, hour: st
 
 
 def volume(
-    rows: int, before: Sequence[int], same_hour: Sequence[int], deviations: float
+    rows: int,
+    before: Sequence[int],
+    same_hour: Sequence[int],
+    deviations: float,
 ) -> Finding:
     """The hour has about the usual number of events.
 
@@ -260,7 +273,12 @@ def destinations_agree(
     return Finding(True, sentence, facts)
 
 
-def _disagreements(offered: Receipt, held: Holding, *, takes_all: bool) -> list[str]:
+def _disagreements(
+    offered: Receipt,
+    held: Holding,
+    *,
+    takes_all: bool,
+) -> list[str]:
     """Parts of a sentence, each about a difference between the ledger, the rows and the receipt."""
     wrong = []
     held_generation, generation = held.version.generation, offered.version.generation

@@ -82,7 +82,11 @@ class Diff:
     newly_kept: Counter[str] = field(default_factory=Counter)
 
 
-def diff(hourly: HourlyPipeline, other: PipelineConfig, hours: Iterable[Hour]) -> Diff:
+def diff(
+    hourly: HourlyPipeline,
+    other: PipelineConfig,
+    hours: Iterable[Hour],
+) -> Diff:
     """Compare the pipeline as it is with another configuration.
 
     Args:
@@ -166,7 +170,12 @@ def _add(
         side.destinations[name] = (rows_before + rows, size_before + size)
 
 
-def _receipt(trial: HourlyPipeline, real: HourlyPipeline, stage: Stage, hour: Hour) -> Receipt:
+def _receipt(
+    trial: HourlyPipeline,
+    real: HourlyPipeline,
+    stage: Stage,
+    hour: Hour,
+) -> Receipt:
     """The receipt of a stage in a trial.
 
     If the pipeline's frame has the version that the trial would build, it is linked, not built again.

@@ -96,7 +96,11 @@ def inspect_file(hourly: HourlyPipeline, path: Path) -> Inspection:
         place = Path(folder)
         (place / "events").mkdir()
         _put(path, place / "events" / path.name.lstrip("."))
-        options = {"events_dir": place / "events", "include": ("*",), "exclude": ()}
+        options = {
+            "events_dir": place / "events",
+            "include": ("*",),
+            "exclude": (),
+        }
         source = hourly.source.model_copy(update={**options, "event_types": ("all",)})
         log = LandingLog(place / "landed")
         report = land(source, log, first_hour=hourly.config.first_hour)

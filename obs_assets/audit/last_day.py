@@ -74,7 +74,10 @@ def last_day(hourly: HourlyPipeline) -> LastDay:
             if receipt.stage == STAGES[-1]:
                 kept += receipt.kept
     return LastDay(
-        f"{day[0]}...{day[-1]}", kept, dict(dropped.most_common()), dict(letters.most_common())
+        f"{day[0]}...{day[-1]}",
+        kept,
+        dict(dropped.most_common()),
+        dict(letters.most_common()),
     )
 
 

@@ -111,14 +111,23 @@ class Scanner:
         """
         return list(self._walk(_parse(text), ()))
 
-    def text(self, text: str, key: str = "") -> list[Leftover]:
+    def text(
+        self,
+        text: str,
+        key: str = "",
+    ) -> list[Leftover]:
         """What is left in a text on its own, wherever it stands; ``path`` is its key."""
         return [
             Leftover(type_, key) for type_ in self._types(text, key) if self._is_wanted(type_)
         ]
 
     def _walk(
-        self, value: Any, path: tuple[str, ...], key: str = "", *, secret: bool = False
+        self,
+        value: Any,
+        path: tuple[str, ...],
+        key: str = "",
+        *,
+        secret: bool = False,
     ) -> Iterator[Leftover]:
         if len(path) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
@@ -133,7 +142,12 @@ class Scanner:
                 )
         elif isinstance(value, list):
             for number, element in enumerate(value):
-                yield from self._walk(element, (*path, str(number)), key, secret=secret)
+                yield from self._walk(
+                    element,
+                    (*path, str(number)),
+                    key,
+                    secret=secret,
+                )
         elif isinstance(value, str):
             inner_document = _document(value)
             if inner_document is None:
@@ -144,7 +158,11 @@ class Scanner:
             else:
                 yield from self._walk(inner_document, path, key, secret=secret)
 
-    def _found(self, types: Iterable[str], path: tuple[str, ...]) -> Iterator[Leftover]:
+    def _found(
+        self,
+        types: Iterable[str],
+        path: tuple[str, ...],
+    ) -> Iterator[Leftover]:
         for type_ in types:
             if self._is_wanted(type_) and self._is_covered(".".join(path)):
                 yield Leftover(type_, ".".join(self._shown(name) for name in path))
@@ -156,11 +174,20 @@ class Scanner:
         types = self._types(name, "")
         return f"‹{types[0]}›" if types else "*" if name.isdecimal() else name
 
-    def _types(self, text: str, key: str) -> tuple[str, ...]:
+    def _types(
+        self,
+        text: str,
+        key: str,
+    ) -> tuple[str, ...]:
         known = self._recall if len(text) <= _REMEMBERED_LENGTH else self._judge
         return known(text, key, isinstance(text, _Number))
 
-    def _judge(self, text: str, key: str, is_number: bool) -> tuple[str, ...]:
+    def _judge(
+        self,
+        text: str,
+        key: str,
+        is_number: bool,
+    ) -> tuple[str, ...]:
         found = dict.fromkeys(types_in(_Number(text) if is_number else text, key))
         bare = _without_masks(text)
         for rule in self.scope.custom:

@@ -68,7 +68,11 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
     labels = {"pipeline": hourly.name}
     hours = hourly.landed().hours
     yield Sample("obs_landed_partitions", labels, len(hours))
-    yield Sample("obs_landed_events", labels, sum(hour.rows for hour in hours.values()))
+    yield Sample(
+        "obs_landed_events",
+        labels,
+        sum(hour.rows for hour in hours.values()),
+    )
     watermark = hourly.log.looked_at()
     if watermark:
         age = now - watermark
@@ -82,7 +86,9 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
         yield Sample("obs_landing_remarks", {**labels, "remark": remark}, count)
     if hours:
         yield Sample(
-            "obs_lag_seconds", {**labels, "stage": "landed_events"}, _lag(max(hours), now)
+            "obs_lag_seconds",
+            {**labels, "stage": "landed_events"},
+            _lag(max(hours), now),
         )
 
 
@@ -96,7 +102,11 @@ def _lag(newest: str, now: datetime) -> float:
     return max(0.0, (now - parse_hour(newest).end).total_seconds())
 
 
-def _stage(hourly: HourlyPipeline, stage: str, now: datetime) -> Iterator[Sample]:
+def _stage(
+    hourly: HourlyPipeline,
+    stage: str,
+    now: datetime,
+) -> Iterator[Sample]:
     labels = {"pipeline": hourly.name, "stage": stage}
     outcomes: Counter[str] = Counter()
     newest = ""
@@ -162,7 +172,11 @@ class _Collector(Collector):
             found = by_metric.get(metric)
             if not found:
                 continue
-            family = GaugeMetricFamily(metric, meaning, labels=[*found[0].labels])
+            family = GaugeMetricFamily(
+                metric,
+                meaning,
+                labels=[*found[0].labels],
+            )
             for sample in found:
                 family.add_metric([*sample.labels.values()], float(sample.value))
             yield family

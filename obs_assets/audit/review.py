@@ -98,12 +98,20 @@ def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
         sentence = f"{receipt.taken:,} events so far; the hour is open."
         return Finding(True, sentence, {"events": receipt.taken})
     before = _landed_rows(hourly, hour, range(1, HOURS_BEFORE + 1))
-    same_hour = _landed_rows(hourly, hour, range(24, 24 * DAYS_BEFORE + 1, 24))
+    same_hour = _landed_rows(
+        hourly,
+        hour,
+        range(24, 24 * DAYS_BEFORE + 1, 24),
+    )
     deviations = hourly.config.checks.volume_deviations
     return checks.volume(receipt.taken, before, same_hour, deviations)
 
 
-def _landed_rows(hourly: HourlyPipeline, hour: Hour, hours_back: Iterable[int]) -> list[int]:
+def _landed_rows(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    hours_back: Iterable[int],
+) -> list[int]:
     """Numbers of landed events in hours before an hour; 0 for an hour without events.
 
     Hours before the first landed hour are left out.

@@ -91,7 +91,10 @@ class Leaks:
 
 
 def scan(
-    hourly: HourlyPipeline, hour: Hour, places: Iterable[str] = (), sample: int | None = None
+    hourly: HourlyPipeline,
+    hour: Hour,
+    places: Iterable[str] = (),
+    sample: int | None = None,
 ) -> Iterator[Leaks]:
     """Scan an hour in its stores, in the order in which events pass through them.
 
@@ -175,7 +178,12 @@ def _read(
     return hourly.destination(store).read_back(connection, hour)
 
 
-def _leaks_of(store: str, scanner: Scanner, frame: Frame, sample: int | None) -> Leaks:
+def _leaks_of(
+    store: str,
+    scanner: Scanner,
+    frame: Frame,
+    sample: int | None,
+) -> Leaks:
     if sample is not None:
         frame = frame.order("md5(row_uid)").limit(sample)
     found = Counter[Leftover]()
@@ -204,7 +212,11 @@ def _in_columns(scanner: Scanner, row: Mapping[str, str | None]) -> Iterator[Lef
 
 def _bounded(found: Counter[Leftover]) -> dict[Leftover, int]:
     """The `MOST_PATHS` most frequent leftovers; all others of a type count at `OTHER_PATHS`."""
-    kept = heapq.nlargest(MOST_PATHS, found.items(), key=lambda item: (item[1], item[0]))
+    kept = heapq.nlargest(
+        MOST_PATHS,
+        found.items(),
+        key=lambda item: (item[1], item[0]),
+    )
     bounded = Counter(dict(kept))
     for leftover, count in found.items() - dict(kept).items():
         bounded[Leftover(leftover.type, OTHER_PATHS)] += count

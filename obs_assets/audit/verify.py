@@ -163,7 +163,13 @@ def _destination(
             rows = _count(there)
     except ColdArchiveError as cold:
         problem = _ledger_problem(destination.holding(hour), offer)
-        return HourCheck(name, cold.rows, expected, problem=problem, note=str(cold))
+        return HourCheck(
+            name,
+            cold.rows,
+            expected,
+            problem=problem,
+            note=str(cold),
+        )
     content = _WITH_COLUMNS if "columns" in there.columns else "event"
     digest = f"row_uid, event, {content} AS content, md5(json_normalize({content})) AS digest"
     offered.project(digest).create_view("here", replace=True)
@@ -181,7 +187,14 @@ def _destination(
     check = HourCheck(name, rows, expected, missing, unexpected, different)
     held = destination.holding(hour)
     if held and held.version.standing(offer.version) == "other log":
-        return replace(check, problem=of_other_folder(hour, held.version, offer.version))
+        return replace(
+            check,
+            problem=of_other_folder(
+                hour,
+                held.version,
+                offer.version,
+            ),
+        )
     if check.ok:
         hourly.store.read_receipt(name, hour).check()
         return replace(check, problem=_ledger_problem(destination.holding(hour), offer))

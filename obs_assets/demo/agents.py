@@ -52,7 +52,11 @@ def iso(at: datetime, form: str = "Z") -> str:
     return local.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def within(hour: Hour, rng: random.Random, spare_s: int = 0) -> datetime:
+def within(
+    hour: Hour,
+    rng: random.Random,
+    spare_s: int = 0,
+) -> datetime:
     """A random time of an hour, at least ``spare_s`` seconds before its end."""
     return hour.start + timedelta(milliseconds=rng.randrange((3600 - spare_s) * 1000))
 
@@ -69,7 +73,16 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
         }
     common |= {"trace_id": trace, "session_id": f"session-{trace[-4:]}"}
     at = begin
-    yield at, _event(at, "task_started", "info", **common, data={"queue": "default"})
+    yield (
+        at,
+        _event(
+            at,
+            "task_started",
+            "info",
+            **common,
+            data={"queue": "default"},
+        ),
+    )
     for _ in range(rng.randrange(2, 7)):
         start, at = at, at + timedelta(milliseconds=rng.randrange(400, 60_000))
         span = {"started_at": iso(start), "completed_at": iso(at)}
@@ -78,18 +91,62 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
                 "input_tokens": rng.randrange(200, 30_000),
                 "output_tokens": rng.randrange(20, 2_000),
             }
-            call = {"model": rng.choice(MODELS), "tokens_used": tokens, "status": "success"}
-            yield at, _event(at, "llm_call", "info", **common, **span, **call)
+            call = {
+                "model": rng.choice(MODELS),
+                "tokens_used": tokens,
+                "status": "success",
+            }
+            yield (
+                at,
+                _event(
+                    at,
+                    "llm_call",
+                    "info",
+                    **common,
+                    **span,
+                    **call,
+                ),
+            )
         else:
             level = "debug" if chance(rng, 0.3) else "info"
-            yield at, _event(at, "tool_call", level, **common, **span, tool=rng.choice(TOOLS))
+            yield (
+                at,
+                _event(
+                    at,
+                    "tool_call",
+                    level,
+                    **common,
+                    **span,
+                    tool=rng.choice(TOOLS),
+                ),
+            )
     span = {"started_at": iso(begin), "completed_at": iso(at)}
     if chance(rng, 0.06):
         failure = {"status": "failed", "error": rng.choice(FAILURES)}
-        yield at, _event(at, "task_failed", "error", **common, **span, **failure)
+        yield (
+            at,
+            _event(
+                at,
+                "task_failed",
+                "error",
+                **common,
+                **span,
+                **failure,
+            ),
+        )
     else:
         success = {"status": "completed", "data": {"summary": "done ✅"}}
-        yield at, _event(at, "task_completed", "info", **common, **span, **success)
+        yield (
+            at,
+            _event(
+                at,
+                "task_completed",
+                "info",
+                **common,
+                **span,
+                **success,
+            ),
+        )
 
 
 def pulse(hour: Hour, rng: random.Random) -> tuple[datetime, Event]:
@@ -109,7 +166,11 @@ def incidents(
 ) -> Iterator[tuple[datetime, Event]]:
     """Events with all values of a person: in free text, nested fields, keys, JSON in a string."""
     login = f"login of {person.email} from {person.ip} refused: password={person.password}"
-    customer = {"email": person.email, "phone": person.phone, "payment": {"card": person.card}}
+    customer = {
+        "email": person.email,
+        "phone": person.phone,
+        "payment": {"card": person.card},
+    }
     check = {"ssn": person.ssn, "client": {"ip_address": person.ip}}
     deploy = json.dumps({"command": f"deploy --key {person.api_key}", "host": person.ip})
     mail = {"recipients": {person.email: "queued"}, "retries": 0}
@@ -131,7 +192,17 @@ def incidents(
     )
     for kind, level, fields in shapes:
         at = within(hour, rng)
-        yield at, _event(at, kind, level, session_id=session, **fields, source="customer-desk")
+        yield (
+            at,
+            _event(
+                at,
+                kind,
+                level,
+                session_id=session,
+                **fields,
+                source="customer-desk",
+            ),
+        )
 
 
 def session_id(program: str, rng: random.Random) -> str:
@@ -147,7 +218,12 @@ def chance(rng: random.Random, probability: float) -> bool:
     return rng.random() < probability
 
 
-def _event(at: datetime, kind: str, level: str, **fields: Any) -> Event:
+def _event(
+    at: datetime,
+    kind: str,
+    level: str,
+    **fields: Any,
+) -> Event:
     return {
         "id": f"evt-{int(at.timestamp() * 1000)}",
         "timestamp": iso(at),

@@ -50,12 +50,20 @@ def landing_differences(planted: Planted, landing: LandingPass) -> list[str]:
     untimed = sum(landed.values()) - sum(of_planted_hours.values())
     return [
         *_different("events landed of {}", planted.hours, of_planted_hours),
-        *_different("events without a {}", {"time": planted.untimed}, {"time": untimed}),
+        *_different(
+            "events without a {}",
+            {"time": planted.untimed},
+            {"time": untimed},
+        ),
         *_different("dead letters, {}", planted.dead_letters, landing.dead_letters),
     ]
 
 
-def differences(planted: Planted, receipts: Receipts, held: Holdings) -> list[str]:
+def differences(
+    planted: Planted,
+    receipts: Receipts,
+    held: Holdings,
+) -> list[str]:
     """Differences of receipts, rows, objects and alerts from the expected outcome; empty if none.
 
     Args:
@@ -83,7 +91,11 @@ def differences(planted: Planted, receipts: Receipts, held: Holdings) -> list[st
         ),
         *_different("rows in PostgreSQL in {}", written, held.rows_by_hour),
         *_different("lines in S3 in {}", written, held.lines_by_hour),
-        *_different("alerts {}", {"received": total_alerts}, {"received": held.alert_events}),
+        *_different(
+            "alerts {}",
+            {"received": total_alerts},
+            {"received": held.alert_events},
+        ),
     ]
 
 
@@ -91,7 +103,11 @@ def _kept(receipts: Receipts, name: str) -> dict[str, int]:
     return {hour.key: of_hour[name].kept for hour, of_hour in receipts.items()}
 
 
-def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
+def _of_hour(
+    key: str,
+    expected: Outcome,
+    found: Outcome,
+) -> Iterator[str]:
     for field in fields(Outcome):
         if field.name == "redacted":
             continue
@@ -105,7 +121,9 @@ def _of_hour(key: str, expected: Outcome, found: Outcome) -> Iterator[str]:
 
 
 def _different(
-    sentence: str, expected: Mapping[str, int], found: Mapping[str, int]
+    sentence: str,
+    expected: Mapping[str, int],
+    found: Mapping[str, int],
 ) -> Iterator[str]:
     """A sentence for each name whose counts differ.
 

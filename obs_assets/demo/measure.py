@@ -107,7 +107,15 @@ def holdings(machine: Settings, received: Sequence[Received]) -> Holdings:
     bodies = {request.webhook_id: request.body.decode() for request in received}
     alert_events = sum(len(json.loads(body)["events"]) for body in bodies.values())
     delivered = "\n".join([*texts, *bodies.values()])
-    return Holdings(rows, content, objects, lines, len(received), alert_events, delivered)
+    return Holdings(
+        rows,
+        content,
+        objects,
+        lines,
+        len(received),
+        alert_events,
+        delivered,
+    )
 
 
 def _hour(stamp: str) -> str:

@@ -113,11 +113,19 @@ def print_repetition(console: Console, before: Holdings, after: Holdings) -> Non
 
 
 def print_answer(
-    console: Console, query: str, columns: Sequence[str], answer: Sequence[Mapping[str, Any]]
+    console: Console,
+    query: str,
+    columns: Sequence[str],
+    answer: Sequence[Mapping[str, Any]],
 ) -> None:
     """Print a query, the first rows of its result, and their number."""
     console.print(f"\n[bold]sql>[/] {query};", highlight=False, markup=True, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 2))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 0, 0, 2),
+    )
     for column in columns:
         table.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in answer[:ROWS_SHOWN]:
@@ -169,9 +177,16 @@ def print_alerts(console: Console, received: Sequence[Received]) -> None:
     )
 
 
-def _table(first: str, *others: str, gap: int = 3) -> Table:
+def _table(
+    first: str,
+    *others: str,
+    gap: int = 3,
+) -> Table:
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, gap - 1)
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 0, 0, gap - 1),
     )
     table.add_column(first, no_wrap=True)
     for name in others:

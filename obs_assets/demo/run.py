@@ -49,7 +49,12 @@ class _Machine:
     env: Mapping[str, str]
 
 
-def run(console: Console, data_dir: Path, *, keep: bool) -> None:
+def run(
+    console: Console,
+    data_dir: Path,
+    *,
+    keep: bool,
+) -> None:
     """Run the demonstration.
 
     Args:
@@ -82,7 +87,13 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
 
     def dagster(title: str, *arguments: str) -> None:
         # Not in the project's folder: Dagster would read a .env there, which can name the user's servers.
-        steps.run(title, "dagster", *arguments, env=machine.env, cwd=data_dir)
+        steps.run(
+            title,
+            "dagster",
+            *arguments,
+            env=machine.env,
+            cwd=data_dir,
+        )
 
     module = ("-m", "obs_assets.definitions")
     dagster("land the files", "job", "execute", *module, "-j", "land_event_files")
@@ -110,7 +121,12 @@ def _demonstrate(console: Console, data_dir: Path, receiver: Receiver) -> None:
         highlight=False,
     )
     for query, columns in measure.QUERIES.items():
-        report.print_answer(console, query, columns, measure.ask(machine.settings, query))
+        report.print_answer(
+            console,
+            query,
+            columns,
+            measure.ask(machine.settings, query),
+        )
     report.print_objects(console, after)
     report.print_alerts(console, receiver.requests)
     text = after.delivered + measure.redacted_text(hourly, list(receipts))
@@ -135,7 +151,11 @@ def _start(data_dir: Path, webhook_url: str) -> _Machine:
         # The packaged example, even where there is a folder ./pipelines.
         pipeline_files.VARIABLE: str(pipeline_files.PACKAGED_DIR),
     }
-    env = {**_harmless(settings.environment()), **own, **dagster_home(data_dir)}
+    env = {
+        **_harmless(settings.environment()),
+        **own,
+        **dagster_home(data_dir),
+    }
     return _Machine(embedded.resolve(settings.load(env)), env)
 
 
@@ -166,7 +186,12 @@ def _receipts(hourly: HourlyPipeline, hours: list[Hour]) -> compare.Receipts:
     return receipts
 
 
-def _say_what_next(console: Console, data_dir: Path, *, keep: bool) -> None:
+def _say_what_next(
+    console: Console,
+    data_dir: Path,
+    *,
+    keep: bool,
+) -> None:
     """Print the commands that open the data."""
     environment = settings.environment()
     unset = "".join(f"-u {name} " for name in _ELSEWHERE if environment.get(name))

@@ -91,7 +91,12 @@ class _Line:
     event: Event = field(default_factory=dict)
 
 
-def write_samples(folder: Path, first_hour: Hour, hours: int = 9, seed: int = 1) -> Planted:
+def write_samples(
+    folder: Path,
+    first_hour: Hour,
+    hours: int = 9,
+    seed: int = 1,
+) -> Planted:
     """Write the files of `FILES` into a folder.
 
     Args:
@@ -156,10 +161,20 @@ def _ordinary(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]
         yield pulse(hour, rng)
 
 
-def _written(at: datetime, event: Event, end: str = "\n", indent: int | None = None) -> _Line:
+def _written(
+    at: datetime,
+    event: Event,
+    end: str = "\n",
+    indent: int | None = None,
+) -> _Line:
     """An event as a line; with ``indent``, pretty-printed on several lines."""
     separators = None if indent else (",", ":")
-    text = json.dumps(event, ensure_ascii=False, indent=indent, separators=separators)
+    text = json.dumps(
+        event,
+        ensure_ascii=False,
+        indent=indent,
+        separators=separators,
+    )
     return _Line(at, (text + end).encode(), event=event)
 
 
@@ -192,7 +207,11 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
     ahead = _written(next(moments), {"type": "task_started", "timestamp": future})
     yield replace(ahead, verdict="time_too_far_ahead")
     at = next(moments)
-    clock = {"timestamp": iso(at, "-06:00"), "type": "clock_changed", "session_id": "clock-1"}
+    clock = {
+        "timestamp": iso(at, "-06:00"),
+        "type": "clock_changed",
+        "session_id": "clock-1",
+    }
     yield _written(at, clock, end="\r\n\n")
     yield _Line(span[-1].end, b'{"type":"task_started","level":"info","timesta', "torn")
 
@@ -220,11 +239,20 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
                 "type": kind,
             }
             yield _written(at, {**event, **session, "data": data})
-        pool = {"pool_size": rng.randrange(8, 20), "threshold": 10, "severity": "warning"}
+        pool = {
+            "pool_size": rng.randrange(8, 20),
+            "threshold": 10,
+            "severity": "warning",
+        }
         at = within(hour, rng)
         yield _written(
             at,
-            {"timestamp": iso(at, "-0600"), "type": "pool_size_alert", **session, "data": pool},
+            {
+                "timestamp": iso(at, "-0600"),
+                "type": "pool_size_alert",
+                **session,
+                "data": pool,
+            },
             indent=2,
         )
         at = within(hour, rng)

@@ -52,7 +52,12 @@ class Steps:
         )
 
     def run(
-        self, title: str, program: str, *arguments: str, env: Mapping[str, str], cwd: Path
+        self,
+        title: str,
+        program: str,
+        *arguments: str,
+        env: Mapping[str, str],
+        cwd: Path,
     ) -> None:
         """Run a program of this Python installation as a step; print it as a user would type it.
 

@@ -126,7 +126,11 @@ def of_other_folder(hour: Hour, held: InputVersion, landed: InputVersion) -> str
     )
 
 
-def refuse_older(where: str, held: Holding | None, offer: Offer) -> None:
+def refuse_older(
+    where: str,
+    held: Holding | None,
+    offer: Offer,
+) -> None:
     """Let an offer pass that takes no events away: every destination asks this before it writes.
 
     Args:
@@ -205,7 +209,12 @@ class Destination(Protocol):
             PermanentError: the same attempt fails again.
         """
 
-    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+    def holding(
+        self,
+        hour: Hour,
+        *,
+        count: bool = False,
+    ) -> Holding | None:
         """The ledger's row of an hour; None if the hour was never delivered.
 
         Args:
@@ -223,7 +232,12 @@ class Destination(Protocol):
             TransientError: the destination does not answer.
         """
 
-    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+    def adopt(
+        self,
+        hour: Hour,
+        held: Holding,
+        version: InputVersion,
+    ) -> None:
         """Change the version of an hour in the ledger, on purpose; the rows stay.
 
         Args:

@@ -184,7 +184,12 @@ class Guard:
             ``alerts.internal``.
     """
 
-    def __init__(self, *, allow_private: bool, allow_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        allow_private: bool,
+        allow_hosts: Sequence[str] = (),
+    ) -> None:
         self._allow_private = allow_private
         self._allow_hosts = frozenset(host.lower().strip("[]") for host in allow_hosts)
         self._deadline: Deadline

@@ -144,14 +144,28 @@ class WebhookConfig(DestinationConfig, frozen=True, hide_input_in_errors=True):
     payload_format: Literal["array", "object", "individual"] = "array"
     payload_key: str = Field("events", min_length=1)
     include_metadata: bool = True
-    max_retries: int = Field(3, ge=1, le=10, json_schema_extra={"unit": "attempts"})
+    max_retries: int = Field(
+        3,
+        ge=1,
+        le=10,
+        json_schema_extra={"unit": "attempts"},
+    )
     retry_delay_s: float = Field(1.0, ge=0)
-    retry_backoff: float = Field(2.0, ge=1, json_schema_extra={"unit": "factor"})
+    retry_backoff: float = Field(
+        2.0,
+        ge=1,
+        json_schema_extra={"unit": "factor"},
+    )
     rate_limit: float | None = Field(
         None, gt=0, examples=[5], json_schema_extra={"unit": "requests/s"}
     )
     timeout_s: float = Field(30.0, gt=0, le=300)
-    batch_size: int = Field(10, ge=1, le=10_000, json_schema_extra={"unit": "events"})
+    batch_size: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        json_schema_extra={"unit": "events"},
+    )
     rules: tuple[AlertRule, ...] = Field(
         (AlertRule(),), examples=[[{"name": "slow", "where": ["duration_ms > 60000"]}]]
     )
@@ -261,7 +275,11 @@ def compose(
     return f"{{{','.join(fields)}}}".encode()
 
 
-def identify(destination: str, rule: str, row_uids: Sequence[str]) -> str:
+def identify(
+    destination: str,
+    rule: str,
+    row_uids: Sequence[str],
+) -> str:
     """The ``webhook-id`` of a dispatch, for example ``msg_0a4f…``: the same for the same content.
 
     Args:
@@ -377,7 +395,12 @@ class WebhookSender:
         self._next_slot = time.monotonic()  # earliest time of the next request
         self._check_request()
 
-    def send(self, body: bytes, content_type: str, webhook_id: str) -> None:
+    def send(
+        self,
+        body: bytes,
+        content_type: str,
+        webhook_id: str,
+    ) -> None:
         """Make a single request.
 
         Args:
@@ -434,7 +457,11 @@ class WebhookSender:
         self, body: bytes, content_type: str, webhook_id: str
     ) -> requests.PreparedRequest:
         """A request with all its headers."""
-        request = requests.Request(self._config.method, self._url, data=body).prepare()
+        request = requests.Request(
+            self._config.method,
+            self._url,
+            data=body,
+        ).prepare()
         own = {
             "User-Agent": USER_AGENT,
             # A compressed answer could expand without limit.
@@ -447,7 +474,14 @@ class WebhookSender:
         request.headers.update(own)
         request.headers.update(configured)
         request.headers.update(authorization(self._config))
-        request.headers.update(signatures(self._config, webhook_id, self._clock(), body))
+        request.headers.update(
+            signatures(
+                self._config,
+                webhook_id,
+                self._clock(),
+                body,
+            )
+        )
         return request
 
     def _check_request(self) -> None:

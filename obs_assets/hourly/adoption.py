@@ -87,7 +87,12 @@ def adopt(
             yield found
 
 
-def _offer(hourly: HourlyPipeline, landed: Landed, name: str, hour: Hour) -> Offer | None:
+def _offer(
+    hourly: HourlyPipeline,
+    landed: Landed,
+    name: str,
+    hour: Hour,
+) -> Offer | None:
     """What this folder would offer of an hour; None where nothing has landed, or what had landed has expired."""
     version = landed.version(hour)
     if not version.generation:
@@ -103,7 +108,12 @@ def _offer(hourly: HourlyPipeline, landed: Landed, name: str, hour: Hour) -> Off
         return hourly.offer(connection, name, hour)
 
 
-def _compared(hour: Hour, name: str, held: Holding, offer: Offer | None) -> Adoption:
+def _compared(
+    hour: Hour,
+    name: str,
+    held: Holding,
+    offer: Offer | None,
+) -> Adoption:
     there = held.rows if held.counted is None else held.counted
     from_log = short_id(held.version.log_id)
     if offer is None:

@@ -61,7 +61,11 @@ class Builder:
             receipt = self.stages.build(connection, stage, given)[hour]
             return self.store.write_receipt(receipt, hour)
 
-    def build_together(self, stage: Stage, hours: Sequence[Hour]) -> dict[Hour, Receipt]:
+    def build_together(
+        self,
+        stage: Stage,
+        hours: Sequence[Hour],
+    ) -> dict[Hour, Receipt]:
         """Build small hours of a stage in one query, in little more time than a single hour takes.
 
         Returns:
@@ -81,7 +85,13 @@ class Builder:
             # An hour that is locked, expired or without input is left out
             for hour in hours:
                 with contextlib.suppress(ObsError):
-                    held.enter_context(self.locks.hold(hour, alone=True, wait=False))
+                    held.enter_context(
+                        self.locks.hold(
+                            hour,
+                            alone=True,
+                            wait=False,
+                        )
+                    )
                     self._prepare(stage, hour)
                     given[hour] = self.stages.given(stage, hour)
             built = self.stages.build(connection, stage, given) if given else {}

@@ -22,6 +22,14 @@ class ChecksConfig(Block, frozen=True):
     dead_letter_share: float = Field(
         0.01, ge=0, le=1, json_schema_extra={"unit": "share, 0 to 1"}
     )
-    volume_deviations: float = Field(5.0, gt=0, json_schema_extra={"unit": "usual deviations"})
+    volume_deviations: float = Field(
+        5.0,
+        gt=0,
+        json_schema_extra={"unit": "usual deviations"},
+    )
     schema_hours: int = Field(48, ge=1, le=24 * 31)
-    leftover_sample: int = Field(1_000, ge=0, json_schema_extra={"unit": "events"})
+    leftover_sample: int = Field(
+        1_000,
+        ge=0,
+        json_schema_extra={"unit": "events"},
+    )

@@ -94,8 +94,18 @@ class Deliverer:
         """The present offer of an hour, and reason → number of events that the destination's own filter drops."""
         receipt = self.store.read_receipt(config.stage, hour).check()
         offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
-        frame = self.store.read_frame(connection, config.stage, hour).project(offered)
-        offer = Offer(frame, hour, receipt.version, receipt.kept, receipt.content_hash)
+        frame = self.store.read_frame(
+            connection,
+            config.stage,
+            hour,
+        ).project(offered)
+        offer = Offer(
+            frame,
+            hour,
+            receipt.version,
+            receipt.kept,
+            receipt.content_hash,
+        )
         if config.filter is None or not config.filter.enabled:
             return offer, {}
         judged = judge(connection, frame, config.filter)

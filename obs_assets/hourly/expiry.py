@@ -86,12 +86,22 @@ def why_due(
         return f"{letters:,} dead letters have expired"
     if waiting:
         return ""
-    files = forgettable(log.load(), _names(listing), days=days, now=now)
+    files = forgettable(
+        log.load(),
+        _names(listing),
+        days=days,
+        now=now,
+    )
     return f"{len(files):,} files are to be forgotten" if files else ""
 
 
 def _expiring(
-    log: LandingLog, *, days: int, now: datetime, staleness: Staleness, open_hour: Hour
+    log: LandingLog,
+    *,
+    days: int,
+    now: datetime,
+    staleness: Staleness,
+    open_hour: Hour,
 ) -> tuple[list[tuple[Hour, LandedHour]], tuple[Hour, ...]]:
     """The old hours that can be removed now, and the old hours that wait for a destination or are open."""
     hours = due(log.load(), days=days, now=now)

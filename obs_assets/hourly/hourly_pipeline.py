@@ -98,7 +98,12 @@ class HourlyPipeline:
         Args:
             now: time of the pass, UTC; the clock by default.
         """
-        return land(self.source, self.log, first_hour=self.config.first_hour, now=now)
+        return land(
+            self.source,
+            self.log,
+            first_hour=self.config.first_hour,
+            now=now,
+        )
 
     def landed(self) -> Landed:
         """The files and hours that have landed."""
@@ -124,7 +129,14 @@ class HourlyPipeline:
         hours = self.landed().hours
         if hours:
             first = parse_hour(min(hours)).start
-        return Hour(first.replace(hour=0, minute=0, second=0, microsecond=0))
+        return Hour(
+            first.replace(
+                hour=0,
+                minute=0,
+                second=0,
+                microsecond=0,
+            )
+        )
 
     def pending_files(self, listing: Listing) -> str:
         """The numbers of files to land, for example ``2 new, 1 changed, 0 waiting of 9 files``.
@@ -155,7 +167,11 @@ class HourlyPipeline:
         """Dead letters by file and reason: file, reason, number, bytes, first seen; the largest number first."""
         return count_letters(self.log)
 
-    def replay(self, reason: str | None = None, event_file: str | None = None) -> LandingReport:
+    def replay(
+        self,
+        reason: str | None = None,
+        event_file: str | None = None,
+    ) -> LandingReport:
         """Land the dead letters that can be read now.
 
         Args:
@@ -252,7 +268,10 @@ class HourlyPipeline:
         return "stale" in states and "elsewhere" not in states
 
     def staleness(
-        self, now: datetime | None = None, *, empty: Iterable[Hour] = ()
+        self,
+        now: datetime | None = None,
+        *,
+        empty: Iterable[Hour] = (),
     ) -> "Staleness":
         """Closed hours that destinations lack or hold in an older version, see `find_staleness`.
 
@@ -281,7 +300,11 @@ class HourlyPipeline:
         """
         return self._builder.build(stage, hour)
 
-    def build_together(self, stage: Stage, hours: Sequence[Hour]) -> dict[Hour, Receipt]:
+    def build_together(
+        self,
+        stage: Stage,
+        hours: Sequence[Hour],
+    ) -> dict[Hour, Receipt]:
         """Build small hours of a stage in one query, see `Builder.build_together`."""
         return self._builder.build_together(stage, hours)
 
@@ -350,7 +373,12 @@ class HourlyPipeline:
                 closed_until=closed_until,
             )
 
-    def offer(self, connection: duckdb.DuckDBPyConnection, name: str, hour: Hour) -> Offer:
+    def offer(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        name: str,
+        hour: Hour,
+    ) -> Offer:
         """An hour as it would be offered to a destination now."""
         return self._deliverer.offer(connection, self.destination_config(name), hour)[0]
 
@@ -394,7 +422,13 @@ class HourlyPipeline:
 
     def _make(self, config: DestinationConfig, client: Any = None) -> Destination:
         ledger_name = self.ledger_name(asset_name(config))
-        order = Order(config, self._server_of(config), self.settings, ledger_name, client)
+        order = Order(
+            config,
+            self._server_of(config),
+            self.settings,
+            ledger_name,
+            client,
+        )
         return kind_of(config).make(order)
 
     def ledger_name(self, name: str) -> str:

@@ -24,7 +24,13 @@ class HourLocks:
     folder: Path
 
     @contextmanager
-    def hold(self, hour: Hour, *, alone: bool, wait: bool = True) -> Iterator[None]:
+    def hold(
+        self,
+        hour: Hour,
+        *,
+        alone: bool,
+        wait: bool = True,
+    ) -> Iterator[None]:
         """Hold the lock of an hour; the system releases it when the process ends.
 
         Args:

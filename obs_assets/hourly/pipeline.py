@@ -116,7 +116,11 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
     on_config_change: Literal["mark", "rebuild"] = "mark"
     retention_days: int | None = Field(30, ge=1, le=36_500)
     owners: tuple[str, ...] = Field((), examples=[["team:platform"]])
-    asset_prefix: str | None = Field(None, pattern=r"^[A-Za-z0-9_]*$", examples=["shop"])
+    asset_prefix: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]*$",
+        examples=["shop"],
+    )
     checks: ChecksConfig = Field(ChecksConfig(), examples=[{"dead_letter_share": 0.05}])
     source: SourceConfig = Field(SourceConfig(), examples=[{"events_dir": "/var/log/agents"}])
     enrich: EnrichConfig | None = Field(None, examples=[{"environment": "production"}])
@@ -260,7 +264,11 @@ class PipelineConfigBuilder:
         return parse(self._values)
 
 
-def _known(block: str, type_: str, known: Iterable[str]) -> str:
+def _known(
+    block: str,
+    type_: str,
+    known: Iterable[str],
+) -> str:
     if type_ not in set(known):
         raise ConfigurationError(
             f"Unknown {block} type {type_!r}; there are {', '.join(sorted(known))}"
@@ -349,7 +357,11 @@ def _problem_at_the_top(name: Any, value: Any) -> str:
     if name == "attributes":
         return ""
     if name != "type":
-        near = difflib.get_close_matches(str(name), ("type", "attributes"), n=1)
+        near = difflib.get_close_matches(
+            str(name),
+            ("type", "attributes"),
+            n=1,
+        )
         hint = "a pipeline file has `type:` and `attributes:`, nothing else"
         if near:
             hint = f"did you mean {near[0]!r}?"
@@ -362,7 +374,11 @@ def _problem_at_the_top(name: Any, value: Any) -> str:
 class _Loader(yaml.SafeLoader):
     """A loader whose error for an impossible date, such as ``2025-13-01``, names the line."""
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(
+        self,
+        node: yaml.Node,
+        deep: bool = False,
+    ) -> Any:
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
@@ -379,7 +395,11 @@ class _TemplateMistakeError(ConfigurationError):
         location: keys and list indexes on the way to the value, from ``attributes`` on.
     """
 
-    def __init__(self, message: str, location: tuple[int | str, ...]) -> None:
+    def __init__(
+        self,
+        message: str,
+        location: tuple[int | str, ...],
+    ) -> None:
         super().__init__(message)
         self.location = location
 
@@ -393,11 +413,19 @@ class _Env:
     def __getattr__(self, name: str) -> str | None:
         return self._values.get(name) or None
 
-    def __call__(self, name: str, default: str | None = None) -> str | None:
+    def __call__(
+        self,
+        name: str,
+        default: str | None = None,
+    ) -> str | None:
         return self._values.get(name) or default
 
 
-def render(value: Any, env: Mapping[str, str], location: tuple[int | str, ...] = ()) -> Any:
+def render(
+    value: Any,
+    env: Mapping[str, str],
+    location: tuple[int | str, ...] = (),
+) -> Any:
     """Fill in ``{{ env.NAME }}`` in every value but an alert's ``summary``, which is filled in when the alert fires.
 
     Args:

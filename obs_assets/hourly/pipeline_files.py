@@ -42,7 +42,9 @@ class PipelineFile:
     path: Path
 
     def open(
-        self, env: Mapping[str, str] | None = None, machine: Settings | None = None
+        self,
+        env: Mapping[str, str] | None = None,
+        machine: Settings | None = None,
     ) -> HourlyPipeline:
         """Read the file, and bind the pipeline to this machine.
 

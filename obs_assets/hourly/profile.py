@@ -43,7 +43,11 @@ _LABEL = re.compile(r"[0-9a-fA-F-]*\d[0-9a-fA-F-]{7,}|\d+")
 """Parts of keys that are data: hexadecimal words such as UUIDs and tokens, and numbers."""
 
 
-def fields_of(frame: Frame, rows: int, by: str) -> dict[Any, dict[str, str]]:
+def fields_of(
+    frame: Frame,
+    rows: int,
+    by: str,
+) -> dict[Any, dict[str, str]]:
     """The fields of events and their JSON types.
 
     Args:
@@ -118,7 +122,12 @@ class _Node:
             self.items = (self.items or _Node()).merge(other.items)
         return self
 
-    def walk(self, path: str, *, is_root: bool = False) -> Iterator[tuple[str, set[str]]]:
+    def walk(
+        self,
+        path: str,
+        *,
+        is_root: bool = False,
+    ) -> Iterator[tuple[str, set[str]]]:
         yield path, self.types
         keys = self.keys
         if len(keys) > KEYS and not is_root:

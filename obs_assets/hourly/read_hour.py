@@ -7,7 +7,11 @@ from obs_assets.hours import parse_hour
 from obs_assets.storage.engine import connect
 
 
-def read_hour(stage: str, hour: str, pipeline_name: str = "") -> pd.DataFrame:
+def read_hour(
+    stage: str,
+    hour: str,
+    pipeline_name: str = "",
+) -> pd.DataFrame:
     """One hour of a stage.
 
     Args:

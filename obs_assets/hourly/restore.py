@@ -71,6 +71,16 @@ def restore(archive: Archive, hourly: HourlyPipeline, hour: Hour) -> LandingRepo
             f"{hour} is before the first hour of {hourly.name!r}: set start in its pipeline file"
         )
     folder = make_private_dir(hourly.store.temp_dir)
-    with archive.kind.stored(archive.name, archive.destination, hour, folder) as stored:
+    with archive.kind.stored(
+        archive.name,
+        archive.destination,
+        hour,
+        folder,
+    ) as stored:
         parts = ((part.url, part.rows) for part in stored)
-        return land_archived(hourly.log, hour, parts, time_path=hourly.config.source.time_path)
+        return land_archived(
+            hourly.log,
+            hour,
+            parts,
+            time_path=hourly.config.source.time_path,
+        )

@@ -132,7 +132,9 @@ class Stages:
         receipt = self.store.read_receipt(before, hour).check()
         path = self.store.built_frame(before, hour)
         return StageInput(
-            [path], receipt.kept, self.config.next_version(receipt.version, stage)
+            [path],
+            receipt.kept,
+            self.config.next_version(receipt.version, stage),
         )
 
     def build(
@@ -158,7 +160,12 @@ class Stages:
             paths += map(str, item.paths)
         size = _uncompressed_size(paths)
         to_redact = rows if stage == "redacted_events" else 0
-        with workers_for(connection, to_redact, self.config.redact, self.hash_key) as workers:
+        with workers_for(
+            connection,
+            to_redact,
+            self.config.redact,
+            self.hash_key,
+        ) as workers:
             judged = self._frame(connection, stage, paths, workers)
             if rows <= SMALL and _is_read_again(stage, len(given), size):
                 judged = _held(connection, judged)
@@ -186,7 +193,11 @@ class Stages:
                 }
             return receipts
 
-    def unredacted(self, connection: duckdb.DuckDBPyConnection, hour: Hour) -> list[Unredacted]:
+    def unredacted(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        hour: Hour,
+    ) -> list[Unredacted]:
         """The events of an hour on which the redactor fails now, in the order of the frame.
 
         Args:
@@ -199,7 +210,12 @@ class Stages:
         """
         given = self.given("redacted_events", hour)
         paths = [str(path) for path in given.paths]
-        with workers_for(connection, given.rows, self.config.redact, self.hash_key) as workers:
+        with workers_for(
+            connection,
+            given.rows,
+            self.config.redact,
+            self.hash_key,
+        ) as workers:
             judged = self._frame(connection, "redacted_events", paths, workers)
             dropped = judged.filter("dropped_by IS NOT NULL").project("row_uid, dropped_by")
             reasons = dict(dropped.fetchall())
@@ -240,7 +256,11 @@ class Stages:
         of_no_events = (0, HASH_OF_NOTHING if is_hashed else "")
         counted = written.aggregate(f"filename, count(*), {content_sql}").fetchall()
         counts = {file: (rows, content) for file, rows, content in counted}
-        details = self._details(stage, written, max(item.rows for item in given.values()))
+        details = self._details(
+            stage,
+            written,
+            max(item.rows for item in given.values()),
+        )
         receipts: dict[Hour, Receipt] = {}
         for file, hour in hours.items():
             rows, content_hash = counts.get(file, of_no_events)
@@ -325,7 +345,10 @@ class Stages:
         return parts
 
     def _landed(
-        self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str], where: str = "true"
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        chunks: Sequence[str],
+        where: str = "true",
     ) -> Frame:
         """Landed lines in order, each event with ``_source`` and ``_event_file``.
 

@@ -145,7 +145,12 @@ def find_staleness(
         held_by[name] = frozenset(held)
         for hour in closed:
             was_removed = hour not in held and block.has_expired(hour, now)
-            state = state_of(config, block, held.get(hour), landed.version(hour))
+            state = state_of(
+                config,
+                block,
+                held.get(hour),
+                landed.version(hour),
+            )
             if state == "stale" and not was_removed:
                 missing.setdefault(hour, []).append(name)
             if state == "elsewhere":

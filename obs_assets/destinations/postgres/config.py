@@ -46,11 +46,19 @@ class PostgresConfig(DestinationConfig, frozen=True):
     table_name: str = Field("events", pattern=NAME)
     schema_name: str = Field("public", pattern=NAME)
     create_table_if_not_exists: bool = True
-    pool_size: int = Field(10, ge=1, json_schema_extra={"unit": "connections"})
+    pool_size: int = Field(
+        10,
+        ge=1,
+        json_schema_extra={"unit": "connections"},
+    )
     retention_days: int | None = Field(None, ge=1, le=36_500, examples=[90])
     host: str | None = Field(None, examples=["db.example.com"])
     port: int | None = Field(
-        None, ge=1, le=65_535, examples=[5432], json_schema_extra={"unit": "port number"}
+        None,
+        ge=1,
+        le=65_535,
+        examples=[5432],
+        json_schema_extra={"unit": "port number"},
     )
     database: str | None = Field(None, examples=["observability"])
     user: str | None = Field(None, examples=["obs_loader"])

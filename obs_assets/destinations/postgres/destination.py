@@ -146,7 +146,12 @@ class PostgresDestination:
         self.server = server_of(config, settings)
         self.table = EventTable(config)
         self.key = self.table.key
-        self.upkeep = Upkeep(self.table, config, self.server, busy_after_s=busy_after_s)
+        self.upkeep = Upkeep(
+            self.table,
+            config,
+            self.server,
+            busy_after_s=busy_after_s,
+        )
         self._busy_after_s = busy_after_s
         self._clock = clock
 
@@ -192,7 +197,12 @@ class PostgresDestination:
             stats=stats,
         )
 
-    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+    def holding(
+        self,
+        hour: Hour,
+        *,
+        count: bool = False,
+    ) -> Holding | None:
         """The ledger's row of an hour; with ``count`` also the table's rows and altered groups."""
         query = "SELECT count(*) FROM {table} WHERE timestamp >= {start} AND timestamp < {end}"
         with session(self.server) as connection:
@@ -240,7 +250,12 @@ class PostgresDestination:
                 return {}
         return {Hour.of(row[0]): Holding(InputVersion(*row[1:5]), *row[5:]) for row in rows}
 
-    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+    def adopt(
+        self,
+        hour: Hour,
+        held: Holding,
+        version: InputVersion,
+    ) -> None:
         """Change the version of the ledger's row; see `base.Destination.adopt`."""
         expected = {**asdict(held.version), "content_hash": held.content_hash}
         key = {"destination": self.key, "hour": hour.start}
@@ -307,7 +322,11 @@ class PostgresDestination:
 
     # -- administration ----------------------------------------------------------------------------
 
-    def init(self, *, reader: str | None = None) -> list[str]:
+    def init(
+        self,
+        *,
+        reader: str | None = None,
+    ) -> list[str]:
         """Make or migrate table and ledger, and a role that can only read the events.
 
         Args:
@@ -337,10 +356,20 @@ class PostgresDestination:
             )
         for setting, value in _READER_SETTINGS.items():
             alter = sql.SQL("ALTER ROLE {} SET {} = {}")
-            connection.execute(alter.format(role, sql.SQL(setting), sql.Literal(value)))
+            connection.execute(
+                alter.format(
+                    role,
+                    sql.SQL(setting),
+                    sql.Literal(value),
+                )
+            )
         schema = sql.Identifier(self.config.schema_name)
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
-        tables = [self.table.name, self.table.statistics, self.table.receipts]
+        tables = [
+            self.table.name,
+            self.table.statistics,
+            self.table.receipts,
+        ]
         readable = sql.SQL(", ").join(tables)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
         receipts = f"{self.config.schema_name}.receipts"
@@ -426,19 +455,33 @@ class PostgresDestination:
         )
         return int(one(connection, query)[0])
 
-    def _replace(self, connection: Connection, offer: Offer, held: Holding | None) -> "_Sent":
+    def _replace(
+        self,
+        connection: Connection,
+        offer: Offer,
+        held: Holding | None,
+    ) -> "_Sent":
         """Replace the hour's rows by the offered rows."""
         leaf = self._leaf_of(connection, offer.hour)
         if leaf is None and offer.rows:
             leaf = self._lock_new_leaves(connection, offer.hour)
         if leaf is not None:
-            return self._replace_in(connection, self.table.leaf(leaf.suffix), offer, held)
+            return self._replace_in(
+                connection,
+                self.table.leaf(leaf.suffix),
+                offer,
+                held,
+            )
         if not offer.rows:
             return _Sent(0, 0, 0)
         return self._load_new_leaf(connection, offer)
 
     def _replace_in(
-        self, connection: Connection, leaf: sql.Identifier, offer: Offer, held: Holding | None
+        self,
+        connection: Connection,
+        leaf: sql.Identifier,
+        offer: Offer,
+        held: Holding | None,
     ) -> "_Sent":
         """Replace the hour's rows in its leaf."""
         if held and held.rows:
@@ -489,15 +532,31 @@ class PostgresDestination:
             ) from None
         return self._leaf_of(connection, hour)
 
-    def _delete(self, connection: Connection, leaf: sql.Identifier, hour: Hour) -> None:
+    def _delete(
+        self,
+        connection: Connection,
+        leaf: sql.Identifier,
+        hour: Hour,
+    ) -> None:
         query: LiteralString = (
             "DELETE FROM {leaf} WHERE timestamp >= {start} AND timestamp < {end}"
         )
         start, end = sql.Literal(hour.start), sql.Literal(hour.end)
-        connection.execute(sql.SQL(query).format(leaf=leaf, start=start, end=end))
+        connection.execute(
+            sql.SQL(query).format(
+                leaf=leaf,
+                start=start,
+                end=end,
+            )
+        )
         crash_point("postgres.after_delete")
 
-    def _copy(self, connection: Connection, table: sql.Identifier, offer: Offer) -> "_Sent":
+    def _copy(
+        self,
+        connection: Connection,
+        table: sql.Identifier,
+        offer: Offer,
+    ) -> "_Sent":
         """Copy the offered rows into a table, and count the rows that arrived."""
         columns = sql.SQL(", ").join(map(sql.Identifier, row_of(offer.hour)))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table, columns)
@@ -562,7 +621,12 @@ class PostgresDestination:
             for row in statistics_of(offer.frame, offer.hour):
                 copy.write_row(row)
 
-    def _write_ledger(self, connection: Connection, offer: Offer, sent: "_Sent") -> None:
+    def _write_ledger(
+        self,
+        connection: Connection,
+        offer: Offer,
+        sent: "_Sent",
+    ) -> None:
         row = {
             "destination": self.key,
             "hour": offer.hour.start,
@@ -585,7 +649,15 @@ class PostgresDestination:
         insert = "INSERT INTO obs.receipts VALUES (%s, %s, %s, %s, %s, %s, %s)"
         connection.cursor().executemany(insert, self._receipt_rows(offer))
         # The last statement: all loads of a table update this row, which is locked until the commit.
-        connection.execute(_COUNT_LOAD, [self.key, sent.written, sent.batches, _now()])
+        connection.execute(
+            _COUNT_LOAD,
+            [
+                self.key,
+                sent.written,
+                sent.batches,
+                _now(),
+            ],
+        )
 
     def _receipt_rows(self, offer: Offer) -> list[tuple[Any, ...]]:
         """Rows of ``obs.receipts``; the position keeps the order of the stages."""
@@ -637,7 +709,9 @@ class PostgresDestination:
     def _of_hour(self, query: LiteralString, hour: Hour) -> sql.Composed:
         """A query with the table's name and the hour's ``start`` and ``end``."""
         return sql.SQL(query).format(
-            table=self.table.name, start=sql.Literal(hour.start), end=sql.Literal(hour.end)
+            table=self.table.name,
+            start=sql.Literal(hour.start),
+            end=sql.Literal(hour.end),
         )
 
 

@@ -67,15 +67,30 @@ def hour_of(moment: datetime) -> Span:
 
 def day_of(moment: datetime) -> Span:
     """The span of the day that holds a moment."""
-    start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    start = moment.replace(
+        hour=0,
+        minute=0,
+        second=0,
+        microsecond=0,
+    )
     return Span(start, start + _ONE_DAY, f"_d{start:%Y%m%d}")
 
 
 def month_of(moment: datetime) -> Span:
     """The span of the month that holds a moment."""
-    start = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    start = moment.replace(
+        day=1,
+        hour=0,
+        minute=0,
+        second=0,
+        microsecond=0,
+    )
     # 31 days later is in the next month, whatever the length of this month.
-    return Span(start, (start + 31 * _ONE_DAY).replace(day=1), f"_m{start:%Y%m}")
+    return Span(
+        start,
+        (start + 31 * _ONE_DAY).replace(day=1),
+        f"_m{start:%Y%m}",
+    )
 
 
 def span_of(suffix: str) -> Span | None:
@@ -101,7 +116,12 @@ def keeps_months(retention_days: int | None) -> bool:
 
 
 def new_leaf(
-    hour: Hour, rows: int, taken: Iterable[Span], *, now: datetime, retention_days: int | None
+    hour: Hour,
+    rows: int,
+    taken: Iterable[Span],
+    *,
+    now: datetime,
+    retention_days: int | None,
 ) -> Span:
     """The span of the leaf to make for an hour that no leaf holds.
 
@@ -143,13 +163,23 @@ def roll_ups(
     return sorted(due)
 
 
-def expired(leaves: Iterable[Span], *, now: datetime, retention_days: int) -> list[Span]:
+def expired(
+    leaves: Iterable[Span],
+    *,
+    now: datetime,
+    retention_days: int,
+) -> list[Span]:
     """The spans whose last hour has expired, so that all their hours have."""
     return sorted(
         span for span in leaves if has_expired(span.end, now=now, retention_days=retention_days)
     )
 
 
-def has_expired(end: datetime, *, now: datetime, retention_days: int) -> bool:
+def has_expired(
+    end: datetime,
+    *,
+    now: datetime,
+    retention_days: int,
+) -> bool:
     """Whether an hour or a span with this end is older than the retention."""
     return end <= now - timedelta(days=retention_days)

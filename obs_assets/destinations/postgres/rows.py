@@ -128,5 +128,9 @@ def copy_data(frame: Frame, hour: Hour) -> Generator[memoryview, None, None]:
 def _csv(batch: pa.RecordBatch) -> memoryview:
     """A batch as CSV for COPY."""
     sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(batch, sink, pyarrow.csv.WriteOptions(include_header=False))
+    pyarrow.csv.write_csv(
+        batch,
+        sink,
+        pyarrow.csv.WriteOptions(include_header=False),
+    )
     return memoryview(sink.getvalue())

@@ -186,7 +186,11 @@ class EventTable:
             SELECT count(*) FILTER (WHERE subject = %s) >= %s
                 AND count(*) FILTER (WHERE subject = 'ledger') >= %s
             FROM obs.migrations"""
-        parameters = [self._subject, len(self._migrations()), len(LEDGER)]
+        parameters = [
+            self._subject,
+            len(self._migrations()),
+            len(LEDGER),
+        ]
         return bool(one(connection, query, parameters)[0])
 
     def migrate(self, connection: Connection) -> list[str]:
@@ -206,7 +210,12 @@ class EventTable:
                     "DELETE FROM obs.migrations WHERE subject = %s", [self._subject]
                 )
         there = self.is_there(connection)
-        return done + migrate(connection, self._subject, self._migrations(), start=int(there))
+        return done + migrate(
+            connection,
+            self._subject,
+            self._migrations(),
+            start=int(there),
+        )
 
     def leaves(self, connection: Connection) -> list[Span]:
         """Spans of the table's leaves, in the order of time."""
@@ -217,7 +226,12 @@ class EventTable:
         found = (span_of(name.removeprefix(self._config.table_name)) for (name,) in names)
         return sorted(span for span in found if span)
 
-    def create_aside(self, connection: Connection, aside: sql.Identifier, span: Span) -> None:
+    def create_aside(
+        self,
+        connection: Connection,
+        aside: sql.Identifier,
+        span: Span,
+    ) -> None:
         """Make a table that `attach` turns into a leaf; until then, readers do not see its rows.
 
         The parent may have columns that a user added: generated, identity, or with a default.
@@ -240,7 +254,13 @@ class EventTable:
         number = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)")
         for name, sequence in self._identities(connection):
             column = sql.Identifier(name)
-            connection.execute(number.format(aside, column, sql.Literal(sequence)))
+            connection.execute(
+                number.format(
+                    aside,
+                    column,
+                    sql.Literal(sequence),
+                )
+            )
 
     def _identities(self, connection: Connection) -> list[tuple[str, str]]:
         """Identity columns of the table, with their sequences. A table has none before it is attached."""
@@ -266,7 +286,12 @@ class EventTable:
             connection.execute(sql.SQL(f"CREATE INDEX ON {{}} {definition}").format(aside))
         connection.execute(sql.SQL("ANALYZE {}").format(aside))
 
-    def attach(self, connection: Connection, leaf: sql.Identifier, span: Span) -> None:
+    def attach(
+        self,
+        connection: Connection,
+        leaf: sql.Identifier,
+        span: Span,
+    ) -> None:
         """Turn a table into a leaf. Unlike ``PARTITION OF``, this blocks no reader."""
         if connection.info.server_version >= IDENTITY_IS_INHERITED:
             # The default of `create_aside` would conflict with the inherited identity.
@@ -277,7 +302,13 @@ class EventTable:
         attach = sql.SQL(
             "ALTER TABLE {table} ATTACH PARTITION {leaf} FOR VALUES FROM ({start}) TO ({end})"
         )
-        connection.execute(attach.format(table=self.name, leaf=leaf, **bounds))
+        connection.execute(
+            attach.format(
+                table=self.name,
+                leaf=leaf,
+                **bounds,
+            )
+        )
         connection.execute(sql.SQL("ALTER TABLE {} DROP CONSTRAINT within_leaf").format(leaf))
 
     def leaves_lock(self, moment: datetime) -> str:
@@ -294,7 +325,11 @@ class EventTable:
                 f"Make the table {self.key}, partitioned by timestamp, with its {len(INDEXES)} "
                 "indexes.",
                 sql.SQL("; ").join(
-                    [self._create_schema(), self._create_table(), *self._create_indexes()]
+                    [
+                        self._create_schema(),
+                        self._create_table(),
+                        *self._create_indexes(),
+                    ]
                 ),
             ),
             Migration(
@@ -365,5 +400,11 @@ def table_page(config: PostgresConfig) -> Page:
     columns = []
     for name, kind in COLUMNS.items():
         meaning = _OWN_MEANINGS.get(name) or MEANINGS[name]
-        columns.append(Column(name, kind.split(" NOT NULL")[0].lower(), meaning))
+        columns.append(
+            Column(
+                name,
+                kind.split(" NOT NULL")[0].lower(),
+                meaning,
+            )
+        )
     return Page(f"{config.schema_name}.{config.table_name}", tuple(columns))

@@ -107,7 +107,13 @@ class Upkeep:
             self._forget_empty_hours(connection, until=now - timedelta(days=days))
         return dropped
 
-    def _detach(self, connection: Connection, name: str, *, is_pending: bool) -> None:
+    def _detach(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        is_pending: bool,
+    ) -> None:
         """Detach a leaf without blocking readers; finish it where a killed run began it."""
         leaf = sql.Identifier(self._config.schema_name, name)
         detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY")
@@ -204,7 +210,12 @@ class Upkeep:
             self._swap(connection, span, parts)
             return True
 
-    def _merge_aside(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+    def _merge_aside(
+        self,
+        connection: Connection,
+        span: Span,
+        parts: list[Span],
+    ) -> None:
         """Copy the rows of smaller leaves into a table that is not attached yet."""
         aside = self._table.leaf(f"{span.suffix}_new")
         insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ORDER BY timestamp, row_uid")
@@ -244,7 +255,12 @@ class Upkeep:
         return not older
 
     @patiently
-    def _swap(self, connection: Connection, span: Span, parts: list[Span]) -> None:
+    def _swap(
+        self,
+        connection: Connection,
+        span: Span,
+        parts: list[Span],
+    ) -> None:
         """Replace the smaller leaves by the merged leaf, in a transaction."""
         aside = self._table.leaf(f"{span.suffix}_new")
         detach = sql.SQL("ALTER TABLE {} DETACH PARTITION {}")
@@ -256,4 +272,8 @@ class Upkeep:
                 connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
             name = sql.Identifier(self._config.table_name + span.suffix)
             connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(aside, name))
-            self._table.attach(connection, self._table.leaf(span.suffix), span)
+            self._table.attach(
+                connection,
+                self._table.leaf(span.suffix),
+                span,
+            )

@@ -121,7 +121,12 @@ class Bucket:
         for page in paginator.paginate(**self._bucket, Prefix=base_key):
             yield from page.get("Contents", [])
 
-    def put(self, key: str, body: bytes, replaces: str | None) -> None:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        replaces: str | None,
+    ) -> None:
         """Write a small document.
 
         Args:
@@ -143,7 +148,12 @@ class Bucket:
                 **_if_still(replaces),
             )
 
-    def upload(self, key: str, packed: Packed, replaces: str | None) -> tuple[str, str | None]:
+    def upload(
+        self,
+        key: str,
+        packed: Packed,
+        replaces: str | None,
+    ) -> tuple[str, str | None]:
         """Write an object.
 
         Args:
@@ -235,7 +245,11 @@ class Bucket:
         return f"{self.url} at {_where(self.server)}"
 
     def _put(
-        self, key: str, packed: Packed, options: dict[str, Any], condition: dict[str, Any]
+        self,
+        key: str,
+        packed: Packed,
+        options: dict[str, Any],
+        condition: dict[str, Any],
     ) -> dict[str, Any]:
         """Write an object in a single request."""
         answer = self.client.put_object(
@@ -249,7 +263,11 @@ class Bucket:
         return dict(answer)
 
     def _put_in_parts(
-        self, key: str, packed: Packed, options: dict[str, Any], condition: dict[str, Any]
+        self,
+        key: str,
+        packed: Packed,
+        options: dict[str, Any],
+        condition: dict[str, Any],
     ) -> dict[str, Any]:
         """Write an object in parts; an error aborts the upload, so that no part is left to pay for."""
         target: dict[str, Any] = {**self._bucket, "Key": key}

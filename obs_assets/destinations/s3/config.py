@@ -84,14 +84,27 @@ class S3Config(DestinationConfig, frozen=True):
     )
     format: Literal["jsonl", "parquet"] = "jsonl"
     compression: bool = True
-    compression_level: int = Field(6, ge=1, le=9, json_schema_extra={"unit": "level"})
+    compression_level: int = Field(
+        6,
+        ge=1,
+        le=9,
+        json_schema_extra={"unit": "level"},
+    )
     storage_class: StorageClass = "STANDARD"
     server_side_encryption: Literal["AES256", "aws:kms"] | None = Field(
         None, examples=["aws:kms"]
     )
     kms_key_id: str | None = Field(None, examples=["alias/event-archive"])
-    multipart_threshold: int = Field(5 * MIB, ge=5 * MIB, json_schema_extra={"unit": "bytes"})
-    max_retries: int = Field(3, ge=0, json_schema_extra={"unit": "retries"})
+    multipart_threshold: int = Field(
+        5 * MIB,
+        ge=5 * MIB,
+        json_schema_extra={"unit": "bytes"},
+    )
+    max_retries: int = Field(
+        3,
+        ge=0,
+        json_schema_extra={"unit": "retries"},
+    )
     part_size_mb: int = Field(128, ge=1)
     expected_bucket_owner: str | None = Field(
         None, pattern=r"^\d{12}$", examples=["123456789012"]

@@ -84,7 +84,12 @@ class S3Destination:
                     "then try again"
                 ) from None
 
-    def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
+    def holding(
+        self,
+        hour: Hour,
+        *,
+        count: bool = False,
+    ) -> Holding | None:
         """The hour's manifest; with ``count`` also the rows of its objects that are unchanged."""
         with self.place.session():
             held, _ = self._manifest(hour)
@@ -122,7 +127,12 @@ class S3Destination:
         tag, _ = self._read_manifests.get(key, ("", None))
         return tag
 
-    def adopt(self, hour: Hour, held: Holding, version: InputVersion) -> None:
+    def adopt(
+        self,
+        hour: Hour,
+        held: Holding,
+        version: InputVersion,
+    ) -> None:
         """Write the manifest with another version; see `base.Destination.adopt`."""
         key = self.config.manifest_key(hour)
         with self.place.session(), self.place.alone(key):
@@ -188,7 +198,11 @@ class S3Destination:
         return connection.table(name)
 
     @contextlib.contextmanager
-    def archived(self, hour: Hour, folder: Path) -> Iterator[Iterator[StoredPart]]:
+    def archived(
+        self,
+        hour: Hour,
+        folder: Path,
+    ) -> Iterator[Iterator[StoredPart]]:
         """The objects of a committed hour. Each is fetched when it is needed, then deleted again.
 
         Args:
@@ -223,7 +237,12 @@ class S3Destination:
             yield StoredPart(url, functools.partial(rows_of, path=path))
             path.unlink()
 
-    def _download(self, key: str, path: Path, held: Manifest | None) -> bool:
+    def _download(
+        self,
+        key: str,
+        path: Path,
+        held: Manifest | None,
+    ) -> bool:
         """Write an object into a file; False if there is no such object."""
         try:
             return self.place.download(key, path)
@@ -268,7 +287,11 @@ class S3Destination:
         self.place.clean_up(self.config.base_key(offer.hour))
         built = self._build(offer, tags, intact)
         manifest = Manifest(
-            offer.hour.key, offer.version, offer.rows, offer.content_hash, tuple(built)
+            offer.hour.key,
+            offer.version,
+            offer.rows,
+            offer.content_hash,
+            tuple(built),
         )
         if sum(stored.rows for stored in built) != offer.rows:
             raise PermanentError(
@@ -276,7 +299,11 @@ class S3Destination:
             )
         if manifest != held:
             key = self.config.manifest_key(offer.hour)
-            self.place.put(key, manifest.to_json().encode(), manifest_tag)
+            self.place.put(
+                key,
+                manifest.to_json().encode(),
+                manifest_tag,
+            )
         crash_point("s3.after_manifest")
         older = {stored.key for stored in objects}.union(tags)
         self._remove(older - {stored.key for stored in built})
@@ -288,11 +315,18 @@ class S3Destination:
         refuse_older(self.place.url, held.holding if held else None, offer)
 
     def _build(
-        self, offer: Offer, tags: Mapping[str, str], intact: Mapping[str, StoredObject]
+        self,
+        offer: Offer,
+        tags: Mapping[str, str],
+        intact: Mapping[str, StoredObject],
     ) -> list[StoredObject]:
         """Pack the hour into objects and store them; an object is packed while the last is uploaded."""
         built: list[Future[StoredObject]] = []
-        packing = pack(self.selected(offer.frame), offer.hour, self.config)
+        packing = pack(
+            self.selected(offer.frame),
+            offer.hour,
+            self.config,
+        )
         with (
             contextlib.closing(packing) as objects,
             ThreadPoolExecutor(1, "upload") as uploader,
@@ -306,7 +340,15 @@ class S3Destination:
                     packed.file.close()
                     raise
                 key = self.config.object_key(offer.hour, number)
-                built.append(uploader.submit(self._store, key, packed, tags, intact))
+                built.append(
+                    uploader.submit(
+                        self._store,
+                        key,
+                        packed,
+                        tags,
+                        intact,
+                    )
+                )
             return [stored.result() for stored in built]
 
     def _store(
@@ -321,7 +363,11 @@ class S3Destination:
             if key in intact and intact[key].sha256 == packed.sha256:
                 return intact[key]
             crash_point("s3.before_object")
-            etag, version_id = self.place.upload(key, packed, tags.get(key))
+            etag, version_id = self.place.upload(
+                key,
+                packed,
+                tags.get(key),
+            )
             crash_point("s3.after_object")
         return StoredObject(
             key,

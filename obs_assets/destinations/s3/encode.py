@@ -149,7 +149,11 @@ class Packed:
     sha256: str
 
 
-def pack(frame: Frame, hour: Hour, config: S3Config) -> Generator[Packed, None, None]:
+def pack(
+    frame: Frame,
+    hour: Hour,
+    config: S3Config,
+) -> Generator[Packed, None, None]:
     """Pack an hour into objects, in order. The caller closes the file of each object."""
     if config.format == "parquet":
         yield from _pack_parquet(frame, config)
@@ -205,7 +209,13 @@ class _Sink:
     def packed(self, rows: int, uncompressed_bytes: int) -> Packed:
         size = self.file.tell()
         self.file.seek(0)
-        return Packed(self.file, rows, size, uncompressed_bytes, self._sha256.hexdigest())
+        return Packed(
+            self.file,
+            rows,
+            size,
+            uncompressed_bytes,
+            self._sha256.hexdigest(),
+        )
 
 
 class Gzip:
@@ -218,7 +228,10 @@ class Gzip:
     """
 
     def __init__(
-        self, level: int, write: Callable[[bytes], Any], pool: ThreadPoolExecutor
+        self,
+        level: int,
+        write: Callable[[bytes], Any],
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._level = level
         self._write = write
@@ -229,7 +242,13 @@ class Gzip:
 
     def add(self, block: bytes) -> None:
         """Compress a block; waits while the pool has many blocks, so that memory stays limited."""
-        self._waiting.append(self._pool.submit(_deflate, block, self._level))
+        self._waiting.append(
+            self._pool.submit(
+                _deflate,
+                block,
+                self._level,
+            )
+        )
         while len(self._waiting) > 2 * THREADS:
             self._store()
 
@@ -253,7 +272,11 @@ def _deflate(block: bytes, level: int) -> tuple[bytes, int, int]:
 
     The output ends at a full byte and is not marked as the last block, so that others can follow.
     """
-    compressor = zlib_ng.compressobj(min(level, SMALLEST), zlib_ng.DEFLATED, -15)
+    compressor = zlib_ng.compressobj(
+        min(level, SMALLEST),
+        zlib_ng.DEFLATED,
+        -15,
+    )
     deflated = compressor.compress(block) + compressor.flush(zlib_ng.Z_SYNC_FLUSH)
     return deflated, zlib_ng.crc32(block), len(block)
 

@@ -90,13 +90,23 @@ class Folder:
         chosen = [key for key in keys if key.startswith(base_key)]
         return {key: self._path(key).stat().st_size for key in chosen}
 
-    def put(self, key: str, body: bytes, replaces: str | None) -> None:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        replaces: str | None,
+    ) -> None:
         """Write a small document."""
         del replaces  # `alone` keeps other writers out
         with replacing(self._path(key), setting=SETTING) as tmp_path:
             tmp_path.write_bytes(body)
 
-    def upload(self, key: str, packed: Packed, replaces: str | None) -> tuple[str, str | None]:
+    def upload(
+        self,
+        key: str,
+        packed: Packed,
+        replaces: str | None,
+    ) -> tuple[str, str | None]:
         """Write an object; returns its tag, and None because a folder keeps no versions."""
         del replaces  # `alone` keeps other writers out
         replaced = replacing(self._path(key), setting=SETTING)

@@ -56,7 +56,14 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as a JSON document; equal manifests give equal text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        return (
+            json.dumps(
+                asdict(self),
+                indent=2,
+                sort_keys=True,
+            )
+            + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
