@@ -17,14 +17,20 @@ LISTED = 50
 NAMED = 3
 """Fields or leftovers that the sentence of a finding names, at most."""
 
-SAYS_LITTLE = {"null", "any"}
-"""JSON types that are no contradiction to any other type."""
+UNSPECIFIC = {"null", "any"}
+"""JSON types that do not contradict another type: a field that is null in some events has not changed."""
 
 HOURS_NEEDED = 3
 """Earlier hours whose fields must be known before a field counts as new."""
 
 VALUES_NEEDED = 7
-"""Counts of earlier hours that a series needs before it says what is usual."""
+"""Counts of earlier hours that a series needs before a number can be unusual."""
+
+NORMAL_SPREAD = 1.4826
+"""Standard deviation of normal values, in median absolute deviations."""
+
+LEAST_SPREAD = 0.1
+"""Least usual deviation, as a share of the median: very even traffic must not cause warnings."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,14 @@ def receipt_adds_up(receipt: Receipt) -> Finding:
         "set aside": set_aside,
         "unaccounted": missing,
     }
-    sign = "≠" if missing else "="
-    counted = f"{receipt.taken:,} taken {sign} {receipt.kept:,} kept + {set_aside:,} set aside"
-    if missing:
-        counted += f": {missing:,} unaccounted for; nothing after it is built"
-    return Finding(missing == 0, f"{counted}.", facts, is_grave=True)
+    parts = f"{receipt.kept:,} kept + {set_aside:,} set aside"
+    if not missing:
+        return Finding(True, f"{receipt.taken:,} taken = {parts}.", facts, is_grave=True)
+    sentence = (
+        f"{receipt.taken:,} taken ≠ {parts}: {missing:,} unaccounted for; "
+        "no later stage or destination is built."
+    )
+    return Finding(False, sentence, facts, is_grave=True)
 
 
 def dead_letter_share(
@@ -73,13 +82,18 @@ def dead_letter_share(
         dead: number of dead letters.
         total: number of dead letters and events.
         limit: the largest allowed share, 0 to 1.
-        where: the records, for the sentence: ``10 of 3,771 <where> (0.27%) are dead letters``.
+        where: the records, for the sentence: ``10 of 3,771 <where> (0.27%) could not be parsed``.
     """
     share = dead / total if total else 0.0
-    sentence = f"{dead:,} of {total:,} {where} ({share:.2%}) are dead letters"
+    facts = {
+        "dead letters": dead,
+        "of": total,
+        "share": share,
+        "allowed": limit,
+    }
+    sentence = f"{dead:,} of {total:,} {where} ({share:.2%}) could not be parsed"
     if share > limit:
-        sentence += f", more than the {limit:.2%} that are allowed: see `obs dead-letters list`"
-    facts = {"dead letters": dead, "of": total, "share": share, "allowed": limit}
+        sentence += f", more than the allowed {limit:.2%}: see `obs dead-letters list`"
     return Finding(share <= limit, f"{sentence}.", facts)
 
 
@@ -106,7 +120,7 @@ def nothing_left(
     unreadable: int,
     hour: str,
 ) -> Finding:
-    """Independent rules find nothing that redaction left.
+    """Independent rules find no personal data that redaction missed.
 
     Args:
         events: number of scanned events.
@@ -120,20 +134,23 @@ def nothing_left(
         "not looked into": unreadable,
     }
     if not left and not unreadable:
-        return Finding(
-            True, f"A second opinion finds nothing left in {events:,} redacted events.", facts
-        )
-    ranked = sorted(left.items(), key=lambda item: (-item[1], item[0]))
-    named = "; ".join(f"{number:,} {leftover}" for leftover, number in ranked[:NAMED])
-    if not named:
-        named = f"{unreadable:,} that cannot be looked into"
+        sentence = f"Independent rules find no personal data in {events:,} redacted events."
+        return Finding(True, sentence, facts)
+    ranked = sorted(left.items(), key=_most_first)
     lines = [f"- {number:,} `{leftover}`" for leftover, number in ranked[:LISTED]]
     facts["leftovers"] = "\n".join(lines)
-    sentence = (
-        f"Redaction left something in {events:,} events, a second opinion says: {named}. "
-        f"`obs scan {hour}` looks at all of the hour."
-    )
+    named = "; ".join(f"{number:,} {leftover}" for leftover, number in ranked[:NAMED])
+    found = f"Independent rules find personal data in {events:,} redacted events: {named}."
+    if not named:
+        # An event that nothing can search is not known to be free of personal data.
+        found = f"{unreadable:,} of {events:,} redacted events cannot be searched."
+    sentence = f"{found} `obs scan {hour}` searches every event of the hour."
     return Finding(False, sentence, facts, is_grave=True)
+
+
+def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
+    name, number = counted
+    return -number, name
 
 
 def volume(
@@ -150,7 +167,7 @@ def volume(
 
     The usual deviation is 1.4826 × the median absolute deviation, which is the standard deviation of
     normal values. It is at least the square root of the median, the deviation of random counts, and
-    at least a tenth of the median, so that very even traffic does not cause warnings.
+    at least `LEAST_SPREAD` of the median.
 
     Args:
         rows: number of events of the hour.
@@ -158,30 +175,48 @@ def volume(
         same_hour: numbers of events of the same hour on the days before.
         deviations: largest distance from the median, in usual deviations.
     """
-    series = {"the hours before": before, "the same hour of the days before": same_hour}
-    known = {name: counts for name, counts in series.items() if len(counts) >= VALUES_NEEDED}
+    series = {
+        "the hours before": before,
+        "the same hour of the days before": same_hour,
+    }
     facts: dict[str, int | float | str] = {"events": rows}
-    if not known:
-        sentence = (
-            f"{rows:,} events; too few earlier hours are known to say whether that is usual."
-        )
-        return Finding(True, sentence, facts)
-    medians = {name: statistics.median(counts) for name, counts in known.items()}
-    is_unusual = True
-    for name, counts in known.items():
-        median = medians[name]
-        spread = 1.4826 * statistics.median(abs(count - median) for count in counts)
-        usual_deviation = max(spread, median**0.5, median / 10, 1.0)
-        distance = (rows - median) / usual_deviation
-        is_unusual = is_unusual and abs(distance) > deviations
-        facts[f"median of {name}"] = median
+    medians: dict[str, float] = {}
+    distances: list[float] = []
+    for name, counts in series.items():
+        if len(counts) < VALUES_NEEDED:
+            continue
+        medians[name] = statistics.median(counts)
+        distance = _deviations_from(medians[name], counts, rows)
+        distances.append(abs(distance))
+        facts[f"median of {name}"] = medians[name]
         facts[f"deviations from {name}"] = round(distance, 1)
+    if not medians:
+        sentence = f"{rows:,} events; too few earlier hours are known for a comparison."
+        return Finding(True, sentence, facts)
     usual = " and ".join(f"{median:,.0f} in {name}" for name, median in medians.items())
-    if not is_unusual:
+    # Either series can explain the number: the time of day, or a busy day.
+    if min(distances) <= deviations:
         return Finding(True, f"{rows:,} events, as usual: the median is {usual}.", facts)
     more = "more" if rows > next(iter(medians.values())) else "fewer"
     sentence = f"{rows:,} events, far {more} than usual: the median is {usual}."
     return Finding(False, sentence, facts)
+
+
+def _deviations_from(
+    median: float,
+    counts: Sequence[int],
+    rows: int,
+) -> float:
+    """Distance of a number of events from a median, in usual deviations of the counts."""
+    distances = [abs(count - median) for count in counts]
+    spread = NORMAL_SPREAD * statistics.median(distances)
+    usual_deviation: float = max(
+        spread,
+        median**0.5,
+        median * LEAST_SPREAD,
+        1.0,  # a median of 0 must not divide by 0
+    )
+    return (rows - median) / usual_deviation
 
 
 def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -> Finding:
@@ -193,9 +228,12 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
         now: path → types of the hour, see `obs_assets.hourly.profile.fields_of`.
         earlier: path → types, for each of the hours before.
     """
-    facts: dict[str, int | float | str] = {"fields": len(now), "earlier hours": len(earlier)}
+    facts: dict[str, int | float | str] = {
+        "fields": len(now),
+        "earlier hours": len(earlier),
+    }
     if len(earlier) < HOURS_NEEDED:
-        sentence = f"{len(now):,} fields; too few earlier hours are known to say which are new."
+        sentence = f"{len(now):,} fields; too few earlier hours are known for a comparison."
         return Finding(True, sentence, facts)
     known: dict[str, set[str]] = {}
     for fields in earlier:
@@ -204,7 +242,7 @@ def schema_drift(now: Mapping[str, str], earlier: Sequence[Mapping[str, str]]) -
     new = {path: types for path, types in now.items() if path not in known}
     changed = _changed_types(now, known)
     if not new and not changed:
-        sentence = f"All {len(now):,} fields were there in the {len(earlier)} hours before."
+        sentence = f"All {len(now):,} fields are known from the {len(earlier)} hours before."
         return Finding(True, sentence, facts)
     parts = []
     if new:
@@ -223,8 +261,8 @@ def _changed_types(now: Mapping[str, str], known: Mapping[str, set[str]]) -> dic
     """Path → its types before and now, ``string → number``, for fields with a type that is new."""
     changed = {}
     for path, types in now.items():
-        before = known.get(path, set()) - SAYS_LITTLE
-        added = set(types.split("|")) - before - SAYS_LITTLE
+        before = known.get(path, set()) - UNSPECIFIC
+        added = set(types.split("|")) - before - UNSPECIFIC
         if before and added:
             changed[path] = f"{'|'.join(sorted(before))} → {types}"
     return changed
@@ -235,14 +273,19 @@ def _are(noun: str, number: int) -> str:
 
 
 def _listed(fields: Mapping[str, str]) -> str:
-    listed = [f"{path} ({types})" for path, types in list(fields.items())[:LISTED]]
+    first = list(fields.items())[:LISTED]
+    listed = [f"{path} ({types})" for path, types in first]
     if len(fields) > LISTED:
         listed.append(f"… {len(fields) - LISTED:,} more")
     return ", ".join(listed)
 
 
 def destinations_agree(
-    name: str, offered: Receipt, held: Holding | None, *, takes_all: bool
+    name: str,
+    offered: Receipt,
+    held: Holding | None,
+    *,
+    takes_all: bool,
 ) -> Finding:
     """The destination's ledger and rows agree with the receipt of the offered frame.
 
@@ -255,22 +298,28 @@ def destinations_agree(
     """
     facts: dict[str, int | float | str] = {f"rows of {offered.stage}": offered.kept}
     if held is None:
-        sentence = f"{name} does not know the hour: materialize it again."
+        sentence = f"{name} does not hold the hour: materialize it again."
         return Finding(False, sentence, facts, is_grave=True)
     facts |= {"rows in its ledger": held.rows, "content hash": held.content_hash}
     if held.counted is not None:
         facts["rows counted there"] = held.counted
     if held.version.standing(offered.version) == "other log":
-        sentence = of_other_folder(parse_hour(offered.hour), held.version, offered.version)
+        sentence = of_other_folder(
+            parse_hour(offered.hour),
+            held.version,
+            offered.version,
+        )
         return Finding(False, f"{name}: {sentence}.", facts, is_grave=True)
     wrong = _disagreements(offered, held, takes_all=takes_all)
     if wrong:
         sentence = f"{name}: {'; '.join(wrong)}: materialize the hour again."
         return Finding(False, sentence, facts, is_grave=True)
-    rows = f"{held.rows:,} rows" if takes_all else f"what it was to take ({held.rows:,} rows)"
-    counted = "" if held.counted is None else ", counted there,"
-    sentence = f"{name} holds {rows}{counted} of {offered.stage}, by ledger and receipt."
-    return Finding(True, sentence, facts)
+    rows = f"All {held.rows:,} rows of {offered.stage}"
+    if not takes_all:
+        rows += " that match"
+    # A store that cannot count its rows is checked by its ledger alone.
+    end = "" if held.counted is not None else ", by its ledger; the rows were not counted"
+    return Finding(True, f"{rows} are in {name}{end}.", facts)
 
 
 def _disagreements(
@@ -286,14 +335,15 @@ def _disagreements(
         wrong.append(
             f"its ledger names landing generation {held_generation:,}, the frame {generation:,}"
         )
+    # Content of another generation differs anyway: one sentence about it is enough.
     elif held.content_hash != offered.content_hash:
         wrong.append("its ledger names other content than the frame has")
     if takes_all and held.rows != offered.kept:
         wrong.append(
-            f"its ledger names {held.rows:,} rows where {offered.stage} has {offered.kept:,}"
+            f"its ledger names {held.rows:,} rows, but {offered.stage} has {offered.kept:,}"
         )
     if held.counted not in (None, held.rows):
-        wrong.append(f"{held.counted:,} rows are there where its ledger names {held.rows:,}")
+        wrong.append(f"its ledger names {held.rows:,} rows, but it holds {held.counted:,}")
     if held.altered:
         wrong.append(
             f"the columns of its rows were changed after the load, in {held.altered:,} groups"

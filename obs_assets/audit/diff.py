@@ -104,6 +104,7 @@ def diff(
     found = Diff(changed=changed)
     landed = hourly.landed()
     with _scratch(hourly) as folder:
+        # Hour by hour, so that the disk holds the frames of one hour, however long the range is.
         for hour in hours:
             if hour.key not in landed.hours:
                 found.absent += 1
@@ -116,12 +117,16 @@ def diff(
                 _add(found.now, now, hourly, hour, connection)
                 _add(found.then, then, hourly, hour, connection)
                 _add_changed_events(found, now, then, hour, connection)
-            for trial in (now, then):
-                shutil.rmtree(trial.store.root)
+            shutil.rmtree(now.store.root)
+            shutil.rmtree(then.store.root)
     return found
 
 
-def _trial(hourly: HourlyPipeline, config: PipelineConfig, folder: Path) -> HourlyPipeline:
+def _trial(
+    hourly: HourlyPipeline,
+    config: PipelineConfig,
+    folder: Path,
+) -> HourlyPipeline:
     """The pipeline with another configuration, whose frames are in a folder of the trial."""
     scratch = make_private_dir(folder)
     return HourlyPipeline(config, hourly.settings, hourly.name, scratch=scratch)
@@ -132,6 +137,7 @@ def _scratch(hourly: HourlyPipeline) -> Iterator[Path]:
     """A folder for trials; files of a killed trial are removed first."""
     folder = make_private_dir(hourly.store.root / "trial")
     with (folder / "lock").open("w") as handle:
+        # Both trials use fixed names: two comparisons at a time would mix their frames.
         try:
             flock(handle, LOCK_EX | LOCK_NB)
         except BlockingIOError:
@@ -155,19 +161,25 @@ def _add(
 ) -> None:
     """Add the results of an hour to a side of the comparison."""
     receipts = {stage: _receipt(trial, real, stage, hour) for stage in STAGES}
+    # The frame of the last stage is what an unfiltered destination gets.
     side.kept += receipts["sampled_events"].kept
     for receipt in receipts.values():
         side.dropped.update(receipt.other)
     values_by_type = receipts["redacted_events"].details["redacted values"]
-    side.redacted.update({type_: int(number) for type_, number in values_by_type.items()})
+    for type_, number in values_by_type.items():
+        side.redacted[type_] += int(number)
     frame = trial.store.read_frame(connection, "redacted_events", hour)
     for type_, path, number in _redacted_paths(frame):
         side.paths[type_][path] += number
     for name in trial.destination_names:
         config = trial.destination_config(name)
-        rows, size = kind_of(config).size(config, trial.offer(connection, name, hour))
+        offer = trial.offer(connection, name, hour)
+        rows, size = kind_of(config).size(config, offer)
         rows_before, size_before = side.destinations.get(name, (0, 0))
-        side.destinations[name] = (rows_before + rows, size_before + size)
+        side.destinations[name] = (
+            rows_before + rows,
+            size_before + size,
+        )
 
 
 def _receipt(
@@ -183,12 +195,16 @@ def _receipt(
     try:
         present = real.store.find_receipt(stage, hour)
     except ReceiptError:
+        # A damaged receipt says nothing about its frame: the trial builds the stage itself.
         present = None
     version = trial.config.version(stage, real.landed().version(hour))
     if present is None or present.version != version:
         return trial.build(stage, hour)
-    _link(real.store.frame_path(stage, hour), trial.store.frame_path(stage, hour))
-    _link(real.store.receipt_path(stage, hour), trial.store.receipt_path(stage, hour))
+    # A hard link takes no space, and removing the trial's folder leaves the pipeline's file.
+    frame = real.store.frame_path(stage, hour)
+    _link(frame, trial.store.frame_path(stage, hour))
+    stored_receipt = real.store.receipt_path(stage, hour)
+    _link(stored_receipt, trial.store.receipt_path(stage, hour))
     return present
 
 
@@ -199,10 +215,10 @@ def _link(path: Path, link: Path) -> None:
 
 def _redacted_paths(frame: Frame) -> list[tuple[str, str, int]]:
     """Type, path and number of the redacted values of a frame, most values first."""
-    fields = frame.filter("len(redactions) > 0").project(f"{_PATHS} AS f")
-    counted = fields.project("f.type AS type, f.field AS path").aggregate(
-        "type, path, count(*) AS n"
-    )
+    # Parsing JSON is the costly part, and most events have no redacted value.
+    redacted = frame.filter("len(redactions) > 0")
+    fields = redacted.project(f"{_PATHS} AS f").project("f.type AS type, f.field AS path")
+    counted = fields.aggregate("type, path, count(*) AS n")
     return counted.order("n DESC, type, path").fetchall()
 
 
@@ -214,8 +230,16 @@ def _add_changed_events(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     """Count the events of an hour that only one of the configurations keeps."""
-    kept_now = now.store.read_frame(connection, "sampled_events", hour).set_alias("a")
-    kept_then = then.store.read_frame(connection, "sampled_events", hour).set_alias("b")
+    kept_now = now.store.read_frame(
+        connection,
+        "sampled_events",
+        hour,
+    ).set_alias("a")
+    kept_then = then.store.read_frame(
+        connection,
+        "sampled_events",
+        hour,
+    ).set_alias("b")
     only_now = kept_now.join(kept_then, "row_uid", how="anti")
     only_then = kept_then.join(kept_now, "row_uid", how="anti")
     event_type = "coalesce(event_type, 'unknown')"
@@ -225,12 +249,12 @@ def _add_changed_events(
 
 def as_json(found: Diff) -> dict[str, object]:
     """The comparison as values for a JSON document."""
-    sides = {"now": found.now, "with": found.then}
     return {
         "hours": [hour.key for hour in found.hours],
         "hours_without_events": found.absent,
         "landed": found.landed,
-        **{name: _plain(side) for name, side in sides.items()},
+        "now": _plain(found.now),
+        "with": _plain(found.then),
         "newly_dropped": dict(found.newly_dropped.most_common()),
         "newly_kept": dict(found.newly_kept.most_common()),
         "stages_changed": found.changed,
@@ -238,13 +262,12 @@ def as_json(found: Diff) -> dict[str, object]:
 
 
 def _plain(side: Side) -> dict[str, object]:
-    redacted = {
-        type_: {"values": number, "paths": side.examples(type_)}
-        for type_, number in side.redacted.most_common()
-    }
-    destinations = {
-        name: {"rows": rows, "bytes": size} for name, (rows, size) in side.destinations.items()
-    }
+    redacted = {}
+    for type_, number in side.redacted.most_common():
+        redacted[type_] = {"values": number, "paths": side.examples(type_)}
+    destinations = {}
+    for name, (rows, size) in side.destinations.items():
+        destinations[name] = {"rows": rows, "bytes": size}
     return {
         "kept": side.kept,
         "dropped": dict(side.dropped.most_common()),
@@ -260,9 +283,12 @@ def as_markdown(found: Diff, name: str) -> str:
         found: the comparison.
         name: name of the other configuration, the title of its column.
     """
-    span = f"{found.hours[0]} to {found.hours[-1]}" if found.hours else "none"
+    span = "none"
+    if found.hours:
+        span = f"{found.hours[0]} to {found.hours[-1]}"
     lines = [
-        f"{len(found.hours):,} hours ({span}), {found.landed:,} events; {found.absent:,} hours had no events.",
+        f"{len(found.hours):,} hours ({span}), {found.landed:,} events; "
+        f"{found.absent:,} hours had no events.",
         "",
         f"| | now | {name} | change |",
         "|:--|--:|--:|--:|",
@@ -274,7 +300,8 @@ def as_markdown(found: Diff, name: str) -> str:
 
 
 def _figures(found: Diff) -> Iterator[tuple[str, tuple[int, int]]]:
-    now, then = found.now, found.then
+    now = found.now
+    then = found.then
     yield "kept", (now.kept, then.kept)
     for reason in _in_order(now.dropped, then.dropped):
         yield f"dropped: {reason}", (now.dropped[reason], then.dropped[reason])
@@ -291,12 +318,20 @@ def _in_order(now: Mapping[str, int], then: Mapping[str, int]) -> list[str]:
     """The names of both sides; the largest number of either side first."""
 
     def largest_first(name: str) -> tuple[int, str]:
-        return -max(now.get(name, 0), then.get(name, 0)), name
+        largest = max(
+            now.get(name, 0),
+            then.get(name, 0),
+        )
+        return -largest, name
 
     return sorted({*now, *then}, key=largest_first)
 
 
-def _row(title: str, now: int, then: int) -> str:
+def _row(
+    title: str,
+    now: int,
+    then: int,
+) -> str:
     change = ""
     if now != then:
         change = f"{then - now:+,}"
@@ -312,6 +347,7 @@ def _remarks(found: Diff) -> Iterator[str]:
         yield f"- Newly kept: {_by_event_type(found.newly_kept)}"
     now, then = found.now, found.then
     for type_ in _in_order(now.redacted, then.redacted):
+        # The same number of values can stand at other paths.
         if now.paths[type_] == then.paths[type_]:
             continue
         side, change = then, "redacted"

@@ -92,21 +92,24 @@ def inspect_file(hourly: HourlyPipeline, path: Path) -> Inspection:
     """
     if not path.is_file():
         raise ConfigurationError(f"{path} is no file")
-    with tempfile.TemporaryDirectory(prefix="obs-inspect-") as folder:
-        place = Path(folder)
-        (place / "events").mkdir()
-        _put(path, place / "events" / path.name.lstrip("."))
+    with tempfile.TemporaryDirectory(prefix="obs-inspect-") as folder_name:
+        folder = Path(folder_name)
+        events_dir = folder / "events"
+        events_dir.mkdir()
+        # Files whose name begins with a dot are not read.
+        _put(path, events_dir / path.name.lstrip("."))
         options = {
-            "events_dir": place / "events",
+            "events_dir": events_dir,
             "include": ("*",),
             "exclude": (),
+            "event_types": ("all",),
         }
-        source = hourly.source.model_copy(update={**options, "event_types": ("all",)})
-        log = LandingLog(place / "landed")
+        source = hourly.source.model_copy(update=options)
+        log = LandingLog(folder / "landed")
         report = land(source, log, first_hour=hourly.config.first_hour)
         (file,) = list_files(source).files
         found = _of_report(Inspection(str(path)), file, report)
-        with connect(place / "spill") as connection:
+        with connect(folder / "spill") as connection:
             return _of_events(found, connection, hourly, log)
 
 
@@ -117,29 +120,35 @@ def _put(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _of_report(found: Inspection, file: EventFile, report: LandingReport) -> Inspection:
+def _of_report(
+    found: Inspection,
+    file: EventFile,
+    report: LandingReport,
+) -> Inspection:
     events = sum(report.hours.values())
-    formats = {
-        name.removeprefix("format_"): count
-        for name, count in report.remarks.items()
-        if name.startswith("format_") and name != "format_ambiguous"
-    }
+    # Landing counts each format but plain JSON among its remarks, as `format_NAME`.
+    formats: dict[str, int] = {}
+    remarks: dict[str, int] = {}
+    for name, count in report.remarks.items():
+        if name.startswith("format_") and name != "format_ambiguous":
+            formats[name.removeprefix("format_")] = count
+        else:
+            remarks[name] = count
     others = events - sum(formats.values())
-    by_format = {**formats, "json": others} if others > 0 else formats
+    if others > 0:
+        formats["json"] = others
     compressions = [kind for kind in file.packing if not is_encoding(kind)]
+    # A file in two compressions is `gzip in zstd`: the inner compression first.
+    compressions.reverse()
     return replace(
         found,
-        compression=" in ".join(reversed(compressions)) or "none",
+        compression=" in ".join(compressions) or "none",
         encoding=next(filter(is_encoding, file.packing), "utf-8"),
         framing=_framing(file),
-        formats=by_format,
+        formats=formats,
         events=events,
         dead_letters=report.dead_letters,
-        remarks={
-            name: count
-            for name, count in report.remarks.items()
-            if name.removeprefix("format_") not in formats
-        },
+        remarks=remarks,
         warnings=report.warnings,
     )
 
@@ -153,8 +162,10 @@ def _framing(file: EventFile) -> str:
     if data.lstrip(b" \t\r\n\xef\xbb\xbf").startswith(b"["):
         return "a list"
     lines = [line for line in data.splitlines() if line.strip()]
-    is_one_a_line = all(line.rstrip().endswith(b"}") for line in lines[:-1])
-    return "one a line" if is_one_a_line else "over many lines, or text"
+    # The last line can be cut by the limit of bytes.
+    whole_lines = lines[:-1]
+    is_line_each = all(line.rstrip().endswith(b"}") for line in whole_lines)
+    return "one a line" if is_line_each else "over many lines, or text"
 
 
 def _of_events(
@@ -187,20 +198,25 @@ def _of_events(
 def _judged(
     connection: duckdb.DuckDBPyConnection, frame: Frame, hourly: HourlyPipeline
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Type → number of values that redaction would hide; reason → number of events that the filter would drop."""
+    """Type → number of values that redaction would hide, and reason → number of events that the filter would drop."""
     key = hourly.settings.hash_key
-    secret = key.get_secret_value().encode() if key else None
+    secret = None
+    if key:
+        secret = key.get_secret_value().encode()
     redacted = redact(connection, frame, hourly.config.redact, secret)
     events = redacted.project("* EXCLUDE (redactions)")
     judged = judge(connection, events, hourly.config.filter)
-    return redacted_by_type(redacted, "''").get("", {}), count_by(judged, "dropped_by")
+    # A constant instead of a column: all events count as one group.
+    values_by_type = redacted_by_type(redacted, "''").get("", {})
+    return values_by_type, count_by(judged, "dropped_by")
 
 
 def _time_fields(landed: Frame, time_path: str | None) -> dict[str, int]:
     """Field with the time → number of events, among the first `_TIMED_EVENTS`."""
     paths = [time_path, *TIME_FIELDS] if time_path else TIME_FIELDS
     counts: Counter[str] = Counter()
-    for (line,) in landed.limit(_TIMED_EVENTS).project("line").fetchall():
+    first_lines = landed.limit(_TIMED_EVENTS).project("line")
+    for (line,) in first_lines.fetchall():
         event = decode_unique(line)
         present = (path for path in paths if value_at(event, path) is not None)
         counts[next(present, "landed_at")] += 1

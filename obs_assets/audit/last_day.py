@@ -52,7 +52,8 @@ class LastDay:
         ]
         if self.was_sampled:
             lines.append(
-                "to keep every event, put these two lines into the pipeline file and build the hours again:"
+                "to keep every event, put these two lines into the pipeline file "
+                "and build the hours again:"
             )
             lines += [f"  {line}" for line in KEEP_ALL]
         return lines
@@ -62,22 +63,28 @@ def last_day(hourly: HourlyPipeline) -> LastDay:
     """The kept and dropped events of the last day of a pipeline."""
     folder = hourly.store.receipt_dir(STAGES[-1])
     built = sorted(_hour_of(path.stem) for path in folder.glob("*.json"))
-    letters = Counter({reason: count for reason, (count, _) in hourly.landed().letters.items()})
+    letters: Counter[str] = Counter()
+    for reason, (count, _) in hourly.landed().letters.items():
+        letters[reason] = count
+    dead_letters = dict(letters.most_common())
     if not built:
-        return LastDay(dead_letters=dict(letters.most_common()))
-    day = [hour for hour in built if hour.start > built[-1].start - timedelta(days=1)]
+        return LastDay(dead_letters=dead_letters)
+    # The day ends with the newest built hour, not now: an old archive has a last day too.
+    day_before = built[-1].start - timedelta(days=1)
+    day = [hour for hour in built if hour.start > day_before]
     kept = 0
     dropped: Counter[str] = Counter()
     for hour in day:
         for receipt in _receipts(hourly, hour):
             dropped.update(receipt.other)
+            # Each stage passes on a part of the events of the stage before it.
             if receipt.stage == STAGES[-1]:
                 kept += receipt.kept
     return LastDay(
-        f"{day[0]}...{day[-1]}",
-        kept,
-        dict(dropped.most_common()),
-        dict(letters.most_common()),
+        hours=f"{day[0]}...{day[-1]}",
+        kept=kept,
+        dropped=dict(dropped.most_common()),
+        dead_letters=dead_letters,
     )
 
 

@@ -1,9 +1,11 @@
-"""What redaction should have left nowhere: a second opinion on single events.
+"""Finds personal data and secrets that redaction left in an event, with independent rules.
 
-Nothing here is shared with the redactor, neither rules nor code nor way: an event is parsed as JSON, every string,
-number and key in it is looked at one by one, by another engine of regular expressions with patterns of its own. Slow,
-and simple enough to be believed. Where the redactor has to find all it can, this has to be right when it says
-something: forms that only a context makes personal are left to the redactor.
+The module shares no code, no rules and no method with the redactor, so that a mistake there is not repeated
+here. An event is parsed as JSON, and every string, number and key is searched with separate patterns and
+another engine of regular expressions. That is slow and simple.
+
+The redactor must find as much as it can; this module must be right when it reports something. Values that
+are personal only in their context are left to the redactor.
 """
 
 import base64
@@ -33,21 +35,29 @@ TYPES = (
     "password",
 )
 
-MARK = "_redaction"
-"""Where an event says what was redacted: the paths there are no values, whatever they look like."""
+REDACTION_RECORD = "_redaction"
+"""Key under which an event lists its redacted fields; the paths listed there are not reported."""
 
 _REMEMBERED = 1 << 16
+"""Texts, and paths, whose results are kept: values such as host names repeat in thousands of events."""
+
 _REMEMBERED_LENGTH = 200
+"""Characters. A longer text hardly ever comes twice and is not kept in memory."""
+
 _MAX_DEPTH = 100
+"""Levels of objects and lists; a deeper event is reported as unreadable."""
+
 _MAX_WRAPPINGS = 3
+"""Encodings around each other that are undone, such as a percent-encoded HTML entity."""
 
 
 class Leftover(NamedTuple):
-    """Something that should not be there.
+    """Personal data or a secret that redaction should have removed.
 
     Attributes:
-        type: what it is: one of `TYPES`, or the name of a custom pattern.
-        path: where: keys joined by dots, ``*`` for a list's elements; a key that is a leftover itself is ``‹type›``.
+        type: an element of `TYPES`, or the name of a custom pattern.
+        path: keys joined by dots, ``*`` for a list's elements, for example ``users.*.email``; a key that
+            is itself a leftover is shown as ``‹type›``.
     """
 
     type: str
@@ -56,12 +66,12 @@ class Leftover(NamedTuple):
 
 @dataclass(frozen=True)
 class CustomRule:
-    """A pattern of the user's: the one thing that both opinions have to take from the same place.
+    """A pattern from the pipeline file. Redactor and scanner share these patterns, and nothing else.
 
     Attributes:
-        name: the type.
-        regex: RE2 syntax, flags included.
-        is_valid: what a match must pass besides.
+        name: type of the values that it finds.
+        regex: pattern in RE2 syntax, with its flags.
+        is_valid: whether a match is a value of this type, for example by its check digit.
     """
 
     name: str
@@ -70,7 +80,8 @@ class CustomRule:
 
     @functools.cached_property
     def pattern(self) -> Any:
-        """The pattern compiled. RE2, since it is anybody's and must not hang a run."""
+        """The compiled pattern."""
+        # RE2 takes linear time, so that no pattern of a user can stop a run.
         options = re2.Options()
         options.log_errors = False
         return re2.compile(self.regex, options)
@@ -78,13 +89,13 @@ class CustomRule:
 
 @dataclass(frozen=True)
 class Scope:
-    """Of what, and where, an event should be free.
+    """The types and fields to search.
 
     Attributes:
-        types: the built-in types.
-        custom: further patterns.
-        scanned: globs of the paths that are redacted; None for all.
-        skipped: globs of the paths that are not.
+        types: built-in types, a part of `TYPES`.
+        custom: patterns of the pipeline file.
+        scanned: globs of the paths to search, such as ``user.*``; None for all paths.
+        skipped: globs of paths to leave out.
     """
 
     types: frozenset[str] = frozenset(TYPES)
@@ -94,34 +105,36 @@ class Scope:
 
 
 class Scanner:
-    """Looks at events, one at a time."""
+    """Searches events for leftovers, one event at a time."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self._scanned = None if scope.scanned is None else _globs(scope.scanned)
         self._skipped = _globs(scope.skipped)
-        self._recall = functools.lru_cache(_REMEMBERED)(self._judge)
-        self._is_covered = functools.lru_cache(_REMEMBERED)(self._judge_path)
+        self._recall = functools.lru_cache(_REMEMBERED)(self._search)
+        self._is_covered = functools.lru_cache(_REMEMBERED)(self._is_path_covered)
 
     def event(self, text: str) -> list[Leftover]:
-        """What is left in an event.
+        """The leftovers of an event.
+
+        Args:
+            text: the event as JSON text.
 
         Raises:
-            ValueError: it is no JSON, or nested too deeply to be looked at.
+            ValueError: the text is no JSON, or is nested too deeply.
         """
-        return list(self._walk(_parse(text), ()))
+        return list(self._traverse(_parse(text), ()))
 
     def text(
         self,
         text: str,
         key: str = "",
     ) -> list[Leftover]:
-        """What is left in a text on its own, wherever it stands; ``path`` is its key."""
-        return [
-            Leftover(type_, key) for type_ in self._types(text, key) if self._is_wanted(type_)
-        ]
+        """The leftovers of a single text, whatever its path; ``key`` becomes their path."""
+        types = filter(self._is_wanted, self._types(text, key))
+        return [Leftover(type_, key) for type_ in types]
 
-    def _walk(
+    def _traverse(
         self,
         value: Any,
         path: tuple[str, ...],
@@ -134,29 +147,25 @@ class Scanner:
         if isinstance(value, dict):
             for name, member in value.items():
                 inner = (*path, name)
-                if inner[0] == MARK and inner[-1] == "field" and inner[1:2] == ("fields",):
+                if _is_redacted_path(inner):
                     continue
                 yield from self._found(self._types(name, ""), inner)
-                yield from self._walk(
-                    member, inner, name, secret=secret or _is_secret_name(name)
-                )
+                # Every value below a secret's name is a secret, at any depth.
+                is_secret = secret or _is_secret_name(name)
+                yield from self._traverse(member, inner, name, secret=is_secret)
         elif isinstance(value, list):
             for number, element in enumerate(value):
-                yield from self._walk(
-                    element,
-                    (*path, str(number)),
-                    key,
-                    secret=secret,
-                )
+                inner = (*path, str(number))
+                yield from self._traverse(element, inner, key, secret=secret)
         elif isinstance(value, str):
             inner_document = _document(value)
-            if inner_document is None:
-                types = self._types(value, key)
-                yield from self._found(
-                    types or (("password",) if secret and _is_secret(value) else ()), path
-                )
-            else:
-                yield from self._walk(inner_document, path, key, secret=secret)
+            if inner_document is not None:
+                yield from self._traverse(inner_document, path, key, secret=secret)
+                return
+            types = self._types(value, key)
+            if not types and secret and _is_secret(value):
+                types = ("password",)
+            yield from self._found(types, path)
 
     def _found(
         self,
@@ -172,39 +181,51 @@ class Scanner:
 
     def _shown(self, name: str) -> str:
         types = self._types(name, "")
-        return f"‹{types[0]}›" if types else "*" if name.isdecimal() else name
+        if types:
+            return f"‹{types[0]}›"
+        return "*" if name.isdecimal() else name
 
     def _types(
         self,
         text: str,
         key: str,
     ) -> tuple[str, ...]:
-        known = self._recall if len(text) <= _REMEMBERED_LENGTH else self._judge
-        return known(text, key, isinstance(text, _Number))
+        search = self._recall if len(text) <= _REMEMBERED_LENGTH else self._search
+        # The cache holds a number and a text of the same characters to be equal: it needs the kind.
+        return search(text, key, isinstance(text, _Number))
 
-    def _judge(
+    def _search(
         self,
         text: str,
         key: str,
         is_number: bool,
     ) -> tuple[str, ...]:
-        found = dict.fromkeys(types_in(_Number(text) if is_number else text, key))
+        if is_number:
+            text = _Number(text)
+        # A dict, because each type is named once, in the order of the rules.
+        found = dict.fromkeys(types_in(text, key))
         bare = _without_masks(text)
         for rule in self.scope.custom:
-            if any(
-                match[0] and rule.is_valid(match[0]) for match in rule.pattern.finditer(bare)
-            ):
+            matches = [match[0] for match in rule.pattern.finditer(bare)]
+            if any(match and rule.is_valid(match) for match in matches):
                 found[rule.name] = None
         return tuple(found)
 
-    def _judge_path(self, path: str) -> bool:
+    def _is_path_covered(self, path: str) -> bool:
         dotted = f"{path}."
-        scanned = self._scanned is None or self._scanned.match(dotted) is not None
-        return scanned and self._skipped.match(dotted) is None
+        if self._scanned is not None and self._scanned.match(dotted) is None:
+            return False
+        return self._skipped.match(dotted) is None
+
+
+def _is_redacted_path(path: tuple[str, ...]) -> bool:
+    """Whether the value at a path is itself the path of a redacted field."""
+    begins = path[0] == REDACTION_RECORD and path[1:2] == ("fields",)
+    return begins and path[-1] == "field"
 
 
 class _Number(str):
-    """A number as it is written: a card's digits are all there."""
+    """A number as its digits in the JSON text: a float would lose digits of a card number."""
 
     __slots__ = ()
 
@@ -217,7 +238,7 @@ def _parse(text: str) -> Any:
 
 
 def _document(text: str) -> Any:
-    """What a string says that is a JSON object or list itself; None for any other."""
+    """The values of a string that is itself a JSON object or list; None for any other string."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -227,31 +248,34 @@ def _document(text: str) -> Any:
 
 
 def _globs(globs: tuple[str, ...]) -> "regex.Pattern[str]":
-    """Paths, a dot at their end, that one of the globs covers; what is below a path is covered with it."""
+    """A pattern for a path and a dot; it matches if a glob covers the path or a path above it."""
+    # An empty pattern would match every path; `(?!)` matches none.
     return regex.compile("|".join(map(_glob, globs)) or r"(?!)")
 
 
 def _glob(path: str) -> str:
-    segments = {"**": r"(?:[^.]*\.)*"}
-    parts = (
-        segments.get(part) or "[^.]*".join(map(regex.escape, part.split("*"))) + r"\."
-        for part in path.split(".")
-    )
-    return "".join(parts)
+    """The pattern of a glob: ``user.*.name`` → ``user\\.[^.]*\\.name\\.``."""
+    return "".join(map(_glob_segment, path.split(".")))
+
+
+def _glob_segment(segment: str) -> str:
+    if segment == "**":
+        return r"(?:[^.]*\.)*"
+    return "[^.]*".join(map(regex.escape, segment.split("*"))) + r"\."
 
 
 # --- One text --------------------------------------------------------------------------------------------------------
 
 
 def types_in(text: str, key: str = "") -> Iterator[str]:
-    """The types of what stands in a text, a number's digits being text too; one may come several times.
+    """The types of data in a text; a type can come several times.
 
     Args:
-        text: a string of an event, or a number as it is written.
-        key: the key that it stands under, which makes digits a phone number or a social security number.
+        text: a string of an event, or the digits of a number.
+        key: the key of the text; under a key such as ``phone`` or ``ssn``, plain digits count.
     """
-    for said in _readings(text):
-        bare = _without_masks(said)
+    for reading in _readings(text):
+        bare = _without_masks(reading)
         for type_, (could_be, is_there) in _RULES.items():
             if could_be(bare) and is_there(bare, key):
                 yield type_
@@ -259,15 +283,18 @@ def types_in(text: str, key: str = "") -> Iterator[str]:
 
 _MASKED = regex.compile(
     r"\[REDACTED(?::[0-9a-f]{32})?\]"
-    r"|[^\s*]{0,4}\*\*\*"  # how a value begins
-    r"(?:[^\s*@]?@[\w.-]++"  # an address' last character and its domain
-    r"|[0-9]{2,4}(?![0-9]))?"  # the end of a phone number or a card
+    r"|[^\s*]{0,4}\*\*\*"  # the first characters of a value
+    r"(?:[^\s*@]?@[\w.-]++"  # the last character of an address, and its domain
+    r"|[0-9]{2,4}(?![0-9]))?"  # the last digits of a phone number or a card
 )
 
 
 def _without_masks(text: str) -> str:
-    """A text with what a redaction leaves behind taken out."""
-    return _MASKED.sub("\0", text) if "***" in text or "[REDACTED" in text else text
+    """A text without the masks of the redactor: ``a***@b.org`` is no address any more."""
+    if "***" not in text and "[REDACTED" not in text:
+        return text
+    # NUL joins no two words: characters around a mask must not form a value together.
+    return _MASKED.sub("\0", text)
 
 
 _DASH = regex.compile(r"[\p{Pd}\u2212]")
@@ -277,21 +304,22 @@ _BASE64 = regex.compile(r"(?<![\w+/-])[\w+/-]{16,}={0,2}")
 
 
 def _readings(text: str) -> Iterator[str]:
-    """A text, and what it says if it is read as one of the usual encodings."""
+    """A text, and the text in it after the usual encodings are undone."""
     yield text
-    said = text
+    reading = text
     for _ in range(_MAX_WRAPPINGS):
-        plain = _plain(said)
-        if plain == said:
+        plain = _plain(reading)
+        if plain == reading:
             break
-        said = plain
-        yield said
+        reading = plain
+        yield reading
     if len(text) >= _MIN_BASE64:
         for decoded in _decoded(text):
             yield from _readings(decoded)
 
 
 def _plain(text: str) -> str:
+    """A text with a layer of each encoding undone: ``a%40b.org`` → ``a@b.org``."""
     if "\\u00" in text:
         text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     if "%" in text:
@@ -299,21 +327,32 @@ def _plain(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if not text.isascii():
-        text = _INVISIBLE.sub("", _DASH.sub("-", unicodedata.normalize("NFKC", text)))
-        text = "".join(
-            str(unicodedata.digit(sign)) if sign.isdecimal() else sign for sign in text
-        )
+        # Wide letters, other dashes and invisible characters must not hide a value.
+        text = unicodedata.normalize("NFKC", text)
+        text = _DASH.sub("-", text)
+        text = _INVISIBLE.sub("", text)
+        text = "".join(map(_ascii_digit, text))
     return text
 
 
+def _ascii_digit(sign: str) -> str:
+    """A digit of any script as a digit of ASCII; every other character as it is."""
+    if not sign.isdecimal():
+        return sign
+    return str(unicodedata.digit(sign))
+
+
 _MIN_BASE64 = 16
+"""Characters. Shorter runs are mostly words, and hold at most 11 bytes."""
 
 
 def _decoded(text: str) -> Iterator[str]:
     for run in _BASE64.findall(text):
-        padded = run.rstrip("=").translate(_URL_SAFE)
+        digits = run.rstrip("=").translate(_URL_SAFE)
+        # Base64 is decoded in groups of four characters; `=` fills the last group.
+        padding = "=" * (-len(digits) % 4)
         try:
-            plain = base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True).decode()
+            plain = base64.b64decode(digits + padding, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
             continue
         if plain.isprintable():
@@ -352,17 +391,14 @@ _MOMENT = regex.compile(
 
 
 def _has_phone(text: str, key: str) -> bool:
-    if (
-        _PLUS.search(text)
-        or _AMERICAN.search(text)
-        or any(map(_is_national, _NATIONAL.findall(text)))
-    ):
+    if _PLUS.search(text) or _AMERICAN.search(text):
         return True
-    return (
-        _PHONE_NAME.search(key) is not None
-        and bool(_PHONE.fullmatch(text))
-        and not _MOMENT.fullmatch(text)
-    )
+    if any(map(_is_national, _NATIONAL.findall(text))):
+        return True
+    # Plain digits are a number only by their key; under any key, a date or an address is none.
+    if _PHONE_NAME.search(key) is None or _MOMENT.fullmatch(text):
+        return False
+    return _PHONE.fullmatch(text) is not None
 
 
 def _is_national(text: str) -> bool:
@@ -377,9 +413,10 @@ _NINE = regex.compile(r"(?!000|666|9)[0-9]{3}(?!00)[0-9]{2}(?!0000)[0-9]{4}")
 
 
 def _has_ssn(text: str, key: str) -> bool:
-    return bool(_SSN.search(text)) or (
-        _SSN_NAME.search(key) is not None and bool(_NINE.fullmatch(text))
-    )
+    if _SSN.search(text):
+        return True
+    # Nine digits without hyphens are a number only by their key.
+    return _SSN_NAME.search(key) is not None and _NINE.fullmatch(text) is not None
 
 
 _CARD = regex.compile(
@@ -394,18 +431,22 @@ _ISSUER = regex.compile(
 
 
 def _has_card(text: str, _key: str) -> bool:
-    numbers = (regex.sub(r"\D", "", match[0]) for match in _CARD.finditer(text))
-    return any(_ISSUER.fullmatch(number) and _luhn(number) for number in numbers)
+    for match in _CARD.finditer(text):
+        number = regex.sub(r"\D", "", match[0])
+        # A tenth of all numbers have a right check digit, so the issuer must be known too.
+        if _ISSUER.fullmatch(number) and _luhn(number):
+            return True
+    return False
 
 
 def _luhn(number: str) -> bool:
     """Whether digits end in the right check digit (ISO/IEC 7812-1)."""
     digits = [int(digit) for digit in reversed(number)]
-    return (
-        bool(digits)
-        and (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10
-        == 0
-    )
+    if not digits:
+        return False
+    # From the right, every second digit counts twice; of a result of two digits, their sum counts.
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 _DOTTED = regex.compile(
@@ -421,23 +462,23 @@ _PAIRS = regex.compile(r"(?:[0-9A-Fa-f]{2}:)+[0-9A-Fa-f]{2}")
 
 def _has_ip(text: str, key: str) -> bool:
     for match in _DOTTED.finditer(text):
-        if _is_address(match[0]) and not _VERSION_BEFORE.search(
-            f"{key}: {text[: match.start()]}"[-40:]
-        ):
+        # Four numbers after "version" are a version; 40 characters hold the word before them.
+        before = f"{key}: {text[: match.start()]}"[-40:]
+        if _is_address(match[0]) and not _VERSION_BEFORE.search(before):
             return True
-    candidates = (match.rstrip(".") for match in _COLONS.findall(text))
-    return any(
-        _is_v6(candidate) or _is_v6(candidate.rpartition(":")[0]) for candidate in candidates
-    )
+    for candidate in _COLONS.findall(text):
+        address = candidate.rstrip(".")
+        # A port can follow an address.
+        if _is_v6(address) or _is_v6(address.rpartition(":")[0]):
+            return True
+    return False
 
 
 def _is_v6(text: str) -> bool:
-    is_other = (
-        _PAIRS.fullmatch(text) is not None
-        or text.isalpha()
-        or not any(map(str.isdecimal, text))
-    )
-    return text.count(":") >= 2 and not is_other and _is_address(text)  # noqa: PLR2004 - `a:b` is none
+    # Pairs of hexadecimal digits are a MAC address or a fingerprint; letters alone are a name in code.
+    if _PAIRS.fullmatch(text) or text.isalpha() or not _has_digit(text):
+        return False
+    return text.count(":") >= 2 and _is_address(text)  # noqa: PLR2004 - `a:b` is none
 
 
 def _is_address(text: str) -> bool:
@@ -463,14 +504,14 @@ def _has_iban(text: str, _key: str) -> bool:
 
 
 def _is_iban(text: str) -> bool:
-    """Whether an account number's remainder is right (ISO 13616, ISO 7064 mod 97-10)."""
+    """Whether country, length and check digits of an account number are right (ISO 13616, ISO 7064 mod 97-10)."""
     number = text.replace(" ", "")
-    turned = "".join(str(int(character, 36)) for character in number[4:] + number[:4])
-    return (
-        _IBAN_COUNTRIES.match(number) is not None
-        and len(number) in _IBAN_LENGTHS
-        and int(turned) % 97 == 1
-    )
+    if _IBAN_COUNTRIES.match(number) is None or len(number) not in _IBAN_LENGTHS:
+        return False
+    # Country and check digits go to the end; each letter becomes its number, A = 10 to Z = 35.
+    turned = number[4:] + number[:4]
+    digits = "".join(str(int(character, 36)) for character in turned)
+    return int(digits) % 97 == 1
 
 
 _MAC = regex.compile(
@@ -481,11 +522,15 @@ _MAC = regex.compile(
 
 
 def _has_mac(text: str, _key: str) -> bool:
-    return any(
-        match[1] == ":" or not regex.sub("[.-]", "", match[0]).isdecimal()
-        for match in _MAC.finditer(text)
-        if set(match[0].lower()) - set(":.-") not in ({"0"}, {"f"})
-    )
+    for match in _MAC.finditer(text):
+        digits = regex.sub("[:.-]", "", match[0]).lower()
+        # All zeros and all ones belong to no device.
+        if set(digits) in ({"0"}, {"f"}):
+            continue
+        # Decimal digits between points or hyphens are an amount, a date or a version.
+        if match[1] == ":" or not digits.isdecimal():
+            return True
+    return False
 
 
 _CREDENTIAL = regex.compile(
@@ -504,17 +549,19 @@ def _has_credential(text: str, _key: str) -> bool:
 
 
 _MIN_SECRET_DIGITS = 4
+"""Digits. A smaller number under a secret's name is a length or a count."""
+
 _SECRET_NAME = regex.compile(
     r"(?i)(?:(?:pass[-_ ]?word|passwd|pass[-_ ]?phrase|secret|authorization"
     r"|(?:api|access|secret|private|signing)[-_ ]?key|(?:access|api|auth|bearer|refresh|session)[-_ ]?token)s?|^token)$"
 )
-_SAID = regex.compile(
+_ASSIGNED = regex.compile(
     r"(?i)(?:(?:pass[-_ ]?word|passwd|pwd|pass[-_ ]?phrase|(?:api|access|secret)[-_ ]?key|secret"
     r"|(?:access|auth|refresh)[-_]?token)(?:[\\\"']{0,4} ?(?:=|:=|: ?)[\\\"' ]{0,4}|>)"
     r"|pass[-_ ]?word is |--?pass(?:word|wd) |(?<!\S)-u [^\s:]{1,40}:)"
     r"(?<value>[^\s\"'\\&;,<>\0]{6,})"
 )
-_PLACE = regex.compile(r"[$%{(\[<*./~\\].*|\W+|(.)\1*")
+_PLACEHOLDER = regex.compile(r"[$%{(\[<*./~\\].*|\W+|(.)\1*")
 
 
 def _is_secret_name(key: str) -> bool:
@@ -522,52 +569,76 @@ def _is_secret_name(key: str) -> bool:
 
 
 def _is_secret(value: str) -> bool:
-    """Whether a value under a secret's name is one: not empty, not what a redaction leaves, not a small number."""
+    """Whether a value under a secret's name is a secret: no empty text, no mask, no small number."""
     if isinstance(value, _Number):
         return len(value) >= _MIN_SECRET_DIGITS
-    return bool(_without_masks(value).strip("\0 ")) and not _MASKED.fullmatch(value)
+    if _MASKED.fullmatch(value):
+        return False
+    return _without_masks(value).strip("\0 ") != ""
 
 
 def _has_secret(text: str, _key: str) -> bool:
-    values = (match["value"] for match in _SAID.finditer(text))
-    return any(
-        not _PLACE.fullmatch(value)
-        and any(map(str.isdecimal, value))
-        and any(map(str.isalpha, value))
-        for value in values
-    )
+    for match in _ASSIGNED.finditer(text):
+        value = match["value"]
+        # Letters alone are mostly a word of the sentence: "password: required".
+        if _has_letter_and_digit(value) and not _PLACEHOLDER.fullmatch(value):
+            return True
+    return False
 
 
-def _has_digits(at_least: int) -> Callable[[str], bool]:
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdecimal, text))
+
+
+def _has_letter_and_digit(text: str) -> bool:
+    return _has_digit(text) and any(map(str.isalpha, text))
+
+
+def _digits(at_least: int) -> Callable[[str], bool]:
+    """A test for a number of ASCII digits, with any other characters between them."""
     pattern = regex.compile(rf"(?:[0-9][^0-9]*+){{{at_least}}}")
     return lambda text: len(text) >= at_least and pattern.search(text) is not None
 
 
-_RULES: dict[str, tuple[Callable[[str], bool], Callable[[str, str], bool]]] = {
+def _could_be_ip(text: str) -> bool:
+    return text.count(".") > 2 or text.count(":") > 1  # noqa: PLR2004 - the separators of an address
+
+
+def _could_be_mac(text: str) -> bool:
+    separators = ((":", 5), ("-", 5), (".", 2))
+    return any(text.count(sign) >= number for sign, number in separators)
+
+
+def _could_be_key(text: str) -> bool:
+    return len(text) >= 16  # noqa: PLR2004 - characters of the shortest credential
+
+
+def _could_be_password(text: str) -> bool:
+    return any(sign in text for sign in "=:>-") or " is " in text
+
+
+_CheapTest = Callable[[str], bool]
+_Test = Callable[[str, str], bool]
+
+_RULES: dict[str, tuple[_CheapTest, _Test]] = {
     "email": (lambda text: "@" in text, _has_email),
-    "phone": (_has_digits(8), _has_phone),
-    "ssn": (_has_digits(9), _has_ssn),
-    "credit_card": (_has_digits(13), _has_card),
-    "ip_address": (lambda text: text.count(".") > 2 or text.count(":") > 1, _has_ip),  # noqa: PLR2004
-    "iban": (_has_digits(4), _has_iban),
-    "mac_address": (
-        lambda text: any(text.count(sign) >= n for sign, n in ((":", 5), ("-", 5), (".", 2))),
-        _has_mac,
-    ),
-    "api_key": (lambda text: len(text) >= 16, _has_credential),  # noqa: PLR2004
-    "password": (
-        lambda text: any(sign in text for sign in "=:>-") or " is " in text,
-        _has_secret,
-    ),
+    "phone": (_digits(8), _has_phone),
+    "ssn": (_digits(9), _has_ssn),
+    "credit_card": (_digits(13), _has_card),
+    "ip_address": (_could_be_ip, _has_ip),
+    "iban": (_digits(4), _has_iban),
+    "mac_address": (_could_be_mac, _has_mac),
+    "api_key": (_could_be_key, _has_credential),
+    "password": (_could_be_password, _has_secret),
 }
-"""Type to a cheap test of what could be one and the test itself."""
+"""Type → a cheap test whether a text can hold it, and the test itself.
+
+Nearly every text fails the cheap tests."""
 
 VALIDATORS: dict[str, Callable[[str], bool]] = {
     "luhn": lambda text: _luhn(regex.sub(r"\D", "", text)),
     "iban": _is_iban,
-    "has_digit": lambda text: any(map(str.isdecimal, text)),
-    "has_letter_and_digit": lambda text: (
-        any(map(str.isdecimal, text)) and any(map(str.isalpha, text))
-    ),
+    "has_digit": _has_digit,
+    "has_letter_and_digit": _has_letter_and_digit,
 }
-"""What a custom pattern may ask of its matches, done a second time."""
+"""Name of a validator of a custom pattern → the test, written independently of the redactor's."""

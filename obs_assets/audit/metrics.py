@@ -25,13 +25,13 @@ MEANINGS = {
     "obs_landing_age_seconds": "Since the last finished landing pass began.",
     "obs_landed_partitions": "Hours that have landed.",
     "obs_landed_events": "Events that have landed.",
-    "obs_dead_letters": "What could not be read, by reason.",
-    "obs_landing_remarks": "Events that landed with something changed or assumed, by remark.",
+    "obs_dead_letters": "Records that could not be parsed, by reason.",
+    "obs_landing_remarks": "Events that landed with a change or an assumption, by remark.",
     "obs_lag_seconds": "From the end of the newest hour of a stage or destination to now; 0 before.",
-    "obs_events": "Events of all hours, by stage or destination, and what became of them.",
-    "obs_missing_partitions": "Closed hours that a destination does not hold as they have landed.",
-    "obs_other_folder_partitions": "Closed hours that a destination holds from another data folder.",
-    "obs_destination_up": "Whether a destination could be asked.",
+    "obs_events": "Events of all hours, by stage or destination and by outcome.",
+    "obs_missing_partitions": "Closed hours that a destination lacks or holds in an old version.",
+    "obs_other_folder_partitions": "Closed hours that a destination holds of another data folder.",
+    "obs_destination_up": "1 if the destination answers, 0 if it does not.",
     "obs_dispatches": "Webhook dispatches by state.",
 }
 """Metric → its meaning, in the order in which they are printed."""
@@ -58,25 +58,24 @@ def measure(hourly: HourlyPipeline, now: datetime) -> list[Sample]:
         hourly: the pipeline.
         now: the time, UTC, for ages and lags.
     """
-    found = [*_landing(hourly, now)]
+    found = list(_landing(hourly, now))
     for stage in (*STAGES, *hourly.destination_names):
         found += _stage(hourly, stage, now)
-    return [*found, *_destinations(hourly)]
+    found += _destinations(hourly)
+    return found
 
 
 def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
     labels = {"pipeline": hourly.name}
     hours = hourly.landed().hours
     yield Sample("obs_landed_partitions", labels, len(hours))
-    yield Sample(
-        "obs_landed_events",
-        labels,
-        sum(hour.rows for hour in hours.values()),
-    )
+    events = sum(hour.rows for hour in hours.values())
+    yield Sample("obs_landed_events", labels, events)
     watermark = hourly.log.looked_at()
     if watermark:
         age = now - watermark
         yield Sample("obs_landing_age_seconds", labels, age.total_seconds())
+    # By reason alone: a label with names of files would make a new series for each file.
     letters: Counter[str] = Counter()
     for _, reason, count, *_ in hourly.dead_letters():
         letters[reason] += count
@@ -85,11 +84,8 @@ def _landing(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
     for remark, count in sorted(hourly.landed().remarks.items()):
         yield Sample("obs_landing_remarks", {**labels, "remark": remark}, count)
     if hours:
-        yield Sample(
-            "obs_lag_seconds",
-            {**labels, "stage": "landed_events"},
-            _lag(max(hours), now),
-        )
+        lag = _lag(max(hours), now)
+        yield Sample("obs_lag_seconds", {**labels, "stage": "landed_events"}, lag)
 
 
 def _lag(newest: str, now: datetime) -> float:
@@ -99,7 +95,8 @@ def _lag(newest: str, now: datetime) -> float:
         newest: key of the hour.
         now: the time, UTC.
     """
-    return max(0.0, (now - parse_hour(newest).end).total_seconds())
+    since_end = now - parse_hour(newest).end
+    return max(0.0, since_end.total_seconds())
 
 
 def _stage(
@@ -128,11 +125,13 @@ def _destinations(hourly: HourlyPipeline) -> Iterator[Sample]:
         labels = {"pipeline": hourly.name, "destination": name}
         is_up = name not in staleness.unreachable
         yield Sample("obs_destination_up", labels, is_up)
-        if is_up:
-            missing = sum(name in names for names in staleness.missing.values())
-            yield Sample("obs_missing_partitions", labels, missing)
-            elsewhere = sum(name in logs for logs in staleness.elsewhere.values())
-            yield Sample("obs_other_folder_partitions", labels, elsewhere)
+        # Without an answer the numbers are unknown: a 0 would end an alert on missing hours.
+        if not is_up:
+            continue
+        missing = sum(name in names for names in staleness.missing.values())
+        yield Sample("obs_missing_partitions", labels, missing)
+        elsewhere = sum(name in logs for logs in staleness.elsewhere.values())
+        yield Sample("obs_other_folder_partitions", labels, elsewhere)
     yield from _dispatches(hourly, staleness)
 
 
@@ -165,6 +164,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family for each metric that has samples."""
+        # Prometheus wants all samples of a metric in one block.
         by_metric: defaultdict[str, list[Sample]] = defaultdict(list)
         for sample in self._samples:
             by_metric[sample.metric].append(sample)
@@ -172,11 +172,8 @@ class _Collector(Collector):
             found = by_metric.get(metric)
             if not found:
                 continue
-            family = GaugeMetricFamily(
-                metric,
-                meaning,
-                labels=[*found[0].labels],
-            )
+            names = list(found[0].labels)
+            family = GaugeMetricFamily(metric, meaning, labels=names)
             for sample in found:
                 family.add_metric([*sample.labels.values()], float(sample.value))
             yield family

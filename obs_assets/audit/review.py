@@ -51,15 +51,24 @@ class Check:
 def checks_of(hourly: HourlyPipeline, asset: str) -> tuple[Check, ...]:
     """The checks of a stage or a destination, the receipt check first."""
     stages = {row.name: row for row in ROWS if row.name == asset}
-    found = [replace(_RECEIPT, blocks=bool(stages), is_always_on=True)]
+    # A wrong stage must reach no destination; after a wrong destination, nothing is built from it.
+    found = [
+        replace(
+            _RECEIPT,
+            blocks=bool(stages),
+            is_always_on=True,
+        )
+    ]
     for row in stages.values():
         found += [_CHECKS[name] for name in row.checks]
     if not stages:
         found.append(_AGREE)
-    has_sample = hourly.config.checks.leftover_sample > 0
-    if asset == "redacted_events" and hourly.config.redact.enabled and has_sample:
+    is_scanned = hourly.config.redact.enabled and hourly.config.checks.leftover_sample > 0
+    if asset == "redacted_events" and is_scanned:
         found.append(_LEFTOVERS)
-    return tuple(check for check in found if hourly.config.checks.enabled or check.is_always_on)
+    if hourly.config.checks.enabled:
+        return tuple(found)
+    return tuple(check for check in found if check.is_always_on)
 
 
 def review(
@@ -70,30 +79,49 @@ def review(
     for check in checks_of(hourly, asset):
         try:
             found[check.name] = check.review(hourly, hour, receipt)
+        # The hour is built: a check that cannot be made must not fail it.
         except ObsError as error:
             found[check.name] = Finding(False, f"This could not be checked: {error}")
     return found
 
 
-def _receipt(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _receipt(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     del hourly, hour
     return checks.receipt_adds_up(receipt)
 
 
-def _unreadable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _unreadable(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     del receipt
     dead, events = hourly.log.read_with(hourly.landed().hour(hour))
     limit = hourly.config.checks.dead_letter_share
-    records = "records of the landing passes that brought this hour"
+    # A record that could not be parsed has no hour, so all records of the same passes are counted.
+    records = "records of the landing passes of this hour"
     return checks.dead_letter_share(dead, dead + events, limit, records)
 
 
-def _unredactable(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _unredactable(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     del hourly, hour
     return checks.all_redacted(receipt.taken - receipt.kept, receipt.taken)
 
 
-def _volume(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _volume(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
+    # More events of an open hour will land: a small number says nothing yet.
     if hour >= hourly.first_open_hour():
         sentence = f"{receipt.taken:,} events so far; the hour is open."
         return Finding(True, sentence, {"events": receipt.taken})
@@ -126,7 +154,11 @@ def _hours_before(hour: Hour, number: int) -> Hour:
     return Hour(hour.start - timedelta(hours=number))
 
 
-def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _drift(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     earlier = []
     for back in range(1, hourly.config.checks.schema_hours + 1):
         path = hourly.store.receipt_path(receipt.stage, _hours_before(hour, back))
@@ -135,7 +167,8 @@ def _drift(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
 
 
 def _fields(receipt: Receipt) -> dict[str, str]:
-    return {path: str(types) for path, types in receipt.details.get(FIELDS, {}).items()}
+    fields = receipt.details.get(FIELDS, {})
+    return {path: str(types) for path, types in fields.items()}
 
 
 def _fields_at(path: Path) -> dict[str, str]:
@@ -150,24 +183,35 @@ def _fields_at(path: Path) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def _fields_of_file(path: Path, *identity: int) -> dict[str, str]:
     # Cached by inode and time of change: each hour of a range reads the receipts of two days before
-    del identity
+    del identity  # only a part of the key of the cache
     return _fields(Receipt.from_json(path.read_text()))
 
 
-def _leftovers(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _leftovers(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     limit = hourly.config.checks.leftover_sample
     sample = limit if receipt.kept > limit else None
     (leaks,) = scan(hourly, hour, [receipt.stage], sample)
+    # An event store that cannot be read is no finding about its events.
     if leaks.problem:
         raise ObsError(leaks.problem)
-    left = {
-        f"{leftover.type} at {leftover.path}": count
-        for leftover, count in leaks.leftovers.items()
-    }
-    return checks.nothing_left(leaks.events, left, leaks.unreadable, hour.key)
+    left = {f"{type_} at {path}": count for (type_, path), count in leaks.leftovers.items()}
+    return checks.nothing_left(
+        leaks.events,
+        left,
+        leaks.unreadable,
+        hour.key,
+    )
 
 
-def _agree(hourly: HourlyPipeline, hour: Hour, receipt: Receipt) -> Finding:
+def _agree(
+    hourly: HourlyPipeline,
+    hour: Hour,
+    receipt: Receipt,
+) -> Finding:
     config = hourly.destination_config(receipt.stage)
     offered = hourly.store.read_receipt(config.stage, hour)
     if config.filter is not None and config.filter.enabled:
@@ -187,28 +231,28 @@ def _filtered(receipt: Receipt) -> int:
 
 _RECEIPT = Check(
     RECEIPT_CHECK,
-    "Every event that went in is kept, or set aside for a named reason.",
+    "Every event of the input is kept, or set aside for a named reason.",
     _receipt,
 )
 _AGREE = Check(
     "destinations_agree",
-    "The ledger, and the rows that are there, are what the receipt of the frame says: so destinations agree.",
+    "The destination's ledger and rows agree with the receipt of the frame that was loaded.",
     _agree,
 )
 _LEFTOVERS = Check(
     "redaction_leftovers",
-    "In a sample of the redacted events, other rules and another engine than the redactor's find nothing left.",
+    "In a sample of the redacted events, independent rules find no personal data.",
     _leftovers,
 )
 _CHECKS: Mapping[str, Check] = {
     "unreadable lines": Check(
         "dead_letter_share",
-        "Few of the lines that were read with this hour could not be read.",
+        "Nearly all records of the landing passes of this hour could be parsed.",
         _unreadable,
     ),
     "volume": Check(
         "volume",
-        "The hour has about as many events as the hours before it and as this hour usually has.",
+        "The hour has about the number of events of the hours before, or of the same hour on the days before.",
         _volume,
     ),
     "events without redaction": Check(
@@ -219,7 +263,7 @@ _CHECKS: Mapping[str, Check] = {
     ),
     "schema": Check(
         "schema_drift",
-        "No field of the events is new, none has another JSON type than before.",
+        "No field of the events is new, and no field has another JSON type than before.",
         _drift,
     ),
 }

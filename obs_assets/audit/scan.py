@@ -84,7 +84,7 @@ class Leaks:
             return self.problem
         found = [f"{count:,} {type_}" for type_, count in self.by_type.items()]
         if self.unreadable:
-            found.append(f"{self.unreadable:,} events that cannot be looked into")
+            found.append(f"{self.unreadable:,} events that cannot be searched")
         if not found:
             return f"{self.events:,} events, nothing left"
         return f"{self.events:,} events, left: {', '.join(found)}"
@@ -111,7 +111,7 @@ def scan(
     """
     if not hourly.config.redact.enabled:
         raise ConfigurationError(
-            "redaction is off (redact: enabled: false): all that the events hold is left"
+            "redaction is off (redact: enabled: false): the events hold all their personal data"
         )
     scanner = Scanner(scope(hourly))
     for store in stores(hourly, places):
@@ -123,7 +123,7 @@ def scan(
                 yield Leaks(store, problem=str(error))
             except (duckdb.Error, pa.ArrowException) as error:
                 # The text of the error can quote an event, so only its kind is shown
-                problem = f"what it holds cannot be read ({type(error).__name__})"
+                problem = f"its events cannot be read ({type(error).__name__})"
                 yield Leaks(store, problem=problem)
 
 
@@ -133,6 +133,7 @@ def stores(hourly: HourlyPipeline, places: Iterable[str] = ()) -> list[str]:
     Raises:
         ConfigurationError: a place is unknown.
     """
+    # Frames before redaction hold personal data by design: they are no place to scan.
     groups: dict[str, tuple[str, ...]] = {"parquet": REDACTED}
     for kind in kinds.KINDS:
         if kind.keeps_events:
@@ -163,9 +164,15 @@ def scope(hourly: HourlyPipeline) -> Scope:
         # ``g`` (all matches) and ``u`` (Unicode) hold for every rule
         flags = pattern.flags.replace("g", "").replace("u", "")
         regex = f"(?{flags}:{pattern.regex})" if flags else pattern.regex
+        # A validator of the user's own code exists once; the built-in validators are written twice.
         is_valid = VALIDATORS.get(pattern.validator or "") or pattern.is_valid()
         custom.append(CustomRule(pattern.name, regex, is_valid))
-    return Scope(types, tuple(custom), redact.fields_to_scan, redact.fields_to_skip)
+    return Scope(
+        types,
+        tuple(custom),
+        redact.fields_to_scan,
+        redact.fields_to_skip,
+    )
 
 
 def _read(
@@ -185,6 +192,7 @@ def _leaks_of(
     sample: int | None,
 ) -> Leaks:
     if sample is not None:
+        # By a hash of the identity, each store and each scan has the same events in its sample.
         frame = frame.order("md5(row_uid)").limit(sample)
     found = Counter[Leftover]()
     events = unreadable = 0
@@ -204,7 +212,11 @@ def _in_columns(scanner: Scanner, row: Mapping[str, str | None]) -> Iterator[Lef
     event = row["event"] or ""
     for name in TEXT_COLUMNS:
         value = row.get(name)
-        if not value or json.dumps(value, ensure_ascii=False)[1:-1] in event:
+        if not value:
+            continue
+        # Most columns are copied from the event, where the same text is scanned already.
+        written = json.dumps(value, ensure_ascii=False)[1:-1]
+        if written in event:
             continue
         for leftover in scanner.text(value, name):
             yield Leftover(leftover.type, f"column {name}")
@@ -212,12 +224,13 @@ def _in_columns(scanner: Scanner, row: Mapping[str, str | None]) -> Iterator[Lef
 
 def _bounded(found: Counter[Leftover]) -> dict[Leftover, int]:
     """The `MOST_PATHS` most frequent leftovers; all others of a type count at `OTHER_PATHS`."""
-    kept = heapq.nlargest(
+    ranked = heapq.nlargest(
         MOST_PATHS,
         found.items(),
         key=lambda item: (item[1], item[0]),
     )
-    bounded = Counter(dict(kept))
-    for leftover, count in found.items() - dict(kept).items():
+    kept = dict(ranked)
+    bounded = Counter(kept)
+    for leftover, count in found.items() - kept.items():
         bounded[Leftover(leftover.type, OTHER_PATHS)] += count
     return dict(bounded)

@@ -20,7 +20,7 @@ from obs_assets.receipts import Receipt
 from obs_assets.storage.engine import connect
 
 # A destination that does not keep the event text returns it empty: then only the rows are compared.
-# Normalizing sorts keys, but can change numbers: rows that differ are compared exactly, see `_same`.
+# Normalizing sorts keys, but can change numbers: rows that differ are compared exactly, see `_is_same`.
 _COMPARE = """
 SELECT coalesce(here.row_uid, there.row_uid) AS row_uid, here.content AS here, there.content AS there
 FROM here FULL JOIN there ON here.row_uid = there.row_uid
@@ -62,7 +62,7 @@ class HourCheck:
 
     def __str__(self) -> str:
         if self.ok:
-            return self.note or f"{self.rows:,} rows, as they should be"
+            return self.note or f"OK, {self.rows:,} rows"
         if self.problem:
             return self.problem
         wrong = {
@@ -71,8 +71,7 @@ class HourCheck:
             "with other content": self.different,
         }
         named = ", ".join(f"{count:,} {problem}" for problem, count in wrong.items() if count)
-        named = named or "the count differs"
-        return f"{self.rows:,} rows where {self.expected:,} should be: {named}"
+        return f"{self.rows:,} rows, {self.expected:,} expected: {named or 'the count differs'}"
 
 
 def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[HourCheck]:
@@ -80,6 +79,7 @@ def verify(hourly: HourlyPipeline, hour: Hour) -> Iterator[HourCheck]:
 
     An error in our own code is raised; it is no problem of a store.
     """
+    # The order of the keys is the order in which events pass through the stores.
     check_of: dict[str, Callable[[duckdb.DuckDBPyConnection], HourCheck]] = {
         "landed_events": partial(_landed, hourly, hour)
     }
@@ -114,9 +114,8 @@ def _landed(
     landed = hourly.landed().hour(hour)
     chunks = hourly.log.chunk_paths(landed)
     if not all(chunk.exists() for chunk in chunks):
-        return HourCheck(
-            "landed_events", problem="a chunk that the landing log names is missing"
-        )
+        problem = "a chunk that the landing log names is missing"
+        return HourCheck("landed_events", problem=problem)
     rows = 0
     if chunks:
         with _reading("a chunk"):
@@ -132,15 +131,21 @@ def _stage(
         frame = hourly.store.read_frame(connection, stage, hour)
         rows, content = frame.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
     before = _rows_before(hourly, stage, hour)
+    # Stages before redaction have no content hash; a wrong number of rows is reported as such.
+    is_comparable = receipt.content_hash and rows == receipt.kept
     problem = ""
     if receipt.taken != before:
-        problem = f"took {receipt.taken:,} rows where the stage before holds {before:,}"
-    elif receipt.content_hash and rows == receipt.kept and content != receipt.content_hash:
-        problem = "the content is not what the receipt says"
+        problem = f"took {receipt.taken:,} rows, but the stage before holds {before:,}"
+    elif is_comparable and content != receipt.content_hash:
+        problem = "the content hash differs from the receipt"
     return HourCheck(stage, rows, receipt.kept, problem=problem)
 
 
-def _rows_before(hourly: HourlyPipeline, stage: Stage, hour: Hour) -> int:
+def _rows_before(
+    hourly: HourlyPipeline,
+    stage: Stage,
+    hour: Hour,
+) -> int:
     """Number of rows that the stage before holds, by its receipt or by the landing log."""
     index = STAGES.index(stage)
     if index == 0:
@@ -153,15 +158,16 @@ def _destination(
     hourly: HourlyPipeline, hour: Hour, name: str, connection: duckdb.DuckDBPyConnection
 ) -> HourCheck:
     destination = hourly.destination(name)
-    with _reading("the frame that it takes"):
+    with _reading("the frame that is loaded into it"):
         offer = hourly.offer(connection, name, hour)
         offered = destination.selected(offer.frame)
         expected = _count(offered)
     try:
-        with _reading("what it holds"):
+        with _reading("its rows"):
             there = destination.read_back(connection, hour)
             rows = _count(there)
     except ColdArchiveError as cold:
+        # The objects cannot be read for hours, but their manifest gives the number of rows.
         problem = _ledger_problem(destination.holding(hour), offer)
         return HourCheck(
             name,
@@ -174,7 +180,7 @@ def _destination(
     digest = f"row_uid, event, {content} AS content, md5(json_normalize({content})) AS digest"
     offered.project(digest).create_view("here", replace=True)
     there.project(digest).create_view("there", replace=True)
-    with _reading("what it holds"):
+    with _reading("its rows"):
         differences = connection.sql(_COMPARE).fetchall()
     missing = unexpected = different = 0
     for _, text_here, text_there in differences:
@@ -182,10 +188,11 @@ def _destination(
             unexpected += 1
         elif text_there is None:
             missing += 1
-        elif not _same(text_here, text_there):
+        elif not _is_same(text_here, text_there):
             different += 1
     check = HourCheck(name, rows, expected, missing, unexpected, different)
     held = destination.holding(hour)
+    # Rows of another data folder differ by nature; the command that adopts them is the useful answer.
     if held and held.version.standing(offer.version) == "other log":
         return replace(
             check,
@@ -196,32 +203,33 @@ def _destination(
             ),
         )
     if check.ok:
+        # Right rows are not enough: the next delivery decides by receipt and ledger.
         hourly.store.read_receipt(name, hour).check()
         return replace(check, problem=_ledger_problem(destination.holding(hour), offer))
     return check
 
 
 def _ledger_problem(holding: Holding | None, offer: Offer) -> str:
-    """The mistake in a destination's ledger about an hour whose rows are right; empty without a mistake."""
+    """The mistake in the ledger about an hour whose rows are right, as a sentence; empty without a mistake."""
     if holding is None:
-        return "its rows are right, but its ledger does not know the hour: materialize it again"
+        return "its rows are right, but its ledger lacks the hour: materialize it again"
     standing = holding.version.standing(offer.version)
     if standing == "other log":
         return of_other_folder(offer.hour, holding.version, offer.version)
     held, offered = holding.version.generation, offer.version.generation
     if standing == "same" and holding.content_hash == offer.content_hash:
         return ""
-    return (
-        f"its rows are right, but its ledger names landing generation {held} where the frame "
-        f"is of {offered}, or other content: materialize it again"
-    )
+    mistake = "other content"
+    if held != offered:
+        mistake = f"landing generation {held} instead of {offered}"
+    return f"its rows are right, but its ledger names {mistake}: materialize it again"
 
 
 def _count(frame: Frame) -> int:
     return int(frame.aggregate("count(*)").fetchall()[0][0])
 
 
-def _same(here: str, there: str) -> bool:
+def _is_same(here: str, there: str) -> bool:
     """Whether two JSON texts have the same content; numbers are compared by value: ``1.50`` is ``1.5``."""
     return bool(_exactly(here) == _exactly(there))
 

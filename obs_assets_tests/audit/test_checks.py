@@ -116,7 +116,7 @@ def test_what_is_left_is_listed() -> None:
     found = nothing_left(10, left, 0, "2025-12-04-10:00")
     assert (found.passed, found.is_grave) == (False, True)
     assert (
-        "10 events, a second opinion says: 3 phone at b; 2 ssn at c; 1 email at a. `obs scan 2025"
+        "10 redacted events: 3 phone at b; 2 ssn at c; 1 email at a. `obs scan 2025-12-04"
         in found.sentence
     )
     assert (
@@ -136,7 +136,7 @@ def test_new_fields_are_not_told_before_fields_are_known() -> None:
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        (None, "s3_archive does not know the hour: materialize it again."),
+        (None, "s3_archive does not hold the hour: materialize it again."),
         (
             replace(HELD, version=InputVersion(2, "c", "1")),
             "its ledger names landing generation 2, the frame 3",
@@ -147,9 +147,9 @@ def test_new_fields_are_not_told_before_fields_are_known() -> None:
         ),
         (
             replace(HELD, rows=6, counted=6),
-            "its ledger names 6 rows where sampled_events has 7",
+            "its ledger names 6 rows, but sampled_events has 7",
         ),
-        (replace(HELD, counted=5), "5 rows are there where its ledger names 7"),
+        (replace(HELD, counted=5), "its ledger names 7 rows, but it holds 5"),
     ],
 )
 def test_a_destination_that_disagrees_is_told(held: Holding | None, said: str) -> None:

@@ -212,8 +212,8 @@ def test_a_store_that_cannot_be_read_is_a_finding(places: Callable[[], HourlyPip
     )
     said = {store: str(findings) for store, findings in found(hour).items() if not findings.ok}
     assert said == {
-        "redacted_events": "3 events, left: 3 events that cannot be looked into",
-        "sampled_events": "what it holds cannot be read (InvalidInputException)",
+        "redacted_events": "3 events, left: 3 events that cannot be searched",
+        "sampled_events": "its events cannot be read (InvalidInputException)",
     }
     wide = json.dumps({f"k{number}": "ana@example.com" for number in range(10 * MOST_PATHS)})
     in_frame("redacted_events", f"SELECT * REPLACE ('{wide}' AS event) FROM frame LIMIT 1")(

@@ -54,12 +54,9 @@ def test_each_hour_has_its_checks(deployment: Deployment) -> None:
         assert all(e.partition in {hour.key for hour in HOURS[:3]} for e in found)
     agree = evaluations(result, "destinations_agree")
     assert {asset: e.description for (asset, _), e in agree.items()} == {
-        "postgres_events": "postgres_events holds 28 rows, counted there, of sampled_events, by ledger and receipt.",
-        "s3_archive": "s3_archive holds 28 rows, counted there, of sampled_events, by ledger and receipt.",
-        "webhook_alerts": (
-            "webhook_alerts holds what it was to take (5 rows), counted there, of redacted_events, by ledger and "
-            "receipt."
-        ),
+        "postgres_events": "All 28 rows of sampled_events are in postgres_events.",
+        "s3_archive": "All 28 rows of sampled_events are in s3_archive.",
+        "webhook_alerts": ("All 5 rows of redacted_events that match are in webhook_alerts."),
     }
 
 
@@ -99,7 +96,7 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
         "99 events, far more than usual: the median is 34 in the hours before" in said["volume"]
     )
     assert (
-        "3 of 136 records of the landing passes that brought this hour (2.21%)"
+        "3 of 136 records of the landing passes of this hour (2.21%)"
         in said["dead_letter_share"]
     )
     assert said["schema_drift"].startswith(
@@ -157,8 +154,9 @@ def test_what_redaction_left_is_told(
     (found,) = evaluations(result, "redaction_leftovers").values()
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert found.description == (
-        "Redaction left something in 34 events, a second opinion says: 20 email at data.note; "
-        f"5 ip_address at error; 5 phone at data.owner. `obs scan {HOUR.key}` looks at all of the hour."
+        "Independent rules find personal data in 34 redacted events: 20 email at data.note; "
+        f"5 ip_address at error; 5 phone at data.owner. `obs scan {HOUR.key}` searches every event "
+        "of the hour."
     )
     assert not any("example.com" in str(e) for e in result.get_asset_check_evaluations())
 
