@@ -1,13 +1,14 @@
-"""Hours that build themselves: new files are landed, closed hours are built, stale hours are built again.
+"""Sensors and the schedule: they request runs that land new files, build closed hours and rebuild stale hours.
 
-What is asked for is decided from what has landed and from the ledgers of the destinations. Cursors, tags and run keys
-only spare work: losing them costs nothing.
+Each request follows from the landing log and the ledgers of the destinations. Cursors, tags and run keys only
+save work: if they are lost, an hour is perhaps built twice, with the same result.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from logging import Logger
 
 import dagster as dg
 
@@ -30,45 +31,62 @@ from obs_assets.hourly.staleness import Staleness
 from obs_assets.hours import Hour, first_open_hour
 
 HOURS_A_TICK = 24
-"""The most hours that a tick asks for, and the most of one run."""
+"""Largest number of hours that a tick requests. It is also the largest number of hours of a run."""
 
 EVENTS_A_RANGE = 500_000
-"""Landed events from which on no further hour joins a range: large hours run side by side, each in its own process."""
+"""Largest number of landed events of a range. Larger hours run in parallel, each in its own process."""
 
 VERSION_TAG = "obs/version"
-"""What had landed for the run's hour, `InputVersion.landing`; of a range of its hours in their order, by commas."""
+"""Tag of a run: `InputVersion.landing` of its hour; for a range, of each hour in order, separated by commas."""
 
 SEEN_TAG = "obs/seen"
+"""Tag of a landing run: the numbers of new and changed files that the sensor saw."""
+
 ATTEMPT_TAG = "obs/attempt"
+"""Tag of a run: the number of the attempt at its hour and landing generation, from 1."""
+
 CLOSING_TAG = "obs/closing"
+"""Tag of the run that builds an hour when it closes, although the hour was built while it was open."""
 
 LEFT_TO_THE_SCHEDULE = timedelta(minutes=15)
-"""For so long after its closing an hour is the schedule's."""
+"""Time after an hour closes in which only the schedule requests it."""
 
 LOOK_AGAIN = timedelta(minutes=5)
-"""Pause between two questions to the destinations, unless a landing pass has ended since."""
+"""Pause between two questions to the destinations, unless a landing pass has ended in between."""
 
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=5), timedelta(hours=6)
-"""Between attempts at one hour: doubled with each."""
+FIRST_PAUSE = timedelta(minutes=5)
+"""Pause after the first attempt at an hour. It doubles with each attempt."""
+
+LONGEST_PAUSE = timedelta(hours=6)
+"""Longest pause between two attempts at an hour."""
+
+MOST_DOUBLINGS = 12
+"""Doublings of `FIRST_PAUSE` after which the pause is longer than `LONGEST_PAUSE` anyway."""
 
 FAILURES = 3
-"""So many failures in a row mean that something is down: then one hour a tick finds out when it is up again."""
+"""Failed runs in a row that mean an outage. During an outage, a tick requests a single hour, as a test."""
 
 HOURS_LOOKED_AT = 500
+"""Largest number of stale hours, or of runs without events, that a tick reads from Dagster."""
+
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""Before any run and any tick."""
 
 
 def new_files_sensor(
     hourly: HourlyPipeline, naming: Naming, job: dg.JobDefinition
 ) -> dg.SensorDefinition:
-    """``event_file_sensor``: asks for a landing pass when files are new or grown, or when it would close an hour."""
+    """``event_file_sensor``: requests a landing pass when files are new or changed, or an hour can close."""
 
     @dg.sensor(
         name=naming.job("event_file_sensor"),
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sees new and grown event files and starts land_event_files. Closes hours in which none has grown.",
+        description=(
+            "Sees new and grown event files and starts land_event_files. "
+            "Closes hours in which none has grown."
+        ),
     )
     def event_file_sensor(
         context: dg.SensorEvaluationContext,
@@ -78,26 +96,24 @@ def new_files_sensor(
             listing = hourly.listing()
         except (ConfigurationError, TransientError) as error:
             return dg.SkipReason(str(error))
-        # No cursor: what a finished pass has seen is what counts, so that a run that failed or was lost is repeated
-        news = hourly.pending_files(listing)
-        closes = (
-            first_open_hour(began_at, hourly.config.allowed_lateness) > hourly.first_open_hour()
-        )
-        if not news and not closes:
-            return dg.SkipReason(f"nothing new in {len(listing.files):,} files")
-        # An hour that ends without a new byte needs no run: the listing is all that a pass would look at
-        if not news and hourly.close_hours(listing, began_at):
-            return dg.SkipReason(
-                f"nothing new in {len(listing.files):,} files; hours before {began_at:%H:%M} close"
-            )
+        # The listing is compared with the last finished pass, not with a cursor. So a run that
+        # failed or was lost is requested again.
+        pending = hourly.pending_files(listing)
+        opens_next = first_open_hour(began_at, hourly.config.allowed_lateness)
+        closes = opens_next > hourly.first_open_hour()
+        unchanged = f"nothing new in {len(listing.files):,} files"
+        if not pending and not closes:
+            return dg.SkipReason(unchanged)
+        # Without new bytes a pass would only list the files, and the sensor has done that.
+        if not pending and hourly.close_hours(listing, began_at):
+            return dg.SkipReason(f"{unchanged}; hours before {began_at:%H:%M} close")
         if _is_landing(context.instance, hourly, job.name):
             return dg.SkipReason("a landing pass is under way")
-        seen = news or f"nothing new in {len(listing.files):,} files; an hour can close"
+        seen = pending or f"{unchanged}; an hour can close"
         context.log.info(seen)
-        one_pass = {"ops": {naming.job("land"): {"config": {"max_passes": 1}}}}
-        return dg.SensorResult(
-            run_requests=[dg.RunRequest(run_config=one_pass, tags={SEEN_TAG: seen})]
-        )
+        config = {"ops": {naming.job("land"): {"config": {"max_passes": 1}}}}
+        request = dg.RunRequest(run_config=config, tags={SEEN_TAG: seen})
+        return dg.SensorResult(run_requests=[request])
 
     return event_file_sensor
 
@@ -105,7 +121,7 @@ def new_files_sensor(
 def hourly_schedule(
     hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
 ) -> dg.ScheduleDefinition:
-    """``hourly_pipeline_schedule``: builds the hour that closed last, as soon as a landing pass has closed it."""
+    """``hourly_pipeline_schedule``: requests the hour that closed last, once a landing pass has closed it."""
 
     @dg.schedule(
         name=naming.job("hourly_pipeline_schedule"),
@@ -121,18 +137,16 @@ def hourly_schedule(
         hour = hourly.first_open_hour().previous
         if hour < hourly.config.first_hour:
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
-        version, refreshed = (
-            hourly.landed().version(hour).landing,
-            bool(hourly.config.refresh_open_hour_minutes),
-        )
-        # What was built while it was open holds every event perhaps, but nobody has judged it as a whole
-        if not hourly.needs_build(hour) and not (
-            refreshed and not _was_closed(context.instance, naming, hour, version)
-        ):
+        version = hourly.landed().version(hour).landing
+        refreshed = bool(hourly.config.refresh_open_hour_minutes)
+        # Alert rules and checks have not judged the whole hour if it was built only while it was open.
+        is_complete = not refreshed or _was_closed(context.instance, naming, hour, version)
+        if is_complete and not hourly.needs_build(hour):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
         if hour in hours_under_way(context.instance, naming, datetime.now(UTC)):
             return dg.SkipReason(f"{hour} is being built")
-        # Once for each landing generation: the run key sees to that. The rest is for stale_hour_sensor.
+        # The run key allows a single request for each landing generation. If that run fails,
+        # stale_hour_sensor requests the hour again.
         return _request(naming, hour, version, attempt=1, closes=refreshed)
 
     return hourly_pipeline_schedule
@@ -141,7 +155,10 @@ def hourly_schedule(
 def open_hour_sensor(
     hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
 ) -> list[dg.SensorDefinition]:
-    """``open_hour_sensor``, where ``refresh_open_hour_minutes`` is set: asks for open hours that have new events."""
+    """``open_hour_sensor``: requests open hours that have new events.
+
+    The list is empty if ``refresh_open_hour_minutes`` is not set.
+    """
     minutes = hourly.config.refresh_open_hour_minutes
     if minutes is None:
         return []
@@ -151,34 +168,16 @@ def open_hour_sensor(
         job=job,
         minimum_interval_seconds=60 * minutes,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Builds the open hour while its events arrive. hourly_pipeline_schedule builds it when it closes.",
+        description=(
+            "Builds the open hour while its events arrive. "
+            "hourly_pipeline_schedule builds it when it closes."
+        ),
     )
     def open_hour_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
-        now, landed = datetime.now(UTC), hourly.landed()
-        present = [Hour.of(now).previous, Hour.of(now)]
-        # Open by the clock: while files wait, hours long past have not closed either
-        due = [
-            hour
-            for hour in present
-            if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours
-        ]
-        under_way = hours_under_way(context.instance, naming, now)
-        attempts = _attempts(context.instance, naming, due)
-        requests = []
-        for hour in due:
-            if (
-                hour >= hourly.config.first_hour
-                and hour not in under_way
-                and hourly.needs_build(hour)
-            ):
-                version = landed.version(hour).landing
-                requests.append(
-                    _request(
-                        naming, hour, version, attempts.get((hour, version), NEVER).number + 1
-                    )
-                )
+        now = datetime.now(UTC)
+        requests = _open_hour_requests(context.instance, hourly, naming, now)
         if requests:
             return dg.SensorResult(run_requests=requests)
         return dg.SkipReason("no open hour has new events, or it is being built")
@@ -186,10 +185,33 @@ def open_hour_sensor(
     return [open_hour_sensor]
 
 
+def _open_hour_requests(
+    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, now: datetime
+) -> list[dg.RunRequest]:
+    landed = hourly.landed()
+    # By the clock, not by the landing log: while files wait, hours long past have not closed either.
+    open_hours = [
+        hour
+        for hour in (Hour.of(now).previous, Hour.of(now))
+        if hour.end + hourly.config.allowed_lateness > now and hour.key in landed.hours
+    ]
+    under_way = hours_under_way(instance, naming, now)
+    attempts = _attempts(instance, naming, open_hours)
+    requests: list[dg.RunRequest] = []
+    for hour in open_hours:
+        if hour < hourly.config.first_hour or hour in under_way:
+            continue
+        if hourly.needs_build(hour):
+            version = landed.version(hour).landing
+            last = attempts.get((hour, version), NEVER)
+            requests.append(_request(naming, hour, version, last.number + 1))
+    return requests
+
+
 def stale_hours_sensor(
     hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
 ) -> dg.SensorDefinition:
-    """``stale_hour_sensor``: asks for closed hours whose destinations do not hold what has landed."""
+    """``stale_hour_sensor``: requests closed hours that a destination lacks or holds in an older version."""
 
     @dg.sensor(
         name=naming.job("stale_hour_sensor"),
@@ -197,52 +219,64 @@ def stale_hours_sensor(
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Compares what has landed with the ledgers of the destinations, after each landing pass and every five "
-            f"minutes, and requests the hours that differ, oldest first, {HOURS_A_TICK} a tick: late events, failed or "
-            f"lost runs, hours deleted by hand. Consecutive hours are one run. An hour whose run failed is asked for "
-            f"alone, at ever longer intervals; while nothing succeeds, one hour a tick."
+            "Compares the landed hours with the ledgers of the destinations, after each landing "
+            "pass and every five minutes. Requests the hours that differ, oldest first, "
+            f"{HOURS_A_TICK} in each tick: hours with late events, of failed or lost runs, or "
+            "deleted by hand. Consecutive hours are a single run. An hour whose run failed is "
+            "requested alone, at longer and longer intervals; while every run fails, a tick "
+            "requests a single hour."
         ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now, state = datetime.now(UTC), _landing_state(hourly)
-        last = _Look.of(context.cursor)
+        now = datetime.now(UTC)
+        state = _landing_state(hourly)
+        last = _Cursor.of(context.cursor)
+        # A clock that was set back must not stop the sensor: a negative age counts as old.
         if last.landed == state and timedelta(0) <= now - last.at < LOOK_AGAIN:
+            asked_at = f"{last.at:%H:%M:%S} UTC"
             return dg.SensorResult(
-                skip_reason=f"nothing has landed since {last.at:%H:%M:%S} UTC, when the destinations were asked",
+                skip_reason=f"nothing has landed since {asked_at}, when the destinations were asked",
                 cursor=context.cursor,
             )
         staleness = hourly.staleness(now, empty=_empty_hours(context.instance, naming))
-        look = _Look(state, now, len(staleness.before_start), len(staleness.elsewhere))
-        if look.before_start != last.before_start:
-            context.log.warning(staleness.sentence_before_start())
-        if look.elsewhere != last.elsewhere:
-            context.log.warning(staleness.sentence_elsewhere())
-        for name, problem in staleness.unreachable.items():
-            context.log.warning("%s cannot be asked what it holds: %s", name, problem)
+        cursor = _Cursor(state, now, len(staleness.before_start), len(staleness.elsewhere))
+        _log_findings(context.log, staleness, cursor, last)
         for asset, hour in report_held_hours(context.instance, naming, staleness.held, now):
             context.log.info(
                 "%s holds %s: reported to Dagster, which did not know", asset, hour
             )
         requests = _due(context.instance, hourly, naming, staleness, now)
         if requests:
-            return dg.SensorResult(run_requests=requests, cursor=look.to_json())
-        waiting = "".join(f"; {problem}" for problem in staleness.unreachable.values())
-        return dg.SensorResult(
-            skip_reason=f"{_none_due(staleness)}{waiting}", cursor=look.to_json()
-        )
+            return dg.SensorResult(run_requests=requests, cursor=cursor.to_json())
+        reasons = [_none_due(staleness), *staleness.unreachable.values()]
+        return dg.SensorResult(skip_reason="; ".join(reasons), cursor=cursor.to_json())
 
     return stale_hour_sensor
 
 
+def _log_findings(
+    log: Logger, staleness: Staleness, cursor: "_Cursor", last: "_Cursor"
+) -> None:
+    """Warn of hours that are left alone, if their number has changed, and of unreachable destinations."""
+    if cursor.before_start != last.before_start:
+        log.warning(staleness.sentence_before_start())
+    if cursor.elsewhere != last.elsewhere:
+        log.warning(staleness.sentence_elsewhere())
+    for name, problem in staleness.unreachable.items():
+        log.warning("%s cannot be asked for its hours: %s", name, problem)
+
+
 @dataclass(frozen=True)
-class _Look:
-    """The sensor's cursor: it spares questions and repeated warnings; without it both come once more.
+class _Cursor:
+    """The cursor of ``stale_hour_sensor``.
+
+    It saves questions to the destinations and repeated warnings. Without it, both come once more.
 
     Attributes:
-        landed: how far landing was, see `_landing_state`.
-        at: when the destinations were asked.
-        before_start: hours before the pipeline's start that were named.
-        elsewhere: hours of another data folder that were named.
+        landed: state of landing, see `_landing_state`.
+        at: time of the last question to the destinations.
+        before_start: number of hours before the pipeline's start that a warning has named.
+        elsewhere: number of hours of another data folder that a warning has named.
     """
 
     landed: str = ""
@@ -251,8 +285,8 @@ class _Look:
     elsewhere: int = 0
 
     @classmethod
-    def of(cls, cursor: str | None) -> "_Look":
-        """Read a cursor; one of another version counts as none."""
+    def of(cls, cursor: str | None) -> "_Cursor":
+        """Read a cursor. A cursor of another version of this code counts as missing."""
         try:
             values = json.loads(cursor or "")
             return cls(
@@ -277,24 +311,25 @@ class _Look:
 
 
 def _landing_state(hourly: HourlyPipeline) -> str:
-    """Changes with each pass that lands something and with each hour that closes."""
+    """A text that changes with each pass that lands events and with each hour that closes."""
     return f"{hourly.landed().last_pass} {hourly.first_open_hour()}"
 
 
 def _none_due(staleness: Staleness) -> str:
     if not staleness.missing:
         return "no hour is stale"
-    return f"{len(staleness.missing):,} hours are stale: being built, just closed, or failed a short time ago"
+    number = f"{len(staleness.missing):,} hours"
+    return f"{number} are stale: being built, just closed, or failed a short time ago"
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """The last run that was asked for an hour and landing generation.
+    """The last run that was requested for an hour and landing generation.
 
     Attributes:
-        number: from 1; 0 when there was none.
-        heard_of: when its row changed last.
-        failed: whether it ended in failure.
+        number: number of the attempt, from 1; 0 before the first.
+        heard_of: time at which Dagster's row of the run changed last.
+        failed: whether the run ended in failure.
     """
 
     number: int = 0
@@ -302,17 +337,30 @@ class _Attempt:
     failed: bool = False
 
     def allows_another(self, now: datetime) -> bool:
-        """Whether the pause after it is over: twice as long after each attempt."""
-        pause = min(FIRST_PAUSE * 2 ** min(max(self.number - 1, 0), 12), LONGEST_PAUSE)
-        return self.number == 0 or now - self.heard_of >= pause
+        """Whether the pause after the attempt is over. The pause doubles with each attempt."""
+        if self.number == 0:
+            return True
+        doublings = min(self.number - 1, MOST_DOUBLINGS)
+        pause: timedelta = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
+        return now - self.heard_of >= pause
 
 
 NEVER = _Attempt()
+"""The last attempt at an hour that no run was requested for."""
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """An hour to ask for; ``alone`` after a failure, so that it cannot hold its neighbours."""
+class _Candidate:
+    """An hour to request.
+
+    Attributes:
+        hour: the hour.
+        version: its `InputVersion.landing`.
+        attempt: number of the attempt, from 1.
+        alone: whether the hour needs a run of its own: after a failure, so that it cannot stop its
+            neighbours.
+        events: number of landed events.
+    """
 
     hour: Hour
     version: str
@@ -328,7 +376,7 @@ def _due(
     staleness: Staleness,
     now: datetime,
 ) -> list[dg.RunRequest]:
-    """The requests of a tick: one hour only while everything fails, to learn whether that has changed."""
+    """The requests of a tick. While every run fails, a single hour tests whether the outage is over."""
     if not staleness.missing:
         return []
     landed = hourly.landed()
@@ -338,40 +386,46 @@ def _due(
         hour for hour in staleness.missing if hour not in under_way and hour.end <= closed_by
     ]
     attempts = _attempts(instance, naming, waiting[:HOURS_LOOKED_AT])
-    wanted = []
+    candidates: list[_Candidate] = []
     for hour in waiting[:HOURS_LOOKED_AT]:
         version, events = landed.version(hour).landing, landed.hour(hour).rows
         last = attempts.get((hour, version), NEVER)
         if last.allows_another(now):
-            wanted.append(_Wanted(hour, version, last.number + 1, last.failed, events))
+            candidates.append(_Candidate(hour, version, last.number + 1, last.failed, events))
     cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
-    reachable = [name for name in hourly.destination_names if name not in staleness.unreachable]
-    selection = (
-        [naming.key(name) for name in (*STAGES, *reachable)] if staleness.unreachable else None
-    )
-    return [_request_range(naming, group, selection) for group in _grouped(wanted[:cap])]
+    selection = None
+    if staleness.unreachable:
+        # The run leaves unreachable destinations out, so that it can succeed.
+        names = [*STAGES, *hourly.destination_names]
+        selection = [naming.key(name) for name in names if name not in staleness.unreachable]
+    return [_request_range(naming, group, selection) for group in _grouped(candidates[:cap])]
 
 
-def _grouped(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:
-    """Consecutive hours together, as long as each is at the same attempt and they are small."""
-    groups: list[list[_Wanted]] = []
-    for one in wanted:
-        last = groups[-1] if groups else []
-        follows = (
-            bool(last) and last[-1].hour.next == one.hour and last[-1].attempt == one.attempt
-        )
-        fits = sum(other.events for other in last) + one.events <= EVENTS_A_RANGE
-        if follows and fits and not one.alone and not last[-1].alone:
-            last.append(one)
+def _grouped(candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:
+    """Group consecutive hours that can be built in the same run; see `_may_join`."""
+    groups: list[list[_Candidate]] = []
+    for candidate in candidates:
+        if groups and _may_join(groups[-1], candidate):
+            groups[-1].append(candidate)
         else:
-            groups.append([one])
+            groups.append([candidate])
     return groups
 
 
+def _may_join(group: Sequence[_Candidate], candidate: _Candidate) -> bool:
+    """Whether an hour follows those of a group, at the same attempt, and all together are small."""
+    last = group[-1]
+    if last.alone or candidate.alone:
+        return False
+    follows = last.hour.next == candidate.hour and last.attempt == candidate.attempt
+    events = sum(member.events for member in group) + candidate.events
+    return follows and events <= EVENTS_A_RANGE
+
+
 def _empty_hours(instance: dg.DagsterInstance, naming: Naming) -> Iterator[Hour]:
-    """Hours that were asked for when nothing had landed for them: no landing log knows of these. The latest ones."""
-    asked = dg.RunsFilter(tags={**tags_of(naming), VERSION_TAG: "0"})
-    for record in instance.get_run_records(asked, limit=HOURS_LOOKED_AT):
+    """Hours of the latest runs that were requested without a landed event; the landing log does not have them."""
+    without_events = dg.RunsFilter(tags={**tags_of(naming), VERSION_TAG: "0"})
+    for record in instance.get_run_records(without_events, limit=HOURS_LOOKED_AT):
         yield from hours_of(record.dagster_run)
 
 
@@ -382,18 +436,17 @@ def _attempts(
     found: dict[tuple[Hour, str], _Attempt] = {}
     if not hours:
         return found
-    starts = {
-        Hour(hour.start - timedelta(hours=back)).key
-        for hour in hours
-        for back in range(HOURS_A_TICK)
-    }
-    keys = {PARTITION_TAG: [hour.key for hour in hours], RANGE_START_TAG: sorted(starts)}
     filters = [
-        dg.RunsFilter(tags={**tags_of(naming), tag: values}) for tag, values in keys.items()
+        dg.RunsFilter(tags={**tags_of(naming), PARTITION_TAG: [hour.key for hour in hours]}),
+        dg.RunsFilter(tags={**tags_of(naming), RANGE_START_TAG: _possible_starts(hours)}),
     ]
-    records = [record for asked in filters for record in instance.get_run_records(asked)]
+    records: list[dg.RunRecord] = []
+    for runs in filters:
+        records += instance.get_run_records(runs)
+    # The newest run comes first: `setdefault` keeps its attempt.
     for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
-        run, heard_of = record.dagster_run, record.update_timestamp.astimezone(UTC)
+        run = record.dagster_run
+        heard_of = record.update_timestamp.astimezone(UTC)
         failed = run.status == dg.DagsterRunStatus.FAILURE
         attempt = _Attempt(int(run.tags.get(ATTEMPT_TAG, "1")), heard_of, failed)
         versions = run.tags.get(VERSION_TAG, "").split(",")
@@ -402,26 +455,33 @@ def _attempts(
     return found
 
 
+def _possible_starts(hours: Sequence[Hour]) -> list[str]:
+    """First hours of all ranges that can contain any of these hours, as keys."""
+    starts: set[str] = set()
+    for hour in hours:
+        starts |= {Hour(hour.start - timedelta(hours=n)).key for n in range(HOURS_A_TICK)}
+    return sorted(starts)
+
+
 def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
+    """Whether the last runs, `FAILURES` of them, all failed."""
     ended = dg.RunsFilter(
         tags=tags_of(naming),
         statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE],
     )
-    last = [
-        record.dagster_run.is_success
-        for record in instance.get_run_records(ended, limit=FAILURES)
-    ]
-    return len(last) == FAILURES and not any(last)
+    records = instance.get_run_records(ended, limit=FAILURES)
+    succeeded = any(record.dagster_run.is_success for record in records)
+    return len(records) == FAILURES and not succeeded
 
 
 def _request_range(
-    naming: Naming, wanted: Sequence[_Wanted], selection: list[dg.AssetKey] | None
+    naming: Naming, group: Sequence[_Candidate], selection: list[dg.AssetKey] | None
 ) -> dg.RunRequest:
-    """A run of consecutive hours."""
-    first, last = wanted[0], wanted[-1]
-    if len(wanted) == 1:
+    """A run of consecutive hours; ``selection`` names the assets, None means all."""
+    first, last = group[0], group[-1]
+    if len(group) == 1:
         return _request(naming, first.hour, first.version, first.attempt, selection)
-    versions = ",".join(one.version for one in wanted)
+    versions = ",".join(candidate.version for candidate in group)
     return dg.RunRequest(
         run_key=f"{first.hour}...{last.hour}:{versions}:{first.attempt}",
         asset_selection=selection,
@@ -444,22 +504,39 @@ def _request(
     *,
     closes: bool = False,
 ) -> dg.RunRequest:
-    """A run of an hour. Dagster remembers a run key for ever, failed runs included: each attempt has its own."""
+    """A run of an hour.
+
+    Dagster never runs a run key twice, failed runs included. So each attempt has its own key.
+
+    Args:
+        naming: names of the pipeline.
+        hour: the hour.
+        version: its `InputVersion.landing`.
+        attempt: number of the attempt, from 1.
+        selection: the assets to build; None means all.
+        closes: whether the run builds the hour as it closes, see `CLOSING_TAG`.
+    """
     tags = {VERSION_TAG: version, ATTEMPT_TAG: str(attempt), **tags_of(naming)}
-    # An hour before those that this process has loaded: Dagster refuses its key here, the run's own process knows it
-    is_known = hour >= naming.first_partition
+    occasion = str(attempt)
+    if closes:
+        tags[CLOSING_TAG] = "true"
+        occasion = "closing"
+    partition_key: str | None = hour.key
+    if hour < naming.first_partition:
+        # This process was loaded before the hour's events landed, so Dagster refuses the partition
+        # key here. The process of the run loads the partitions anew and knows it.
+        partition_key = None
+        tags[PARTITION_TAG] = hour.key
     return dg.RunRequest(
-        run_key=f"{hour}:{version}:{'closing' if closes else attempt}",
-        partition_key=hour.key if is_known else None,
+        run_key=f"{hour}:{version}:{occasion}",
+        partition_key=partition_key,
         asset_selection=selection,
-        tags=tags
-        | ({CLOSING_TAG: "true"} if closes else {})
-        | ({} if is_known else {PARTITION_TAG: hour.key}),
+        tags=tags,
     )
 
 
 def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, version: str) -> bool:
-    """Whether the run that builds an hour as it closes was asked for: of an hour that was built while it was open."""
+    """Whether the run that builds an hour as it closes was requested, see `CLOSING_TAG`."""
     tags = {
         **tags_of(naming),
         PARTITION_TAG: hour.key,
@@ -470,15 +547,12 @@ def _was_closed(instance: dg.DagsterInstance, naming: Naming, hour: Hour, versio
 
 
 def _is_landing(instance: dg.DagsterInstance, hourly: HourlyPipeline, job_name: str) -> bool:
-    """Whether a landing pass waits or runs; a run of which nobody holds the lock is lost after a while."""
-    for record in instance.get_run_records(
-        dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)
-    ):
+    """Whether a landing run is queued or runs. A started run without the landing lock is soon lost."""
+    pending = dg.RunsFilter(job_name=job_name, statuses=UNDER_WAY)
+    for record in instance.get_run_records(pending):
+        if record.dagster_run.status == dg.DagsterRunStatus.QUEUED:
+            return True
         age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
-        if (
-            record.dagster_run.status == dg.DagsterRunStatus.QUEUED
-            or age <= LAUNCHED_WITHIN
-            or hourly.log.is_held()
-        ):
+        if age <= LAUNCHED_WITHIN or hourly.log.is_held():
             return True
     return False

@@ -32,6 +32,8 @@ class _Cancellable(dg.Executor):
         except (Exception, GeneratorExit):
             raise
         except BaseException:
+            # Dagster counts an interrupt as a cancellation only if the run is already canceling, which
+            # is so after Terminate in the UI.
             run = plan_context.instance.get_run_by_id(plan_context.run_id)
             if run and run.status == dg.DagsterRunStatus.STARTED:
                 plan_context.instance.report_run_canceling(run)

@@ -35,7 +35,10 @@ class Naming:
 
     def job(self, name: str) -> str:
         """The name of a job, a schedule, a sensor or a resource."""
-        return f"{self.prefix}_{name}" if self.prefix else name
+        # Unlike asset keys, these names cannot contain a slash.
+        if self.prefix:
+            return f"{self.prefix}_{name}"
+        return name
 
     def group(self, name: str) -> str:
         """The group of an asset."""
@@ -49,9 +52,12 @@ class Naming:
     @cached_property
     def hours(self) -> dg.HourlyPartitionsDefinition:
         """The partitions: every hour since the first, the present hour included."""
-        first = self.first_partition.key
+        # Dagster shows only past hours unless `end_offset` adds the present hour.
         return dg.HourlyPartitionsDefinition(
-            first, fmt=KEY_FORMAT, timezone="UTC", end_offset=1
+            self.first_partition.key,
+            fmt=KEY_FORMAT,
+            timezone="UTC",
+            end_offset=1,
         )
 
     @property

@@ -1,7 +1,8 @@
-"""The files and what has landed of them: two external assets, and the job that reports on them."""
+"""Two external assets, for the event files and the landed events, and the jobs that land events."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from logging import Logger
 
 import dagster as dg
 
@@ -19,10 +20,12 @@ LANDING_CHECK = "dead_letter_share"
 
 
 def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
-    """Where the lineage starts."""
+    """``event_files`` and ``landed_events``, where the lineage starts."""
     files = dg.AssetSpec(
         naming.key("event_files"),
-        description="The event files themselves: JSON lines that programs append to, rotate and compress.",
+        description=(
+            "The event files themselves: JSON lines that programs append to, rotate and compress."
+        ),
         group_name=naming.group("landing"),
         kinds={"file", "json"},
         owners=naming.owners,
@@ -32,8 +35,9 @@ def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
         deps=[files],
         partitions_def=naming.hours,
         description=(
-            "What has landed for an hour, by event time: each event's own bytes with file, byte offset, landing time "
-            "and host. The landing generation grows whenever the hour gets bytes. What cannot be read is a dead letter."
+            "The landed events of an hour, by event time: each event's own bytes with file, byte "
+            "offset, landing time and host. The landing generation grows whenever the hour gets "
+            "bytes. A record that cannot be read is a dead letter."
         ),
         group_name=naming.group("landing"),
         kinds={"parquet"},
@@ -43,41 +47,25 @@ def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
 
 
 def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
-    """The job ``land_event_files``: one pass over the files, reported hour by hour."""
+    """The job ``land_event_files``: lands new events, and reports each hour that got events."""
+    max_passes = dg.Field(
+        int,
+        is_required=False,
+        description="Largest number of passes; by default, passes until no file is left",
+    )
 
     @dg.op(
         name=naming.job("land"),
         out=dg.Out(dg.Nothing),
-        config_schema={
-            "max_passes": dg.Field(
-                int, is_required=False, description="At most; by default all that it takes"
-            )
-        },
+        config_schema={"max_passes": max_passes},
     )
     def land(context: dg.OpExecutionContext) -> None:
-        said: set[str] = set()
+        warned: set[str] = set()
         for number in itertools.count(1):
             report = hourly.land()
-            context.log.info(_sentence(report))
-            for reason, count in report.warnings.items():
-                if reason not in said:
-                    folder = hourly.source.events_dir
-                    context.log.warning(
-                        "passed over in %s (OBS_EVENTS_DIR): %s, %d times%s",
-                        folder,
-                        reason,
-                        count,
-                        _named(report.files_warned.get(reason, ())),
-                    )
-            said.update(report.warnings)
-            if report.remarks:
-                context.log.info(
-                    "remarks of pass %s: %s", report.number, _counted(report.remarks)
-                )
-            if report.dead_letters:
-                context.log.warning(
-                    "dead letters of pass %s: %s", report.number, _counted(report.dead_letters)
-                )
+            _log(context.log, hourly.source.events_dir, report, warned)
+            warned.update(report.warnings)
+            # The job has no step of the asset `event_files` that could yield the result of its check.
             _report_check(context.instance, hourly, naming, report)
             for event in _events(hourly, naming, report):
                 context.log_event(event)
@@ -86,7 +74,7 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
 
     @dg.job(
         name=naming.job("land_event_files"),
-        description="Lands everything new in the event files, split into hours. Harmless to repeat.",
+        description="Lands the new events of the event files, split into hours. Harmless to repeat.",
         executor_def=in_process,
     )
     def land_event_files() -> None:
@@ -95,26 +83,41 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     return land_event_files
 
 
-def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
-    """The job ``replay_dead_letters``: what ``obs dead-letters replay`` does, and the hours that got events show it."""
-
-    @dg.op(
-        name=naming.job("replay"),
-        out=dg.Out(dg.Nothing),
-        config_schema={
-            "reason": dg.Field(
-                str, is_required=False, description="Only letters with this reason"
-            ),
-            "event_file": dg.Field(
-                str, is_required=False, description="Only those of this file"
-            ),
-        },
-    )
-    def replay(context: dg.OpExecutionContext) -> None:
-        try:
-            report = hourly.replay(
-                context.op_config.get("reason"), context.op_config.get("event_file")
+def _log(log: Logger, folder: object, report: LandingReport, warned: Collection[str]) -> None:
+    """Log a landing pass; warnings in ``warned`` were logged by an earlier pass of the run."""
+    log.info(_sentence(report))
+    for reason, count in report.warnings.items():
+        if reason not in warned:
+            files = _listed(report.files_warned.get(reason, ()))
+            log.warning(
+                "passed over in %s (OBS_EVENTS_DIR): %s, %d times%s",
+                folder,
+                reason,
+                count,
+                files,
             )
+    if report.remarks:
+        log.info("remarks of pass %s: %s", report.number, _counted(report.remarks))
+    if report.dead_letters:
+        log.warning("dead letters of pass %s: %s", report.number, _counted(report.dead_letters))
+
+
+def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
+    """The job ``replay_dead_letters``: ``obs dead-letters replay``, and reports each hour that got events."""
+    fields = {
+        "reason": dg.Field(
+            str, is_required=False, description="Only dead letters with this reason"
+        ),
+        "event_file": dg.Field(
+            str, is_required=False, description="Only dead letters of this file"
+        ),
+    }
+
+    @dg.op(name=naming.job("replay"), out=dg.Out(dg.Nothing), config_schema=fields)
+    def replay(context: dg.OpExecutionContext) -> None:
+        chosen = context.op_config
+        try:
+            report = hourly.replay(chosen.get("reason"), chosen.get("event_file"))
         except ObsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         if report.number is None:
@@ -126,7 +129,9 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
 
     @dg.job(
         name=naming.job("replay_dead_letters"),
-        description="Reads dead letters once more and lands what can be read now, exactly once.",
+        description=(
+            "Reads dead letters again. Lands each event that can be read now, exactly once."
+        ),
         executor_def=in_process,
     )
     def replay_dead_letters() -> None:
@@ -136,21 +141,22 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
 
 
 def pass_check(hourly: HourlyPipeline, naming: Naming) -> dg.AssetChecksDefinition:
-    """The share of dead letters of the last landing pass that read anything, as a check of the files.
+    """A check of ``event_files``: the share of dead letters of the last landing pass that read bytes.
 
-    Each pass evaluates it; this is for the button in the UI.
+    Each pass evaluates it by itself; this definition adds the button in the UI.
     """
 
     @dg.asset_check(
         asset=naming.key("event_files"),
         name=LANDING_CHECK,
-        description="No more than a small part of what the last landing pass read is a dead letter.",
+        description="At most a small part of the records of the last landing pass are dead letters.",
     )
     def dead_letters_of_pass() -> dg.AssetCheckResult:
         dead, events = hourly.log.last_counts()
         finding = _finding(hourly, dead, events)
         return dg.AssetCheckResult(
             passed=finding.passed,
+            # Never ERROR: the other events of the pass are good, and their hours can be built.
             severity=dg.AssetCheckSeverity.WARN,
             description=finding.sentence,
             metadata=dict(finding.facts),
@@ -164,7 +170,8 @@ def _report_check(
 ) -> None:
     if report.number is None:
         return
-    finding = _finding(hourly, sum(report.dead_letters.values()), sum(report.hours.values()))
+    dead, events = sum(report.dead_letters.values()), sum(report.hours.values())
+    finding = _finding(hourly, dead, events)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=naming.key("event_files"),
         check_name=LANDING_CHECK,
@@ -181,8 +188,10 @@ def _finding(hourly: HourlyPipeline, dead: int, events: int) -> Finding:
     return dead_letter_share(dead, dead + events, limit, "records of the last landing pass")
 
 
-def _named(paths: Sequence[str]) -> str:
-    return f": {', '.join(paths)}" if paths else ""
+def _listed(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    return f": {', '.join(paths)}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -192,22 +201,26 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _sentence(report: LandingReport) -> str:
     if report.number is None:
         return f"nothing new in {report.files_listed:,} files"
+    events = sum(report.hours.values())
     dead = sum(report.dead_letters.values())
+    left = ""
+    if report.files_left:
+        left = f"; {report.files_left:,} files are left for the next pass"
     return (
-        f"pass {report.number}: {sum(report.hours.values()):,} events of {len(report.hours)} hours and {dead:,} dead "
-        f"letters from {report.bytes_read:,} bytes in {report.files_read:,} of {report.files_listed:,} files"
-        + (
-            f"; {report.files_left:,} files are left for the next pass"
-            if report.files_left
-            else ""
-        )
+        f"pass {report.number}: {events:,} events of {len(report.hours)} hours and "
+        f"{dead:,} dead letters from {report.bytes_read:,} bytes in "
+        f"{report.files_read:,} of {report.files_listed:,} files{left}"
     )
 
 
 def _events(
     hourly: HourlyPipeline, naming: Naming, report: LandingReport
 ) -> list[dg.AssetObservation | dg.AssetMaterialization]:
-    """Observation, then materialization of each hour that got bytes: staleness downstream reads the observation."""
+    """An observation of the files; then an observation and a materialization of each hour that got events.
+
+    Dagster takes the data version of ``landed_events`` from the observation, and shows the hour as
+    materialized because of the materialization.
+    """
     landed = hourly.landed()
     events: list[dg.AssetObservation | dg.AssetMaterialization] = [
         dg.AssetObservation(
@@ -216,6 +229,7 @@ def _events(
     ]
     for hour, rows in report.hours.items():
         total = landed.hours[hour]
+        # The data version lets Dagster's own views show stages as out of date after late events.
         tags = {"dagster/data_version": landed.version(parse_hour(hour)).landing}
         metadata = {
             "events now": rows,

@@ -27,10 +27,11 @@ _TAKES = {
 
 def columns(*carried: str) -> dg.TableSchema:
     """The columns of a frame, for the catalogue; ``carried`` names columns that later stages add."""
+    names = [*LINEAGE, *PROMOTED, *carried, "event"]
     return dg.TableSchema(
         [
             dg.TableColumn(name, TYPES.get(name, "string"), description=MEANINGS[name])
-            for name in (*LINEAGE, *PROMOTED, *carried, "event")
+            for name in names
         ]
     )
 
@@ -43,11 +44,12 @@ def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
     if page.table:
         shown["dagster/table_name"] = page.table
     if page.columns:
-        columns_shown = [
-            dg.TableColumn(column.name, column.type, description=column.meaning)
-            for column in page.columns
-        ]
-        shown["dagster/column_schema"] = dg.TableSchema(columns_shown)
+        shown["dagster/column_schema"] = dg.TableSchema(
+            [
+                dg.TableColumn(column.name, column.type, description=column.meaning)
+                for column in page.columns
+            ]
+        )
     return shown
 
 
@@ -66,9 +68,14 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     if levels is not None:
         found["events by minute"] = dg.MetadataValue.md(chart(_texts(levels)))
     cost = receipt.details.get(COST)
+    # As numbers, not as a table: Dagster plots numbers over the hours.
     if cost:
         found["cost of the hour, USD"] = float(cost["USD"])
         found["events with a cost"] = int(cost["events with a cost"])
+    rate = 0
+    # A coarse clock measures 0 s for a fast step.
+    if seconds:
+        rate = round(receipt.taken / seconds)
     found |= {
         "taken": receipt.taken,
         **_figures(receipt),
@@ -77,7 +84,7 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
         "content hash": receipt.content_hash or "not computed at this stage",
         "bytes": receipt.size_bytes,
         "seconds": round(seconds, 3),
-        "events per second": round(receipt.taken / seconds) if seconds else 0,
+        "events per second": rate,
     }
     for title, counts in receipt.details.items():
         if counts and title not in _DRAWN:
@@ -99,11 +106,10 @@ def _figures(receipt: Receipt) -> dict[str, int]:
     """
     passed_on = _passed_on(receipt)
     held = sum(passed_on.values())
-    figures = dict(passed_on)
-    if receipt.stage not in STAGES:
-        figures = {"held": held, **passed_on}
-    figures["set aside"] = receipt.taken - held - receipt.unaccounted
-    return figures
+    set_aside = receipt.taken - held - receipt.unaccounted
+    if receipt.stage in STAGES:
+        return {**passed_on, "set aside": set_aside}
+    return {"held": held, **passed_on, "set aside": set_aside}
 
 
 def _texts(counts: Mapping[str, int | float | str]) -> dict[str, str]:
@@ -150,11 +156,10 @@ def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
 
 
 def _receipt_table(receipt: Receipt) -> str:
-    dropped = {
-        reason: count for reason, count in receipt.other.items() if reason != ALREADY_THERE
-    }
-    figures = {name: count for name, count in _figures(receipt).items() if name != "set aside"}
-    rows: Mapping[str, int] = {"taken": receipt.taken, **figures, **dropped}
+    rows: dict[str, int] = {"taken": receipt.taken, **_figures(receipt), **receipt.other}
+    # The table has these rows in more detail: the reason of each drop, and "unchanged".
+    del rows["set aside"]
+    rows.pop(ALREADY_THERE, None)
     verdict = "adds up"
     if receipt.unaccounted:
         verdict = f"{receipt.unaccounted:,} unaccounted for"
@@ -168,6 +173,8 @@ def _count_table(title: str, counts: Mapping[str, Any]) -> str:
         return "none"
     lines = [f"| {title} | count |", "|:--|--:|"]
     for name, value in counts.items():
-        text = f"{value:,}" if isinstance(value, int) else str(value)
+        text = str(value)
+        if isinstance(value, int):
+            text = f"{value:,}"
         lines.append(f"| {name} | {text} |")
     return "\n".join(lines)

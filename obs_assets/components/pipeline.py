@@ -47,11 +47,16 @@ def pipeline_definitions(
     """
     hourly = HourlyPipeline(config, machine or settings.load(), name)
     first = hourly.first_partition(datetime.now(UTC))
-    naming = Naming("" if name == DEFAULT_PIPELINE else name, config, first)
+    # Assets of the default pipeline have no prefix: `raw_events`, not `pipeline/raw_events`.
+    prefix = ""
+    if name != DEFAULT_PIPELINE:
+        prefix = name
+    naming = Naming(prefix, config, first)
     stages = [stage_asset(hourly, naming, stage) for stage in STAGES]
     destinations = [
         destination_asset(hourly, naming, block) for block in config.enabled_destinations
     ]
+    checks = [stuck_check(hourly, naming, block) for block in hourly.enabled("alerts")]
     landing = landing_job(hourly, naming)
     job = dg.define_asset_job(
         naming.job("hourly_pipeline"),
@@ -60,10 +65,7 @@ def pipeline_definitions(
     )
     own = dg.Definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
-        asset_checks=[
-            pass_check(hourly, naming),
-            *(stuck_check(hourly, naming, block) for block in hourly.enabled("alerts")),
-        ],
+        asset_checks=[pass_check(hourly, naming), *checks],
         jobs=[landing, replay_job(hourly, naming), job],
         schedules=[hourly_schedule(hourly, naming, job)],
         sensors=[

@@ -53,7 +53,12 @@ def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
             fields = {"region": self.region_name, "endpoint_url": self.endpoint_url}
             given = {name: value for name, value in fields.items() if value}
             server = server_of(block, hourly.s3).model_copy(update=given)
-            return client_of(block, server, profile=self.profile_name, verify=self.verify)
+            return client_of(
+                block,
+                server,
+                profile=self.profile_name,
+                verify=self.verify,
+            )
 
         def get_object_to_set_on_execution_context(self) -> Any:
             """The resource itself, without a client.
@@ -67,7 +72,9 @@ def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
     if not server:
         return ArchiveS3Resource(max_attempts=attempts)
     return ArchiveS3Resource(
-        region_name=server.region, endpoint_url=server.endpoint_url, max_attempts=attempts
+        region_name=server.region,
+        endpoint_url=server.endpoint_url,
+        max_attempts=attempts,
     )
 
 

@@ -29,13 +29,17 @@ _PATH: Schema = {"type": "string"}
 def schema_of(model: type[BaseModel]) -> Schema:
     """The schema of a model and of the models in it; docstrings explain the options."""
     schema = model.model_json_schema()
-    models = {found.__name__: found for found in _ours(BaseModel)}
     definitions = schema.pop("$defs", {})
-    for name, part in {model.__name__: schema, **definitions}.items():
+    models = {found.__name__: found for found in _ours(BaseModel)}
+    schemas = {model.__name__: schema, **definitions}
+    for name, part in schemas.items():
         if name in models:
             _explain(part, models[name])
-    readable = {name: _readable(part, definitions) for name, part in definitions.items()}
-    return {**_readable(schema, definitions), "$defs": readable}
+    readable: Schema = _readable(schema, definitions)
+    readable["$defs"] = {
+        name: _readable(part, definitions) for name, part in definitions.items()
+    }
+    return readable
 
 
 def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -49,6 +53,7 @@ def _ours(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def _explain(schema: Schema, model: type[BaseModel]) -> None:
     """Copy the docstrings of a model and its options to ``description``, where tools look for them."""
     for name, text in attribute_texts(model).items():
+        # A Python keyword as an option has an underscore as an attribute: `from` is `from_`.
         option = schema["properties"].get(name.removesuffix("_"))
         if option is not None:
             option["description"] = text
@@ -58,18 +63,23 @@ def _explain(schema: Schema, model: type[BaseModel]) -> None:
 
 def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     """A schema whose violations read well, see the module's docstring."""
+    # A schema can also be true or false.
     if not isinstance(schema, dict):
         return schema
     schema = _single(schema, definitions)
     if "items" in schema:
         schema["items"] = _readable(schema["items"], definitions)
-    if isinstance(schema.get("additionalProperties"), dict):
-        schema["additionalProperties"] = _option(schema["additionalProperties"], definitions)
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict):
+        schema["additionalProperties"] = _option(values, definitions)
+    # The properties of a schema with `allOf` were made by `_chosen_by_type`.
     if "properties" in schema and "allOf" not in schema:
         options = schema["properties"]
-        schema["properties"] = {name: _option(options[name], definitions) for name in options}
+        schema["properties"] = {
+            name: _option(option, definitions) for name, option in options.items()
+        }
         # A violation of `additionalProperties` gives the line, this violation lists the allowed names.
-        schema["propertyNames"] = {"enum": sorted(schema["properties"])}
+        schema["propertyNames"] = {"enum": sorted(options)}
     return schema
 
 
@@ -79,10 +89,13 @@ def _option(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if len(variants) == 1:
         schema = {**_without(schema, "anyOf"), **variants[0]}
     readable = _readable(schema, definitions)
+    # The annotations explain the option, whichever branch holds.
     annotations = {name: readable.pop(name) for name in _ANNOTATIONS if name in readable}
     if readable == {"type": "string"} and not variants:
         return {**annotations, **readable}
-    left_open = _LEFT_OPEN if variants else {**_LEFT_OPEN, "type": "string"}
+    left_open = _LEFT_OPEN
+    if not variants:
+        left_open = {**_LEFT_OPEN, "type": "string"}
     return {**annotations, "if": left_open, "else": readable}
 
 
@@ -95,10 +108,15 @@ def _single(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
     variants = schema.get("oneOf") or schema.get("anyOf") or []
     words = [_words(variant) for variant in variants]
     if variants and all(words):
-        return {**_without(schema, "anyOf"), "enum": list(itertools.chain.from_iterable(words))}
+        single = _without(schema, "anyOf")
+        single["enum"] = list(itertools.chain.from_iterable(words))
+        return single
     others = [variant for variant in variants if variant != _PATH]
     if "anyOf" in schema and _PATH in variants and len(others) == 1:
-        return {**_without(schema, "anyOf"), "if": _PATH, "else": others[0]}
+        single = _without(schema, "anyOf")
+        single["if"] = _PATH
+        single["else"] = others[0]
+        return single
     if "oneOf" in schema:
         references = [variant["$ref"] for variant in variants]
         return _chosen_by_type(schema, references, definitions)
@@ -116,13 +134,17 @@ def _chosen_by_type(
     schema: Schema, references: Sequence[str], definitions: Mapping[str, Schema]
 ) -> Schema:
     """A schema in which the option ``type`` decides which definition holds."""
-    types = {
-        reference: _types(definitions[reference.rpartition("/")[2]]) for reference in references
-    }
-    known = list(itertools.chain.from_iterable(types.values()))
+    known: list[str] = []
     conditions: list[Schema] = []
-    for reference, of_definition in types.items():
-        has_type = {"required": ["type"], "properties": {"type": {"enum": of_definition}}}
+    for reference in references:
+        name = reference.rpartition("/")[2]  # "#/$defs/S3Config" → "S3Config"
+        types = _types(definitions[name])
+        known += types
+        # `properties` alone also holds for an object without `type`.
+        has_type = {
+            "required": ["type"],
+            "properties": {"type": {"enum": types}},
+        }
         conditions.append({"if": has_type, "then": {"$ref": reference}})
     chosen = _without(_without(schema, "oneOf"), "discriminator")
     chosen["properties"] = {"type": {"enum": known}}

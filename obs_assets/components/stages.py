@@ -1,7 +1,7 @@
-"""Stages and destinations as hourly assets. A body calls one function for each hour and reports its receipt."""
+"""Stages and destinations as hourly assets. An asset calls a function for each hour and reports its receipt."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,20 +28,28 @@ from obs_assets.storage.disk import interrupt_waits
 from obs_assets.storage.engine import interrupt_queries
 from obs_assets.storage.postgres import cancel_queries, connections_kept
 
-# Not the assets' own policy: of Dagster 1.13 that repeats a step that was cancelled. Its pauses cannot be interrupted
+# It is not given to the assets: Dagster 1.13 would also repeat a cancelled step, and its pauses cannot
+# be interrupted. `_failure` asks for the repetition instead.
 RETRY = dg.RetryPolicy(
     max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
-# An hour closes every hour, whatever the lateness: half an hour is what the schedule and its healing may take
+# An hour closes every 60 minutes, whatever the lateness. The other 30 minutes until the warning are for
+# the schedule and `stale_hour_sensor`.
 OVERDUE = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90)
 )
 
-TOGETHER, HANDS = 24, 4
-"""Of a range, so many small hours go through a stage at once, and so many at a time to a destination."""
+HOURS_PER_BATCH = 24
+"""Largest number of small hours of a range that a stage builds in one query."""
+
+DESTINATION_WORKERS = 4
+"""Number of small hours of a range that are delivered to a destination in parallel."""
 
 STOPS_WITHIN_S = 6.0
-"""How long a cancelled run waits for its threads; what they are at by then ends by itself, whole or not at all."""
+"""Seconds for which a cancelled run waits for its threads. A write that still runs then completes or leaves nothing."""
+
+LOOKS_EVERY_S = 0.2
+"""Seconds between two interrupts of the threads of a cancelled run. A thread may start another query."""
 
 
 def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
@@ -62,10 +70,8 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         metadata={"dagster/column_schema": columns(*row.columns)},
     )
     def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        def work(hour: Hour) -> Receipt:
-            return hourly.build(stage, hour)
-
-        task = _Task(hourly, stage, work, partial(hourly.build_together, stage))
+        build_hour = partial(hourly.build, stage)
+        task = _Task(hourly, stage, build_hour, partial(hourly.build_together, stage))
         yield from _each_hour(context, naming, task, hold_back=True)
 
     return build
@@ -76,8 +82,9 @@ def destination_asset(
 ) -> dg.AssetsDefinition:
     """The asset of a destination: independent of the others in status, retry and backfill."""
     name = asset_name(block)
-    bucket = resource_key(naming, block)
     kind = kind_of(block)
+    resource = resource_key(naming, block)
+    resources = {resource} if resource else None
 
     @dg.asset(
         key=naming.key(name),
@@ -90,11 +97,11 @@ def destination_asset(
         kinds=set(kind.dagster_kinds),
         owners=naming.owners,
         freshness_policy=OVERDUE,
-        required_resource_keys={bucket} if bucket else None,
+        required_resource_keys=resources,
         metadata=destination_metadata(block),
     )
     def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        with _client(context, bucket) as client:
+        with _client(context, resource) as client:
 
             def work(hour: Hour) -> Receipt:
                 return hourly.deliver(name, hour, run_id=context.run.run_id, client=client)
@@ -107,12 +114,15 @@ def destination_asset(
 
 @contextmanager
 def _client(context: dg.AssetExecutionContext, key: str | None) -> Iterator[Any]:
-    """The client that a resource gives, closed when the step is over; None for a destination without a bucket."""
+    """The client of a resource, closed when the step is over; None for a destination without a resource."""
+    if key is None:
+        yield None
+        return
     try:
-        client = client_from(getattr(context.resources, key)) if key else None
+        client = client_from(getattr(context.resources, key))
     except ObsError as error:
         raise _failure(context, error) from None
-    with closing(client) if client else nullcontext():
+    with closing(client):
         yield client
 
 
@@ -130,8 +140,14 @@ def _check_specs(hourly: HourlyPipeline, naming: Naming, name: str) -> list[dg.A
 
 
 @dataclass(frozen=True)
-class _Done:
-    """What became of an hour: its receipt, also as metadata, and what the checks find; or an error."""
+class _Outcome:
+    """The outcome of an hour: metadata and findings, or an error.
+
+    Attributes:
+        metadata: the receipt, as metadata of the materialization.
+        findings: name of a check → its finding.
+        error: the error that stopped the hour; None if the hour was built or delivered.
+    """
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
     findings: Mapping[str, Finding] = field(default_factory=dict)
@@ -140,14 +156,15 @@ class _Done:
 
 @dataclass(frozen=True)
 class _Task:
-    """What an asset does with an hour, timed, and what its checks say of that.
+    """The work of an asset on its hours, with the checks of each hour.
 
     Attributes:
         hourly: the pipeline.
-        name: the asset's.
-        work: does it with one hour.
-        together: does it with some of many small hours, in one go; a destination has no such way.
-        in_order: one hour after another, in their order.
+        name: name of the asset.
+        work: builds or delivers an hour.
+        together: builds some of several small hours in one query, and returns their receipts; None
+            for a destination.
+        in_order: deliver an hour only after the hour before it.
     """
 
     hourly: HourlyPipeline
@@ -163,27 +180,41 @@ class _Task:
         seconds: float = 0,
         *,
         must_add_up: bool = False,
-    ) -> _Done:
-        """Do it, unless it was done with others in so many seconds; an error of ours is an outcome."""
+    ) -> _Outcome:
+        """Build or deliver an hour and evaluate its checks.
+
+        Args:
+            hour: the hour.
+            receipt: the receipt, if the hour has been built together with others.
+            seconds: share of the hour in the time of that.
+            must_add_up: whether a receipt that does not add up is an error.
+        """
         began = time.monotonic() - seconds
         try:
             receipt = receipt or self.work(hour)
             if must_add_up:
                 receipt.check()
         except ObsError as error:
-            return _Done(error=error)
+            return _Outcome(error=error)
         metadata = receipt_metadata(receipt, time.monotonic() - began)
-        return _Done(metadata, review(self.hourly, self.name, hour, receipt))
+        return _Outcome(metadata, review(self.hourly, self.name, hour, receipt))
 
-    def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Done]]:
-        """Do all, in order, while those that are done are taken; in threads, so that an interrupt arrives here."""
+    def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Outcome]]:
+        """Build or deliver hours; yields the outcomes in order, each as soon as it is known.
+
+        The work runs in threads, so that an interrupt arrives in this thread, which waits.
+        """
         landed = self.hourly.landed()
         rows = [landed.hour(hour).rows for hour in hours]
-        batches = _batches(hours, rows) if self.together else [[hour] for hour in hours]
-        # Whether the receipt adds up is a check of a single hour; a range has to hold the hour back by itself
-        work = partial(self._do_some, must_add_up=len(hours) > 1)
-        with connections_kept() if len(hours) > 1 else nullcontext():
-            pool = ThreadPoolExecutor(self._hands(max(rows)))
+        batches: Iterable[list[Hour]] = [[hour] for hour in hours]
+        if self.together:
+            batches = _batches(hours, rows)
+        # In a run of a single hour, the receipt is a blocking check. Dagster does not block single
+        # hours of a range, so there a receipt that does not add up is an error.
+        is_range = len(hours) > 1
+        work = partial(self._do_batch, must_add_up=is_range)
+        with connections_kept() if is_range else nullcontext():
+            pool = ThreadPoolExecutor(self._workers(max(rows)))
             jobs = [pool.submit(work, batch) for batch in batches]
             try:
                 for job in jobs:
@@ -195,36 +226,53 @@ class _Task:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _stop(self, jobs: "Sequence[Future[Any]]") -> None:
-        """Begin nothing more, and let end what is being done."""
-        begun = [job for job in jobs if not job.cancel()]
+        """Cancel waiting work, interrupt running work, and wait for it at most `STOPS_WITHIN_S`."""
+        running = [job for job in jobs if not job.cancel()]
         until = time.monotonic() + STOPS_WITHIN_S
-        while time.monotonic() < until and not all(job.done() for job in begun):
+        while time.monotonic() < until and not all(job.done() for job in running):
             interrupt_queries()
             interrupt_waits()
             cancel_queries()
-            wait(begun, timeout=0.2)
+            wait(running, timeout=LOOKS_EVERY_S)
 
-    def _hands(self, largest: int) -> int:
-        # A destination is mostly waited for. Large hours use all cores by themselves, and memory.
-        is_waited_for = self.together is None and not self.in_order
-        return HANDS if is_waited_for and largest <= SMALL else 1
+    def _workers(self, largest: int) -> int:
+        """Number of threads; ``largest`` is the number of events of the largest hour."""
+        # A delivery mostly waits for its server, so several run at the same time. A stage and a large
+        # hour use all cores and much memory by themselves.
+        if self.together is None and not self.in_order and largest <= SMALL:
+            return DESTINATION_WORKERS
+        return 1
 
-    def _do_some(self, hours: Sequence[Hour], *, must_add_up: bool) -> list[tuple[Hour, _Done]]:
+    def _do_batch(
+        self, hours: Sequence[Hour], *, must_add_up: bool
+    ) -> list[tuple[Hour, _Outcome]]:
         began = time.monotonic()
-        receipts = self.together(hours) if self.together and len(hours) > 1 else {}
-        each = (time.monotonic() - began) / len(hours) if receipts else 0
-        return [
-            (hour, self.do(hour, receipts.get(hour), each, must_add_up=must_add_up))
-            for hour in hours
-        ]
+        receipts: Mapping[Hour, Receipt] = {}
+        seconds_each = 0.0
+        if self.together and len(hours) > 1:
+            receipts = self.together(hours)
+        if receipts:
+            seconds_each = (time.monotonic() - began) / len(hours)
+        outcomes: list[tuple[Hour, _Outcome]] = []
+        for hour in hours:
+            receipt = receipts.get(hour)
+            outcome = self.do(hour, receipt, seconds_each, must_add_up=must_add_up)
+            outcomes.append((hour, outcome))
+        return outcomes
 
 
 def _batches(hours: Sequence[Hour], rows: Sequence[int]) -> Iterator[list[Hour]]:
-    """Hours in their order, as many at a time as may go through a stage together."""
+    """Hours in order, in batches of at most `HOURS_PER_BATCH` hours and `SMALL` events.
+
+    Args:
+        hours: the hours.
+        rows: number of landed events of each hour.
+    """
     batch: list[Hour] = []
     held = 0
     for hour, n in zip(hours, rows, strict=True):
-        if batch and (held + n > SMALL or len(batch) == TOGETHER):
+        is_full = held + n > SMALL or len(batch) == HOURS_PER_BATCH
+        if batch and is_full:
             yield batch
             batch, held = [], 0
         batch.append(hour)
@@ -237,8 +285,15 @@ def _each_hour(
 ) -> Iterator[Any]:
     """Do the work of each hour of the run.
 
-    In a run of one hour a failure is the run's. In a range, a bad hour must not take the others down: a stage holds it
-    back, so that nothing after it finds the hour; a destination reports the good hours itself and fails by name.
+    In a run of a single hour, a failed hour fails the run. In a range, a failed hour must not stop the
+    others: a stage holds the hour back, so that later stages do not find it. A destination reports the
+    good hours itself, then fails and names the others.
+
+    Args:
+        context: context of the step.
+        naming: names of the pipeline.
+        task: the work.
+        hold_back: true for a stage, false for a destination.
     """
     hours = [parse_hour(key) for key in context.partition_keys]
     if len(hours) == 1:
@@ -248,14 +303,16 @@ def _each_hour(
     reports: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     with _reported_when_cancelled(context, key, reports):
-        yield from _each_of_range(context, key, task.do_all(hours), reports, failed)
+        outcomes = task.do_all(hours)
+        yield from _each_of_range(context, key, outcomes, reports, failed)
     if failed and not hold_back:
         for partition, metadata in reports.items():
             yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
         named = f"{len(failed)} of {len(hours)} hours failed: {', '.join(failed)}"
         raise dg.Failure(named, metadata=failed, allow_retries=False)
     yield dg.MaterializeResult()
-    # Instead of AssetCheckResults, which would be one for all hours; they have been evaluated one by one.
+    # An AssetCheckResult would stand for all hours of the range. `_each_of_range` has evaluated the
+    # checks hour by hour, so the outputs are empty.
     for output in context.assets_def.check_specs_by_output_name:
         yield dg.Output(None, output_name=output)
 
@@ -266,7 +323,7 @@ def _reported_when_cancelled(
     key: dg.AssetKey,
     reports: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[None]:
-    """Tell Dagster of the hours that are whole when a range is cancelled; of a whole range it learns at the end."""
+    """Report the complete hours of a range that is cancelled; Dagster sees the others at the end of the range."""
     try:
         yield
     except (Exception, GeneratorExit):
@@ -282,44 +339,52 @@ def _reported_when_cancelled(
 def _each_of_range(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
-    outcomes: Iterator[tuple[Hour, _Done]],
+    outcomes: Iterator[tuple[Hour, _Outcome]],
     reports: dict[str, Mapping[str, Any]],
     failed: dict[str, str],
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The evaluations of a range's checks; fills ``reports``, hour → metadata, and ``failed``, hour → problem."""
-    for hour, done in outcomes:
-        if done.error:
-            problem = failed[hour.key] = str(done.error)
+    """The evaluations of the checks of a range.
+
+    Args:
+        context: context of the step.
+        key: key of the asset.
+        outcomes: the outcomes, in the order of hours.
+        reports: is filled: key of a good hour → its metadata.
+        failed: is filled: key of a failed hour → its error.
+    """
+    for hour, outcome in outcomes:
+        if outcome.error:
+            problem = failed[hour.key] = str(outcome.error)
             context.log.error("%s: %s", hour, problem)
             context.add_asset_metadata({"held back": problem}, partition_key=hour.key)
             yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, problem, is_grave=True))
         else:
-            reports[hour.key] = done.metadata
-            context.add_asset_metadata(dict(done.metadata), partition_key=hour.key)
-            for name, finding in done.findings.items():
+            reports[hour.key] = outcome.metadata
+            context.add_asset_metadata(dict(outcome.metadata), partition_key=hour.key)
+            for name, finding in outcome.findings.items():
                 yield _evaluation(key, hour, name, finding)
 
 
 def _failure(
     context: dg.AssetExecutionContext, error: ObsError
 ) -> dg.Failure | dg.RetryRequested:
-    """What a destination's step raises: the wish to be repeated while the error may pass, else its failure."""
+    """The exception of a destination's step: a request to retry after a transient error, else the failure."""
     if isinstance(error, TransientError) and context.retry_number < RETRY.max_retries:
         context.log.warning("tried again in some seconds: %s", error)
-        return dg.RetryRequested(
-            RETRY.max_retries, RETRY.calculate_delay(context.retry_number + 1)
-        )
+        delay_s = RETRY.calculate_delay(context.retry_number + 1)
+        return dg.RetryRequested(RETRY.max_retries, delay_s)
     return dg.Failure(str(error), allow_retries=False)
 
 
 def _one_hour(
     context: dg.AssetExecutionContext, hour: Hour, task: _Task, *, retries: bool
 ) -> Iterator[Any]:
-    ((_, done),) = task.do_all([hour])
-    if done.error:
-        raise (
-            _failure(context, done.error) if retries else dg.Failure(str(done.error))
-        ) from None
+    """The result of a run of a single hour; ``retries`` says whether a transient error is tried again."""
+    ((_, outcome),) = task.do_all([hour])
+    if outcome.error and retries:
+        raise _failure(context, outcome.error) from None
+    if outcome.error:
+        raise dg.Failure(str(outcome.error)) from None
     results = [
         dg.AssetCheckResult(
             check_name=name,
@@ -328,9 +393,9 @@ def _one_hour(
             description=finding.sentence,
             metadata=dict(finding.facts),
         )
-        for name, finding in done.findings.items()
+        for name, finding in outcome.findings.items()
     ]
-    yield dg.MaterializeResult(metadata=done.metadata, check_results=results)
+    yield dg.MaterializeResult(metadata=outcome.metadata, check_results=results)
 
 
 def _evaluation(
@@ -349,4 +414,6 @@ def _evaluation(
 
 
 def _severity(finding: Finding) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if finding.is_grave else dg.AssetCheckSeverity.WARN
+    if finding.is_grave:
+        return dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckSeverity.WARN

@@ -1,6 +1,7 @@
-"""Work beside the hours: tables and frames are looked after, due alerts are sent. A sensor asks for it when it is due.
+"""Jobs that maintain tables, remove expired events and send due alerts. A sensor requests each job when it is due.
 
-A look costs some queries and no run, so that Dagster's history of an idle day holds the runs of its hours alone.
+The sensor's question costs some queries and no run. So on an idle day, Dagster's history contains only
+the runs of the hours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,24 +17,27 @@ from obs_assets.components.runs import UNDER_WAY
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
-EACH_MINUTE, SOME_TIMES_A_DAY = 60, 6 * 3600
-"""Seconds between two looks; also between two runs for the same reason, should the first not have removed it."""
+EACH_MINUTE = 60
+"""Seconds between two ticks of a sensor of urgent work."""
+
+SOME_TIMES_A_DAY = 6 * 3600
+"""Seconds between two ticks of the other sensors. If a run does not remove its cause, the next run is as far."""
 
 LOST_AFTER = timedelta(minutes=30)
-"""A run that has not ended for so long keeps no other from being asked for."""
+"""Age from which a run that has not ended counts as lost, and no longer prevents the next run."""
 
 
 @dataclass(frozen=True)
 class _Chore:
-    """Some work and how to see whether it is due.
+    """A job, and the question whether it is due.
 
     Attributes:
-        name: of the job; the sensor's ends in ``_sensor``.
-        description: of the job.
-        due: why a run is needed now, in a few words; empty if none is.
-        work: does it, and says in sentences what was done. Harmless to repeat.
-        look_every_s: seconds between two looks of the sensor.
-        tags: of the job.
+        name: name of the job; the name of its sensor adds ``_sensor``.
+        description: description of the job.
+        due: returns the reason for a run now, in a few words; empty if no run is needed.
+        work: does the work, and yields sentences for the log. Harmless to repeat.
+        look_every_s: seconds between two ticks of the sensor.
+        tags: tags of the job's runs.
     """
 
     name: str
@@ -45,29 +49,32 @@ class _Chore:
 
 
 def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions:
-    """The jobs of a pipeline beside its hours, each with its sensor; only those that may have something to do.
+    """The maintenance jobs that a pipeline needs, each with its sensor.
 
-    postgres_upkeep: what ``obs postgres upkeep`` does, where there are tables.
-    remove_expired_events: what ``obs expire`` does, where ``retention_days`` is set.
-    dispatch_alerts: what the webhooks left to be sent later, and hours in which nothing happened.
+    - ``postgres_upkeep``: the same as ``obs postgres upkeep``, for pipelines with tables.
+    - ``remove_expired_events``: the same as ``obs expire``, if ``retention_days`` is set.
+    - ``dispatch_alerts``: sends waiting dispatches and evaluates hours without events, for pipelines
+      with webhooks.
     """
-    chores = []
+    chores: list[_Chore] = []
     if hourly.enabled("has_tables"):
         chores.append(_look_after_tables(hourly))
     if hourly.config.retention_days:
         chores.append(_remove_expired_events(hourly))
     if hourly.enabled("alerts"):
         chores.append(_dispatch_alerts(hourly))
-    return dg.Definitions.merge(
-        dg.Definitions(), *(_definitions(naming, chore) for chore in chores)
-    )
+    definitions = [_definitions(naming, chore) for chore in chores]
+    # `merge` needs at least an empty value.
+    return dg.Definitions.merge(dg.Definitions(), *definitions)
 
 
 def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
     def due() -> str:
         now = datetime.now(UTC)
-        leaves = [leaf for table in hourly.tables().values() for leaf in table.upkeep.due(now)]
-        return f"{len(leaves):,} leaves have expired or are to be rolled up" if leaves else ""
+        leaves = sum(len(table.upkeep.due(now)) for table in hourly.tables().values())
+        if not leaves:
+            return ""
+        return f"{leaves:,} leaves have expired or are to be rolled up"
 
     def work() -> Iterator[str]:
         now = datetime.now(UTC)
@@ -77,7 +84,8 @@ def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
 
     return _Chore(
         "postgres_upkeep",
-        "Drops the leaves that retention_days no longer keeps and rolls old leaves up. Harmless to repeat.",
+        "Drops leaves that are older than retention_days, and rolls old leaves up. "
+        "Harmless to repeat.",
         due,
         work,
         SOME_TIMES_A_DAY,
@@ -87,8 +95,8 @@ def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
 def _remove_expired_events(hourly: HourlyPipeline) -> _Chore:
     return _Chore(
         "remove_expired_events",
-        "Removes landed events, dead letters, raw and enriched frames that retention_days no longer keeps, of hours "
-        "that every destination holds. Harmless to repeat.",
+        "Removes landed events, dead letters, raw and enriched frames that are older than "
+        "retention_days, of hours that every destination holds. Harmless to repeat.",
         lambda: hourly.expiry_due(datetime.now(UTC)),
         lambda: hourly.expire(datetime.now(UTC)).sentences(),
         SOME_TIMES_A_DAY,
@@ -103,8 +111,8 @@ def _dispatch_alerts(hourly: HourlyPipeline) -> _Chore:
 
     return _Chore(
         "dispatch_alerts",
-        "Judges hours that have closed or stayed empty, and sends alerts that are due.",
-        # An hour that has just closed is about to be built, and judged by that run
+        "Evaluates the rules on hours that have closed or stayed empty, and sends alerts that are due.",
+        # An hour that has just closed is about to be built, and that run evaluates it.
         lambda: hourly.dispatch_due(datetime.now(UTC) - LEFT_TO_THE_SCHEDULE),
         work,
         EACH_MINUTE,
@@ -113,14 +121,15 @@ def _dispatch_alerts(hourly: HourlyPipeline) -> _Chore:
 
 
 def _definitions(naming: Naming, chore: _Chore) -> dg.Definitions:
-    """A job that does the work and logs what was done, and the sensor that asks for it, enabled by default."""
+    """The job that does and logs the work, and its sensor, which is enabled by default."""
 
     @dg.op(name=naming.job(f"do_{chore.name}"), out=dg.Out(dg.Nothing))
     def do(context: dg.OpExecutionContext) -> None:
         try:
-            for done in chore.work():
-                context.log.info(done)
-        except ObsError as error:  # the next run takes up what this one has left
+            for sentence in chore.work():
+                context.log.info(sentence)
+        except ObsError as error:
+            # No retry: the sensor requests the next run, which does the rest.
             raise dg.Failure(str(error), allow_retries=False) from None
 
     @dg.job(
@@ -137,7 +146,7 @@ def _definitions(naming: Naming, chore: _Chore) -> dg.Definitions:
         job=job,
         minimum_interval_seconds=chore.look_every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Asks for {chore.name} when there is something to do.",
+        description=f"Starts {chore.name} when it is due.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         try:
