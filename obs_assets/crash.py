@@ -1,16 +1,22 @@
 """Named points at which a test kills the process, to prove that a new run repairs an unfinished hour.
 
 ``OBS_CRASH_AT=name`` arms a point, ``name:3`` its third pass. The settings module reads the variable and
-calls `arm`, so that the environment is read in a single module. A point costs a set lookup.
+calls `arm`, so that the environment is read in a single module. A point costs a set lookup. Within a
+process, `interrupted` lets anything else happen at a point: an error, a wait, another program's change.
 """
 
+import itertools
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from obs_assets.errors import ConfigurationError
 
 CRASH_POINTS = frozenset(
     {
+        "landing.after_listing",
+        "landing.before_read",
         "landing.before_chunk",
         "landing.after_chunk",
         "landing.before_commit",
@@ -37,12 +43,14 @@ CRASH_POINTS = frozenset(
 
 """All points, by the step that they precede or follow."""
 
-_armed: dict[str, int] = {}
-"""Armed point → passes until the process is killed."""
+_armed: dict[str, Callable[[], object]] = {}
+"""Armed point → what happens there."""
 
 
 def arm(spec: str | None) -> None:
-    """Arm a point, ``name`` or ``name:n``; ``None`` disarms all points.
+    """Let a point kill this process: ``name``, or ``name:n`` for its n-th pass; ``None`` disarms all points.
+
+    The process dies of SIGKILL: no data is flushed, no handler runs.
 
     Raises:
         ConfigurationError: no point has that name, or ``n`` is not a whole number from 1.
@@ -58,14 +66,34 @@ def arm(spec: str | None) -> None:
         )
     if nth and not (nth.isdecimal() and int(nth)):
         raise ConfigurationError(f"OBS_CRASH_AT={spec}: after the colon goes a number from 1")
-    _armed[name] = int(nth or 1)
+    passes = itertools.count(1)
+
+    def kill() -> None:
+        if next(passes) == int(nth or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _armed[name] = kill
+
+
+@contextmanager
+def interrupted(name: str, act: Callable[[], object]) -> Iterator[None]:
+    """Within the block, call ``act`` whenever a point is passed; an error that it raises goes on from there.
+
+    Raises:
+        LookupError: no point has that name.
+    """
+    if name not in CRASH_POINTS:
+        raise LookupError(f"unregistered crash point {name!r}")
+    _armed[name] = act
+    try:
+        yield
+    finally:
+        _armed.pop(name, None)
 
 
 def crash_point(name: str) -> None:
-    """Kill this process with SIGKILL if the point is armed: no data is flushed, no handler runs."""
+    """Do what the point is armed for; nothing if it is not armed."""
     if name not in CRASH_POINTS:
         raise LookupError(f"unregistered crash point {name!r}")
     if name in _armed:
-        _armed[name] -= 1
-        if _armed[name] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        _armed[name]()

@@ -1,11 +1,10 @@
 """A crash point that raises instead of killing, so that a test can look at what is left without a child process."""
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
-from obs_assets import crash
+from obs_assets.crash import interrupted
 
 
 class DiedError(Exception):
@@ -15,14 +14,12 @@ class DiedError(Exception):
 @contextmanager
 def dies_at(spec: str) -> Iterator[None]:
     """Within the block, raise `DiedError` at a crash point: ``name``, or ``name:3`` for its third passing."""
+    name, _, nth = spec.partition(":")
+    passes = itertools.count(1)
 
-    def die(*_: object) -> None:
-        raise DiedError(spec)
+    def die() -> None:
+        if next(passes) == int(nth or 1):
+            raise DiedError(spec)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crash.os, "kill", die)
-        crash.arm(spec)
-        try:
-            yield
-        finally:
-            crash.arm(None)
+    with interrupted(name, die):
+        yield

@@ -40,6 +40,27 @@ def test_a_misspelt_point_in_the_code_is_an_error() -> None:
     """Not a point that never fires."""
     with pytest.raises(LookupError, match="unregistered crash point 'landing"):
         crash_point("landing.befor_chunk")
+    with (
+        pytest.raises(LookupError, match="unregistered crash point 'landing"),
+        crash.interrupted("landing.befor_chunk", list),
+    ):
+        pass
+
+
+def test_an_interrupted_point_does_what_a_test_asks() -> None:
+    """Each time it is passed within the block, and no longer; an error goes on from there."""
+    passed: list[int] = []
+    with crash.interrupted("landing.after_chunk", lambda: passed.append(1)):
+        for name in ("landing.before_chunk", "landing.after_chunk", "landing.after_chunk"):
+            crash_point(name)
+    crash_point("landing.after_chunk")
+    assert passed == [1, 1]
+    with (
+        crash.interrupted("landing.after_chunk", lambda: 1 / 0),
+        pytest.raises(ZeroDivisionError),
+    ):
+        crash_point("landing.after_chunk")
+    crash_point("landing.after_chunk")
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,24 @@ from obs_assets.storage.engine import MOST_THREADS, connect
 
 _T = TypeVar("_T")
 
-BATCH_BYTES = 32 << 20
-"""How much is read at a time: bounds memory, whatever the size of the files."""
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """How much of the files a pass reads at a time: bounds memory, whatever the size of the files.
+
+    Attributes:
+        first: bytes of the first batch; small, so that soon there is something to write.
+        largest: bytes of a batch once each has been larger than the one before.
+    """
+
+    first: int = 2 << 20
+    largest: int = 32 << 20
+
 
 FILES_NAMED = 5
 """Files that a warning names; of more it says how many."""
 
 _COPIED_BYTES = 1 << 20
-_FIRST_BYTES = 2 << 20
 _THREADS = max(
     1, min(MOST_THREADS, os.cpu_count() or 1) - 1
 )  # of DuckDB: reading and writing take turns with it
@@ -165,7 +175,12 @@ class LandingReport:
 
 
 def land(
-    config: SourceConfig, log: LandingLog, *, first_hour: Hour, now: datetime | None = None
+    config: SourceConfig,
+    log: LandingLog,
+    *,
+    first_hour: Hour,
+    now: datetime | None = None,
+    sizes: BatchSizes = BatchSizes(),
 ) -> LandingReport:
     """Land everything that is new.
 
@@ -174,6 +189,7 @@ def land(
         log: where it is landed.
         first_hour: events before it become dead letters.
         now: the landing time of the whole pass; the clock by default.
+        sizes: how much is read at a time.
 
     Raises:
         HourBusyError: another pass is under way.
@@ -183,7 +199,7 @@ def land(
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
         landed = log.load()
-        landing = Pass(config, log, landed, first_hour, began_at)
+        landing = Pass(config, log, landed, first_hour, began_at, sizes=sizes)
         return landing.run()
 
 
@@ -804,9 +820,12 @@ class Pass:
         landed: Landed,
         first_hour: Hour,
         began_at: datetime,
+        *,
+        sizes: BatchSizes = BatchSizes(),
     ) -> None:
         self._config = config
         self._log = log
+        self._sizes = sizes
         self._landed = landed
         self._began_at = began_at
         self._warnings: Counter[str] = Counter()
@@ -816,6 +835,7 @@ class Pass:
     def run(self) -> LandingReport:
         """List, read, publish."""
         listing = list_files(self._config)
+        crash_point("landing.after_listing")
         self._warnings.update(listing.skipped)
         looked = self._log.looked()
         files, left = self._select(self._identify(listing.files), looked.waiting)
@@ -854,6 +874,7 @@ class Pass:
         with contextlib.ExitStack() as stack:
             for file in files:
                 stack.callback(file.close)
+            crash_point("landing.before_read")
             folder = self._writer.write(files, self._batches(files))
             self._take_copies(files)
         self._publish(files, folder)
@@ -950,9 +971,9 @@ class Pass:
     def _batches(self, files: list[Progress]) -> Iterator[Batch]:
         """Small files together, large ones in pieces. What a batch is read into may be the next but one's too."""
         size = max(
-            BATCH_BYTES, 2 * self._config.max_event_bytes
+            self._sizes.largest, 2 * self._config.max_event_bytes
         )  # the longest event must fit in a piece
-        spaces = _spaces(size)
+        spaces = _spaces(self._sizes.first, size)
         batch = Batch(next(spaces))
         taken = 0
         for file in files:
@@ -997,7 +1018,7 @@ class Pass:
                 # Not closed: the batch with its last record adds it to the file's digest, beside the next one
                 data = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
             opened = open_any(data, [row for row in rows if isinstance(row, Envelope)])
-            yield from _records_of(opened, data, file)
+            yield from _records_of(opened, data, file, self._sizes.largest)
             file.reopen()
         except NoEnvelopeError:
             if is_all and not file.sealed:  # the rest of it may come
@@ -1019,7 +1040,7 @@ class Pass:
         Not further: who goes on from what is known of a copy, when its original is gone, must not leave out anything.
         """
         read = {file.file.path: file for file in files}
-        space = memoryview(bytearray(BATCH_BYTES))
+        space = memoryview(bytearray(self._sizes.largest))
         for copy in files:
             if copy.original is None:
                 continue
@@ -1096,8 +1117,10 @@ def _copy(file: Progress, copy: BinaryIO, most: int) -> bool:
         return not content.read(1)
 
 
-def _records_of(opened: Opened, data: mmap.mmap, file: Progress) -> Iterator[EnvelopeBatch]:
-    """The records of an envelope at a file's position, as many at a time as are read together."""
+def _records_of(
+    opened: Opened, data: mmap.mmap, file: Progress, size: int
+) -> Iterator[EnvelopeBatch]:
+    """The records of an envelope at a file's position, about ``size`` bytes of them at a time."""
     shift = file.position
     outside = opened.end
     batch = RecordBatch(opened.row)
@@ -1106,7 +1129,7 @@ def _records_of(opened: Opened, data: mmap.mmap, file: Progress) -> Iterator[Env
         batch.without_events = 1
         opened.spans.clear()
     for number, span in enumerate(opened.spans, start=1):
-        is_full = span.end - opened.spans[begin].begin >= BATCH_BYTES
+        is_full = span.end - opened.spans[begin].begin >= size
         if is_full or number == len(opened.spans):
             outside -= batch.add_records(
                 data, opened, opened.spans[begin:number], file.index, shift
@@ -1139,12 +1162,12 @@ FROM (SELECT {time_text(tuple(map(json_path, fields)), usual)} AS time_text,
 """
 
 
-def _spaces(size: int) -> Iterator[bytearray]:
-    """What to read into: small at first, so that soon there is something to write; then two of this size in turn.
+def _spaces(first: int, size: int) -> Iterator[bytearray]:
+    """What to read into: ``first`` bytes, so that soon there is something to write; then two of ``size`` in turn.
 
     Each is larger than the one before, until the longest event fits in it.
     """
-    small = _FIRST_BYTES
+    small = first
     while small < size:
         yield bytearray(small)
         small *= 4

@@ -220,7 +220,14 @@ class Landed:
 class LandingLog:
     """The passes below a folder."""
 
-    def __init__(self, landed_dir: Path) -> None:
+    def __init__(self, landed_dir: Path, *, fold_at: int = FOLD_AT) -> None:
+        """Nothing is read yet.
+
+        Args:
+            landed_dir: the folder, which need not exist.
+            fold_at: number of passes that `fold` makes one record of.
+        """
+        self.fold_at = fold_at
         self.root = landed_dir
         self.passes_dir = landed_dir / "passes"
         self.temp_dir = landed_dir / "tmp"
@@ -281,15 +288,14 @@ class LandingLog:
                 return
             yield read_pass(path)
 
-    def fold(self, landed: Landed, *, at: int = FOLD_AT) -> None:
+    def fold(self, landed: Landed) -> None:
         """Make one record of the passes when there are many, holding the lock; they stay as they are until it is whole.
 
         Args:
             landed: all passes added up.
-            at: how many are many.
         """
         before = self._folded_until()
-        if landed.last_pass - before < at:
+        if landed.last_pass - before < self.fold_at:
             return
         folded = functools.reduce(_folded, self.passes())
         known = tuple(

@@ -17,7 +17,8 @@ import pyarrow as pa
 from obs_assets.sources import views
 
 _WIDTH = 128
-_ROWS = 1 << 15  # so that their first bytes fit a processor's cache
+ROWS_AT_ONCE = 1 << 15
+"""Events that are looked at together: their first bytes fit a processor's cache."""
 _MOST_FORMS = 16
 _PLAIN = re.compile(r"[\w@-]+", re.ASCII)
 _DIGITS = 6  # of a fraction, in microseconds
@@ -34,7 +35,12 @@ _COLONS = np.uint64(0x0000FF0000FF0000)
 
 
 def seen_times(
-    texts: pa.StringViewArray, field: str, earliest: datetime, latest: datetime
+    texts: pa.StringViewArray,
+    field: str,
+    earliest: datetime,
+    latest: datetime,
+    *,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """The moments that are seen, in microseconds, and of which events.
 
@@ -42,12 +48,13 @@ def seen_times(
         texts: events, strict JSON without any key twice.
         field: whose value is their time, if they have it.
         earliest, latest: a moment that is not between them is left as well.
+        rows_at_once: events that are looked at together.
     """
     moments, is_seen = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     if not _PLAIN.fullmatch(field):
         return moments, is_seen
-    for begin in range(0, len(texts), _ROWS):
-        heads, lengths = views.heads(texts[begin : begin + _ROWS], _WIDTH)
+    for begin in range(0, len(texts), rows_at_once):
+        heads, lengths = views.heads(texts[begin : begin + rows_at_once], _WIDTH)
         for rows, found in _found(heads, lengths, _form(field)):
             is_between = (found >= _micros(earliest)) & (found <= _micros(latest))
             moments[begin + rows] = found

@@ -10,7 +10,8 @@ import pyarrow as pa
 _WHOLE = 12
 """A text of so many bytes is kept in its view."""
 
-_REACH = 1 << 30  # a place is told by 31 bits
+REACH = 1 << 30
+"""Bytes of a buffer of views: a place in it is told by 31 bits."""
 
 _VIEW = np.dtype(
     [("length", "<i4"), ("beginning", "<u4"), ("buffer", "<i4"), ("offset", "<i4")]
@@ -18,12 +19,19 @@ _VIEW = np.dtype(
 
 
 def of(
-    data: bytes | bytearray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+    data: bytes | bytearray,
+    first: npt.NDArray[np.int64],
+    last: npt.NDArray[np.int64],
+    *,
+    reach: int = REACH,
 ) -> pa.StringViewArray:
-    """The texts from ``first`` to before ``last``, which are UTF-8; valid as long as ``data`` stays as it is."""
+    """The texts from ``first`` to before ``last``, which are UTF-8; valid as long as ``data`` stays as it is.
+
+    Longer data lies in several buffers of ``reach`` bytes.
+    """
     views = np.empty(len(first), _VIEW)
     views["length"] = last - first
-    views["buffer"], views["offset"] = first // _REACH, first % _REACH
+    views["buffer"], views["offset"] = first // reach, first % reach
     is_short = views["length"] <= _WHOLE
     is_long = ~is_short
     # Four bytes from anywhere: an array whose elements overlap
@@ -34,7 +42,7 @@ def of(
     else:
         views["beginning"] = fours[first]
     whole = pa.py_buffer(data)
-    buffers = [whole.slice(start) for start in range(0, max(len(data), 1), _REACH)]
+    buffers = [whole.slice(start) for start in range(0, max(len(data), 1), reach)]
     return pa.Array.from_buffers(
         pa.string_view(), len(views), [None, pa.py_buffer(views), *buffers]
     )

@@ -50,6 +50,8 @@ PLACES = {
 """Crash points, and at which of the times that a run passes them it is killed."""
 
 ELSEWHERE = {
+    "landing.after_listing": "sources/test_landing.py",
+    "landing.before_read": "sources/test_landing.py",
     "fold.after_record": "sources/test_folding.py",
     "retention.after_commit": "hourly/test_retention.py",
 }

@@ -3,20 +3,20 @@
 import itertools
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 
+from obs_assets.crash import interrupted
 from obs_assets.hours import parse_hour
-from obs_assets.sources import landing
-from obs_assets.sources.files import Listing, SourceConfig, list_files
-from obs_assets.sources.landing import LandingReport, land
-from obs_assets.sources.log import FileReceipt, LandingLog
+from obs_assets.sources.files import SourceConfig
+from obs_assets.sources.landing import BatchSizes, LandingReport, land
+from obs_assets.sources.log import FOLD_AT, FileReceipt, LandingLog
 from obs_assets.sources.replay import open_rows
 
 START = parse_hour("2031-01-01-00:00")
@@ -48,22 +48,17 @@ def text(lines: list[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def read_in_batches(monkeypatch: pytest.MonkeyPatch, batch_bytes: int) -> None:
-    """Let the passes of a test read so few bytes at once that its small files need several batches."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", batch_bytes)
-
-
-def after_listing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Let something happen between the listing and the reading of the next pass."""
+@contextmanager
+def once_at(point: str, act: Callable[[], object]) -> Iterator[None]:
+    """Within the block, let something happen at a crash point, the first time that a pass comes by."""
     pending = [act]
+    with interrupted(point, lambda: pending and pending.pop()()):
+        yield
 
-    def listing_then_act(config: SourceConfig) -> Listing:
-        listing = list_files(config)
-        if pending:
-            pending.pop()()
-        return listing
 
-    monkeypatch.setattr(landing, "list_files", listing_then_act)
+def after_listing(act: Callable[[], object]) -> AbstractContextManager[None]:
+    """Let something happen between the listing and the reading of the next pass."""
+    return once_at("landing.after_listing", act)
 
 
 @dataclass
@@ -72,6 +67,8 @@ class Place:
 
     root: Path
     now: datetime = NOW
+    sizes: BatchSizes = field(default_factory=BatchSizes)
+    fold_at: int = FOLD_AT
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,7 +80,7 @@ class Place:
 
     @property
     def log(self) -> LandingLog:
-        return LandingLog(self.root / "landed")
+        return LandingLog(self.root / "landed", fold_at=self.fold_at)
 
     def path(self, name: str) -> Path:
         """A file in the folder."""
@@ -111,7 +108,7 @@ class Place:
                 **options,
             }
         )
-        return land(config, self.log, first_hour=START, now=self.now)
+        return land(config, self.log, first_hour=START, now=self.now, sizes=self.sizes)
 
     def rows(self) -> list[dict[str, Any]]:
         """All landed rows."""

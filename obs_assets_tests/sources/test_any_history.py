@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from obs_assets.sources import landing
+from obs_assets.sources.landing import BatchSizes
 from obs_assets.sources.unpack import COMPRESSIONS, zstd
 from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.sources.place import Place, event, text
@@ -84,11 +84,10 @@ class EventFiles(RuleBasedStateMachine):
         self.may: set[str] = set()
         self.is_settled = True
         self.rotations = 0
-        self.patch = pytest.MonkeyPatch()
 
     @initialize(batch_bytes=st.sampled_from([1, 1 << 20]))
     def begin(self, batch_bytes: int) -> None:
-        self.patch.setattr(landing, "BATCH_BYTES", batch_bytes)
+        self.place.sizes = BatchSizes(largest=batch_bytes)
         self.place.path("deep").mkdir()
 
     def teardown(self) -> None:
@@ -96,7 +95,6 @@ class EventFiles(RuleBasedStateMachine):
             self.land(seal=True)
             self.land(seal=True)
         finally:
-            self.patch.undo()
             self.folder.cleanup()
 
     # What programs do. Events are longer than a head, so that no file is too short for its copies to be known

@@ -10,9 +10,9 @@ from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.settings import Settings
 from obs_assets.sources import bucket
 from obs_assets.sources.files import SourceConfig, list_files
-from obs_assets.sources.landing import LandingReport
+from obs_assets.sources.landing import BatchSizes, LandingReport
 from obs_assets.sources.unpack import zstd
-from obs_assets_tests.sources.place import Place, after_listing, events, read_in_batches, text
+from obs_assets_tests.sources.place import Place, after_listing, events, text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -130,23 +130,21 @@ def test_overwritten_renamed_and_copied_objects(remote: Bucket) -> None:
 
 
 @pytest.mark.slow
-def test_pieces_of_a_large_object(remote: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_a_large_object(remote: Bucket) -> None:
     """An object larger than what is read at a time is read by ranges, whole."""
-    read_in_batches(monkeypatch, 8192)
+    remote.sizes = BatchSizes(largest=8192)
     lines = events(3000)
     remote.put("a.jsonl", text(lines))
     remote.land(max_event_bytes=1024)
     assert remote.audit().lines() == sorted(lines)
 
 
-def test_object_replaced_after_the_listing(
-    remote: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_object_replaced_after_the_listing(remote: Bucket) -> None:
     """Nothing of two versions is mixed: the pass leaves it alone, the next one lands it."""
     remote.put("a.jsonl", text(events(30)))
     after = events(50)
-    after_listing(monkeypatch, lambda: remote.put("a.jsonl", text(after)))
-    assert remote.land().warnings == {"unreadable file": 1}
+    with after_listing(lambda: remote.put("a.jsonl", text(after))):
+        assert remote.land().warnings == {"unreadable file": 1}
     remote.land()
     assert remote.audit().lines() == sorted(after)
 

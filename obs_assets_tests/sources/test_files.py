@@ -6,21 +6,24 @@ import random
 import resource
 import shutil
 import socket
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.sources import files, landing
-from obs_assets.sources.files import HEAD_BYTES, Content, Listing, SourceConfig, list_files
+from obs_assets.sources.files import HEAD_BYTES, Listing, SourceConfig, list_files
+from obs_assets.sources.landing import BatchSizes
 from obs_assets.sources.unpack import zstd
+from obs_assets_tests.opened import opened_below
 from obs_assets_tests.sources.place import (
     Place,
     after_listing,
     event,
     events,
-    read_in_batches,
+    once_at,
     text,
 )
 
@@ -106,20 +109,26 @@ def test_missing_folder_is_explained(tmp_path: Path, make: Callable[[Path], None
         list_files(SourceConfig())
 
 
-def test_file_that_vanishes_while_listing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_vanishes_while_listing(tmp_path: Path) -> None:
     """A file that is rotated away between the reading of its folder and the look at it does no harm."""
-    (tmp_path / "a.jsonl").write_text("{}")
-    (tmp_path / "b.jsonl").write_text("{}")
-    wanted = files._wanted
+    (tmp_path / "kept.jsonl").write_text("{}")
+    is_over = threading.Event()
 
-    def wanted_and_gone(name: str, path: str, config: SourceConfig) -> bool:
-        (tmp_path / "a.jsonl").unlink(missing_ok=True)
-        return wanted(name, path, config)
+    def come_and_go() -> None:
+        while not is_over.is_set():
+            for number in range(50):
+                (tmp_path / f"{number}.jsonl").touch()
+            for number in range(50):
+                (tmp_path / f"{number}.jsonl").unlink()
 
-    monkeypatch.setattr(files, "_wanted", wanted_and_gone)
-    assert names(list_files(SourceConfig(events_dir=tmp_path))) == ["b.jsonl"]
+    rotating = threading.Thread(target=come_and_go)
+    rotating.start()
+    try:
+        for _ in range(100):
+            assert "kept.jsonl" in names(list_files(SourceConfig(events_dir=tmp_path)))
+    finally:
+        is_over.set()
+        rotating.join()
 
 
 def test_name_that_is_no_utf8(place: Place) -> None:
@@ -566,42 +575,39 @@ def test_hard_link_counts_once(place: Place) -> None:
 # What happens while a pass is under way
 
 
-def test_file_that_grows_while_it_is_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_grows_while_it_is_read(place: Place) -> None:
     """It is read to the size that it had; the rest is the next pass's."""
     lines = place.write("a.jsonl", events(3))
-    after_listing(monkeypatch, lambda: lines.extend(place.append("a.jsonl", events(2))))
-    assert place.land().bytes_read == len(text(lines[:3])) - 1
+    with after_listing(lambda: lines.extend(place.append("a.jsonl", events(2)))):
+        report = place.land()
+    assert report.bytes_read == len(text(lines[:3])) - 1
     place.land()
     assert place.audit().lines() == sorted(lines)
 
 
-def test_file_that_shrinks_while_it_is_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_shrinks_while_it_is_read(place: Place) -> None:
     """What is left is landed, with a warning; what it gets next is that of a new file."""
     lines = place.write("a.jsonl", events(3))
-    after_listing(monkeypatch, lambda: os.truncate(place.path("a.jsonl"), len(text(lines[:2]))))
-    assert place.land().warnings == {"truncated while it was read": 1}
+    with after_listing(lambda: os.truncate(place.path("a.jsonl"), len(text(lines[:2])))):
+        report = place.land()
+    assert report.warnings == {"truncated while it was read": 1}
     assert place.audit().lines() == sorted(lines[:2])
     more = place.write("a.jsonl", events(1))
     place.land()
     assert place.audit().lines() == sorted(lines[:2] + more)
 
 
-def test_file_that_vanishes_before_it_is_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_vanishes_before_it_is_read(place: Place) -> None:
     """The other files are landed, with a warning."""
     place.write("a.jsonl", events(3))
     lines = place.write("b.jsonl", events(3))
-    after_listing(monkeypatch, place.path("a.jsonl").unlink)
-    assert place.land().warnings == {"unreadable file": 1}
+    with after_listing(place.path("a.jsonl").unlink):
+        report = place.land()
+    assert report.warnings == {"unreadable file": 1}
     assert place.audit().lines() == sorted(lines)
 
 
-def test_link_put_in_place_of_a_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_put_in_place_of_a_file(place: Place) -> None:
     """A link that appears after the listing is not followed."""
     secret = place.root / "secret"
     secret.write_text(event())
@@ -611,76 +617,59 @@ def test_link_put_in_place_of_a_file(place: Place, monkeypatch: pytest.MonkeyPat
         place.path("a.jsonl").unlink()
         place.path("a.jsonl").symlink_to(secret)
 
-    after_listing(monkeypatch, replace)
-    assert place.land().warnings == {"unreadable file": 1}
+    with after_listing(replace):
+        report = place.land()
+    assert report.warnings == {"unreadable file": 1}
     assert place.lines() == []
 
 
 @pytest.mark.slow
-def test_file_that_is_rotated_before_it_is_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("point", "warnings"),
+    [
+        ("landing.before_read", {"replaced while it was looked at": 1}),
+        ("landing.after_chunk", {}),
+    ],
+)
+def test_file_that_is_rotated_under_a_pass(
+    place: Place, point: str, warnings: dict[str, int]
 ) -> None:
-    """A new file under the name of one that was recognized is not read from the middle; the next pass lands both."""
+    """Before it is read, or when it was: a new file under its name is not read from the middle, nor taken for read."""
     lines = place.write("a.jsonl", events(30))
     place.land()
     lines += place.append("a.jsonl", events(3))
-    recognize = files.Identities.claim_in_place
 
-    def recognize_then_rotate(
-        self: files.Identities, file: files.EventFile
-    ) -> files.KnownFile | None:
-        monkeypatch.setattr(files.Identities, "claim_in_place", recognize)
-        known = recognize(self, file)
+    def rotate() -> None:
         place.path("a.jsonl").rename(place.path("a.jsonl.1"))
         lines.extend(place.write("a.jsonl", events(60)))
-        return known
 
-    monkeypatch.setattr(files.Identities, "claim_in_place", recognize_then_rotate)
-    assert place.land().warnings == {"replaced while it was looked at": 1}
-    place.land()
-    assert place.audit().lines() == sorted(lines)
-
-
-def test_file_that_is_rotated_after_it_was_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is remembered of a file is what was read, not what lies under its name when the pass ends."""
-    lines = place.write("a.jsonl", events(30))
-    publish = landing.Pass._publish
-
-    def rotate_then_publish(self: landing.Pass, *arguments: object) -> None:
-        monkeypatch.setattr(landing.Pass, "_publish", publish)
-        place.path("a.jsonl").rename(place.path("a.jsonl.1"))
-        lines.extend(place.write("a.jsonl", events(60)))
-        publish(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(landing.Pass, "_publish", rotate_then_publish)
-    place.land()
+    with once_at(point, rotate):
+        report = place.land()
+    assert report.warnings == warnings
     lines += place.append("a.jsonl.1", events(1))
     place.land()
     assert place.audit().lines() == sorted(lines)
 
 
-def test_file_that_fails_half_way_is_tried_again(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_fails_half_way_is_tried_again(place: Place) -> None:
     """After an error of the disk the next pass goes on where this one stopped, although the file is unchanged."""
-    read_in_batches(monkeypatch, 2048)
+    place.sizes = BatchSizes(largest=2048)
     lines = place.write("a.jsonl", events(200))
-    read, pieces = Content.read_into, iter(range(100))
-
-    def read_or_fail(self: Content, space: memoryview) -> int:
-        if next(pieces) == 3:
-            raise OSError(5, "Input/output error")
-        return read(self, space)
-
-    monkeypatch.setattr(Content, "read_into", read_or_fail)
-    report = place.land(max_event_bytes=1024)
+    with once_at("landing.after_chunk", partial(fail_to_read, place.path("a.jsonl"))):
+        report = place.land(max_event_bytes=1024)
     assert report.warnings == {"unreadable file": 1}
     assert 0 < report.bytes_read < len(text(lines))
-    monkeypatch.setattr(Content, "read_into", read)
     place.land(max_event_bytes=1024)
     assert place.audit().lines() == sorted(lines)
+
+
+def fail_to_read(path: Path) -> None:
+    """Let a file that this process has open answer every further read with an error, as a failing disk does."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    for link in Path("/proc/self/fd").iterdir():
+        if link.is_symlink() and link.readlink() == path:
+            os.dup2(folder, int(link.name))
+    os.close(folder)
 
 
 def test_more_files_than_may_be_open(place: Place) -> None:
@@ -703,21 +692,12 @@ def test_new_files_among_thousands(place: Place) -> None:
     for number in range(1000):
         place.write(f"a{number}.jsonl", events(10))
     place.land()
-    opened = 0
-    init = Content.__init__
-
-    def counting(self: Content, file: files.EventFile) -> None:
-        nonlocal opened
-        opened += 1
-        init(self, file)
-
     for number in range(1000):
         place.write(f"b{number}.jsonl", events(10))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Content, "__init__", counting)
+    with opened_below(place.events_dir) as opened:
         report = place.land()
     assert (report.files_read, sum(report.hours.values())) == (1000, 10_000)
-    assert opened <= 5 * 1000
+    assert 1000 <= len(opened) <= 5 * 1000
 
 
 PACKED = {

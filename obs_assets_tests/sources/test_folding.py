@@ -3,19 +3,18 @@
 import shutil
 import signal
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from obs_assets.sources import log as module
 from obs_assets_tests.sources.place import Place, events
-from obs_assets_tests.sources.test_landing import CHILD, land_in_child
+from obs_assets_tests.sources.test_landing import child_with, land_in_child
 
 
 @pytest.fixture
-def folding(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+def folding(tmp_path: Path) -> Place:
     """A place that folds every third pass."""
-    monkeypatch.setattr(module.LandingLog.fold, "__kwdefaults__", {"at": 3})
-    return place
+    return Place(tmp_path, fold_at=3)
 
 
 def records(place: Place) -> list[str]:
@@ -71,15 +70,15 @@ def test_killed_while_it_folds(place: Place) -> None:
     lines = place.write("a.jsonl", events(2))
     place.land()
     lines += place.append("a.jsonl", events(2))
-    small = "from obs_assets.sources.log import LandingLog; LandingLog.fold.__kwdefaults__['at'] = 2\n"
-    killed = land_in_child(place, small + CHILD, OBS_CRASH_AT="fold.after_record")
+    killed = land_in_child(place, child_with("fold_at=2"), OBS_CRASH_AT="fold.after_record")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     place.now += timedelta(minutes=5)
     assert records(place) == ["folded-00000002.json"]
     assert place.audit().lines() == sorted(lines)
     lines += place.append("a.jsonl", events(2))
     place.land()
-    place.log.fold(place.log.load(), at=1)
+    place.fold_at = 1
+    place.log.fold(place.log.load())
     assert records(place) == ["folded-00000003.json"]
     assert place.audit().lines() == sorted(lines)
 

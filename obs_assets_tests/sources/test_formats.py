@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obs_assets.events import with_columns
-from obs_assets.sources import landing
 from obs_assets.sources.formats import likely
+from obs_assets.sources.landing import BatchSizes
 from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 from obs_assets_tests.sources.place import Place
@@ -614,11 +614,9 @@ def test_a_piece_waits_for_the_rest_of_its_line(place: Place) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 500])
-def test_pieces_are_joined_across_batches(
-    place: Place, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
+def test_pieces_are_joined_across_batches(place: Place, size: int) -> None:
     """Whatever is read at a time; a line longer than an event may be is given up in pieces."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 1)
+    place.sizes = BatchSizes(largest=1)
     pieces = [
         {"log": f"{n} " + "x" * size, "stream": f"s{n % 3}", "time": at("09:00")}
         for n in range(90)
@@ -667,11 +665,9 @@ def test_default_names(place: Place) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("growth", [1.0, 0.4])
-def test_a_large_envelope_is_read_in_parts(
-    place: Place, monkeypatch: pytest.MonkeyPatch, packed: bool, growth: float
-) -> None:
+def test_a_large_envelope_is_read_in_parts(place: Place, packed: bool, growth: float) -> None:
     """Longer than an event may be, and than what is read at a time: its records land, once, when all of it is there."""
-    monkeypatch.setattr(landing, "BATCH_BYTES", 1)
+    place.sizes = BatchSizes(largest=1)
     records = [record("09:00:00", attributes=[], n=n) for n in range(40)]
     envelope = {"resourceLogs": [{"scopeLogs": [scope(*records)], "resource": SERVICE}]}
     content = lines({"time": at("08:00")}, envelope, envelope, {"time": at("10:00")})

@@ -16,15 +16,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from obs_assets.crash import CRASH_POINTS
+from obs_assets.crash import CRASH_POINTS, interrupted
 from obs_assets.errors import HourBusyError, ObsError
 from obs_assets.hours import parse_hour
-from obs_assets.sources import landing
-from obs_assets.sources import log as log_module
-from obs_assets.sources.landing import LANDED_SCHEMA, collector
+from obs_assets.sources.landing import LANDED_SCHEMA, BatchSizes, collector
 from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests.dying import DiedError, dies_at
-from obs_assets_tests.sources.place import NOW, Place, event, events, read_in_batches, text
+from obs_assets_tests.sources.place import NOW, Place, event, events, text
 
 HOUR = timedelta(hours=1)
 
@@ -33,10 +31,16 @@ CHILD = """
 import sys
 from pathlib import Path
 from obs_assets import settings
+from obs_assets.sources.landing import BatchSizes
 from obs_assets_tests.sources.place import Place
 settings.load()
 print(Place(Path(sys.argv[1])).land(max_event_bytes=1024, **eval(sys.argv[2] if sys.argv[2:] else "{}")))
 """
+
+
+def child_with(options: str) -> str:
+    """`CHILD` with options of its `Place`."""
+    return CHILD.replace("argv[1])", f"argv[1]), {options}", 1)
 
 
 def land_in_child(
@@ -160,16 +164,18 @@ def test_time_is_found_where_it_is_said_to_be(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_bomb_is_cut_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compressed file is read up to its ratio, with a warning each time; a higher ratio lands the rest, once."""
-    monkeypatch.setattr(landing, "_RATIO_FREE", 0)
-    lines = [event(filler="x" * 500) for _ in range(400)]
-    place.path("a.jsonl.gz").write_bytes(gzip.compress(text(lines)))
+def test_bomb_is_cut_off(place: Place) -> None:
+    """A compressed file is read up to its ratio, with a warning each time; a higher ratio lands the rest, once.
+
+    The ratio does not count for the first 64 MiB.
+    """
+    lines = [event(filler="x" * 500_000) for _ in range(160)]
+    place.path("a.jsonl.gz").write_bytes(gzip.compress(text(lines), 1))
     for _ in range(2):
-        report = place.land(max_ratio=5, max_event_bytes=1024)
+        report = place.land(max_ratio=5)
         assert [why for why in report.warnings if "max_ratio" in why]
-        assert 0 < len(place.audit().lines()) < 400
-    assert not place.land(max_ratio=1000, max_event_bytes=1024).warnings
+        assert 120 < len(place.audit().lines()) < 150
+    assert not place.land(max_ratio=1000).warnings
     assert place.audit().lines() == sorted(lines)
 
 
@@ -316,11 +322,9 @@ def test_generation_grows_only_with_bytes(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_a_pass_takes_no_more_than_it_may(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pass_takes_no_more_than_it_may(place: Place) -> None:
     """Files, and bytes give or take a piece; what is left comes in the next passes, and nothing closes before."""
-    read_in_batches(monkeypatch, 4096)
+    place.sizes = BatchSizes(largest=4096)
     lines = place.write("large.jsonl", events(1000)) + place.write("small.jsonl", events(5))
     report = place.land(max_files_per_pass=1)
     assert (report.files_read, report.files_left) == (1, 1)
@@ -426,30 +430,36 @@ def test_lost_checkpoint_is_rebuilt(place: Place, damage: str | None) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_parsed_once_and_never_outlives_its_file(place: Place) -> None:
     """Whoever asks for every hour of a range pays for one reading, and sees another process's pass at once."""
     place.write("a.jsonl", events(3))
     place.land()
-    reader, parsed, parse = LandingLog(place.log.root), [], log_module.known_from_json
-    monkeypatch.setattr(
-        log_module, "known_from_json", lambda file: (parsed.append(file), parse(file))[1]
-    )
+    reader = LandingLog(place.log.root)
     first = reader.load()
-    (reading,) = parsed
+    checkpoint = place.log.root / "checkpoint.json"
+    write_unseen(checkpoint, checkpoint.read_text().replace("a.jsonl", "z.jsonl"))
+    assert {file.path for file in place.log.load().files.values()} == {"z.jsonl"}
     assert reader.load() == first
     first.hours.clear()  # whoever asked may do with it as he likes
     first.files.clear()
-    assert parsed == [reading]
+    assert [file.path for file in reader.load().files.values()] == ["a.jsonl"]
+    write_unseen(checkpoint, checkpoint.read_text().replace("z.jsonl", "a.jsonl"))
     for name, passes in (("b.jsonl", 2), ("c.jsonl", 3)):
         place.write(name, events(4))
         place.land()
         assert reader.load() == LandingLog(place.log.root).load()
         assert reader.load().last_pass == passes
-    (place.log.root / "checkpoint.json").unlink()
+    checkpoint.unlink()
     assert reader.load() == LandingLog(place.log.root).load()
     assert reader.load().last_pass == passes
+
+
+def write_unseen(path: Path, text: str) -> None:
+    """Overwrite a file in place with as many bytes; its times stay."""
+    status = path.stat()
+    with path.open("r+") as file:
+        file.write(text)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.mark.slow
@@ -517,9 +527,7 @@ def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
     )
     place.append("b.jsonl", ["what?"])
     place.log.temp_dir.joinpath("spilled by an earlier one").touch()
-    killed = land_in_child(
-        place, CHILD.replace("settings.load()", "settings.load(); " + SMALL), OBS_CRASH_AT=point
-    )
+    killed = land_in_child(place, child_with("sizes=BatchSizes(largest=1)"), OBS_CRASH_AT=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lines += place.append("a.jsonl", events(1))
     place.now += timedelta(minutes=5)
@@ -527,9 +535,6 @@ def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
     assert place.audit().lines() == sorted(lines)
     assert place.dead() == [("not_an_object", b"what?\n")]
     assert not [*place.log.root.rglob("*.tmp"), *place.log.temp_dir.iterdir()]
-
-
-SMALL = "from obs_assets.sources import landing; landing.BATCH_BYTES = 1"
 
 
 @pytest.mark.slow
@@ -617,56 +622,39 @@ def test_a_disk_that_fails_to_flush_lands_nothing_half(place: Place, nth: int) -
     assert place.audit().lines() == sorted(lines)
 
 
-def test_chunks_are_on_disk_before_their_pass_is_published(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.system
+def test_chunks_are_on_disk_before_their_pass_is_published(place: Place) -> None:
     """All of them, though they are flushed while the next ones are written."""
-    flushed = []
-    for module in (landing, log_module):
-        monkeypatch.setattr(
-            module,
-            "sync_file",
-            lambda path, of=module.__name__: flushed.append((of, path.name)),
-        )
-    monkeypatch.setattr(landing, "_FIRST_BYTES", 256)  # the batches after it are larger
-    place.write("a.jsonl", events(100))
-    place.land()
-    chunks = [path.name for path in place.log.passes_dir.glob("*/*.parquet")]
-    assert len(chunks) > 2
-    before = flushed[
-        : next(
-            place for place, (module, _) in enumerate(flushed) if module == log_module.__name__
-        )
-    ]
-    assert sorted(name for _, name in before) == sorted(chunks)
+    for hour in range(4):
+        place.write(f"{hour}.jsonl", events(20, NOW - hour * HOUR))
+    trace = place.root / "trace"
+    watch = ["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", "trace=fsync,/^rename"]
+    watched = [*watch, sys.executable, "-c", child_with("sizes=BatchSizes(1, 1)")]
+    subprocess.run([*watched, str(place.root)], check=True, capture_output=True, timeout=120)
+    calls = trace.read_text().splitlines()
+    published = next(
+        number
+        for number, call in enumerate(calls)
+        if "rename" in call and call.count("/passes/") == 2
+    )
+    chunks = [path.name for path in place.log.passes_dir.glob("*/[0-9]*.parquet")]
+    assert len(chunks) > 3
+    for chunk in chunks:
+        assert any("fsync" in call and chunk in call for call in calls[:published]), chunk
 
 
-def test_full_disk_is_an_error_of_ours(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where DuckDB or Arrow writes."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    place.write("a.jsonl", events(1))
-    monkeypatch.setattr(landing, "_write_chunk", refuse)
-    with pytest.raises(
-        ObsError, match=r"cannot write .*No space left on device \([0-9,]+ bytes free there\)"
-    ):
-        place.land()
-
-
-def test_refusal_by_duckdb_shows_no_event(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusal_by_duckdb_shows_no_event(place: Place) -> None:
     """Its messages quote what they complain about; ours names the pass and the kind of error."""
 
-    def refuse(*_: object) -> None:
+    def refuse() -> None:
         raise duckdb.InvalidInputException("canary-9f")
 
     place.write("a.jsonl", events(1))
-    monkeypatch.setattr(landing, "_write_chunk", refuse)
-    with pytest.raises(
-        ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"
+    with (
+        interrupted("landing.before_chunk", refuse),
+        pytest.raises(
+            ObsError, match=r"^landing pass 1: DuckDB refused \(InvalidInputException\)$"
+        ),
     ):
         place.land()
 
@@ -677,11 +665,9 @@ def test_refusal_by_duckdb_shows_no_event(
 @pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("batch_bytes", [1, 3000, 1 << 20])
-def test_pieces_change_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch, batch_bytes: int, compressed: bool
-) -> None:
+def test_pieces_change_nothing(place: Place, batch_bytes: int, compressed: bool) -> None:
     """Events on the borders of batches, long ones, and many files in a batch are landed once, in whatever pieces."""
-    read_in_batches(monkeypatch, batch_bytes)
+    place.sizes = BatchSizes(largest=batch_bytes)
     lines = []
     for number in range(12):
         several = [
@@ -700,9 +686,9 @@ def test_pieces_change_nothing(
     assert place.audit().lines() == sorted(lines)
 
 
-def test_long_events_fit_a_batch(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_events_fit_a_batch(place: Place) -> None:
     """An event as long as the setting allows is landed, even if that is more than a batch."""
-    read_in_batches(monkeypatch, 1 << 16)
+    place.sizes = BatchSizes(largest=1 << 16)
     lines = place.write("a.jsonl", [event(), event(size="x" * (1 << 20)), event()])
     place.land(max_event_bytes=(1 << 20) + 100)
     assert place.audit().lines() == sorted(lines)

@@ -6,10 +6,10 @@ import pytest
 
 from obs_assets.hours import parse_hour
 from obs_assets.sources.files import SourceConfig
-from obs_assets.sources.landing import LandingReport
+from obs_assets.sources.landing import BatchSizes, LandingReport
 from obs_assets.sources.replay import count_letters, open_letters, replay
 from obs_assets_tests.dying import DiedError, dies_at
-from obs_assets_tests.sources.place import START, Place, event, events, read_in_batches, text
+from obs_assets_tests.sources.place import START, Place, event, events, text
 
 LONG = "x" * 3000
 
@@ -66,9 +66,9 @@ def test_counts_add_up_over_all_passes(place: Place) -> None:
     )
 
 
-def test_pieces_of_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_of_one_line(place: Place) -> None:
     """A line of which several batches and passes made dead letters becomes one event again."""
-    read_in_batches(monkeypatch, 2048)
+    place.sizes = BatchSizes(largest=2048)
     lines = place.write("a.jsonl", [event(filler=LONG * 4), event()])
     place.land(max_event_bytes=1024)
     assert len(list(open_letters(place.log))) > 1

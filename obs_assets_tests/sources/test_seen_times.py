@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from obs_assets.sources import seen_times as module
 from obs_assets.sources import views
 from obs_assets.sources.json_text import has_duplicates
 from obs_assets.sources.seen_times import seen_times
@@ -35,12 +34,12 @@ def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.Duck
         yield opened
 
 
-def seen(lines: list[str], field: str = "timestamp") -> list[int | None]:
+def seen(lines: list[str], field: str = "timestamp", **options: int) -> list[int | None]:
     """The moments that are seen, None for the others; the lines lie in one buffer, as those of a batch do."""
     data = "\n".join(lines).encode()
     ends = np.cumsum([len(line.encode()) + 1 for line in lines]) - 1
     texts = views.of(data, ends - [len(line.encode()) for line in lines], ends)
-    moments, is_seen = seen_times(texts, field, EARLIEST, LATEST)
+    moments, is_seen = seen_times(texts, field, EARLIEST, LATEST, **options)
     return [
         int(moment) if found else None for moment, found in zip(moments, is_seen, strict=True)
     ]
@@ -122,17 +121,16 @@ events = st.tuples(
 )
 def test_what_is_seen_is_what_parsing_finds(
     connection: duckdb.DuckDBPyConnection,
-    monkeypatch: pytest.MonkeyPatch,
     drawn: list[str],
     rows: int,
 ) -> None:
     """Whatever stands in front of the time, in it and around it: the same moment, or it is left to the parser."""
     lines = [line for line in drawn if not has_duplicates(line)]
     assume(lines)
-    monkeypatch.setattr(module, "_ROWS", rows)
     parameters = {"lines": lines, "latest": LATEST, "earliest": EARLIEST}
     parsed = [moment for (moment,) in connection.execute(_SQL, parameters).fetchall()]
-    for line, at_once, moment in zip(lines, seen(lines), parsed, strict=True):
+    found = seen(lines, rows_at_once=rows)
+    for line, at_once, moment in zip(lines, found, parsed, strict=True):
         assert at_once in {None, moment}, line
 
 

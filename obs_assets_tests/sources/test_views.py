@@ -24,14 +24,12 @@ texts = st.lists(
     choice=st.randoms(),
 )
 def test_views_are_the_texts(
-    monkeypatch: pytest.MonkeyPatch,
     texts: list[str],
     gap: bytes,
     reach: int,
     choice: random.Random,
 ) -> None:
     """Short or long, at the end of the data, in a far part of it, taken in any order, from a slice or all."""
-    monkeypatch.setattr(views, "_REACH", reach)
     data, first, last = bytearray(), [], []
     for text in texts:
         data += gap
@@ -39,7 +37,7 @@ def test_views_are_the_texts(
         data += text.encode()
         last.append(len(data))
     assume(data or not texts)
-    found = views.of(data, np.array(first, np.int64), np.array(last, np.int64))
+    found = views.of(data, np.array(first, np.int64), np.array(last, np.int64), reach=reach)
     found.validate(full=True)
     assert found.to_pylist() == texts
     rows = [row for row in range(1, len(texts)) if choice.random() < 0.5][::-1]
