@@ -284,6 +284,49 @@ def test_verify_says_green_and_red(obs: Obs, built: HourlyPipeline) -> None:
 
 
 @pytest.mark.slow
+def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
+    """A line an event and the range that was searched; JSON with the whole event; pages by the printed id."""
+    query = "SELECT count(*) FROM events WHERE event_level = 'error'"
+    ((errors,),) = harness.ask(built.postgres, query)
+    done = obs("search", "level:error")
+    assert (done.code, len(done.out.splitlines())) == (0, errors)
+    assert f"rows {errors}, events that they stand for" in done.err
+    assert "searched 2025-12-0" in done.err
+    pages: list[str] = []
+    after: list[str] = []
+    while len(pages) < 2 * errors:
+        page = obs("search", "level:error", "--limit=1", "--oldest", "--json", *after)
+        pages += page.out.splitlines()
+        (more,) = re.findall("more: (--after) (.*)", page.err) or [None]
+        if more is None:
+            break
+        after = list(more)
+    times = [json.loads(line)["timestamp"] for line in pages]
+    assert len(times) == errors
+    assert times == sorted(times)
+    assert all(json.loads(line)["data"] for line in pages)
+
+
+@pytest.mark.slow
+def test_search_explains_an_empty_answer_and_a_mistake(obs: Obs, built: HourlyPipeline) -> None:
+    """A misspelt column is named, a mistake has its position, and a range that ends first is refused."""
+    assert built.postgres
+    nothing = obs("search", "levle:error")
+    assert (nothing.code, nothing.out) == (0, "")
+    assert "'levle' is no column; did you mean 'level'?" in nothing.err
+    for arguments, message in {
+        ("level:",): "the query ends too early at character 7",
+        ("duration:soon",): "duration_ms is a number, and 'soon' is not",
+        ("", "--from=yesterday"): "'yesterday' is no moment",
+        ("", "--from=now", "--to=now-1h"): "is not before --to",
+        ("", "--after=x"): "'x' is no id of an event",
+    }.items():
+        refused = obs("search", *arguments)
+        assert refused.code != 0
+        assert message in refused.err
+
+
+@pytest.mark.slow
 def test_verify_takes_a_range(obs: Obs, built: HourlyPipeline) -> None:
     """Both ends are included; the hour that was never built is the one that is red."""
     done = obs("verify", f"{HOUR}...{HOUR.next}", "--json")

@@ -17,6 +17,7 @@ MODULES = (
     "obs_assets.cli.running",
     "obs_assets.cli.configuration",
     "obs_assets.cli.inspection",
+    "obs_assets.cli.searching",
     "obs_assets.cli.verification",
     "obs_assets.cli.redaction",
     "obs_assets.cli.dead_letters",

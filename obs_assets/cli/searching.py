@@ -1,0 +1,175 @@
+"""``obs search``: find stored events."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out
+from obs_assets.destinations.postgres import PostgresDestination
+from obs_assets.errors import ConfigurationError
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.search.language import Query, parse
+from obs_assets.search.moments import moment
+from obs_assets.search.questions import (
+    Found,
+    FoundEvent,
+    Order,
+    Position,
+    Span,
+    last_day,
+    list_events,
+)
+from obs_assets.search.rows import SEARCHED_KEYS, likely_names
+from obs_assets.storage.postgres import Connection, session
+
+SUMMARY_CHARACTERS = 160
+"""Characters of an event's message in a line of the list."""
+
+STYLES = {"error": "red", "fatal": "red", "critical": "red", "warning": "yellow"}
+"""Colours of levels on a terminal."""
+
+
+@app.command()
+def search(  # noqa: PLR0917 (typer makes an option of each)
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="For example 'level:error -type:heartbeat', 'duration_ms:>500 timeout', "
+            "'usage.model:gpt*'; '' finds every event."
+        ),
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            show_default="a day before the newest event",
+            help="Start of the range: 2025-12-04T10:00:00Z, 2025-12-04 or now-6h.",
+        ),
+    ] = "",
+    until: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TIME",
+            show_default="the newest event",
+            help="End of the range; an event at this moment is not in it.",
+        ),
+    ] = "",
+    limit: Annotated[
+        int,
+        typer.Option("--limit", min=1, max=10_000, help="Events that are printed, at most."),
+    ] = 50,
+    oldest: Annotated[
+        bool, typer.Option("--oldest", help="Oldest events first; by default newest first.")
+    ] = False,
+    after: Annotated[
+        str,
+        typer.Option("--after", metavar="ID", help="Go on behind the event of this id."),
+    ] = "",
+    seconds: Annotated[
+        float,
+        typer.Option("--seconds", min=0.1, help="Seconds after which the search ends."),
+    ] = 30.0,
+    pipeline_name: Pipeline = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find stored events: a line for each event, then the range that was searched."""
+    asked = parse(query)
+    hourly = hourly_pipeline(pipeline_name)
+    table = _table(hourly)
+    order: Order = "oldest" if oldest else "newest"
+    with session(table.server, application_name="obs search", autocommit=True) as connection:
+        span = _span(connection, table, since, until)
+        found = list_events(
+            connection,
+            table.table.name,
+            asked,
+            span,
+            order=order,
+            limit=limit,
+            after=Position.of_id(after) if after else None,
+            deadline_s=seconds,
+        )
+    for event in found.events:
+        if as_json:
+            typer.echo(event.to_json())
+        else:
+            out.print(_line(event), highlight=False)
+    typer.echo(_summary(found, asked), err=True)
+
+
+def _table(hourly: HourlyPipeline) -> PostgresDestination:
+    """The first table of the pipeline."""
+    for table in hourly.tables().values():
+        return table
+    raise ConfigurationError(
+        "the pipeline has no destination of type postgres that is enabled: nothing can be searched"
+    )
+
+
+def _span(
+    connection: Connection,
+    table: PostgresDestination,
+    since: str,
+    until: str,
+) -> Span:
+    """The range that is asked for; by default the last day that has events."""
+    now = datetime.now(UTC)
+    if not (since and until):
+        newest = last_day(connection, table.table.name) or Span(now - timedelta(days=1), now)
+    end = moment(until, now) if until else newest.end
+    start = moment(since, now) if since else min(newest.start, end - timedelta(days=1))
+    if start >= end:
+        raise ConfigurationError(
+            f"--from {start:%Y-%m-%dT%H:%M:%SZ} is not before --to {end:%Y-%m-%dT%H:%M:%SZ}"
+        )
+    return Span(start, end)
+
+
+def _line(event: FoundEvent) -> Text:
+    """Time, level, type, source and message of an event on one line."""
+    level = event.event_level or "-"
+    time = event.timestamp.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    line = Text(f"{time}  ")
+    line.append(f"{level:<8}", STYLES.get(level, ""))
+    source = event.master_type or event.source_name or ""
+    line.append(f"  {event.event_type}  {source}  {_message(event)}".rstrip())
+    line.append(f"  {event.id}", "dim")
+    return line
+
+
+def _message(event: FoundEvent) -> str:
+    """The event's message or error, in one line."""
+    data = json.loads(event.data)
+    texts = [event.error, *(data.get(key) for key in SEARCHED_KEYS)]
+    message = next((text for text in texts if isinstance(text, str) and text), "")
+    line = " ".join(message.split())
+    return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}…"
+
+
+def _summary(found: Found, query: Query) -> str:
+    """How many events were found, in which range, and how to go on."""
+    rows = len(found.events)
+    start, end = found.searched.start, found.searched.end
+    lines = [
+        f"rows {rows:,}, events that they stand for {found.estimated_events:,.0f}, "
+        f"{found.seconds:.1f} s",
+        f"searched {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC",
+    ]
+    if not rows and found.is_complete:
+        lines += [
+            f"{field!r} is no column; did you mean {near!r}?"
+            for field, near in likely_names(query).items()
+        ]
+    if not found.is_complete:
+        lines.append(
+            "the time was over before the range was searched: go on with --after, "
+            "or give more --seconds"
+        )
+    if found.next:
+        lines.append(f"more: --after {found.next.id}")
+    return "\n".join(lines)

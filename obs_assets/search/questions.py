@@ -1,0 +1,333 @@
+"""Questions about stored events, as functions over a connection. Each reads, and none writes."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+from psycopg import errors, sql
+
+from obs_assets.errors import ConfigurationError
+from obs_assets.search.language import Query
+from obs_assets.search.postgres import condition
+from obs_assets.storage.postgres import Connection
+
+Order: TypeAlias = Literal["newest", "oldest"]
+
+FIRST_SLICE = timedelta(hours=1)
+"""Length of the part of a range that is searched first. Each part after it is twice as long.
+
+A query that matches often needs the first parts only; a rare one is at the range's end after few steps.
+"""
+
+LEAST_STATEMENT_S = 0.05
+"""With less time left than this, no further part is searched."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ID = re.compile(r"(-?[0-9]{1,18})-([0-9a-f]*)")
+
+_COLUMNS = (
+    "timestamp",
+    "row_uid",
+    "event_id",
+    "event_type",
+    "event_level",
+    "source_name",
+    "master_type",
+    "worker_type",
+    "worker_id",
+    "trace_id",
+    "session_id",
+    "error",
+    "duration_ms",
+    "cost_usd",
+    "weight",
+    "data",
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of time.
+
+    Attributes:
+        start: the first moment, UTC.
+        end: the first moment behind the range, UTC.
+    """
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True)
+class Position:
+    """A row's place in the order of a search. Rows at the same microsecond are ordered by `row_uid`."""
+
+    timestamp: datetime
+    row_uid: str
+
+    @property
+    def id(self) -> str:
+        """The position as text: microseconds since 1970, a dash and the `row_uid`.
+
+        It is the public identity of an event too: it carries the time, so that finding the event
+        reads a single leaf of the table.
+        """
+        return f"{(self.timestamp - _EPOCH) // timedelta(microseconds=1)}-{self.row_uid}"
+
+    @classmethod
+    def of_id(cls, text: str) -> "Position":
+        """The position of an `id`.
+
+        Raises:
+            ConfigurationError: the text is no id.
+        """
+        written = _ID.fullmatch(text)
+        try:
+            if written:
+                return cls(_EPOCH + timedelta(microseconds=int(written[1])), written[2])
+        except OverflowError:
+            pass
+        raise ConfigurationError(f"{text!r} is no id of an event: copy one from the answer")
+
+
+@dataclass(frozen=True)
+class FoundEvent:
+    """A row of the table of events.
+
+    Attributes:
+        timestamp: when it happened, UTC, microseconds.
+        row_uid: identity of the row; the same after a rebuild.
+        duration_ms: milliseconds.
+        cost_usd: US dollars, as a decimal number in text.
+        weight: how many events the row stands for.
+        data: the whole event, as JSON text; numbers have the digits that the table stores.
+    """
+
+    timestamp: datetime
+    row_uid: str
+    event_id: str | None
+    event_type: str
+    event_level: str | None
+    source_name: str | None
+    master_type: str | None
+    worker_type: str | None
+    worker_id: str | None
+    trace_id: str | None
+    session_id: str | None
+    error: str | None
+    duration_ms: int | None
+    cost_usd: str | None
+    weight: float
+    data: str
+
+    @property
+    def id(self) -> str:
+        """The event's public identity, see `Position.id`."""
+        return Position(self.timestamp, self.row_uid).id
+
+    def to_json(self) -> str:
+        """The event as a JSON object on one line: its columns, and the event itself below ``data``."""
+        columns = {"id": self.id} | asdict(self) | {"timestamp": self.timestamp.isoformat()}
+        del columns["data"]  # its text is passed on as it is, so that no number loses a digit
+        return f'{json.dumps(columns, ensure_ascii=False)[:-1]}, "data": {self.data}}}'
+
+
+@dataclass(frozen=True)
+class Found:
+    """An answer of `list_events`.
+
+    Attributes:
+        events: the rows that match, in the order that was asked for.
+        searched: the part of the range that was searched to its end, or to the last event of the answer.
+        is_complete: whether the answer has all that its limit allows; else the time was over.
+        next: the position to go on from; None at the end of the range.
+        seconds: how long the search took.
+    """
+
+    events: tuple[FoundEvent, ...]
+    searched: Span
+    is_complete: bool
+    next: Position | None
+    seconds: float
+
+    @property
+    def estimated_events(self) -> float:
+        """How many events the rows stand for."""
+        return sum(event.weight for event in self.events)
+
+
+def last_day(connection: Connection, table: sql.Identifier) -> Span | None:
+    """The 24 hours up to the newest stored event; None for an empty table."""
+    ask = sql.SQL("SELECT max(timestamp) FROM {}").format(table)
+    ((newest,),) = connection.execute(ask).fetchall()
+    if newest is None:
+        return None
+    end = newest.astimezone(UTC) + timedelta(microseconds=1)
+    return Span(end - timedelta(days=1), end)
+
+
+def list_events(
+    connection: Connection,
+    table: sql.Identifier,
+    query: Query,
+    span: Span,
+    *,
+    order: Order = "newest",
+    limit: int = 100,
+    after: Position | None = None,
+    deadline_s: float = 10.0,
+) -> Found:
+    """Events that match, part by part of the range, until the limit, the range or the time ends.
+
+    All parts see the same state of the table. A search that takes too long gives the events that it
+    found until then, and the position from which it goes on.
+
+    Args:
+        connection: in autocommit mode.
+        table: the table of events.
+        query: see `language.parse`.
+        span: the range of time.
+        order: by time and `row_uid`, newest or oldest first.
+        limit: rows of the answer, at most.
+        after: go on behind this row, see `Found.next`.
+        deadline_s: seconds after which the search ends.
+
+    Raises:
+        QueryValueError: a numeric column is compared with a text.
+        psycopg.Error: the server's errors, but for the end of the time.
+    """
+    began = time.monotonic()
+    search = _Search(table, condition(query), order, after)
+    rest = _rest(span, after, order)
+    found: list[FoundEvent] = []
+    reached = after or _behind(rest, order)
+    is_complete = True
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for part in _parts(rest, order):
+            left_s = began + deadline_s - time.monotonic()
+            # A row more than the limit says that there are more.
+            select = search.select(part, limit + 1 - len(found))
+            rows = _rows_within(connection, select, left_s)
+            if rows is None:
+                is_complete = False
+                break
+            found += [FoundEvent(*row) for row in rows]
+            if len(found) > limit:
+                break
+            reached = _behind(part, order, is_searched=True)
+    events = tuple(found[:limit])
+    has_more = len(found) > limit
+    if has_more:
+        reached = Position(events[-1].timestamp, events[-1].row_uid)
+    return Found(
+        events,
+        _searched(rest, reached, order),
+        is_complete,
+        reached if has_more or not is_complete else None,
+        time.monotonic() - began,
+    )
+
+
+def _rest(span: Span, after: Position | None, order: Order) -> Span:
+    """The range that is left behind a position; the position's own microsecond is in it."""
+    if after is None:
+        return span
+    if order == "newest":
+        return Span(span.start, min(span.end, after.timestamp + timedelta(microseconds=1)))
+    return Span(max(span.start, after.timestamp), span.end)
+
+
+def _parts(rest: Span, order: Order) -> Iterator[Span]:
+    """The range in parts, in the order of the search."""
+    length = FIRST_SLICE
+    start, end = rest.start, rest.end
+    while start < end:
+        if order == "newest":
+            edge = max(start, end - length)
+            yield Span(edge, end)
+            end = edge
+        else:
+            edge = min(end, start + length)
+            yield Span(start, edge)
+            start = edge
+        length *= 2
+
+
+def _behind(part: Span, order: Order, *, is_searched: bool = False) -> Position:
+    """The position before a part that is to be searched, or behind a part that is searched.
+
+    No row has an empty `row_uid`, so that the position lies between two microseconds.
+    """
+    goes_up = order == "oldest"
+    return Position(part.end if goes_up == is_searched else part.start, "")
+
+
+def _searched(rest: Span, reached: Position, order: Order) -> Span:
+    if order == "newest":
+        return Span(reached.timestamp, rest.end)
+    return Span(rest.start, reached.timestamp)
+
+
+def _rows_within(
+    connection: Connection,
+    select: sql.Composed,
+    seconds: float,
+) -> list[tuple[Any, ...]] | None:
+    """Rows of a statement; None if it takes longer."""
+    if seconds < LEAST_STATEMENT_S:
+        return None
+    try:
+        with connection.transaction():
+            limit = sql.SQL("SET LOCAL statement_timeout = {}")
+            connection.execute(limit.format(sql.Literal(int(seconds * 1000))))
+            return connection.execute(select).fetchall()
+    except errors.QueryCanceled:
+        return None
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The statements of a search: one for each part of the range."""
+
+    table: sql.Identifier
+    matching: sql.Composable
+    order: Order
+    after: Position | None
+
+    def select(self, part: Span, limit: int) -> sql.Composed:
+        """SQL of a part. The bounds of time stand by themselves: PostgreSQL then reads the part's leaves only."""
+        direction = sql.SQL("DESC" if self.order == "newest" else "ASC")
+        return sql.SQL(
+            "SELECT {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
+            "AND {behind} AND {matching} "
+            'ORDER BY timestamp {direction}, row_uid COLLATE "C" {direction} LIMIT {limit}'
+        ).format(
+            columns=sql.SQL(", ").join(_column(name) for name in _COLUMNS),
+            table=self.table,
+            start=sql.Literal(part.start),
+            end=sql.Literal(part.end),
+            behind=self._is_behind(),
+            matching=self.matching,
+            direction=direction,
+            limit=sql.Literal(limit),
+        )
+
+    def _is_behind(self) -> sql.Composable:
+        if self.after is None:
+            return sql.SQL("true")
+        sign = "<" if self.order == "newest" else ">"
+        form = sql.SQL(f'(timestamp {sign} {{}} OR row_uid COLLATE "C" {sign} {{}})')
+        return form.format(sql.Literal(self.after.timestamp), sql.Literal(self.after.row_uid))
+
+
+def _column(name: str) -> sql.Composable:
+    """A column as `FoundEvent` has it."""
+    forms = {"data": "data::text", "cost_usd": "trim_scale(cost_usd)::text"}
+    if name in forms:
+        return sql.SQL(forms[name])
+    return sql.Identifier(name)
