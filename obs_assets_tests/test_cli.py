@@ -311,9 +311,9 @@ def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
 def test_search_explains_an_empty_answer_and_a_mistake(obs: Obs, built: HourlyPipeline) -> None:
     """A misspelt column is named, a mistake has its position, and a range that ends first is refused."""
     assert built.postgres
-    nothing = obs("search", "levle:error")
+    nothing = obs("search", "levels:error")
     assert (nothing.code, nothing.out) == (0, "")
-    assert "'levle' is no column; did you mean 'level'?" in nothing.err
+    assert "'levels' is no column; did you mean 'level'?" in nothing.err
     for arguments, message in {
         ("level:",): "the query ends too early at character 7",
         ("duration:soon",): "duration_ms is a number, and 'soon' is not",

@@ -16,7 +16,6 @@ from obs_assets.search.moments import moment
 from obs_assets.search.questions import (
     Found,
     FoundEvent,
-    Order,
     Position,
     Span,
     last_day,
@@ -79,9 +78,9 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
 ) -> None:
     """Find stored events: a line for each event, then the range that was searched."""
     asked = parse(query)
+    behind = Position.of_id(after) if after else None
     hourly = hourly_pipeline(pipeline_name)
     table = _table(hourly)
-    order: Order = "oldest" if oldest else "newest"
     with session(table.server, application_name="obs search", autocommit=True) as connection:
         span = _span(connection, table, since, until)
         found = list_events(
@@ -89,9 +88,9 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
             table.table.name,
             asked,
             span,
-            order=order,
+            order="oldest" if oldest else "newest",
             limit=limit,
-            after=Position.of_id(after) if after else None,
+            after=behind,
             deadline_s=seconds,
         )
     for event in found.events:

@@ -266,8 +266,9 @@ class _Parser:
         token = self._step()
         if self._is_colon_at(token.end):
             return self._of_field(token)
-        is_star = token.kind == "word" and token.text == "*"
-        return EVERYTHING if is_star else Text(token.text)
+        if token.kind == "word" and token.text == "*":
+            return EVERYTHING
+        return Text(token.text)
 
     def _is_colon_at(self, position: int) -> bool:
         return self.token.kind == ":" and self.token.start == position
@@ -388,21 +389,37 @@ def all_of(terms: list[Query]) -> Query:
     """The terms as one query that matches where all match; an ``And`` among them is dissolved."""
     flat: list[Query] = []
     for term in terms:
-        flat += term.terms if isinstance(term, And) else [term]
-    return flat[0] if len(flat) == 1 else And(tuple(flat))
+        match term:
+            case And(inner):
+                flat += inner
+            case _:
+                flat.append(term)
+    if len(flat) == 1:
+        return flat[0]
+    return And(tuple(flat))
 
 
 def any_of(terms: list[Query]) -> Query:
     """The terms as one query that matches where one matches; an ``Or`` among them is dissolved."""
     flat: list[Query] = []
     for term in terms:
-        flat += term.terms if isinstance(term, Or) else [term]
-    return flat[0] if len(flat) == 1 else Or(tuple(flat))
+        match term:
+            case Or(inner):
+                flat += inner
+            case _:
+                flat.append(term)
+    if len(flat) == 1:
+        return flat[0]
+    return Or(tuple(flat))
 
 
 def negated(term: Query) -> Query:
     """The opposite of a term; two negations cancel each other."""
-    return term.term if isinstance(term, Not) else Not(term)
+    match term:
+        case Not(inner):
+            return inner
+        case _:
+            return Not(term)
 
 
 def fields_of(query: Query) -> set[str]:
@@ -447,8 +464,11 @@ def print_query(query: Query) -> str:
 def _printed_inside(query: Query) -> str:
     """A term inside an ``And`` or a ``Not``: lists of terms need parentheses."""
     text = print_query(query)
-    is_list = isinstance(query, And | Or) and bool(query.terms)
-    return f"({text})" if is_list else text
+    match query:
+        case And(terms) | Or(terms) if terms:
+            return f"({text})"
+        case _:
+            return text
 
 
 def _quoted(text: str) -> str:
@@ -457,20 +477,21 @@ def _quoted(text: str) -> str:
 
 
 def _printed_text(text: str) -> str:
-    is_plain = _WORD.fullmatch(text) and not text.startswith("-") and text != "*"
-    return text if is_plain and text not in _WORDS_OF_LOGIC else _quoted(text)
+    has_meaning = text.startswith("-") or text == "*" or text in _WORDS_OF_LOGIC
+    if has_meaning or not _WORD.fullmatch(text):
+        return _quoted(text)
+    return text
 
 
 def _printed_field(field: str) -> str:
-    is_plain = _FIELD.fullmatch(field) and field not in _WORDS_OF_LOGIC
-    return field if is_plain else _quoted(field)
+    if field in _WORDS_OF_LOGIC or not _FIELD.fullmatch(field):
+        return _quoted(field)
+    return field
 
 
 def _printed_value(value: str) -> str:
-    is_plain = (
-        _WORD.fullmatch(value)
-        and not value.startswith(("<", ">"))
-        and not value.endswith("*")
-        and value not in _WORDS_OF_LOGIC
-    )
-    return value if is_plain else _quoted(value)
+    is_comparison = value.startswith(("<", ">"))
+    has_meaning = is_comparison or value.endswith("*") or value in _WORDS_OF_LOGIC
+    if has_meaning or not _WORD.fullmatch(value):
+        return _quoted(value)
+    return value

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, LiteralString, TypeAlias
 
 from psycopg import errors, sql
 
@@ -25,6 +25,10 @@ A query that matches often needs the first parts only; a rare one is at the rang
 
 LEAST_STATEMENT_S = 0.05
 """With less time left than this, no further part is searched."""
+
+_DIRECTIONS: dict[Order, sql.SQL] = {"newest": sql.SQL("DESC"), "oldest": sql.SQL("ASC")}
+_SIGNS: dict[Order, LiteralString] = {"newest": "<", "oldest": ">"}
+"""How a row behind another row compares with it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = re.compile(r"(-?[0-9]{1,18})-([0-9a-f]*)")
@@ -301,7 +305,7 @@ class _Search:
 
     def select(self, part: Span, limit: int) -> sql.Composed:
         """SQL of a part. The bounds of time stand by themselves: PostgreSQL then reads the part's leaves only."""
-        direction = sql.SQL("DESC" if self.order == "newest" else "ASC")
+        direction = _DIRECTIONS[self.order]
         return sql.SQL(
             "SELECT {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
             "AND {behind} AND {matching} "
@@ -320,7 +324,7 @@ class _Search:
     def _is_behind(self) -> sql.Composable:
         if self.after is None:
             return sql.SQL("true")
-        sign = "<" if self.order == "newest" else ">"
+        sign = _SIGNS[self.order]
         form = sql.SQL(f'(timestamp {sign} {{}} OR row_uid COLLATE "C" {sign} {{}})')
         return form.format(sql.Literal(self.after.timestamp), sql.Literal(self.after.row_uid))
 

@@ -92,8 +92,9 @@ def place_of(field: str) -> Column | Paths:
     if name in COLUMNS:
         return Column(name)
     whole = storable(field)
-    keys = tuple(whole.split("."))
-    return Paths((keys,)) if len(keys) == 1 else Paths((keys, (whole,)))
+    nested = tuple(whole.split("."))
+    # A name without a dot is the same in both ways.
+    return Paths(tuple(dict.fromkeys((nested, (whole,)))))
 
 
 def likely_names(query: Query) -> dict[str, str]:
@@ -105,7 +106,7 @@ def likely_names(query: Query) -> dict[str, str]:
 
 def _near(field: str, known: tuple[str, ...]) -> str | None:
     near = difflib.get_close_matches(field.lower(), known, n=1, cutoff=0.75)
-    return near[0] if near else None
+    return next(iter(near), None)
 
 
 def storable(text: str) -> str:
@@ -141,4 +142,6 @@ def text_for(column: Column, value: str) -> str:
 
 def beginning_for(column: Column, text: str) -> str:
     """The text that a text column begins with; levels are stored in lower case."""
-    return storable(text.lower() if COLUMNS[column.name] == "level" else text)
+    if COLUMNS[column.name] == "level":
+        return storable(text.lower())
+    return storable(text)
