@@ -108,7 +108,8 @@ def reference(
     facts: Event = {}
     if "hostname" in configured:
         facts |= {key: collector.get(key) for key in ("hostname", "platform", "arch")}
-        add("hostname", own(event, HOSTS) or flat.get("hostname"))
+        named = own(event, HOSTS)  # 0 is a name, too
+        add("hostname", flat.get("hostname") if named is None else named)
         add("platform", flat.get("platform"))
         add("arch", flat.get("arch"))
     if "environment" in configured:
@@ -620,16 +621,18 @@ def test_what_is_there_stays(connection: duckdb.DuckDBPyConnection) -> None:
         ({"resource": {"attributes": {"host.name": "web-1"}}}, "web-1"),
         ({"resource": {"host.name": "web-1"}}, "web-1"),
         ({"host": "", "_HOSTNAME": None, "resource": []}, None),
+        ({"host": "", "_HOSTNAME": 0}, 0),
     ],
 )
 @pytest.mark.parametrize("flat", [False, True])
 def test_an_event_of_another_machine_keeps_its_own_host(
-    connection: duckdb.DuckDBPyConnection, event: Event, hostname: str | None, flat: bool
+    connection: duckdb.DuckDBPyConnection, event: Event, hostname: str | int | None, flat: bool
 ) -> None:
     """The collector's host name stands in `_enrichment.collector`; as a field only where that is asked for."""
     config = EnrichConfig(enrichments=("all",), collector_fields="flat" if flat else "nested")
     out = enriched(connection, event, config)
-    assert out.get("hostname") == (hostname or (COLLECTOR["hostname"] if flat else None))
+    of_collector = COLLECTOR["hostname"] if flat else None
+    assert out.get("hostname") == (of_collector if hostname is None else hostname)
     assert out["_enrichment"].get("collector") == (None if flat else COLLECTOR)
     assert "environment" not in out
     assert out.get("process_id") == event.get("_PID", COLLECTOR["process_id"] if flat else None)
