@@ -20,6 +20,12 @@ from obs_assets.severities import STATUSES, level_sql, word_sql
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 
+MAX_NESTING = 200
+"""Levels of objects and lists within one another that an event may have, its own braces included.
+
+A deeper event is a dead letter at landing, so that no later stage meets an event that it cannot walk.
+"""
+
 LINEAGE = ("row_uid", "event_time", "file_id", "file_offset", "landed_at")
 """Where a row came from: given by landing, the same at every stage.
 

@@ -366,7 +366,7 @@ def test_dead_letters_are_counted_and_not_shown(obs: Obs, built: HourlyPipeline)
     assert done.code == 0
     (counted,) = json.loads(done.out)
     assert counted.pop("first_seen")
-    assert counted == {"file": "a.jsonl", "reason": "not_an_object", "letters": 1, "bytes": 9}
+    assert counted == {"file": "a.jsonl", "reason": "not_json", "letters": 1, "bytes": 9}
     assert "no event" not in obs("dead-letters", "list").out
 
 

@@ -23,6 +23,8 @@ from urllib.parse import unquote
 import re2
 import regex
 
+from obs_assets.events import MAX_NESTING
+
 TYPES = (
     "email",
     "phone",
@@ -43,9 +45,6 @@ _REMEMBERED = 1 << 16
 
 _REMEMBERED_LENGTH = 200
 """Characters. A longer text hardly ever comes twice and is not kept in memory."""
-
-_MAX_DEPTH = 100
-"""Levels of objects and lists; a deeper event is reported as unreadable."""
 
 _MAX_WRAPPINGS = 3
 """Encodings around each other that are undone, such as a percent-encoded HTML entity."""
@@ -142,7 +141,7 @@ class Scanner:
         *,
         secret: bool = False,
     ) -> Iterator[Leftover]:
-        if len(path) > _MAX_DEPTH:
+        if len(path) > MAX_NESTING:
             raise ValueError("nested too deeply")
         if isinstance(value, dict):
             for name, member in value.items():

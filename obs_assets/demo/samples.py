@@ -187,8 +187,8 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
     second_times = [hour.start + timedelta(minutes=40) for hour in span]
     moments = iter([*first_times, *second_times])
     damaged = (
-        ("not_an_object", b"--- log rotated ---\n"),
-        ("not_an_object", b"Traceback (most recent call last):\n"),
+        ("not_json", b"--- log rotated ---\n"),
+        ("not_json", b"Traceback (most recent call last):\n"),
         ("not_an_object", b'"a string, not an event"\n'),
         ("not_json", b'{"type":"task_started","level":}\n'),
         ("not_json", b"{'type': 'task_started', 'level': 'info'}\n"),

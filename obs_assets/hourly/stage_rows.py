@@ -55,7 +55,7 @@ ROWS: tuple[StageRow, ...] = (
         name="enriched_events",
         upstream="raw_events",
         blocks=("enrich",),
-        code_version=3,
+        code_version=4,
         description=(
             "With duration, cost and context added, from the event and from what landing recorded. Holds personal data."
         ),

@@ -13,21 +13,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from obs_assets.events import MAX_NESTING
 from obs_assets.sources.formats import Envelope, Format, likely
-from obs_assets.sources.json_text import brackets, cleaned, decode, is_too_deep, open_object
-
-MAX_NESTING = 256
-"""Brackets within brackets; a deeper event is a dead letter, before it exhausts the stack of whoever reads it next."""
+from obs_assets.sources.json_text import (
+    are_values,
+    brackets,
+    cleaned,
+    decode,
+    is_too_deep,
+    open_object,
+)
 
 SEPARATORS = b" \t\r\n,[]\0\x1e"
 """Bytes that may stand between events: blanks, what holds a list together, NUL (GELF), and 0x1E (RFC 7464)."""
 
+_SEPARATOR_CHARACTERS = SEPARATORS.decode()
+
 LINE_ENDS = b"\n\0"
 """Either ends a line: JSON has neither within a string."""
+
+TOO_LONG = "too_long"
+"""Reason of dead letters that are longer than an event may be."""
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
 _LOOKED_AT = 256  # bytes of a text, to tell its format
+_UTF16_WINDOW = 72  # bytes that `_UTF16` may need
 _BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
 _SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
 # Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
@@ -65,6 +76,8 @@ class Segment:
         within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
         encoding: of the file; what is read is UTF-8 in any case.
         takes_envelopes: an envelope that is longer than an event may be is left, see `CarefulLane.begins_envelope`.
+        refused_at: offset in the file of an object that looks like an envelope and was not taken apart; -1: none.
+        refused_as: reason of the dead letters of that object.
     """
 
     file: int
@@ -76,6 +89,8 @@ class Segment:
     within_object: int = 0
     encoding: str = ""
     takes_envelopes: bool = False
+    refused_at: int = -1
+    refused_as: str = TOO_LONG
 
 
 @dataclass(frozen=True)
@@ -193,16 +208,19 @@ class CarefulLane:
             end, self.within_object[number] = _end_of_given_up(
                 self._data, segment, begin, limit
             )
-            self._add_dead(number, begin, end, "too_long")
+            self._add_dead(number, begin, end, segment.refused_as)
             self.within_line[number] = end == limit and self._data[end - 1] not in LINE_ENDS
             position, line_end = end, self._line_end(end - 1, limit)
         elif segment.within_line and begin == self._starts[number]:
-            self._add_dead(number, begin, line_end, "too_long")
+            self._add_dead(number, begin, line_end, segment.refused_as)
             self.within_line[number] = self._data[line_end - 1] not in LINE_ENDS
             position = line_end
         done = position
         while (position := self._skip_separators(done, line_end)) < line_end:
-            found = _read_one(self._data, position, limit, self._rules, segment)
+            offset = self._offset(number, position)
+            is_final = segment.at_end and segment.sealed
+            damage = _Damage(self._data, position, limit, self._rules, is_final, offset)
+            found = _read_one(damage, segment)
             if found is None:
                 self.consumed[number] = done - int(self._starts[number])
                 line_end = limit
@@ -213,7 +231,7 @@ class CarefulLane:
                 line_end = limit
                 break
             if found.text is not None:
-                offset, length = self._offset(number, position), found.end - position
+                length = found.end - position
                 self.events.append((segment.file, offset, length, found.text, position))
                 self._settle(number, found.end)
                 self.remarks.update(found.remarks)
@@ -245,7 +263,7 @@ class CarefulLane:
             return
         self._settle(number, end)
         text = self._data[begin : begin + _LOOKED_AT].decode("utf-8", "replace")
-        if reason == "not_an_object" and (name := likely(text)):
+        if reason == "not_json" and (name := likely(text)):
             self.remarks[f"looks_like_{name}"] += 1
         if self._dead and (self._dead[-1][0], *self._dead[-1][2:]) == (number, begin, reason):
             begin = self._dead.pop()[1]
@@ -293,22 +311,29 @@ def _line_end(data: bytes | bytearray, begin: int, limit: int) -> int:
     return data.find(b"\0", text, newline or limit) + 1 or newline
 
 
-def _read_one(
-    data: bytes | bytearray, begin: int, limit: int, rules: Rules, segment: Segment
-) -> _Found | None:
-    """Read what begins at ``begin``; None if more bytes must come before it can be told what that is."""
-    damage = _Damage(data, begin, limit, rules, segment.at_end and segment.sealed)
-    if data.find(b"\0", begin, min(begin + 72, limit)) >= 0 and _UTF16.match(
-        data, begin, limit
-    ):
+def _read_one(damage: "_Damage", segment: Segment) -> _Found | None:
+    """Read the event or dead letter at a position; None if more bytes must come before its kind is known.
+
+    Args:
+        damage: the position, and how far it reaches if it is no event.
+        segment: that the position lies in.
+    """
+    data, begin, limit = damage.data, damage.begin, damage.limit
+    window_end = min(begin + _UTF16_WINDOW, limit)
+    if data.find(b"\0", begin, window_end) >= 0 and _UTF16.match(data, begin, limit):
         return damage.of_utf16(at_end=segment.at_end)
-    if data[begin] != ord("{"):
-        return damage.of_text(
-            "utf8_in_utf16"
-            if _is_utf8_in(data, begin, limit, segment.encoding)
-            else "not_an_object"
-        )
-    return _read_object(damage, takes_envelopes=segment.takes_envelopes)
+    if data[begin] == ord("{"):
+        return _read_object(damage, segment)
+    if _is_utf8_in(data, begin, limit, segment.encoding):
+        return damage.of_text("utf8_in_utf16")
+    return damage.of_text(_reason_of_text(data, begin, limit))
+
+
+def _reason_of_text(data: bytes | bytearray, begin: int, limit: int) -> str:
+    """``not_an_object`` for a line of other JSON values than objects, ``not_json`` for any other line."""
+    line_end = _line_end(data, begin, limit) or limit
+    text = data[begin:line_end].decode("utf-8", "replace")
+    return "not_an_object" if are_values(text, _SEPARATOR_CHARACTERS) else "not_json"
 
 
 def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) -> bool:
@@ -319,7 +344,7 @@ def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) 
     return text.encode(encoding, "ignore")[:8].isascii() and not text[:4].isascii()
 
 
-def _read_object(damage: "_Damage", *, takes_envelopes: bool) -> _Found | None:
+def _read_object(damage: "_Damage", segment: Segment) -> _Found | None:
     """Read an object."""
     begin, limit, rules = damage.begin, damage.limit, damage.rules
     decoded = _decode(damage.data, begin, limit, rules.max_event_bytes)
@@ -327,9 +352,11 @@ def _read_object(damage: "_Damage", *, takes_envelopes: bool) -> _Found | None:
         case "":
             return _judge_object(decoded.text, begin, decoded.reason, rules)
         case "unfinished" if limit - begin > rules.max_event_bytes:
-            if takes_envelopes and _may_be_envelope(damage.data, begin, rules):
+            if damage.offset == segment.refused_at:
+                return damage.of_object(segment.refused_as, decoded.error_at)
+            if segment.takes_envelopes and _may_be_envelope(damage.data, begin, rules):
                 return _Found(begin, is_envelope=True)
-            return damage.of_object("too_long", decoded.error_at)
+            return damage.of_object(TOO_LONG, decoded.error_at)
         case "unfinished":
             return damage.of_object("unfinished", limit) if damage.sealed else None
     return damage.of_object(decoded.fault, decoded.error_at)
@@ -418,6 +445,7 @@ class _Damage:
     limit: int
     rules: Rules
     sealed: bool
+    offset: int
 
     def of_text(self, reason: str) -> _Found | None:
         """It costs its line, and the object that its line leaves open: `INFO {` and the lines after it up to `}`."""

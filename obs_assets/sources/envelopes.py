@@ -4,7 +4,6 @@ Two passes over the text: the first finds the offsets of the records, the second
 the outer text, is known only then, since the order of an object's fields is free.
 """
 
-import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -33,7 +32,15 @@ _OPENING = b"{["
 
 
 class NoEnvelopeError(Exception):
-    """An object that looks like an envelope is none: it is no JSON, or its list holds other values than objects."""
+    """An object that looks like an envelope is none: it is no JSON, or its list holds other values than objects.
+
+    Attributes:
+        holds_records: whether a record was found before the fault.
+    """
+
+    def __init__(self, *, holds_records: bool = False) -> None:
+        super().__init__("no envelope")
+        self.holds_records = holds_records
 
 
 @dataclass(frozen=True)
@@ -91,15 +98,19 @@ def open_any(data: Buffer, rows: Sequence[Envelope]) -> Opened:
         NoEnvelopeError: it is none of them, or goes on behind the last byte.
     """
     found: list[Opened] = []
+    holds_records = False
     for row in rows:
         if not row.path:
             continue
-        with contextlib.suppress(NoEnvelopeError):
+        try:
             opened = open_envelope(data, 0, row)
-            if row.has_keys(opened.outer):
+        except NoEnvelopeError as fault:
+            holds_records = holds_records or fault.holds_records
+        else:
+            if row.fits(opened.outer):
                 found.append(opened)
     if len(found) != 1:
-        raise NoEnvelopeError
+        raise NoEnvelopeError(holds_records=holds_records)
     return found[0]
 
 
@@ -115,7 +126,10 @@ def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:
         NoEnvelopeError: it cannot be taken apart.
     """
     scan = _Scan(data, row.path)
-    end = scan.object(begin, 0, ())
+    try:
+        end = scan.object(begin, 0, ())
+    except NoEnvelopeError:
+        raise NoEnvelopeError(holds_records=bool(scan.spans)) from None
     if not scan.lists:
         raise NoEnvelopeError
     position, parts = begin, []

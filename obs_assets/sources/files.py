@@ -26,6 +26,7 @@ from pydantic import Field, field_validator
 
 from obs_assets.config import Block
 from obs_assets.errors import ConfigurationError
+from obs_assets.events import MAX_NESTING
 from obs_assets.sources import bucket
 from obs_assets.sources.careful import SEPARATORS
 from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, is_encoding, layers
@@ -95,7 +96,9 @@ class SourceConfig(Block, frozen=True):
     records: str = Field("auto", pattern=r'^[^."]+(\.[^."]+)*$', examples=["data.items"])
     max_event_bytes: int = Field(16 << 20, ge=1024)
     max_envelope_bytes: int = Field(1 << 30, ge=1024)
-    max_nesting: int = Field(256, ge=1, le=256, json_schema_extra={"unit": "levels"})
+    max_nesting: int = Field(
+        MAX_NESTING, ge=1, le=MAX_NESTING, json_schema_extra={"unit": "levels"}
+    )
     max_ratio: int = Field(200, ge=1, json_schema_extra={"unit": "factor"})
     time_path: str | None = Field(
         None, pattern=r'^[^."]+(\.[^."]+)*$', examples=["meta.created_at"]

@@ -26,6 +26,26 @@ def decode(text: str) -> tuple[int, str | None]:
         return _LENIENT_DECODER.raw_decode(text)[1], "number_not_finite"
 
 
+def are_values(text: str, separators: str) -> bool:
+    """Whether a text is JSON values other than objects, and separators, nothing else.
+
+    >>> are_values('"a", 5', " ,"), are_values("2031-05-05 up", " ,")
+    (True, False)
+    """
+    position = 0
+    while position < len(text):
+        if text[position] in separators:
+            position += 1
+            continue
+        try:
+            value, position = _DECODER.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            return False
+        if isinstance(value, dict) or text[position : position + 1] not in {"", *separators}:
+            return False
+    return True
+
+
 def is_too_deep(raw: bytes, most: int) -> bool:
     return (
         raw.count(b"{") + raw.count(b"[") > most

@@ -34,7 +34,7 @@ from obs_assets.errors import HourBusyError, ObsError, ReceiptError
 from obs_assets.events import TIME_FIELDS, row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
-from obs_assets.sources.careful import SEPARATORS, DeadLetter, Rules, Segment
+from obs_assets.sources.careful import SEPARATORS, TOO_LONG, DeadLetter, Rules, Segment
 from obs_assets.sources.envelopes import NoEnvelopeError, Opened, open_any
 from obs_assets.sources.files import (
     HEAD_BYTES,
@@ -123,6 +123,7 @@ LANDED_SCHEMA = pa.schema(
         "time_from": pa.string(),
         "event_file": pa.string(),
         "collector": pa.string(),
+        "byte_ranges": pa.list_(pa.int64()),
         "line": pa.string(),
     }
 )
@@ -130,6 +131,8 @@ LANDED_SCHEMA = pa.schema(
 
 time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`` where the event has no time.
 collector: the JSON object of `collector`. line: the event's own text.
+byte_ranges: of an event that a carrier cut, begin and end of each piece in the file, one after the other:
+``[0, 120, 300, 420]``. NULL for an event of one piece.
 """
 
 _TIMED = pa.schema(
@@ -284,6 +287,8 @@ class Progress:
     envelope_bytes: int = 0
     takes_envelopes: bool = True
     begins_envelope: bool = False
+    refused_at: int = -1
+    refused_as: str = TOO_LONG
 
     def __post_init__(self) -> None:
         self.position = self.settled = self.start
@@ -341,6 +346,9 @@ class Progress:
         self.position += consumed
         self.within_line = within_line
         self.within_object = within_object
+        is_behind = self.position > self.refused_at
+        if is_behind and not within_line and not within_object:
+            self.refused_at, self.refused_as = -1, TOO_LONG
         self.pending = bytes(data[consumed:])
 
     def digest(self, data: memoryview, consumed: int, settled: int) -> None:
@@ -464,6 +472,8 @@ class Batch:
                 within_object=file.within_object,
                 encoding=file.content.encoding if file.content else "",
                 takes_envelopes=file.takes_envelopes,
+                refused_at=file.refused_at,
+                refused_as=file.refused_as,
             )
             for file, begin, end in self.pieces
         ]
@@ -680,7 +690,7 @@ class PassWriter:
         folder: Path,
         dead_letters: pq.ParquetWriter,
     ) -> None:
-        rows = self._timed_rows(connection, reading.lines)
+        rows = self._timed_rows(connection, reading)
         has_hour = pc.is_null(rows["reason"]).to_numpy()
         if not has_hour.all():
             letters = [
@@ -726,9 +736,9 @@ class PassWriter:
             self._chunks[hour.key].append(f"{self.number:08d}/{chunk.name}")
             crash_point("landing.after_chunk")
 
-    def _timed_rows(self, connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> pa.Table:
+    def _timed_rows(self, connection: duckdb.DuckDBPyConnection, reading: Reading) -> pa.Table:
         """The events with all columns of a chunk, and ``reason`` where they have no hour; in another order."""
-        lines, timed = self._timed(connection, lines)
+        lines, timed = self._timed(connection, reading.lines)
         timed = self._not_of_expired(timed)
         owner = lines["file"].combine_chunks()
         same = pa.array(np.zeros(len(lines), np.int32))
@@ -746,6 +756,7 @@ class PassWriter:
             ),
             "event_file": pa.DictionaryArray.from_arrays(owner, self._paths),
             "collector": pa.DictionaryArray.from_arrays(same, pa.array([self._collector_json])),
+            "byte_ranges": _byte_ranges(lines, reading.byte_ranges),
             "line": lines["line"],
             "reason": timed["reason"],
             "file": owner,
@@ -998,11 +1009,13 @@ class Pass:
             yield batch
         for file in files:
             while file.begins_envelope and (yield from self._envelope(file)):
-                batch = Batch(next(spaces))
-                while not file.at_end and (length := self._read_piece(file, batch.room())):
+                while not file.at_end and not file.begins_envelope:
+                    batch = Batch(next(spaces))
+                    length = self._read_piece(file, batch.room())
+                    if not length:
+                        break
                     batch.add(file, length)
                     yield batch
-                    batch = Batch(next(spaces))
 
     def _envelope(self, file: Progress) -> Generator[Batch, None, bool]:
         """The records of the envelope at a file's position; whether more of the file is to be read after it.
@@ -1020,11 +1033,13 @@ class Pass:
             opened = open_any(data, [row for row in rows if isinstance(row, Envelope)])
             yield from _records_of(opened, data, file, self._sizes.largest)
             file.reopen()
-        except NoEnvelopeError:
+        except NoEnvelopeError as fault:
             if is_all and not file.sealed:  # the rest of it may come
                 file.at_end = True
                 return False
-            file.takes_envelopes = False
+            file.refused_at = file.position
+            is_cut = fault.holds_records and not is_all
+            file.refused_as = "envelope_too_long" if is_cut else TOO_LONG
             file.reopen()
         except OSError as error:
             self._warn_unreadable(file, error)
@@ -1150,6 +1165,17 @@ def _wait(jobs: list[Future[None]]) -> None:
 def _sync(chunks: list[Path]) -> None:
     for chunk in chunks:
         sync_file(chunk)
+
+
+def _byte_ranges(
+    lines: pa.Table, byte_ranges: Mapping[tuple[int, int], tuple[int, ...]]
+) -> pa.Array:
+    """The column of that name for these events; see `Reading`."""
+    kind = LANDED_SCHEMA.field("byte_ranges").type
+    if not byte_ranges:
+        return pa.nulls(len(lines), kind)
+    places = zip(lines["file"].to_pylist(), lines["file_offset"].to_pylist(), strict=True)
+    return pa.array([byte_ranges.get(place) for place in places], kind)
 
 
 def _times(fields: Sequence[str], usual: int) -> str:

@@ -1,12 +1,15 @@
 """Lines that their carrier cut, joined by file and stream: Docker after 16 KiB, the kubelet with ``P`` and ``F``.
 
-A joined event begins where its first piece does, and its length is that of its pieces together. While a piece waits for
+A joined event begins where its first piece does, its length is that of its pieces together, and its byte ranges are
+kept as a list. While a piece waits for
 the next one of its stream, everything behind it in the file waits as well, as behind an unfinished line: between the
 pieces of one stream lie those of another.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,32 @@ class Joined:
     events: tuple[tuple[int, ...], ...]
     partial: tuple[int, ...]
     waits_from: int | None
+
+
+class Ranged(Protocol):
+    """A stretch of bytes."""
+
+    @property
+    def begin(self) -> int:
+        """Position of its first byte."""
+
+    @property
+    def end(self) -> int:
+        """Position behind its last byte."""
+
+
+def ranges_of(pieces: Iterable[Ranged], shift: int = 0) -> tuple[int, ...]:
+    """Begin and end of each piece, one after the other.
+
+    Args:
+        pieces: of an event, in the order of the file.
+        shift: from a piece's positions to byte offsets in the file.
+
+    >>> ranges_of([Piece(0, 4, "out", False), Piece(9, 12, "out", True)])
+    (0, 4, 9, 12)
+    """
+    ends = ((piece.begin + shift, piece.end + shift) for piece in pieces)
+    return tuple(itertools.chain.from_iterable(ends))
 
 
 def join(pieces: Sequence[Piece], *, waits: bool, max_bytes: int) -> Joined:

@@ -42,7 +42,7 @@ from obs_assets.sources.keys import (
     untold,
     usual_paths,
 )
-from obs_assets.sources.pieces import Piece, join
+from obs_assets.sources.pieces import Piece, join, ranges_of
 from obs_assets.sources.strict import IS_STRICT, doubtful_places
 
 _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
@@ -75,6 +75,8 @@ class Reading:
         envelope_bytes: file → bytes of envelopes outside their records.
         begins_envelope: for each segment, whether an envelope that is longer than an event may be begins where
             ``consumed`` ends: `read_records` reads it.
+        byte_ranges: file and offset of an event that was joined from pieces → begin and end of each piece in the
+            file, one after the other.
     """
 
     lines: pa.Table
@@ -86,6 +88,7 @@ class Reading:
     remarks: Mapping[str, int]
     envelope_bytes: Mapping[int, int] = field(default_factory=dict)
     begins_envelope: Sequence[bool] = ()
+    byte_ranges: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
 
 
 def read_records(
@@ -261,6 +264,7 @@ class _Apart:
             tuple[int, int, int]
         ] = []  # file, offset, bytes outside the records
         self._waits_from: dict[int, int] = {}
+        self._byte_ranges: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def of(self, reading: Reading, places: _Places) -> Reading:
         """The reading with events in their place."""
@@ -285,7 +289,6 @@ class _Apart:
                     dead += letters
                 case Pieces():
                     is_left[rows] = True
-                    self.remarks[f"format_{row.name}"] += len(rows)
         left = views.filter_rows(reading.lines, is_left)
         reading = replace(reading, lines=pa.concat_tables([left, *tables]), dead=dead)
         for number, row in enumerate(self._rules.formats, start=1):
@@ -299,7 +302,12 @@ class _Apart:
                 size if offset < self._waits_from.get(file, offset + 1) else 0
             )
         remarks = Counter(reading.remarks) + self.remarks
-        return replace(reading, remarks=remarks, envelope_bytes=envelope_bytes)
+        return replace(
+            reading,
+            remarks=remarks,
+            envelope_bytes=envelope_bytes,
+            byte_ranges=self._byte_ranges,
+        )
 
     def _converted(self, lines: pa.Table, row: Envelope) -> pa.Table:
         """Events that are records themselves."""
@@ -355,10 +363,14 @@ class _Apart:
         if not len(rows):
             return reading
         query = f"""SELECT json_extract_string(line, '$."{row.stream}"') AS stream,
+            json_type(line, '$."{row.text}"') = 'VARCHAR' AS is_text,
             ends_with(json_extract_string(line, '$."{row.text}"'), chr(10)) AS is_whole FROM batch_lines"""
         asked = _ask(
             self._connection, query, views.take_rows(reading.lines.select(["line"]), rows)
         )
+        is_text = asked["is_text"].to_numpy()
+        rows, asked = rows[is_text], views.filter_rows(asked, is_text)
+        self.remarks[f"format_{row.name}"] += len(rows)
         is_whole = asked["is_whole"].to_numpy()
         if is_whole.all():
             return reading
@@ -416,6 +428,8 @@ class _Apart:
                 texts[first] = written(event)
                 lengths[first] += lengths[others].sum()
                 lengths[others] = 0
+                place = segment.file, int(begins[first])
+                self._byte_ranges[place] = ranges_of([found[number] for number in group])
         if joined.waits_from is not None:
             is_mine = reading.lines["file"].to_numpy() == segment.file
             lengths[is_mine & (begins >= joined.waits_from)] = 0
@@ -528,7 +542,15 @@ def _read_text(
     rows = [dict(zip(schema.names, event, strict=True)) for event in texts.events]
     lines = pa.Table.from_pylist(rows, schema)
     none = [False] * len(segments), [0] * len(segments)
-    return Reading(lines, texts.dead, texts.consumed, texts.settled, *none, texts.remarks)
+    return Reading(
+        lines,
+        texts.dead,
+        texts.consumed,
+        texts.settled,
+        *none,
+        texts.remarks,
+        byte_ranges=texts.byte_ranges,
+    )
 
 
 class _Texts:
@@ -542,6 +564,7 @@ class _Texts:
         self.consumed: list[int] = []
         self.settled: list[int] = []
         self.remarks: Counter[str] = Counter()
+        self.byte_ranges: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def read(self, data: bytes, segment: Segment) -> None:
         """Read a segment."""
@@ -586,7 +609,10 @@ class _Texts:
                 self._letter(segment, data, one.begin, one.end, "too_long")
             return
         self.remarks.update((*remarks, f"format_{self._row.name}"))
-        self.events.append((segment.file, segment.offset + first.begin, length, text))
+        offset = segment.offset + first.begin
+        self.events.append((segment.file, offset, length, text))
+        if len(records) > 1:
+            self.byte_ranges[segment.file, offset] = ranges_of(records, segment.offset)
 
     def _letter(self, segment: Segment, data: bytes, begin: int, end: int, reason: str) -> None:
         raw = data[begin:end]

@@ -31,6 +31,7 @@ from obs_assets.events import (
     quote,
     with_columns,
 )
+from obs_assets.transforms import cached_tokens
 from obs_assets.transforms.functions import RESERVED, DottedPath, digest, enrich_by
 from obs_assets.transforms.lookup import FieldName, GeoIp, Lookup, register
 
@@ -64,13 +65,27 @@ class Price(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         input_usd_per_million: price of a million input tokens, up to six decimals.
         output_usd_per_million: price of a million output tokens, up to six decimals.
+        cache_read_usd_per_million: price of a million input tokens that the provider read from its
+            cache. Null: an event with such tokens gets no estimate and a flag.
+        cache_write_usd_per_million: the same for tokens that it wrote to its cache.
     """
 
     input_usd_per_million: Usd = Field(examples=[3.0], json_schema_extra={"unit": "USD"})
     output_usd_per_million: Usd = Field(examples=[15.0], json_schema_extra={"unit": "USD"})
+    cache_read_usd_per_million: Usd | None = Field(
+        None, examples=[0.3], json_schema_extra={"unit": "USD"}
+    )
+    cache_write_usd_per_million: Usd | None = Field(
+        None, examples=[3.75], json_schema_extra={"unit": "USD"}
+    )
 
 
-DEFAULT_PRICE = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
+DEFAULT_PRICE = Price(
+    input_usd_per_million=Decimal(3),
+    output_usd_per_million=Decimal(15),
+    cache_read_usd_per_million=Decimal("0.3"),
+    cache_write_usd_per_million=Decimal("3.75"),
+)
 """The price of a model that the configuration does not name."""
 
 
@@ -186,7 +201,10 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
 
     A key that is there, even with null, is left alone. A duration below zero is not written: ``_enrichment.flags`` says
     ``negative_duration``. A token count is a whole number of at most 15 digits. One that is missing or null is 0; if
-    both are, or one is anything else, there is no estimate. Amounts are exact: tokens × price ÷ 1,000,000.
+    both are, or one is anything else, there is no estimate. Amounts are exact: tokens × price ÷ 1,000,000. Tokens read
+    from or written to a provider's cache have prices of their own (`obs_assets.transforms.cached_tokens`); without such
+    a price, or where their count is unclear, there is no estimate, and ``_enrichment.flags`` says
+    ``cached_tokens_without_price`` or ``cached_tokens_unclear``.
 
     Nothing is added that another run would say differently: no ``enriched_at``, no memory and CPU.
 
@@ -293,6 +311,9 @@ COLLECTED: dict["Enrichment", tuple[str, ...]] = {
 }
 """Enrichment → facts of the landing process."""
 
+_USAGES = ("tokens_used", "token_usage")
+"""Objects that count tokens; of both the first counts."""
+
 _EVENT_KEYS = (
     *(
         "timestamp",
@@ -313,6 +334,7 @@ _EVENT_KEYS = (
         "completed_at",
         "model",
     ),
+    *_USAGES,
     *(
         "tokens_used.input_tokens",
         "tokens_used.output_tokens",
@@ -429,12 +451,13 @@ def _cost_estimate() -> str:
         "output_cost_usd": _plain("output_cost"),
         "total_cost_usd": _plain("input_cost + output_cost"),
     }
-    tokens = {
-        "input": "input_tokens",
-        "output": "output_tokens",
-        "total": "input_tokens + output_tokens",
-    }
-    return _object({**amounts, "model": _model(), "tokens": _object(tokens)})
+    read, written = "coalesce(cache_read, 0)", "coalesce(cache_write, 0)"
+    cached = {"cache_read": read, "cache_write": written}
+    others = {"output": "output_tokens", "total": "input_tokens + output_tokens"}
+    with_cached = _object({"input": "input_tokens", **cached, **others})
+    without = _object({"input": "input_tokens", **others})
+    tokens = f"CASE WHEN {read} + {written} > 0 THEN {with_cached} ELSE {without} END"
+    return _object({**amounts, "model": _model(), "tokens": tokens})
 
 
 def _object(values: dict[str, str]) -> str:
@@ -453,9 +476,26 @@ def _enrichment(config: EnrichConfig) -> str:
     )
     flags = "''"
     if "performance" in config.applied:
-        negative = f"{_there('duration_ms')} IS NULL AND measured_ms < 0"
-        flags = f"""CASE WHEN {negative} THEN ',"flags":["negative_duration"]' ELSE '' END"""
+        flags = _flags()
     return f"{quote(about.removesuffix('}'))} || {flags} || {_collector(config)} || '}}'"
+
+
+def _flags() -> str:
+    """The text ``,"flags":[…]``, empty where there are none."""
+    names_no_cost = " AND ".join(
+        f"{key} IS NULL"
+        for key in (_there("cost_estimate"), _not_null("cost_usd"), _not_null("cost"))
+    )
+    conditions = {
+        "negative_duration": f"{_there('duration_ms')} IS NULL AND measured_ms < 0",
+        "cached_tokens_unclear": f"cached_unclear AND {names_no_cost}",
+        "cached_tokens_without_price": f"cached_unpriced AND {names_no_cost}",
+    }
+    found = ", ".join(
+        f"CASE WHEN {condition} THEN {quote(json.dumps(name))} END"
+        for name, condition in conditions.items()
+    )
+    return f"""coalesce(',"flags":[' || nullif(concat_ws(',', {found}), '') || ']', '')"""
 
 
 def _collector(config: EnrichConfig) -> str:
@@ -597,7 +637,9 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
         given,
         input_count=_token_count("input_given"),
         output_count=_token_count("output_given"),
+        cached_found=cached_tokens.found_sql([_there(usage) for usage in _USAGES]),
     )
+    counted = _derive(counted, **cached_tokens.columns(_token_count, len(_USAGES)))
     all_counts = (
         "(input_given IS NULL OR input_count IS NOT NULL) "
         "AND (output_given IS NULL OR output_count IS NOT NULL)"
@@ -605,17 +647,41 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
     usable = f"{all_counts} AND coalesce(input_count, output_count) IS NOT NULL"
     tokens = _derive(
         counted,
-        input_tokens=f"CASE WHEN {usable} THEN coalesce(input_count, 0) END",
-        output_tokens=f"CASE WHEN {usable} THEN coalesce(output_count, 0) END",
+        is_usable=usable,
+        cached_unclear=f"({usable}) AND {cached_tokens.is_unclear('input_count')}",
+        cache_read="coalesce(cached_inside_read, cached_beside_read)",
+        cache_write="coalesce(cached_inside_write, cached_beside_write)",
+        beside="coalesce(cached_beside_read, 0) + coalesce(cached_beside_write, 0)",
+    )
+    tokens = _derive(
+        tokens,
+        input_tokens="CASE WHEN is_usable THEN coalesce(input_count, 0) + beside END",
+        output_tokens="CASE WHEN is_usable THEN coalesce(output_count, 0) END",
+        input_price=_price(config, lambda price: price.input_usd_per_million),
+        output_price=_price(config, lambda price: price.output_usd_per_million),
+        read_price=_price(config, lambda price: price.cache_read_usd_per_million),
+        write_price=_price(config, lambda price: price.cache_write_usd_per_million),
+    )
+    plain = "input_tokens - coalesce(cache_read, 0) - coalesce(cache_write, 0)"
+    priced = _derive(
+        tokens,
+        plain_tokens=f"try_cast({plain} AS DECIMAL(15, 0))",
+        cached_unpriced="""is_usable AND NOT cached_unclear AND input_price IS NOT NULL
+            AND (cache_read IS NOT NULL AND read_price IS NULL
+                OR cache_write IS NOT NULL AND write_price IS NULL)""",
+    )
+    cached_cost = " + ".join(
+        f"coalesce(cache_{kind} * {kind}_price, 0)" for kind in cached_tokens.KINDS
     )
     return _derive(
-        tokens,
-        input_cost=f"input_tokens * {_price(config, lambda price: price.input_usd_per_million)}",
-        output_cost=f"output_tokens * {_price(config, lambda price: price.output_usd_per_million)}",
+        priced,
+        input_cost=f"""CASE WHEN NOT cached_unclear AND NOT cached_unpriced
+            THEN try_cast(plain_tokens * input_price + {cached_cost} AS DECIMAL(34, 12)) END""",
+        output_cost="output_tokens * output_price",
     )
 
 
-def _price(config: EnrichConfig, of: Callable[[Price], Decimal]) -> str:
+def _price(config: EnrichConfig, of: Callable[[Price], Decimal | None]) -> str:
     """USD for one token of the event's model, NULL where the table has no price for it."""
     named = {
         model: _usd_per_token(of(price))
@@ -623,14 +689,17 @@ def _price(config: EnrichConfig, of: Callable[[Price], Decimal]) -> str:
         if model != ANY_MODEL
     }
     other = (
-        _usd_per_token(of(config.prices[ANY_MODEL])) if ANY_MODEL in config.prices else "NULL"
+        _usd_per_token(of(config.prices[ANY_MODEL]))
+        if ANY_MODEL in config.prices
+        else _usd_per_token(None)
     )
     if not named:
         return other
     position = (
         f"list_position([{', '.join(map(quote, named))}], json_extract_string({_model()}, '$'))"
     )
-    return f"coalesce([{', '.join(named.values())}][{position}], {other})"
+    prices = f"[{', '.join(named.values())}]"
+    return f"CASE WHEN {position} > 0 THEN {prices}[{position}] ELSE {other} END"
 
 
 def _epoch_ms(key: str) -> str:
@@ -663,7 +732,9 @@ def _unquoted(value: str) -> str:
     return f"""trim({value}, '"')"""
 
 
-def _usd_per_token(usd_per_million: Decimal) -> str:
+def _usd_per_token(usd_per_million: Decimal | None) -> str:
+    if usd_per_million is None:
+        return "NULL::DECIMAL(19, 12)"
     # 19 digits: if both factors had 18 or fewer, DuckDB would squeeze the product into 18.
     return f"'{usd_per_million.scaleb(-6):f}'::DECIMAL(19, 12)"
 

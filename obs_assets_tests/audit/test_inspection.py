@@ -39,7 +39,7 @@ def test_a_file_is_described_and_nothing_lands(tmp_path: Path, hourly: HourlyPip
         "one a line",
     )
     assert (found.events, found.formats) == (3, {"json": 3})
-    assert found.dead_letters == {"not_an_object": 1}
+    assert found.dead_letters == {"not_json": 1}
     assert found.share_dead == 0.25
     assert found.remarks["looks_like_syslog"] == 1
     assert found.time_from == {"time": 1, "@timestamp": 1, "landed_at": 1}
@@ -71,4 +71,4 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(
     assert "time 1" in shown.stdout
     assert runner.invoke(app, ["inspect", str(good), str(bad)]).exit_code == 1
     as_json = json.loads(runner.invoke(app, ["inspect", "--json", str(bad)]).stdout)
-    assert as_json[0]["dead_letters"] == {"not_an_object": 1}
+    assert as_json[0]["dead_letters"] == {"not_json": 1}

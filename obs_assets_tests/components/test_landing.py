@@ -40,9 +40,9 @@ def test_dead_letters_show_by_reason_until_they_are_replayed(deployment: Deploym
     (deployment.events_dir / "b.jsonl").write_text("no event\n")
     assert run(small, "land_event_files").success
     shown = table(small)
-    assert "| `not_an_object` | 2 | " in shown
+    assert "| `not_json` | 2 | " in shown
     assert "| `too_long` | 1 | " in shown
-    assert shown.index("not_an_object") < shown.index("too_long")
+    assert shown.index("not_json") < shown.index("too_long")
     assert "what" not in shown
 
     result = run(deployment, "replay_dead_letters", replay={"config": {"reason": "too_long"}})

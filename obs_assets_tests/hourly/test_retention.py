@@ -68,7 +68,7 @@ def test_an_hour_goes_when_its_time_is_over(hourly: HourlyPipeline) -> None:
     """A second early nothing goes; then chunks, raw and enriched frames and dead letters do, the rest stays."""
     assert hourly.expire(OVER - timedelta(seconds=1)).hours == ()
     assert unredacted(hourly) == ALL
-    assert hourly.landed().letters == {"not_an_object": (1, LANDED.isoformat())}
+    assert hourly.landed().letters == {"not_json": (1, LANDED.isoformat())}
     done = hourly.expire(OVER)
     assert (done.hours, done.letters_removed, done.waiting) == ((HOUR,), 1, ())
     assert done.removed_bytes > 1000
@@ -181,7 +181,7 @@ def test_a_file_is_forgotten_when_nothing_of_it_is_kept(hourly: HourlyPipeline) 
     assert hourly.landed().files == {}
     file.write_bytes(content)
     report = hourly.land(now=OVER + timedelta(days=3))
-    assert report.dead_letters == {"hour_expired": len(harness.an_hour()), "not_an_object": 1}
+    assert report.dead_letters == {"hour_expired": len(harness.an_hour()), "not_json": 1}
     assert report.hours == {}
 
 

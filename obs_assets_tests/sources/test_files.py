@@ -408,7 +408,7 @@ def test_damaged_gz_costs_only_itself(place: Place) -> None:
     place.path("b.jsonl.gz").write_bytes(packed)
     place.path("c.jsonl.gz").write_text("not compressed at all\n")
     report = place.land()
-    assert (report.warnings, report.dead_letters) == ({"damaged .gz": 1}, {"not_an_object": 1})
+    assert (report.warnings, report.dead_letters) == ({"damaged .gz": 1}, {"not_json": 1})
     lines += place.append("a.jsonl", events(1))
     place.path("b.jsonl.gz").touch()
     place.path("a2.jsonl").write_bytes(place.path("a.jsonl").read_bytes())

@@ -44,7 +44,7 @@ def test_folded_passes_say_what_they_said(folding: Place) -> None:
         for one in next(folding.log.passes()).files
         if one.file.path == "a.jsonl"
     ] == [6]
-    assert next(folding.log.passes()).dead_letters == {"not_an_object": 6}
+    assert next(folding.log.passes()).dead_letters == {"not_json": 6}
 
 
 @pytest.mark.slow
@@ -95,4 +95,4 @@ def test_a_pass_that_brought_nothing_leaves_nothing(folding: Place) -> None:
         "dead_letters.parquet",
         "pass.json",
     ]
-    assert folding.audit().dead() == [("not_an_object", b"what?\n")]
+    assert folding.audit().dead() == [("not_json", b"what?\n")]

@@ -649,7 +649,7 @@ def test_a_text_line_is_no_event_but_its_format_is_named(
     assert likely(line) == name
     place.path("a.log").write_text(f"{line}\n")
     report = place.land()
-    assert report.dead_letters == {"not_an_object": 1}
+    assert report.dead_letters == {"not_json": 1}
     assert report.remarks == ({f"looks_like_{name}": 1} if name else {})
 
 
@@ -689,11 +689,78 @@ def test_a_large_envelope_is_read_in_parts(place: Place, packed: bool, growth: f
 
 @pytest.mark.slow
 def test_an_envelope_beyond_its_limit_is_a_dead_letter(place: Place) -> None:
-    """`max_envelope_bytes` bounds it, and an object that only looks like one is `too_long` as any other."""
+    """Under a reason of its own, and alone: an envelope behind it lands; what only looks like one is `too_long`."""
     big = {"Records": [trail("09:00", "x" * 100) for _ in range(100)]}
+    good = {"Records": [trail("09:01", "y" * 100) for _ in range(15)]}
     other = {"Records": ["x" * 9000]}
-    place.path("a.json").write_bytes(lines(big, {"time": at("08:00")}))
-    place.path("b.json").write_bytes(lines(other, {"time": at("08:00")}))
+    last = {"time": at("08:00")}
+    place.path("a.json").write_bytes(lines(big, good, last))
+    place.path("b.json").write_bytes(lines(other, good, last))
     report = place.land(max_event_bytes=2048, max_envelope_bytes=4096, seal_after_minutes=0)
-    assert set(report.dead_letters) == {"too_long"}
-    assert len(place.audit().rows()) == 2
+    assert set(report.dead_letters) == {"envelope_too_long", "too_long"}
+    assert len(place.audit().rows()) == 2 * (15 + 1)
+
+
+@pytest.mark.slow
+def test_keys_decide_for_events_of_one_shape_and_values_for_each(place: Place) -> None:
+    """Events with the same keys are judged by one of them, but a value of another type makes none of the rest plain."""
+    pieces = [{"log": text, "stream": "stdout", "time": at("09:00")} for text in ("a", "b\n")]
+    odd = {"log": 5, "stream": "stdout", "time": at("09:00")}
+    place.path("a.json").write_bytes(lines(odd, *pieces, odd))
+    place.path("b.json").write_bytes(lines({"Records": []}, {"Records": 5}, {"Records": "x"}))
+    place.land()
+    logs = [json.loads(line).get("log") for line in place.audit().lines()]
+    assert sorted(map(str, logs)) == ["5", "5", "None", "None", "ab\n"]
+
+
+def test_the_byte_ranges_of_a_joined_event_are_kept(place: Place) -> None:
+    """Each range holds a piece, in order; an event of one piece has none."""
+    pieces = [
+        {"log": "one ", "stream": "stdout", "time": at("09:00")},
+        {"log": "err\n", "stream": "stderr", "time": at("09:01")},
+        {"log": "two\n", "stream": "stdout", "time": at("09:02")},
+    ]
+    text = [
+        b"2031-05-05T09:00:00Z stdout P one \n",
+        b"2031-05-05T09:00:00Z stderr F err\n",
+        b"2031-05-05T09:00:00Z stdout F two\n",
+    ]
+    for name, content, options in (
+        ("a.log", lines(*pieces), {"include": ("a.log",)}),
+        ("b.log", b"".join(text), {"include": ("b.log",), "format": "cri"}),
+    ):
+        place.path(name).write_bytes(content)
+        place.land(**options)
+        ranges = {
+            json.loads(row["line"])["log"].strip(): row["byte_ranges"]
+            for row in place.audit().rows()
+            if row["event_file"] == name
+        }
+        assert ranges["err"] is None
+        begin, end, other_begin, other_end = ranges["one two"]
+        assert begin == 0
+        assert content[other_end:] in {b"", b"\n"}
+        assert b"one " in content[begin:end]
+        assert b"two" in content[other_begin:other_end]
+        assert b"err" not in content[begin:end] + content[other_begin:other_end]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("Traceback (most recent call last):", "not_json"),
+        ("2031-05-05 09:00:00 up", "not_json"),
+        ("5 workers", "not_json"),
+        ('5 {"a": 1}', "not_json"),
+        ("NaN", "not_json"),
+        ('"text"', "not_an_object"),
+        ('["a", 5],', "not_an_object"),
+        ("null", "not_an_object"),
+    ],
+)
+def test_text_and_values_have_reasons_of_their_own(
+    place: Place, line: str, reason: str
+) -> None:
+    """`not_json` is a line that is no JSON, `not_an_object` a line of JSON values other than objects."""
+    place.path("a.log").write_text(f"{line}\n")
+    assert place.land().dead_letters == {reason: 1}

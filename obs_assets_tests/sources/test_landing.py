@@ -206,7 +206,7 @@ def test_receipts_count_every_byte(place: Place) -> None:
     assert receipts[-1].end == len(content) - len(
         b'\n\0\0\0\n{"torn":'
     )  # what is behind the last event waits
-    assert [reason for reason, _ in place.dead()] == ["not_an_object", "number_not_finite"]
+    assert [reason for reason, _ in place.dead()] == ["not_json", "number_not_finite"]
 
 
 @pytest.mark.slow
@@ -533,7 +533,7 @@ def test_killed_pass_is_repaired_by_the_next(place: Place, point: str) -> None:
     place.now += timedelta(minutes=5)
     place.land()
     assert place.audit().lines() == sorted(lines)
-    assert place.dead() == [("not_an_object", b"what?\n")]
+    assert place.dead() == [("not_json", b"what?\n")]
     assert not [*place.log.root.rglob("*.tmp"), *place.log.temp_dir.iterdir()]
 
 
@@ -768,7 +768,7 @@ def test_pass_file_reads_back(place: Place) -> None:
     assert (landed.number, landed.began_at, dict(landed.dead_letters)) == (
         1,
         place.now.isoformat(),
-        {"not_an_object": 1},
+        {"not_json": 1},
     )
     assert landed.hours == place.log.load().hours
     assert {one.file.file_id: one.file for one in landed.files} == place.log.load().files

@@ -34,7 +34,7 @@ def test_what_can_be_read_by_now_is_landed(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
     (row,) = [row for row in place.rows() if row["line"] == lines[1]]
     assert row["file_offset"] == len(text(lines[:1]))
-    assert [letter.reason for letter in open_letters(place.log)] == ["not_an_object"]
+    assert [letter.reason for letter in open_letters(place.log)] == ["not_json"]
 
 
 def test_once_only(place: Place) -> None:
@@ -60,7 +60,7 @@ def test_counts_add_up_over_all_passes(place: Place) -> None:
     )
     ((_, reason, letters, length, _),) = count_letters(place.log)
     assert (reason, letters, length) == (
-        "not_an_object",
+        "not_json",
         1,
         sum(receipt.dead_bytes for receipt in receipts),
     )

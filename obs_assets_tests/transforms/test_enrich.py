@@ -20,7 +20,14 @@ from obs_assets.events import Frame
 from obs_assets.hourly.pipeline import PipelineConfig, parse
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
-from obs_assets.transforms.enrich import ENRICHMENTS, OWN_NAMES, EnrichConfig, Price, enrich
+from obs_assets.transforms.enrich import (
+    DEFAULT_PRICE,
+    ENRICHMENTS,
+    OWN_NAMES,
+    EnrichConfig,
+    Price,
+    enrich,
+)
 from obs_assets_tests.frames import HOUR, frame_of
 
 Event = dict[str, Any]
@@ -475,6 +482,91 @@ def test_token_counts(
     estimate = enriched(connection, event).get("cost_estimate")
     expected = tokens and {"input": tokens[0], "output": tokens[1], "total": sum(tokens)}
     assert (estimate and estimate["tokens"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "input_cost"),
+    [
+        (  # Anthropic: beside
+            {"cache_read_input_tokens": 9000, "cache_creation_input_tokens": 100},
+            (10_100, 9000, 100),
+            "0.006075",
+        ),
+        (
+            {"cacheReadInputTokens": 9000, "cacheWriteInputTokens": 0},
+            (10_000, 9000, 0),
+            "0.0057",
+        ),
+        ({"input_tokens_details": {"cached_tokens": 900}}, (1000, 900, 0), "0.00057"),
+        ({"prompt_tokens_details": {"cached_tokens": 900}}, (1000, 900, 0), "0.00057"),
+        (  # LangChain: inside
+            {"input_token_details": {"cache_read": 800, "cache_creation": 200}},
+            (1000, 800, 200),
+            "0.00099",
+        ),
+        ({"cached_input_tokens": "900"}, (1000, 900, 0), "0.00057"),
+        ({"prompt_cache_hit_tokens": 1000}, (1000, 1000, 0), "0.0003"),
+        (
+            {"cached_input_tokens": 9, "input_tokens_details": {"cached_tokens": 9}},
+            (1000, 9, 0),
+            "0.0029757",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["tokens_used", "token_usage"])
+def test_cached_tokens_have_their_own_price(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    usage: Event,
+    tokens: tuple[int, int, int],
+    input_cost: str,
+) -> None:
+    """A provider's name of the field says whether `input_tokens` holds them; both ways the cost is right."""
+    event = {name: {"input_tokens": 1000, "output_tokens": 10, **usage}}
+    (text,) = texts_of(enrich(connection, raw(connection, [event]), ALL))
+    estimate = exact(text)["cost_estimate"]
+    assert estimate["input_cost_usd"] == Decimal(input_cost)
+    assert estimate["total_cost_usd"] == Decimal(input_cost) + Decimal("0.00015")
+    names = ("input", "cache_read", "cache_write")
+    assert tuple(estimate["tokens"][key] for key in names) == tokens
+    assert estimate["tokens"]["total"] == tokens[0] + 10
+
+
+@pytest.mark.parametrize(
+    ("usage", "flag"),
+    [
+        ({"cached_tokens": 90}, "cached_tokens_unclear"),  # inside or beside?
+        ({"cached_tokens": 0}, None),
+        ({"cache_read_input_tokens": "many"}, "cached_tokens_unclear"),
+        ({"cached_input_tokens": 1001}, "cached_tokens_unclear"),  # more than all
+        (
+            {"cache_read_input_tokens": 5, "prompt_tokens_details": {"cached_tokens": 5}},
+            "cached_tokens_unclear",
+        ),
+        (
+            {"cached_input_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}},
+            "cached_tokens_unclear",
+        ),
+        ({"cache_read_input_tokens": 5}, "cached_tokens_without_price"),
+        ({"cache_creation_input_tokens": 5}, "cached_tokens_without_price"),
+        ({"cache_read_input_tokens": None}, None),
+    ],
+)
+@pytest.mark.parametrize("own", [{}, {"cost_usd": 0.5}], ids=["", "own cost"])
+def test_no_cost_is_guessed_for_cached_tokens(
+    connection: duckdb.DuckDBPyConnection, usage: Event, flag: str | None, own: Event
+) -> None:
+    """Without a price, or where their count is unclear, there is no estimate and a flag; none beside an own cost."""
+    price = Price(input_usd_per_million=Decimal(3), output_usd_per_million=Decimal(15))
+    if flag == "cached_tokens_unclear":
+        price = DEFAULT_PRICE
+    event = {**own, "tokens_used": {"input_tokens": 1000, "output_tokens": 10, **usage}}
+    frame = enrich(connection, raw(connection, [event]), EnrichConfig(prices={"*": price}))
+    (text,) = texts_of(frame)
+    found = json.loads(text)
+    assert ("cost_estimate" in found) == (flag is None and not own)
+    expected = [flag] if flag and not own else None
+    assert found["_enrichment"].get("flags") == expected
 
 
 def test_the_cost_reaches_its_column(connection: duckdb.DuckDBPyConnection) -> None:

@@ -70,6 +70,16 @@ def rows(frame: events.Frame) -> list[tuple[str, list[str], str | None]]:
     return frame.project("event, redactions, dropped_by").fetchall()
 
 
+@pytest.mark.parametrize("levels", [2, events.MAX_NESTING])
+def test_events_as_deep_as_landing_takes_them_are_redacted(levels: int) -> None:
+    """The redactor refuses no event that landing takes; documents in strings may be deeper still."""
+    objects = '{"a":' * levels + '"ann.bo@example.org"' + "}" * levels
+    lists = '{"a":' + "[" * (levels - 1) + '"ann.bo@example.org"' + "]" * (levels - 1) + "}"
+    text = event_of("[" * 5 * levels + '"ann.bo@example.org"' + "]" * 5 * levels)
+    for event in (objects, lists, text):
+        assert "ann.bo" not in redact_text(event, MASK)[0]
+
+
 # ---- what must vanish: (type, text, the part that must not be left anywhere)
 
 VALUES = [

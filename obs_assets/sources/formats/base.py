@@ -49,23 +49,13 @@ class Envelope:
         return tuple(f'"{key}"' for key in sorted(self.keys))
 
     def fits(self, event: Event) -> bool:
-        """Whether an object may be in this format, by its keys, and by the type of its list."""
-        return self.has_keys(event) and (not self.path or self._has_list(event))
+        """Whether an object may be in this format, by its keys: of those of one shape a single object is asked about.
 
-    def has_keys(self, event: Event) -> bool:
-        """Whether an object has the keys of this format, and no others than it may have."""
+        Whether its list holds objects is seen when it is taken apart.
+        """
         if not self.keys <= event.keys():
             return False
         return self.others is None or event.keys() <= self.keys | self.others
-
-    def _has_list(self, event: Event) -> bool:
-        found = event.get(self.path[0])
-        for name in self.path[1:]:
-            if isinstance(
-                found, dict
-            ):  # a list of objects is looked into when it is taken apart
-                found = found.get(name)
-        return isinstance(found, list) and all(isinstance(one, dict) for one in found)
 
 
 @dataclass(frozen=True)
@@ -91,10 +81,8 @@ class Pieces:
         return tuple(f'"{key}"' for key in sorted(self.keys))
 
     def fits(self, event: Event) -> bool:
-        """Whether an object is in this format, by its keys."""
-        return self.keys <= event.keys() <= self.keys | self.others and isinstance(
-            event[self.text], str
-        )
+        """Whether an object may be in this format, by its keys; its text may still be no text."""
+        return self.keys <= event.keys() <= self.keys | self.others
 
 
 @dataclass(frozen=True)
@@ -144,8 +132,8 @@ def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[R
     begin = 0
     while begin < len(data):
         end = data.find(b"\n", begin) + 1 or len(data)
-        raw = data[begin:end].strip(b"\r\n\0 ")
-        if raw:
+        raw = data[begin:end].strip(b"\r\n\0")  # blanks at its end may stand within a cut word
+        if raw.strip():
             try:
                 event = event_of(raw.decode())
             except UnicodeDecodeError:

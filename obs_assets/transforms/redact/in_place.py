@@ -4,13 +4,12 @@ import itertools
 import re
 from typing import NamedTuple
 
-from obs_assets.events import SOURCE_KEYS
+from obs_assets.events import MAX_NESTING, SOURCE_KEYS
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.redact.mark import MARK, Found
 from obs_assets.transforms.redact.rules import Edit, Secret, splice
 from obs_assets.transforms.redact.walk import (
     HARMLESS,
-    MAX_DEPTH,
     Member,
     Members,
     Verdict,
@@ -156,7 +155,7 @@ def _path_to(before: str, key: str) -> str:
             names[-1] += piece.count(",")
     if isinstance(names[-1], str):
         names[-1] = key
-    if len(names) > MAX_DEPTH:
+    if len(names) > MAX_NESTING:
         raise ValueError("too deep")
     return ".".join(map(str, names))
 

@@ -1,11 +1,13 @@
 """The members of an event, one after the other: what each comes to, and what that changes in the event's text."""
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from obs_assets.events import MAX_NESTING
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.detectors.base import DIGIT
 from obs_assets.transforms.detectors.masks import is_redacted
@@ -41,9 +43,6 @@ _MEMBERS = re.compile(_repeated(rf"{_KEY}(?:{_SCALAR}|{_FLAT})(?=\s*+,)"))
 _STRINGS = re.compile(rf"({_STRING})(\s*+:)?")
 
 _DOCUMENT = re.compile(r"\s*[\[{]")
-
-MAX_DEPTH = 200
-"""Levels in which values are redacted: a path per level must not blow up an event."""
 
 
 class Verdict(NamedTuple):
@@ -428,7 +427,8 @@ class Walk:
         Raises:
             ValueError: too deep for anybody to have meant it.
         """
-        if len(self.levels) > MAX_DEPTH:
+        open_brackets = len(self.levels) - 1  # the first level stands for what holds the event
+        if open_brackets > MAX_NESTING:
             raise ValueError("too deep")
         path, shown = ([self.place.path], [self.place.shown]) if self.place else ([], [])
         for level in self.levels[1:]:
@@ -482,8 +482,8 @@ def encode(text: str, like: str) -> str:
 
 
 def _is_document(text: str) -> bool:
-    """Whether a string is a JSON object or list itself."""
-    if _DOCUMENT.match(text) is None:
+    """Whether a string is a JSON object or list itself, and not nested too deeply to be walked."""
+    if _DOCUMENT.match(text) is None or _nesting(text) > MAX_NESTING:
         return False
     try:
         json.loads(text)
@@ -495,3 +495,13 @@ def _is_document(text: str) -> bool:
 def everywhere(text: str) -> list[Span]:
     """The one span that is all of a text."""
     return [(0, len(text))]
+
+
+def _nesting(text: str) -> int:
+    """The most brackets that are open at once in JSON text; not counted where few of them are there at all."""
+    opening = text.count("{") + text.count("[")
+    if opening <= MAX_NESTING:
+        return opening
+    outside = re.sub(_STRING, "", text)
+    steps = ((bracket in "{[") - (bracket in "}]") for bracket in outside)
+    return max(itertools.accumulate(steps), default=0)
