@@ -1,7 +1,8 @@
-"""Hours that another data folder loaded become this folder's, on purpose: ``obs adopt``.
+"""Takes over hours that another data folder loaded, for the command ``obs adopt``.
 
-A data folder was lost or doubled, or hours were restored into an empty one: the ledgers of the destinations name a
-landing log that is not this folder's. Until an hour is adopted, this folder leaves it alone.
+After a data folder was lost or copied, or hours were restored into an empty folder, the ledgers of the
+destinations name a landing log that is not the log of this folder. This folder does not touch such an
+hour until it is adopted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,23 +18,29 @@ from obs_assets.receipts import InputVersion, short_id
 from obs_assets.sources.log import Landed
 
 Outcome = Literal["matches", "differs", "missing"]
+"""Result of the comparison of an hour at a destination with the hour of this folder."""
+
 MEANINGS: dict[Outcome, str] = {
     "matches": "same content: the ledger alone changes",
     "differs": "other content: the next build replaces it",
-    "missing": "nothing to build it from in this folder: left alone",
+    "missing": "this folder has no events of the hour: left alone",
 }
+"""Outcome → its meaning, for the output of the command."""
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """What becomes of an hour at a destination.
+    """The adoption of an hour at a destination.
 
     Attributes:
-        hour, destination: where.
+        hour: the hour.
+        destination: asset name of the destination.
         outcome: a key of `MEANINGS`.
-        from_log: short form of the landing log that the ledger names.
-        rows_there, hash_there: what the ledger says; rows as counted there, where they can be.
-        rows_here, hash_here: what this folder would offer.
+        from_log: short form of the identity of the landing log that the ledger names.
+        rows_there: number of rows at the destination, counted, or by its ledger if they cannot be counted.
+        hash_there: content hash in the ledger.
+        rows_here: number of rows that this folder would offer.
+        hash_here: content hash of these rows.
     """
 
     hour: Hour
@@ -49,35 +56,38 @@ class Adoption:
 def adopt(
     hourly: HourlyPipeline, hours: Iterable[Hour], *, dry_run: bool = False
 ) -> Iterator[Adoption]:
-    """Take hours over that destinations hold from another data folder, or from before logs had an identity.
+    """Take over hours that destinations hold from another data folder, or from a log without an identity.
 
-    The frames of such an hour are built here if they are not yet: what would be offered is compared with the ledger.
-    An hour of the same content gets this log's identity in the ledger. An hour of other content gets it with
-    generation 0, so that it counts as stale and the next build replaces it.
+    The frames of such an hour are built in this folder if necessary, and compared with the ledger. An hour
+    of the same content gets the identity of this folder's log in the ledger. An hour of other content gets
+    it with generation 0, so that it counts as stale and the next build replaces it.
 
     Args:
         hourly: the pipeline of this folder.
-        hours: which.
+        hours: the hours to take over.
         dry_run: compare only; nothing changes at a destination.
 
     Raises:
         ConfigurationError: this folder's landing log has no identity yet.
-        ObsError: a frame cannot be built, or a destination cannot be asked.
+        ObsError: a frame cannot be built, or a destination does not answer.
     """
     landed = hourly.landed()
     if not landed.log_id:
         raise ConfigurationError(
-            "the landing log of this data folder has no identity yet: it gets one at the next pass that lands events"
+            "the landing log of this data folder has no identity yet: "
+            "the next pass that lands events gives it an identity"
         )
     for hour in hours:
         for name in hourly.destination_names:
             destination = hourly.destination(name)
             held = destination.holding(hour, count=True)
+            # This folder's hours need no adoption, and a missing hour is loaded by the next build.
             if held is None or held.version.log_id == landed.log_id:
                 continue
             offer = _offer(hourly, landed, name, hour)
             found = _compared(hour, name, held, offer)
             if offer and not dry_run:
+                # No landed hour has generation 0, so this version is older than every landed hour.
                 version = InputVersion(0, "", "", landed.log_id)
                 if found.outcome == "matches":
                     version = InputVersion(
@@ -93,7 +103,7 @@ def _offer(
     name: str,
     hour: Hour,
 ) -> Offer | None:
-    """What this folder would offer of an hour; None where nothing has landed, or what had landed has expired."""
+    """The offer of this folder for an hour; None if no event has landed, or its landed events have expired."""
     version = landed.version(hour)
     if not version.generation:
         return None
@@ -122,7 +132,12 @@ def _compared(
     is_same = is_whole and held.content_hash == offer.content_hash
     outcome: Outcome = "matches" if is_same else "differs"
     return Adoption(
-        *(hour, name, outcome, from_log, there, held.content_hash),
+        hour,
+        name,
+        outcome,
+        from_log,
+        there,
+        held.content_hash,
         rows_here=offer.rows,
         hash_here=offer.content_hash,
     )

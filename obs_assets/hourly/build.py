@@ -51,6 +51,7 @@ class Builder:
             ReceiptError: the counts of the stage before do not add up.
         """
         work = f"{stage} {hour}"
+        # Alone: a reader of the frame, such as a delivery, must not see it replaced.
         with (
             self.locks.hold(hour, alone=True),
             self.database() as connection,
@@ -75,6 +76,7 @@ class Builder:
         receipts: dict[Hour, Receipt] = {}
         if not self.stages.takes_many(stage):
             return receipts
+        # The caller builds each hour that is missing here alone, and that raises its error.
         with (
             contextlib.suppress(ObsError),
             ExitStack() as held,
@@ -82,19 +84,18 @@ class Builder:
             computing(stage, connection),
         ):
             given = {}
-            # An hour that is locked, expired or without input is left out
+            # An hour that is locked, expired or without input is left out.
             for hour in hours:
                 with contextlib.suppress(ObsError):
-                    held.enter_context(
-                        self.locks.hold(
-                            hour,
-                            alone=True,
-                            wait=False,
-                        )
-                    )
+                    # Waiting for a lock while holding others could make two runs wait for each other.
+                    lock = self.locks.hold(hour, alone=True, wait=False)
+                    held.enter_context(lock)
                     self._prepare(stage, hour)
                     given[hour] = self.stages.given(stage, hour)
-            built = self.stages.build(connection, stage, given) if given else {}
+            if not given:
+                return receipts
+            built = self.stages.build(connection, stage, given)
+            # All receipts at once: they are synced to disk together.
             self.store.write_receipts(built)
             receipts.update(built)
         return receipts
@@ -103,8 +104,9 @@ class Builder:
         self._refuse_expired(stage, hour)
         self._sweep(hour, stage)
         if stage == STAGES[0]:
+            # Deliveries share the lock of the hour, so they cannot remove such files themselves.
             self._sweep(hour, *self.destination_names)
-        # After a failure or a crash, no later stage reads an hour that has no receipt
+        # After a failure or a crash, no later stage reads an hour that has no receipt.
         self.store.forget_receipt(stage, hour)
 
     def _refuse_expired(self, stage: Stage, hour: Hour) -> None:
@@ -118,10 +120,10 @@ class Builder:
 
     def _sweep(self, hour: Hour, *names: str) -> None:
         """Remove temporary files of killed runs; the caller holds the hour alone."""
+        paths = []
         for name in names:
-            for path in (
-                self.store.frame_path(name, hour),
-                self.store.receipt_path(name, hour),
-            ):
-                for tmp_path in path.parent.glob(f"*.{path.name}.*.tmp"):
-                    tmp_path.unlink(missing_ok=True)
+            paths.append(self.store.frame_path(name, hour))
+            paths.append(self.store.receipt_path(name, hour))
+        for path in paths:
+            for tmp_path in path.parent.glob(f"*.{path.name}.*.tmp"):
+                tmp_path.unlink(missing_ok=True)

@@ -68,6 +68,7 @@ class Deliverer:
             receipts = tuple(self._receipts(hour, up_to=config.stage))
             offer = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)
             delivery = destination.deliver(replace(offer, closed_until=closed_until))
+        # The receipt counts from the frame on, so events of the destination's filter are in it.
         other = dict(filtered)
         if delivery.already_there:
             other[ALREADY_THERE] = delivery.already_there
@@ -94,11 +95,8 @@ class Deliverer:
         """The present offer of an hour, and reason → number of events that the destination's own filter drops."""
         receipt = self.store.read_receipt(config.stage, hour).check()
         offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
-        frame = self.store.read_frame(
-            connection,
-            config.stage,
-            hour,
-        ).project(offered)
+        whole = self.store.read_frame(connection, config.stage, hour)
+        frame = whole.project(offered)
         offer = Offer(
             frame,
             hour,
@@ -110,6 +108,7 @@ class Deliverer:
             return offer, {}
         judged = judge(connection, frame, config.filter)
         kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
+        # The destination holds a part of the frame: number and hash of that part are compared.
         rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
         filtered = count_by(judged, "dropped_by")
         return replace(offer, frame=kept, rows=rows, content_hash=content), filtered
@@ -120,6 +119,7 @@ class Deliverer:
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor, or for a large frame a connection with a single thread, which needs half the memory."""
         path = self.store.frame_path(config.stage, hour)
+        # Without a frame, the reading that follows raises the error that names the missing stage.
         is_large = path.exists() and path.stat().st_size > STREAMED_FROM
         if kind_of(config).streams and is_large:
             opened = connect_to_stream(self.store.temp_dir, path)
@@ -140,5 +140,7 @@ class Deliverer:
 
 def _levels_and_cost(receipts: Sequence[Receipt]) -> dict[str, Mapping[str, int | float | str]]:
     """Level counts and cost of the newest receipt: those of the frame that was offered."""
-    details = receipts[-1].details if receipts else {}
+    if not receipts:
+        return {}
+    details = receipts[-1].details
     return {title: details[title] for title in (LEVELS_BY_MINUTE, COST) if title in details}

@@ -52,11 +52,13 @@ def expire(
     )
     listed = _names(listing)
     with log.lock():
+        # A forgotten file that comes back is read again: its hours must have expired by then.
         files = () if waiting else forgettable(log.load(), listed, days=days, now=now)
         expired = note_expiry(log, ready, files, days=days, now=now)
         letters, size = remove_letters(log, days=days, now=now)
         size += remove_chunks(log)
         log.remove_folded()
+    # Not only the hours of this call: a frame that a run was reading is left for the next call.
     for key, hour in log.load().hours.items():
         if hour.expired:
             size += _remove_unredacted(store, locks, parse_hour(key))
@@ -92,7 +94,9 @@ def why_due(
         days=days,
         now=now,
     )
-    return f"{len(files):,} files are to be forgotten" if files else ""
+    if files:
+        return f"{len(files):,} files can be forgotten"
+    return ""
 
 
 def _expiring(
@@ -105,16 +109,21 @@ def _expiring(
 ) -> tuple[list[tuple[Hour, LandedHour]], tuple[Hour, ...]]:
     """The old hours that can be removed now, and the old hours that wait for a destination or are open."""
     hours = due(log.load(), days=days, now=now)
-    lacking = {*staleness.missing, *staleness.elsewhere}
-    # A destination that does not answer may lack every hour
-    held_back = set(hours) if staleness.unreachable else lacking
+    held_back = {*staleness.missing, *staleness.elsewhere}
+    if staleness.unreachable:
+        # A destination that does not answer may lack every hour.
+        held_back = set(hours)
     waiting = tuple(hour for hour in hours if hour in held_back or hour >= open_hour)
-    return [(hour, seen) for hour, seen in hours.items() if hour not in waiting], waiting
+    ready = [(hour, landed) for hour, landed in hours.items() if hour not in waiting]
+    return ready, waiting
 
 
 def _names(listing: Listing) -> set[str]:
-    """Paths and nodes of the event files."""
-    return {file.path for file in listing.files} | {file.node for file in listing.files}
+    """Paths and nodes of the event files: a renamed file keeps its node."""
+    names: set[str] = set()
+    for file in listing.files:
+        names |= {file.path, file.node}
+    return names
 
 
 def _remove_unredacted(store: Store, locks: HourLocks, hour: Hour) -> int:

@@ -70,7 +70,9 @@ class HourlyPipeline:
     def stages(self) -> Stages:
         """The stages, which compute the frames."""
         key = self.settings.hash_key
-        hash_key = key.get_secret_value().encode() if key else None
+        hash_key = None
+        if key:
+            hash_key = key.get_secret_value().encode()
         return Stages(self.config, self.store, self.log, hash_key)
 
     @property
@@ -80,6 +82,7 @@ class HourlyPipeline:
     @cached_property
     def log(self) -> LandingLog:
         """The landing log: files, hours and chunks that have landed."""
+        # A trial reads the pipeline's own landed events, so this is not the scratch folder.
         return LandingLog(Store(self._root).landed_dir)
 
     # Landing
@@ -144,6 +147,7 @@ class HourlyPipeline:
         Empty if the last finished pass has seen this listing and no file waits.
         """
         last = self.log.looked()
+        # A file that waits can be ready to land although it has not changed.
         if listing.digest == last.listing and not last.waiting:
             return ""
         known = {file.path: file for file in self.landed().files.values()}
@@ -164,7 +168,11 @@ class HourlyPipeline:
         )
 
     def dead_letters(self) -> list[tuple[str, str, int, int, datetime]]:
-        """Dead letters by file and reason: file, reason, number, bytes, first seen; the largest number first."""
+        """Dead letters by file and reason, the largest number first.
+
+        Returns:
+            path of the file, reason, number of dead letters, their bytes, and the time of the first, UTC.
+        """
         return count_letters(self.log)
 
     def replay(
@@ -178,9 +186,12 @@ class HourlyPipeline:
             reason: only dead letters of this reason.
             event_file: only dead letters of this file.
         """
-        source, first_hour = self.source, self.config.first_hour
         return replay(
-            source, self.log, first_hour=first_hour, reason=reason, event_file=event_file
+            self.source,
+            self.log,
+            first_hour=self.config.first_hour,
+            reason=reason,
+            event_file=event_file,
         )
 
     def unredacted_hours(self) -> dict[Hour, int]:
@@ -190,7 +201,7 @@ class HourlyPipeline:
         """
         hours: dict[Hour, int] = {}
         for path in sorted(self.store.receipt_dir("redacted_events").glob("*.json")):
-            # A damaged receipt fails the check of its own hour
+            # A damaged receipt fails the check of its own hour.
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 receipt = Receipt.from_json(path.read_text())
                 failed = receipt.other.get(REDACTOR_FAILED, 0)
@@ -250,21 +261,17 @@ class HourlyPipeline:
         )
 
     def needs_build(self, hour: Hour) -> bool:
-        """Whether a destination's ledger lacks what has landed for an hour, and none has it from another data folder.
+        """Whether an hour is stale at a destination, and at no destination from another data folder.
 
         Raises:
             TransientError: a destination does not answer.
         """
         landed = self.landed().version(hour)
-        states = {
-            state_of(
-                self.config,
-                config,
-                self.destination(asset_name(config)).holding(hour),
-                landed,
-            )
-            for config in self.config.enabled_destinations
-        }
+        states = set()
+        for block in self.config.enabled_destinations:
+            held = self.destination(asset_name(block)).holding(hour)
+            states.add(state_of(self.config, block, held, landed))
+        # A build delivers to every destination, and must not replace the hour of another folder.
         return "stale" in states and "elsewhere" not in states
 
     def staleness(
@@ -361,6 +368,7 @@ class HourlyPipeline:
             ObsError: the destination failed.
         """
         config = self.destination_config(name)
+        # Shared: several destinations read the frame at a time, and no build replaces it meanwhile.
         with self.locks.hold(hour, alone=False):
             destination = self._make(config, client) if client else self.destination(name)
             closed_until = self._closed_until(hour)
@@ -380,7 +388,9 @@ class HourlyPipeline:
         hour: Hour,
     ) -> Offer:
         """An hour as it would be offered to a destination now."""
-        return self._deliverer.offer(connection, self.destination_config(name), hour)[0]
+        config = self.destination_config(name)
+        offer, _ = self._deliverer.offer(connection, config, hour)
+        return offer
 
     @cached_property
     def _deliverer(self) -> Deliverer:
@@ -418,7 +428,9 @@ class HourlyPipeline:
     def _server_of(self, config: DestinationConfig) -> Any:
         """Settings of the server that a destination needs; None if it needs no server."""
         server = kind_of(config).server_of(config)
-        return server.find(self.settings) if server else None
+        if server is None:
+            return None
+        return server.find(self.settings)
 
     def _make(self, config: DestinationConfig, client: Any = None) -> Destination:
         ledger_name = self.ledger_name(asset_name(config))
@@ -433,11 +445,16 @@ class HourlyPipeline:
 
     def ledger_name(self, name: str) -> str:
         """The name of a destination in a ledger that several pipelines share."""
-        return name if self.name == DEFAULT_PIPELINE else f"{self.name}.{name}"
+        # A pipeline without a prefix has its data and its rows in ledgers under bare names.
+        if self.name == DEFAULT_PIPELINE:
+            return name
+        return f"{self.name}.{name}"
 
     def _closed_until(self, hour: Hour) -> Hour:
         """The first open hour; before the first finished landing pass, the given hour counts as open."""
-        return self.first_open_hour() if self.log.looked_at() else hour
+        if self.log.looked_at():
+            return self.first_open_hour()
+        return hour
 
     def dispatch_alerts(self) -> dict[str, dict[str, int | float]]:
         """Judge closed hours and hours without events, and send the dispatches that are due.
@@ -447,10 +464,10 @@ class HourlyPipeline:
         """
         is_empty = self._is_empty_now()
         closed_until = self.first_open_hour()
-        return {
-            outbox.name: dict(outbox.dispatch(closed_until, is_empty))
-            for outbox in self.outboxes().values()
-        }
+        counts = {}
+        for outbox in self.outboxes().values():
+            counts[outbox.name] = dict(outbox.dispatch(closed_until, is_empty))
+        return counts
 
     def dispatch_due(self, until: datetime) -> str:
         """The reason to call `dispatch_alerts`, in a few words; empty without a reason. Nothing is changed.
@@ -461,8 +478,11 @@ class HourlyPipeline:
         is_empty = self._is_empty_now()
         closes_first = first_open_hour(until, self.config.allowed_lateness)
         closed_until = min(self.first_open_hour(), closes_first)
-        reasons = (outbox.due(closed_until, is_empty) for outbox in self.outboxes().values())
-        return next(filter(None, reasons), "")
+        for outbox in self.outboxes().values():
+            reason = outbox.due(closed_until, is_empty)
+            if reason:
+                return reason
+        return ""
 
     def _is_empty_now(self) -> Callable[[Hour], bool]:
         """A function that says whether no event of an hour has landed."""

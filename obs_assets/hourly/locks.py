@@ -41,8 +41,10 @@ class HourLocks:
         Raises:
             HourBusyError: another run still holds the lock.
         """
+        # The file stays: removing it would let two runs lock two files of the same name.
         path = make_private_dir(self.folder) / f"{hour.stamp}.lock"
         wait_s = BUSY_AFTER_S if wait else 0
+        # An exit stack, so that a `BlockingIOError` of the caller's own work is not taken for this lock's.
         with ExitStack() as held:
             try:
                 held.enter_context(locked(path, shared=not alone, wait_s=wait_s))

@@ -38,7 +38,7 @@ from obs_assets.transforms.redact import CustomPattern, RedactConfig
 from obs_assets.transforms.sample import SampleConfig
 
 EARLIEST_HOUR = Hour(EARLIEST)
-"""The first hour whose events can land; a pipeline's first without a ``start``."""
+"""The first hour whose events can land, and the first hour of a pipeline without ``start``."""
 
 DEFAULT_PIPELINE = "pipeline"
 """Stored name of a pipeline whose ``asset_prefix`` is empty.
@@ -69,7 +69,7 @@ _REPLACED = {
     "flush_interval": "hours are loaded whole; allowed_lateness_minutes says when",
     "hash_salt": "the key of redaction tokens is the environment's OBS_HASH_KEY",
     "adaptive_target_rate": "adaptive keeps adaptive_target events of each type and hour",
-    "adaptive_window": "adaptive looks at the whole hour",
+    "adaptive_window": "adaptive samples over the whole hour",
     "drop_on_error": "an event on which a stage fails is a dead letter, and counted",
 }
 """Option of other pipelines → the sentence that says how this pipeline does the same."""
@@ -79,7 +79,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
-    """The way of events from the files to the destinations.
+    """The configuration of a pipeline, from the files to the destinations.
 
     Attributes:
         start: first hour, UTC. An event from before it is a dead letter. Null takes every event
@@ -146,6 +146,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         names = Counter(map(asset_name, self.destinations))
         repeated = [name for name, number in names.items() if number > 1]
         if repeated:
+            # Names of assets must differ, and a ledger is found by the name.
             raise ValueError(
                 f"two destinations are called {repeated[0]!r}: give each a name of its own"
             )
@@ -170,14 +171,15 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         if not _NAME.fullmatch(folder):
             near = re.sub(r"[^A-Za-z0-9_]+", "_", folder).strip("_") or "events"
             raise ConfigurationError(
-                f"the folder of a pipeline is called {folder!r}, but assets and jobs begin with its name: use letters "
-                f"without accents, digits and _, for example {near!r}, or set asset_prefix"
+                f"the folder of a pipeline is called {folder!r}, but assets and jobs begin with "
+                "its name: use letters without accents, digits and _, "
+                f"for example {near!r}, or set asset_prefix"
             )
         return folder
 
     @property
     def first_hour(self) -> Hour:
-        """The hour of ``start``; without it the first whose events can land."""
+        """The hour of ``start``; without ``start`` the first hour whose events can land."""
         return parse_hour(self.start) if self.start else EARLIEST_HOUR
 
     @property
@@ -191,11 +193,11 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         return tuple(destination for destination in self.destinations if destination.enabled)
 
     def version(self, stage: Stage, landed: InputVersion = NOTHING_LANDED) -> InputVersion:
-        """The version of a stage's hour when it and all before it are built by this configuration and code.
+        """The version of a stage's hour, if this configuration and code build it and all stages before it.
 
         Args:
-            stage: which.
-            landed: what has landed for the hour, see `Landed.version`.
+            stage: name of the stage, for example ``redacted_events``.
+            landed: version of the hour's landed events, see `Landed.version`.
         """
         version = landed
         for name in STAGES[: STAGES.index(stage) + 1]:
@@ -207,6 +209,7 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
         blocks = [_block_json(getattr(self, name)) for name in row_of(stage).blocks]
         text = json.dumps([before.config_hash, stage, blocks], sort_keys=True)
         code = f"{before.code_version}.{row_of(stage).code_version}".lstrip(".")
+        # 48 bits: versions are compared with their predecessors, not searched among millions.
         config_hash = hashlib.sha256(text.encode()).hexdigest()[:12]
         return replace(before, config_hash=config_hash, code_version=code)
 
@@ -220,7 +223,7 @@ def _block_json(block: BaseModel | None) -> Any:
     if block is None:
         return None
     if isinstance(block, SourceConfig):
-        # The folder of the files does not change the frames
+        # The folder of the files does not change the frames.
         return {"name": block.name, "type": block.type}
     return block.model_dump(mode="json")
 
@@ -237,12 +240,14 @@ class PipelineConfigBuilder:
 
     def add_source(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002 (the word of the API)
         """Set the source of events: ``event-stream``."""
-        self._values["source"] = {"type": _known("source", type, SOURCES), **options}
+        known = _known("source", type, SOURCES)
+        self._values["source"] = {"type": known, **options}
         return self
 
     def add_processor(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
         """Add ``enricher``, ``pii-redactor``, ``filter`` or ``sampler``; the order of the stages is fixed."""
-        self._values[PROCESSORS[_known("processor", type, PROCESSORS)]] = options
+        block = PROCESSORS[_known("processor", type, PROCESSORS)]
+        self._values[block] = options
         return self
 
     def add_destination(self, type: str, **options: Any) -> "PipelineConfigBuilder":  # noqa: A002
@@ -290,9 +295,9 @@ def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(
-            "\n".join(f"{where}{line}" for line in explain(error))
-        ) from None
+        lines = [f"{where}{line}" for line in explain(error)]
+        # `from None`: pydantic's own error can repeat a wrong value, which can be a secret.
+        raise ConfigurationError("\n".join(lines)) from None
 
 
 def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
@@ -315,7 +320,8 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         problem = _problem_at_the_top(name, values[name])
         if problem:
             raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
-    env = settings.environment() if env is None else env
+    if env is None:
+        env = settings.environment()
     try:
         return PipelineConfig.model_validate(render(values["attributes"], env))
     except _TemplateMistakeError as error:
@@ -324,10 +330,11 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         raise ConfigurationError(f"{path}:{line}: {field}: {error}") from None
     except RecursionError:
         raise ConfigurationError(
-            f"{path}: something in it is nested too deeply, or an alias in itself"
+            f"{path}: a value is nested too deeply, or an alias contains itself"
         ) from None
     except ValidationError as error:
         problems = []
+        # pydantic names the way to a value, the document knows the line.
         for details, problem in zip(error.errors(), explain(error), strict=True):
             line = _line_of(document, ("attributes", *details["loc"]))
             problems.append(f"{path}:{line}: {problem}")
@@ -347,9 +354,11 @@ def _read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
         raise ConfigurationError(f"{path}: not YAML: it is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}" if mark else ""
+        where = str(path)
+        if mark:
+            where = f"{path}:{mark.line + 1}"  # PyYAML counts lines from 0
         problem = getattr(error, "problem", error)
-        raise ConfigurationError(f"{path}{at}: not YAML: {problem}") from None
+        raise ConfigurationError(f"{where}: not YAML: {problem}") from None
 
 
 def _problem_at_the_top(name: Any, value: Any) -> str:
@@ -439,6 +448,7 @@ def render(
     if isinstance(value, Mapping):
         rendered = dict(value)
         for key, item in value.items():
+            # The template of a summary has other names; they are known when the alert fires.
             if key != "summary":
                 rendered[key] = render(item, env, (*location, key))
         return rendered
@@ -451,7 +461,8 @@ def render(
             raise _TemplateMistakeError(
                 f"the template {value!r} is wrong: {error}", location
             ) from None
-        except Exception as error:  # noqa: BLE001 - it may do anything; what it raises may quote a secret
+        # A template can raise any error, and the error's text can quote a secret.
+        except Exception as error:  # noqa: BLE001
             problem = f"the template {value!r} is wrong: {type(error).__name__}"
             raise _TemplateMistakeError(problem, location) from None
     return value
@@ -463,10 +474,12 @@ def _render_text(text: str, env: _Env) -> Any:
     A variable is text even if it looks like a number.
     """
     environment = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - this is no HTML
+    # An expression alone, as text, would turn an unset variable into the word "None".
     lone = re.fullmatch(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", text)
     if lone is None:
         return environment.from_string(text).render(env=env)
-    found = environment.compile_expression(lone[1], undefined_to_none=False)(env=env)
+    evaluate = environment.compile_expression(lone[1], undefined_to_none=False)
+    found = evaluate(env=env)
     if isinstance(found, Undefined):
         return str(found)  # raises an error that names the undefined variable
     return found
@@ -482,23 +495,27 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def _explain(details: Any) -> str:
+    # pydantic puts the chosen type of a destination into the path, where the file has no key.
     tags = (*type_names().values(), "function-after")
     path = [part for part in details["loc"] if part not in tags]
-    field = ".".join(str(part) for part in path)
+    field = ".".join(map(str, path))
     if details["type"] == "extra_forbidden":
         block = ".".join(map(str, path[:-1])) or "pipeline"
         return f"{block}: {_unknown_option(str(path[-1]), details['loc'][:-1])}"
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{field}: type must be one of {', '.join(sorted({*type_names().values()}))}"
+        known = sorted(set(type_names().values()))
+        return f"{field}: type must be one of {', '.join(known)}"
     problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
     return f"{field or 'pipeline'}: {problem}"
 
 
+_MUST_BE_A_MAPPING = "must be a mapping, `name: value`"
+
 _PROBLEMS = {
     "tuple_type": "must be a list",
-    **dict.fromkeys(
-        ("dict_type", "mapping_type", "model_type"), "must be a mapping, `name: value`"
-    ),
+    "dict_type": _MUST_BE_A_MAPPING,
+    "mapping_type": _MUST_BE_A_MAPPING,
+    "model_type": _MUST_BE_A_MAPPING,
 }
 """Type of a mistake that pydantic describes in words of Python → the same in words of YAML."""
 
@@ -507,6 +524,7 @@ def _unknown_option(name: str, location: tuple[int | str, ...]) -> str:
     if name in _REPLACED:
         return f"the option {name!r} has no meaning here: {_REPLACED[name]}"
     fields = _fields_at(location)
+    # A lower cutoff than usual: a wrong hint costs less than none.
     near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
     hint = f"there are {', '.join(fields)}"
     if near:
@@ -542,8 +560,9 @@ def _line_of(node: yaml.Node | None, location: Iterable[int | str]) -> int:
     for part in location:
         if isinstance(node, yaml.MappingNode):
             found = [(key, value) for key, value in node.value if key.value == part]
+            # The type of a destination, which pydantic adds, and a missing field have no key.
             if not found:
-                continue  # a discriminator, or a missing field
+                continue
             key, node = found[0]
             line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):

@@ -73,25 +73,27 @@ def pipelines_dir(env: Mapping[str, str] | None = None) -> Path:
     Raises:
         ConfigurationError: the variable names a folder that is missing, or that holds no pipeline.
     """
-    env = settings.environment() if env is None else env
+    if env is None:
+        env = settings.environment()
     named = env.get(VARIABLE)
-    folder = Path(named).absolute() if named else OWN_DIR.absolute()
+    folder = Path(named or OWN_DIR).absolute()
     if named and not folder.is_dir():
         raise ConfigurationError(
             f"{VARIABLE} names {folder}, which is no folder: create it, or unset the variable"
         )
     if _files_in(folder):
         return folder
+    # Two frequent mistakes; without a message, the packaged example would run instead.
     misplaced = [*folder.glob(FILE_NAME), *folder.glob("*/defs.yml")]
     if misplaced:
         raise ConfigurationError(
-            f"{misplaced[0]} is not where a pipeline file is looked for: {folder}/NAME/{FILE_NAME}, "
-            f"one folder for each pipeline"
+            f"{misplaced[0]} is in the wrong place: a pipeline file is {folder}/NAME/{FILE_NAME}, "
+            f"in a folder of its own"
         )
     if named:
         raise ConfigurationError(
-            f"{VARIABLE} names {folder}, which holds no pipeline: put one at {folder}/NAME/{FILE_NAME}, "
-            f"for example by `obs init`"
+            f"{VARIABLE} names {folder}, which holds no pipeline: create {folder}/NAME/{FILE_NAME}, "
+            f"for example with `obs init`"
         )
     return PACKAGED_DIR
 
@@ -125,16 +127,18 @@ def find(name: str = "", env: Mapping[str, str] | None = None) -> PipelineFile:
         return of_this_name[0]
     if not name and len(files) == 1:
         return files[0]
-    stored = [file for file in files if _stored_name(file, env) == (name or DEFAULT_PIPELINE)]
+    wanted = name or DEFAULT_PIPELINE
+    stored = [file for file in files if _stored_name(file, env) == wanted]
     if stored:
         return stored[0]
-    folder, known = files[0].path.parents[1], ", ".join(file.name for file in files)
+    folder = files[0].path.parents[1]
+    known = ", ".join(file.name for file in files)
     if name:
         raise ConfigurationError(
             f"no pipeline is called {name!r}; in {folder} there are {known}"
         )
     raise ConfigurationError(
-        f"there are several pipelines in {folder}: choose with --pipeline one of {known}"
+        f"there are several pipelines in {folder}: choose with --pipeline from {known}"
     )
 
 
@@ -162,13 +166,14 @@ def open_all(
         claims = [f"the name or asset_prefix {hourly.name}", *_stores(hourly)]
         taken = [claim for claim in claims if claim in owners or claims.count(claim) > 1]
         if taken:
+            # Without an owner, two destinations of this file have the same table or folder.
             owner = owners.get(taken[0], file)
             problems[file] = (
-                f"{file.path}: {owner.path} has {taken[0]} already: give each one of its own"
+                f"{file.path}: {owner.path} has {taken[0]} already: give each its own"
             )
-        else:
-            opened[file] = hourly
-            owners.update(dict.fromkeys(claims, file))
+            continue
+        opened[file] = hourly
+        owners.update(dict.fromkeys(claims, file))
     return opened, problems
 
 
@@ -184,12 +189,10 @@ def open_pipeline(name: str = "", env: Mapping[str, str] | None = None) -> Hourl
 
 
 def _files_in(folder: Path) -> list[PipelineFile]:
-    paths = sorted(folder.glob(f"*/{FILE_NAME}"))
-    return [
-        PipelineFile(path.parent.name, path)
-        for path in paths
-        if not path.parent.name.startswith(".")
-    ]
+    files = [PipelineFile(path.parent.name, path) for path in folder.glob(f"*/{FILE_NAME}")]
+    # Editors and version control keep copies in folders whose name begins with a dot.
+    visible = [file for file in files if not file.name.startswith(".")]
+    return sorted(visible, key=lambda file: file.path)
 
 
 def _stored_name(file: PipelineFile, env: Mapping[str, str] | None) -> str:

@@ -15,8 +15,8 @@ from obs_assets.events import Frame
 EVENTS_LOOKED_AT = 25_000
 """Events. The fields of a larger hour are read from a sample of at least this size: an event takes 13 µs."""
 
-ONE_OF = 10
-"""The sample holds at least one of this number of events: a field of 100 events is nearly always found."""
+LEAST_SHARE = 1 / 10
+"""The sample holds at least this share of the events: a field of 100 events is nearly always found."""
 
 SHAPES = 5_000
 """Different shapes of events that are read, the most frequent first."""
@@ -52,8 +52,8 @@ def fields_of(
 
     Args:
         frame: a redacted frame.
-        rows: number of events of the largest hour. Above `EVENTS_LOOKED_AT` a sample is read, chosen
-            by ``row_uid``.
+        rows: number of events of the largest hour. Above `EVENTS_LOOKED_AT` a sample is read, chosen by
+            ``row_uid``.
         by: SQL expression that differs between hours, for example ``filename``.
 
     Returns:
@@ -63,9 +63,11 @@ def fields_of(
         value whose type differs between the items of a list, have the type ``any``.
     """
     if rows > EVENTS_LOOKED_AT:
-        part = max(EVENTS_LOOKED_AT / rows, 1 / ONE_OF)
-        frame = frame.filter(f"md5(row_uid) < '{int(part * (1 << 32)):08x}'")
-    # `try`: an event that DuckDB cannot parse must not fail the hour for the sake of a profile
+        share = max(EVENTS_LOOKED_AT / rows, LEAST_SHARE)
+        # A hash is below a share of its largest value with the probability of that share.
+        limit = int(share * (1 << 32))
+        frame = frame.filter(f"md5(row_uid) < '{limit:08x}'")
+    # `try`: an event that DuckDB cannot parse must not fail the hour for the sake of a profile.
     shapes = frame.aggregate(
         f"{by} AS part, try(json_structure(event)) AS shape, count(*) AS n"
     )
@@ -81,7 +83,7 @@ def fields_of(
 
 
 def _listed(root: "_Node") -> dict[str, str]:
-    # The record of redacted fields differs from hour to hour
+    # The record of redacted fields differs from hour to hour.
     root.keys.pop("_redaction", None)
     nodes = root.walk("", is_root=True)
     found = {path: "|".join(sorted(types)) for path, types in nodes if path}
@@ -110,6 +112,7 @@ class _Node:
         elif isinstance(shape, list):
             self.types.add("array")
             self.items = self.items or _Node()
+            # DuckDB gives the shape of all items of a list together, as the only element.
             self.items.add(shape[0])
         else:
             self.types.add(_TYPES.get(shape, "number"))
@@ -130,6 +133,7 @@ class _Node:
     ) -> Iterator[tuple[str, set[str]]]:
         yield path, self.types
         keys = self.keys
+        # The keys of the root are the names of the events' fields, whatever their number.
         if len(keys) > KEYS and not is_root:
             merged = _Node()
             for node in keys.values():
@@ -171,12 +175,17 @@ def by_minute(frame: Frame, by: str) -> dict[Any, dict[str, str]]:
         f"{by}, event_level, minute(event_time) AS minute, count(*) AS n"
     ).fetchall()
     for part, level, minute, n in rows:
-        counts.setdefault(part, {}).setdefault(level or NO_LEVEL, [0] * 60)[minute] += n
+        of_part = counts.setdefault(part, {})
+        minutes = of_part.setdefault(level or NO_LEVEL, [0] * 60)
+        minutes[minute] += n
     return {part: _drawn(levels) for part, levels in counts.items()}
 
 
 def _drawn(counts: Mapping[str, list[int]]) -> dict[str, str]:
-    ranked = sorted(counts, key=lambda level: (-sum(counts[level]), level))
+    def most_first(level: str) -> tuple[int, str]:
+        return -sum(counts[level]), level
+
+    ranked = sorted(counts, key=most_first)
     shown = {level: counts[level] for level in ranked[:LEVELS]}
     others = [counts[level] for level in ranked[LEVELS:]]
     if others:
@@ -193,10 +202,16 @@ def cost_of(frame: Frame, by: str) -> dict[Any, dict[str, int | float]]:
         frame: of a sampled frame, each cost counts ``weight`` times.
         by: SQL expression that differs between hours, for example ``filename``.
     """
-    usd = "cost_usd * weight::DECIMAL(18, 6)" if "weight" in frame.columns else "cost_usd"
+    usd = "cost_usd"
+    if "weight" in frame.columns:
+        # A decimal, because the sum of floats depends on the order of the rows.
+        usd = "cost_usd * weight::DECIMAL(18, 6)"
     costs = frame.aggregate(f"{by}, count(cost_usd), sum({usd})").fetchall()
-    return {
-        part: {"events with a cost": events, "USD": round(float(total), 6)}
-        for part, events, total in costs
-        if events
-    }
+    found: dict[Any, dict[str, int | float]] = {}
+    for part, events, total in costs:
+        if events:
+            found[part] = {
+                "events with a cost": events,
+                "USD": round(float(total), 6),
+            }
+    return found

@@ -52,7 +52,7 @@ def archive_of(hourly: HourlyPipeline, name: str | None = None) -> Archive:
     if name is None and len(archives) > 1:
         names = ", ".join(archives)
         raise ConfigurationError(
-            f"pipeline {hourly.name!r} has {len(archives)} archives: say which with --archive ({names})"
+            f"pipeline {hourly.name!r} has {len(archives)} archives: choose with --archive ({names})"
         )
     chosen = name or archives[0]
     return Archive(chosen, kinds[chosen], hourly.destination(chosen))

@@ -46,7 +46,8 @@ ROWS: tuple[StageRow, ...] = (
         blocks=("source",),
         code_version=3,
         description=(
-            "The hour's events as a typed frame, sorted by event time and row identity. Holds personal data."
+            "The hour's events as a typed frame, sorted by event time and row identity. "
+            "Holds personal data."
         ),
         columns=("event_file", "collector"),
         checks=("unreadable lines", "volume"),
@@ -57,7 +58,8 @@ ROWS: tuple[StageRow, ...] = (
         blocks=("enrich",),
         code_version=4,
         description=(
-            "With duration, cost and context added, from the event and from what landing recorded. Holds personal data."
+            "With duration, cost and context added, from the event and from the record of its landing. "
+            "Holds personal data."
         ),
     ),
     StageRow(

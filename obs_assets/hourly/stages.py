@@ -40,7 +40,7 @@ from obs_assets.transforms.redact import Workers, redact, redacted_by_type, work
 from obs_assets.transforms.sample import sample
 
 SMALL = 20_000
-"""Events. A frame of at most this number is kept in memory and computed once, however often it is read."""
+"""Events. A frame of at most this number is computed once and kept in memory for all its readers."""
 
 GROUP_BYTES = 16 << 20
 """Bytes of a row group of large events. Writing and reading holds several copies of it in memory."""
@@ -49,7 +49,7 @@ SORTED_BYTES = 64 << 20
 """Bytes of large events that are sorted at a time: DuckDB holds much of the data that it merges."""
 
 LARGE_EVENT = 2 << 10
-"""Mean bytes of an event from which on an hour counts as one of large events."""
+"""Bytes. From this mean size of an event on, an hour counts as an hour of large events."""
 
 _SURELY_SMALL = 256 << 10
 """Bytes of files. Compression saves at most 254 of 255 bytes, so smaller files hold less than
@@ -109,12 +109,11 @@ class Stages:
     hash_key: bytes | None = None
 
     def takes_many(self, stage: Stage) -> bool:
-        """Whether hours may go through a stage together."""
-        return (
-            stage != "sampled_events"
-            or self.config.sample is None
-            or self.config.sample.is_by_event
-        )
+        """Whether several hours may go through a stage in one query."""
+        if stage != "sampled_events" or self.config.sample is None:
+            return True
+        # Other strategies compare the events of an hour with each other.
+        return self.config.sample.is_by_event
 
     def given(self, stage: Stage, hour: Hour) -> StageInput:
         """The present input of a stage for an hour.
@@ -159,6 +158,7 @@ class Stages:
         for item in given.values():
             paths += map(str, item.paths)
         size = _uncompressed_size(paths)
+        # Only redaction has worker processes: 0 events start none.
         to_redact = rows if stage == "redacted_events" else 0
         with workers_for(
             connection,
@@ -174,23 +174,20 @@ class Stages:
             if drops:
                 kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
             has_large_events = size > max(SORTED_BYTES, rows * LARGE_EVENT)
+            frames = _by_hour(kept, given)
             if stage == STAGES[0] and len(given) == 1 and has_large_events:
                 part_rows = rows * SORTED_BYTES // size
                 parts = self._sorted_parts(connection, paths, part_rows)
-                frames = iter([(next(iter(given)), parts)])
-            else:
-                frames = _by_hour(kept, given)
+                frames = iter([(hour, parts) for hour in given])
             written = self.store.write_frames(frames, stage, _group_rows(rows, size))
             hours = {str(path): hour for hour, path in written.items()}
             frame = connection.read_parquet(list(hours), filename=True)
             receipts = self._receipts(frame, stage, given, hours)
-            # Counting redacts a large hour a second time, and nearly always no event was dropped
+            # Counting redacts a large hour a second time, and nearly always no event was dropped.
             if drops and any(receipt.unaccounted for receipt in receipts.values()):
                 dropped = counts_by(judged, _HOUR, "dropped_by")
-                return {
-                    hour: replace(receipt, other=dropped.get(hour.start, {}))
-                    for hour, receipt in receipts.items()
-                }
+                for hour, receipt in receipts.items():
+                    receipts[hour] = replace(receipt, other=dropped.get(hour.start, {}))
             return receipts
 
     def unredacted(
@@ -221,19 +218,21 @@ class Stages:
             reasons = dict(dropped.fetchall())
         if not reasons:
             return []
-        rows = connection.read_parquet(paths).project(
-            "row_uid, file_id, file_offset, landed_at, event"
-        )
-        found = rows.filter(f"row_uid IN ({', '.join(map(quote, reasons))})").fetchall()
+        columns = "row_uid, file_id, file_offset, landed_at, event"
+        rows = connection.read_parquet(paths).project(columns)
+        identities = ", ".join(map(quote, reasons))
+        found = rows.filter(f"row_uid IN ({identities})").fetchall()
+        # Frames after the raw frame hold the id of a file only.
         raw = self.store.frame_path("raw_events", hour)
         files: dict[str, str] = {}
         if raw.exists():
             names = connection.read_parquet(str(raw)).project("file_id, event_file")
             files = dict(names.distinct().fetchall())
-        return [
-            Unredacted(uid, files.get(file_id, file_id), offset, landed_at, reasons[uid], event)
-            for uid, file_id, offset, landed_at, event in found
-        ]
+        unredacted = []
+        for uid, file_id, offset, landed_at, event in found:
+            file = files.get(file_id, file_id)
+            unredacted.append(Unredacted(uid, file, offset, landed_at, reasons[uid], event))
+        return unredacted
 
     def _receipts(
         self,
@@ -250,10 +249,9 @@ class Stages:
             given: hour → its input.
             hours: path of a written file → its hour.
         """
-        is_hashed = stage in REDACTED
-        content_sql = CONTENT_HASH if is_hashed else quote("")
-        # A file without events is not in the counts
-        of_no_events = (0, HASH_OF_NOTHING if is_hashed else "")
+        content_sql, of_nothing = quote(""), ""
+        if stage in REDACTED:
+            content_sql, of_nothing = CONTENT_HASH, HASH_OF_NOTHING
         counted = written.aggregate(f"filename, count(*), {content_sql}").fetchall()
         counts = {file: (rows, content) for file, rows, content in counted}
         details = self._details(
@@ -263,7 +261,8 @@ class Stages:
         )
         receipts: dict[Hour, Receipt] = {}
         for file, hour in hours.items():
-            rows, content_hash = counts.get(file, of_no_events)
+            # A file without events is not in the counts.
+            rows, content_hash = counts.get(file, (0, of_nothing))
             receipts[hour] = Receipt(
                 hour.key,
                 stage,
@@ -336,8 +335,10 @@ class Stages:
         numbered = connection.read_parquet(list(chunks)).project(
             f"{keys}, row_number() OVER (ORDER BY {keys}) AS n"
         )
+        # A part ends after each `rows` events; its end is the key of its last event.
         last_of_parts = numbered.filter(f"n % {max(1, rows)} = 0").project(keys).order(keys)
         ends = [(time.isoformat(), uid) for time, uid in last_of_parts.fetchall()]
+        # The first part has no lower bound, and the last part no upper bound.
         parts = []
         for begin, end in itertools.pairwise([None, *ends, None]):
             lines = self._landed(connection, chunks, _between(begin, end))
@@ -367,17 +368,19 @@ class Stages:
             "_source": quote(f',"_source":{source}'),
             "_event_file": "',\"_event_file\":' || to_json(event_file)",
         }
+        # An event that brings such a key keeps its own value.
         added = " || ".join(
             f"CASE WHEN named AND json_exists(line, '$.{key}') THEN '' ELSE {field} END"
             for key, field in fields.items()
         )
-        # Sorted first: columns that are added before a sort go through it
+        # Sorted first: columns that are added before a sort go through it.
         ordered = lines.order("event_time, row_uid")
-        # A search for both keys costs less than parsing, and nearly no event has either key
-        named = ordered.project(f"*, regexp_matches(line, '\"({'|'.join(fields)})\"') AS named")
-        return named.project(f"* EXCLUDE (named), {added} AS added").project(
-            f"* EXCLUDE (line, added), {append_fields('line', 'added')} AS event"
-        )
+        # A search for both keys costs less than parsing, and nearly no event has either key.
+        pattern = f'"({"|".join(fields)})"'
+        named = ordered.project(f"*, regexp_matches(line, '{pattern}') AS named")
+        with_fields = named.project(f"* EXCLUDE (named), {added} AS added")
+        event = append_fields("line", "added")
+        return with_fields.project(f"* EXCLUDE (line, added), {event} AS event")
 
 
 def _is_read_again(stage: Stage, hours: int, size: int) -> bool:
@@ -396,7 +399,9 @@ def _by_hour(
 ) -> Iterator[tuple[Hour, list[Frame]]]:
     """Each hour with its part of the frame; a frame of a single hour needs no filter."""
     for hour in given:
-        part = frame.filter(_within(hour)) if len(given) > 1 else frame
+        part = frame
+        if len(given) > 1:
+            part = frame.filter(_within(hour))
         yield hour, [part]
 
 
@@ -421,7 +426,8 @@ def _held(connection: duckdb.DuckDBPyConnection, frame: Frame) -> Frame:
 def _uncompressed_size(paths: Sequence[str]) -> int:
     """Bytes of Parquet files before compression; 0 if the files are surely small, or damaged."""
     try:
-        if sum(Path(path).stat().st_size for path in paths) < _SURELY_SMALL:
+        compressed = sum(Path(path).stat().st_size for path in paths)
+        if compressed < _SURELY_SMALL:
             return 0
         return sum(_uncompressed_size_of(path) for path in paths)
     except (OSError, pa.ArrowException):

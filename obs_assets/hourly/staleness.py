@@ -48,15 +48,18 @@ class Staleness:
         if not self.elsewhere:
             return "no landed hour is held from another data folder"
         hours = list(self.elsewhere)
-        span = str(hours[0]) if len(hours) == 1 else f"{hours[0]}...{hours[-1]}"
+        span = str(hours[0])
+        if len(hours) > 1:
+            span = f"{hours[0]}...{hours[-1]}"
         held: set[tuple[str, str]] = set()
         for logs in self.elsewhere.values():
             held.update(logs.items())
         names = sorted({name for name, _ in held})
         others = sorted({short_id(log) for _, log in held})
         return (
-            f"{len(hours):,} landed hours in {span} were loaded into {', '.join(names)} from another data folder "
-            f"(landing log {', '.join(others)}; this folder's is {short_id(self.log_id)}) and are left alone: "
+            f"{len(hours):,} landed hours in {span} were loaded into {', '.join(names)} "
+            f"from another data folder (landing log {', '.join(others)}; "
+            f"this folder's is {short_id(self.log_id)}) and are left alone: "
             f"`obs adopt {span}` makes them this folder's hours, and with --dry-run shows what that would change"
         )
 
@@ -64,10 +67,11 @@ class Staleness:
         """The number of hours before the start, and their treatment."""
         if not self.before_start:
             return "no landed hour lies before the pipeline's start any more"
+        first, last = self.before_start[0], self.before_start[-1]
         return (
-            f"{len(self.before_start):,} landed hours, {self.before_start[0]} to {self.before_start[-1]}, lie "
-            "before the pipeline's start and are left alone: what destinations hold of them stays, retention_days "
-            "removes the rest. Move `start` back to build them"
+            f"{len(self.before_start):,} landed hours, {first} to {last}, lie "
+            "before the pipeline's start and are left alone: the destinations keep their rows, "
+            "and retention_days removes the rest. Move `start` back to build them"
         )
 
 
@@ -84,10 +88,11 @@ def state_of(
     """How a destination holds an hour.
 
     Args:
-        config: with ``rebuild`` on a change, the hour must also be built with this configuration.
-        block: of the destination.
-        held: the ledger's row of the hour.
-        landed: what has landed for the hour.
+        config: configuration of the pipeline; with ``on_config_change: rebuild`` the hour must also
+            be built with this configuration.
+        block: block of the destination.
+        held: the ledger's row of the hour; None if the destination does not hold it.
+        landed: version of the hour's landed events.
     """
     if held is None:
         return "stale"
@@ -126,11 +131,11 @@ def find_staleness(
         empty: hours without events that destinations hold nevertheless.
     """
     hours = {parse_hour(key): hour for key, hour in landed.hours.items()}
-    wanted = {*empty, *hours}
     expired = {hour for hour, found in hours.items() if found.expired}
     first = config.first_hour
-    closed = sorted(hour for hour in wanted - expired if first <= hour < open_hour)
-    before_start = tuple(sorted(hour for hour in hours if hour < first and hour not in expired))
+    buildable = {*empty, *hours} - expired
+    closed = sorted(hour for hour in buildable if first <= hour < open_hour)
+    before_start = sorted(hour for hour in hours if hour < first and hour not in expired)
     held_by: dict[str, frozenset[Hour]] = {}
     missing: dict[Hour, list[str]] = {}
     elsewhere: dict[Hour, dict[str, str]] = {}
@@ -138,8 +143,10 @@ def find_staleness(
     for block in config.enabled_destinations:
         name = asset_name(block)
         try:
+            # The whole ledger in few requests: a request for each hour would take minutes.
             held = destination(name).holdings()
         except ObsError as error:
+            # The other destinations are still compared.
             unreachable[name] = str(error)
             continue
         held_by[name] = frozenset(held)
@@ -155,12 +162,13 @@ def find_staleness(
                 missing.setdefault(hour, []).append(name)
             if state == "elsewhere":
                 elsewhere.setdefault(hour, {})[name] = held[hour].version.log_id
-    ordered = {hour: tuple(missing[hour]) for hour in sorted(missing) if hour not in elsewhere}
+    # A build delivers to all destinations, so an hour of another folder anywhere is not built.
+    alone = [hour for hour in sorted(missing) if hour not in elsewhere]
     return Staleness(
-        ordered,
-        unreachable,
-        before_start,
-        held_by,
-        landed.log_id,
-        {hour: elsewhere[hour] for hour in sorted(elsewhere)},
+        missing={hour: tuple(missing[hour]) for hour in alone},
+        unreachable=unreachable,
+        before_start=tuple(before_start),
+        held=held_by,
+        log_id=landed.log_id,
+        elsewhere={hour: elsewhere[hour] for hour in sorted(elsewhere)},
     )

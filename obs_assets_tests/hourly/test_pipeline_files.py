@@ -95,7 +95,7 @@ def test_a_name_chooses_and_without_one_the_choice_must_be_clear(here: Path) -> 
     assert find("audit", {}).path == audit
     with pytest.raises(
         ConfigurationError,
-        match=r"several pipelines in .*choose with --pipeline one of audit, shop",
+        match=r"several pipelines in .*choose with --pipeline from audit, shop",
     ):
         find("", {})
     with pytest.raises(
@@ -156,7 +156,7 @@ def test_two_pipelines_do_not_write_to_one_place(
     one = write_pipeline(here / "pipelines", "one", f"{{destinations: [{first}]}}")
     two = write_pipeline(here / "pipelines", "two", f"{{destinations: [{second}]}}")
     problems = list(open_all(list_files({}), {})[1].values())
-    expected = f"{two}: {one} has {taken} already: give each one of its own"
+    expected = f"{two}: {one} has {taken} already: give each its own"
     assert problems == ([expected] if taken else [])
 
 
