@@ -71,7 +71,7 @@ def test_a_file_at_the_wrong_place_is_no_reason_to_use_another_pipeline(
     file.parent.mkdir(parents=True)
     file.touch()
     with pytest.raises(
-        ConfigurationError, match=rf"{there} is not where .*/pipelines/NAME/defs.yaml"
+        ConfigurationError, match=rf"{there} is in the wrong place: .*/pipelines/NAME/defs.yaml"
     ):
         list_files({})
 
