@@ -117,6 +117,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "severityText",
         "severity_text",
         "log.level",
+        "@level",
+        "LevelDisplayName",
         "severityNumber",
         "severity_number",
         "@l",
@@ -192,6 +194,12 @@ TIME_FIELDS = (
     "__REALTIME_TIMESTAMP",
     "t.$date",
     "observedTimeUnixNano",
+    "date",
+    "time_iso8601",
+    "TimeCreated",
+    "TimeGenerated",
+    "eventTimestamp",
+    "unixTime",
 )
 """Where an event's time is looked for, in this order; the first that is there and not null decides."""
 

@@ -101,6 +101,8 @@ def columns(
         ({"log": "text", "event": "user_login", "trace": 1, "service": None}, {}),
         ({"event": {"action": {"a": 1}}}, {"event_type": '{"a":1}'}),
         ({"log.level": "WARN", "log": {"level": "error"}}, {"event_level": "warning"}),
+        ({"@level": "error", "@module": "core"}, {"event_level": "error"}),
+        ({"LevelDisplayName": "Critical", "Level": 1}, {"event_level": "critical"}),
         ({"level": None, "severityText": "Error"}, {"event_level": "error"}),
         ({"id": "x\u0000y"}, {"event_id": "x\u0000y"}),
         ({"severityNumber": 17}, {"event_level": "error"}),
