@@ -436,8 +436,7 @@ def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipe
     assert after.rows == before.rows + 1
     assert after.generation > before.generation
     assert (
-        obs("dead-letters", "replay").out
-        == "none of the records that could not be read can be read now\n"
+        obs("dead-letters", "replay").out == "none of the unreadable records can be read now\n"
     )
 
 
@@ -640,7 +639,17 @@ def test_validate_tries_everything(obs: Obs) -> None:
     assert done.out.count("✓") == 5
     told = json.loads(obs("validate", "--json").out)
     assert told["findings"] == {}
-    assert told["checks"]["events folder"].startswith("1 event files in ")
+    assert told["checks"]["events folder"].startswith("1 event file in ")
+
+
+def test_init_names_the_next_command(
+    obs: Obs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes the folder only if the pipeline is written into another folder."""
+    monkeypatch.chdir(tmp_path)
+    for here, name in ((".", "a"), ("./", "b"), (str(tmp_path), "c")):
+        assert obs("init", here, "--name", name).out.endswith("\nNext: obs validate\n")
+    assert obs("init", "my logs").out.endswith("\nNext: cd 'my logs'; obs validate\n")
 
 
 def test_validate_can_stay_offline(obs: Obs) -> None:
@@ -662,7 +671,7 @@ def test_validate_starts_no_server(obs: Obs, tmp_path: Path) -> None:
         AWS_S3_BUCKET="",
     )
     assert done.code == 0
-    assert f"1 event files in {folder}" in done.out
+    assert f"1 event file in {folder}" in done.out
     assert (
         done.out.count("not checked: the embedded PostgreSQL does not run; `obs up` starts it")
         == 2

@@ -163,3 +163,24 @@ def test_what_cannot_be_backtested_is_said(  # noqa: PLR0917 (fixtures)
     hours = arguments if arguments and arguments[0][0] == "2" else [HOUR.key, *arguments]
     done = obs("backtest", *hours, "--rules", str(rules))
     assert (done.code, says in done.err) == (code, True)
+
+
+def test_build_says_which_dispatches_are_not_sent(
+    obs: Obs,  # noqa: F811
+    hourly: tuple[HourlyPipeline, Receiver],
+    events_dir: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """An old hour beyond `max_age_hours` has a hint beside its count; an hour whose dispatches were sent has none."""
+    file = tmp_path / "pipelines" / "pipeline" / "defs.yaml"
+    file.write_text(YAML.replace("max_age_hours: null", "max_age_hours: 24"))
+    failing = HOURS[2].next
+    harness.write_events(events_dir / "b.jsonl", harness.an_hour(failing))
+    hourly[0].land()
+    requests = len(hourly[1].requests)
+    done = obs("build", f"{HOURS[1]}...{failing}", OBS_WEBHOOK_SEND_OLD="")
+    assert done.code == 0, done.err
+    sent, _, unsent, _ = done.out.splitlines()
+    assert "not sent" not in sent
+    assert unsent.endswith(" (recorded, not sent: see `obs alerts list`)")
+    assert len(hourly[1].requests) == requests

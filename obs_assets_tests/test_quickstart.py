@@ -144,7 +144,7 @@ def test_init_overwrites_nothing(tmp_path: Path, settings: Settings) -> None:
     file.write_text(file.read_text() + "# mine\n")
     again = run("obs", "init", folder, env=env)
     assert again.code == 2
-    assert f"{file} is there already" in again.err
+    assert f"{file} exists already" in again.err
     assert file.read_text().endswith("# mine\n")
     assert (folder / "README.md").read_text() == "mine"
     assert run("obs", "init", folder, "--name", "my-shop", env=env).code == 2

@@ -1,4 +1,4 @@
-"""The command line, ``obs``. Each module holds the commands of one subject.
+"""The command line, ``obs``. Each module holds the commands of a subject.
 
 Exit codes: 0 success, 1 a finding or a failure, 2 wrong arguments or a wrong setting.
 """

@@ -14,15 +14,15 @@ from obs_assets.hours import parse_hours
 def adopt(
     hours: Hours,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show the changes, and change nothing.")
     ] = False,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
     """Take over hours that destinations hold from another data folder.
 
-    An hour of the same content is taken over without a write; another one is replaced by the next build. Frames
-    that are not built yet are built first, in this folder.
+    An hour of the same content is taken over without a write; an hour of other content is replaced by the
+    next build. Frames that are not built yet are built first, in this folder.
     """
     from obs_assets.hourly.adoption import MEANINGS
     from obs_assets.hourly.adoption import adopt as adopt_hours
@@ -30,16 +30,19 @@ def adopt(
     hourly = hourly_pipeline(pipeline_name)
     found = list(adopt_hours(hourly, parse_hours(hours), dry_run=dry_run))
     if as_json:
-        print_json([{**asdict(one), "hour": one.hour.key} for one in found])
+        print_json([{**asdict(adoption), "hour": adoption.hour.key} for adoption in found])
         return
-    for one in found:
+    for adoption in found:
+        # The first 12 digits of a content hash are enough to see a difference.
+        hash_there = adoption.hash_there[:12]
+        hash_here = adoption.hash_here[:12] or "none"
         out.print(
-            f"{one.hour}  {one.destination:<16}  {one.outcome:<8} "
-            f"there {one.rows_there:,} rows ({one.hash_there[:12]}, landing log {one.from_log}), "
-            f"here {one.rows_here:,} rows ({one.hash_here[:12] or 'none'})",
+            f"{adoption.hour}  {adoption.destination:<16}  {adoption.outcome:<8} "
+            f"there {adoption.rows_there:,} rows ({hash_there}, landing log {adoption.from_log}), "
+            f"here {adoption.rows_here:,} rows ({hash_here})",
             highlight=False,
         )
-    counts = Counter(one.outcome for one in found)
+    counts = Counter(adoption.outcome for adoption in found)
     for outcome, meaning in MEANINGS.items():
         if counts[outcome]:
             out.print(f"{outcome:<8} {counts[outcome]:>6,}  {meaning}", highlight=False)

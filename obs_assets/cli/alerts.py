@@ -58,6 +58,7 @@ def list_alerts(
 
 
 def _without_body(row: Dispatch) -> dict[str, Any]:
+    # A body can have megabytes. `obs alerts show` prints it.
     values = asdict(row)
     del values["body"]
     return values
@@ -81,14 +82,25 @@ def firing_alerts(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None
     table = Table("rule", "group", "status", "since", "value", "destination", box=None)
     for row in rows:
         group = ", ".join(_group_value(value) for value in row["group"])
-        value = "" if row["value"] is None else f"{row['value']:g}"
-        since = Hour.of(row["since"]).key
-        table.add_row(row["rule"], group, row["status"], since, value, row["destination"])
+        value = ""
+        if row["value"] is not None:
+            value = f"{row['value']:g}"
+        table.add_row(
+            row["rule"],
+            group,
+            row["status"],
+            Hour.of(row["since"]).key,
+            value,
+            row["destination"],
+        )
     out.print(table)
 
 
 def _group_value(value: object) -> str:
-    return "(none)" if value is None else str(value)
+    """A field's value in a group; events without the field are a group, too."""
+    if value is None:
+        return "(none)"
+    return str(value)
 
 
 @alerts_app.command("show")
@@ -129,7 +141,9 @@ def retry_alert(
         if as_json:
             print_json({"webhook_id": webhook_id, "sent": sent, **stats})
         else:
-            result = "sent" if sent else "not sent: see `obs alerts list`"
+            result = "sent"
+            if not sent:
+                result = "not sent: see `obs alerts list`"
             out.print(f"{webhook_id} is {result}", highlight=False)
         raise typer.Exit(int(not sent))
     fail(f"no dispatch {webhook_id!r} was given up", 1)

@@ -17,8 +17,10 @@ from obs_assets.hourly.pipeline_files import open_pipeline
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Event files in, trusted hours out. An hour is written as Dagster's key, 2025-12-04-10:00, "
-    "a day as 2025-12-04, a range as A...B.",
+    help=(
+        "Event files in, trusted hours out. An hour is written as Dagster's key, "
+        "2025-12-04-10:00, a day as 2025-12-04, a range as A...B."
+    ),
 )
 
 
@@ -59,8 +61,10 @@ Pipeline = Annotated[
     typer.Option(
         "--pipeline",
         show_default=False,
-        help="Pipeline name (its folder in OBS_PIPELINES_DIR); by default the only pipeline, or the pipeline "
-        "without an asset prefix.",
+        help=(
+            "Pipeline name (its folder in OBS_PIPELINES_DIR); by default the only pipeline, "
+            "or the pipeline without an asset prefix."
+        ),
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -74,7 +78,7 @@ Hours = Annotated[
 
 
 def main() -> None:
-    """Run the command line. Every error is printed as one sentence."""
+    """Run the command line. Every error is printed as a sentence, without a traceback."""
     try:
         app()
     except ConfigurationError as error:
@@ -84,25 +88,36 @@ def main() -> None:
     except OSError as error:
         # A full disk or an unreadable folder, for example.
         # Only the path and the system's reason: the rest of the error can hold a secret.
-        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        where = ""
+        if isinstance(error.filename, str):
+            where = f"{error.filename}: "
         fail(f"{where}{error.strerror or type(error).__name__}", 1)
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one sentence to standard error and exit with ``code``."""
+    """Print a sentence to standard error and exit with ``code``."""
     typer.echo(f"obs: {message}", err=True)
     sys.exit(code)
 
 
 def verdict(line: str, *, ok: bool) -> Text:
     """A line after a green ✓ or a red ✗."""
-    mark = ("✓", "green") if ok else ("✗", "red")
+    mark = ("✗", "red")
+    if ok:
+        mark = ("✓", "green")
     return Text.assemble(mark, f" {line}")
 
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, for scripts. Hours, paths and times become text."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, for example ``1 event file`` and ``1,204 event files``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun}s"
 
 
 def hourly_pipeline(name: str) -> HourlyPipeline:

@@ -43,6 +43,7 @@ def backtest_rules(
     """
     hourly = hourly_pipeline(pipeline_name)
     block = _webhook(hourly, destination)
+    # PagerDuty keeps an incident for each alert, so each alert gets its own message.
     each = block.receiver == "pagerduty"
     candidate = Simulation(_read(rules), block.batch_size, each)
     present = Simulation(block.rules, block.batch_size, each)
@@ -97,7 +98,9 @@ def _read(path: Path) -> list[AlertRule]:
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     # The list may also be the whole document.
-    rules = document.get("rules") if isinstance(document, dict) else document
+    rules: object = document
+    if isinstance(document, dict):
+        rules = document.get("rules")
     try:
         return TypeAdapter(list[AlertRule]).validate_python(rules)
     except ValidationError as error:

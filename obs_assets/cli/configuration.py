@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from obs_assets import embedded
-from obs_assets.cli.app import AsJson, Pipeline, app, out, print_json
+from obs_assets.cli.app import AsJson, Pipeline, app, counted, out, print_json
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -27,7 +27,11 @@ from obs_assets.hourly.pipeline_files import (
 )
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}")
+"""Names of pipelines. They become parts of asset keys, job names and table names."""
+
 _COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+"""Mark of a finding → its colour."""
+
 _MIN_WIDTH = 18
 """Least width, in characters, of the column of names."""
 
@@ -69,8 +73,10 @@ def init_pipeline(
             '  asset_prefix: ""  # assets are called raw_events; '
             "of several pipelines one can be without a prefix"
         )
+    # A table name in lower case needs no quotes in SQL.
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
-    file, readme = pipelines / name / FILE_NAME, folder.absolute() / "README.md"
+    file = pipelines / name / FILE_NAME
+    readme = folder.absolute() / "README.md"
     templates = {file: "defs.yaml"}
     if not readme.exists():
         templates[readme] = "README.md"
@@ -81,7 +87,10 @@ def init_pipeline(
         return
     for path in templates:
         out.print(f"wrote {path}")
-    out.print(f"Next: cd {shlex.quote(str(folder))}; obs validate")
+    following = "obs validate"
+    if folder.absolute() != Path.cwd():
+        following = f"cd {shlex.quote(str(folder))}; {following}"
+    out.print(f"Next: {following}")
 
 
 def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
@@ -101,11 +110,12 @@ def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
         text = text.replace(name, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        # Mode "x" fails if the file exists, even if another process made it a moment ago.
         with path.open("x", encoding="utf-8") as new:
             new.write(text)
     except FileExistsError:
         raise ConfigurationError(
-            f"{path} is there already; choose another --name, or change it by hand"
+            f"{path} exists already: choose another --name, or change the file by hand"
         ) from None
 
 
@@ -124,7 +134,9 @@ def validate(
     opened, mistakes = open_all(files)
     findings: dict[str, Finding] = {}
     for found, hourly in opened.items():
-        prefix = f"{found.name}: " if len(files) > 1 else ""
+        prefix = ""
+        if len(files) > 1:
+            prefix = f"{found.name}: "
         findings[f"{prefix}configuration"] = Finding("✓", f"{found.path} is valid")
         if offline:
             continue
@@ -139,6 +151,7 @@ def validate(
         for name, finding in findings.items():
             mark = (finding.mark, _COLOURS[finding.mark])
             out.print(Text.assemble(mark, f" {name:>{width}}  {finding.line}"))
+    # The findings of the valid pipelines are printed before the mistakes of the others.
     if mistakes:
         raise ConfigurationError("\n".join(mistakes.values()))
     if wrong:
@@ -148,7 +161,9 @@ def validate(
 def _files(file: Path | None, pipeline_name: str) -> list[PipelineFile]:
     if file:
         return [PipelineFile(file.absolute().parent.name, file)]
-    return [find(pipeline_name)] if pipeline_name else list_files()
+    if pipeline_name:
+        return [find(pipeline_name)]
+    return list_files()
 
 
 def _reached(hourly: HourlyPipeline) -> dict[str, Finding]:
@@ -175,14 +190,16 @@ def _finding_of(check: Callable[[], str]) -> Finding:
 
 
 def _check_source(hourly: HourlyPipeline) -> str:
-    return f"{len(hourly.listing().files):,} event files in {hourly.source.events_dir}"
+    number = counted(len(hourly.listing().files), "event file")
+    return f"{number} in {hourly.source.events_dir}"
 
 
 def _passed_over(hourly: HourlyPipeline) -> str:
     try:
         return hourly.listing().passed_over
     except ObsError:
-        return ""  # `_check_source` reports the same error.
+        # `_check_source` reports the same error.
+        return ""
 
 
 def _check_destination(hourly: HourlyPipeline, name: str) -> str:
@@ -199,4 +216,6 @@ def _sleeping_server(hourly: HourlyPipeline, name: str) -> str:
     if server is None or not server.is_embedded(machine):
         return ""
     (found,) = embedded.status(machine.data_dir, [server])
-    return "" if found.running else found.name
+    if found.running:
+        return ""
+    return found.name

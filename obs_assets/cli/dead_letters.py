@@ -90,6 +90,7 @@ def show(
     letters = itertools.chain(
         _unreadable_records(hourly, raw=raw), _unredacted_events(hourly, raw=raw)
     )
+    # A generator: with --limit, the letters after the last shown letter are not read and redacted.
     wanted = (
         letter
         for letter in letters
@@ -139,7 +140,7 @@ def replay(
             f"-m obs_assets.definitions --select '*' --partition {hour}"
         )
     if report.number is None:
-        typer.echo("none of the records that could not be read can be read now")
+        typer.echo("none of the unreadable records can be read now")
     else:
         # A negative number: letters of this reason that the replay has landed.
         changes = report.dead_letters.items()

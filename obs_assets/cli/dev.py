@@ -38,7 +38,10 @@ LOCATION = "obs_assets.definitions"
 """Module of the Dagster code location."""
 
 _RELOAD = """
-mutation Reload($location: String!) { reloadRepositoryLocation(repositoryLocationName: $location) { __typename } }"""
+mutation Reload($location: String!) {
+    reloadRepositoryLocation(repositoryLocationName: $location) { __typename }
+}"""
+"""GraphQL that makes the UI load the code location again."""
 
 POLL_S = 2.0
 """Seconds between two looks for new passes and built hours."""
@@ -47,9 +50,13 @@ SHOWN = 300
 """Largest number of characters of a warning or an error; the log file has the whole text."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Escape sequences of a terminal, which Dagster prints for colours."""
+
 _GRAVE = re.compile(
     r"^[\d-]+ [\d:]+ \S+ - (?P<source>\S+) - (?P<level>WARNING|ERROR|CRITICAL) - (?P<text>.*)"
 )
+"""A warning or an error of Dagster, for example ``2026-11-29 21:10:44 +0000 - dagster - ERROR - text``."""
+
 _SERVING = re.compile(r"Serving dagster-webserver on (http://\S+)")
 
 _EXPECTED = re.compile(
@@ -117,7 +124,9 @@ def landed_line(landing: LandingPass) -> str:
     """A landing pass as a line, for example ``landed 34 events of 2025-12-04-10:00``."""
     events = sum(hour.rows for hour in landing.hours.values())
     dead = sum(landing.dead_letters.values())
-    unread = f", {dead:,} dead letters (`obs dead-letters list`)" if dead else ""
+    unread = ""
+    if dead:
+        unread = f", {dead:,} dead letters (`obs dead-letters list`)"
     return f"landed {events:,} events of {_counted_hours(sorted(landing.hours))}{unread}"
 
 
@@ -161,12 +170,14 @@ def _servers(machine: Settings, used: Settings) -> dict[str, str]:
 
 def _refuse_taken(port: int) -> None:
     with socket.socket() as probe:
+        # Without this option, the port of a `make dev` that has just ended seems to be in use.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            in_use = error.errno == errno.EADDRINUSE
-            problem = "is in use" if in_use else f"cannot be used ({error.strerror})"
+            problem = f"cannot be used ({error.strerror})"
+            if error.errno == errno.EADDRINUSE:
+                problem = "is in use"
             sentence = f"Port {port} {problem}: set PORT, for example PORT=3100 make dev"
             raise ConfigurationError(sentence) from None
 
@@ -260,15 +271,18 @@ def _watch(hourly: HourlyPipeline, ended: threading.Event, port: int) -> None:
 
 
 def reload_code(port: int) -> bool:
-    """Have Dagster load the code again: its partitions are fixed while code is loaded. False if the UI fails to."""
+    """Make Dagster load the code again, because loaded code has fixed partitions. False if that fails."""
     body = json.dumps({"query": _RELOAD, "variables": {"location": LOCATION}}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
     )
+    # A proxy of the environment cannot reach the loopback address of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=60) as answer:
-        done = (json.load(answer).get("data") or {}).get("reloadRepositoryLocation", {})
-        return bool(done.get("__typename") == "WorkspaceLocationEntry")
+        data = json.load(answer).get("data") or {}
+        reloaded = data.get("reloadRepositoryLocation", {})
+        # If the code cannot be loaded, the UI answers with another type.
+        return bool(reloaded.get("__typename") == "WorkspaceLocationEntry")
     return False
 
 
@@ -281,7 +295,8 @@ def _built(hourly: HourlyPipeline, since: float) -> dict[str, float]:
 
     Times are seconds since 1970.
     """
-    last = ([*hourly.destination_names] or ["sampled_events"])[-1]
+    names = ["sampled_events", *hourly.destination_names]
+    last = names[-1]
     folder = hourly.store.receipt_dir(last)
     if not folder.is_dir():
         return {}

@@ -1,4 +1,4 @@
-"""``obs inspect``: what the pipeline would make of event files, before anything lands."""
+"""``obs inspect``: the events of files as the pipeline would read them, before anything lands."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +17,7 @@ def inspect_files(
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
-    """Read event files as the pipeline would, and print what it finds in them. Nothing lands.
+    """Read event files as the pipeline would, and print format, times, levels and counts. Nothing lands.
 
     Exit code 1 if there are dead letters, or a file cannot be read to its end.
     """
@@ -26,14 +26,15 @@ def inspect_files(
     hourly = hourly_pipeline(pipeline_name)
     found = [inspect_file(hourly, path) for path in files]
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(inspection) for inspection in found])
     else:
-        for one in found:
-            out.print(_table(one))
-    is_well = not any(
-        isinstance(one, Inspection) and (one.dead_letters or one.warnings) for one in found
+        for inspection in found:
+            out.print(_table(inspection))
+    has_problem = any(
+        isinstance(inspection, Inspection) and (inspection.dead_letters or inspection.warnings)
+        for inspection in found
     )
-    raise typer.Exit(0 if is_well else 1)
+    raise typer.Exit(int(has_problem))
 
 
 def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa: F821
@@ -41,6 +42,9 @@ def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa:
     dead = _counts(found.dead_letters)
     if found.dead_letters:
         dead += f" ({found.share_dead:.1%} of all)"
+    times = "none"
+    if found.first:
+        times = f"{found.first:%Y-%m-%d %H:%M:%S} to {found.last:%Y-%m-%d %H:%M:%S} UTC"
     rows = {
         "compression": found.compression,
         "encoding": found.encoding,
@@ -48,9 +52,7 @@ def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa:
         "format": _counts(found.formats),
         "events": f"{found.events:,}",
         "dead letters": dead,
-        "times": f"{found.first:%Y-%m-%d %H:%M:%S} to {found.last:%Y-%m-%d %H:%M:%S} UTC"
-        if found.first
-        else "none",
+        "times": times,
         "time from": _counts(found.time_from),
         "levels": _counts(found.levels),
         "remarks": _counts(found.remarks),

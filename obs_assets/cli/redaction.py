@@ -39,7 +39,7 @@ class _Redacted(NamedTuple):
 
     Attributes:
         line: number of its first line, from 1.
-        text: its redacted text on one line; "" if it cannot pass.
+        text: its redacted text on a single line; "" if it cannot pass.
         types: type of each redacted value, for example ``email``.
         problem: why it cannot pass, as the end of a sentence; "" if it can.
     """
@@ -61,8 +61,8 @@ def redact(
 ) -> None:
     """Print JSON events redacted as the pipeline redacts them; counts by type go to standard error.
 
-    An object can be on several lines; it is printed on one line. A line that is not JSON, or on which the
-    redactor fails, is not printed: standard error names it, and the exit code is 1.
+    An object can be on several lines; it is printed on a single line. A line that is not JSON, or on which
+    the redactor fails, is not printed: standard error names it, and the exit code is 1.
     """
     counts: Counter[str] = Counter()
     failed: list[int] = []
@@ -75,15 +75,17 @@ def redact(
             continue
         counts.update(event.types)
         if as_json:
-            # Each event is written as text, one after the other: files can be large, and numbers
-            # keep all their digits.
+            # Each event is written as text as soon as it is redacted: files can be large, and
+            # numbers keep all their digits.
             sys.stdout.write(separator + event.text)
             separator = ",\n"
         else:
             sys.stdout.write(event.text + "\n")
     if as_json:
-        has_events = separator == ",\n"
-        begin = "" if has_events else separator
+        begin = separator
+        if separator == ",\n":
+            # An event was written, and the opening bracket with it.
+            begin = ""
         summary = f'"redacted": {json.dumps(counts)}, "failed_lines": {json.dumps(failed)}'
         typer.echo(f"{begin}], {summary}}}")
     else:
@@ -91,7 +93,9 @@ def redact(
         typer.echo(found or "nothing to redact", err=True)
     if failed:
         others = len(failed) - _MAX_NAMED
-        more = f", {others:,} of them not named above" if others > 0 else ""
+        more = ""
+        if others > 0:
+            more = f", {others:,} of them not named above"
         fail(f"{len(failed):,} of the file's records cannot pass{more}", 1)
 
 
@@ -130,7 +134,7 @@ def _batches(values: Iterable[_Value]) -> Iterator[list[_Value]]:
 
 
 def _texts(file: typer.FileBinaryRead) -> Iterator[_Value]:
-    """The JSON values of a file, each on one line; None for a line that is in no JSON value."""
+    """The JSON values of a file, each on a single line; None for a line that is in no JSON value."""
     unread = enumerate(file, start=1)
     # Lines after a line that opens an object and never closes it: each is tried by itself.
     again: deque[_Line] = deque()

@@ -20,12 +20,17 @@ from obs_assets.sources.log import read_pass
 from obs_assets.storage.disk import make_private_dir
 
 MODULE = ("-m", "obs_assets.definitions")
+"""Arguments that name the code location to a command of Dagster."""
+
+UNSENT_READ = 1000
+"""Largest number of unsent dispatches that are read for a hint. Their bodies are read too."""
 
 
 @app.command()
 def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Land new events of the event files, in a run that Dagster's UI shows."""
     hourly = hourly_pipeline(pipeline_name)
+    # The run lands in another process, so its passes are found on disk.
     before = _passes(hourly)
     job = _named(hourly, "_", "land_event_files")
     _dagster(hourly, "land", "job", "execute", *MODULE, "-j", job)
@@ -48,9 +53,10 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
-    """Build hours that have landed, up to every destination, in one run that Dagster's UI shows."""
+    """Build hours that have landed, up to every destination, in a run that Dagster's UI shows."""
     hourly = hourly_pipeline(pipeline_name)
     asked = _begun(hourly, parse_hours(hours))
+    # The assets of other pipelines are in the same code location.
     assets = (*STAGES, *hourly.destination_names)
     selected = ",".join(_named(hourly, "/", name) for name in assets)
     partitions = ("--partition", asked[0].key)
@@ -63,9 +69,15 @@ def build(hours: Hours, pipeline_name: Pipeline = "", as_json: AsJson = False) -
     if as_json:
         print_json(counts)
         return
-    for key, of_hour in counts.items():
-        line = ", ".join(f"{name} {count:,}" for name, count in of_hour.items())
-        out.print(f"{key}  {line}", highlight=False)
+    unsent = _unsent(hourly)
+    for key, counts_of_hour in counts.items():
+        parts: list[str] = []
+        for name, count in counts_of_hour.items():
+            part = f"{name} {count:,}"
+            if key in unsent.get(name, ()):
+                part = f"{part} (recorded, not sent: see `obs alerts list`)"
+            parts.append(part)
+        out.print(f"{key}  {', '.join(parts)}", highlight=False)
     out.print(f"{time.monotonic() - began:.0f} s", highlight=False)
 
 
@@ -76,6 +88,15 @@ def _counts(hourly: HourlyPipeline, hour: Hour) -> dict[str, int]:
         receipt = hourly.store.read_receipt(name, hour)
         counts[name] = receipt.kept + receipt.other.get("already there", 0)
     return counts
+
+
+def _unsent(hourly: HourlyPipeline) -> dict[str, set[str]]:
+    """Webhook destination → keys of the hours with dispatches that are recorded and not sent."""
+    unsent: dict[str, set[str]] = {}
+    for name, outbox in hourly.outboxes().items():
+        newest = outbox.dispatches("unsent", UNSENT_READ)
+        unsent[name] = {Hour.of(dispatch.hour).key for dispatch in newest}
+    return unsent
 
 
 def _begun(hourly: HourlyPipeline, asked: list[Hour]) -> list[Hour]:
@@ -111,12 +132,14 @@ def _dagster(hourly: HourlyPipeline, name: str, *arguments: str) -> None:
     Raises:
         PermanentError: it failed; the message has the reason and the path of the log.
     """
-    environment = settings.environment()
-    environment = {**environment, **exports.for_dagster(hourly.settings.data_dir, environment)}
+    machine = settings.environment()
+    environment = {**machine, **exports.for_dagster(hourly.settings.data_dir, machine)}
     log = make_private_dir(hourly.settings.data_dir / "logs") / f"{name}.log"
     with log.open("wb") as output:
+        # The program beside this Python, not another installation on PATH.
+        program = str(Path(sys.executable).parent / "dagster")
         done = subprocess.run(  # noqa: S603 - our own program
-            [str(Path(sys.executable).parent / "dagster"), *arguments],
+            [program, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -126,4 +149,4 @@ def _dagster(hourly: HourlyPipeline, name: str, *arguments: str) -> None:
     if done.returncode:
         output_text = log.read_text(errors="replace")
         reason = last_error(output_text) or f"dagster ended with {done.returncode}"
-        raise PermanentError(f"{name} failed: {reason} (everything it printed: {log})")
+        raise PermanentError(f"{name} failed: {reason} (its full output: {log})")

@@ -20,6 +20,7 @@ def up(as_json: AsJson = False) -> None:
     """Start the embedded PostgreSQL and S3 server; print their addresses."""
     machine = settings.load()
     for server in kinds.servers():
+        # To find an embedded server starts it.
         server.find(machine)
     _print_servers(machine.data_dir, as_json)
 
@@ -42,33 +43,39 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     hourly = hourly_pipeline(pipeline_name)
     landed = hourly.landed()
     looked_at = hourly.log.looked_at()
-    last_pass = looked_at.isoformat(timespec="seconds") if looked_at else "none yet"
+    finished = "none yet"
+    if looked_at:
+        finished = looked_at.isoformat(timespec="seconds")
+    letters = {reason: count for reason, (count, _) in landed.letters.items()}
     facts = {
         "events folder": str(hourly.source.events_dir or "not set: OBS_EVENTS_DIR"),
         "passed over": _passed_over(hourly),
         "data folder": str(hourly.settings.data_dir),
-        "last landing pass": last_pass,
+        "last landing pass": finished,
         "files landed": len(landed.files),
         "hours landed": len(landed.hours),
         "events landed": sum(hour.rows for hour in landed.hours.values()),
-        "dead letters": _counted({name: count for name, (count, _) in landed.letters.items()}),
+        "dead letters": _counted(letters),
         "remarks": _counted(landed.remarks),
         **_staleness(hourly),
     }
-    if before_start := sum(parse_hour(key) < hourly.config.first_hour for key in landed.hours):
+    first_hour = hourly.config.first_hour
+    if before_start := sum(parse_hour(key) < first_hour for key in landed.hours):
         facts["hours before start"] = (
             f"{before_start:,}, left alone: they landed before `start` was moved"
         )
-    day, tables = last_day(hourly), _tables(hourly)
+    day = last_day(hourly)
+    tables = _tables(hourly)
     if as_json:
         servers = [asdict(server) for server in _servers(hourly.settings.data_dir)]
         print_json({**facts, "last day": asdict(day), "tables": tables, "servers": servers})
         return
     for name, value in facts.items():
         out.print(f"{name:>18}  {_plain(value)}", highlight=False)
-    for number, line in enumerate(day.lines()):
-        heading = "" if number else "last day"
+    heading = "last day"
+    for line in day.lines():
         out.print(f"{heading:>18}  {line}", highlight=False)
+        heading = ""
     for key, health in tables.items():
         line = ", ".join(f"{name} {_plain(value)}" for name, value in health.items())
         out.print(f"{key:>18}  {line}", highlight=False)
@@ -83,7 +90,9 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _plain(value: Any) -> str:
     """A value as text; whole numbers with separators, for example ``1,234``."""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
 
 
 def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
@@ -124,6 +133,7 @@ def _staleness(hourly: HourlyPipeline) -> dict[str, int | str]:
     staleness = hourly.staleness()
     facts: dict[str, int | str] = {"stale hours": len(staleness.missing)}
     if staleness.unreachable:
+        # Two destinations on the same server give the same reason.
         reasons = dict.fromkeys(staleness.unreachable.values())
         facts["stale hours"] = f"not known: {'; '.join(reasons)}"
     if staleness.elsewhere:
