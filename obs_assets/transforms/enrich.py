@@ -1,11 +1,13 @@
-"""What is added to an event: where it was collected, how long it took, what it cost, in which context it ran.
+"""Adds fields to events: time, host, environment, process, duration, cost estimate and context.
 
-Everything comes from the event, from the configuration or from what landing recorded beside the event: no clock and no
-host of the run, so that an hour that is enriched again is the same bytes. What an event has is never overwritten.
+Each value comes from the event, from the configuration, or from the landing process that landing recorded
+beside the event. The clock and the host of the run add nothing. So an hour that is enriched again has the
+same bytes. A field of the event is never overwritten.
 
-The functions below build SQL, one small expression each; `enrich` puts them together.
+The functions below build SQL, each a small expression; `enrich` puts them together.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -47,16 +49,17 @@ ENRICHMENTS: tuple[Enrichment, ...] = (
     "performance",
     "context",
 )
-"""In the order in which they add their fields, whatever the order in the configuration."""
+"""All enrichments, in the order in which they add their fields, whatever the order in the configuration."""
 
 
 Usd = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=6)]
+"""An amount in USD, with at most six decimals."""
 
 ANY_MODEL = "*"
-"""In a price table: every model that it does not name."""
+"""Key of a price table: the price of every model that the table does not name."""
 
 UNKNOWN_MODEL = "unknown"
-"""The model of an event that names none."""
+"""The model of an event that names no model."""
 
 
 class Price(BaseModel, frozen=True, extra="forbid"):
@@ -137,15 +140,12 @@ class EnrichConfig(Block, frozen=True):
 
     @model_validator(mode="after")
     def _fields_are_given_once(self) -> "EnrichConfig":
-        given = [name for enrichment in self.applied for name in FIELDS[enrichment]]
+        given: list[str] = []
+        for enrichment in self.applied:
+            given += FIELDS[enrichment]
         if self.collector_fields == "flat":
-            given += [
-                name for enrichment in self.applied for name in COLLECTED.get(enrichment, ())
-            ]
-        for name in (
-            *self.static_fields,
-            *(name for source in self.sources for name in source.names),
-        ):
+            given += _facts(self)
+        for name in _own_names(self):
             if name in RESERVED:
                 raise ValueError(
                     f"the field {name} is written by the stages: choose another name"
@@ -160,22 +160,20 @@ class EnrichConfig(Block, frozen=True):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def function_digest(self) -> str | None:
-        """Of the function's source: another code is another configuration."""
+        """Hash of the function's source: changed source is a changed configuration."""
         return digest(self.function)
 
     @property
     def sources(self) -> tuple[Lookup | GeoIp, ...]:
-        """What values of the event are looked up in."""
+        """The tables and databases in which values of the event are looked up."""
         return (*self.lookups, *self.geoip)
 
     @property
     def applied(self) -> tuple[Enrichment, ...]:
         """The selected enrichments, in the order of `ENRICHMENTS`."""
-        return tuple(
-            name
-            for name in ENRICHMENTS
-            if name in self.enrichments or "all" in self.enrichments
-        )
+        if "all" in self.enrichments:
+            return ENRICHMENTS
+        return tuple(name for name in ENRICHMENTS if name in self.enrichments)
 
 
 def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichConfig) -> Frame:
@@ -191,69 +189,74 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
                  model's price, unless the event names its cost: ``cost_usd`` or ``cost``
     context      ``_context``: of a master if ``master_type`` is given, else of a worker if ``worker_type`` is;
                  with ``trace_id``, ``session_id`` and ``parent_span_id`` where given
-    configured   ``static_fields``, then what the ``lookups`` and ``geoip`` say of values that the event came with
-    always       ``_enrichment``: by whom, which of the six were configured, and in ``collector`` those facts of the
-                 landing process that `COLLECTED` lists for them. ``collector_fields: flat`` puts these facts into
-                 fields of the event instead, where the event has none
+    configured   ``static_fields``, then the ``lookups`` and ``geoip`` of values that the event came with
+    always       ``_enrichment``: name of the enricher, configured enrichments, and in ``collector`` the facts of
+                 the landing process that `COLLECTED` lists for them. ``collector_fields: flat`` puts these facts
+                 into fields of the event instead, where the event lacks the field
     ===========  ==================================================================================================
 
-    At last the ``function`` sees what has become of them.
+    Last, the ``function`` gets the enriched events.
 
-    A key that is there, even with null, is left alone. A duration below zero is not written: ``_enrichment.flags`` says
-    ``negative_duration``. A token count is a whole number of at most 15 digits. One that is missing or null is 0; if
-    both are, or one is anything else, there is no estimate. Amounts are exact: tokens × price ÷ 1,000,000. Tokens read
-    from or written to a provider's cache have prices of their own (`obs_assets.transforms.cached_tokens`); without such
-    a price, or where their count is unclear, there is no estimate, and ``_enrichment.flags`` says
-    ``cached_tokens_without_price`` or ``cached_tokens_unclear``.
+    A key of the event is left alone, even if its value is null. A duration below zero is not written: instead,
+    ``_enrichment.flags`` gets ``negative_duration``. A token count is a whole number of at most 15 digits. A
+    missing count, or null, is 0; if both counts are missing, or a count is anything else, there is no estimate.
+    Amounts are exact: tokens × price ÷ 1,000,000. Tokens that were read from or written to a provider's cache
+    have their own prices (`obs_assets.transforms.cached_tokens`). Without such a price, or if their count is
+    unclear, there is no estimate, and ``_enrichment.flags`` gets ``cached_tokens_without_price`` or
+    ``cached_tokens_unclear``.
 
-    Nothing is added that another run would say differently: no ``enriched_at``, no memory and CPU.
+    No field depends on the run: there is no ``enriched_at``, and no memory or CPU of the enriching process.
 
     Args:
         connection: the frame's own.
         frame: lineage, promoted columns and ``event``; from landing ``event_file`` and ``collector`` (VARCHAR, a JSON
             object with hostname, platform, arch, process_id and python_version; what it lacks is not added).
-        config: if disabled, ``event`` stays as it is.
+        config: a disabled configuration leaves ``event`` unchanged.
 
     Returns:
         Lineage, promoted columns and ``event``; same rows, same order.
     """
     if not config.enabled:
         return frame.project(", ".join([*LINEAGE, *PROMOTED, "event"]))
-    keys = _EVENT_KEYS if "context" in config.applied else _EVENT_KEYS[: -len(_CONTEXT_KEYS)]
+    keys = _EVENT_KEYS
+    if "context" not in config.applied:
+        keys = _EVENT_KEYS[: -len(_CONTEXT_KEYS)]
     paths = (*map(_path, keys), *_own_paths(config))
-    extracted = _derive(
+    measured = _derive(
         frame,
         found=_extract("event", paths),
         collected=_extract("collector", map(_path, _COLLECTOR_KEYS)),
     )
-    measured = (
-        _with_performance(extracted, config) if "performance" in config.applied else extracted
-    )
+    if "performance" in config.applied:
+        measured = _with_performance(measured, config)
     looked_up, own_fields = _with_own(connection, measured, config, paths)
-    fields = [field for enrichment in config.applied for field in _FIELDS[enrichment](config)]
-    described = _derive(
-        looked_up,
-        fields=_concat(*fields, *own_fields, _unless_there("_enrichment", _enrichment(config))),
-    )
+    fields: list[str] = []
+    for enrichment in config.applied:
+        fields += _FIELDS[enrichment](config)
+    fields += own_fields
+    fields.append(_unless_there("_enrichment", _enrichment(config)))
+    described = _derive(looked_up, fields=_concat(*fields))
+    enriched = _with_longer_event(described, config)
+    if config.function:
+        return enrich_by(connection, enriched, config.function)
+    return enriched
+
+
+def _with_longer_event(described: Frame, config: EnrichConfig) -> Frame:
+    """Append the text ``fields`` to the event, and update the promoted columns."""
     event = f"{append_fields('event', 'fields')} AS event"
-    enriched = (
-        with_columns(described.project(", ".join([*LINEAGE, event])))
-        if SOURCE_KEYS.intersection(_own_names(config))
-        else described.project(
-            ", ".join(
-                [
-                    *LINEAGE,
-                    *(f"{_columns(config).get(name, name)} AS {name}" for name in PROMOTED),
-                    event,
-                ]
-            )
-        )
-    )
-    return enrich_by(connection, enriched, config.function) if config.function else enriched
+    if SOURCE_KEYS.intersection(_own_names(config)):
+        return with_columns(described.project(", ".join([*LINEAGE, event])))
+    changed = _columns(config)
+    columns = [f"{changed.get(name, name)} AS {name}" for name in PROMOTED]
+    return described.project(", ".join([*LINEAGE, *columns, event]))
 
 
 def _columns(config: EnrichConfig) -> dict[str, str]:
-    """The promoted columns that what was added changes: to parse the longer event again would cost as much as all."""
+    """Promoted column → its SQL, for the columns that the enrichments change.
+
+    To parse the longer event again would cost as much as the whole stage.
+    """
     if "performance" not in config.applied:
         return {}
     measured = f"{_there('duration_ms')} IS NULL AND measured_ms >= 0"
@@ -265,19 +268,18 @@ def _columns(config: EnrichConfig) -> dict[str, str]:
 
 
 def _derive(frame: Frame, **columns: str) -> Frame:
-    """The frame with further columns, by name and SQL."""
-    return frame.project(
-        ", ".join(["*", *(f"{expression} AS {name}" for name, expression in columns.items())])
-    )
+    """The frame with further columns: name=SQL."""
+    added = [f"{expression} AS {name}" for name, expression in columns.items()]
+    return frame.project(", ".join(["*", *added]))
 
 
-# ---- what the event and its collector say
+# ---- values of the event and of its collector
 
 _CONTEXT_KEYS = (
     *("_context", "master_type", "worker_type", "worker_id"),
     *("trace_id", "session_id", "parent_span_id"),
 )
-"""Looked at for the context alone: they come last, so that they can be left out."""
+"""Keys that only the context needs. They are the last of `_EVENT_KEYS`, so that they can be left out."""
 
 OWN_NAMES: dict[str, tuple[str, ...]] = {
     "hostname": (
@@ -301,8 +303,8 @@ OWN_NAMES: dict[str, tuple[str, ...]] = {
         '$.resource.attributes."process.pid"',
     ),
 }
-"""Field → JSON paths under which events of other programs name it: ECS, OpenTelemetry, journald, pino. The first path
-with a text or a number counts."""
+"""Field → JSON paths at which other programs write it: ECS, OpenTelemetry, journald, pino. The first path with a text
+or a number counts."""
 
 COLLECTED: dict["Enrichment", tuple[str, ...]] = {
     "hostname": ("hostname", "platform", "arch"),
@@ -312,39 +314,36 @@ COLLECTED: dict["Enrichment", tuple[str, ...]] = {
 """Enrichment → facts of the landing process."""
 
 _USAGES = ("tokens_used", "token_usage")
-"""Objects that count tokens; of both the first counts."""
+"""Objects that count tokens; if an event has both, the first counts."""
 
 _EVENT_KEYS = (
-    *(
-        "timestamp",
-        "hostname",
-        "platform",
-        "arch",
-        "environment",
-        "python_version",
-        "process_id",
-    ),
-    *(
-        "duration_ms",
-        "cost_estimate",
-        "cost_usd",
-        "cost",
-        "_enrichment",
-        "started_at",
-        "completed_at",
-        "model",
-    ),
+    "timestamp",
+    "hostname",
+    "platform",
+    "arch",
+    "environment",
+    "python_version",
+    "process_id",
+    "duration_ms",
+    "cost_estimate",
+    "cost_usd",
+    "cost",
+    "_enrichment",
+    "started_at",
+    "completed_at",
+    "model",
     *_USAGES,
-    *(
-        "tokens_used.input_tokens",
-        "tokens_used.output_tokens",
-        "token_usage.input_tokens",
-        "token_usage.output_tokens",
-    ),
-    *(path for paths in OWN_NAMES.values() for path in paths),
+    "tokens_used.input_tokens",
+    "tokens_used.output_tokens",
+    "token_usage.input_tokens",
+    "token_usage.output_tokens",
+    *itertools.chain.from_iterable(OWN_NAMES.values()),
     *_CONTEXT_KEYS,
 )
-_COLLECTOR_KEYS = tuple(key for keys in COLLECTED.values() for key in keys)
+"""Keys and paths of the event that are read, in the order of the SQL list ``found``."""
+
+_COLLECTOR_KEYS = tuple(itertools.chain.from_iterable(COLLECTED.values()))
+"""Keys of the collector that are read, in the order of the SQL list ``collected``."""
 
 
 def _path(key: str) -> str:
@@ -355,20 +354,26 @@ def _path(key: str) -> str:
 
 
 def _extract(document: str, paths: Iterable[str]) -> str:
-    """JSON texts by path, in one pass over the document: NULL where it is missing, ``null`` where it is null."""
+    """SQL list of JSON texts, in a single pass over the document.
+
+    A missing value is NULL; JSON's null is the text ``null``.
+    """
     return f"json_extract({document}, [{', '.join(map(quote, paths))}])"
 
 
 def _there(key: str) -> str:
+    """The JSON text of a key of the event, NULL where the key is missing."""
+    # Lists of SQL begin at 1.
     return f"found[{_EVENT_KEYS.index(key) + 1}]"
 
 
 def _not_null(key: str) -> str:
+    """The JSON text of a key of the event, NULL where the key is missing or null."""
     return f"nullif({_there(key)}, 'null')"
 
 
 def _given(key: str) -> str:
-    """Neither missing nor null nor an empty string."""
+    """The JSON text of a key of the event, NULL where it is missing, null or an empty string."""
     return f"""nullif({_not_null(key)}, '""')"""
 
 
@@ -387,11 +392,11 @@ def _collected(key: str) -> str:
     return f"nullif(collected[{_COLLECTOR_KEYS.index(key) + 1}], 'null')"
 
 
-# ---- fields: text ``,"key":value``, NULL where there is nothing to add
+# ---- fields: text ``,"key":value``, NULL where there is no field to add
 
 
 def _field(key: str, value: str) -> str:
-    """The field, NULL where its value is."""
+    """The field, NULL where its value is NULL."""
     return f"{quote(f',{json.dumps(key)}:')} || {value}"
 
 
@@ -401,27 +406,26 @@ def _unless_there(key: str, value: str) -> str:
 
 
 def _concat(*texts: str) -> str:
-    """Texts in a row, NULLs left out."""
+    """Texts joined without a separator, NULLs left out."""
     return f"concat({', '.join(texts)})"
 
 
 def _string(text: str) -> str:
-    """A JSON string of a text that is known beforehand."""
+    """A JSON string, as an SQL literal."""
     return quote(json.dumps(text, ensure_ascii=False))
 
 
 def _iso_time() -> str:
-    # DuckDB wants a constant format: hence twice.
+    # Two calls, because DuckDB requires a constant format.
     utc = "event_time AT TIME ZONE 'UTC'"
-    milliseconds, microseconds = (
-        f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.{digits}Z"')""" for digits in ("%g", "%f")
-    )
-    return (
-        f"CASE WHEN microsecond({utc}) % 1000 = 0 THEN {milliseconds} ELSE {microseconds} END"
-    )
+    milliseconds = f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.%gZ"')"""
+    microseconds = f"""strftime({utc}, '"%Y-%m-%dT%H:%M:%S.%fZ"')"""
+    is_whole = f"microsecond({utc}) % 1000 = 0"
+    return f"CASE WHEN {is_whole} THEN {milliseconds} ELSE {microseconds} END"
 
 
 def _context() -> str:
+    """The JSON object ``_context``, NULL for an event with neither role nor identities."""
     master = _concat(_field("master_type", _given("master_type")), quote(',"is_master":true'))
     worker = _concat(
         _field("worker_type", _given("worker_type")),
@@ -432,17 +436,20 @@ def _context() -> str:
         WHEN {_given("master_type")} IS NOT NULL THEN {master}
         WHEN {_given("worker_type")} IS NOT NULL THEN {worker} END"""
     ids = [_field(key, _given(key)) for key in ("trace_id", "session_id", "parent_span_id")]
+    # `[2:]` cuts the first comma off.
     return f"'{{' || nullif({_concat(role, *ids)}, '')[2:] || '}}'"
 
 
 def _estimated() -> str:
-    """Whether an event gets an estimate: it counts tokens and names no cost of its own."""
+    """Whether an event gets an estimate: it counts tokens and has no cost of its own."""
     own = " AND ".join(f"{_not_null(key)} IS NULL" for key in ("cost_usd", "cost"))
     return f"input_cost IS NOT NULL AND {_there('cost_estimate')} IS NULL AND {own}"
 
 
 def _model() -> str:
-    return f"""CASE WHEN {_given("model")} LIKE '"%' THEN {_given("model")} ELSE {_string(UNKNOWN_MODEL)} END"""
+    """The event's model as a JSON string."""
+    given = _given("model")
+    return f"""CASE WHEN {given} LIKE '"%' THEN {given} ELSE {_string(UNKNOWN_MODEL)} END"""
 
 
 def _cost_estimate() -> str:
@@ -461,11 +468,10 @@ def _cost_estimate() -> str:
 
 
 def _object(values: dict[str, str]) -> str:
-    """A JSON object, NULL where a value is."""
-    pairs = " || ',' || ".join(
-        f"{quote(json.dumps(key) + ':')} || ({value})" for key, value in values.items()
-    )
-    return f"('{{' || {pairs} || '}}')"
+    """A JSON object, NULL where any of its values is NULL."""
+    pairs = [f"{quote(json.dumps(key) + ':')} || ({value})" for key, value in values.items()]
+    members = " || ',' || ".join(pairs)
+    return f"('{{' || {members} || '}}')"
 
 
 def _enrichment(config: EnrichConfig) -> str:
@@ -481,7 +487,7 @@ def _enrichment(config: EnrichConfig) -> str:
 
 
 def _flags() -> str:
-    """The text ``,"flags":[…]``, empty where there are none."""
+    """The text ``,"flags":[…]``, empty for an event without a flag."""
     names_no_cost = " AND ".join(
         f"{key} IS NULL"
         for key in (_there("cost_estimate"), _not_null("cost_usd"), _not_null("cost"))
@@ -500,52 +506,50 @@ def _flags() -> str:
 
 def _collector(config: EnrichConfig) -> str:
     """The text ``,"collector":{…}``, empty where landing has recorded none of the facts."""
-    facts = _facts(config) if config.collector_fields == "nested" else []
-    if not facts:
+    facts = _facts(config)
+    if config.collector_fields != "nested" or not facts:
         return "''"
-    members = _concat(*(_field(key, _collected(key)) for key in facts))
+    members = _concat(*[_field(key, _collected(key)) for key in facts])
     return f"""coalesce(',"collector":{{' || nullif({members}, '')[2:] || '}}', '')"""
 
 
 def _facts(config: EnrichConfig) -> list[str]:
-    return [key for enrichment in config.applied for key in COLLECTED.get(enrichment, ())]
+    """Facts of the landing process that belong to the selected enrichments."""
+    facts: list[str] = []
+    for enrichment in config.applied:
+        facts += COLLECTED.get(enrichment, ())
+    return facts
 
 
 def _flat(config: EnrichConfig, *keys: str) -> list[str]:
-    """Facts of the landing process as fields of the event, where the configuration wants that."""
-    return (
-        [_unless_there(key, _collected(key)) for key in keys]
-        if config.collector_fields == "flat"
-        else []
-    )
+    """Facts of the landing process as fields of the event, for ``collector_fields: flat``."""
+    if config.collector_fields != "flat":
+        return []
+    return [_unless_there(key, _collected(key)) for key in keys]
+
+
+def _own_or_collected(config: EnrichConfig, field: str) -> str:
+    """An event's own value; for ``collector_fields: flat``, else that of the landing process."""
+    own = _own(field)
+    if config.collector_fields != "flat":
+        return own
+    return f"coalesce({own}, {_collected(field)})"
 
 
 def _hostname(config: EnrichConfig) -> list[str]:
-    own = _own("hostname")
-    host = (
-        f"coalesce({own}, {_collected('hostname')})"
-        if config.collector_fields == "flat"
-        else own
-    )
+    host = _own_or_collected(config, "hostname")
     return [_unless_there("hostname", host), *_flat(config, "platform", "arch")]
 
 
 def _environment(config: EnrichConfig) -> list[str]:
-    own = _own("environment")
-    environment = (
-        own if config.environment is None else f"coalesce({own}, {_string(config.environment)})"
-    )
+    environment = _own("environment")
+    if config.environment is not None:
+        environment = f"coalesce({environment}, {_string(config.environment)})"
     return [_unless_there("environment", environment), *_flat(config, "python_version")]
 
 
 def _process(config: EnrichConfig) -> list[str]:
-    own = _own("process_id")
-    process = (
-        f"coalesce({own}, {_collected('process_id')})"
-        if config.collector_fields == "flat"
-        else own
-    )
-    return [_unless_there("process_id", process)]
+    return [_unless_there("process_id", _own_or_collected(config, "process_id"))]
 
 
 _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
@@ -559,6 +563,7 @@ _FIELDS: dict[Enrichment, Callable[[EnrichConfig], list[str]]] = {
     ],
     "context": lambda _: [_unless_there("_context", _context())],
 }
+"""Enrichment → SQL for each of its fields."""
 
 
 FIELDS: dict[Enrichment, tuple[str, ...]] = {
@@ -569,23 +574,25 @@ FIELDS: dict[Enrichment, tuple[str, ...]] = {
     "performance": ("duration_ms", "cost_estimate"),
     "context": ("_context",),
 }
-"""What each enrichment adds, facts of the landing process aside."""
+"""Enrichment → names of the fields that it adds, without the facts of the landing process."""
 
 
-# ---- fields of the user's own
+# ---- fields that the user configures
 
 
 def _own_names(config: EnrichConfig) -> list[str]:
-    return [
-        *config.static_fields,
-        *(name for source in config.sources for name in source.names),
-    ]
+    """Names of the fields to add."""
+    names = [*config.static_fields]
+    for source in config.sources:
+        names += source.names
+    return names
 
 
 def _own_paths(config: EnrichConfig) -> tuple[str, ...]:
-    """Of the fields to add, and of the values to look up."""
-    wanted = (*_own_names(config), *(source.key for source in config.sources))
-    return tuple(dict.fromkeys(map(_path, wanted)))
+    """JSON paths of the fields to add, and of the values to look up."""
+    keys = [source.key for source in config.sources]
+    paths = map(_path, [*_own_names(config), *keys])
+    return tuple(dict.fromkeys(paths))
 
 
 def _with_own(
@@ -594,7 +601,10 @@ def _with_own(
     config: EnrichConfig,
     paths: tuple[str, ...],
 ) -> tuple[Frame, list[str]]:
-    """The frame with what was looked up, and the fields to add."""
+    """The frame with a column ``looked_up_N`` for each source, and SQL for each field to add.
+
+    ``paths`` are the JSON paths of the SQL list ``found``.
+    """
 
     def found(key: str) -> str:
         return f"found[{paths.index(_path(key)) + 1}]"
@@ -605,17 +615,20 @@ def _with_own(
     fields = [
         unless_found(name, quote(_json(value))) for name, value in config.static_fields.items()
     ]
-    columns = {}
+    columns: dict[str, str] = {}
     for number, source in enumerate(config.sources):
-        columns[f"looked_up_{number}"] = (
-            f"{register(connection, source)}(json_extract_string({found(source.key)}, '$'))"
-        )
-        for place, name in enumerate(source.names, start=1):
-            otherwise = quote(_json(source.default[name])) if name in source.default else "NULL"
-            fields.append(
-                unless_found(name, f"coalesce(looked_up_{number}[{place}], {otherwise})")
-            )
-    return (_derive(frame, **columns) if columns else frame), fields
+        column = f"looked_up_{number}"
+        value = f"json_extract_string({found(source.key)}, '$')"
+        columns[column] = f"{register(connection, source)}({value})"
+        for position, name in enumerate(source.names, start=1):
+            otherwise = "NULL"
+            if name in source.default:
+                otherwise = quote(_json(source.default[name]))
+            cell = f"coalesce({column}[{position}], {otherwise})"
+            fields.append(unless_found(name, cell))
+    if not columns:
+        return frame, fields
+    return _derive(frame, **columns), fields
 
 
 def _json(value: JsonValue) -> str:
@@ -626,12 +639,15 @@ def _json(value: JsonValue) -> str:
 
 
 def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
-    """The frame with ``measured_ms`` and, where tokens were counted, both token counts and both costs."""
+    """The frame with ``measured_ms`` and, for an event that counts tokens, both token counts and both costs.
+
+    Several steps, because the columns of a step cannot use each other.
+    """
     given = _derive(
         frame,
         measured_ms=f"{_epoch_ms('completed_at')} - {_epoch_ms('started_at')}",
-        input_given=f"coalesce({_not_null('tokens_used.input_tokens')}, {_not_null('token_usage.input_tokens')})",
-        output_given=f"coalesce({_not_null('tokens_used.output_tokens')}, {_not_null('token_usage.output_tokens')})",
+        input_given=_tokens_given("input_tokens"),
+        output_given=_tokens_given("output_tokens"),
     )
     counted = _derive(
         given,
@@ -681,6 +697,12 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
     )
 
 
+def _tokens_given(name: str) -> str:
+    """The JSON text of a token count, under either of its two keys."""
+    used, usage = _not_null(f"tokens_used.{name}"), _not_null(f"token_usage.{name}")
+    return f"coalesce({used}, {usage})"
+
+
 def _price(config: EnrichConfig, of: Callable[[Price], Decimal | None]) -> str:
     """USD for one token of the event's model, NULL where the table has no price for it."""
     named = {
@@ -688,30 +710,28 @@ def _price(config: EnrichConfig, of: Callable[[Price], Decimal | None]) -> str:
         for model, price in config.prices.items()
         if model != ANY_MODEL
     }
-    other = (
-        _usd_per_token(of(config.prices[ANY_MODEL]))
-        if ANY_MODEL in config.prices
-        else _usd_per_token(None)
-    )
+    other = _usd_per_token(None)
+    if ANY_MODEL in config.prices:
+        other = _usd_per_token(of(config.prices[ANY_MODEL]))
     if not named:
         return other
-    position = (
-        f"list_position([{', '.join(map(quote, named))}], json_extract_string({_model()}, '$'))"
-    )
+    models = ", ".join(map(quote, named))
+    model = f"json_extract_string({_model()}, '$')"
+    position = f"list_position([{models}], {model})"
     prices = f"[{', '.join(named.values())}]"
     return f"CASE WHEN {position} > 0 THEN {prices}[{position}] ELSE {other} END"
 
 
 def _epoch_ms(key: str) -> str:
-    """Milliseconds since 1970, floored; NULL where the key holds no time.
+    """Milliseconds since 1970, floored; NULL where the value of the key is not a time.
 
-    As landing reads times: ISO 8601, in UTC where there is no offset; a number is seconds, milliseconds, microseconds
-    or nanoseconds, told by its magnitude.
+    Landing reads times in the same way: ISO 8601, in UTC if there is no offset. The magnitude of a number
+    decides between seconds, milliseconds, microseconds and nanoseconds.
     """
     text = _unquoted(_there(key))
     number = f"{text}::DECIMAL(29, 9)"
     moment = f"try_cast({text} AS TIMESTAMPTZ)"
-    # Not epoch_ms: it rounds.
+    # `epoch_ms` would round.
     return f"""CASE
         WHEN regexp_full_match({text}, '\\d{{4}}-\\d\\d-\\d\\d.*') THEN epoch_us({moment}) // 1000
         WHEN regexp_full_match({text}, '\\d{{1,19}}(\\.\\d{{1,9}})?') THEN CASE
@@ -723,19 +743,21 @@ def _epoch_ms(key: str) -> str:
 
 
 def _token_count(value: str) -> str:
+    """A count as a DECIMAL, NULL where the JSON text is not a whole number of at most 15 digits."""
     text = _unquoted(value)
-    return f"CASE WHEN regexp_full_match({text}, '\\d{{1,15}}(\\.0+)?') THEN {text}::DECIMAL(15, 0) END"
+    is_count = f"regexp_full_match({text}, '\\d{{1,15}}(\\.0+)?')"
+    return f"CASE WHEN {is_count} THEN {text}::DECIMAL(15, 0) END"
 
 
 def _unquoted(value: str) -> str:
-    """A JSON number or string without its quotes: for texts that need no escapes."""
+    """A JSON number or string without its quotes; only for texts without escapes."""
     return f"""trim({value}, '"')"""
 
 
 def _usd_per_token(usd_per_million: Decimal | None) -> str:
     if usd_per_million is None:
         return "NULL::DECIMAL(19, 12)"
-    # 19 digits: if both factors had 18 or fewer, DuckDB would squeeze the product into 18.
+    # 19 digits: if both factors had at most 18 digits, DuckDB would limit the product to 18.
     return f"'{usd_per_million.scaleb(-6):f}'::DECIMAL(19, 12)"
 
 

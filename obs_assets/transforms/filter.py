@@ -1,8 +1,10 @@
-"""Which events are dropped by rule. Rates are `obs_assets.transforms.sample`'s.
+"""Filtering: drops events by rule. `obs_assets.transforms.sample` drops by rate.
 
-Every event stays in the frame: the verdict is a column, ``dropped_by``, so that a stage can count before it writes.
+Every event stays in the frame: the column ``dropped_by`` says whether it is dropped, so that a stage can
+count before it writes.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -26,8 +28,10 @@ from obs_assets.severities import LOW, NOTEWORTHY, level_of
 from obs_assets.transforms.functions import DottedPath, digest, kept_by
 
 LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
+"""Event types of low value, in lower case."""
+
 ENRICHED_KEYS = ("hostname", "platform", "arch", "environment", "python_version", "process_id")
-"""Keys that enrichment gives to every event: they say nothing about it."""
+"""Keys that enrichment adds to every event. They do not count as content."""
 
 _ABOUT = (
     "event_id",
@@ -39,17 +43,22 @@ _ABOUT = (
     "trace_id",
     "session_id",
 )
+"""Promoted columns that describe the origin of an event, not its content."""
 
 NO_CONTENT = (
-    *(field for field in TIME_FIELDS if "." not in field),
-    *(alias for name in _ABOUT for alias in ALIASES[name]),
+    *[field for field in TIME_FIELDS if "." not in field],
+    *itertools.chain.from_iterable(ALIASES[name] for name in _ABOUT),
     *ENRICHED_KEYS,
-    *("host", "pid", "logger", "thread", "version"),
+    "host",
+    "pid",
+    "logger",
+    "thread",
+    "version",
 )
-"""Keys whose text says when, where or how grave an event was, not what it was."""
+"""Keys whose text gives the time, the origin or the severity of an event. They do not count as content."""
 
 EMPTY_KEYS = 5
-"""An empty event has at most so many keys of its own."""
+"""Largest number of own keys of an empty event."""
 
 
 class FilterConfig(Block, frozen=True):
@@ -87,16 +96,16 @@ class FilterConfig(Block, frozen=True):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def custom_filter_digest(self) -> str | None:
-        """Of the function's source: another code is another configuration."""
+        """Hash of the function's source: changed source is a changed configuration."""
         return digest(self.custom_filter)
 
     @model_validator(mode="after")
-    def _allowlist_names_something(self) -> "FilterConfig":
-        if self.filter_mode == "allowlist" and not (
-            self.keep_patterns or self.keep_event_types
-        ):
+    def _allowlist_names_events(self) -> "FilterConfig":
+        keeps = self.keep_patterns or self.keep_event_types
+        if self.filter_mode == "allowlist" and not keeps:
             raise ValueError(
-                "filter_mode: allowlist without keep_event_types or keep_patterns drops every event: name what to keep"
+                "filter_mode: allowlist without keep_event_types or keep_patterns drops every "
+                "event: name the events to keep"
             )
         return self
 
@@ -104,12 +113,12 @@ class FilterConfig(Block, frozen=True):
 def judge(
     connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterConfig | None
 ) -> Frame:
-    """Say of every event whether, and by which rule, it is dropped.
+    """Decide for every event whether it is dropped, and by which rule.
 
-    Keep rules win. Then the first of these decides:
+    Keep rules win. Then the first of these rules decides:
 
     =======================  ===============================================================================
-    ``filtered:custom``      ``custom_filter`` says so
+    ``filtered:custom``      ``custom_filter`` returns false
     ``filtered:pattern``     one of ``drop_patterns`` is found
     ``filtered:level``       ``event_level`` is one of ``drop_levels``; an event without a level has none
     ``filtered:type``        ``event_type`` is one of ``drop_event_types``
@@ -117,41 +126,40 @@ def judge(
     ``filtered:not_allowed`` the mode is ``allowlist``
     =======================  ===============================================================================
 
-    Low value: the type, in lower case, is one of `LOW_VALUE_TYPES`; or the level one of `severities.LOW`; or the
-    event is empty: it names no type, each of `MESSAGES` is missing, null or an empty string, no other key but
-    `NO_CONTENT` and those that begin with ``_`` holds a text, an object or a list, and it has at most `EMPTY_KEYS`
-    keys, not counting those that begin with ``_`` and `ENRICHED_KEYS`. But an event with an ``error``, or
-    of one of `severities.NOTEWORTHY`, is never of low value.
+    An event is of low value if its type, in lower case, is one of `LOW_VALUE_TYPES`, if its level is one of
+    `severities.LOW`, or if it is empty. An event with an ``error``, or with a level of
+    `severities.NOTEWORTHY`, is never of low value.
 
-    An event that names a type is not empty: `zombie_detected` says something with nothing beside it.
+    An event is empty if all of this holds:
+
+    - It has no type. An event of type `zombie_detected` says something even without other fields.
+    - Each of `MESSAGES` is missing, null or an empty string.
+    - No other key holds a text, an object or a list; keys of `NO_CONTENT` and keys that begin with ``_`` are
+      not counted.
+    - It has at most `EMPTY_KEYS` keys; keys that begin with ``_`` and `ENRICHED_KEYS` are not counted.
 
     Args:
         connection: the frame's own.
-        frame: lineage, promoted columns and ``event``. ``event`` is read only for patterns, and for events of which
-            nothing else says whether they are of low value.
-        config: None, or a disabled one, drops nothing.
+        frame: lineage, promoted columns and ``event``. ``event`` is read only for patterns, and for events
+            that can be empty.
+        config: None, or a disabled configuration, drops no event.
 
     Returns:
         Lineage, promoted and other columns, ``dropped_by`` (VARCHAR, NULL: kept), ``event``; same rows, same order.
         Where ``dropped_by`` was given it stays.
     """
-    carried = [
-        name
-        for name in frame.columns
-        if name not in {*LINEAGE, *PROMOTED, "dropped_by", "event"}
-    ]
-    given = (
-        ["WHEN dropped_by IS NOT NULL THEN dropped_by"] if "dropped_by" in frame.columns else []
-    )
-    rules = list(_rules(connection, config)) if config and config.enabled else []
-    verdict = (
-        f"CASE {' '.join([*given, *rules])} ELSE NULL END::VARCHAR"
-        if given or rules
-        else "NULL::VARCHAR"
-    )
-    return frame.project(
-        ", ".join([*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"])
-    )
+    known = {*LINEAGE, *PROMOTED, "dropped_by", "event"}
+    carried = [name for name in frame.columns if name not in known]
+    branches: list[str] = []
+    if "dropped_by" in frame.columns:
+        branches.append("WHEN dropped_by IS NOT NULL THEN dropped_by")
+    if config and config.enabled:
+        branches += _rules(connection, config)
+    verdict = "NULL::VARCHAR"
+    if branches:
+        verdict = f"CASE {' '.join(branches)} ELSE NULL END::VARCHAR"
+    columns = [*LINEAGE, *PROMOTED, *carried, f"{verdict} AS dropped_by", "event"]
+    return frame.project(", ".join(columns))
 
 
 def _rules(connection: duckdb.DuckDBPyConnection, config: FilterConfig) -> Iterator[str]:
@@ -165,7 +173,8 @@ def _rules(connection: duckdb.DuckDBPyConnection, config: FilterConfig) -> Itera
     if config.drop_patterns:
         yield f"WHEN {_found(config.drop_patterns, config.patterns_in)} THEN 'filtered:pattern'"
     if config.drop_levels:
-        yield f"WHEN {one_of('event_level', map(_level, config.drop_levels))} THEN 'filtered:level'"
+        levels = map(_level, config.drop_levels)
+        yield f"WHEN {one_of('event_level', levels)} THEN 'filtered:level'"
     if config.drop_event_types:
         yield f"WHEN {one_of('event_type', config.drop_event_types)} THEN 'filtered:type'"
     if config.drop_low_value:
@@ -180,7 +189,8 @@ def _level(name: str) -> str:
 
 
 def _found(patterns: tuple[str, ...], where: Literal["text", "json"]) -> str:
-    # One pattern of all: one scan of the event.
+    """SQL: whether any of the patterns is found in an event, see `FilterConfig.patterns_in`."""
+    # A single pattern for all, so that the event is scanned once.
     any_of = quote("|".join(f"(?:{pattern})" for pattern in patterns))
     in_json = f"regexp_matches(event, {any_of}, 'i')"
     if where == "json":
@@ -190,14 +200,15 @@ def _found(patterns: tuple[str, ...], where: Literal["text", "json"]) -> str:
     )
     if any(_SEES_AROUND.search(pattern) for pattern in patterns):
         return in_text
-    # What is found in a string without escapes is also found around it: nearly all events are scanned once.
+    # A pattern that is found in a string without escapes is also found in the JSON around it. So for nearly
+    # all events the scan of the JSON is enough.
     return f"CASE WHEN {in_json} OR contains(event, '\\') THEN {in_text} ELSE false END"
 
 
 _SEES_AROUND = re.compile(r"[\^$]|\\[AbBz]")
-"""A pattern with this may hold at a string's end and nowhere in the JSON."""
+"""A part of a pattern that can match at the end of a string, and nowhere in the JSON."""
 
-# In JSON a quote opens or closes a string, and a string before a colon is a key.
+# A quote in JSON opens or closes a string, and a string before a colon is a key.
 _STRINGS = r"""regexp_extract_all(event, '"(?:[^"\\]|\\.)*"(?:\s*:)?')"""
 
 _TEXTS = f"""list_transform(list_filter({_STRINGS}, lambda string: NOT ends_with(string, ':')), lambda string:
@@ -213,13 +224,15 @@ _OWN_KEYS = f"""
 list_filter(json_keys(event), lambda key:
     NOT starts_with(key, '_') AND NOT {one_of("key", ENRICHED_KEYS)})"""
 
-# A text, an object or a list is longer than its two quotes or brackets
+# A text, an object or a list with content is longer than its two quotes or brackets.
 _OWN_TEXTS = f"""list_filter(list_zip(json_keys(event), json_extract(event, '$.*')), lambda pair:
     NOT starts_with(pair[1], '_') AND NOT {one_of("pair[1]", NO_CONTENT)}
     AND contains('"{{[', (pair[2]::VARCHAR)[1]) AND strlen(pair[2]::VARCHAR) > 2)"""
 
-# AND and CASE look at fewer and fewer rows: only what may be empty is parsed, only what says nothing is counted.
-_EMPTY = f"CASE WHEN {_SAYS_NOTHING} THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} AND len({_OWN_TEXTS}) = 0 END"
+# CASE and AND save work: the keys are counted only in events without a message, and the texts only in events
+# with few keys.
+_EMPTY = f"""CASE WHEN {_SAYS_NOTHING}
+    THEN len({_OWN_KEYS}) <= {EMPTY_KEYS} AND len({_OWN_TEXTS}) = 0 END"""
 
 _LOW_VALUE = f"""CASE
     WHEN {_GRAVE} THEN false

@@ -40,10 +40,11 @@ RESERVED = ("_source", "_event_file", "_enrichment", "_redaction", "_sampling", 
 """Keys of an event that the stages write."""
 
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+"""Names of fields that a function may add."""
 
 _numbers = itertools.count()
 _one_at_a_time = threading.Lock()
-"""A lock: a user's function does not have to be safe for threads."""
+"""A lock, because a user's function need not be safe for threads."""
 
 
 def _importable(dotted: str) -> str:
@@ -59,7 +60,7 @@ def resolve(dotted: str) -> Function:
     """Import the function of that name.
 
     Raises:
-        ValueError: the import fails, or the name is no function.
+        ValueError: the import fails, or the name is not a function.
     """
     module_name, _, name = dotted.rpartition(".")
     if not module_name:
@@ -99,7 +100,7 @@ def enrich_by(connection: duckdb.DuckDBPyConnection, frame: Frame, dotted: str) 
     Args:
         connection: the frame's own.
         frame: lineage, promoted columns and ``event``.
-        dotted: names ``pandas.DataFrame -> pandas.DataFrame``.
+        dotted: dotted path of the function, ``pandas.DataFrame -> pandas.DataFrame``.
 
     Returns:
         Lineage and promoted columns recomputed, ``event``.
@@ -114,10 +115,12 @@ def kept_by(connection: duckdb.DuckDBPyConnection, dotted: str) -> str:
 
     Args:
         connection: the frame's own.
-        dotted: names ``pandas.DataFrame -> pandas.Series`` of booleans, one for each row.
+        dotted: dotted path of the function, ``pandas.DataFrame -> pandas.Series`` with a boolean for
+            each row.
     """
     function = resolve(dotted)
-    return f"{_register(connection, dotted, 'BOOLEAN', lambda rows: _verdicts(rows, function))}({_ROW})"
+    name = _register(connection, dotted, "BOOLEAN", lambda rows: _verdicts(rows, function))
+    return f"{name}({_ROW})"
 
 
 class _MisuseError(Exception):
@@ -130,6 +133,7 @@ def _register(
     returns: str,
     work: Callable[["pa.Table"], "pa.Array"],
 ) -> str:
+    """Register a function of rows as an SQL function of a connection; returns its name."""
     name = f"function_{next(_numbers)}"
     connection.create_function(
         name,
@@ -138,7 +142,8 @@ def _register(
         returns,
         type=duckdb.func.ARROW,
         null_handling=duckdb.func.SPECIAL,
-        side_effects=True,  # otherwise DuckDB may call the function twice for a row
+        # Without it, DuckDB may call the function twice for a row.
+        side_effects=True,
     )
     return name
 
@@ -146,6 +151,7 @@ def _register(
 def _guarded(
     dotted: str, work: Callable[["pa.Table"], "pa.Array"], columns: Iterable["pa.Array"]
 ) -> "pa.Array":
+    """Call a function on rows. Its error becomes ours, without the text of an event."""
     import pyarrow as pa
 
     rows = pa.table(list(columns), [*READ_ONLY, "event"])
@@ -155,11 +161,15 @@ def _guarded(
     except _MisuseError as error:
         blame = f"the function {dotted} {error}"
     except Exception as error:  # noqa: BLE001 - its message may quote an event
-        blame = f"the function {dotted} raised {type(error).__name__}; try it on obs_assets.read_hour(...)"
+        blame = (
+            f"the function {dotted} raised {type(error).__name__}; "
+            "try it on obs_assets.read_hour(...)"
+        )
     raise wrap_failure(PermanentError(f"{blame}: correct it, then materialize the hour again"))
 
 
 def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
+    """The events of rows after a function of ``enrich`` has seen them."""
     import pandas as pd
     import pyarrow as pa
 
@@ -173,7 +183,8 @@ def _events_after(rows: "pa.Table", function: Function) -> "pa.Array":
     for name in READ_ONLY:
         if name not in after or not _is_same(rows[name], after[name]):
             raise _MisuseError(
-                f"changed the column {name}, or the order of the rows: it may change event and add columns"
+                f"changed the column {name}, or the order of the rows: "
+                "it may change event and add columns"
             )
     events = rows["event"].to_pylist()
     if "event" in after:
@@ -197,7 +208,9 @@ def _is_same(column: "pa.ChunkedArray", after: "pd.Series[Any]") -> bool:
 
 
 def _checked(before: list[str], after: list[Any]) -> list[str]:
+    """The changed events, of which each must still be a JSON object."""
     for old, new in zip(before, after, strict=True):
+        # Most events are unchanged: parsing them would take longer than the function.
         if new is not old and new != old:
             _check_object(new)
     return after
@@ -231,13 +244,18 @@ def _with_fields(event: str, added: Mapping[str, list[Any]], number: int) -> str
     present = json.loads(event)
     fields: list[str] = []
     for name, values in added.items():
-        text = None if name in present else _json(values[number], name)
+        if name in present:
+            continue
+        text = _json(values[number], name)
         if text is not None:
             fields.append(f"{json.dumps(name)}:{text}")
     if not fields:
         return event
-    comma = "," if present else ""
-    return f"{event[:-1].rstrip()}{comma}{','.join(fields)}}}"
+    # The fields are appended as text: numbers of the event keep their digits.
+    beginning = event[:-1].rstrip()
+    if present:
+        beginning += ","
+    return f"{beginning}{','.join(fields)}}}"
 
 
 def _json(value: Any, name: str) -> str | None:
@@ -270,6 +288,13 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
+def _as_python(value: Any) -> Any:
+    """A scalar of numpy as the Python value: its boolean is not a `bool`."""
+    if hasattr(value, "item"):
+        return value.item()
+    return value
+
+
 def _verdicts(rows: "pa.Table", function: Function) -> "pa.Array":
     import pandas as pd
     import pyarrow as pa
@@ -277,7 +302,7 @@ def _verdicts(rows: "pa.Table", function: Function) -> "pa.Array":
     verdicts = list(function(rows.to_pandas(types_mapper=pd.ArrowDtype)))
     if len(verdicts) != rows.num_rows:
         raise _MisuseError(f"returned {len(verdicts):,} verdicts for {rows.num_rows:,} rows")
-    kept = [verdict.item() if hasattr(verdict, "item") else verdict for verdict in verdicts]
+    kept = list(map(_as_python, verdicts))
     if not all(isinstance(verdict, bool) for verdict in kept):
         raise _MisuseError("returned a value that is neither true nor false")
     return pa.array(kept, pa.bool_())

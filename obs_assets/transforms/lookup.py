@@ -44,6 +44,7 @@ ADDRESSES_REMEMBERED = 1 << 16
 """Distinct addresses whose records are kept in memory."""
 
 _numbers = itertools.count()
+"""Numbers for the names of SQL functions, which must differ within a connection."""
 
 
 class Lookup(BaseModel, frozen=True, extra="forbid"):
@@ -74,7 +75,9 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
     @field_validator("fields", mode="before")
     @classmethod
     def _columns_named_alike(cls, value: Any) -> Any:
-        return {name: name for name in value} if isinstance(value, list | tuple) else value
+        if isinstance(value, list | tuple):
+            return {name: name for name in value}
+        return value
 
     @model_validator(mode="after")
     def _read(self) -> "Lookup":
@@ -109,7 +112,7 @@ class Lookup(BaseModel, frozen=True, extra="forbid"):
         return self._names
 
     def find(self, values: "pa.Array") -> "pa.Array":
-        """For each value a list with the JSON text of each field, NULL if the table does not hold the value."""
+        """For each value, a list with the JSON text of each field; NULL if the table lacks the value."""
         return self._cells.take(_row_numbers(values, self._rows.get))
 
 
@@ -147,6 +150,7 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 "geoip needs the package maxminddb: pip install 'obs_assets[geoip]'"
             ) from None
+        # The content is read once, so that database and hash belong together.
         content = _content(self.database)
         try:
             self._reader = maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD)
@@ -172,7 +176,7 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
         return {}
 
     def find(self, values: "pa.Array") -> "pa.Array":
-        """For each address a list with the JSON text of each field, NULL if the database lacks the address."""
+        """For each address, a list with the JSON text of each field; NULL if the database lacks the address."""
         import pyarrow as pa
 
         distinct = values.dictionary_encode()
@@ -186,7 +190,8 @@ class GeoIp(BaseModel, frozen=True, extra="forbid"):
     def _locate(self, address: str) -> list[str | None]:
         try:
             record = self._reader.get(address)
-        except ValueError:  # no address
+        except ValueError:
+            # The value is not an address.
             record = None
         return [_json(_at(record, path)) for path in self.fields.values()]
 
@@ -218,9 +223,10 @@ def _content(path: str) -> bytes:
 
 def _columns(content: bytes, path: str) -> dict[str, list[str | None]]:
     """The columns of a table, by name, as text."""
-    is_parquet = content[:4] == b"PAR1"
-    read = _columns_of_parquet if is_parquet else _columns_of_csv
-    return read(content, path)
+    # The content decides, not the name: every Parquet file begins with these bytes.
+    if content.startswith(b"PAR1"):
+        return _columns_of_parquet(content, path)
+    return _columns_of_csv(content, path)
 
 
 def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
@@ -237,6 +243,7 @@ def _columns_of_csv(content: bytes, path: str) -> dict[str, list[str | None]]:
     _check_header(header, path)
     columns: dict[str, list[str | None]] = {}
     for index, name in enumerate(header):
+        # An empty cell counts as missing.
         columns[name] = [row[index] or None for row in rows]
     return columns
 
@@ -276,7 +283,8 @@ def _numbered(keys: Iterable[str | None], path: str, column: str) -> dict[str, i
             raise ValueError(f"{path}: row {number + 1} below the header has no {column}")
         if rows.setdefault(key, number) != number:
             raise ValueError(
-                f"{path}: rows {rows[key] + 1} and {number + 1} below the header have the same {column}"
+                f"{path}: rows {rows[key] + 1} and {number + 1} below the header "
+                f"have the same {column}"
             )
     return rows
 

@@ -524,7 +524,7 @@ def test_the_event_is_read_only_where_it_matters(connection: duckdb.DuckDBPyConn
         ({"keep_patterns": ["ok", "(a"]}, r"keep_patterns\.1\n.*missing \)"),
         ({"drop_patterns": [""]}, "an empty pattern is found in every event"),
         ({"drop_patterns": ["(?<name>x)"]}, r"\(\?P<name>"),
-        ({"filter_mode": "allowlist"}, "name what to keep"),
+        ({"filter_mode": "allowlist"}, "name the events to keep"),
         ({"filter_mode": "both"}, "filter_mode"),
         ({"drop_event_type": ["x"]}, "drop_event_type"),
     ],
