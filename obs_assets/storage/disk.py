@@ -31,6 +31,7 @@ def make_private_dir(path: Path, *, setting: str = "OBS_DATA_DIR") -> Path:
     """
     try:
         for folder in reversed([path, *path.parents]):
+            # `mkdir(parents=True)` would give the mode to the last folder only.
             if not folder.exists():
                 folder.mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
@@ -95,8 +96,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.IOException) as error:
+        # An error of the file system always has a number; this is an error of DuckDB, through Arrow.
         if isinstance(error, OSError) and error.errno is None:
-            raise  # an error of DuckDB through Arrow: the file system always gives a number
+            raise
         raise ObsError(
             f"cannot write {path}: {_reason(error)} ({_free_space(path.parent)} free there)"
         ) from None
@@ -135,11 +137,15 @@ def locked(path: Path, *, shared: bool = False, wait_s: float = 0) -> Iterator[N
         BlockingIOError: another process still holds the lock.
     """
     with path.open("w") as file:
-        _wait_for_lock(file, LOCK_SH if shared else LOCK_EX, wait_s)
+        operation = LOCK_EX
+        if shared:
+            operation = LOCK_SH
+        _wait_for_lock(file, operation, wait_s)
         yield
 
 
 _waits: set[threading.Event] = set()
+"""An event for each thread that waits for a lock; setting it ends the wait."""
 
 
 def _wait_for_lock(file: TextIO, operation: int, wait_s: float) -> None:

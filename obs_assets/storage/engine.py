@@ -53,6 +53,7 @@ def connect(
         ((cores,),) = connection.sql("SELECT current_setting('threads')").fetchall()
         threads = min(cores, MOST_THREADS)
     limit = memory_limit or memory_for(threads)
+    # The progress bar would be written between the lines of a command's output.
     connection.execute(
         f"SET threads = {threads}; SET memory_limit = '{limit}'; SET enable_progress_bar = false"
     )
@@ -80,6 +81,7 @@ _at_work: set[duckdb.DuckDBPyConnection] = set()
 
 def interrupt_queries() -> None:
     """Interrupt the queries of all threads within `computing`; each raises an error of ours."""
+    # A copy, because other threads change the set at the same time.
     for connection in list(_at_work):
         connection.interrupt()
 
@@ -101,7 +103,7 @@ def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None
     try:
         yield
     except (duckdb.Error, UnicodeDecodeError, OSError) as error:
-        # UnicodeDecodeError: DuckDB can cut a quoted text within a character
+        # A UnicodeDecodeError comes from DuckDB too: it can cut a quoted text within a character.
         if isinstance(error, OSError) and not is_duckdb_error(error):
             raise
         failure = unwrap_failure(error)
@@ -112,7 +114,7 @@ def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None
             raise TransientError(f"{work}: {first_line}") from None
         kind = type(error).__name__
         if isinstance(error, OSError):
-            # Arrow makes the same exception of every error; the text begins with DuckDB's kind
+            # Arrow turns every error into the same exception; the text begins with DuckDB's kind.
             kind = first_line.partition(":")[0]
         raise PermanentError(f"{work}: DuckDB refused the hour ({kind})") from None
     finally:
@@ -128,8 +130,8 @@ def is_duckdb_error(error: BaseException) -> bool:
 
 
 MOST_FAILURES = 100
-"""Failures that wait for `unwrap_failure`. A query on several threads can wrap several failures, and
-only one of them is unwrapped, so the oldest are removed."""
+"""Largest number of failures that wait for `unwrap_failure`. A query on several threads can wrap several failures,
+and only the first is unwrapped. The oldest are removed."""
 
 _failures: dict[str, ObsError] = {}
 _failures_lock = threading.Lock()

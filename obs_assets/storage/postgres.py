@@ -20,9 +20,12 @@ from obs_assets.errors import ConfigurationError, ObsError, PermanentError, Tran
 from obs_assets.settings import PostgresSettings
 
 Connection: TypeAlias = psycopg.Connection[Any]
-Query: TypeAlias = LiteralString | sql.Composed
+"""A connection whose rows are tuples."""
 
-# -- connecting --------------------------------------------------------------------------------------------------------
+Query: TypeAlias = LiteralString | sql.Composed
+"""SQL without text of a user: a constant, or composed with quoted identifiers and values."""
+
+# -- connecting ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -47,6 +50,7 @@ def session(
     try:
         yield connection
     except psycopg.Error as error:
+        # The state of the session is unknown after an error, so the connection is not reused.
         connection.close()
         raise explained(error, server) from None
     except BaseException:
@@ -66,7 +70,7 @@ def cancel_queries() -> None:
 
 @contextlib.contextmanager
 def connections_kept() -> Iterator[None]:
-    """Within the block, sessions reuse connections: connecting takes longer than loading an hour of a few events.
+    """Within the block, sessions reuse connections. To connect takes longer than to load a small hour.
 
     Use it only for work whose locks and settings end with its transaction.
     """
@@ -96,6 +100,7 @@ class _Idle:
                 return
             unused = [*itertools.chain.from_iterable(self._waiting.values())]
             self._waiting = {}
+        # Outside the lock, because closing can wait for the network.
         for connection in unused:
             connection.close()
 
@@ -107,6 +112,8 @@ class _Idle:
                 if not waiting:
                     return None
                 connection = waiting.pop()
+            # The server may have closed the connection in the meantime. An empty query is the
+            # cheapest question.
             if connection.pgconn.exec_(b"").status == ExecStatus.EMPTY_QUERY:
                 return connection
             connection.close()
@@ -117,7 +124,7 @@ class _Idle:
             if self._users and not connection.closed:
                 connection.rollback()
                 with self._lock:
-                    # Asked again: the last user can have gone during the rollback
+                    # Checked again, because the last user can have gone during the rollback.
                     if self._users:
                         self._waiting.setdefault(use, []).append(connection)
                         return
@@ -142,7 +149,9 @@ def connect(
         ConfigurationError: the server refuses it; the message names the variable to change.
         TransientError: the server does not answer.
     """
-    password = server.password.get_secret_value() if server.password else None
+    password = None
+    if server.password:
+        password = server.password.get_secret_value()
     try:
         connection = psycopg.connect(
             host=server.host,
@@ -153,6 +162,7 @@ def connect(
             connect_timeout=5,  # seconds
             application_name=application_name,
             client_encoding="UTF8",
+            # Without a transaction, `_SET_SESSION` holds for the whole session.
             autocommit=True,
         )
     except psycopg.Error as error:
@@ -197,8 +207,9 @@ def _refuse_other_encodings(connection: Connection, server: PostgresSettings) ->
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"the database {server.database} on PostgreSQL at {where(server)} has the encoding {encoding}, which "
-            "cannot hold every event: create a database with ENCODING 'UTF8' and name it in POSTGRES_DB"
+            f"the database {server.database} on PostgreSQL at {where(server)} has the encoding "
+            f"{encoding}, which cannot hold every event: create a database with ENCODING 'UTF8' "
+            "and name it in POSTGRES_DB"
         )
 
 
@@ -214,10 +225,12 @@ def begin(connection: Connection, *, lock_timeout_s: float) -> None:
     """
     connection.execute(
         """
-        SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '30min', true),
+        SELECT set_config('lock_timeout', %s, true),
+               set_config('statement_timeout', '30min', true),
                set_config('idle_in_transaction_session_timeout', '60s', true),
                set_config('client_connection_check_interval', '1s', true),
-               set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
+               set_config('synchronous_commit',
+                          CASE current_setting('synchronous_commit') WHEN 'off' THEN 'local'
                           ELSE current_setting('synchronous_commit') END, true)
         """,
         [f"{lock_timeout_s * 1000:.0f}ms"],
@@ -225,11 +238,18 @@ def begin(connection: Connection, *, lock_timeout_s: float) -> None:
 
 
 def lock(connection: Connection, name: str, *, shared: bool = False) -> None:
-    """Hold a lock of that name until the transaction ends; waits up to the transaction's ``lock_timeout``."""
-    query: LiteralString = (
-        "SELECT pg_advisory_xact_lock_shared" if shared else "SELECT pg_advisory_xact_lock"
-    )
-    connection.execute(query + "(hashtextextended(%s, 0))", [name])
+    """Hold a lock of that name until the transaction ends; waits up to the transaction's ``lock_timeout``.
+
+    Args:
+        connection: in a transaction.
+        name: name of the lock.
+        shared: share the lock with other readers; otherwise the lock is exclusive.
+    """
+    function: LiteralString = "pg_advisory_xact_lock"
+    if shared:
+        function = "pg_advisory_xact_lock_shared"
+    # PostgreSQL locks numbers, so the name is hashed.
+    connection.execute(f"SELECT {function}(hashtextextended(%s, 0))", [name])
 
 
 def one(
@@ -238,11 +258,11 @@ def one(
     """The only row of a query that always returns a single row."""
     row: tuple[Any, ...] | None = connection.execute(query, parameters).fetchone()
     if row is None:
-        raise LookupError("the query has an answer by its form")
+        raise LookupError("the query returned no row")
     return row
 
 
-# -- migrations --------------------------------------------------------------------------------------------------------
+# -- migrations ----------------------------------------------------------------------------------
 
 _MIGRATIONS_TABLE = """
 CREATE SCHEMA IF NOT EXISTS obs;
@@ -261,7 +281,7 @@ class Migration:
 
     Attributes:
         description: a sentence that starts with a verb.
-        statements: SQL; it runs in one transaction with all other steps that are due.
+        statements: SQL; it runs in the same transaction as all other steps that are due.
     """
 
     description: str
@@ -273,7 +293,7 @@ def migrate(
 ) -> list[str]:
     """Run the migrations of a subject that have not run yet, in the open transaction.
 
-    Each migration runs once, under one lock for all subjects, and is recorded in ``obs.migrations``.
+    Each migration runs once, under a lock for all subjects, and is recorded in ``obs.migrations``.
     The version of a migration is its position in the list, from 1: append to the list, never change
     a released migration.
 
@@ -293,14 +313,14 @@ def migrate(
     if _version(connection, subject) == len(migrations):
         return []
     lock(connection, SCHEMA_LOCK)
-    # CREATE … IF NOT EXISTS asks for the right to create even where there is nothing to do.
+    # CREATE … IF NOT EXISTS needs the right to create even if the table exists.
     if not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
         connection.execute(_MIGRATIONS_TABLE)
     reached = max(_version(connection, subject), start)
     if reached > len(migrations):
         raise ConfigurationError(
-            f"{subject} is at version {reached} of its schema and this obs_assets knows {len(migrations)}: a newer one "
-            "has been here; install that"
+            f"{subject} is at version {reached} of its schema and this obs_assets knows "
+            f"{len(migrations)}: a newer obs_assets has migrated it; install that version"
         )
     done = []
     for version, migration in enumerate(migrations, 1):
@@ -308,13 +328,15 @@ def migrate(
             connection.execute(migration.statements)
             done.append(migration.description)
         connection.execute(
-            "INSERT INTO obs.migrations (subject, version, description) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO obs.migrations (subject, version, description) VALUES (%s, %s, %s) "
+            "ON CONFLICT DO NOTHING",
             [subject, version, migration.description],
         )
     return done
 
 
 def _version(connection: Connection, subject: str) -> int:
+    """The version of a subject's tables; 0 before the first migration."""
     if not one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]:
         return 0
     found = one(
@@ -358,7 +380,10 @@ LEDGER = (
 VERSION: LiteralString = (
     "generation, config_hash, code_version, coalesce(to_jsonb(load) ->> 'log_id', '')"
 )
-"""The fields of an `InputVersion` in ``obs.hour_loads AS load``; a ledger that has not been migrated is read, too."""
+"""SQL for the fields of an `InputVersion` in ``obs.hour_loads AS load``.
+
+It also reads a ledger that has no column ``log_id`` yet.
+"""
 
 
 def adopt_load(
@@ -372,26 +397,27 @@ def adopt_load(
     Args:
         connection: in a transaction, the ledger migrated.
         key: ``destination`` and ``hour``.
-        held: what the row is expected to say, by column.
+        held: the expected values of the row, by column.
         version: the new values, by column.
 
     Returns:
-        whether the row was as expected.
+        whether the row had the expected values; otherwise it is unchanged.
     """
-    expected = {**key, **held}
-    conditions = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
-        for name, value in expected.items()
-    )
-    values = sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
-        for name, value in version.items()
-    )
+    conditions = sql.SQL(" AND ").join(_equals({**key, **held}))
+    values = sql.SQL(", ").join(_equals(version))
     query = sql.SQL("UPDATE obs.hour_loads SET {} WHERE {}").format(values, conditions)
     return connection.execute(query).rowcount == 1
 
 
-# -- errors ------------------------------------------------------------------------------------------------------------
+def _equals(values: Mapping[str, object]) -> list[sql.Composed]:
+    """``column = value`` for each column."""
+    return [
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in values.items()
+    ]
+
+
+# -- errors --------------------------------------------------------------------------------------
 
 
 def where(server: PostgresSettings) -> str:
@@ -399,16 +425,23 @@ def where(server: PostgresSettings) -> str:
     return f"{server.host}:{server.port}"
 
 
-# libpq gives no code for a refused connection, only text
+# libpq gives a code for no refused connection, only a text.
 _REFUSALS = {
-    r"authentication failed|no password supplied": "does not accept user {0.user} with this password: "
-    "check POSTGRES_USER and POSTGRES_PASSWORD",
-    r'database ".*" does not exist': "has no database {0.database}: create it, or set POSTGRES_DB",
+    r"authentication failed|no password supplied": (
+        "does not accept user {0.user} with this password: "
+        "check POSTGRES_USER and POSTGRES_PASSWORD"
+    ),
+    r'database ".*" does not exist': (
+        "has no database {0.database}: create it, or set POSTGRES_DB"
+    ),
     r'role ".*" does not exist': "has no user {0.user}: check POSTGRES_USER",
-    r"no pg_hba.conf entry": "does not admit user {0.user} to database {0.database} from this machine: "
-    "check POSTGRES_USER, POSTGRES_DB and the server's pg_hba.conf",
+    r"no pg_hba.conf entry": (
+        "does not admit user {0.user} to database {0.database} from this machine: "
+        "check POSTGRES_USER, POSTGRES_DB and the server's pg_hba.conf"
+    ),
     r"(resolve|translate) host.*not known": "is not to be found: check POSTGRES_HOST",
 }
+"""Pattern of libpq's text → the end of our sentence, with the server's settings as ``{0}``."""
 
 
 def _unreachable(message: str, server: PostgresSettings) -> ObsError:
@@ -418,7 +451,8 @@ def _unreachable(message: str, server: PostgresSettings) -> ObsError:
                 f"PostgreSQL at {where(server)} {sentence.format(server)}"
             )
     return TransientError(
-        f"PostgreSQL at {where(server)} does not answer: check POSTGRES_HOST and POSTGRES_PORT, and that it runs"
+        f"PostgreSQL at {where(server)} does not answer: "
+        "check POSTGRES_HOST and POSTGRES_PORT, and that it runs"
     )
 
 
