@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Importing Dagster takes seconds, so a script that needs only a configuration does not import it
+    # To import Dagster takes seconds, so a script that needs only a configuration does not import it.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

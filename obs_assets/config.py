@@ -35,6 +35,7 @@ def attribute_texts(model: type) -> dict[str, str]:
     The model's own text wins over a base's. A text for several names, ``host, port: …``, is the text of each.
     """
     texts: dict[str, str] = {}
+    # The bases come first, so that the model's own text wins.
     for base in reversed(model.__mro__):
         docstring = inspect.cleandoc(base.__dict__.get("__doc__") or "")
         section = _SECTION.search(docstring)
@@ -46,6 +47,7 @@ def attribute_texts(model: type) -> dict[str, str]:
 
 
 def _is_kept(value: JsonValue) -> JsonValue:
+    """The value, if every destination can store it; PostgreSQL's JSONB has no NUL character."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
@@ -80,6 +82,9 @@ def mapping_or_yaml_file(value: Any) -> Any:
         raise ValueError(f"cannot read the file {value}: it is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
+        line = ""
+        if mark:
+            # yaml counts lines from 0.
+            line = f", line {mark.line + 1}"
         problem = getattr(error, "problem", error)
         raise ValueError(f"the file {value}{line} is not YAML: {problem}") from None

@@ -40,11 +40,10 @@ CRASH_POINTS = frozenset(
         "webhook.after_send",
     }
 )
-
 """All points, by the step that they precede or follow."""
 
 _armed: dict[str, Callable[[], object]] = {}
-"""Armed point → what happens there."""
+"""Armed point → the action that runs there."""
 
 
 def arm(spec: str | None) -> None:
@@ -92,7 +91,8 @@ def interrupted(name: str, act: Callable[[], object]) -> Iterator[None]:
 
 
 def crash_point(name: str) -> None:
-    """Do what the point is armed for; nothing if it is not armed."""
+    """Run the action of the point, if the point is armed."""
+    # A misspelt point would never be reached, and its test would prove nothing.
     if name not in CRASH_POINTS:
         raise LookupError(f"unregistered crash point {name!r}")
     if name in _armed:

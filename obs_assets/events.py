@@ -1,12 +1,14 @@
-"""The event: its identity, its promoted columns and the frame that carries it.
+"""The event: its identity, its promoted columns and its frame.
 
-A frame is a DuckDB relation, lazy and streamed, so that an hour of any size is worked through per column in bounded
-memory. Frames are sorted by ``(event_time, row_uid)`` from ``raw_events`` on, and every step keeps that order.
+A frame is a DuckDB relation. It is lazy and streamed, so that an hour of any size is computed column by
+column in bounded memory. From ``raw_events`` on, frames are sorted by ``(event_time, row_uid)``, and every
+step keeps that order.
 
-``event`` is the only truth: the whole event as JSON text on one line, its numbers written with the digits they came
-with. Transforms change that text alone; `with_columns` then recomputes every other column from it.
+The column ``event`` is the whole event as JSON text on a single line; its numbers keep their digits.
+Transforms change this text only; `with_columns` then computes every other column from it.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -19,6 +21,7 @@ import pyarrow as pa
 from obs_assets.severities import STATUSES, level_sql, word_sql
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
+"""The events of an hour, a row for each event."""
 
 MAX_NESTING = 200
 """Levels of objects and lists within one another that an event may have, its own braces included.
@@ -27,7 +30,7 @@ A deeper event is a dead letter at landing, so that no later stage meets an even
 """
 
 LINEAGE = ("row_uid", "event_time", "file_id", "file_offset", "landed_at")
-"""Where a row came from: given by landing, the same at every stage.
+"""Columns with the origin of a row. Landing writes them, and every stage keeps them.
 
 row_uid: VARCHAR, 32 hexadecimal digits, see `row_uids`. event_time, landed_at: TIMESTAMPTZ, microseconds, UTC.
 file_id: VARCHAR. file_offset: BIGINT, byte offset in the decompressed file.
@@ -48,7 +51,7 @@ PROMOTED = (
     "duration_ms",
     "cost_usd",
 )
-"""Columns computed from ``event``. VARCHAR but for duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
+"""Columns computed from ``event``: VARCHAR, except duration_ms (BIGINT, milliseconds) and cost_usd (DECIMAL, USD)."""
 
 TYPES: Mapping[str, str] = {
     "event_time": "timestamp",
@@ -59,17 +62,17 @@ TYPES: Mapping[str, str] = {
     "weight": "float",
     "redactions": "map",
 }
-"""Types of the columns of a frame that are no strings, for people."""
+"""Column → its type, for the catalogue; the other columns of a frame are strings."""
 
 MEANINGS: Mapping[str, str] = {
-    "row_uid": "identity of the row: where it came from (file and byte offset)",
+    "row_uid": "identity of the row, from its file and byte offset",
     "event_time": "when it happened, UTC, microseconds",
     "file_id": "the file it was landed from",
     "file_offset": "byte offset in that file, decompressed",
     "landed_at": "when it was landed, UTC",
     "event_id": "id, event_id or _id: a label, never a key",
     "event_type": "type or event_type",
-    "event_level": "level, severity and other names and scales, or a status that is a level; NULL without one",
+    "event_level": "level, severity and other names and scales, or a status that is a level; NULL without a level",
     "source_name": "_source.name or source",
     "master_type": "master_type or master",
     "worker_type": "worker_type or worker",
@@ -77,18 +80,19 @@ MEANINGS: Mapping[str, str] = {
     "trace_id": "trace_id",
     "session_id": "session_id",
     "status": "status",
-    "error": "error or error_message, where it is one",
+    "error": "error or error_message; NULL without an error",
     "duration_ms": "duration_ms or duration, milliseconds",
     "cost_usd": "cost_usd, cost_estimate.total_cost_usd or cost, USD",
     "event_file": "path of that file below the events folder",
     "collector": "host and process that landed it, as JSON",
-    "weight": "how many events this one stands for",
+    "weight": "number of events for which this event stands",
     "redactions": "redacted values by type",
     "event": "the whole event as JSON; every other column is computed from it",
 }
 """Meanings of the columns of a frame, for the catalogue."""
 
 _HEX = np.array([f"{byte:02x}".encode() for byte in range(256)]).view(np.uint16)
+"""Byte → its two hexadecimal digits, as a number of 16 bits."""
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "event_id": (
@@ -166,12 +170,12 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "duration_ms": ("duration_ms", "duration", "event.duration"),
     "cost_usd": ("cost_usd", "cost", "cost_estimate.total_cost_usd"),
 }
-"""Where each promoted column comes from: the first of these fields that is there and not null.
+"""Promoted column → its fields. The first field that exists and is not null gives the value.
 
-``log.level`` is a field of that name, as ECS loggers write it, or else the field ``level`` of the object ``log``. An
-event without a level has the level that its ``status`` names, if that is one of `severities.STATUSES`; Serilog leaves
-out ``@l`` where it is Information. An ``error`` that says that there is none (false, 0, empty) is none. What is in
-other units is converted, see `_CONVERSIONS`.
+``log.level`` is a field of that name, as ECS loggers write it, or else the field ``level`` of the object
+``log``. An event without a level gets the level that its ``status`` names, if that is one of
+`severities.STATUSES`; a Serilog event without ``@l`` is ``info``. An ``error`` that is false, 0 or empty
+counts as missing. `_CONVERSIONS` converts fields with other units.
 """
 
 TIME_FIELDS = (
@@ -201,7 +205,7 @@ TIME_FIELDS = (
     "eventTimestamp",
     "unixTime",
 )
-"""Where an event's time is looked for, in this order; the first that is there and not null decides."""
+"""Fields with the time of an event. The first field that exists and is not null gives the time."""
 
 MESSAGES = (
     "message",
@@ -222,8 +226,9 @@ MESSAGES = (
 """Fields that hold the text, or the content, of an event."""
 
 _SERILOG = ("@t", "@m", "@mt")
+"""Fields that mark an event of Serilog."""
 
-# ECS counts durations in nanoseconds
+# ECS counts durations in nanoseconds.
 _CONVERSIONS: Mapping[str, str] = {
     "event.duration": "(round(try_cast({0} AS BIGINT) / 1000000)::BIGINT)::VARCHAR",
 }
@@ -232,25 +237,27 @@ _CONVERSIONS: Mapping[str, str] = {
 def row_uids(
     file_ids: Sequence[str], owner: npt.NDArray[np.int32], file_offset: npt.NDArray[np.int64]
 ) -> pa.LargeStringArray:
-    """Identities of rows. A row's identity is where it came from: 20 digits of its file's id, 12 of its offset there.
+    """Identities of rows: the last 20 digits of the file's id, then 12 digits of the byte offset.
 
-    Never the event's own id: real files use one id for several events, and true duplicates are events too. A file lands
-    each of its offsets once, and its id was drawn by chance when it was first seen, so that nothing in an event can
-    make two identities meet: for 10⁷ files the chance that two share their digits is below 10⁻⁸. Rows of one file
-    differ in few digits, which compresses well; whoever wants digits that are evenly spread takes ``md5(row_uid)``.
+    The event's own id is not used: in real files several events share an id, and true duplicates are events
+    too. Each offset of a file is landed once, and the id of a file was drawn by chance. So no content of an
+    event can give two rows the same identity: for 10⁷ files the chance that two files share their digits is
+    below 10⁻⁸. Rows of a file differ in few digits, which compresses well; ``md5(row_uid)`` has digits that
+    are evenly spread.
 
     Args:
-        file_ids: each at least 20 hexadecimal digits.
+        file_ids: ids of the files, each at least 20 hexadecimal digits.
         owner: for each row, the index of its file.
-        file_offset: for each row, below 2⁴⁸.
+        file_offset: for each row, its byte offset, below 2⁴⁸.
     """
-    of_file = np.array(
-        [list(file_id[-20:].encode()) for file_id in file_ids], np.uint8
-    ).reshape(-1, 20)
-    pairs = np.empty((len(owner), 16), np.uint16)  # of digits
+    file_digits = [list(file_id[-20:].encode()) for file_id in file_ids]
+    of_file = np.array(file_digits, np.uint8).reshape(-1, 20)
+    # Two digits at a time: a row of 32 digits has 16 pairs, of which the first 10 are the file's.
+    pairs = np.empty((len(owner), 16), np.uint16)
     pairs[:, :10] = of_file.view(np.uint16)[owner]
-    for place in range(6):
-        pairs[:, 15 - place] = _HEX[(file_offset >> (8 * place)) & 0xFF]
+    # From the lowest byte of the offset, which has the last pair.
+    for byte in range(6):
+        pairs[:, 15 - byte] = _HEX[(file_offset >> (8 * byte)) & 0xFF]
     bounds = np.arange(0, 32 * len(owner) + 1, 32)
     return pa.Array.from_buffers(
         pa.large_string(), len(owner), [None, pa.py_buffer(bounds), pa.py_buffer(pairs)]
@@ -263,16 +270,17 @@ def quote(text: str) -> str:
 
 
 def one_of(expression: str, values: Iterable[str]) -> str:
-    """SQL: is the value of ``expression`` one of these? False where it is NULL.
+    """SQL: whether the value of ``expression`` is one of the values; false where it is NULL.
 
-    Not IN, and not list_contains: DuckDB 2.0 makes a hash join of them, and with several threads a join loses the order
-    of the rows.
+    IN and list_contains cannot be used: DuckDB 2.0 makes a hash join of them, and with several threads a join
+    loses the order of the rows.
     """
-    return f"(list_position([{', '.join(map(quote, values))}], {expression}) IS NOT NULL)"
+    listed = ", ".join(map(quote, values))
+    return f"(list_position([{listed}], {expression}) IS NOT NULL)"
 
 
 def _structure(aliases: Iterable[str]) -> str:
-    """What `json_transform` is to take out of an event; what has another type there is NULL."""
+    """The structure that `json_transform` extracts from an event; a value of another type becomes NULL."""
     fields: dict[str, Any] = dict.fromkeys(aliases, "VARCHAR")
     for alias in list(fields):
         outer, _, name = alias.partition(".")
@@ -282,31 +290,40 @@ def _structure(aliases: Iterable[str]) -> str:
 
 
 def _fields(alias: str) -> list[str]:
-    """SQL over the parsed event ``j``: the field of this name, and the one at this path."""
+    """SQL over the parsed event ``j``: the field of this name, then the field at this path."""
     outer, _, name = alias.partition(".")
-    nested = [f'j."{outer}"."{name}"'] if isinstance(_PARSED.get(outer), dict) else []
-    return [_CONVERSIONS.get(alias, "{0}").format(field) for field in [f'j."{alias}"', *nested]]
+    fields = [f'j."{alias}"']
+    if isinstance(_PARSED.get(outer), dict):
+        fields.append(f'j."{outer}"."{name}"')
+    conversion = _CONVERSIONS.get(alias, "{0}")
+    return [conversion.format(field) for field in fields]
 
 
-_STRUCTURE = _structure(
-    [*(alias for aliases in ALIASES.values() for alias in aliases), *_SERILOG]
-)
+def _all_fields(column: str) -> list[str]:
+    """SQL over the parsed event ``j``: all fields of a promoted column, in order."""
+    return list(itertools.chain.from_iterable(map(_fields, ALIASES[column])))
+
+
+_STRUCTURE = _structure([*itertools.chain.from_iterable(ALIASES.values()), *_SERILOG])
 _PARSED = json.loads(_STRUCTURE)
 
 SOURCE_KEYS = frozenset(_PARSED)
-"""Keys of an event that the promoted columns are computed from."""
+"""Keys of an event from which the promoted columns are computed."""
 
 
 def _first(fields: Iterable[str]) -> str:
+    """SQL: the first value that is not NULL."""
     return f"coalesce({', '.join(fields)})"
 
 
 def _column(name: str) -> str:
-    fields = [field for alias in ALIASES[name] for field in _fields(alias)]
+    """SQL over the parsed event ``j`` for a promoted column."""
+    fields = _all_fields(name)
     match name:
         case "event_level":
             return level_sql("level_word")
-        case "error":  # false, 0, "" and null are "no error"
+        case "error":
+            # false, 0, "" and null mean that there is no error.
             return _first(
                 f"nullif(nullif(nullif({field}, ''), 'false'), '0')" for field in fields
             )
@@ -318,10 +335,10 @@ def _column(name: str) -> str:
 
 
 def _level_word() -> str:
-    """SQL over the parsed event ``j``: the word, in any case, that says its level."""
-    words = [
-        word_sql(field, alias) for alias in ALIASES["event_level"] for field in _fields(alias)
-    ]
+    """SQL over the parsed event ``j``: the word of its level, in any case of letters."""
+    words: list[str] = []
+    for alias in ALIASES["event_level"]:
+        words += [word_sql(field, alias) for field in _fields(alias)]
     words.append(f"CASE WHEN {one_of('lower(j.status)', STATUSES)} THEN j.status END")
     words.append(
         """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
@@ -339,21 +356,22 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
     Args:
         frame: a frame with the lineage columns and ``event``.
         carried: further columns to pass through, for example ``"weight"``.
-        where: SQL; elsewhere ``event`` is as it was when the frame's promoted columns were computed: they stay.
+        where: SQL; rows for which it is false keep their promoted columns: their ``event`` has not changed.
 
     Returns:
         lineage, promoted, carried, then ``event``; same rows, same order.
     """
-    event = f"CASE WHEN {where} THEN event END" if where else "event"
-    parsed = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j").project(
-        f"*, {_LEVEL_WORD} AS level_word"
-    )
-    columns = [
-        f"CASE WHEN {where} THEN {expression} ELSE {name} END AS {name}"
-        if where
-        else f"{expression} AS {name}"
-        for name, expression in _COLUMNS.items()
-    ]
+    event = "event"
+    expressions = _COLUMNS
+    if where:
+        event = f"CASE WHEN {where} THEN event END"
+        expressions = {
+            name: f"CASE WHEN {where} THEN {expression} ELSE {name} END"
+            for name, expression in _COLUMNS.items()
+        }
+    structured = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
+    parsed = structured.project(f"*, {_LEVEL_WORD} AS level_word")
+    columns = [f"{expression} AS {name}" for name, expression in expressions.items()]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
 
 
@@ -362,42 +380,44 @@ def append_fields(event: str, fields: str) -> str:
 
     Args:
         event: SQL expression of the event's text, an object from its first character to its last.
-        fields: SQL expression of ``,"key":value`` pairs, each with its comma in front; empty for none.
+        fields: SQL expression of ``,"key":value`` pairs, each with its comma in front; empty for no pair.
     """
-    # -1 is the last character. What begins with a key is not empty: the pattern is for the few others.
+    # `[:-2]` cuts the last brace off. An event that begins with a key is not empty, so the slow pattern is
+    # tried on few events only.
     longer = f"concat({event}[:-2], {fields}, '}}')"
+    is_empty = f"regexp_full_match({event}, '\\{{\\s*\\}}')"
     return (
-        f"CASE WHEN {fields} = '' THEN {event} WHEN starts_with({event}, '{{\"') THEN {longer} "
-        f"WHEN regexp_full_match({event}, '\\{{\\s*\\}}') THEN concat('{{', {fields}[2:], '}}') ELSE {longer} END"
+        f"CASE WHEN {fields} = '' THEN {event} "
+        f"WHEN starts_with({event}, '{{\"') THEN {longer} "
+        f"WHEN {is_empty} THEN concat('{{', {fields}[2:], '}}') "
+        f"ELSE {longer} END"
     )
 
 
 CONTENT_HASH = """printf('%016x', (coalesce(sum(
     (md5_number(row_uid || event) & 18446744073709551615::UHUGEINT)::HUGEINT), 0) % 18446744073709551616)::UBIGINT)"""
-"""SQL aggregate: what an hour holds, whatever the order of its rows.
+"""SQL aggregate: a hash of the rows of an hour, in any order.
 
-The sum modulo 2⁶⁴ of the first eight bytes of md5(row_uid ‖ event), little-endian: equal for equal multisets, and cheap
-to check anywhere.
+It is the sum modulo 2⁶⁴ of the first eight bytes of md5(row_uid ‖ event), little-endian. Equal multisets of
+rows have equal hashes, and every database can compute it.
 """
-
 
 HASH_OF_NOTHING = "0" * 16
 """`CONTENT_HASH` of no rows."""
 
 
 def counts_by(frame: Frame, by: str, expression: str) -> dict[Any, dict[str, int]]:
-    """Rows of ``frame`` by the value of ``by`` and then by that of ``expression``, both SQL; see `count_by`."""
-    # A filter on NULL would be pushed down, and the expression computed twice.
-    counts = frame.aggregate(f"{by} AS part, {expression} AS value, count(*) AS n").order(
-        "n DESC, value"
-    )
+    """Value of ``by`` → value of ``expression`` → number of rows of ``frame``; both are SQL, see `count_by`."""
+    aggregated = frame.aggregate(f"{by} AS part, {expression} AS value, count(*) AS n")
+    counts = aggregated.order("n DESC, value")
     found: dict[Any, dict[str, int]] = {}
     for part, value, n in counts.fetchall():
+        # NULL is left out here: DuckDB would push a filter down, and compute the expression twice.
         if value is not None:
             found.setdefault(part, {})[str(value)] = int(n)
     return found
 
 
 def count_by(frame: Frame, expression: str) -> dict[str, int]:
-    """Rows of ``frame`` by the value of an SQL expression, NULLs left out, largest first."""
+    """Value of an SQL expression → number of rows of ``frame``, the largest first; NULL is left out."""
     return counts_by(frame, quote(""), expression).get("", {})

@@ -1,4 +1,4 @@
-"""Hours: half-open UTC intervals ``[start, end)`` and Dagster's keys for them. Pure; no clock is read here."""
+"""Hours: half-open UTC intervals ``[start, end)`` and Dagster's keys for them. No function reads the clock."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,8 +90,9 @@ def parse_hours(text: str) -> list[Hour]:
         ConfigurationError: an end is neither an hour nor a day, or the range runs backwards.
     """
     first_key, dots, last_key = text.partition("...")
-    first, last_of_first = _ends(first_key)
-    last = _ends(last_key)[1] if dots else last_of_first
+    first, last = _ends(first_key)
+    if dots:
+        _, last = _ends(last_key)
     if last < first:
         raise ConfigurationError(f"the range {text!r} runs backwards")
     return list(hours_between(first, last.next))
@@ -99,6 +100,7 @@ def parse_hours(text: str) -> list[Hour]:
 
 def _ends(key: str) -> tuple[Hour, Hour]:
     """The first and the last hour of a key: ``2025-12-04`` is a day, ``2025-12-04-10:00`` an hour."""
+    # A day has no time of day, so the two formats cannot be confused.
     try:
         day = Hour(datetime.strptime(key, DAY_FORMAT).replace(tzinfo=UTC))
     except ValueError:

@@ -21,9 +21,10 @@ def _compiled(pattern: str) -> str:
         re2.compile(pattern, options)
     except re2.error as error:
         raise ValueError(
-            f"RE2 does not take the pattern {pattern!r}: {_reason(error)}; it has no look-around and no back-references"
+            f"RE2 does not take the pattern {pattern!r}: {_reason(error)}; "
+            "it has no look-around and no back-references"
         ) from None
-    # This RE2 accepts `(?<name>…)`, DuckDB's does not
+    # This RE2 accepts `(?<name>…)`, DuckDB's RE2 does not.
     if re.search(r"(?<!\\)\(\?<", pattern):
         raise ValueError(
             f"in the pattern {pattern!r}, write the named group as (?P<name>…) or as (…)"
@@ -32,7 +33,7 @@ def _compiled(pattern: str) -> str:
 
 
 def _closed(pattern: str, options: "re2.Options") -> str:
-    r"""The pattern; a quotation without an end, as in ``\Qa.b``, gets one, since other patterns follow it."""
+    r"""The pattern. A quotation without an end, ``\Qa.b``, gets its end: other patterns are appended to it."""
     closed = rf"{pattern}\E"
     try:
         re2.compile(closed, options)

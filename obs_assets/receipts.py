@@ -7,17 +7,22 @@ from typing import Any, Literal
 
 from obs_assets.errors import ReceiptError
 
-# Titles among a receipt's details, stored in receipts: see `obs_assets.hourly.profile`
+# These titles are stored in the details of receipts, see `obs_assets.hourly.profile`: never change them.
 FIELDS = "fields"
+"""Title of a detail: path of a field → its JSON types."""
+
 LEVELS_BY_MINUTE = "levels by minute"
+"""Title of a detail: level → numbers of events of each minute."""
+
 COST = "cost"
+"""Title of a detail: the costs of the hour, USD."""
 
 ALREADY_THERE = "already there"
-"""Reason of rows that a destination held before: nothing was written, nothing is lost."""
+"""Reason of rows that a destination held before. They are not written again."""
 
 
 Standing = Literal["older", "same", "newer", "other log"]
-"""How one version of an hour stands to another one."""
+"""Relation of a version of an hour to the landed version; ``other log``: the versions cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,11 @@ class InputVersion:
     """The version of an hour's frame: landed events, configuration and code.
 
     Attributes:
-        generation: the landing generation: grows whenever the hour gets bytes. It counts passes of one landing log:
-            compare it by `standing` only.
-        config_hash: of the configuration that the stage and those before it ran with.
-        code_version: of the stage and those before it.
-        log_id: identity of the landing log; empty in what was written before logs had one.
+        generation: the landing generation, which grows whenever the hour gets bytes. It counts passes of
+            a landing log, so `standing` alone compares generations.
+        config_hash: hash of the configuration of the stage and the stages before it.
+        code_version: code version of the stage and the stages before it.
+        log_id: identity of the landing log; empty for versions from before logs had an identity.
     """
 
     generation: int
@@ -39,36 +44,43 @@ class InputVersion:
 
     @property
     def recipe(self) -> tuple[str, str]:
-        """Configuration and code, whatever has landed."""
+        """Configuration and code, without the landed events."""
         return self.config_hash, self.code_version
 
     @property
     def landing(self) -> str:
-        """What has landed, as one word: the same word means the same events. ``0`` before anything has."""
+        """The landed events as a word, for example ``3-1f0c2a9b``; equal words mean equal events.
+
+        ``0`` before the hour's first event has landed.
+        """
         if self.generation and self.log_id:
             return f"{self.generation}-{short_id(self.log_id)}"
         return str(self.generation)
 
     def standing(self, landed: "InputVersion") -> Standing:
-        """How this version, which a destination holds, stands to what a landing log has.
+        """The relation of this version, which a destination holds, to the version that has landed.
 
-        The only place where generations are compared. A holding without identity counts as one of this log, unless its
-        generation is higher: a log that has an identity has already counted all passes that it made without one.
+        Generations are compared only here. A version without an identity counts as a version of this log,
+        unless its generation is higher. The log had made all its passes without an identity before it got
+        its identity, so it cannot have a lower generation than a version of that time.
         """
+        # Every log counts from 1, so generations of two logs have no order.
         if self.log_id not in ("", landed.log_id):
             return "other log"
         if self.generation == landed.generation:
             return "same"
         if self.generation < landed.generation:
             return "older"
-        return "newer" if self.log_id == landed.log_id else "other log"
+        if self.log_id == landed.log_id:
+            return "newer"
+        return "other log"
 
     def __str__(self) -> str:
         return f"{self.generation}-{self.config_hash}-{self.code_version}"
 
 
 NOTHING_LANDED = InputVersion(0, "", "")
-"""Of an hour for which nothing has landed, in any log."""
+"""The version of an hour without a landed event, in any log."""
 
 
 def short_id(log_id: str) -> str:

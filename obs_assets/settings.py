@@ -228,8 +228,11 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
     Raises:
         ConfigurationError: a variable does not have the form that it must have.
     """
-    given = environment() if env is None else env
-    env = {name: value for name, value in given.items() if value}
+    if env is None:
+        env = environment()
+    # An empty variable counts as unset: container tools pass unset variables on as empty texts.
+    env = {name: value for name, value in env.items() if value}
+    # Here, so that the environment is read in a single module.
     crash.arm(env.get("OBS_CRASH_AT"))
     try:
         return Settings(
@@ -240,6 +243,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             hash_key=_secret(env, "OBS_HASH_KEY"),
         )
     except ValidationError as error:
+        # pydantic's whole message would repeat the value, which can be a password.
         first = error.errors()[0]
         field = str(first["loc"][-1])
         variable = _POSTGRES.get(field, field)
@@ -247,7 +251,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
 
 
 def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
-    return SecretStr(env[name]) if name in env else None
+    if name not in env:
+        return None
+    return SecretStr(env[name])
 
 
 _POSTGRES = {

@@ -1,7 +1,7 @@
-"""The one table of severities: words, and numbers on the scales that loggers use.
+"""The table of severities: words, and numbers on the scales of loggers.
 
-`obs_assets.events` writes each event's level by it; filter, sample and alerts ask the groups below. A level that is not
-here stays as the event has it, in lower case.
+`obs_assets.events` writes the level of each event according to this table; filter, sample and alerts use
+the groups of levels below. A level that is not in the table stays as the event has it, in lower case.
 """
 
 import re
@@ -24,16 +24,16 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 """Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston."""
 
 LEVELS = tuple(WORDS)
-"""All levels that events are given."""
+"""All levels of the table."""
 
 STATUSES = (*LEVELS, "warn")
-"""Values of ``status`` that are a level as well."""
+"""Values of ``status`` that are also a level."""
 
 GRAVE = ("error", "critical", "alert", "fatal", "emergency")
 """Levels of errors."""
 
 NOTEWORTHY = ("warning", *GRAVE)
-"""Levels of which no event is without value."""
+"""Levels whose events are never of low value."""
 
 SUCCESSES = ("info", "success")
 """Levels of events that went well."""
@@ -42,11 +42,17 @@ LOW = ("debug", "trace")
 """Levels of events of little value."""
 
 _OTEL = ("trace", "debug", "info", "warning", "error", "fatal")
+"""The levels of OpenTelemetry, from the lowest."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers that are levels: ``step`` numbers from ``first`` on are the first of ``levels``, and so on.
+    """Numbers that stand for levels. The first ``step`` numbers stand for the first level, and so on.
+
+    Attributes:
+        first: smallest number on the scale.
+        step: how many numbers stand for the same level.
+        levels: the levels, in the order of their numbers.
 
     >>> PINO.level(35)
     'info'
@@ -63,35 +69,49 @@ class Scale:
 
     def level(self, number: int) -> str | None:
         """The level of a number; None if it is not on the scale."""
-        is_on_it = self.first <= number <= self.last
-        return self.levels[(number - self.first) // self.step] if is_on_it else None
+        if not self.first <= number <= self.last:
+            return None
+        return self.levels[(number - self.first) // self.step]
 
 
 SYSLOG = Scale(
     0, 1, ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 )
-"""RFC 5424, 6.2.1; also GELF and journald."""
+"""syslog (RFC 5424, 6.2.1), GELF and journald."""
 
 PINO = Scale(10, 10, _OTEL)
-"""pino and bunyan, levels of one's own between theirs."""
+"""pino and bunyan. A user's own level between two of theirs counts as the lower level."""
 
 MONOLOG = Scale(
     100,
     50,
     (
-        *("debug", "debug", "info", "notice", "warning", "warning", "error", "error"),
-        *("critical", "alert", "emergency", "emergency"),
+        "debug",
+        "debug",
+        "info",
+        "notice",
+        "warning",
+        "warning",
+        "error",
+        "error",
+        "critical",
+        "alert",
+        "emergency",
+        "emergency",
     ),
 )
-"""100 is debug, 200 info, 250 notice, 300 warning, 400 error, 500 critical, 550 alert, 600 emergency."""
+"""Monolog: 100 is debug, 200 info, 250 notice, 300 warning, 400 error, 500 critical, 550 alert, 600 emergency."""
 
 GCP = Scale(
     100, 100, ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 )
-"""Google Cloud's LogSeverity; 0 is DEFAULT, which says nothing."""
+"""Google Cloud's LogSeverity. Its 0 is DEFAULT, which is not a level."""
 
 OPENTELEMETRY = Scale(1, 4, _OTEL)
+"""OpenTelemetry's SeverityNumber."""
+
 PYTHON = Scale(10, 10, ("debug", "info", "warning", "error", "critical"))
+"""Numbers of Python's module logging."""
 
 LETTERS: Mapping[str, str] = {
     "F": "fatal",
@@ -100,9 +120,10 @@ LETTERS: Mapping[str, str] = {
     "I": "info",
     "D": "debug",
 }
-"""MongoDB's field ``s``, with a digit behind D, see `_LETTER`."""
+"""Letter in MongoDB's field ``s`` → level."""
 
 _LETTER = "[FEWI]|D[1-5]?"
+"""Pattern of the text of MongoDB's field ``s``, for example ``D2``."""
 
 SCALES: Mapping[str, tuple[Scale, ...]] = {
     "level": (SYSLOG, PINO, MONOLOG),
@@ -112,10 +133,10 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
     "severity_number": (OPENTELEMETRY,),
     "levelno": (PYTHON,),
 }
-"""Field → how its numbers are read. A number on no scale of its field is no level."""
+"""Field → scales of its numbers. The first scale that has the number counts; other numbers are not levels."""
 
 NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
-"""Fields that have no words: what is no number there, a list for example, is no level."""
+"""Fields that have only numbers: a value that is not a number, for example a list, is not a level."""
 
 _KNOWN: dict[str, str] = {}
 """Every word → its level."""
@@ -125,14 +146,17 @@ for _level, _others in WORDS.items():
 
 
 def level_of(text: str, field: str = "level") -> str | None:
-    """The level that a text is in a field: `word_sql` and `level_sql` for one value, in Python.
+    """The level that a text means in a field: `word_sql` and `level_sql` for a single value, in Python.
 
     >>> level_of("WARN"), level_of("ERROR+4"), level_of("50"), level_of("3", "PRIORITY"), level_of("E", "s")
     ('warning', 'error', 'error', 'error', 'error')
     """
+    # Only blanks are cut off, as `trim` of SQL does; Python's `strip()` would cut off tabs too.
     word = text.strip(" ").lower()
     if field == "s":
-        return LETTERS[text[0]] if re.fullmatch(_LETTER, text) else None
+        if not re.fullmatch(_LETTER, text):
+            return None
+        return LETTERS[text[0]]
     if re.fullmatch("[0-9]+", word) and field in SCALES:
         found = (scale.level(int(word)) for scale in SCALES[field])
         return next(filter(None, found), None)
@@ -142,30 +166,34 @@ def level_of(text: str, field: str = "level") -> str | None:
 
 
 def word_sql(field: str, name: str) -> str:
-    """SQL for the word that a field says, for `level_sql`; NULL if it says none.
+    """SQL for the word of a field, the input of `level_sql`; NULL if the field has no level.
 
     Args:
         field: SQL expression of the field, VARCHAR.
-        name: of the field, which says what its numbers mean.
+        name: name of the field; it decides the meaning of numbers, see `SCALES`.
     """
     if name == "s":
-        letter = f"list_position({list(LETTERS)}, {field}[1])"
-        return f"CASE WHEN regexp_full_match({field}, '{_LETTER}') THEN {list(LETTERS.values())}[{letter}] END"
-    said = f"nullif(trim({field}), '')"
+        is_letter = f"regexp_full_match({field}, '{_LETTER}')"
+        position = f"list_position({list(LETTERS)}, {field}[1])"
+        return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
+    word = f"nullif(trim({field}), '')"
     if name not in SCALES:
-        return said
-    word = "NULL" if name in NUMBERS_ONLY else said
+        return word
+    if name in NUMBERS_ONLY:
+        word = "NULL"
+    is_number = f"regexp_full_match({field}, ' *[0-9]+ *')"
     number = f"try_cast({field} AS INTEGER)"
     steps = [
         f"WHEN {number} BETWEEN {scale.first} AND {scale.last} "
         f"THEN {list(scale.levels)}[({number} - {scale.first}) // {scale.step} + 1]"
         for scale in SCALES[name]
     ]
-    return f"CASE WHEN regexp_full_match({field}, ' *[0-9]+ *') THEN CASE {' '.join(steps)} END ELSE {word} END"
+    return f"CASE WHEN {is_number} THEN CASE {' '.join(steps)} END ELSE {word} END"
 
 
 def level_sql(word: str) -> str:
-    """SQL for the level that a word is, an SQL expression without blanks around it."""
-    # slog writes ERROR+4, OpenTelemetry ERROR2, PostgreSQL DEBUG1
+    """SQL for the level of a word; ``word`` is an SQL expression without blanks around its value."""
+    # slog writes ERROR+4, OpenTelemetry ERROR2, PostgreSQL DEBUG1.
     plain = f"regexp_replace(lower({word}), '[+-]?[0-9]+$', '')"
-    return f"coalesce({list(_KNOWN.values())}[list_position({list(_KNOWN)}, {plain})], lower({word}))"
+    position = f"list_position({list(_KNOWN)}, {plain})"
+    return f"coalesce({list(_KNOWN.values())}[{position}], lower({word}))"

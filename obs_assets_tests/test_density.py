@@ -12,11 +12,7 @@ NOT_MEASURED = {"sources", "transforms/detectors", "transforms/redact"}
 """Folders whose loops are dense for speed; they are rewritten on their own."""
 
 LEFT: dict[str, int] = {
-    ".": 4,
     "alerts": 3,
-    "audit": 2,
-    "components": 10,
-    "transforms": 10,
 }
 """Folder → findings of today. A number here may only fall; a folder that is missing here has none."""
 
