@@ -229,7 +229,7 @@ def event_of(line: str, row: Envelope, around: Sequence[Event]) -> tuple[str, bo
         row: its format.
         around: as `Opened.around` gives it.
     """
-    if row.event is None and not any(around):
+    if row.changes not in line or (row.event is None and not any(around)):
         return line, False
     kept = _limited(around)
     event = (row.event or as_it_is)(loaded(line), kept)

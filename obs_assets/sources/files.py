@@ -89,6 +89,7 @@ class SourceConfig(Block, frozen=True):
         "cloudwatch",
         "otlp",
         "docker",
+        "journald",
         "cri",
         "syslog",
         "journald_export",

@@ -136,6 +136,11 @@ def number(text: str) -> Any:
     return _Digits(text) if re.fullmatch(r"-?(?:0|[1-9]\d*)", text, re.ASCII) else text
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value that `loaded` gave is a number."""
+    return isinstance(value, _Digits)
+
+
 def has_duplicates(text: str) -> bool:
     """Whether an object in it has a key twice."""
     try:

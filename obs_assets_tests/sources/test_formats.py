@@ -764,3 +764,27 @@ def test_text_and_values_have_reasons_of_their_own(
     """`not_json` is a line that is no JSON, `not_an_object` a line of JSON values other than objects."""
     place.path("a.log").write_text(f"{line}\n")
     assert place.land().dead_letters == {reason: 1}
+
+
+def test_bytes_of_the_journal_become_text(place: Place) -> None:
+    """A list of bytes is the text that it stands for, in a list of fields too; null, numbers and texts stay."""
+    spelled = list(b"ann.bo@example.org\r")
+    event = {
+        "__REALTIME_TIMESTAMP": f"{SECONDS}000000",
+        "MESSAGE": spelled,
+        "BOTH": ["first", [0xC3, 0xA9, 0]],
+        "NONE": None,
+        "TEXTS": ["1", "2"],
+        "BINARY": [255, 104],
+        "LARGE": [1, 256],
+    }
+    other = {"MESSAGE": [104, 105], "time": at("09:00")}
+    place.path("a.log").write_bytes(lines(event, other))
+    place.land()
+    found = {"__REALTIME_TIMESTAMP" in line: json.loads(line) for line in place.audit().lines()}
+    assert found[True] == event | {
+        "MESSAGE": "ann.bo@example.org\r",
+        "BOTH": ["first", "é\ufffd"],
+        "BINARY": "\ufffdh",
+    }
+    assert found[False] == other

@@ -34,6 +34,7 @@ class Envelope:
         event: makes an event of a record and of the objects around it, the outermost first. Where it is None and
             nothing is around the records, they stay as they are.
         holds_events: whether an envelope with these outer fields holds events at all.
+        changes: a text that is in every record that ``event`` changes.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Envelope:
     others: frozenset[str] | None = None
     event: Callable[[Event, Sequence[Event]], Event] | None = None
     holds_events: Callable[[Event], bool] = lambda _: True
+    changes: str = ""
 
     @property
     def markers(self) -> tuple[str, ...]:
