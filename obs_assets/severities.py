@@ -23,6 +23,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 }
 """Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston."""
 
+UNSAID = ("", "default", "unspecified", "severity_number_unspecified", "notset")
+"""Words of a field that say that an event has no level: Google Cloud, OpenTelemetry, Python's logging."""
+
 LEVELS = tuple(WORDS)
 """All levels of the table."""
 
@@ -160,7 +163,7 @@ def level_of(text: str, field: str = "level") -> str | None:
     if re.fullmatch("[0-9]+", word) and field in SCALES:
         found = (scale.level(int(word)) for scale in SCALES[field])
         return next(filter(None, found), None)
-    if field in NUMBERS_ONLY:
+    if field in NUMBERS_ONLY or word in UNSAID:
         return None
     return _KNOWN.get(re.sub(r"[+-]?[0-9]+$", "", word)) or word or None
 
@@ -176,7 +179,8 @@ def word_sql(field: str, name: str) -> str:
         is_letter = f"regexp_full_match({field}, '{_LETTER}')"
         position = f"list_position({list(LETTERS)}, {field}[1])"
         return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
-    word = f"nullif(trim({field}), '')"
+    silent = ", ".join(f"'{word}'" for word in UNSAID)
+    word = f"CASE WHEN lower(trim({field})) NOT IN ({silent}) THEN trim({field}) END"
     if name not in SCALES:
         return word
     if name in NUMBERS_ONLY:

@@ -32,14 +32,14 @@ def _record(data: bytes, begin: int) -> tuple[int, Event | None]:
         if not line:
             return end, event
         name, equals, value = line.partition(b"=")
+        if not _FIELD.fullmatch(name):
+            return _next_empty_line(data, position), None
         if not equals:
             size = int.from_bytes(data[position : position + _LENGTH_BYTES], "little")
             value = data[position + _LENGTH_BYTES : position + _LENGTH_BYTES + size]
             position += _LENGTH_BYTES + size + 1
             if position > len(data):
                 return len(data), None
-        if not _FIELD.fullmatch(name):
-            return _next_empty_line(data, position), None
         _add(event, name.decode(), value.decode("utf-8", "replace"))
     return position, event
 
