@@ -46,7 +46,7 @@ _UTF16 = re.compile(
     rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})"
 )
 _NULS = re.compile(rb"\0*+")
-_UTF8_AGAIN = re.compile(rb"\n(?=\{[^\0])")
+_UTF8_AGAIN = re.compile(rb"\n\0?(?=\{[^\0])")  # behind a line end in either encoding
 _CUT_SHORT = (
     "true",
     "false",
@@ -474,12 +474,20 @@ class _Damage:
         return self._up_to(self.data.rfind(b"\n", self.begin, self.limit) + 1, "utf16_in_utf8")
 
     def of_object(self, reason: str, error_at: int) -> _Found | None:
-        """It costs what its outer brackets hold; or else its line, if that is where the error is; or else all lines
-        before one that begins with a bracket."""
+        """It costs all that its outer brackets hold, if they close before a line that begins an object.
+
+        Otherwise it costs its line, if the error is there, or else all lines before one that begins an object.
+        """
         line_end = _line_end(self.data, self.begin, self.limit)
-        if error_at < line_end:
-            return self._up_to(self._closing(self.begin, line_end) or line_end, reason)
-        return self._up_to(self._reach(self.begin), reason, self._column() + 1)
+        if error_at >= line_end:
+            return self._up_to(self._reach(self.begin), reason, self._column() + 1)
+        closed = self._closing(self.begin, line_end)
+        neighbour = self.data.find(b"\n{", self.begin, self.limit) + 1
+        closed = closed or self._closing(self.begin, neighbour or self.limit)
+        size = self.limit - self.begin
+        if closed or neighbour or self.sealed or size > self.rules.max_event_bytes:
+            return self._up_to(closed or line_end, reason)
+        return None
 
     def _reach(self, opened: int) -> int:
         """Where the bracket at ``opened`` closes, if no line begins an object before that, or else that line; or 0."""

@@ -788,3 +788,30 @@ def test_bytes_of_the_journal_become_text(place: Place) -> None:
         "BINARY": "\ufffdh",
     }
     assert found[False] == other
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{'a': 1,\n {\"n\": 1}\n}\n",  # as Python prints a dict
+        b'{key: [\n  {"n": 1}\n]}\n',  # as a console prints an object
+        b'{"a": undefined,\n  "l": [\n    {"n": 1}\n  ]\n}\n',
+    ],
+)
+def test_nothing_within_a_damaged_object_is_an_event(place: Place, damage: bytes) -> None:
+    """An object over many lines whose first line is no JSON is one dead letter to its last bracket."""
+    last = {"time": at("09:00"), "type": "a"}
+    for cut in (len(damage) // 2, len(damage)):
+        place.path("a.log").write_bytes(damage[:cut])
+        place.now = NOW
+        place.land()
+    assert landed(place, damage + lines(last)) == [("09:00", None, "a")]
+    assert place.dead() == [("not_json", damage.rstrip(b"\n"))]
+
+
+def test_utf8_behind_utf16_behind_utf8(place: Place) -> None:
+    """A tail in another encoding costs itself; the line of UTF-8 behind its line end lands."""
+    first, tail, last = (lines({"time": at(clock)}) for clock in ("09:00", "09:01", "09:02"))
+    utf16 = tail.decode().replace("\n", "\r\n").encode("utf-16-le")
+    assert landed(place, first + utf16 + last) == [("09:00", None, None), ("09:02", None, None)]
+    assert [reason for reason, _ in place.dead()] == ["utf16_in_utf8"]
