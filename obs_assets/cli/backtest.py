@@ -49,6 +49,7 @@ def backtest_rules(
     present = Simulation(block.rules, block.batch_size, each)
     asked = parse_hours(hours)
     frame = f"{block.from_}_events"
+    # Other hours are counted and left out: a dry run builds nothing.
     built = [hour for hour in asked if hourly.store.frame_path(frame, hour).exists()]
 
     @contextmanager

@@ -68,6 +68,7 @@ def init_pipeline(
         f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; "
         f"data lies below pipelines/{name}."
     )
+    # At most a single pipeline can be without a prefix, or names would not be unique.
     if not others:
         prefix = (
             '  asset_prefix: ""  # assets are called raw_events; '
@@ -78,6 +79,7 @@ def init_pipeline(
     file = pipelines / name / FILE_NAME
     readme = folder.absolute() / "README.md"
     templates = {file: "defs.yaml"}
+    # A README of an earlier `obs init` may have been edited.
     if not readme.exists():
         templates[readme] = "README.md"
     for path, template in templates.items():

@@ -122,6 +122,7 @@ def replay(
     hourly = hourly_pipeline(pipeline_name)
     report = hourly.replay(reason, file)
     hours: dict[Hour, int] = {}
+    # An event that could not be redacted belongs to an hour, not to a file.
     if reason in {None, REDACTOR_FAILED} and file is None:
         hours = _to_build_again(hourly)
     if as_json:

@@ -85,6 +85,7 @@ def _counts(hourly: HourlyPipeline, hour: Hour) -> dict[str, int]:
     """``landed`` and destination → number of the hour's events there, written now or before."""
     counts = {"landed": hourly.store.read_receipt("raw_events", hour).taken}
     for name in hourly.destination_names:
+        # If an hour is built again, its events are not written: the destination holds them.
         receipt = hourly.store.read_receipt(name, hour)
         counts[name] = receipt.kept + receipt.other.get("already there", 0)
     return counts
@@ -101,6 +102,7 @@ def _unsent(hourly: HourlyPipeline) -> dict[str, set[str]]:
 
 def _begun(hourly: HourlyPipeline, asked: list[Hour]) -> list[Hour]:
     """The asked hours between the pipeline's start and the present hour, both included."""
+    # The present hour is allowed: it can be built while it is open.
     first, last = hourly.config.first_hour, Hour.of(datetime.now(UTC))
     begun = [hour for hour in asked if first <= hour <= last]
     if not begun:

@@ -132,6 +132,7 @@ def _staleness(hourly: HourlyPipeline) -> dict[str, int | str]:
         return {"stale hours": "not known while the embedded servers are down: obs up"}
     staleness = hourly.staleness()
     facts: dict[str, int | str] = {"stale hours": len(staleness.missing)}
+    # Without the hours of an unreachable destination, the number would be too low.
     if staleness.unreachable:
         # Two destinations on the same server give the same reason.
         reasons = dict.fromkeys(staleness.unreachable.values())

@@ -16,7 +16,9 @@ _PROMISE = "No dispatch was given up, and none waits for more than an hour."
 
 
 def stuck_check(
-    hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
+    hourly: HourlyPipeline,
+    naming: Naming,
+    block: DestinationConfig,
 ) -> dg.AssetChecksDefinition:
     """``dispatches_move``: warns of dispatches that were given up or wait for more than an hour."""
     name = asset_name(block)
@@ -36,6 +38,7 @@ def stuck_check(
             )
         return dg.AssetCheckResult(
             passed=stuck == 0,
+            # Not an error: the hour is delivered, and the dispatch can still be sent.
             severity=dg.AssetCheckSeverity.WARN,
             description=sentence,
             metadata={

@@ -74,7 +74,9 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def new_files_sensor(
-    hourly: HourlyPipeline, naming: Naming, job: dg.JobDefinition
+    hourly: HourlyPipeline,
+    naming: Naming,
+    job: dg.JobDefinition,
 ) -> dg.SensorDefinition:
     """``event_file_sensor``: requests a landing pass when files are new or changed, or an hour can close."""
 
@@ -119,7 +121,9 @@ def new_files_sensor(
 
 
 def hourly_schedule(
-    hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
+    hourly: HourlyPipeline,
+    naming: Naming,
+    job: "dg.UnresolvedAssetJobDefinition",
 ) -> dg.ScheduleDefinition:
     """``hourly_pipeline_schedule``: requests the hour that closed last, once a landing pass has closed it."""
 
@@ -153,7 +157,9 @@ def hourly_schedule(
 
 
 def open_hour_sensor(
-    hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
+    hourly: HourlyPipeline,
+    naming: Naming,
+    job: "dg.UnresolvedAssetJobDefinition",
 ) -> list[dg.SensorDefinition]:
     """``open_hour_sensor``: requests open hours that have new events.
 
@@ -186,7 +192,10 @@ def open_hour_sensor(
 
 
 def _open_hour_requests(
-    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, now: datetime
+    instance: dg.DagsterInstance,
+    hourly: HourlyPipeline,
+    naming: Naming,
+    now: datetime,
 ) -> list[dg.RunRequest]:
     landed = hourly.landed()
     # By the clock, not by the landing log: while files wait, hours long past have not closed either.
@@ -209,7 +218,9 @@ def _open_hour_requests(
 
 
 def stale_hours_sensor(
-    hourly: HourlyPipeline, naming: Naming, job: "dg.UnresolvedAssetJobDefinition"
+    hourly: HourlyPipeline,
+    naming: Naming,
+    job: "dg.UnresolvedAssetJobDefinition",
 ) -> dg.SensorDefinition:
     """``stale_hour_sensor``: requests closed hours that a destination lacks or holds in an older version."""
 
@@ -239,11 +250,18 @@ def stale_hours_sensor(
                 cursor=context.cursor,
             )
         staleness = hourly.staleness(now, empty=_empty_hours(context.instance, naming))
-        cursor = _Cursor(state, now, len(staleness.before_start), len(staleness.elsewhere))
+        cursor = _Cursor(
+            state,
+            now,
+            before_start=len(staleness.before_start),
+            elsewhere=len(staleness.elsewhere),
+        )
         _log_findings(context.log, staleness, cursor, last)
         for asset, hour in report_held_hours(context.instance, naming, staleness.held, now):
             context.log.info(
-                "%s holds %s: reported to Dagster, which did not know", asset, hour
+                "%s holds %s: reported to Dagster, which did not know",
+                asset,
+                hour,
             )
         requests = _due(context.instance, hourly, naming, staleness, now)
         if requests:
@@ -255,7 +273,10 @@ def stale_hours_sensor(
 
 
 def _log_findings(
-    log: Logger, staleness: Staleness, cursor: "_Cursor", last: "_Cursor"
+    log: Logger,
+    staleness: Staleness,
+    cursor: "_Cursor",
+    last: "_Cursor",
 ) -> None:
     """Warn of hours that are left alone, if their number has changed, and of unreachable destinations."""
     if cursor.before_start != last.before_start:
@@ -388,7 +409,8 @@ def _due(
     attempts = _attempts(instance, naming, waiting[:HOURS_LOOKED_AT])
     candidates: list[_Candidate] = []
     for hour in waiting[:HOURS_LOOKED_AT]:
-        version, events = landed.version(hour).landing, landed.hour(hour).rows
+        version = landed.version(hour).landing
+        events = landed.hour(hour).rows
         last = attempts.get((hour, version), NEVER)
         if last.allows_another(now):
             candidates.append(_Candidate(hour, version, last.number + 1, last.failed, events))
@@ -430,7 +452,9 @@ def _empty_hours(instance: dg.DagsterInstance, naming: Naming) -> Iterator[Hour]
 
 
 def _attempts(
-    instance: dg.DagsterInstance, naming: Naming, hours: Sequence[Hour]
+    instance: dg.DagsterInstance,
+    naming: Naming,
+    hours: Sequence[Hour],
 ) -> Mapping[tuple[Hour, str], _Attempt]:
     """The last attempt at each of these hours and landing generations, alone or in a range."""
     found: dict[tuple[Hour, str], _Attempt] = {}
@@ -475,10 +499,13 @@ def _everything_fails(instance: dg.DagsterInstance, naming: Naming) -> bool:
 
 
 def _request_range(
-    naming: Naming, group: Sequence[_Candidate], selection: list[dg.AssetKey] | None
+    naming: Naming,
+    group: Sequence[_Candidate],
+    selection: list[dg.AssetKey] | None,
 ) -> dg.RunRequest:
     """A run of consecutive hours; ``selection`` names the assets, None means all."""
-    first, last = group[0], group[-1]
+    first = group[0]
+    last = group[-1]
     if len(group) == 1:
         return _request(naming, first.hour, first.version, first.attempt, selection)
     versions = ",".join(candidate.version for candidate in group)

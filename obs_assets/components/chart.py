@@ -16,7 +16,9 @@ LABEL = 10
 """Characters of a level. It is in a line above its blocks: the page of a partition cuts lines after about
 65 characters."""
 
-RULER = "".join(f":{minute:02}".ljust(15) for minute in (0, 15, 30, 45))[:-3] + ":59"
+_QUARTERS = "".join(f":{minute:02}".ljust(15) for minute in (0, 15, 30, 45))
+
+RULER = f"{_QUARTERS[:-3]}:59"
 """The minutes 0, 15, 30, 45 and 59, each above its block."""
 
 

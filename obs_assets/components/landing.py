@@ -21,6 +21,7 @@ LANDING_CHECK = "dead_letter_share"
 
 def landing_assets(naming: Naming) -> list[dg.AssetSpec]:
     """``event_files`` and ``landed_events``, where the lineage starts."""
+    # External assets, which Dagster cannot materialize: a pass lands events of any hour.
     files = dg.AssetSpec(
         naming.key("event_files"),
         description=(
@@ -106,10 +107,14 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     """The job ``replay_dead_letters``: ``obs dead-letters replay``, and reports each hour that got events."""
     fields = {
         "reason": dg.Field(
-            str, is_required=False, description="Only dead letters with this reason"
+            str,
+            is_required=False,
+            description="Only dead letters with this reason",
         ),
         "event_file": dg.Field(
-            str, is_required=False, description="Only dead letters of this file"
+            str,
+            is_required=False,
+            description="Only dead letters of this file",
         ),
     }
 
@@ -166,11 +171,15 @@ def pass_check(hourly: HourlyPipeline, naming: Naming) -> dg.AssetChecksDefiniti
 
 
 def _report_check(
-    instance: dg.DagsterInstance, hourly: HourlyPipeline, naming: Naming, report: LandingReport
+    instance: dg.DagsterInstance,
+    hourly: HourlyPipeline,
+    naming: Naming,
+    report: LandingReport,
 ) -> None:
     if report.number is None:
         return
-    dead, events = sum(report.dead_letters.values()), sum(report.hours.values())
+    dead = sum(report.dead_letters.values())
+    events = sum(report.hours.values())
     finding = _finding(hourly, dead, events)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=naming.key("event_files"),
@@ -214,7 +223,9 @@ def _sentence(report: LandingReport) -> str:
 
 
 def _events(
-    hourly: HourlyPipeline, naming: Naming, report: LandingReport
+    hourly: HourlyPipeline,
+    naming: Naming,
+    report: LandingReport,
 ) -> list[dg.AssetObservation | dg.AssetMaterialization]:
     """An observation of the files; then an observation and a materialization of each hour that got events.
 

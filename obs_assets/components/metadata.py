@@ -15,6 +15,9 @@ from obs_assets.receipts import ALREADY_THERE, COST, FIELDS, LEVELS_BY_MINUTE, R
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.log import Landed
 
+markdown = dg.MetadataValue.md
+"""Makes metadata that the UI shows as Markdown."""
+
 _DRAWN = {FIELDS, LEVELS_BY_MINUTE, COST}
 """Details of a receipt that are too long for a table, or are shown in another form."""
 
@@ -62,11 +65,11 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     """
     found: dict[str, Any] = {
         "dagster/partition_row_count": sum(_passed_on(receipt).values()),
-        "receipt": dg.MetadataValue.md(_receipt_table(receipt)),
+        "receipt": markdown(_receipt_table(receipt)),
     }
     levels = receipt.details.get(LEVELS_BY_MINUTE)
     if levels is not None:
-        found["events by minute"] = dg.MetadataValue.md(chart(_texts(levels)))
+        found["events by minute"] = markdown(chart(_texts(levels)))
     cost = receipt.details.get(COST)
     # As numbers, not as a table: Dagster plots numbers over the hours.
     if cost:
@@ -88,7 +91,7 @@ def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:
     }
     for title, counts in receipt.details.items():
         if counts and title not in _DRAWN:
-            found[title] = dg.MetadataValue.md(_count_table(title, counts))
+            found[title] = markdown(_count_table(title, counts))
     return found
 
 
@@ -123,11 +126,11 @@ def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
         "files read": report.files_read,
         "bytes read": report.bytes_read,
         "events": sum(report.hours.values()),
-        "dead letters": dg.MetadataValue.md(_count_table("reason", report.dead_letters)),
-        "open dead letters": dg.MetadataValue.md(_letter_table(landed.letters)),
-        "warnings": dg.MetadataValue.md(_count_table("warning", report.warnings)),
-        "files with warnings": dg.MetadataValue.md(_files_warned(report)),
-        "remarks": dg.MetadataValue.md(_count_table("remark", report.remarks)),
+        "dead letters": markdown(_count_table("reason", report.dead_letters)),
+        "open dead letters": markdown(_letter_table(landed.letters)),
+        "warnings": markdown(_count_table("warning", report.warnings)),
+        "files with warnings": markdown(_files_warned(report)),
+        "remarks": markdown(_count_table("remark", report.remarks)),
     }
 
 
@@ -149,7 +152,8 @@ def _letter_table(letters: Mapping[str, tuple[int, str]]) -> str:
     if not letters:
         return "none"
     lines = ["| reason | letters | since (UTC) |", "|:--|--:|:--|"]
-    for reason, (count, since) in sorted(letters.items(), key=lambda item: -item[1][0]):
+    ranked = sorted(letters.items(), key=lambda item: -item[1][0])
+    for reason, (count, since) in ranked:
         first_seen = f"{datetime.fromisoformat(since):%Y-%m-%d %H:%M:%S}"
         lines.append(f"| `{reason}` | {count:,} | {first_seen} |")
     return "\n".join(lines)

@@ -107,7 +107,9 @@ class ObservabilityPipeline(dg.Component):
 
     @classmethod
     def load(
-        cls, attributes: BaseModel | None, context: dg.ComponentLoadContext
+        cls,
+        attributes: BaseModel | None,
+        context: dg.ComponentLoadContext,
     ) -> "ObservabilityPipeline":
         """Read the file as the command line reads it, so that both see the same pipeline."""
         del attributes

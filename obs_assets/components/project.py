@@ -34,7 +34,9 @@ def project_definitions(env: Mapping[str, str] | None = None) -> dg.Definitions:
         raise ConfigurationError("\n".join(problems.values()))
     for file, problem in problems.items():
         dg.get_dagster_logger("obs_assets").error(
-            "the pipeline %s is not loaded: %s", file.name, problem
+            "the pipeline %s is not loaded: %s",
+            file.name,
+            problem,
         )
     broken = [_broken(file, problem, env) for file, problem in problems.items()]
     # The UI's page of components. `load_from_defs_folder` adds it too, but needs a project file, which

@@ -67,6 +67,7 @@ def archive_resource(hourly: HourlyPipeline, block: S3Config) -> S3Resource:
             """
             return self
 
+    # The address of the embedded server is not asked for: that would start it while code is loaded.
     server = hourly.settings.s3 and server_of(block, hourly.settings.s3)
     attempts = block.max_retries + 1
     if not server:

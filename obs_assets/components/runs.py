@@ -79,7 +79,8 @@ def hours_under_way(instance: dg.DagsterInstance, naming: Naming, now: datetime)
 
 def hours_of(run: dg.DagsterRun) -> list[Hour]:
     """The hours that a run builds, in order; empty if its partitions are not hours."""
-    first, last = run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG)
+    first = run.tags.get(RANGE_START_TAG)
+    last = run.tags.get(RANGE_END_TAG)
     key = run.tags.get(PARTITION_TAG, "")
     if first and last:
         key = f"{first}...{last}"
@@ -125,7 +126,9 @@ def report_held_hours(
         ]
         for hour in unknown[: REPORTS_A_TICK - len(reported)]:
             event = dg.AssetMaterialization(
-                naming.key(name), partition=hour.key, metadata=metadata
+                naming.key(name),
+                partition=hour.key,
+                metadata=metadata,
             )
             instance.report_runless_asset_event(event)
             reported.append((name, hour))

@@ -15,6 +15,10 @@ from pydantic import BaseModel
 from obs_assets.config import attribute_texts
 
 Schema = dict[str, Any]
+"""A JSON schema, or a part of it."""
+
+Definitions = Mapping[str, Schema]
+"""Name of a model → its schema, as in ``$defs``."""
 
 _ANNOTATIONS = ("title", "description", "default", "examples", "unit")
 """Keys of a schema that explain and do not check."""
@@ -61,7 +65,7 @@ def _explain(schema: Schema, model: type[BaseModel]) -> None:
     schema["description"] = document.partition("\n\nAttributes:")[0]
 
 
-def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
+def _readable(schema: Any, definitions: Definitions) -> Any:
     """A schema whose violations read well, see the module's docstring."""
     # A schema can also be true or false.
     if not isinstance(schema, dict):
@@ -83,15 +87,17 @@ def _readable(schema: Any, definitions: Mapping[str, Schema]) -> Any:
     return schema
 
 
-def _option(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
+def _option(schema: Schema, definitions: Definitions) -> Schema:
     """An option: it can also be a template, and null if null is a variant of it."""
     variants = [variant for variant in schema.get("anyOf", []) if variant != {"type": "null"}]
     if len(variants) == 1:
-        schema = {**_without(schema, "anyOf"), **variants[0]}
+        schema = _without(schema, "anyOf")
+        schema |= variants[0]
     readable = _readable(schema, definitions)
     # The annotations explain the option, whichever branch holds.
     annotations = {name: readable.pop(name) for name in _ANNOTATIONS if name in readable}
-    if readable == {"type": "string"} and not variants:
+    is_text = readable == {"type": "string"}
+    if is_text and not variants:
         return {**annotations, **readable}
     left_open = _LEFT_OPEN
     if not variants:
@@ -103,7 +109,7 @@ def _without(schema: Schema, name: str) -> Schema:
     return {key: value for key, value in schema.items() if key != name}
 
 
-def _single(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
+def _single(schema: Schema, definitions: Definitions) -> Schema:
     """A copy without variants, if the variants are words or differ in their ``type``."""
     variants = schema.get("oneOf") or schema.get("anyOf") or []
     words = [_words(variant) for variant in variants]
@@ -131,7 +137,9 @@ def _words(variant: Schema) -> list[Any]:
 
 
 def _chosen_by_type(
-    schema: Schema, references: Sequence[str], definitions: Mapping[str, Schema]
+    schema: Schema,
+    references: Sequence[str],
+    definitions: Definitions,
 ) -> Schema:
     """A schema in which the option ``type`` decides which definition holds."""
     known: list[str] = []

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -28,15 +28,25 @@ from obs_assets.storage.disk import interrupt_waits
 from obs_assets.storage.engine import interrupt_queries
 from obs_assets.storage.postgres import cancel_queries, connections_kept
 
+Context: TypeAlias = dg.AssetExecutionContext
+"""Context of a step."""
+
+Metadata: TypeAlias = Mapping[str, Any]
+"""Metadata of a materialization: title → value."""
+
 # It is not given to the assets: Dagster 1.13 would also repeat a cancelled step, and its pauses cannot
 # be interrupted. `_failure` asks for the repetition instead.
 RETRY = dg.RetryPolicy(
-    max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+    max_retries=2,
+    delay=2,  # seconds
+    backoff=dg.Backoff.EXPONENTIAL,
+    jitter=dg.Jitter.PLUS_MINUS,
 )
 # An hour closes every 60 minutes, whatever the lateness. The other 30 minutes until the warning are for
 # the schedule and `stale_hour_sensor`.
 OVERDUE = dg.FreshnessPolicy.time_window(
-    fail_window=timedelta(hours=3), warn_window=timedelta(minutes=90)
+    fail_window=timedelta(hours=3),
+    warn_window=timedelta(minutes=90),
 )
 
 HOURS_PER_BATCH = 24
@@ -60,6 +70,7 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         key=naming.key(stage),
         deps=[naming.key(row.upstream)],
         partitions_def=naming.hours,
+        # A range is a single run: a run for each hour would spend seconds on loading the code.
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=_check_specs(hourly, naming, stage),
         description=row.description,
@@ -69,7 +80,7 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
         code_version=str(hourly.config.version(stage)),
         metadata={"dagster/column_schema": columns(*row.columns)},
     )
-    def build(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def build(context: Context) -> Iterator[Any]:
         build_hour = partial(hourly.build, stage)
         task = _Task(hourly, stage, build_hour, partial(hourly.build_together, stage))
         yield from _each_hour(context, naming, task, hold_back=True)
@@ -78,7 +89,9 @@ def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.Asse
 
 
 def destination_asset(
-    hourly: HourlyPipeline, naming: Naming, block: DestinationConfig
+    hourly: HourlyPipeline,
+    naming: Naming,
+    block: DestinationConfig,
 ) -> dg.AssetsDefinition:
     """The asset of a destination: independent of the others in status, retry and backfill."""
     name = asset_name(block)
@@ -100,7 +113,7 @@ def destination_asset(
         required_resource_keys=resources,
         metadata=destination_metadata(block),
     )
-    def deliver(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def deliver(context: Context) -> Iterator[Any]:
         with _client(context, resource) as client:
 
             def work(hour: Hour) -> Receipt:
@@ -113,7 +126,7 @@ def destination_asset(
 
 
 @contextmanager
-def _client(context: dg.AssetExecutionContext, key: str | None) -> Iterator[Any]:
+def _client(context: Context, key: str | None) -> Iterator[Any]:
     """The client of a resource, closed when the step is over; None for a destination without a resource."""
     if key is None:
         yield None
@@ -149,7 +162,7 @@ class _Outcome:
         error: the error that stopped the hour; None if the hour was built or delivered.
     """
 
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=dict)
     findings: Mapping[str, Finding] = field(default_factory=dict)
     error: ObsError | None = None
 
@@ -244,7 +257,10 @@ class _Task:
         return 1
 
     def _do_batch(
-        self, hours: Sequence[Hour], *, must_add_up: bool
+        self,
+        hours: Sequence[Hour],
+        *,
+        must_add_up: bool,
     ) -> list[tuple[Hour, _Outcome]]:
         began = time.monotonic()
         receipts: Mapping[Hour, Receipt] = {}
@@ -274,14 +290,19 @@ def _batches(hours: Sequence[Hour], rows: Sequence[int]) -> Iterator[list[Hour]]
         is_full = held + n > SMALL or len(batch) == HOURS_PER_BATCH
         if batch and is_full:
             yield batch
-            batch, held = [], 0
+            batch = []
+            held = 0
         batch.append(hour)
         held += n
     yield batch
 
 
 def _each_hour(
-    context: dg.AssetExecutionContext, naming: Naming, task: _Task, *, hold_back: bool
+    context: Context,
+    naming: Naming,
+    task: _Task,
+    *,
+    hold_back: bool,
 ) -> Iterator[Any]:
     """Do the work of each hour of the run.
 
@@ -300,7 +321,7 @@ def _each_hour(
         yield from _one_hour(context, hours[0], task, retries=not hold_back)
         return
     key = naming.key(task.name)
-    reports: dict[str, Mapping[str, Any]] = {}
+    reports: dict[str, Metadata] = {}
     failed: dict[str, str] = {}
     with _reported_when_cancelled(context, key, reports):
         outcomes = task.do_all(hours)
@@ -319,9 +340,9 @@ def _each_hour(
 
 @contextmanager
 def _reported_when_cancelled(
-    context: dg.AssetExecutionContext,
+    context: Context,
     key: dg.AssetKey,
-    reports: Mapping[str, Mapping[str, Any]],
+    reports: Mapping[str, Metadata],
 ) -> Iterator[None]:
     """Report the complete hours of a range that is cancelled; Dagster sees the others at the end of the range."""
     try:
@@ -337,10 +358,10 @@ def _reported_when_cancelled(
 
 
 def _each_of_range(
-    context: dg.AssetExecutionContext,
+    context: Context,
     key: dg.AssetKey,
     outcomes: Iterator[tuple[Hour, _Outcome]],
-    reports: dict[str, Mapping[str, Any]],
+    reports: dict[str, Metadata],
     failed: dict[str, str],
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """The evaluations of the checks of a range.
@@ -357,7 +378,8 @@ def _each_of_range(
             problem = failed[hour.key] = str(outcome.error)
             context.log.error("%s: %s", hour, problem)
             context.add_asset_metadata({"held back": problem}, partition_key=hour.key)
-            yield _evaluation(key, hour, RECEIPT_CHECK, Finding(False, problem, is_grave=True))
+            finding = Finding(False, problem, is_grave=True)
+            yield _evaluation(key, hour, RECEIPT_CHECK, finding)
         else:
             reports[hour.key] = outcome.metadata
             context.add_asset_metadata(dict(outcome.metadata), partition_key=hour.key)
@@ -366,7 +388,8 @@ def _each_of_range(
 
 
 def _failure(
-    context: dg.AssetExecutionContext, error: ObsError
+    context: Context,
+    error: ObsError,
 ) -> dg.Failure | dg.RetryRequested:
     """The exception of a destination's step: a request to retry after a transient error, else the failure."""
     if isinstance(error, TransientError) and context.retry_number < RETRY.max_retries:
@@ -377,7 +400,11 @@ def _failure(
 
 
 def _one_hour(
-    context: dg.AssetExecutionContext, hour: Hour, task: _Task, *, retries: bool
+    context: Context,
+    hour: Hour,
+    task: _Task,
+    *,
+    retries: bool,
 ) -> Iterator[Any]:
     """The result of a run of a single hour; ``retries`` says whether a transient error is tried again."""
     ((_, outcome),) = task.do_all([hour])
@@ -399,7 +426,10 @@ def _one_hour(
 
 
 def _evaluation(
-    key: dg.AssetKey, hour: Hour, name: str, finding: Finding
+    key: dg.AssetKey,
+    hour: Hour,
+    name: str,
+    finding: Finding,
 ) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=key,

@@ -425,7 +425,7 @@ def where(server: PostgresSettings) -> str:
     return f"{server.host}:{server.port}"
 
 
-# libpq gives a code for no refused connection, only a text.
+# libpq gives no code for a refused connection, only a text.
 _REFUSALS = {
     r"authentication failed|no password supplied": (
         "does not accept user {0.user} with this password: "
