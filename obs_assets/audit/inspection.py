@@ -21,7 +21,7 @@ from obs_assets.sources.log import LandingLog
 from obs_assets.sources.times import value_at
 from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.engine import connect
-from obs_assets.transforms.filter import judge
+from obs_assets.transforms.filter import apply_filter
 from obs_assets.transforms.redact import redact, redacted_by_type
 
 SAMPLE = 50_000
@@ -205,7 +205,7 @@ def _judged(
         secret = key.get_secret_value().encode()
     redacted = redact(connection, frame, hourly.config.redact, secret)
     events = redacted.project("* EXCLUDE (redactions)")
-    judged = judge(connection, events, hourly.config.filter)
+    judged = apply_filter(connection, events, hourly.config.filter)
     # A constant instead of a column: all events count as one group.
     values_by_type = redacted_by_type(redacted, "''").get("", {})
     return values_by_type, count_by(judged, "dropped_by")

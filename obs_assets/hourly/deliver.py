@@ -14,7 +14,7 @@ from obs_assets.hours import Hour
 from obs_assets.receipts import ALREADY_THERE, COST, LEVELS_BY_MINUTE, Receipt
 from obs_assets.storage.engine import computing, connect_to_stream
 from obs_assets.storage.frames import Store
-from obs_assets.transforms.filter import judge
+from obs_assets.transforms.filter import apply_filter
 
 _OFFERED = ", ".join([*LINEAGE, *PROMOTED, "weight", "event"])
 """Columns that are offered of a sampled frame."""
@@ -106,7 +106,7 @@ class Deliverer:
         )
         if config.filter is None or not config.filter.enabled:
             return offer, {}
-        judged = judge(connection, frame, config.filter)
+        judged = apply_filter(connection, frame, config.filter)
         kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
         # The destination holds a part of the frame: number and hash of that part are compared.
         rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]

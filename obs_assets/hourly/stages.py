@@ -35,7 +35,7 @@ from obs_assets.sources.landing import LANDED_SCHEMA
 from obs_assets.sources.log import LandingLog
 from obs_assets.storage.frames import Store
 from obs_assets.transforms.enrich import enrich
-from obs_assets.transforms.filter import judge
+from obs_assets.transforms.filter import apply_filter
 from obs_assets.transforms.redact import Workers, redact, redacted_by_type, workers_for
 from obs_assets.transforms.sample import sample
 
@@ -321,7 +321,9 @@ class Stages:
                 return frame.project("* EXCLUDE (event_file, collector)")
             case "redacted_events":
                 return redact(connection, frame, self.config.redact, self.hash_key, workers)
-        judged = judge(connection, frame.project("* EXCLUDE (redactions)"), self.config.filter)
+        judged = apply_filter(
+            connection, frame.project("* EXCLUDE (redactions)"), self.config.filter
+        )
         return sample(judged, self.config.sample)
 
     def _sorted_parts(

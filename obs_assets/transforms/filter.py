@@ -110,7 +110,7 @@ class FilterConfig(Block, frozen=True):
         return self
 
 
-def judge(
+def apply_filter(
     connection: duckdb.DuckDBPyConnection, frame: Frame, config: FilterConfig | None
 ) -> Frame:
     """Decide for every event whether it is dropped, and by which rule.

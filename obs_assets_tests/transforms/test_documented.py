@@ -12,7 +12,7 @@ import yaml
 from obs_assets.hourly.pipeline import PipelineConfig, parse
 from obs_assets.storage import engine
 from obs_assets.transforms.enrich import enrich
-from obs_assets.transforms.filter import judge
+from obs_assets.transforms.filter import apply_filter
 from obs_assets.transforms.sample import sample
 from obs_assets_tests.frames import frame_of
 
@@ -75,7 +75,7 @@ def test_the_documented_filter(tmp_path: Path) -> None:
         frame = frame_of(connection, told).project("* EXCLUDE (weight)")
         verdicts = [
             verdict
-            for (verdict,) in judge(connection, frame, documented().filter)
+            for (verdict,) in apply_filter(connection, frame, documented().filter)
             .project("dropped_by")
             .fetchall()
         ]

@@ -17,7 +17,7 @@ from obs_assets.events import Frame, count_by
 from obs_assets.severities import STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
-from obs_assets.transforms.filter import NO_CONTENT, FilterConfig, judge
+from obs_assets.transforms.filter import NO_CONTENT, FilterConfig, apply_filter
 from obs_assets_tests.frames import frame_of
 
 Event = dict[str, Any]
@@ -50,7 +50,7 @@ def verdicts(frame: Frame) -> list[str | None]:
 def verdict(
     connection: duckdb.DuckDBPyConnection, event: Event, config: FilterConfig
 ) -> str | None:
-    (only,) = verdicts(judge(connection, redacted(connection, [event]), config))
+    (only,) = verdicts(apply_filter(connection, redacted(connection, [event]), config))
     return only
 
 
@@ -287,7 +287,7 @@ def test_events_are_judged_as_the_reference_does(
 ) -> None:
     """Every event gets the reference's verdict and is otherwise untouched; the counts add up."""
     frame = redacted(connection, told)
-    judged = judge(connection, frame, config)
+    judged = apply_filter(connection, frame, config)
     expected = [reference(event, config) for event in told]
     assert verdicts(judged) == expected
     assert judged.project("* EXCLUDE (dropped_by)").fetchall() == frame.fetchall()
@@ -420,7 +420,7 @@ def test_an_allowlist_drops_what_no_keep_rule_names(
         {"type": "a", "message": "x"},
         {"type": "ping"},
     ]
-    assert verdicts(judge(connection, redacted(connection, told), config)) == [
+    assert verdicts(apply_filter(connection, redacted(connection, told), config)) == [
         None,
         None,
         "filtered:not_allowed",
@@ -478,7 +478,7 @@ def test_an_earlier_verdict_stays(connection: duckdb.DuckDBPyConnection) -> None
         (FilterConfig(keep_event_types=("ping",)), ["dead", None]),
         (None, ["dead", None]),
     ):
-        judged = judge(connection, frame, config)
+        judged = apply_filter(connection, frame, config)
         assert verdicts(judged) == expected
         assert judged.columns == [
             *events.LINEAGE,
@@ -494,7 +494,7 @@ def test_no_filter_keeps_everything(
     connection: duckdb.DuckDBPyConnection, config: FilterConfig | None
 ) -> None:
     """Without a filter block, or with a disabled one, even a heartbeat stays."""
-    judged = judge(connection, redacted(connection, [{"type": "heartbeat"}, {}]), config)
+    judged = apply_filter(connection, redacted(connection, [{"type": "heartbeat"}, {}]), config)
     assert verdicts(judged) == [None, None]
     assert judged.columns == [*events.LINEAGE, *events.PROMOTED, "dropped_by", "event"]
 
@@ -506,15 +506,15 @@ def test_the_event_is_read_only_where_it_matters(connection: duckdb.DuckDBPyConn
     columns_only = FilterConfig(
         drop_low_value=False, drop_levels=("debug",), drop_event_types=("x",)
     )
-    assert count_by(judge(connection, frame, columns_only), "dropped_by") == {
+    assert count_by(apply_filter(connection, frame, columns_only), "dropped_by") == {
         "filtered:level": 1,
         "filtered:type": 1,
     }
-    decided = judge(connection, frame, FilterConfig(drop_event_types=("x",)))
+    decided = apply_filter(connection, frame, FilterConfig(drop_event_types=("x",)))
     assert count_by(decided, "dropped_by") == {"filtered:low_value": 2, "filtered:type": 1}
     untyped = redacted(connection, [{"id": "1"}]).project("* REPLACE ('no JSON' AS event)")
     with pytest.raises(duckdb.Error):
-        count_by(judge(connection, untyped, FilterConfig()), "dropped_by")
+        count_by(apply_filter(connection, untyped, FilterConfig()), "dropped_by")
 
 
 @pytest.mark.parametrize(
@@ -549,7 +549,7 @@ def test_order_is_kept_by_several_threads(tmp_path: Path) -> None:
             FROM range(150000) t(n)"""
         )
         store.write_parquet(events.with_columns(rows), tmp_path / "in.parquet")
-        judged = judge(
+        judged = apply_filter(
             connection, connection.read_parquet(str(tmp_path / "in.parquet")), config
         )
         store.write_parquet(judged.filter("dropped_by IS NULL"), tmp_path / "out.parquet")

@@ -17,7 +17,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets.storage import engine
 from obs_assets.transforms.enrich import EnrichConfig, enrich
-from obs_assets.transforms.filter import FilterConfig, judge
+from obs_assets.transforms.filter import FilterConfig, apply_filter
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR, frame_of
 
@@ -216,7 +216,7 @@ def test_a_filter_of_ones_own_drops_what_it_says(connection: duckdb.DuckDBPyConn
         custom_filter=f"{HERE}.odd_ones", keep_event_types=("k",), drop_levels=("debug",)
     )
     judged = (
-        judge(connection, frame_of(connection, told), config)
+        apply_filter(connection, frame_of(connection, told), config)
         .project("duration_ms, dropped_by")
         .fetchall()
     )
@@ -238,7 +238,7 @@ def test_verdicts_are_checked(
 ) -> None:
     """One for each row, true or false."""
     with pytest.raises(duckdb.Error) as caught:
-        judge(
+        apply_filter(
             connection, frame_of(connection, TOLD), FilterConfig(custom_filter=f"{HERE}.{name}")
         ).fetchall()
     assert f"{HERE}.{name} {said}" in str(engine.unwrap_failure(caught.value))

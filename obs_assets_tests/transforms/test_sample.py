@@ -21,7 +21,7 @@ from obs_assets.events import Frame, count_by
 from obs_assets.severities import STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
-from obs_assets.transforms.filter import FilterConfig, judge
+from obs_assets.transforms.filter import FilterConfig, apply_filter
 from obs_assets.transforms.sample import SampleConfig, sample
 from obs_assets_tests.frames import frame_of
 
@@ -394,7 +394,9 @@ def test_what_is_kept_at_a_rate_is_kept_at_a_higher_one(many: Frame) -> None:
 def test_filter_and_sampler_account_for_every_event(many: Frame) -> None:
     """What goes in is kept or counted under one reason; the filter's verdicts stand."""
     judged = sample(
-        judge(connection, many, FilterConfig(drop_event_types=("x",), drop_low_value=False)),
+        apply_filter(
+            connection, many, FilterConfig(drop_event_types=("x",), drop_low_value=False)
+        ),
         SampleConfig(),
     )
     counts = count_by(judged, "dropped_by")
@@ -472,7 +474,9 @@ def test_no_sampler_keeps_everything(
 ) -> None:
     """Without a sample block, or with a disabled one, every event weighs 1 and its text stays; earlier drops stand."""
     frame = redacted(connection, [{"a": 1}, {"type": "ping"}])
-    sampled = sample(judge(connection, frame, FilterConfig(keep_event_types=("ping",))), config)
+    sampled = sample(
+        apply_filter(connection, frame, FilterConfig(keep_event_types=("ping",))), config
+    )
     assert sampled.project("dropped_by, weight, event").fetchall() == [
         ("filtered:low_value", None, '{"a": 1}'),
         (None, 1.0, '{"type": "ping"}'),
