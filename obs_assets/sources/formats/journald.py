@@ -25,7 +25,7 @@ def _text_of(value: Any) -> Any:
     if all(is_number(item) and item in _BYTE_VALUES for item in value):
         text = bytes(map(int, value)).decode("utf-8", "replace")
         return text.replace("\0", "\ufffd")  # no database takes NUL
-    return [_text_of(item) if isinstance(item, list) else item for item in value]
+    return [_text_of(item) for item in value]
 
 
 FORMAT = Envelope(
