@@ -513,7 +513,11 @@ class Identities:
             for known in candidates
             if known and not known.is_copy and _is_same_kind(file, known)
         )
-        return self._claim(file, in_place, _ends_match)
+        known = self._claim(file, in_place, _ends_match)
+        if known and not known.head_bytes:
+            # Nothing landed from it, so no head tells it from others: its copies are found as those of a new file
+            self._new[digest(self._head_if_any(file))].append(file)
+        return known
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
         """Files that are not in place, in the order to ask about them: a copy holds less than its original, or as much.

@@ -865,3 +865,17 @@ def test_hole_larger_than_a_pass_is_crossed(place: Place) -> None:
     for _ in range(3):
         place.land(max_bytes_per_pass=1, max_event_bytes=1024)
     assert place.audit().lines() == sorted(lines)
+
+
+@pytest.mark.parametrize("first", [b"\n", b"\0" * 5000, b'{"time":"20'])
+def test_a_copy_of_a_file_that_held_no_event_counts_once(place: Place, first: bytes) -> None:
+    """A pass has seen the file with nothing to land in it; then it gets events, and a copy before the next pass."""
+    path = place.path("a.jsonl")
+    path.write_bytes(first)
+    place.land()
+    lines = events(20)
+    path.write_bytes((first if first == b"\n" else b"") + text(lines))
+    place.path("a.jsonl.1").write_bytes(path.read_bytes())
+    report = place.land()
+    assert report.warnings == {"copy of another file": 1}
+    assert place.audit().lines() == sorted(lines)
