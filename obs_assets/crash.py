@@ -26,6 +26,7 @@ CRASH_POINTS = frozenset(
         "frame.before_rename",
         "frame.after_rename",
         "receipt.before_rename",
+        "postgres.before_swap",
         "postgres.after_delete",
         "postgres.after_copy",
         "postgres.after_index",

@@ -15,6 +15,11 @@ DAY_FORMAT = "%Y-%m-%d"
 ONE_HOUR = timedelta(hours=1)
 
 
+def utc_now() -> datetime:
+    """The present time, UTC."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True, order=True)
 class Hour:
     """An hour of event time, identified by its start.

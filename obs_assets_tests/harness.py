@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
+import yaml
 from psycopg import sql
 
 from obs_assets.audit.verify import HourCheck, verify
@@ -117,6 +119,15 @@ def everything_kept(events_dir: Path, url: str | None = None, **others: Any) -> 
     return pipeline.parse({**values, **others})
 
 
+def write_pipeline(folder: Path, config: PipelineConfig) -> Path:
+    """Write the file of the default pipeline with these options; returns the folder of pipelines, ``folder``."""
+    attributes = config.model_dump(mode="json", exclude_unset=True) | {"asset_prefix": ""}
+    file = folder / "events" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump({"type": pipeline.COMPONENT_TYPE, "attributes": attributes}))
+    return folder
+
+
 def build(hourly: HourlyPipeline, *hours: Hour) -> None:
     """Bring hours from what has landed to every destination."""
     for hour in hours:
@@ -124,6 +135,17 @@ def build(hourly: HourlyPipeline, *hours: Hour) -> None:
             hourly.build(stage, hour)
         for name in hourly.destination_names:
             hourly.deliver(name, hour)
+
+
+@contextmanager
+def cores(number: int) -> Iterator[None]:
+    """Let this process run on so few cores, of which DuckDB takes a thread each."""
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every)[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def wrong(hourly: HourlyPipeline, hour: Hour = HOUR) -> list[HourCheck]:

@@ -93,7 +93,7 @@ def new_files_sensor(
     def event_file_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
-        began_at = datetime.now(UTC)
+        began_at = hourly.clock()
         try:
             listing = hourly.listing()
         except (ConfigurationError, TransientError) as error:
@@ -147,7 +147,7 @@ def hourly_schedule(
         is_complete = not refreshed or _was_closed(context.instance, naming, hour, version)
         if is_complete and not hourly.needs_build(hour):
             return dg.SkipReason(f"{hour} is built; the next hour has not closed")
-        if hour in hours_under_way(context.instance, naming, datetime.now(UTC)):
+        if hour in hours_under_way(context.instance, naming, hourly.clock()):
             return dg.SkipReason(f"{hour} is being built")
         # The run key allows a single request for each landing generation. If that run fails,
         # stale_hour_sensor requests the hour again.
@@ -182,7 +182,7 @@ def open_hour_sensor(
     def open_hour_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
-        now = datetime.now(UTC)
+        now = hourly.clock()
         requests = _open_hour_requests(context.instance, hourly, naming, now)
         if requests:
             return dg.SensorResult(run_requests=requests)
@@ -239,7 +239,7 @@ def stale_hours_sensor(
         ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = datetime.now(UTC)
+        now = hourly.clock()
         state = _landing_state(hourly)
         last = _Cursor.of(context.cursor)
         # A clock that was set back must not stop the sensor: a negative age counts as old.
@@ -579,7 +579,7 @@ def _is_landing(instance: dg.DagsterInstance, hourly: HourlyPipeline, job_name: 
     for record in instance.get_run_records(pending):
         if record.dagster_run.status == dg.DagsterRunStatus.QUEUED:
             return True
-        age = datetime.now(UTC) - record.create_timestamp.astimezone(UTC)
+        age = hourly.clock() - record.create_timestamp.astimezone(UTC)
         if age <= LAUNCHED_WITHIN or hourly.log.is_held():
             return True
     return False

@@ -1,7 +1,7 @@
 """A pipeline as Dagster definitions, and as a component that a YAML file configures."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
 from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hours import utc_now
 from obs_assets.settings import Settings
 
 
@@ -35,6 +36,7 @@ def pipeline_definitions(
     name: str = DEFAULT_PIPELINE,
     machine: Settings | None = None,
     resources: Mapping[str, Any] | None = None,
+    clock: Callable[[], datetime] = utc_now,
 ) -> dg.Definitions:
     """The definitions of a pipeline: assets, checks, jobs, the schedule, sensors and resources.
 
@@ -44,9 +46,10 @@ def pipeline_definitions(
         machine: data folder and servers; by default those of the environment.
         resources: resources that replace those made here, for example ``s3``, the archive's
             `dagster_aws.s3.S3Resource`.
+        clock: gives the time, UTC.
     """
-    hourly = HourlyPipeline(config, machine or settings.load(), name)
-    first = hourly.first_partition(datetime.now(UTC))
+    hourly = HourlyPipeline(config, machine or settings.load(), name, clock=clock)
+    first = hourly.first_partition(clock())
     # Assets of the default pipeline have no prefix: `raw_events`, not `pipeline/raw_events`.
     prefix = ""
     if name != DEFAULT_PIPELINE:

@@ -6,7 +6,7 @@ the runs of the hours.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 
@@ -63,21 +63,21 @@ def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions
         chores.append(_remove_expired_events(hourly))
     if hourly.enabled("alerts"):
         chores.append(_dispatch_alerts(hourly))
-    definitions = [_definitions(naming, chore) for chore in chores]
+    definitions = [_definitions(hourly, naming, chore) for chore in chores]
     # `merge` needs at least an empty value.
     return dg.Definitions.merge(dg.Definitions(), *definitions)
 
 
 def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
     def due() -> str:
-        now = datetime.now(UTC)
+        now = hourly.clock()
         leaves = sum(len(table.upkeep.due(now)) for table in hourly.tables().values())
         if not leaves:
             return ""
         return f"{leaves:,} leaves have expired or are to be rolled up"
 
     def work() -> Iterator[str]:
-        now = datetime.now(UTC)
+        now = hourly.clock()
         for table in hourly.tables().values():
             for done in table.upkeep.run(now) or ["Nothing to do."]:
                 yield f"{table.key}: {done}"
@@ -97,8 +97,8 @@ def _remove_expired_events(hourly: HourlyPipeline) -> _Chore:
         "remove_expired_events",
         "Removes landed events, dead letters, raw and enriched frames that are older than "
         "retention_days, of hours that every destination holds. Harmless to repeat.",
-        lambda: hourly.expiry_due(datetime.now(UTC)),
-        lambda: hourly.expire(datetime.now(UTC)).sentences(),
+        lambda: hourly.expiry_due(hourly.clock()),
+        lambda: hourly.expire(hourly.clock()).sentences(),
         SOME_TIMES_A_DAY,
     )
 
@@ -113,14 +113,14 @@ def _dispatch_alerts(hourly: HourlyPipeline) -> _Chore:
         "dispatch_alerts",
         "Evaluates the rules on hours that have closed or stayed empty, and sends alerts that are due.",
         # An hour that has just closed is about to be built, and that run evaluates it.
-        lambda: hourly.dispatch_due(datetime.now(UTC) - LEFT_TO_THE_SCHEDULE),
+        lambda: hourly.dispatch_due(hourly.clock() - LEFT_TO_THE_SCHEDULE),
         work,
         EACH_MINUTE,
         tags={"dagster/max_runtime": "600"},
     )
 
 
-def _definitions(naming: Naming, chore: _Chore) -> dg.Definitions:
+def _definitions(hourly: HourlyPipeline, naming: Naming, chore: _Chore) -> dg.Definitions:
     """The job that does and logs the work, and its sensor, which is enabled by default."""
 
     @dg.op(name=naming.job(f"do_{chore.name}"), out=dg.Out(dg.Nothing))
@@ -155,7 +155,7 @@ def _definitions(naming: Naming, chore: _Chore) -> dg.Definitions:
             return dg.SkipReason(str(error))
         if not reason:
             return dg.SkipReason("nothing is due")
-        since = datetime.now(UTC) - LOST_AFTER
+        since = hourly.clock() - LOST_AFTER
         under_way = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY, created_after=since)
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason(f"{reason}; a run is under way")

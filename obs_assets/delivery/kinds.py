@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.embedded import EmbeddedServer
 from obs_assets.errors import PermanentError
 from obs_assets.events import Frame
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, utc_now
 from obs_assets.settings import Settings
 
 Size = tuple[int, int]
@@ -48,6 +49,7 @@ class Order:
         ledger_name: name of the destination in ledgers that several pipelines share.
         client: client of a Dagster resource that reaches the server; None: the destination makes its
             own client.
+        clock: gives the time, UTC.
     """
 
     config: Any
@@ -55,6 +57,7 @@ class Order:
     settings: Settings
     ledger_name: str
     client: Any = None
+    clock: Callable[[], datetime] = utc_now
 
 
 def whole_events(config: DestinationConfig, offer: Offer) -> Size:
@@ -154,7 +157,7 @@ class Kind:
 
 
 def _make_postgres(order: Order) -> Destination:
-    return PostgresDestination(order.config, order.server)
+    return PostgresDestination(order.config, order.server, clock=order.clock)
 
 
 def _make_s3(order: Order) -> Destination:
@@ -162,7 +165,13 @@ def _make_s3(order: Order) -> Destination:
 
 
 def _make_webhook(order: Order) -> Destination:
-    return WebhookAlerts(order.ledger_name, order.config, order.server, order.settings.webhook)
+    return WebhookAlerts(
+        order.ledger_name,
+        order.config,
+        order.server,
+        order.settings.webhook,
+        clock=order.clock,
+    )
 
 
 def _table_of(config: PostgresConfig) -> str:

@@ -149,6 +149,7 @@ class WebhookAlerts:
         environment: address and secrets for the options that the configuration leaves out.
         clock: gives the time, UTC.
         sleep: waits a number of seconds, between attempts and for the rate limit.
+        busy_after_s: seconds to wait for another run that writes to the outbox.
         jitter: gives a number from 0 to 1: part of the second half of a wait that is waited, so that
             processes that failed together do not return together.
 
@@ -165,6 +166,7 @@ class WebhookAlerts:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
+        busy_after_s: float = BUSY_AFTER_S,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
@@ -177,6 +179,7 @@ class WebhookAlerts:
         self._server = server
         self._clock = clock
         self._sleep = sleep
+        self._busy_after_s = busy_after_s
         self._jitter = jitter
         self._send_old = environment.send_old
         self._deps: SenderDeps | None = None
@@ -454,7 +457,7 @@ class WebhookAlerts:
 
     def _lock(self, connection: Connection) -> None:
         """Keep other writers of this outbox out until the end of the transaction."""
-        connection.execute(f"SET LOCAL lock_timeout = '{BUSY_AFTER_S}s'")
+        connection.execute(f"SET LOCAL lock_timeout = '{self._busy_after_s}s'")
         try:
             lock(connection, f"outbox {self.name}")
         except errors.LockNotAvailable:

@@ -25,9 +25,9 @@ from obs_assets.hourly.expiry import expire, why_due
 from obs_assets.hourly.locks import HourLocks
 from obs_assets.hourly.pipeline import DEFAULT_PIPELINE, PipelineConfig
 from obs_assets.hourly.stage_rows import Stage
-from obs_assets.hourly.stages import Stages, Unredacted
+from obs_assets.hourly.stages import SIZES, Sizes, Stages, Unredacted
 from obs_assets.hourly.staleness import Staleness, find_staleness, state_of
-from obs_assets.hours import Hour, first_open_hour, parse_hour
+from obs_assets.hours import Hour, first_open_hour, parse_hour, utc_now
 from obs_assets.receipts import Receipt
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 from obs_assets.sources.files import Listing, SourceConfig, list_files
@@ -54,12 +54,16 @@ class HourlyPipeline:
         name: stored name of the pipeline: its folder below ``OBS_DATA_DIR/pipelines``.
         scratch: folder of the frames and receipts of a trial; a trial reads the landed events of
             the pipeline. None for the pipeline's own folder.
+        sizes: how much of an hour is worked on at a time.
+        clock: gives the time, UTC.
     """
 
     config: PipelineConfig
     settings: Settings
     name: str = DEFAULT_PIPELINE
     scratch: Path | None = None
+    sizes: Sizes = SIZES
+    clock: Callable[[], datetime] = utc_now
 
     @cached_property
     def store(self) -> Store:
@@ -73,7 +77,7 @@ class HourlyPipeline:
         hash_key = None
         if key:
             hash_key = key.get_secret_value().encode()
-        return Stages(self.config, self.store, self.log, hash_key)
+        return Stages(self.config, self.store, self.log, hash_key, self.sizes)
 
     @property
     def _root(self) -> Path:
@@ -105,7 +109,7 @@ class HourlyPipeline:
             self.source,
             self.log,
             first_hour=self.config.first_hour,
-            now=now,
+            now=now or self.clock(),
         )
 
     def landed(self) -> Landed:
@@ -291,7 +295,7 @@ class HourlyPipeline:
             self.landed(),
             self.destination,
             open_hour=self.first_open_hour(),
-            now=now or datetime.now(UTC),
+            now=now or self.clock(),
             empty=empty,
         )
 
@@ -338,7 +342,7 @@ class HourlyPipeline:
 
         It is kept, because opening a connection takes a fifth of the time of a small hour.
         """
-        return connect(self.store.temp_dir)
+        return connect(self.store.temp_dir, memory_limit=self.sizes.memory)
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:
         return self.database.cursor()
@@ -440,6 +444,7 @@ class HourlyPipeline:
             self.settings,
             ledger_name,
             client,
+            self.clock,
         )
         return kind_of(config).make(order)
 

@@ -33,27 +33,47 @@ from obs_assets.hours import Hour
 from obs_assets.receipts import COST, FIELDS, LEVELS_BY_MINUTE, InputVersion, Receipt
 from obs_assets.sources.landing import LANDED_SCHEMA
 from obs_assets.sources.log import LandingLog
-from obs_assets.storage.frames import Store
+from obs_assets.storage.frames import ROW_GROUP_SIZE, Store
 from obs_assets.transforms.enrich import enrich
 from obs_assets.transforms.filter import apply_filter
 from obs_assets.transforms.redact import Workers, redact, redacted_by_type, workers_for
+from obs_assets.transforms.redact.workers import MANY
 from obs_assets.transforms.sample import sample
 
 SMALL = 20_000
 """Events. A frame of at most this number is computed once and kept in memory for all its readers."""
-
-GROUP_BYTES = 16 << 20
-"""Bytes of a row group of large events. Writing and reading holds several copies of it in memory."""
-
-SORTED_BYTES = 64 << 20
-"""Bytes of large events that are sorted at a time: DuckDB holds much of the data that it merges."""
 
 LARGE_EVENT = 2 << 10
 """Bytes. From this mean size of an event on, an hour counts as an hour of large events."""
 
 _SURELY_SMALL = 256 << 10
 """Bytes of files. Compression saves at most 254 of 255 bytes, so smaller files hold less than
-`SORTED_BYTES`, and their size is not looked up."""
+`Sizes.sorted_bytes`, and their size is not looked up."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of an hour is worked on at a time: bounds memory.
+
+    Attributes:
+        group_rows: rows of a row group of a frame.
+        group_bytes: bytes of a row group of large events. Writing and reading holds several copies
+            of it in memory.
+        sorted_bytes: bytes of large events that are sorted at a time: DuckDB holds much of the data
+            that it merges.
+        workers_from: events of an hour from which on other processes help to redact it.
+        memory: memory limit of DuckDB, for example ``512MB``; None for that of `engine.connect`.
+    """
+
+    group_rows: int = ROW_GROUP_SIZE
+    group_bytes: int = 16 << 20
+    sorted_bytes: int = 64 << 20
+    workers_from: int = MANY
+    memory: str | None = None
+
+
+SIZES = Sizes()
+"""The sizes of a pipeline that runs for itself."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +121,14 @@ class Stages:
         store: reads and writes frames.
         log: names the landed chunks of an hour.
         hash_key: secret key of the tokens that redaction leaves.
+        sizes: how much is worked on at a time.
     """
 
     config: PipelineConfig
     store: Store
     log: LandingLog
     hash_key: bytes | None = None
+    sizes: Sizes = SIZES
 
     def takes_many(self, stage: Stage) -> bool:
         """Whether several hours may go through a stage in one query."""
@@ -158,28 +180,27 @@ class Stages:
         for item in given.values():
             paths += map(str, item.paths)
         size = _uncompressed_size(paths)
-        # Only redaction has worker processes: 0 events start none.
-        to_redact = rows if stage == "redacted_events" else 0
+        needs_help = stage == "redacted_events" and rows >= self.sizes.workers_from
         with workers_for(
             connection,
-            to_redact,
             self.config.redact,
             self.hash_key,
+            needed=needs_help,
         ) as workers:
             judged = self._frame(connection, stage, paths, workers)
-            if rows <= SMALL and _is_read_again(stage, len(given), size):
+            if rows <= SMALL and self._is_read_again(stage, len(given), size):
                 judged = _held(connection, judged)
             kept = judged
             drops = "dropped_by" in judged.columns
             if drops:
                 kept = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
-            has_large_events = size > max(SORTED_BYTES, rows * LARGE_EVENT)
+            has_large_events = size > max(self.sizes.sorted_bytes, rows * LARGE_EVENT)
             frames = _by_hour(kept, given)
             if stage == STAGES[0] and len(given) == 1 and has_large_events:
-                part_rows = rows * SORTED_BYTES // size
+                part_rows = rows * self.sizes.sorted_bytes // size
                 parts = self._sorted_parts(connection, paths, part_rows)
                 frames = iter([(hour, parts) for hour in given])
-            written = self.store.write_frames(frames, stage, _group_rows(rows, size))
+            written = self.store.write_frames(frames, stage, self._group_rows(rows, size))
             hours = {str(path): hour for hour, path in written.items()}
             frame = connection.read_parquet(list(hours), filename=True)
             receipts = self._receipts(frame, stage, given, hours)
@@ -189,6 +210,27 @@ class Stages:
                 for hour, receipt in receipts.items():
                     receipts[hour] = replace(receipt, other=dropped.get(hour.start, {}))
             return receipts
+
+    def _is_read_again(self, stage: Stage, hours: int, size: int) -> bool:
+        """Whether a frame is read more than once: by each hour, or to count the events that a sample dropped.
+
+        Args:
+            stage: name of the stage.
+            hours: number of hours in the frame.
+            size: bytes of its input.
+        """
+        return hours > 1 or (stage == STAGES[-1] and size <= self.sizes.sorted_bytes)
+
+    def _group_rows(self, rows: int, size: int) -> int:
+        """Rows of a row group, so that it holds `Sizes.group_bytes` if events are large.
+
+        Args:
+            rows: number of events.
+            size: their bytes.
+        """
+        if size <= max(self.sizes.group_bytes, rows * LARGE_EVENT):
+            return self.sizes.group_rows
+        return max(1, rows * self.sizes.group_bytes // size)
 
     def unredacted(
         self,
@@ -209,9 +251,9 @@ class Stages:
         paths = [str(path) for path in given.paths]
         with workers_for(
             connection,
-            given.rows,
             self.config.redact,
             self.hash_key,
+            needed=given.rows >= self.sizes.workers_from,
         ) as workers:
             judged = self._frame(connection, "redacted_events", paths, workers)
             dropped = judged.filter("dropped_by IS NOT NULL").project("row_uid, dropped_by")
@@ -385,17 +427,6 @@ class Stages:
         return with_fields.project(f"* EXCLUDE (line, added), {event} AS event")
 
 
-def _is_read_again(stage: Stage, hours: int, size: int) -> bool:
-    """Whether a frame is read more than once: by each hour, or to count the events that a sample dropped.
-
-    Args:
-        stage: name of the stage.
-        hours: number of hours in the frame.
-        size: bytes of its input.
-    """
-    return hours > 1 or (stage == STAGES[-1] and size <= SORTED_BYTES)
-
-
 def _by_hour(
     frame: Frame, given: Mapping[Hour, StageInput]
 ) -> Iterator[tuple[Hour, list[Frame]]]:
@@ -405,18 +436,6 @@ def _by_hour(
         if len(given) > 1:
             part = frame.filter(_within(hour))
         yield hour, [part]
-
-
-def _group_rows(rows: int, size: int) -> int | None:
-    """Rows of a row group, so that it holds `GROUP_BYTES`; None for the default, unless events are large.
-
-    Args:
-        rows: number of events.
-        size: their bytes.
-    """
-    if size <= max(GROUP_BYTES, rows * LARGE_EVENT):
-        return None
-    return max(1, rows * GROUP_BYTES // size)
 
 
 def _held(connection: duckdb.DuckDBPyConnection, frame: Frame) -> Frame:

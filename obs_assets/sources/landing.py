@@ -74,7 +74,7 @@ from obs_assets.sources.times import (
 )
 from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.disk import explained, make_private_dir, sync_file
-from obs_assets.storage.engine import MOST_THREADS, connect
+from obs_assets.storage.engine import connect, threads_on
 
 _T = TypeVar("_T")
 
@@ -97,7 +97,7 @@ FILES_NAMED = 5
 
 _COPIED_BYTES = 1 << 20
 _THREADS = max(
-    1, min(MOST_THREADS, os.cpu_count() or 1) - 1
+    1, threads_on(os.cpu_count() or 1) - 1
 )  # of DuckDB: reading and writing take turns with it
 
 DEAD_LETTER_SCHEMA = pa.schema(

@@ -22,6 +22,11 @@ MOST_THREADS = 8
 """Threads of a connection. Each holds data of its own beside the memory limit."""
 
 
+def threads_on(cores: int) -> int:
+    """Threads of a connection on a machine with so many cores: one for each, `MOST_THREADS` at most."""
+    return min(cores, MOST_THREADS)
+
+
 def memory_for(threads: int) -> str:
     """Memory limit of DuckDB for a number of threads: 256 MB each, 1,000 MB at least.
 
@@ -40,7 +45,7 @@ def connect(
             redaction can be in it.
         memory_limit: memory that DuckDB may use, for example ``512MB``; by default `memory_for` its
             threads.
-        threads: number of threads; by default the number of cores, at most `MOST_THREADS`.
+        threads: number of threads; by default `threads_on` this machine.
     """
     options: dict[str, str | bool | int | float | list[str]] = {
         "temp_directory": str(make_private_dir(temp_dir)),
@@ -51,7 +56,7 @@ def connect(
     connection = duckdb.connect(config=options)
     if threads is None:
         ((cores,),) = connection.sql("SELECT current_setting('threads')").fetchall()
-        threads = min(cores, MOST_THREADS)
+        threads = threads_on(cores)
     limit = memory_limit or memory_for(threads)
     # The progress bar would be written between the lines of a command's output.
     connection.execute(

@@ -91,7 +91,7 @@ class Store:
         self,
         frames: Iterable[tuple[Hour, Sequence[Frame]]],
         stage: str,
-        rows: int | None = None,
+        rows: int = ROW_GROUP_SIZE,
     ) -> dict[Hour, Path]:
         """Compute frames of a stage and replace each file atomically; at the end all are flushed to disk.
 
@@ -163,7 +163,7 @@ class Store:
         return receipts
 
 
-def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = None) -> None:
+def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int = ROW_GROUP_SIZE) -> None:
     """Compute a frame into a Parquet file, a row group at a time.
 
     DuckDB computes on all cores while Arrow encodes. DuckDB's own COPY collects the results of its
@@ -178,12 +178,11 @@ def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = Non
         frame: the frame, or its first part.
         path: path of the file.
         more: the other parts of the frame, in order.
-        rows: rows of a row group, at most and by default `ROW_GROUP_SIZE`. A whole row group is in
-            memory when it is written and when it is read.
+        rows: rows of a row group. A whole row group is in memory when it is written and when it is
+            read.
     """
-    batch_rows = min(rows or ROW_GROUP_SIZE, ROW_GROUP_SIZE)
     # The reader is closed even after an error: the connection refuses a query while a result is open.
-    with frame.to_arrow_reader(batch_rows) as batches:
+    with frame.to_arrow_reader(rows) as batches:
         repeated = [name for name in batches.schema.names if name not in _NEVER_TWICE]
         options: dict[str, Any] = {
             "compression": "snappy",
@@ -196,7 +195,7 @@ def write_parquet(frame: Frame, path: Path, *more: Frame, rows: int | None = Non
         with pq.ParquetWriter(path, batches.schema, **options) as file:
             _write_batches(file, batches)
             for part in more:
-                with part.to_arrow_reader(batch_rows) as rest:
+                with part.to_arrow_reader(rows) as rest:
                     _write_batches(file, rest)
 
 

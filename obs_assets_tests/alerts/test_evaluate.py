@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from obs_assets.alerts import AlertRule, matching
-from obs_assets.alerts import evaluate as evaluate_module
 from obs_assets.alerts.evaluate import evaluate, from_json, p95, to_json, value_of
 from obs_assets_tests.frames import HOUR, frame_of
 
@@ -153,25 +153,24 @@ def test_groups_beyond_the_bound_are_counted(connection: duckdb.DuckDBPyConnecti
     assert (set(found.groups), found.left_out) == ({("w4",), ("w3",)}, 3)
 
 
-def test_few_groups_are_held(
-    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An hour of ten thousand groups is cut while it is read: the largest, however late they come, and few others."""
-    monkeypatch.setattr(evaluate_module, "GROUPS_PER_BATCH", 2048)
-    add, held = evaluate_module._TopGroups.add, []
-
-    def watched(most: Any, batch: Any) -> None:
-        add(most, batch)
-        held.append(sum(table.num_rows for table in most._held))
-
-    monkeypatch.setattr(evaluate_module._TopGroups, "add", watched)
+def test_few_groups_are_held(connection: duckdb.DuckDBPyConnection) -> None:
+    """An hour of 300,000 groups is cut while it is read: the largest, however late they come, and few others."""
     one = AlertRule(above=0, by=("worker_id",), max_groups=3)
-    numbers = "SELECT i::VARCHAR AS worker_id FROM range(10_000) t(i), range(CASE WHEN i % 3000 = 7 THEN 2 ELSE 1 END)"
+    numbers = (
+        "SELECT i::VARCHAR AS worker_id "
+        "FROM range(300_000) t(i), range(CASE WHEN i % 90_000 = 7 THEN 2 ELSE 1 END)"
+    )
     columns = frame(connection, [{}]).project("* EXCLUDE (worker_id)")
-    found = evaluate(columns.join(connection.sql(numbers), "true"), [one])[one.definition]
-    assert set(found.groups) <= {(f"{n}",) for n in (7, 3007, 6007, 9007)}
-    assert (len(found.groups), found.left_out, len(held) > 1) == (3, 9_997, True)
-    assert max(held) <= 3 * 2048
+    everything = columns.join(connection.sql(numbers), "true")
+    memory = pa.proxy_memory_pool(usual := pa.default_memory_pool())
+    pa.set_memory_pool(memory)
+    try:
+        found = evaluate(everything, [one])[one.definition]
+    finally:
+        pa.set_memory_pool(usual)
+    assert set(found.groups) <= {(f"{n}",) for n in (7, 90_007, 180_007, 270_007)}
+    assert (len(found.groups), found.left_out) == (3, 299_997)
+    assert 0 < (memory.max_memory() or 0) < 8 << 20
 
 
 def test_p95_of_nothing() -> None:

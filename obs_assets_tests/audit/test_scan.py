@@ -15,9 +15,10 @@ from obs_assets.audit.scan import MOST_PATHS, OTHER_PATHS, Leaks, scan, scope
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
-from obs_assets.transforms.redact import RedactConfig, redactor
+from obs_assets.transforms.redact import RedactConfig
 from obs_assets_tests import harness
 from obs_assets_tests.audit.test_verify import in_file, in_frame, in_postgres, in_s3, truncated
+from obs_assets_tests.detecting import only
 from obs_assets_tests.frames import HOUR
 
 if TYPE_CHECKING:
@@ -133,13 +134,11 @@ def test_a_leftover_is_found_where_it_lies(leaky: HourlyPipeline) -> None:
 
 @pytest.mark.slow
 def test_an_hour_that_the_redactor_left_alone_is_red_everywhere(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, tmp_path: Path
 ) -> None:
     """A redactor without rules passes its own tests of counts; the scan sees what it let through."""
-    monkeypatch.setattr(RedactConfig, "detectors", lambda self: ())
-    redactor.redactor_of.cache_clear()
-    hourly = built(tmp_path, settings)
-    redactor.redactor_of.cache_clear()
+    with only():
+        hourly = built(tmp_path, settings)
     assert {store: findings.by_type for store, findings in found(hourly).items()} == {
         store: {"email": 20, "ip_address": 5, "phone": 5} for store in STORES
     }

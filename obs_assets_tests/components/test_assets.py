@@ -475,13 +475,9 @@ def test_no_event_and_no_secret_is_shown(  # noqa: PLR0917 (fixtures)
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever happens, neither what Dagster keeps nor what is logged or printed holds a value, a key or a secret."""
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(
-        stages, "RETRY", dg.RetryPolicy(max_retries=0)
-    )  # which would wait for 15 s
     events: list[dict[str, Any]] = [
         harness.at(
             HOUR,

@@ -22,7 +22,6 @@ from obs_assets.components.automation import (
     VERSION_TAG,
 )
 from obs_assets.components.runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-from obs_assets.destinations.postgres import leaves
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
@@ -575,12 +574,9 @@ def test_a_changed_configuration_rebuilds_only_when_told_to(deployment: Deployme
 
 @pytest.mark.parametrize("leaf_hours", [1, 24])
 def test_what_a_destination_let_expire_stays_away(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, leaf_hours: int
+    deployment: Deployment, leaf_hours: int
 ) -> None:
     """At the edge of retention an hour is healed while it is kept, and never asked for again once it is dropped."""
-    if leaf_hours == 1:
-        monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", 1)
-        monkeypatch.setattr(leaves, "HOT", timedelta(days=10_000))
     config = harness.everything_kept(
         deployment.events_dir, destinations=[{"type": "postgres", "retention_days": 2}]
     )
@@ -588,6 +584,13 @@ def test_what_a_destination_let_expire_stays_away(
     harness.write_events(kept.events_dir / "a.jsonl", harness.an_hour())
     kept.hourly.land(now=CLOSED)
     (table,) = kept.hourly.tables().values()
+    if leaf_hours == 1:  # as an hour of many rows has it
+        table.init()
+        with connect_postgres(kept.machine.postgres) as connection:
+            connection.execute(
+                "CREATE TABLE events_h2025120410 PARTITION OF events "
+                "FOR VALUES FROM ('2025-12-04 10:00+00') TO ('2025-12-04 11:00+00')"
+            )
 
     Clock.moment = HOUR.end + timedelta(days=2, microseconds=-1)
     assert table.upkeep.drop_expired(Clock.moment) == []
@@ -660,16 +663,17 @@ def test_the_hours_that_a_cancelled_range_lacks_are_one_run_again(
     assert again.tags[ATTEMPT_TAG] == "2"
 
 
-def test_a_gap_or_a_large_hour_ends_a_range(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gap_or_a_large_hour_ends_a_range(deployment: Deployment) -> None:
     """Hours between that are held are not built again; large hours run side by side."""
     hours = many_hours(deployment, 6)
     harness.build(deployment.hourly, hours[2])
     spans = [span_of(request) for request in tick(deployment, "stale_hour_sensor")[0]]
     assert spans == [f"{hours[0]}...{hours[1]}", f"{hours[3]}...{hours[5]}"]
-    assert EVENTS_A_RANGE > HOURS_A_TICK
-    monkeypatch.setattr("obs_assets.components.automation.EVENTS_A_RANGE", 2)
+    with (deployment.events_dir / "large.jsonl").open("w") as file:
+        for hour in hours[3:]:
+            line = json.dumps({"timestamp": hour.start.isoformat()})
+            file.write(f"{line}\n" * (EVENTS_A_RANGE * 2 // 5))
+    deployment.hourly.land(now=CLOSED)
     spans = [span_of(request) for request in tick(deployment, "stale_hour_sensor")[0]]
     assert spans == [f"{hours[0]}...{hours[1]}", f"{hours[3]}...{hours[4]}", hours[5].key]
 

@@ -1,6 +1,7 @@
 """What the checks of an hour say, seen through Dagster on real servers."""
 
 import contextlib
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -10,13 +11,10 @@ from obs_assets.hourly.checks_config import ChecksConfig
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
-from obs_assets.transforms.redact import RedactConfig
-from obs_assets.transforms.redact.redactor import redactor_of
-from obs_assets.transforms.redact.self_test import check_engine
-from obs_assets.transforms.redact.walk import Walk
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
 from obs_assets_tests.conftest import connect_postgres, connect_s3
+from obs_assets_tests.detecting import only
 from obs_assets_tests.frames import HOUR
 
 pytestmark = DAGSTER_WARNINGS
@@ -109,15 +107,16 @@ def test_an_odd_hour_is_told(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_an_hour_that_lacks_an_event_is_red(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, *, enabled: bool
-) -> None:
+def test_an_hour_that_lacks_an_event_is_red(deployment: Deployment, *, enabled: bool) -> None:
     """The redactor fails on 1 event of 35: an error, not a warning, even with ``checks: {enabled: false}``."""
-    check_engine()
-    monkeypatch.setattr(
-        Walk, "_redact_document", broken
-    )  # a redactor that cannot handle JSON in strings
-    bad = harness.at(HOUR, 5, {"body": '{"to": "ana@example.com"}'})
+    odd = {"name": "odd", "regex": "odd-[0-9]", "validator": f"{__name__}.broken"}
+    deployment = replace(
+        deployment,
+        config=harness.everything_kept(
+            deployment.events_dir, deployment.receiver.url, redact={"patterns": [odd]}
+        ),
+    )
+    bad = harness.at(HOUR, 5, {"note": "odd-1 of ana@example.com"})
     harness.write_events(deployment.events_dir / "a.jsonl", [*harness.an_hour(), bad])
     deployment.land()
     result = deployment.materialize(HOUR)
@@ -136,20 +135,17 @@ def test_an_hour_that_lacks_an_event_is_red(
     assert not any("ana@example.com" in str(e) for e in result.get_asset_check_evaluations())
 
 
-def broken(*_: object) -> None:
-    raise RuntimeError("ana@example.com")
+def broken(value: str) -> bool:
+    """A validator of a user's that fails."""
+    raise RuntimeError(f"{value} of ana@example.com")
 
 
-def test_what_redaction_left_is_told(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_redaction_left_is_told(deployment: Deployment) -> None:
     """With type, path and number, as an error; not with a value, and not in the way of the hour."""
-    monkeypatch.setattr(RedactConfig, "detectors", lambda self: ())
-    redactor_of.cache_clear()
     harness.write_events(deployment.events_dir / "a.jsonl", harness.an_hour())
     deployment.land()
-    result = deployment.materialize(HOUR)
-    redactor_of.cache_clear()
+    with only():
+        result = deployment.materialize(HOUR)
     assert result.success
     (found,) = evaluations(result, "redaction_leftovers").values()
     assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)

@@ -10,8 +10,6 @@ import dagster as dg
 import pytest
 
 from obs_assets.components import pipeline_definitions
-from obs_assets.delivery import outbox
-from obs_assets.sources import landing
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS, Deployment
 from obs_assets_tests.components.ticks import Clock, clock, scheduled, tick
@@ -38,12 +36,14 @@ class Loaded(Deployment):
 
     @cached_property
     def definitions(self) -> dg.Definitions:
-        return pipeline_definitions(self.config, machine=self.machine)
+        return pipeline_definitions(self.config, machine=self.machine, clock=Clock.now)
 
 
 def execute(deployment: Deployment, job: str, request: dg.RunRequest) -> None:
     """Run what was asked for in code that is loaded anew, as the process of a run does it."""
-    definitions = pipeline_definitions(deployment.config, machine=deployment.machine)
+    definitions = pipeline_definitions(
+        deployment.config, machine=deployment.machine, clock=Clock.now
+    )
     done = definitions.resolve_job_def(job).execute_in_process(
         instance=deployment.instance,
         run_config=request.run_config,
@@ -65,8 +65,6 @@ def test_an_idle_day_is_24_hourly_runs(
         "rules": RULES,
     }
     destinations = [{"type": "postgres", "retention_days": 60}, webhook]
-    for module in (outbox, landing):
-        monkeypatch.setattr(module, "datetime", Clock)
     (home := tmp_path / "dagster").mkdir()
     config = harness.everything_kept(
         deployment.events_dir, destinations=destinations, checks={"enabled": False}

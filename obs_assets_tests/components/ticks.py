@@ -1,13 +1,11 @@
 """Sensors and schedules, evaluated by hand at a moment that a test chooses."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from datetime import timedelta
 
 import dagster as dg
 import pytest
 
-from obs_assets.components import automation, upkeep
 from obs_assets.components.automation import ATTEMPT_TAG, VERSION_TAG
 from obs_assets.components.runs import (
     PARTITION_TAG,
@@ -16,7 +14,7 @@ from obs_assets.components.runs import (
     RANGE_START_TAG,
 )
 from obs_assets.hours import Hour, parse_hours
-from obs_assets_tests.components.conftest import Deployment
+from obs_assets_tests.components.conftest import Clock, Deployment
 from obs_assets_tests.frames import HOUR
 
 CLOSED = HOUR.end + timedelta(minutes=6)
@@ -26,23 +24,12 @@ SETTLED = HOUR.end + timedelta(minutes=20)
 """No longer is the hour the schedule's alone."""
 
 
-class Clock(datetime):
-    """The sensors' clock: it stands at a moment that a test chooses."""
-
-    moment: Any = SETTLED
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Any:
-        return cls.moment.astimezone(tz)
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the sensors see `Clock`."""
-    for module in (automation, upkeep):
-        monkeypatch.setattr(module, "datetime", Clock)
-    yield
+def clock() -> Iterator[None]:
+    """Let the clock stand at `SETTLED` until a test moves it."""
     Clock.moment = SETTLED
+    yield
+    Clock.moment = None
 
 
 def tick(

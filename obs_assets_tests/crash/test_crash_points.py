@@ -50,6 +50,7 @@ PLACES = {
 """Crash points, and at which of the times that a run passes them it is killed."""
 
 ELSEWHERE = {
+    "postgres.before_swap": "destinations/test_leaves.py",
     "landing.after_listing": "sources/test_landing.py",
     "landing.before_read": "sources/test_landing.py",
     "fold.after_record": "sources/test_folding.py",

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -86,16 +86,19 @@ class Outbox:
     server: PostgresSettings
     url: str
     clock: FakeClock
+    name: str = NAME
+    busy_after_s: float = 30
 
     def __call__(self, **options: Any) -> WebhookAlerts:
         config = WebhookConfig.model_validate({"url": self.url, **options})
         environment = WebhookSettings(allow_private=True)
         return WebhookAlerts(
-            NAME,
+            self.name,
             config,
             self.server,
             environment,
             clock=self.clock,
+            busy_after_s=self.busy_after_s,
             sleep=self.clock.sleep,
             jitter=lambda: 1.0,
         )
@@ -420,11 +423,9 @@ def test_a_run_that_has_to_wait_too_long_says_so(
     alerts: Outbox,
     connection: duckdb.DuckDBPyConnection,
     server: PostgresSettings,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While another run writes to the outbox, this one waits a while and then leaves it to a later attempt."""
-    monkeypatch.setattr(outbox, "BUSY_AFTER_S", 0.2)
-    destination = alerts()
+    destination = replace(alerts, busy_after_s=0.2)()
     destination.check()
     with closing(connect(server, autocommit=True)) as other, other.transaction():
         lock(other, f"outbox {NAME}")
@@ -621,17 +622,16 @@ def test_without_an_address_it_is_recorded_what_would_be_sent(
     httpserver: HTTPServer,
     connection: duckdb.DuckDBPyConnection,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sending is off, said once; a later address does not send the past on its own, `retry` does."""
-    monkeypatch.setattr(outbox, "_said_off", set())
     then(httpserver)
+    alerts = replace(alerts, name="quiet")  # a process says it once for a name
     off = alerts(url=None)
     for generation in (1, 2):
         delivery = off.deliver(offer_of(connection, [event(0), event(1)], generation))
     assert (delivery.stats["unsent"], delivery.stats["success_rate"]) == (1, 1.0)
     assert [record.getMessage() for record in caplog.records].count(
-        f"{NAME}: {OFF}; dispatches are recorded"
+        f"{alerts.name}: {OFF}; dispatches are recorded"
     ) == 1
     assert off.check() == OFF
 

@@ -22,12 +22,12 @@ from obs_assets.destinations.postgres.leaves import (
     span_of,
 )
 from obs_assets.destinations.postgres.table import INDEXES
-from obs_assets.destinations.postgres.upkeep import Upkeep
-from obs_assets.errors import HourBusyError, ObsError
+from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
 from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_postgres
+from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -123,10 +123,14 @@ def server(settings: Settings) -> PostgresSettings:
 
 
 def destination_at(
-    server: PostgresSettings, now: datetime, **options: Any
+    server: PostgresSettings, now: datetime, hourly_from_rows: int = LARGE, **options: Any
 ) -> PostgresDestination:
     return PostgresDestination(
-        PostgresConfig(**options), server, clock=lambda: now, busy_after_s=0.5
+        PostgresConfig(**options),
+        server,
+        clock=lambda: now,
+        busy_after_s=0.5,
+        hourly_from_rows=hourly_from_rows,
     )
 
 
@@ -137,11 +141,6 @@ def leaves_of(server: PostgresSettings) -> list[str]:
     return [name for name in names if name != "events_hourly"]
 
 
-def hourly_leaves_from(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Let hours of so few rows have a leaf of their own, as large hours have."""
-    monkeypatch.setattr(leaves, "HOURLY_FROM_ROWS", rows)
-
-
 def rows_of(server: PostgresSettings) -> list[tuple[Any, ...]]:
     with connect_postgres(server) as connection:
         return connection.execute("SELECT * FROM events ORDER BY row_uid, timestamp").fetchall()
@@ -149,11 +148,10 @@ def rows_of(server: PostgresSettings) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 def test_hours_roll_up_into_days_and_days_into_months(
-    server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """The rows stay what they are, to the last column; a late event then replaces its hour in the larger leaf."""
-    hourly_leaves_from(monkeypatch, 2)
-    fresh = destination_at(server, HOUR.end)
+    fresh = destination_at(server, HOUR.end, hourly_from_rows=2)
     hours = [HOUR, HOUR.next, Hour(HOUR.start + timedelta(days=1))]
     for hour in hours:
         fresh.deliver(offer_of(frame_of(duck, [{"n": 1}, {"n": 2, "error": "x"}], hour), hour))
@@ -191,12 +189,10 @@ def test_hours_roll_up_into_days_and_days_into_months(
 def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
     server: PostgresSettings,
     duck: duckdb.DuckDBPyConnection,
-    monkeypatch: pytest.MonkeyPatch,
     level: str,
 ) -> None:
     """A snapshot from before is waited for, and never finds a month empty."""
-    hourly_leaves_from(monkeypatch, 1)
-    fresh = destination_at(server, HOUR.end)
+    fresh = destination_at(server, HOUR.end, hourly_from_rows=1)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     made: list[str] = []
     with connect_postgres(server) as reader:
@@ -219,16 +215,13 @@ def test_a_reader_sees_the_same_rows_while_leaves_are_rolled_up(
 
 @pytest.mark.slow
 def test_a_roll_up_that_was_killed_is_done_by_the_next(
-    server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """Between filling the larger leaf and the swap nothing has changed for anybody; nothing is left in the end."""
-    hourly_leaves_from(monkeypatch, 1)
-    fresh = destination_at(server, HOUR.end)
+    fresh = destination_at(server, HOUR.end, hourly_from_rows=1)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
-    with monkeypatch.context() as patch:
-        patch.setattr(Upkeep, "_swap", lambda *_: (_ for _ in ()).throw(ObsError("killed")))
-        with pytest.raises(ObsError, match="killed"):
-            fresh.upkeep.roll_up(HOUR.end + timedelta(days=4))
+    with dies_at("postgres.before_swap"), pytest.raises(DiedError):
+        fresh.upkeep.roll_up(HOUR.end + timedelta(days=4))
     assert leaves_of(server) == ["events_d20251204_new", "events_h2025120410"]
     assert (
         fresh.deliver(offer_of(frame_of(duck, [{"n": 2}, {"n": 3}]), generation=2)).written == 2
@@ -239,11 +232,10 @@ def test_a_roll_up_that_was_killed_is_done_by_the_next(
 
 
 def test_loads_and_roll_ups_of_a_month_exclude_each_other(
-    server: PostgresSettings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    server: PostgresSettings, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """A load finds its hour busy while the leaves change; a roll-up leaves a month alone that is being loaded."""
-    hourly_leaves_from(monkeypatch, 1)
-    fresh = destination_at(server, HOUR.end)
+    fresh = destination_at(server, HOUR.end, hourly_from_rows=1)
     fresh.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     with connect_postgres(server) as other:
         other.execute(

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from obs_assets import embedded
+from obs_assets.crash import interrupted
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
-from obs_assets.destinations.postgres import destination as module
 from obs_assets.destinations.postgres.table import INDEXES
 from obs_assets.errors import TransientError
 from obs_assets.hours import Hour
@@ -106,7 +106,6 @@ def test_a_killed_server_process_leaves_the_old_hours(
     own: PostgresSettings,
     own_data_dir: Path,
     duck: duckdb.DuckDBPyConnection,
-    monkeypatch: pytest.MonkeyPatch,
     fault: tuple[str, str],
 ) -> None:
     """SIGKILL of the backend, or of the postmaster and all its children, in the middle of a load: the load fails as
@@ -117,9 +116,7 @@ def test_a_killed_server_process_leaves_the_old_hours(
     day_after = Hour(HOUR.start.replace(day=5))  # without a leaf: built aside
     offer = offer_of(frame_of(duck, [{"n": 2}, {"n": 3}], day_after), day_after)
 
-    def kill(name: str) -> None:
-        if name != moment:
-            return
+    def kill() -> None:
         with connect_postgres(own) as connection:
             query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
             pids = [pid for (pid,) in connection.execute(query).fetchall()]
@@ -134,10 +131,8 @@ def test_a_killed_server_process_leaves_the_old_hours(
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "crash_point", kill)
-        with pytest.raises(TransientError):
-            destination.deliver(offer)
+    with interrupted(moment, kill), pytest.raises(TransientError):
+        destination.deliver(offer)
     comes_back(own_data_dir)
     again = at_end(embedded.postgres(own_data_dir))
     assert numbers(again.server) == [1]
@@ -154,7 +149,6 @@ def test_files_that_a_crash_left_are_counted(
     own: PostgresSettings,
     own_data_dir: Path,
     duck: duckdb.DuckDBPyConnection,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A backend killed in a load leaves files that no table owns, and the server keeps them: `obs status` says so."""
     destination = at_end(own)
@@ -163,18 +157,15 @@ def test_files_that_a_crash_left_are_counted(
     at = HOUR.start.isoformat()
     told = [{"n": n, "text": f"{n:x}" * 200, "timestamp": at} for n in range(5_000)]
 
-    def kill(name: str) -> None:
-        if name == "postgres.before_commit":
-            with connect_postgres(own) as connection:
-                connection.execute(
-                    "CHECKPOINT"
-                )  # files of transactions in progress are on disk by then
-                query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
-                (pid,) = connection.execute(query).fetchone()
-            os.kill(pid, signal.SIGKILL)
+    def kill() -> None:
+        with connect_postgres(own) as connection:
+            # Files of transactions in progress are on disk by then.
+            connection.execute("CHECKPOINT")
+            query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obs_assets' AND state <> 'idle'"
+            (pid,) = connection.execute(query).fetchone()
+        os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(module, "crash_point", kill)
-    with pytest.raises(TransientError):
+    with interrupted("postgres.before_commit", kill), pytest.raises(TransientError):
         destination.deliver(offer_of(frame_of(duck, told)))
     comes_back(own_data_dir)
     after = at_end(embedded.postgres(own_data_dir)).health()

@@ -336,15 +336,15 @@ def test_what_does_not_fit_the_offer_is_not_published(
 
 @pytest.mark.slow
 def test_the_same_hour_is_the_same_bytes(
-    duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """Objects do not depend on how the rows came in, on threads or on the clock; the header names no time."""
     frame = frame_of(duck, [{"n": n, "text": noise(700, n % 50)} for n in range(8000)])
     config = S3Config(part_size_mb=2)
 
-    def packed() -> list[bytes]:
+    def packed(**sizes: int) -> list[bytes]:
         made = []
-        for one in encode.pack(frame, HOUR, config):
+        for one in encode.pack(frame, HOUR, config, **sizes):
             with one.file:
                 made.append(one.file.read())
                 assert hashlib.sha256(made[-1]).hexdigest() == one.sha256
@@ -353,9 +353,8 @@ def test_the_same_hour_is_the_same_bytes(
     first = packed()
     assert len(first) == 4
     assert all(one[:10] == bytes.fromhex("1f8b0800000000000003") for one in first)
-    monkeypatch.setattr(encode, "BATCH_ROWS", 100_000)
     duck.execute("SET threads = 1")
-    assert packed() == first
+    assert packed(batch_rows=100_000) == first
 
 
 @pytest.mark.slow

@@ -145,25 +145,22 @@ def test_pyarrow_reads_parquet_from_the_bucket(
 def test_every_format_is_the_same_bytes_and_comes_back(
     server: S3Settings,
     duck: duckdb.DuckDBPyConnection,
-    monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
 ) -> None:
     """Neither threads nor batches show; what is read back is what was offered; a rebuild uploads nothing."""
     frame = frame_of(duck, TOLD)
     config = S3Config(part_size_mb=1, **options)
 
-    def digests() -> list[str]:
+    def digests(**sizes: int) -> list[str]:
         return [
             packed.sha256
-            for packed in encode.pack(frame, HOUR, config)
+            for packed in encode.pack(frame, HOUR, config, **sizes)
             if not packed.file.close()
         ]
 
     first = digests()
-    monkeypatch.setattr(encode, "BATCH_ROWS", 77)
-    monkeypatch.setattr(encode, "THREADS", 1)
     duck.execute("SET threads = 1")
-    assert digests() == first
+    assert digests(batch_rows=77) == first
     destination = S3Destination(config, server)
     offer = offer_of(frame)
     assert destination.deliver(offer).written == len(TOLD)

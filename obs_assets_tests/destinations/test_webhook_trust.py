@@ -18,7 +18,6 @@ import pytest
 import trustme
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from obs_assets.destinations import webhook
 from obs_assets.destinations.webhook import WebhookConfig, WebhookSender, signatures
 from obs_assets.errors import TransientError
 
@@ -180,7 +179,7 @@ def test_the_rate_is_held_whatever_else_takes_time(monkeypatch: pytest.MonkeyPat
     def sleep(seconds: float) -> None:
         now[0] += seconds + chance.uniform(0, 0.004)
 
-    monkeypatch.setattr(webhook.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     config = WebhookConfig.model_validate({"url": "http://localhost/", "rate_limit": 100})
     sender = WebhookSender(config, sleep=sleep)
     moments = []

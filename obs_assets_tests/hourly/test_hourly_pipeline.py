@@ -21,6 +21,7 @@ import tenacity
 from pydantic import SecretStr
 
 from obs_assets import embedded
+from obs_assets.crash import interrupted
 from obs_assets.demo.receiver import Receiver
 from obs_assets.errors import (
     ConfigurationError,
@@ -29,13 +30,13 @@ from obs_assets.errors import (
     ReceiptError,
     StaleHourError,
 )
-from obs_assets.hourly import locks, pipeline, pipeline_files
+from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.settings import Settings
+from obs_assets.storage.disk import interrupt_waits
 from obs_assets.storage.engine import connect
-from obs_assets.storage.frames import Store
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -313,41 +314,36 @@ def at_once(works: Mapping[str, Callable[[], object]]) -> list[BaseException]:
 
 
 @pytest.mark.slow
-def test_two_runs_of_one_hour_wait_for_each_other(
-    hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_of_one_hour_wait_for_each_other(hourly: HourlyPipeline) -> None:
     """Schedule and backfill may meet: both succeed, and the hour is what one of them alone would have made."""
 
-    def hesitate(self: Store, stage: str, hour: Hour) -> None:
-        forget(self, stage, hour)
+    def hesitate() -> None:
         time.sleep(0.05 if threading.current_thread().name.startswith("fast") else 0.15)
 
-    forget = Store.forget_receipt
-    monkeypatch.setattr(Store, "forget_receipt", hesitate)
     harness.build(hourly, HOUR)
     alone = harness.snapshot(hourly)
     runs = {name: HourlyPipeline(hourly.config, hourly.settings) for name in ("fast", "slow")}
-    assert (
-        at_once({name: partial(harness.build, run, HOUR) for name, run in runs.items()}) == []
-    )
+    with interrupted("frame.before_rename", hesitate):
+        wrong = at_once({name: partial(harness.build, run, HOUR) for name, run in runs.items()})
+    assert wrong == []
     assert harness.wrong(hourly) == []
     assert harness.snapshot(hourly) == alone
     assert harness.leftovers(hourly.settings) == []
 
 
-def test_a_run_gives_up_waiting_in_one_sentence(
-    hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_gives_up_waiting_in_one_sentence(hourly: HourlyPipeline) -> None:
     """Who builds an hour has it alone; who delivers it shares it with others that do."""
-    monkeypatch.setattr(locks, "BUSY_AFTER_S", 0.1)
     with hourly.locks.hold(HOUR, alone=False):
         with hourly.locks.hold(HOUR, alone=False):
             pass
+        time_is_over = threading.Timer(0.2, interrupt_waits)
+        time_is_over.start()
         with pytest.raises(
             HourBusyError,
             match=f"another run is at work on {HOUR}: let it finish, then try again",
         ):
             hourly.build("raw_events", HOUR)
+        time_is_over.join()
         with hourly.locks.hold(HOUR.next, alone=True):
             pass
 

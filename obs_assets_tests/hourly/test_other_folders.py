@@ -409,7 +409,7 @@ def test_a_frame_that_is_older_in_the_same_log_is_still_refused(
 
 @pytest.mark.slow
 def test_status_check_and_command_name_the_hour_once(
-    settings: Settings, events_dir: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, events_dir: Path, tmp_path: Path
 ) -> None:
     """A sentence in `obs status` and in the check; `obs adopt` prints rows and hashes of both sides."""
     held = rows(filled(settings, events_dir))
@@ -417,9 +417,15 @@ def test_status_check_and_command_name_the_hour_once(
     second.land(now=NOW)
     for stage in STAGES:
         second.build(stage, HOUR)
-    for module in ("servers", "adoption"):
-        monkeypatch.setattr(f"obs_assets.cli.{module}.hourly_pipeline", lambda _: second)
-    shown = CliRunner().invoke(app, ["status"], catch_exceptions=False).stdout
+    pipelines = harness.write_pipeline(tmp_path / "pipelines", second.config)
+    environment = harness.environment(second.settings, OBS_PIPELINES_DIR=str(pipelines))
+
+    def obs(*arguments: str) -> str:
+        return (
+            CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False).stdout
+        )
+
+    shown = obs("status")
     assert "stale hours  0" in shown
     assert shown.count("from another data folder") == 1
     offered = second.store.read_receipt("sampled_events", HOUR)
@@ -428,13 +434,10 @@ def test_status_check_and_command_name_the_hour_once(
     assert not finding.passed
     assert "was loaded from another data folder" in finding.sentence
 
-    dry = (
-        CliRunner().invoke(app, ["adopt", HOUR.key, "--dry-run"], catch_exceptions=False).stdout
-    )
+    dry = obs("adopt", HOUR.key, "--dry-run")
     assert dry.count("differs  there") == 3
     assert f"there {held} rows" in dry
     assert "nothing was changed" in dry
-    done = CliRunner().invoke(app, ["adopt", HOUR.key, "--json"], catch_exceptions=False)
-    assert {one["outcome"] for one in json.loads(done.stdout)} == {"differs"}
-    nothing = CliRunner().invoke(app, ["adopt", HOUR.key], catch_exceptions=False).stdout
-    assert "from this data folder" in nothing
+    done = json.loads(obs("adopt", HOUR.key, "--json"))
+    assert {one["outcome"] for one in done} == {"differs"}
+    assert "from this data folder" in obs("adopt", HOUR.key)

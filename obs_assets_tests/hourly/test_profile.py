@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obs_assets.hourly import profile
-from obs_assets.hourly.profile import by_minute, cost_of, fields_of
+from obs_assets.hourly.profile import EVENTS_LOOKED_AT, by_minute, cost_of, fields_of
 from obs_assets_tests.frames import frame_of
 
 ALL = "''"
@@ -91,28 +91,28 @@ def test_keys_that_are_data_are_one_field() -> None:
     }
 
 
-def test_a_large_hour_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hour_is_looked_at_in_part() -> None:
     """The part is chosen by row_uid, so that it is the same at every build, and finds what is not rare."""
-    monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 100)
-    events: list[dict[str, Any]] = [{"common": number} for number in range(1000)] + [
-        {"rare": 1}
-    ]
+    rare = {f"rare_{letter}" for letter in "ghijklmnopqrstuvwxyz"}
+    events: list[dict[str, Any]] = [{"common": number} for number in range(1000)]
+    events += [{name: 1} for name in sorted(rare)]
     with duckdb.connect() as connection:
         frame = frame_of(connection, events)
-        assert fields_of(frame, 1001, ALL)[""] == fields_of(frame, 1001, ALL)[""]
-        assert "common" in fields_of(frame, 1001, ALL)[""]
-        monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 1001)
-        assert set(fields_of(frame, 1001, ALL)[""]) == {"common", "rare"}
+        in_part = fields_of(frame, 10 * EVENTS_LOOKED_AT, ALL)[""]
+        assert in_part == fields_of(frame, 10 * EVENTS_LOOKED_AT, ALL)[""]
+        assert "common" in in_part
+        assert rare - in_part.keys()
+        assert fields_of(frame, EVENTS_LOOKED_AT, ALL)[""].keys() == {"common", *rare}
 
 
-def test_a_hundred_events_show_a_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_events_show_a_field() -> None:
     """However large the hour, and however deep the field: one of ten events is looked at."""
-    monkeypatch.setattr(profile, "EVENTS_LOOKED_AT", 25)
     events = [
         {"data": {"n": n, **({"rare": 1} if n % 100 == 7 else {})}} for n in range(10_000)
     ]
     with duckdb.connect() as connection:
-        assert "data.rare" in fields_of(frame_of(connection, events), len(events), ALL)[""]
+        frame = frame_of(connection, events)
+        assert "data.rare" in fields_of(frame, 400 * EVENTS_LOOKED_AT, ALL)[""]
 
 
 def test_levels_by_minute_and_cost() -> None:

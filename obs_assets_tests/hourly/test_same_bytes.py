@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,13 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import SecretStr
 
-from obs_assets.hourly import hourly_pipeline as hourly_module
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hourly.stages import Sizes
 from obs_assets.settings import Settings
-from obs_assets.storage import engine
-from obs_assets.storage import frames as store
-from obs_assets.transforms.redact import workers
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 from obs_assets_tests.transforms.test_redact import LOOK_ALIKES, VALUES
@@ -58,23 +54,21 @@ def frames(
     events_dir: Path,
     threads: int,
     sample: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> dict[str, pa.Table]:
-    """Every frame of the landed hour, built with so many threads."""
+    """Every frame of the landed hour, built on so many cores."""
     config = harness.everything_kept(
         events_dir, sample=sample, redact={"modes": {"ip_address": "hash"}}
     )
     hourly = HourlyPipeline(
-        config, Settings(data_dir=data_dir, hash_key=SecretStr("a long random text"))
+        config,
+        Settings(data_dir=data_dir, hash_key=SecretStr("a long random text")),
+        sizes=Sizes(group_rows=GROUP, workers_from=1),
     )
-    monkeypatch.setattr(hourly_module, "connect", partial(engine.connect, threads=threads))
-    monkeypatch.setattr(
-        workers, "MANY", 1
-    )  # redacted by as many processes as there are threads, or by this one
     if not hourly.landed().hours:
         hourly.land()
-    for stage in STAGES:
-        hourly.build(stage, HOUR)
+    with harness.cores(threads):
+        for stage in STAGES:
+            hourly.build(stage, HOUR)
     paths = {stage: hourly.store.frame_path(stage, HOUR) for stage in STAGES}
     assert pq.ParquetFile(paths["enriched_events"]).num_row_groups > 1
     return {stage: pq.read_table(path) for stage, path in paths.items()}
@@ -102,15 +96,14 @@ def shuffle(data_dir: Path) -> None:
     ids=lambda sample: str(sample["strategy"]),
 )
 def test_threads_and_the_order_of_landed_rows_change_nothing(
-    events_dir: Path, tmp_path: Path, sample: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    events_dir: Path, tmp_path: Path, sample: dict[str, object]
 ) -> None:
     """One thread, two threads, two threads over shuffled chunks: the same rows in the same order at every stage."""
-    monkeypatch.setattr(store, "ROW_GROUP_SIZE", GROUP)
-    alone = frames(tmp_path / "a", events_dir, 1, sample, monkeypatch)
+    alone = frames(tmp_path / "a", events_dir, 1, sample)
     assert 0 < alone["sampled_events"].num_rows < alone["redacted_events"].num_rows == EVENTS
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shuffle(tmp_path / "b")
     for data_dir in (tmp_path / "a", tmp_path / "b"):
-        together = frames(data_dir, events_dir, 2, sample, monkeypatch)
+        together = frames(data_dir, events_dir, 2, sample)
         for stage in STAGES:
             assert together[stage].cast(alone[stage].schema).equals(alone[stage]), stage

@@ -17,14 +17,12 @@ from obs_assets.errors import (
     PermanentError,
     ReceiptError,
 )
-from obs_assets.hourly import stages
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES, Stage
+from obs_assets.hourly.stages import Sizes
 from obs_assets.hours import Hour
 from obs_assets.receipts import Receipt
 from obs_assets.settings import Settings
-from obs_assets.storage import frames as store
-from obs_assets.storage.engine import connect
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -123,9 +121,7 @@ def test_one_bad_hour_leaves_the_others_whole(events_dir: Path, settings: Settin
 
 
 @pytest.mark.slow
-def test_an_hour_of_large_events_is_built_in_parts(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_hour_of_large_events_is_built_in_parts(tmp_path: Path, settings: Settings) -> None:
     """Agents' events have tens of kilobytes: an hour that DuckDB cannot sort at once is the same in parts."""
     for file in range(4):
         events = [
@@ -142,19 +138,16 @@ def test_an_hour_of_large_events_is_built_in_parts(
         stage: (hourly.build(stage, HOUR), pq.read_table(hourly.store.frame_path(stage, HOUR)))
         for stage in STAGES
     }
-    monkeypatch.setattr(stages, "SORTED_BYTES", 8 << 20)
-    monkeypatch.setattr(stages, "GROUP_BYTES", 4 << 20)
-    with connect(hourly.store.temp_dir, memory_limit="112MB", threads=2) as little:
-        hourly.__dict__["database"] = little
-        for stage, (receipt, frame) in whole.items():
-            assert but_for_bytes(hourly.build(stage, HOUR)) == but_for_bytes(receipt)
-            path = hourly.store.frame_path(stage, HOUR)
-            assert pq.read_table(path).equals(frame), stage
-            groups = pq.read_metadata(path)
-            assert (
-                max(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups))
-                < 6 << 20
-            )
+    little = Sizes(sorted_bytes=8 << 20, group_bytes=4 << 20, memory="112MB")
+    in_parts = replace(hourly, sizes=little)
+    for stage, (receipt, frame) in whole.items():
+        with harness.cores(2):
+            assert but_for_bytes(in_parts.build(stage, HOUR)) == but_for_bytes(receipt)
+        path = hourly.store.frame_path(stage, HOUR)
+        assert pq.read_table(path).equals(frame), stage
+        groups = pq.read_metadata(path)
+        sizes = [groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)]
+        assert max(sizes) < 6 << 20
 
 
 def fails_in_the_second_hour(rows: pd.DataFrame) -> pd.DataFrame:
@@ -189,16 +182,16 @@ def fails_at_last(rows: pd.DataFrame) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.parametrize("events", [10, 30_000])
 def test_who_is_to_blame_is_told_however_late(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, events: int
+    tmp_path: Path, settings: Settings, events: int
 ) -> None:
     """What fails when half of an hour is written is no trouble with the disk; and nothing is left of the hour."""
-    monkeypatch.setattr(store, "ROW_GROUP_SIZE", 2_048)
     told = [harness.at(HOUR, n * 3_000 // events, {"n": n}) for n in range(events)]
     harness.write_events(
         tmp_path / "events" / "a.jsonl", [*told, harness.at(HOUR, 3_599, {"n": "the last one"})]
     )
     function = f"{__name__}.{fails_at_last.__name__}"
     hourly = landed(tmp_path / "events", settings, enrich={"function": function})
+    hourly = replace(hourly, sizes=Sizes(group_rows=2_048))
     hourly.build("raw_events", HOUR)
     with pytest.raises(
         PermanentError, match=rf"^the function {function} raised KeyError; try it"

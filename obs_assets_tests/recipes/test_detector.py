@@ -6,23 +6,18 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from obs_assets.transforms import detectors
+from obs_assets.transforms.detectors import DETECTORS
 from obs_assets.transforms.redact import RedactConfig, redact
-from obs_assets.transforms.redact.redactor import redactor_of
+from obs_assets_tests.detecting import only
 from obs_assets_tests.frames import frame_of
 from obs_assets_tests.recipes.badges import BADGE
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The row of the invented detector stands in the table, as if it were written there.
-
-    Redactors made with another table are not to be found again, neither here nor afterwards.
-    """
-    monkeypatch.setattr(detectors, "DETECTORS", (BADGE, *detectors.DETECTORS))
-    redactor_of.cache_clear()
-    yield
-    redactor_of.cache_clear()
+def registered() -> Iterator[None]:
+    """The row of the invented detector stands in the table, as if it were written there."""
+    with only(BADGE, *DETECTORS):
+        yield
 
 
 def redacted(config: RedactConfig) -> tuple[str, list[str]]:

@@ -1,6 +1,7 @@
 """Frames and receipts on disk: whole or not at all, and the owner's alone."""
 
 import os
+import resource
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,20 +61,19 @@ def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path, error: BaseExce
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_refusal_of_the_disk_is_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusal_of_the_disk_is_explained(tmp_path: Path) -> None:
     """The message names the file, the reason and the free space; the old file stays."""
     path = tmp_path / "a.txt"
     path.write_text("old")
 
-    def refuse(_: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(disk, "sync_file", refuse)
-    expected = rf"cannot write {path}: No space left on device \([0-9,]+ bytes free there\)"
-    with pytest.raises(ObsError, match=expected), replacing(path) as aside:
-        aside.write_text("new")
+    expected = rf"cannot write {path}: File too large \([0-9,]+ bytes free there\)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(ObsError, match=expected), replacing(path) as aside:
+            aside.write_text("new" * 1_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -150,16 +150,13 @@ def test_connection_is_bounded_and_alone(tmp_path: Path) -> None:
     assert mode(tmp_path / "spill") == 0o700
 
 
-@pytest.mark.parametrize("most", [1, 64])
-def test_a_machine_of_many_cores_is_not_taken_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+def test_a_machine_of_many_cores_is_not_taken_whole(tmp_path: Path) -> None:
     """Threads have a limit, and memory grows with them: 8 that share 1 GB cannot sort an hour of a million events."""
     asked = "SELECT current_setting('threads'), current_setting('memory_limit')"
-    monkeypatch.setattr(engine, "MOST_THREADS", most)
     with connect(tmp_path) as opened:
         ((threads, memory),) = opened.sql(asked).fetchall()
-    assert threads == min(most, len(os.sched_getaffinity(0)))
+    assert threads == engine.threads_on(len(os.sched_getaffinity(0)))
+    assert [engine.threads_on(cores) for cores in (1, 2, 8, 64)] == [1, 2, 8, 8]
     with connect(tmp_path, memory_limit=engine.memory_for(threads), threads=16) as opened:
         assert opened.sql(asked).fetchall() == [(16, memory)]
     assert [engine.memory_for(threads) for threads in (1, 2, 4, 8)] == [

@@ -1,6 +1,7 @@
 """Fields of one's own: static ones, from tables, from databases of addresses."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,7 @@ def test_a_database_that_cannot_be_used_is_refused_at_start(
     ):
         with pytest.raises(ConfigurationError, match=said):
             pipeline.parse({"enrich": {"geoip": [{"database": str(path), "key": "ip"}]}})
-    monkeypatch.setitem(__import__("sys").modules, "maxminddb", None)
+    monkeypatch.setitem(sys.modules, "maxminddb", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'obs_assets\[geoip\]'"):
         pipeline.parse({"enrich": {"geoip": [{"database": str(database), "key": "ip"}]}})
 

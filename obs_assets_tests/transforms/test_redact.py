@@ -40,6 +40,7 @@ from obs_assets.transforms.redact import (
     redacted_by_type,
 )
 from obs_assets.transforms.redact import redactor as redactor_module
+from obs_assets_tests.detecting import only
 from obs_assets_tests.frames import frame_of
 
 MASK = RedactConfig()
@@ -1025,7 +1026,7 @@ def test_another_code_of_a_validator_is_another_configuration(
 ) -> None:
     """So that hours which the old one has judged count as outdated."""
     before = mine(f"{HERE}.is_even").model_dump_json()
-    monkeypatch.setattr(f"{HERE}.is_even", forgets)
+    monkeypatch.setattr(sys.modules[HERE], "is_even", forgets)
     assert mine(f"{HERE}.is_even").model_dump_json() != before
 
 
@@ -1150,17 +1151,8 @@ def test_every_column_says_what_its_event_says(connection: duckdb.DuckDBPyConnec
     )
 
 
-def test_only_hits_reach_python(
-    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_hits_reach_python(connection: duckdb.DuckDBPyConnection) -> None:
     """Ordinary events, epochs, trace ids and versions fire no trigger; a frame may be computed again."""
-    seen = []
-    real = redactor_module.Redactor._redact_hits
-    monkeypatch.setattr(
-        redactor_module.Redactor,
-        "_redact_hits",
-        lambda self, some: seen.extend(some) or real(self, some),
-    )
     plain = (
         '{"id":"evt-%d","timestamp":"2025-12-04T10:00:37.828Z","trace_id":"%032d","ms":1764094526123,'
         '"message":"v4.2.0 build 2025.11.3.1","tokens_used":{"input_tokens":3046}}'
@@ -1169,7 +1161,7 @@ def test_only_hits_reach_python(
     texts[7] = texts[2_500] = event_of("bob@example.com")
     result = redact(connection, frame_of(connection, texts), MASK)
     assert redacted_by_type(result, "1").get(1, {}) == {"email": 2}
-    assert len(seen) == 2
+    assert redactor_module.redactor_of(MASK, None).hits_in(pa.array(texts)).keys() == {7, 2_500}
     assert result.aggregate(
         "count(*), count(dropped_by), count(DISTINCT row_uid)"
     ).fetchall() == [(3_000, 0, 3_000)]
@@ -1211,19 +1203,26 @@ def test_a_look_at_many_events_at_once_sees_what_a_look_at_each_sees(
     }
 
 
+JUDGED: list[str] = []
+"""What `is_seen` was asked."""
+
+
+def is_seen(value: str) -> bool:
+    """A validator that notes what it is asked."""
+    JUDGED.append(value)
+    return True
+
+
 def test_a_filter_on_the_verdict_does_not_redact_twice(
-    connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    connection: duckdb.DuckDBPyConnection,
 ) -> None:
     """The optimizer may not compute the redaction once for a filter and once more for the columns."""
-    seen = []
-    real = redactor_module.Redactor._redact_hits
-    monkeypatch.setattr(
-        redactor_module.Redactor,
-        "_redact_hits",
-        lambda self, some: seen.extend(some) or real(self, some),
+    JUDGED.clear()
+    result = redact(
+        connection, frame_of(connection, [event_of("E-1")]), mine(f"{HERE}.is_seen")
     )
-    result = redact(connection, frame_of(connection, [event_of("bob@example.com")]), MASK)
-    assert len(result.filter("dropped_by IS NULL").fetchall()) == len(seen) == 1
+    assert len(result.filter("dropped_by IS NULL").fetchall()) == 1
+    assert JUDGED == ["E-1"]
 
 
 # ---- failure
@@ -1234,13 +1233,10 @@ def explode(_text: str, _key: str) -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[RedactConfig]:
+def failing() -> Iterator[RedactConfig]:
     """A configuration with a rule that raises wherever ``boom`` stands."""
-    detectors = (Detector("boom", "boom", explode, mask_all), *DETECTORS)
-    monkeypatch.setattr(RedactConfig, "detectors", lambda self: detectors)
-    redactor_module.redactor_of.cache_clear()
-    yield RedactConfig()
-    redactor_module.redactor_of.cache_clear()
+    with only(Detector("boom", "boom", explode, mask_all), *DETECTORS):
+        yield RedactConfig()
 
 
 def test_an_event_on_which_the_redactor_fails_never_passes(

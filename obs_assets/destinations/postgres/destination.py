@@ -131,6 +131,7 @@ class PostgresDestination:
         config: table and options.
         settings: the server that is used where the options name none.
         busy_after_s: seconds to wait for another writer of the same hour.
+        hourly_from_rows: rows from which on a hot hour gets a leaf of its own.
         clock: gives the time, UTC. The age of an hour decides the span of a new leaf.
     """
 
@@ -140,6 +141,7 @@ class PostgresDestination:
         settings: PostgresSettings,
         *,
         busy_after_s: float = 10.0,
+        hourly_from_rows: int = leaves.HOURLY_FROM_ROWS,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self.config = config
@@ -153,6 +155,7 @@ class PostgresDestination:
             busy_after_s=busy_after_s,
         )
         self._busy_after_s = busy_after_s
+        self._hourly_from_rows = hourly_from_rows
         self._clock = clock
 
     def deliver(self, offer: Offer) -> Delivery:
@@ -500,6 +503,7 @@ class PostgresDestination:
             self.table.leaves(connection),
             now=self._clock(),
             retention_days=self.config.retention_days,
+            hourly_from_rows=self._hourly_from_rows,
         )
         # No other session sees the table before the commit.
         aside = self.table.leaf(span.suffix)

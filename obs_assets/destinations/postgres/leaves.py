@@ -122,6 +122,7 @@ def new_leaf(
     *,
     now: datetime,
     retention_days: int | None,
+    hourly_from_rows: int = HOURLY_FROM_ROWS,
 ) -> Span:
     """The span of the leaf to make for an hour that no leaf holds.
 
@@ -131,10 +132,11 @@ def new_leaf(
         taken: spans of the leaves of the table.
         now: the present time, UTC.
         retention_days: retention of the table in days; None keeps all rows.
+        hourly_from_rows: rows from which on a hot hour gets a leaf of its own.
     """
     age = now - hour.end
     sizes = [hour_of(hour.start)]
-    if rows < HOURLY_FROM_ROWS or age > HOT:
+    if rows < hourly_from_rows or age > HOT:
         sizes.insert(0, day_of(hour.start))
     if age > WARM and keeps_months(retention_days):
         sizes.insert(0, month_of(hour.start))

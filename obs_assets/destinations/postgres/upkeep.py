@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from psycopg import sql
 
+from obs_assets.crash import crash_point
 from obs_assets.destinations.postgres import leaves
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span
@@ -207,6 +208,7 @@ class Upkeep:
             self._merge_aside(connection, span, parts)
             if not self._wait_for_older_snapshots(connection):
                 return False
+            crash_point("postgres.before_swap")
             self._swap(connection, span, parts)
             return True
 

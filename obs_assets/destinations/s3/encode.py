@@ -153,12 +153,17 @@ def pack(
     frame: Frame,
     hour: Hour,
     config: S3Config,
+    *,
+    batch_rows: int = BATCH_ROWS,
 ) -> Generator[Packed, None, None]:
-    """Pack an hour into objects, in order. The caller closes the file of each object."""
+    """Pack an hour into objects, in order. The caller closes the file of each object.
+
+    The bytes do not depend on ``batch_rows``, the rows that are read from the frame at a time.
+    """
     if config.format == "parquet":
-        yield from _pack_parquet(frame, config)
+        yield from _pack_parquet(frame, config, batch_rows)
     else:
-        yield from _pack_lines(line_of(frame, hour), config)
+        yield from _pack_lines(line_of(frame, hour), config, batch_rows)
 
 
 def packed_size(frame: Frame, hour: Hour, config: S3Config) -> int:
@@ -314,12 +319,14 @@ class _LinesPacker:
         return self._sink.packed(self._rows, self.uncompressed_bytes)
 
 
-def _pack_lines(lines: Frame, config: S3Config) -> Generator[Packed, None, None]:
+def _pack_lines(
+    lines: Frame, config: S3Config, batch_rows: int
+) -> Generator[Packed, None, None]:
     """Objects of lines; an object ends after the line that reaches ``part_size_mb``."""
     target = config.part_size_mb * MIB
     packer: _LinesPacker | None = None
     with ThreadPoolExecutor(THREADS, "deflate") as pool:
-        for batch in lines.to_arrow_reader(BATCH_ROWS):
+        for batch in lines.to_arrow_reader(batch_rows):
             text, ends = _text(batch.column(0))
             start = first = 0
             while first < len(ends):
@@ -410,11 +417,13 @@ class _ParquetPacker:
         self._group, self._group_rows, self._group_bytes = [], 0, 0
 
 
-def _pack_parquet(frame: Frame, config: S3Config) -> Generator[Packed, None, None]:
+def _pack_parquet(
+    frame: Frame, config: S3Config, batch_rows: int
+) -> Generator[Packed, None, None]:
     """Parquet files; a file ends after the row that reaches ``part_size_mb`` of ``event``."""
     target = config.part_size_mb * MIB
     packer: _ParquetPacker | None = None
-    for batch in frame.project(", ".join(PARQUET_COLUMNS)).to_arrow_reader(BATCH_ROWS):
+    for batch in frame.project(", ".join(PARQUET_COLUMNS)).to_arrow_reader(batch_rows):
         _, ends = _text(batch.column(len(PARQUET_COLUMNS) - 1))
         start = first = 0
         while first < len(ends):

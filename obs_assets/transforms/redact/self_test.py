@@ -130,20 +130,24 @@ def check_engine() -> None:
         EngineError: a result is not the known one. Nothing may be redacted in this process.
     """
     try:
-        wrong = _first_difference()
+        wrong = first_difference()
     except Exception as error:  # noqa: BLE001 - a library that raises is as unfit as one that returns nonsense
         wrong = type(error).__name__
     if wrong:
         raise EngineError(f"the self-test of redaction failed ({wrong}){_ADVICE}{_versions()}")
 
 
-def _first_difference() -> str:
-    """The case and the way in which a result is not the known one; empty if all are."""
+def first_difference(cases: "Mapping[str, tuple[str, str | None]]" = CASES) -> str:
+    """The case and the way in which a result is not the known one; empty if all are.
+
+    Args:
+        cases: name → event, and the event after redaction.
+    """
     redactor = Redactor(_CONFIG, _KEY)
-    events = [event for event, _ in CASES.values()]
+    events = [event for event, _ in cases.values()]
     many = redactor.redact_all(to_texts(events))
     rows = to_arrow(many, len(events)).to_pylist()
-    for number, (name, (event, expected)) in enumerate(CASES.items()):
+    for number, (name, (event, expected)) in enumerate(cases.items()):
         results = {
             "one at a time": _text(event, redactor.redact(event)),
             "many at a time": _text(event, many.get(number)),

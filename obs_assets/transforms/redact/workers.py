@@ -80,13 +80,14 @@ class Workers:
 @contextlib.contextmanager
 def workers_for(
     connection: duckdb.DuckDBPyConnection,
-    rows: int,
     config: RedactConfig,
     hash_key: bytes | None,
+    *,
+    needed: bool,
 ) -> Iterator[Workers | None]:
-    """A worker for each thread of a connection, `MOST` at most, if there are so many events that it pays, or None."""
+    """A worker for each thread of a connection, `MOST` at most, if they are needed and there are threads, or None."""
     threads = 1
-    if rows >= MANY and config.enabled:  # a question that a small hour does not have to pay for
+    if needed and config.enabled:  # a question that a small hour does not have to pay for
         ((threads,),) = connection.sql("SELECT current_setting('threads')").fetchall()
     if threads == 1:
         yield None
