@@ -147,6 +147,13 @@ def settings(
     s3_admin.delete_bucket(Bucket=name)  # with all that it holds: SeaweedFS allows that
 
 
+@pytest.fixture
+def server(settings: Settings) -> PostgresSettings:
+    """The PostgreSQL database of `settings`."""
+    assert settings.postgres
+    return settings.postgres
+
+
 @pytest.fixture(scope="session")
 def postgres_admin(servers: Settings) -> Iterator["psycopg.Connection[tuple[object]]"]:
     """A connection to the session's server, outside the tests' databases."""

@@ -56,7 +56,7 @@ ELSEWHERE = {
     "fold.after_record": "sources/test_folding.py",
     "retention.after_commit": "hourly/test_retention.py",
 }
-"""Crash points that building an hour does not pass, and the tests that kill there."""
+"""Crash points at which other tests kill, and the module of these tests."""
 
 WHILE_REPLAYING = [
     "receipt.before_rename",

@@ -15,7 +15,7 @@ from obs_assets.delivery.outbox import ALERTS, MEASURED, WebhookAlerts
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hours import Hour
-from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets.settings import PostgresSettings, WebhookSettings
 from obs_assets.storage.postgres import LEDGER, connect, migrate
 from obs_assets_tests import harness
 from obs_assets_tests.delivery.test_outbox import FakeClock, status, then
@@ -39,18 +39,6 @@ SILENCE = {
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock(now=HOUR.end + timedelta(minutes=6))
-
-
-@pytest.fixture
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        yield connection
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    assert settings.postgres
-    return settings.postgres
 
 
 class Place:

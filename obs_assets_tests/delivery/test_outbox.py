@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from obs_assets.errors import ConfigurationError, HourBusyError, StaleHourError,
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, with_columns
 from obs_assets.hours import parse_hour
 from obs_assets.receipts import InputVersion
-from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets.settings import PostgresSettings, WebhookSettings
 from obs_assets.storage.postgres import lock
 
 HOUR = parse_hour("2025-12-04-10:00")
@@ -65,18 +65,6 @@ class FakeClock:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        yield connection
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    assert settings.postgres
-    return settings.postgres
 
 
 @dataclass

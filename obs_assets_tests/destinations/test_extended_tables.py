@@ -1,8 +1,6 @@
 """A user may add to the table of events: columns of every sort, checks, indexes, triggers, views."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,8 +10,7 @@ import pytest
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.errors import PermanentError
 from obs_assets.hours import Hour
-from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import engine
+from obs_assets.settings import PostgresSettings
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -41,20 +38,6 @@ IDENTITY = {
     "identity column, always": "ALTER TABLE events ADD number BIGINT GENERATED ALWAYS AS IDENTITY",
 }
 """PostgreSQL knows these on partitioned tables from version 17 on."""
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    """A database of this test's own."""
-    assert settings.postgres
-    return settings.postgres
 
 
 def run(server: PostgresSettings, statements: str) -> None:

@@ -1,9 +1,7 @@
 """Which leaf holds an hour: pure rules, and what becomes of leaves on a real server."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -24,8 +22,7 @@ from obs_assets.destinations.postgres.leaves import (
 from obs_assets.destinations.postgres.table import INDEXES
 from obs_assets.errors import HourBusyError
 from obs_assets.hours import Hour
-from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import engine
+from obs_assets.settings import PostgresSettings
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.dying import DiedError, dies_at
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -106,20 +103,6 @@ def test_a_year_has_less_than_250_leaves(rows: int, retention: int | None) -> No
 
 
 # -- on a server -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    """A database of this test's own."""
-    assert settings.postgres
-    return settings.postgres
 
 
 def destination_at(

@@ -9,12 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -37,27 +35,12 @@ from obs_assets.errors import (
 )
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion, Receipt
-from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import engine
+from obs_assets.settings import PostgresSettings
 from obs_assets.storage import postgres as database
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 NEXT = HOUR.next
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    """A database of this test's own."""
-    assert settings.postgres
-    return settings.postgres
 
 
 @pytest.fixture

@@ -26,20 +26,12 @@ from obs_assets.destinations.postgres.table import INDEXES
 from obs_assets.errors import TransientError
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings
-from obs_assets.storage import engine
 from obs_assets.storage import postgres as database
 from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 VICTIMS = ("backend", "postmaster")
 MOMENTS = ("postgres.after_copy", "postgres.after_index", "postgres.before_commit")
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

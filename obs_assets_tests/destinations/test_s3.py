@@ -40,7 +40,6 @@ from obs_assets.errors import (
 from obs_assets.hours import Hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -51,13 +50,6 @@ NEXT = HOUR.next
 FOLDER = "cortex-events/year=2025/month=12/day=04/hour=10/"
 FIRST = FOLDER + "events-2025120410.jsonl.gz"
 MANIFEST = "cortex-events/_manifests/2025120410.json"
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
 
 
 @pytest.fixture

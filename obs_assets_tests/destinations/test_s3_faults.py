@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -18,7 +17,6 @@ from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.settings import S3Settings
-from obs_assets.storage import engine
 from obs_assets_tests.frames import frame_of, offer_of
 
 ERROR = "<Error><Code>{code}</Code><Message>CANARY_9f</Message></Error>"
@@ -151,13 +149,6 @@ def running(server: Scripted) -> Iterator[S3Settings]:
             secret_access_key=SecretStr("secret"),
         )
         httpd.shutdown()
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
 
 
 @pytest.fixture(autouse=True)

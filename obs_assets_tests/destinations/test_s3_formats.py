@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import pytest
 from obs_assets.destinations.s3 import S3Config, S3Destination, encode
 from obs_assets.destinations.s3.prices import usd_per_month
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import engine
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -35,13 +33,6 @@ FORMATS = [
     {"format": "parquet"},
     {"format": "parquet", "compression": False},
 ]
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -33,7 +33,6 @@ from obs_assets.errors import (
 )
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import S3Settings, Settings
-from obs_assets.storage import engine
 from obs_assets_tests import harness
 from obs_assets_tests.conftest import connect_s3
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -44,13 +43,6 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "s3.md"
 MANIFEST = "cortex-events/_manifests/2025120410.json"
 LARGE: list[dict[str, Any]] = [{"n": n, "text": "x" * MIB} for n in range(11)]
-
-
-@pytest.fixture
-def duck(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection."""
-    with engine.connect(temp_dir=tmp_path / "spill") as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,6 @@ DESTINATIONS = ("postgres_events", "s3_archive", "webhook_alerts")
 
 
 @pytest.fixture
-def events_dir(tmp_path: Path) -> Path:
-    """A folder with one hour of events."""
-    return harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour()).parent
-
-
-@pytest.fixture
 def hourly(events_dir: Path, settings: Settings) -> HourlyPipeline:
     """A pipeline without sampling that has landed the hour."""
     hourly = HourlyPipeline(harness.everything_kept(events_dir), settings)
@@ -318,12 +312,12 @@ def test_two_runs_of_one_hour_wait_for_each_other(hourly: HourlyPipeline) -> Non
     """Schedule and backfill may meet: both succeed, and the hour is what one of them alone would have made."""
 
     def hesitate() -> None:
-        time.sleep(0.05 if threading.current_thread().name.startswith("fast") else 0.15)
+        time.sleep(0.1 if threading.current_thread().name.startswith("fast") else 0.13)
 
     harness.build(hourly, HOUR)
     alone = harness.snapshot(hourly)
     runs = {name: HourlyPipeline(hourly.config, hourly.settings) for name in ("fast", "slow")}
-    with interrupted("frame.before_rename", hesitate):
+    with interrupted("frame.after_rename", hesitate):  # of a frame, and of its receipt
         wrong = at_once({name: partial(harness.build, run, HOUR) for name, run in runs.items()})
     assert wrong == []
     assert harness.wrong(hourly) == []

@@ -29,12 +29,6 @@ NOW = datetime(2025, 12, 5, tzinfo=UTC)
 LATE = harness.at(HOUR, 3599, {"type": "late", "level": "error", "n": 1})
 
 
-@pytest.fixture
-def events_dir(tmp_path: Path) -> Path:
-    """A folder with one hour of events."""
-    return harness.write_events(tmp_path / "events" / "a.jsonl", harness.an_hour()).parent
-
-
 def folder(settings: Settings, events_dir: Path, name: str) -> HourlyPipeline:
     """A pipeline on the same servers, with a data folder of its own."""
     moved = settings.model_copy(update={"data_dir": settings.data_dir.parent / name})

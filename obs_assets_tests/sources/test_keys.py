@@ -1,7 +1,6 @@
 """Events that have a key twice are found, wherever the key is and whatever the events around them look like."""
 
 import json
-from collections.abc import Iterator
 
 import duckdb
 import pyarrow as pa
@@ -13,19 +12,12 @@ from obs_assets.sources.careful import Rules, Segment
 from obs_assets.sources.json_text import has_duplicates
 from obs_assets.sources.keys import usual_paths
 from obs_assets.sources.reader import read_batch
-from obs_assets.storage.engine import connect
 
 USUAL = [
     '{"a":1,"b":{"a":2},"c":{"b":{"a":"x"}}}',
     '{"b":{"c":2,"a":3}}',
     '{"a":"no brackets"}',
 ] * 20
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
-        yield opened
 
 
 def _object(pairs: list[tuple[str, str]]) -> str:

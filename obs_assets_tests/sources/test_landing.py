@@ -505,6 +505,7 @@ def test_lock_holds_within_one_process_too(place: Place) -> None:
 # Crashes
 
 
+# "landing.after_listing" and "landing.before_read" are among them, before anything is written
 LANDING_POINTS = sorted(point for point in CRASH_POINTS if point.startswith("landing."))
 # The pass file, the checkpoint and the look are put in place by the same few lines
 FILE_POINTS = [

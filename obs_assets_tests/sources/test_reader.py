@@ -20,7 +20,6 @@ from obs_assets.events import MAX_NESTING
 from obs_assets.sources import strict
 from obs_assets.sources.careful import DeadLetter, Rules, Segment
 from obs_assets.sources.reader import read_batch
-from obs_assets.storage.engine import connect
 
 MAX_BYTES = 1 << 16
 BOM = b"\xef\xbb\xbf"
@@ -28,13 +27,6 @@ SEPARATORS = b" \t\r\n,[]\0\x1e"
 
 EVENT = b'{"kind":"door","n":1}'
 OTHER = b'{"kind":"lamp","n":2}'
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    """One connection for all tests: opening one takes longer than reading most inputs."""
-    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
-        yield opened
 
 
 @dataclass

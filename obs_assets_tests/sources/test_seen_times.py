@@ -1,7 +1,6 @@
 """A time that is seen in an event's first bytes is the one that parsing it finds."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -14,7 +13,6 @@ from obs_assets.sources import views
 from obs_assets.sources.json_text import has_duplicates
 from obs_assets.sources.seen_times import seen_times
 from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, TIME_REASON, time_text
-from obs_assets.storage.engine import connect
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 LATEST = datetime(2031, 5, 7, 12, tzinfo=UTC)
@@ -26,12 +24,6 @@ FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text
 FROM (SELECT unnest($lines) AS line, $latest::TIMESTAMPTZ - INTERVAL 24 HOUR AS landed_at,
     $earliest::TIMESTAMPTZ AS first_hour)))
 """
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
-        yield opened
 
 
 def seen(lines: list[str], field: str = "timestamp", **options: int) -> list[int | None]:

@@ -1,7 +1,6 @@
 """Where an event's time is found, and what it may be."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import duckdb
@@ -17,7 +16,6 @@ from obs_assets.sources.times import (
     TIME_REASON,
     time_text,
 )
-from obs_assets.storage.engine import connect
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
 FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)
@@ -31,12 +29,6 @@ FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::T
 many = settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(tmp_path_factory.mktemp("spill"), threads=1) as opened:
-        yield opened
 
 
 def judge(

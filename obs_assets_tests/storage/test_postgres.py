@@ -19,7 +19,7 @@ from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.embedded import process
 from obs_assets.embedded.postgres import server as postgres_of
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
-from obs_assets.settings import PostgresSettings, Settings
+from obs_assets.settings import PostgresSettings
 from obs_assets.storage import engine
 from obs_assets.storage.postgres import Migration, connections_kept, migrate, session
 from obs_assets_tests.conftest import connect_postgres
@@ -27,13 +27,6 @@ from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 FIRST = Migration("Make a table.", "CREATE TABLE made (n INT)")
 SECOND = Migration("Put a row into it.", "INSERT INTO made VALUES (1)")
-
-
-@pytest.fixture
-def server(settings: Settings) -> PostgresSettings:
-    """A database of this test's own."""
-    assert settings.postgres
-    return settings.postgres
 
 
 def run(server: PostgresSettings, *migrations: Migration, start: int = 0) -> list[str]:

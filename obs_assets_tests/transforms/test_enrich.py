@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -52,12 +51,6 @@ COLLECTOR = {
     "python_version": "3.11.2",
 }
 ALL = EnrichConfig(enrichments=("all",))
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
-        yield connection
 
 
 def raw(

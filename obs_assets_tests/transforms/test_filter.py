@@ -31,12 +31,6 @@ SPARSE: Event = {
 }
 
 
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
-        yield connection
-
-
 def redacted(connection: duckdb.DuckDBPyConnection, told: list[Event]) -> Frame:
     return frame_of(
         connection, [json.dumps(event, ensure_ascii=False) for event in told]

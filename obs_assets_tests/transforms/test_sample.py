@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +25,6 @@ from obs_assets.transforms.sample import SampleConfig, sample
 from obs_assets_tests.frames import frame_of
 
 Event = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    with engine.connect(tmp_path_factory.mktemp("spill"), threads=1) as connection:
-        yield connection
 
 
 def redacted(connection: duckdb.DuckDBPyConnection, told: list[Event]) -> Frame:
@@ -391,7 +384,9 @@ def test_what_is_kept_at_a_rate_is_kept_at_a_higher_one(many: Frame) -> None:
     assert all(lower < higher for lower, higher in pairwise(samples))
 
 
-def test_filter_and_sampler_account_for_every_event(many: Frame) -> None:
+def test_filter_and_sampler_account_for_every_event(
+    connection: duckdb.DuckDBPyConnection, many: Frame
+) -> None:
     """What goes in is kept or counted under one reason; the filter's verdicts stand."""
     judged = sample(
         apply_filter(
