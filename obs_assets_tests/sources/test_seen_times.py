@@ -185,6 +185,17 @@ def test_usual_events_are_seen(form: str, compact: bool) -> None:
     ]
 
 
+def test_parts_of_a_batch_are_seen_alike() -> None:
+    """Events that are looked at three at a time are seen as all of them together."""
+    lines = [
+        f'{{"id":"{n:08d}","timestamp":"2031-05-06T12:00:0{n}Z","text":"and more"}}'
+        for n in range(8)
+    ]
+    together = seen(lines)
+    assert None not in together
+    assert seen(lines, rows_at_once=3) == together
+
+
 def test_other_fields_are_seen() -> None:
     """The first field that decides may be any that has a plain name."""
     line = f'{{"@timestamp":"{NOON}Z"}}'
