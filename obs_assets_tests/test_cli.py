@@ -227,6 +227,13 @@ def test_s3_ls_lists_the_archive(obs: Obs, built: HourlyPipeline, settings: Sett
     }
     assert json.loads(obs("s3", "ls", "--json").out) == stored
     assert len(stored) == 2
+    for url, body in zip(stored, harness.objects(settings).values(), strict=True):
+        command = [str(harness.BIN / "obs"), "s3", "cat", url]
+        env = harness.environment(settings)
+        assert subprocess.run(command, env=env, capture_output=True, check=True).stdout == body
+    missing = obs("s3", "cat", "none")
+    assert missing.code == 2
+    assert "has no object none: see `obs s3 ls`" in missing.err
     listed = obs("s3", "ls", "cortex-events/year=").out.splitlines()
     assert len(listed) == 2
     assert listed[0].split()[1] in stored

@@ -61,7 +61,7 @@ _SERVING = re.compile(r"Serving dagster-webserver on (http://\S+)")
 
 _EXPECTED = re.compile(
     r"is superseded|No cursor for event type|(Beta|Preview|Supersession)Warning"
-    r"|configuration value \(dagster.yaml\)"
+    r"|configuration value \(dagster.yaml\)|has no partition set"
 )
 """Warnings that Dagster prints at every start; they need no action."""
 
@@ -218,6 +218,7 @@ def _dagster(port: int, environment: Mapping[str, str], log: Path) -> Iterator[I
             # It prints until it ends: a full pipe would stop it from ending.
             for line in _copied(dagster.stdout, kept):
                 del line
+    _say("stopped; embedded servers go on running until `obs down`")
     if dagster.returncode not in (0, -signal.SIGINT, 130, 1):
         raise ObsError(f"dagster ended with {dagster.returncode}: see {log}")
 

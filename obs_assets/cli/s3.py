@@ -1,6 +1,10 @@
-"""``obs s3``: list the archive, restore hours from it."""
+"""``obs s3``: list the archive, read an object, restore hours from it."""
 
-from typing import Annotated
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,10 +13,13 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.hours import parse_hours
 
 s3_app = typer.Typer(
-    no_args_is_help=True, help="The archive: list its objects, restore hours from it."
+    no_args_is_help=True, help="The archive: list and read its objects, restore hours from it."
 )
 app.add_typer(s3_app, name="s3")
 
+
+if TYPE_CHECKING:
+    from obs_assets.destinations.s3 import S3Destination
 
 Archive = Annotated[
     str | None,
@@ -31,14 +38,7 @@ def ls(
     as_json: AsJson = False,
 ) -> None:
     """List the objects of the archive: bytes and key."""
-    from obs_assets.destinations.s3 import S3Destination
-    from obs_assets.hourly import restore as restoring
-
-    destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive).destination
-    if not isinstance(destination, S3Destination):
-        raise ConfigurationError(
-            f"{archive!r} keeps no objects: name an S3 destination with --archive"
-        )
+    destination = _archive_of(pipeline_name, archive)
     store = destination.place
     with store.session():
         sizes = store.sizes(prefix or destination.config.prefix)
@@ -49,6 +49,22 @@ def ls(
         out.print(f"{size:>14,}  {store.url}/{key}", highlight=False)
     total = sum(sizes.values())
     out.print(f"{total:>14,}  bytes in {len(sizes):,} objects", highlight=False)
+
+
+@s3_app.command()
+def cat(
+    key: Annotated[str, typer.Argument(help="Key of the object, as `obs s3 ls` prints it.")],
+    pipeline_name: Pipeline = "",
+    archive: Archive = None,
+) -> None:
+    """Write the bytes of an object to standard output, for example for ``zcat``."""
+    store = _archive_of(pipeline_name, archive).place
+    with tempfile.TemporaryDirectory() as folder, store.session():
+        copy = Path(folder, "object")
+        if not store.download(key.removeprefix(f"{store.url}/"), copy):
+            raise ConfigurationError(f"{store.url} has no object {key}: see `obs s3 ls`")
+        with copy.open("rb") as body:
+            shutil.copyfileobj(body, sys.stdout.buffer)
 
 
 @s3_app.command()
@@ -79,3 +95,20 @@ def restore(
         if rows:
             result = f"{rows:,} events landed from {source.name}"
         out.print(f"{key}  {result}", highlight=False)
+
+
+def _archive_of(pipeline_name: str, archive: str | None) -> "S3Destination":
+    """The S3 destination of a pipeline.
+
+    Raises:
+        ConfigurationError: the pipeline has none, or several and no name is given.
+    """
+    from obs_assets.destinations.s3 import S3Destination
+    from obs_assets.hourly import restore as restoring
+
+    destination = restoring.archive_of(hourly_pipeline(pipeline_name), archive).destination
+    if not isinstance(destination, S3Destination):
+        raise ConfigurationError(
+            f"{archive!r} keeps no objects: name an S3 destination with --archive"
+        )
+    return destination
