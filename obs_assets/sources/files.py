@@ -88,6 +88,7 @@ class SourceConfig(Block, frozen=True):
         "azure",
         "cloudwatch",
         "otlp",
+        "kubernetes",
         "docker",
         "journald",
         "cri",

@@ -705,6 +705,18 @@ FILES: dict[str, list[File]] = {
             lines(audit("09:04", "delete"), audit("09:05", "patch")),
             [("09:04", "metadata", None), ("09:05", "metadata", None)],
         ),
+        File(
+            lines(
+                {
+                    "kind": "EventList",
+                    "apiVersion": "audit.k8s.io/v1",
+                    "metadata": {},
+                    "items": [audit("09:06", "get"), audit("10:00", "list", items=[{"a": 1}])],
+                },
+                {"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "items": 5},
+            ),
+            [("09:06", "metadata", None), ("10:00", "metadata", None), ("now", None, None)],
+        ),
     ],
     "github audit": [
         File(lines(github("09:00", "repo.destroy")), [("09:00", None, "repo.destroy")]),

@@ -75,7 +75,11 @@ def test_every_event_of_a_format_lands_once(place: Place, name: str) -> None:
 def test_each_row_of_the_table_of_formats_has_files() -> None:
     """A format that is added gets its five files."""
     others = {"azure", "cloudtrail", "cloudwatch", "cri", "docker", "otlp"}
-    text = {"journald": "journalctl -o json", "journald_export": "journalctl -o export"}
+    text = {
+        "kubernetes": "kubernetes audit",
+        "journald": "journalctl -o json",
+        "journald_export": "journalctl -o export",
+    }
     text |= {"syslog": "syslog (RFC 5424)", **{name: name for name in others}}
     assert {text[row.name] for row in FORMATS} <= FILES.keys()
 

@@ -15,6 +15,7 @@ from obs_assets.sources.formats import (
     docker,
     journald,
     journald_export,
+    kubernetes,
     otlp,
     syslog,
 )
@@ -25,6 +26,7 @@ FORMATS: tuple[Format, ...] = (
     azure.FORMAT,
     cloudwatch.FORMAT,
     *otlp.FORMATS,
+    kubernetes.FORMAT,
     docker.FORMAT,
     journald.FORMAT,
     cri.FORMAT,
