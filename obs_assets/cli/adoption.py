@@ -2,12 +2,15 @@
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.hours import parse_hours
+
+if TYPE_CHECKING:
+    from obs_assets.hourly.adoption import Adoption
 
 
 @app.command()
@@ -33,15 +36,7 @@ def adopt(
         print_json([{**asdict(adoption), "hour": adoption.hour.key} for adoption in found])
         return
     for adoption in found:
-        # The first 12 digits of a content hash are enough to see a difference.
-        hash_there = adoption.hash_there[:12]
-        hash_here = adoption.hash_here[:12] or "none"
-        out.print(
-            f"{adoption.hour}  {adoption.destination:<16}  {adoption.outcome:<8} "
-            f"there {adoption.rows_there:,} rows ({hash_there}, landing log {adoption.from_log}), "
-            f"here {adoption.rows_here:,} rows ({hash_here})",
-            highlight=False,
-        )
+        out.print(_line(adoption), highlight=False)
     counts = Counter(adoption.outcome for adoption in found)
     for outcome, meaning in MEANINGS.items():
         if counts[outcome]:
@@ -50,3 +45,15 @@ def adopt(
         out.print(f"every destination holds {hours} from this data folder, or not at all")
     elif dry_run:
         out.print("nothing was changed: that was a dry run")
+
+
+def _line(adoption: "Adoption") -> str:
+    """An hour, its destination and outcome, and its rows there and here."""
+    # The first 12 digits of a content hash are enough to see a difference.
+    hash_there = adoption.hash_there[:12]
+    hash_here = adoption.hash_here[:12] or "none"
+    return (
+        f"{adoption.hour}  {adoption.destination:<16}  {adoption.outcome:<8} "
+        f"there {adoption.rows_there:,} rows ({hash_there}, landing log {adoption.from_log}), "
+        f"here {adoption.rows_here:,} rows ({hash_here})"
+    )

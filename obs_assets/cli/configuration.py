@@ -72,7 +72,7 @@ def init_pipeline(
     if not others:
         prefix = (
             '  asset_prefix: ""  # assets are called raw_events; '
-            "of several pipelines one can be without a prefix"
+            "only a single pipeline can be without a prefix"
         )
     # A table name in lower case needs no quotes in SQL.
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}

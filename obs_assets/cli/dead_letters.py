@@ -169,7 +169,10 @@ def _unreadable_records(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[s
     from obs_assets.sources.replay import open_letters
 
     for letter in open_letters(hourly.log):
-        text = _bytes_text(letter.raw) if raw else _redacted(letter.raw, hourly)
+        if raw:
+            text: str | None = _bytes_text(letter.raw)
+        else:
+            text = _redacted(letter.raw, hourly)
         yield {
             "id": letter.id,
             "file": letter.event_file,
@@ -193,6 +196,7 @@ def _unredacted_events(hourly: HourlyPipeline, *, raw: bool) -> Iterator[dict[st
             )
             continue
         for event in events:
+            # Half a surrogate pair, which `encode` alone refuses, is shown too.
             content = event.event.encode(errors="surrogatepass")
             yield {
                 "id": event.row_uid,

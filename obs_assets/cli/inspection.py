@@ -21,6 +21,7 @@ def inspect_files(
 
     Exit code 1 if there are dead letters, or a file cannot be read to its end.
     """
+    # Imported here: the readers of all formats would slow every other command down.
     from obs_assets.audit.inspection import Inspection, inspect_file
 
     hourly = hourly_pipeline(pipeline_name)

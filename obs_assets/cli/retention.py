@@ -15,6 +15,7 @@ def expire(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """
     done = hourly_pipeline(pipeline_name).expire(datetime.now(UTC))
     if as_json:
+        # `asdict` turns an hour into a nested object.
         hours = {
             "hours": [str(hour) for hour in done.hours],
             "waiting": [str(hour) for hour in done.waiting],

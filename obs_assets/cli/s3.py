@@ -81,7 +81,9 @@ def restore(
     from obs_assets.hourly import restore as restoring
 
     hourly = hourly_pipeline(pipeline_name)
-    archiving = hourly_pipeline(archive_of) if archive_of else hourly
+    archiving = hourly
+    if archive_of:
+        archiving = hourly_pipeline(archive_of)
     source = restoring.archive_of(archiving, archive)
     restored: dict[str, int] = {}
     for hour in parse_hours(hours):

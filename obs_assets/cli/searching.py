@@ -16,6 +16,7 @@ from obs_assets.search.moments import moment
 from obs_assets.search.questions import (
     Found,
     FoundEvent,
+    Order,
     Position,
     Span,
     last_day,
@@ -78,9 +79,13 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
 ) -> None:
     """Find stored events: a line for each event, then the range that was searched."""
     asked = parse(query)
-    behind = Position.of_id(after) if after else None
-    hourly = hourly_pipeline(pipeline_name)
-    table = _table(hourly)
+    behind = None
+    if after:
+        behind = Position.of_id(after)
+    order: Order = "newest"
+    if oldest:
+        order = "oldest"
+    table = _table(hourly_pipeline(pipeline_name))
     with session(table.server, application_name="obs search", autocommit=True) as connection:
         span = _span(connection, table, since, until)
         found = list_events(
@@ -88,7 +93,7 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
             table.table.name,
             asked,
             span,
-            order="oldest" if oldest else "newest",
+            order=order,
             limit=limit,
             after=behind,
             deadline_s=seconds,
@@ -98,6 +103,7 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
             typer.echo(event.to_json())
         else:
             out.print(_line(event), highlight=False)
+    # To standard error, so that another program can read the events alone.
     typer.echo(_summary(found, asked), err=True)
 
 
@@ -120,7 +126,9 @@ def _span(
     now = datetime.now(UTC)
     if not (since and until):
         newest = last_day(connection, table.table.name) or Span(now - timedelta(days=1), now)
-    end = moment(until, now) if until else newest.end
+        end = newest.end
+    if until:
+        end = moment(until, now)
     start = moment(since, now) if since else min(newest.start, end - timedelta(days=1))
     if start >= end:
         raise ConfigurationError(
@@ -130,8 +138,9 @@ def _span(
 
 
 def _line(event: FoundEvent) -> Text:
-    """Time, level, type, source and message of an event on one line."""
+    """Time, level, type, source and message of an event, on a single line."""
     level = event.event_level or "-"
+    # `[:-3]` leaves milliseconds.
     time = event.timestamp.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     line = Text(f"{time}  ")
     line.append(f"{level:<8}", STYLES.get(level, ""))
@@ -142,12 +151,14 @@ def _line(event: FoundEvent) -> Text:
 
 
 def _message(event: FoundEvent) -> str:
-    """The event's message or error, in one line."""
+    """The event's message or error, on a single line."""
     data = json.loads(event.data)
     texts = [event.error, *(data.get(key) for key in SEARCHED_KEYS)]
     message = next((text for text in texts if isinstance(text, str) and text), "")
     line = " ".join(message.split())
-    return line if len(line) <= SUMMARY_CHARACTERS else f"{line[:SUMMARY_CHARACTERS]}…"
+    if len(line) > SUMMARY_CHARACTERS:
+        line = f"{line[:SUMMARY_CHARACTERS]}…"
+    return line
 
 
 def _summary(found: Found, query: Query) -> str:

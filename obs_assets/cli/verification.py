@@ -88,6 +88,7 @@ def scan(
 
 
 def _as_json(hour: Hour, findings: "Leaks") -> dict[str, Any]:
+    # JSON has only texts as keys, so each leftover becomes an object of a list.
     leftovers = [
         {**leftover._asdict(), "count": count} for leftover, count in findings.leftovers.items()
     ]

@@ -1,8 +1,8 @@
 """Tokens that a provider read from its cache or wrote to it, in the objects `tokens_used` and `token_usage`.
 
-Providers count them in two ways. *Inside*: ``input_tokens`` holds them already. *Beside*: ``input_tokens`` holds only
-the tokens that were not in the cache. The name of the field says which; `COUNTS` is the table of names. A count whose
-place is not known, or that contradicts another, is *unclear*: then there is no cost estimate.
+Providers count them in two ways. *Inside*: ``input_tokens`` includes them. *Beside*: ``input_tokens`` includes only
+the tokens that were not in the cache. The name of the field decides; `COUNTS` is the table of names. A count of
+unknown place, or a count that contradicts another count, is *unclear*: then there is no cost estimate.
 
 The functions build SQL over columns of `obs_assets.transforms.enrich`.
 """
@@ -21,9 +21,9 @@ class Count(NamedTuple):
     """A field that counts cached tokens.
 
     Attributes:
-        path: of the field in its object, with dots between names.
+        path: path of the field in its object: names with dots between them.
         kind: tokens read from the cache, or written to it.
-        place: whether ``input_tokens`` holds them.
+        place: whether ``input_tokens`` includes them.
     """
 
     path: str
@@ -50,7 +50,7 @@ COUNTS = (
     Count("cache_write_tokens", "write", "unknown"),
     Count("cache_creation_tokens", "write", "unknown"),
 )
-"""All of these names hold the word ``cache``: an object without it is not looked into."""
+"""The names of the fields. Each contains the word ``cache``; objects without that word are skipped."""
 
 
 def found_sql(objects: Sequence[str]) -> str:
@@ -76,15 +76,16 @@ def _json_path(path: str) -> str:
 def columns(
     counted: Callable[[str], str], objects: int, found: str = "cached_found"
 ) -> dict[str, str]:
-    """Columns over those of `found_sql`, by name.
+    """Column → its SQL, over the columns of `found_sql`.
 
-    ``cached_inside_read``, ``cached_beside_write`` and so on: tokens, NULL if there are none.
-    ``cached_contradicts``: whether a count is no number, has no known place, or differs from another of its kind.
+    ``cached_inside_read``, ``cached_beside_write`` and so on: tokens, NULL without a count.
+    ``cached_contradicts``: whether a count is not a number, has no known place, or differs from another count
+    of its kind.
 
     Args:
-        counted: SQL of a number of tokens, from SQL of a JSON text; NULL where it is none.
-        objects: how many objects were looked into.
-        found: the column with the lists.
+        counted: makes SQL of a number of tokens from SQL of a JSON text; NULL where the text is not a number.
+        objects: number of objects that were searched.
+        found: name of the column with the lists of `found_sql`.
     """
     texts = [_text(found, row, objects) for row in range(1, len(COUNTS) + 1)]
     numbers = {

@@ -210,7 +210,7 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
     Args:
         connection: the frame's own.
         frame: lineage, promoted columns and ``event``; from landing ``event_file`` and ``collector`` (VARCHAR, a JSON
-            object with hostname, platform, arch, process_id and python_version; what it lacks is not added).
+            object with hostname, platform, arch, process_id and python_version; a missing fact is not added).
         config: a disabled configuration leaves ``event`` unchanged.
 
     Returns:
