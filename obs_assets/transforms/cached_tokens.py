@@ -53,18 +53,22 @@ COUNTS = (
 """The names of the fields. Each contains the word ``cache``; objects without that word are skipped."""
 
 
-def found_sql(objects: Sequence[str]) -> str:
-    """SQL: the JSON texts of `COUNTS` in the first of these objects that has each; NULL if none has any.
+def counts_sql(objects: Sequence[str], counted: Callable[[str], str]) -> str:
+    """SQL: the numbers of `COUNTS`, a list, of the first of these objects with the word ``cache``; else NULL.
+
+    A field that is not there is 0, one that is no number of tokens is NULL.
 
     Args:
         objects: SQL of each object's JSON text.
+        counted: SQL of a number of tokens, from SQL of a JSON text; NULL where it is none.
     """
     paths = ", ".join(_json_path(count.path) for count in COUNTS)
     lists = [
         f"CASE WHEN contains({text}, 'cache') THEN json_extract({text}, [{paths}]) END"
         for text in objects
     ]
-    return f"[{', '.join(lists)}]"
+    number = f"CASE WHEN coalesce(x, 'null') = 'null' THEN 0 ELSE {counted('x')} END"
+    return f"list_transform(coalesce({', '.join(lists)}), lambda x: {number})"
 
 
 def _json_path(path: str) -> str:
@@ -73,45 +77,31 @@ def _json_path(path: str) -> str:
     return f"'${names}'"
 
 
-def columns(
-    counted: Callable[[str], str], objects: int, found: str = "cached_found"
-) -> dict[str, str]:
-    """Column → its SQL, over the columns of `found_sql`.
+def columns(counts: str = "cached_counts") -> dict[str, str]:
+    """Column → its SQL, over the column of `counts_sql`.
 
     ``cached_inside_read``, ``cached_beside_write`` and so on: tokens, NULL without a count.
     ``cached_contradicts``: whether a count is not a number, has no known place, or differs from another count
     of its kind.
 
     Args:
-        counted: makes SQL of a number of tokens from SQL of a JSON text; NULL where the text is not a number.
-        objects: number of objects that were searched.
-        found: name of the column with the lists of `found_sql`.
+        counts: name of the column with the list of `counts_sql`.
     """
-    texts = [_text(found, row, objects) for row in range(1, len(COUNTS) + 1)]
     numbers = {
-        count: f"nullif({counted(text)}, 0)" for count, text in zip(COUNTS, texts, strict=True)
+        count: f"nullif({counts}[{place}], 0)" for place, count in enumerate(COUNTS, start=1)
     }
-    wrong = [f"({text} IS NOT NULL AND {counted(text)} IS NULL)" for text in texts]
+    wrong = [f"list_count({counts}) < {len(COUNTS)}"]
     wrong += [f"{numbers[count]} IS NOT NULL" for count in COUNTS if count.place == "unknown"]
-    lists = " OR ".join(f"{found}[{number}] IS NOT NULL" for number in range(1, objects + 1))
-    found_columns = {}
+    found = {}
     for kind, place in itertools.product(KINDS, ("inside", "beside")):
         alike = ", ".join(
             numbers[count] for count in COUNTS if (count.kind, count.place) == (kind, place)
         )
-        found_columns[f"cached_{place}_{kind}"] = (
-            f"CASE WHEN {lists} THEN greatest({alike}) END"
-        )
+        found[f"cached_{place}_{kind}"] = f"greatest({alike})"
         wrong.append(f"greatest({alike}) <> least({alike})")
     any_wrong = " OR ".join(f"coalesce({condition}, false)" for condition in wrong)
-    contradicts = f"CASE WHEN {lists} THEN {any_wrong} ELSE false END"
-    return {**found_columns, "cached_contradicts": contradicts}
-
-
-def _text(found: str, row: int, objects: int) -> str:
-    """SQL: the JSON text of a row of `COUNTS` in the first object that has it; NULL for null."""
-    texts = [f"nullif({found}[{number}][{row}], 'null')" for number in range(1, objects + 1)]
-    return f"coalesce({', '.join(texts)})"
+    contradicts = f"CASE WHEN {counts} IS NULL THEN false ELSE {any_wrong} END"
+    return {**found, "cached_contradicts": contradicts}
 
 
 def is_unclear(input_count: str) -> str:

@@ -653,9 +653,11 @@ def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
         given,
         input_count=_token_count("input_given"),
         output_count=_token_count("output_given"),
-        cached_found=cached_tokens.found_sql([_there(usage) for usage in _USAGES]),
+        cached_counts=cached_tokens.counts_sql(
+            [_there(usage) for usage in _USAGES], _token_count
+        ),
     )
-    counted = _derive(counted, **cached_tokens.columns(_token_count, len(_USAGES)))
+    counted = _derive(counted, **cached_tokens.columns())
     all_counts = (
         "(input_given IS NULL OR input_count IS NOT NULL) "
         "AND (output_given IS NULL OR output_count IS NOT NULL)"
