@@ -521,7 +521,7 @@ def test_no_text_makes_a_rule_slow(unit: str) -> None:
     )  # rules are compiled and self-tested once
     begin = time.thread_time()
     next(redact_texts([text], MASK))
-    assert time.thread_time() - begin < 2.0
+    assert time.thread_time() - begin < 1.0
 
 
 @pytest.mark.slow
@@ -795,6 +795,16 @@ def test_what_is_left_matches_no_rule(left: str) -> None:
         event_of(1, left),
     ):
         assert redact_text(event, MASK) == (event, {})
+
+
+@pytest.mark.parametrize("around", ["{}", "<{}>", '"{}"', "({})", "[{}],"])
+def test_redacting_twice_is_redacting_once(around: str) -> None:
+    """No rule finds what it has left itself, whatever signs stand around; an address in brackets counts once."""
+    for _, text, _ in VALUES:
+        for config in (MASK, HASH, REMOVE):
+            event, _ = redact_text(event_of(around.format(text)), config, KEY)
+            assert redact_text(event, config, KEY) == (event, {})
+    assert redact_text(event_of(around.format("bob@example.com")), MASK)[1] == {"email": 1}
 
 
 @pytest.mark.parametrize(
@@ -1175,6 +1185,7 @@ LINES = st.lists(
 
 
 @pytest.mark.slow
+@settings(deadline=None)  # the first example compiles the rules
 @given(
     texts=LINES,
     regexes=st.sets(

@@ -19,7 +19,7 @@ from obs_assets.transforms.detectors.credentials import HEADER, PRIVATE_KEY, URL
 from obs_assets.transforms.detectors.emails import EMAIL
 from obs_assets.transforms.detectors.ibans import IBAN
 from obs_assets.transforms.detectors.ips import IP_ADDRESS
-from obs_assets.transforms.detectors.issuers import KEY
+from obs_assets.transforms.detectors.issuers import PREFIX, SHAPE, UNKNOWN
 from obs_assets.transforms.detectors.macs import MAC_ADDRESS
 from obs_assets.transforms.detectors.passwords import PASSWORD
 from obs_assets.transforms.detectors.phones import PHONE
@@ -27,7 +27,7 @@ from obs_assets.transforms.detectors.ssns import SSN
 
 __all__ = ["DETECTORS", "NUMBERS", "TYPES", "WORDS", "Detector", "Span"]
 
-WORDS = (PRIVATE_KEY, URL_USER, KEY, HEADER, PASSWORD, EMAIL)
+WORDS = (PRIVATE_KEY, URL_USER, SHAPE, PREFIX, UNKNOWN, HEADER, PASSWORD, EMAIL)
 """Values whose triggers are words and signs."""
 
 NUMBERS = (IBAN, MAC_ADDRESS, CREDIT_CARD, SSN, IP_ADDRESS, PHONE)

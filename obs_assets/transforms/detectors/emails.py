@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from obs_assets.transforms.detectors.base import Detector, Span
-from obs_assets.transforms.detectors.masks import mask_email
+from obs_assets.transforms.detectors.masks import ASTERISKS, mask_email
 
 _LONGEST_LOCAL, _LONGEST_DOMAIN = 256, 255
 _LOCAL = re.compile(r"(?:[\w.+%=-]|(?<=\w)'(?=\w)){1,256}\Z")
@@ -41,7 +41,7 @@ def _start_of_local(text: str, at: int, done: int) -> int | None:
     before = text[max(done, at - _LONGEST_LOCAL) : at]
     match = _LOCAL_IN_BRACKETS.search(before)
     if match:
-        return at - len(match[1])
+        return None if ASTERISKS in match[1] else at - len(match[1])
     match = _QUOTED_LOCAL.search(before) if before.endswith('"') else _LOCAL.search(before)
     if match is None:
         return None

@@ -78,6 +78,8 @@ def reveal(text: str) -> Revealed | None:
     terminal and characters without width left out; escapes of line ends, wide digits, blanks and dashes of Unicode as
     their plain forms. None if nothing is encoded.
     """
+    if _HIDDEN.search(text) is None:
+        return None
     revealed = Revealed(text, list(range(len(text))), list(range(1, len(text) + 1)))
     for _ in range(_MAX_ENCODINGS):
         pieces: list[str] = []

@@ -43,14 +43,10 @@ _SHORT_PREFIXES = frozenset(
 
 _WORDS_OF_SECRETS, _NO_ISSUERS = words("token_prefixes"), words("id_prefixes")
 _LONG_RUN, _SHORT_RUN = 30, 20
-_RUN = rf"[0-9A-Za-z][_.-][0-9A-Za-z]{{{_SHORT_RUN},}}"
-_RUN_ONLY = re.compile(_RUN)
 _PREFIX_BEFORE = re.compile(
     r"(?:(?<=[^0-9A-Za-z])|\A)[A-Za-z][0-9A-Za-z]{0,15}(?:[_.-][0-9A-Za-z]{1,12}){0,3}\Z"
 )
 _LONGEST_PREFIX = 60
-_SHAPE_OF_ANY = "|".join(shape for shape, _ in _SHAPES)
-_SHAPE = re.compile(_SHAPE_OF_ANY)
 _OWN_LEAST = 16
 _FEWEST_CHARACTERS = 4
 """Different ones in a token: fewer are a placeholder, ``ghp_xxxxxxxx``."""
@@ -58,8 +54,15 @@ _FEWEST_CHARACTERS = 4
 _DIGIT_OR_CAPITAL = re.compile("[0-9A-Z]")
 
 
-def key_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
-    """The detector for keys of known and unknown issuers.
+def _compiled(pattern: str) -> Any:
+    options = re2.Options()
+    options.max_mem = 64 << 20
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
+    """The detector for keys that begin as an issuer's keys do.
 
     Args:
         own_prefixes: of the user's own tokens; 16 letters, digits, ``_`` or ``-`` behind one make a token.
@@ -70,39 +73,69 @@ def key_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
         for prefix, (least, alphabet) in prefixes.items()
     }
     lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
-    starts = f"(?:{'|'.join(map(re2.escape, sorted(prefixes)))}){_TAIL}{{{_ENOUGH}}}"
-    engine = _compiled(
-        rf"(?:^|[^0-9A-Za-z])(?:{_SHAPE_OF_ANY}|{starts}{_TAIL}*)|{_RUN}"
-    )  # a group would cost much
-
-    def known(text: str, start: int) -> int | None:
-        for length in lengths:
-            tail = tails.get(text[start : start + length])
-            match = tail.match(text, start + length) if tail else None
-            if match and _looks_random(match[0], is_dotted="." in match.re.pattern):
-                return match.end()
-        shape = _SHAPE.match(text, start)
-        return shape.end() if shape else None
+    any_prefix = f"(?:{'|'.join(map(re2.escape, sorted(prefixes)))})"
+    engine = _compiled(f"(?:^|[^0-9A-Za-z]){any_prefix}")
 
     def find(text: str, _key: str) -> Iterator[Span]:
-        for match in engine.finditer(text if text.isascii() else SURROGATE.sub("\ufffd", text)):
-            start, end = match.span()
-            if _RUN_ONLY.fullmatch(text, start, end):
-                start = _start_of_unknown(text, start, end)
-                known_end = None if start is None else end
-            else:
-                start += not text[start].isalnum()
-                known_end = known(text, start)
-            if known_end and not text[known_end : known_end + 1].isalnum():
-                yield start, start + len(text[start:known_end].rstrip(".-~"))
+        done = 0
+        for match in _found(engine, text):
+            start = match.start() + (not text[match.start()].isalnum())
+            if start < done:
+                continue
+            for length in lengths:
+                tail = tails.get(text[start : start + length])
+                body = tail.match(text, start + length) if tail else None
+                if body is None:
+                    continue
+                done = max(done, body.end())
+                if _is_end(text, body.end()) and _looks_random(body):
+                    yield _trimmed(text, start, body.end())
+                    break
 
-    parts = "|".join(part for _, part in _SHAPES)
-    trigger = f"{EDGE}(?:{starts})|{parts}|[0-9A-Za-z][_.-][0-9A-Za-z]{{{_SHORT_RUN}}}"
-    return Detector("api_key", trigger, find, mask_start)
+    return Detector("api_key", f"{EDGE}{any_prefix}{_TAIL}{{{_ENOUGH}}}", find, mask_start)
 
 
-def _looks_random(body: str, *, is_dotted: bool) -> bool:
+_SHAPE = _compiled(f"(?:^|[^0-9A-Za-z])(?:{'|'.join(shape for shape, _ in _SHAPES)})")
+
+
+def _find_shapes(text: str, _key: str) -> Iterator[Span]:
+    """Tokens of a shape that stand alone."""
+    for match in _found(_SHAPE, text):
+        start, end = match.span()
+        if _is_end(text, end):
+            yield _trimmed(text, start + (not text[start].isalnum()), end)
+
+
+_RUN = rf"[0-9A-Za-z][_.-][0-9A-Za-z]{{{_SHORT_RUN}}}"
+_WHOLE_RUN = _compiled(f"{_RUN}[0-9A-Za-z]*")
+
+
+def _find_unknown(text: str, _key: str) -> Iterator[Span]:
+    """Tokens of issuers that no table has: ``acme_pat_`` and one unbroken random run."""
+    for match in _found(_WHOLE_RUN, text):
+        start = _start_of_unknown(text, *match.span())
+        if start is not None and _is_end(text, match.end()):
+            yield start, match.end()
+
+
+def _found(engine: Any, text: str) -> Iterator[Any]:
+    """The matches of RE2 in a string, which may have half characters."""
+    return engine.finditer(text if text.isascii() else SURROGATE.sub("\ufffd", text))
+
+
+def _is_end(text: str, end: int) -> bool:
+    """Whether no letter or digit follows a token that ends here."""
+    return not text[end : end + 1].isalnum()
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    """A token without the signs at its end, which belong to the sentence."""
+    return start, start + len(text[start:end].rstrip(".-~"))
+
+
+def _looks_random(match: re.Match[str]) -> bool:
     """Whether what follows a prefix is no text in words, such as ``learn-compatible-estimator``."""
+    body, is_dotted = match[0], "." in match.re.pattern
     if len(set(body.lower())) < _FEWEST_CHARACTERS:
         return False
     return (not is_dotted and _DIGIT_OR_CAPITAL.search(body) is not None) or is_random(body)
@@ -136,11 +169,6 @@ def is_key_mask(value: str) -> bool:
     return value.endswith("***") and (shown in _STARTS or shown[:3] in _SHORT_PREFIXES)
 
 
-def _compiled(pattern: str) -> Any:
-    options = re2.Options()
-    options.max_mem = 64 << 20
-    options.log_errors = False
-    return re2.compile(pattern, options)
-
-
-KEY = key_detector()
+SHAPE = Detector("api_key", "|".join(part for _, part in _SHAPES), _find_shapes, mask_start)
+PREFIX = prefix_detector()
+UNKNOWN = Detector("api_key", _RUN, _find_unknown, mask_start)

@@ -128,7 +128,7 @@ def trigger(sign: str, random_value: str) -> str:
     )
     key = rf"(?:{_any(_PURPOSES)})[-_. 0-9]*keys?"
     secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"
-    spoken = r' (?:(?:for|to|of|on) [^"]{1,40} )?(?i:is|was|changed|reset|set) '
+    spoken = r' (?:(?:for|to|of|on) [^"]+ )?(?i:is|was|changed|reset|set) '
     return (
         rf"(?:{password}|{secret}|[0-9A-Z]_+KEY[_0-9]*)(?:{sign}|{spoken})"
         rf"|(?i:{_any(_WEAK)}){after}{sign}[\s\"'`\\]*{random_value}"

@@ -17,7 +17,7 @@ from obs_assets.config import Block
 from obs_assets.transforms import detectors as built_in
 from obs_assets.transforms.detectors import Detector
 from obs_assets.transforms.detectors.custom import VALIDATORS, custom_detector
-from obs_assets.transforms.detectors.issuers import KEY, key_detector
+from obs_assets.transforms.detectors.issuers import PREFIX, prefix_detector
 from obs_assets.transforms.functions import digest, resolve
 
 _PREFIX = re.compile(r"[A-Za-z][0-9A-Za-z_.-]{2,39}")
@@ -192,8 +192,8 @@ class RedactConfig(Block, frozen=True):
         )
         detectors: tuple[Detector, ...] = built_in.DETECTORS
         if self.secret_prefixes:
-            own = key_detector(self.secret_prefixes)
+            own = prefix_detector(self.secret_prefixes)
             detectors = tuple(
-                own if detector is KEY else detector for detector in built_in.DETECTORS
+                own if detector is PREFIX else detector for detector in built_in.DETECTORS
             )
         return (*custom, *(detector for detector in detectors if self.detects(detector.type)))

@@ -3,6 +3,7 @@
 import bisect
 import functools
 import gc
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from obs_assets.transforms.redact.in_place import (
     strings_hit,
 )
 from obs_assets.transforms.redact.mark import MARK_TRIGGER
-from obs_assets.transforms.redact.rules import Rules, any_of, compiled, halves
+from obs_assets.transforms.redact.rules import Rules, any_of, automata, compiled
 from obs_assets.transforms.redact.walk import Members, Walk, everywhere
 
 if TYPE_CHECKING:
@@ -58,11 +59,13 @@ class Redactor:
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
         self.members = Members(Rules(config, hash_key))
-        words, numbers = halves(self.members.rules.detectors)
-        self.triggers = (
-            compiled(any_of((MARK_TRIGGER, *words))),
-            compiled(any_of((ENCODED, *numbers))),
-        )
+        detectors = self.members.rules.detectors
+        others, *rest = [
+            [detectors[position].trigger for position in together]
+            for together in automata(detectors)
+        ]
+        together = [MARK_TRIGGER, ENCODED, *others], *rest
+        self.triggers = [compiled(any_of(triggers)) for triggers in together if triggers]
         self.fires_always = any(trigger.search("") is not None for trigger in self.triggers)
 
     def redact(self, event: str) -> Outcome:
@@ -118,10 +121,8 @@ class Redactor:
 
     def _spans(self, text: str | memoryview) -> list[Span]:
         """Where the triggers fire in a text, from left to right."""
-        words, numbers = (
-            [match.span() for match in trigger.finditer(text)] for trigger in self.triggers
-        )
-        return sorted(words + numbers)
+        found = (trigger.finditer(text) for trigger in self.triggers)
+        return sorted(match.span() for match in itertools.chain.from_iterable(found))
 
     def _redact_each(self, hits: Sequence[Hits]) -> list[Outcome]:
         """Redact events where a trigger fires; same order."""

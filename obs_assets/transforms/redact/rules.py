@@ -19,9 +19,13 @@ from obs_assets.transforms.detectors.encodings import (
     reveal,
 )
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all
-from obs_assets.transforms.detectors.passwords import is_secret_key, is_secret_value
+from obs_assets.transforms.detectors.passwords import (
+    PASSWORD,
+    is_secret_key,
+    is_secret_value,
+)
 from obs_assets.transforms.redact.config import RedactConfig
-from obs_assets.transforms.redact.memory import Remembered
+from obs_assets.transforms.redact.memory import Memory, Remembered
 
 Edit = tuple[int, int, str]
 """A part of a text, from its start to its end, and what takes its place."""
@@ -125,12 +129,17 @@ class Rules:
             _Rule(detector.type, detector.find, self._replacer(detector))
             for detector in self.detectors
         ]
-        words, numbers = halves(self.detectors)
-        self._words, self._numbers = _trigger_set(words), _trigger_set([*numbers, _WRAPPED])
-        self._first_number = len(words)
+        triggers = [*(detector.trigger for detector in self.detectors), _WRAPPED]
+        others, *rest = automata(self.detectors)
+        always = len(triggers)
+        self._automata = [
+            (_trigger_set([triggers[position] for position in together]), [*together, always])
+            for together in ([*others, always - 1], *rest)
+        ]
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
         self.covered = Remembered(self.covers)
+        self._clean: Memory[tuple[str, str], None] = Memory()
 
     def key(self, name: str) -> Key:
         """What a key comes to."""
@@ -179,7 +188,7 @@ class Rules:
         types: list[list[str]] = [[] for _ in strings]
         secrets: list[list[Secret]] = [[] for _ in strings]
         pending: Sequence[int] = range(len(strings))
-        for _ in range(MAX_ROUNDS):
+        for round_ in range(MAX_ROUNDS):
             known = [len(types[which]) for which in pending]
             *fired, may_be_wrapped = self._fired(
                 [(which, f"{keys[which]}: {texts[which]}") for which in pending]
@@ -197,36 +206,37 @@ class Rules:
             for which in may_be_wrapped:
                 if wrapped < _MAX_WRAPPINGS and _MAY_BE_WRAPPED.search(texts[which]):
                     texts[which] = self._apply_wrapped(texts[which], types[which], wrapped + 1)
-            pending = [
-                which
-                for which, count in zip(pending, known, strict=True)
-                if len(types[which]) > count
-            ]
+            for which in pending:
+                if secrets[which]:
+                    texts[which] = _again(texts[which], types[which], secrets[which])
+            changed: list[int] = []
+            for which, count in zip(pending, known, strict=True):
+                string = keys[which], texts[which]
+                if len(types[which]) > count:
+                    if string not in self._clean:
+                        changed.append(which)
+                elif round_ and not wrapped:
+                    self._clean.remember(string, None, len(keys[which]) + len(texts[which]))
+            pending = changed
             if not pending:
                 break
-        found = (
-            Redacted(text, tuple(of), tuple(known))
-            for text, of, known in zip(texts, types, secrets, strict=True)
-        )
         return [
-            redacted.without(redacted.secrets) if redacted.types else None for redacted in found
+            Redacted(text, tuple(of), tuple(known)) if of else None
+            for text, of, known in zip(texts, types, secrets, strict=True)
         ]
 
     def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
         """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
-        first = self._first_number
-        fired: list[list[int]] = [[] for _ in range(len(self._rules) + 3)]
-        always = first, len(fired) - 1
+        fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
         for which, text in told:
             encoded = (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
-            words, numbers = self._words.Match(encoded), self._numbers.Match(encoded)
-            if not (words and numbers):
-                raise MemoryError("RE2 gave up")
-            for index in words:
-                fired[index].append(which)
-            for index in numbers:
-                fired[index + first + 1].append(which)
-        return [hits for index, hits in enumerate(fired) if index not in always]
+            for automaton, positions in self._automata:
+                found = automaton.Match(encoded)
+                if not found:
+                    raise MemoryError("RE2 gave up")
+                for index in found:
+                    fired[positions[index]].append(which)
+        return fired[:-1]
 
     def _apply_hidden(
         self, text: str, key: str, types: list[str], secrets: list[Secret]
@@ -285,6 +295,13 @@ class Rules:
         return f"[REDACTED:{hmac.digest(self.hash_key, message, 'sha256').hex()[:32]}]"
 
 
+def _again(text: str, types: list[str], secrets: list[Secret]) -> str:
+    """A text without the secrets that were found in it and stand in it once more."""
+    redacted = Redacted(text, ()).without(secrets)
+    types += redacted.types
+    return redacted.text
+
+
 def _apply(rule: _Rule, text: str, key: str, types: list[str], secrets: list[Secret]) -> str:
     """A text after one rule."""
     edits: list[Edit] = []
@@ -311,10 +328,20 @@ def _secrets(replaced: Iterable[tuple[str, str]], type_: str) -> tuple[Secret, .
     )
 
 
-def halves(detectors: Sequence[Detector]) -> tuple[list[str], list[str]]:
-    """The triggers of detectors for words, and of those for numbers; in their order all words come first."""
-    words = [detector.trigger for detector in detectors if detector not in NUMBERS]
-    return words, [detector.trigger for detector in detectors if detector in NUMBERS]
+def automata(detectors: Sequence[Detector]) -> list[list[int]]:
+    """Positions of detectors whose triggers share an automaton of RE2: of names, of numbers, all others first.
+
+    One automaton for all of them would have many more states, most of them made anew for each event.
+    """
+    groups: dict[str, list[int]] = {"others": [], "names": [], "numbers": []}
+    for position, detector in enumerate(detectors):
+        if detector in NUMBERS:
+            groups["numbers"].append(position)
+        elif detector is PASSWORD:
+            groups["names"].append(position)
+        else:
+            groups["others"].append(position)
+    return list(groups.values())
 
 
 def any_of(triggers: Iterable[str]) -> str:
