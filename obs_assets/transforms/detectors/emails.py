@@ -46,6 +46,8 @@ def _start_of_local(text: str, at: int, done: int) -> int | None:
     if match is None:
         return None
     local = match[0]
+    if local.startswith('"') and ASTERISKS in local:
+        return None
     if not local.startswith('"') and "=" in local and not _RETURN_PATH.match(local):
         local = local.rpartition("=")[2]
     start = at - len(local)

@@ -120,7 +120,7 @@ def _find_unknown(text: str, _key: str) -> Iterator[Span]:
 
 def _found(engine: Any, text: str) -> Iterator[Any]:
     """The matches of RE2 in a string, which may have half characters."""
-    return engine.finditer(text if text.isascii() else SURROGATE.sub("\ufffd", text))
+    yield from engine.finditer(text if text.isascii() else SURROGATE.sub("\ufffd", text))
 
 
 def _is_end(text: str, end: int) -> bool:

@@ -86,6 +86,30 @@ _MIN_SECRET = 10
 """Characters of a secret that is looked for without its name: a shorter one may be a word."""
 
 
+class _Found:
+    """A string under its rules.
+
+    Attributes:
+        text: as the rules so far have left it.
+        key: of the string.
+        types: of each value found.
+        secrets: those of the values that may stand elsewhere in the event.
+    """
+
+    __slots__ = ("key", "secrets", "text", "types")
+
+    def __init__(self, text: str, key: str) -> None:
+        self.text = text
+        self.key = key
+        self.types: list[str] = []
+        self.secrets: list[Secret] = []
+
+    @property
+    def string(self) -> tuple[str, str]:
+        """Key and text, by which outcomes are remembered."""
+        return self.key, self.text
+
+
 class Key(NamedTuple):
     """What a key comes to.
 
@@ -140,6 +164,7 @@ class Rules:
         self._skipped = _paths(config.fields_to_skip)
         self.covered = Remembered(self.covers)
         self._clean: Memory[tuple[str, str], None] = Memory()
+        """Strings, as (key, text), in which no rule finds anything: masked, many are equal."""
 
     def key(self, name: str) -> Key:
         """What a key comes to."""
@@ -184,46 +209,45 @@ class Rules:
             strings: (text, key) of each.
             wrapped: in how many layers of base64 they were found.
         """
-        texts, keys = [text for text, _ in strings], [key for _, key in strings]
-        types: list[list[str]] = [[] for _ in strings]
-        secrets: list[list[Secret]] = [[] for _ in strings]
-        pending: Sequence[int] = range(len(strings))
-        for round_ in range(MAX_ROUNDS):
-            known = [len(types[which]) for which in pending]
-            *fired, may_be_wrapped = self._fired(
-                [(which, f"{keys[which]}: {texts[which]}") for which in pending]
-            )
-            for which in pending:
-                if _MAY_HIDE.search(texts[which]):
-                    texts[which] = self._apply_hidden(
-                        texts[which], keys[which], types[which], secrets[which]
-                    )
-            for rule, hits in zip(self._rules, fired, strict=True):
-                for which in hits:
-                    texts[which] = _apply(
-                        rule, texts[which], keys[which], types[which], secrets[which]
-                    )
-            for which in may_be_wrapped:
-                if wrapped < _MAX_WRAPPINGS and _MAY_BE_WRAPPED.search(texts[which]):
-                    texts[which] = self._apply_wrapped(texts[which], types[which], wrapped + 1)
-            for which in pending:
-                if secrets[which]:
-                    texts[which] = _again(texts[which], types[which], secrets[which])
-            changed: list[int] = []
-            for which, count in zip(pending, known, strict=True):
-                string = keys[which], texts[which]
-                if len(types[which]) > count:
-                    if string not in self._clean:
-                        changed.append(which)
-                elif round_ and not wrapped:
-                    self._clean.remember(string, None, len(keys[which]) + len(texts[which]))
+        found = [_Found(text, key) for text, key in strings]
+        pending = found
+        for number in range(MAX_ROUNDS):
+            known = [len(one.types) for one in pending]
+            self._apply_all(pending, wrapped)
+            changed: list[_Found] = []
+            for one, count in zip(pending, known, strict=True):
+                if len(one.types) == count:
+                    if number and not wrapped:
+                        self._clean.remember(one.string, None, len(one.text))
+                elif one.string not in self._clean:
+                    changed.append(one)
             pending = changed
             if not pending:
                 break
         return [
-            Redacted(text, tuple(of), tuple(known)) if of else None
-            for text, of, known in zip(texts, types, secrets, strict=True)
+            Redacted(one.text, tuple(one.types), tuple(one.secrets)) if one.types else None
+            for one in found
         ]
+
+    def _apply_all(self, found: Sequence["_Found"], wrapped: int) -> None:
+        """Apply each rule once to strings in which its trigger fires."""
+        *fired, may_be_wrapped = self._fired(
+            (number, f"{one.key}: {one.text}") for number, one in enumerate(found)
+        )
+        for one in found:
+            if _MAY_HIDE.search(one.text):
+                one.text = self._apply_hidden(one.text, one.key, one.types, one.secrets)
+        for rule, hits in zip(self._rules, fired, strict=True):
+            for number in hits:
+                one = found[number]
+                one.text = _apply(rule, one.text, one.key, one.types, one.secrets)
+        for number in may_be_wrapped:
+            one = found[number]
+            if wrapped < _MAX_WRAPPINGS and _MAY_BE_WRAPPED.search(one.text):
+                one.text = self._apply_wrapped(one.text, one.types, wrapped + 1)
+        for one in found:
+            if one.secrets:
+                one.text = _again(one.text, one.types, one.secrets)
 
     def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
         """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
