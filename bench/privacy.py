@@ -7,7 +7,10 @@ written with in view; `held out`, with other words, sentences and formats; `fake
 nobody here wrote (see foreign.py). A value is found if neither it nor the form in which it was planted is left anywhere
 in the event. Exits 1 below the promised figures on the tuned set.
 
-    python bench/privacy.py [--events N] [--missed]
+    python bench/privacy.py [--events N] [--missed] [--public DIR]
+
+With ``--public``, suites of other projects are measured too, from a folder that the reader fills (see public.py). It
+prints which suites are missing, and no text of any.
 """
 
 import argparse
@@ -21,16 +24,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 import foreign
+import public
 from foreign import Foreign as Made
 from place import DATA
 from rich.console import Console
 from rich.table import Table
 
 from obs_assets.audit.leftovers import Scanner, Scope
-from obs_assets.transforms.redact import RedactConfig, redact_text
+from obs_assets.transforms.redact import RedactConfig, redact_text, redact_texts
 
 out = Console()
 R = random.Random
@@ -518,6 +523,38 @@ def seen_by(scanner: Scanner, events: list[Made]) -> dict[str, str]:
     }
 
 
+def suites_of_others(folder: Path) -> None:
+    """The share of each public suite that is right: its value vanished, or, without one, its text unchanged."""
+    cases, missing = public.cases(folder)
+    events = [
+        json.dumps({"id": "evt-1", "message": case.text}, ensure_ascii=False) for case in cases
+    ]
+    outcomes = redact_texts(events, RedactConfig())
+    right, of, lines, wrong = Counter[str](), Counter[str](), 0, Counter[str]()
+    for case, event, outcome in zip(cases, events, outcomes, strict=True):
+        if case.suite == "loghub":
+            lines += 1
+            wrong.update(set(outcome.types) - ADDRESSES)
+            continue
+        message = json.loads(outcome.event or event)["message"]
+        of[case.suite] += 1
+        right[case.suite] += case.value not in message if case.value else not outcome.types
+    table = Table("suite", "cases", "right", title=f"suites of others in {folder}")
+    for suite in sorted(of):
+        table.add_row(suite, f"{of[suite]:,}", f"{right[suite] / of[suite]:.1%}")
+    if lines:
+        shares = [f"{type_} in {count:,}" for type_, count in wrong.most_common()]
+        told = ", ".join(shares) or "nothing"
+        table.add_row("loghub: found besides addresses", f"{lines:,}", told)
+    out.print(table)
+    if missing:
+        out.print(f"missing in {folder}: {', '.join(missing)}")
+
+
+ADDRESSES = {"email", "ip_address", "mac_address"}
+"""Types that loghub's lines really hold."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -528,6 +565,7 @@ def main() -> None:
         action="store_true",
         help="show what was missed or altered (all of it is synthetic)",
     )
+    parser.add_argument("--public", type=Path, help="a folder with suites of other projects")
     parser.add_argument("--only", choices=list(SURVIVES_AT_MOST))
     args = parser.parse_args()
     sets = {"tuned": made(TUNED, 11, args.events), "held out": made(HELD_OUT, 12, args.events)}
@@ -537,6 +575,8 @@ def main() -> None:
         "privacy", sets, {"obs_assets": ours, "seven regexes": seven}, missed=args.missed
     )
     second_opinion(sets)
+    if args.public:
+        suites_of_others(args.public)
     sys.exit(not is_good)
 
 

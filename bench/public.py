@@ -59,7 +59,7 @@ def cases(folder: Path) -> tuple[list[Case], list[str]]:
     for name, read in SUITES.items():
         try:
             suite = list(read(folder))
-        except (OSError, ImportError):
+        except (OSError, ImportError):  # no such folder, no such package
             suite = []
         found += suite
         if not suite:
@@ -433,7 +433,7 @@ def phones(_folder: Path) -> Iterator[Case]:
 
 
 def logs(folder: Path) -> Iterator[Case]:
-    """loghub: real lines. They hold addresses and accounts too: see `Verdicts` in privacy.py for what is expected."""
+    """loghub: real lines. They hold addresses too, so that privacy.py counts other findings only."""
     for file in sorted((folder / "loghub").glob("*/*_2k.log")):
         for line in file.read_text(errors="replace").splitlines():
             yield Case("loghub", file.parent.name, line, "")

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 import re2
 import regex
 
+from obs_assets.audit import borrowed
 from obs_assets.events import MAX_NESTING
 
 TYPES = (
@@ -203,6 +204,8 @@ class Scanner:
             text = _Number(text)
         # A dict, because each type is named once, in the order of the rules.
         found = dict.fromkeys(types_in(text, key))
+        for reading in _readings(text):
+            found |= dict.fromkeys(borrowed.types_in(_without_masks(reading)))
         bare = _without_masks(text)
         for rule in self.scope.custom:
             matches = [match[0] for match in rule.pattern.finditer(bare)]

@@ -91,8 +91,33 @@ def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
                 if _is_end(text, body.end()) and _looks_random(body):
                     yield _trimmed(text, start, body.end())
                     break
+            else:
+                if end := _end_of_other(text, match.end()):
+                    done = max(done, end)
+                    yield _trimmed(text, start, end)
 
     return Detector("api_key", f"{EDGE}{any_prefix}{_TAIL}{{{_ENOUGH}}}", find, mask_start)
+
+
+_FEWEST_OF_OTHER = 8
+"""Different characters in 20 random ones: fewer are a placeholder."""
+
+_OTHER_TAIL = re.compile(r"[0-9A-Za-z_-]{20,}")
+
+
+def _end_of_other(text: str, start: int) -> int | None:
+    """Where a token ends that has its issuer's prefix and another form behind it: issuers change their forms.
+
+    Args:
+        text: with a prefix that ends at start.
+        start: only behind a sign, and only for a random run of 20 characters.
+    """
+    tail = _OTHER_TAIL.match(text, start) if text[start - 1] in "_-." else None
+    if tail is None or is_hex(tail[0]) or len(set(tail[0].lower())) < _FEWEST_OF_OTHER:
+        return None
+    if not is_random(tail[0]) or not _is_mixed(tail[0]):
+        return None
+    return tail.end() if _is_end(text, tail.end()) else None
 
 
 _SHAPE = _compiled(f"(?:^|[^0-9A-Za-z])(?:{'|'.join(shape for shape, _ in _SHAPES)})")

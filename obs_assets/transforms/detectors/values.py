@@ -46,7 +46,7 @@ _REFERENCE = re.compile(
 
 _CALL = re.compile(r"(?:new |await )?[A-Za-z_$][\w.$>:-]{0,80}\(")
 _DOTTED_NAME = re.compile(
-    r"[A-Za-z_$][A-Za-z_$]{0,40}(?:\.[A-Za-z_$][A-Za-z_$0-9]{0,60}){1,12}(?:\$\d{1,3})?"
+    r"[A-Za-z_$][A-Za-z_$]{0,40}(?:\.[A-Za-z_$][A-Za-z_$0-9]{0,60}){1,12}(?:\$\d{1,3})?(?:/\d{1,8})?:?"
 )
 _PRINTED = re.compile(
     r"[A-Za-z_$][\w.$]{0,120}(?:\{|\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"

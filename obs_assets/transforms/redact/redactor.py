@@ -157,6 +157,11 @@ class Redactor:
             if walk.secrets and (again := walk.left_elsewhere()):
                 walk = Walk(self.members, event, everywhere(event), again=again)
                 walk.run()
+                event = walk.marked_text()
+                # Behind a secret that is gone now, a value may begin
+                more = self._walk(event, everywhere(event))
+                if more.event is not None:
+                    return more._replace(types=(*walk.types, *more.types))
             return (
                 Outcome(walk.marked_text(), tuple(walk.types), recompute=True)
                 if walk.types
