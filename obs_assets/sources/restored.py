@@ -102,7 +102,8 @@ def _timed(paths: Sequence[str]) -> str:
     return f"""
 SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
     $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
-        THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector, line
+        THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector,
+    NULL::BIGINT[] AS byte_ranges, line
 FROM (SELECT *, {EVENT_TIME} AS event_time
 FROM (SELECT *, {time_text(paths)} AS time_text, $landed_at AS landed_at, $start AS first_hour FROM archived))
 """
