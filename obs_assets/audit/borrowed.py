@@ -105,8 +105,10 @@ def _detect_secrets() -> Find:
     def find(text: str) -> Iterator[str]:
         if len(text) < _MIN_TOKEN:
             return
-        if any(True for plugin in plugins for _ in plugin.analyze_string(text)):
-            yield "api_key"
+        for plugin in plugins:
+            if any(True for _ in plugin.analyze_string(text)):
+                yield "api_key"
+                return
 
     return find
 
