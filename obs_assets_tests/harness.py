@@ -122,7 +122,7 @@ def everything_kept(events_dir: Path, url: str | None = None, **others: Any) -> 
 def write_pipeline(folder: Path, config: PipelineConfig) -> Path:
     """Write the file of the default pipeline with these options; returns the folder of pipelines, ``folder``."""
     attributes = config.model_dump(mode="json", exclude_unset=True, round_trip=True)
-    attributes |= {"asset_prefix": ""}
+    attributes["asset_prefix"] = ""
     file = folder / "events" / "defs.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(yaml.safe_dump({"type": pipeline.COMPONENT_TYPE, "attributes": attributes}))
