@@ -91,6 +91,7 @@ class Simulation:
         """Try the rules on the next hour."""
         for rule, events in count_by(with_rule(frame, self.rules), "rule").items():
             self._forwarded[rule] += events
+            # Rounded up: the last batch of an hour is sent although it is not full.
             self._batches[rule] += -(-events // self.batch_size)
         self._history[hour] = evaluate(frame, self.rules)
         ((_, self._states),) = fold(
@@ -112,7 +113,8 @@ class Simulation:
             notice.rule for notice in decision.notices if notice.kind == "firing"
         )
         firing = Counter(state.rule for state in _firing(self._states))
-        self._suppressed.update({rule: n - announced[rule] for rule, n in firing.items()})
+        for rule, number in firing.items():
+            self._suppressed[rule] += number - announced[rule]
 
     def outcomes(self, name: str) -> list[RuleOutcome]:
         """The effect of each rule; ``name`` is the destination's, for the messages."""
@@ -126,7 +128,10 @@ class Simulation:
                 len(notices),
             )
             dispatches.setdefault(made.rule, []).append(dispatch)
-        return [self._outcome(rule.name, dispatches.get(rule.name, [])) for rule in self.rules]
+        found = []
+        for rule in self.rules:
+            found.append(self._outcome(rule.name, dispatches.get(rule.name, [])))
+        return found
 
     def _outcome(self, rule: str, dispatches: list[SimulatedDispatch]) -> RuleOutcome:
         spans = list(self._firing_spans(rule))
@@ -198,8 +203,11 @@ def report(
         "| rule | dispatches | now | suppressed | hours firing | longest | events forwarded | now |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    lines += [_row(outcome, now.pop(outcome.rule, None)) for outcome in candidate]
-    lines += [_row(RuleOutcome(f"{rule} (no more)"), before) for rule, before in now.items()]
+    for outcome in candidate:
+        lines.append(_row(outcome, now.pop(outcome.rule, None)))
+    # The rules that remain are configured now and missing in the candidate.
+    for rule, before in now.items():
+        lines.append(_row(RuleOutcome(f"{rule} (no more)"), before))
     for outcome in candidate:
         lines += _list_of_dispatches(outcome)
     return "\n".join(lines) + "\n"
@@ -208,7 +216,9 @@ def report(
 def _scope(hours: Sequence[Hour], missing: int) -> str:
     if not hours:
         return "no hour of the range was built"
-    left_out = f"; {missing:,} were not built and are left out" if missing else ""
+    left_out = ""
+    if missing:
+        left_out = f"; {missing:,} were not built and are left out"
     return f"{len(hours):,} hours, {hours[0]} to {hours[-1]}{left_out}"
 
 

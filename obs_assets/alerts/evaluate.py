@@ -62,7 +62,7 @@ class Measurement:
         buckets = dict(self.durations)
         for bucket, n in other.durations.items():
             buckets[bucket] = buckets.get(bucket, 0) + n
-        # A rule with windows looks at one hour alone: at most one of the two has a peak.
+        # A rule with windows judges a single hour: at most one of the two has a peak.
         with_peak = other if self.peak is None else self
         return Measurement(
             events=self.events + other.events,
@@ -105,9 +105,11 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
     paths = paths_of(watching)
     base = with_fields(frame, paths)
     found: dict[str, Measured] = {}
+    # A scan costs more than its aggregates: rules with the same groups and windows share it.
     scans: dict[tuple[tuple[str, ...], int | None], list[AlertRule]] = {}
     for rule in watching:
-        scans.setdefault((rule.by, rule.window_minutes), []).append(rule)
+        key = (rule.by, rule.window_minutes)
+        scans.setdefault(key, []).append(rule)
     for (by, minutes), together in scans.items():
         tops = [_TopGroups(rule, number) for number, rule in enumerate(together)]
         scan = _scan(base, by, minutes, together, paths)
@@ -116,7 +118,8 @@ def evaluate(frame: Frame, rules: Sequence[AlertRule]) -> Evaluation:
             for batch in reader:
                 for top in tops:
                     top.add(batch)
-        found |= {top.rule.definition: top.measured() for top in tops}
+        for top in tops:
+            found[top.rule.definition] = top.measured()
     return found
 
 
@@ -135,6 +138,7 @@ def _scan(
     conditions = list(dict.fromkeys(condition(rule, paths) for rule in rules))
     columns: list[str] = []
     for number, name in enumerate(by):
+        # Cut in the engine: a long value must not be copied for each event.
         text = f"({field_sql(name, paths)})::VARCHAR"
         columns.append(f"left({text}, {MAX_GROUP_CHARACTERS}) AS k{number}")
     columns += [f"({text}) AS c{number}" for number, text in enumerate(conditions)]
@@ -142,17 +146,18 @@ def _scan(
     keys = [f"k{number}" for number in range(len(by))]
     windows: list[str] = []
     if minutes:
+        # Windows begin at the full hour: 60 is a multiple of every allowed length.
         columns.append(f"(epoch(event_time)::BIGINT // 60 % 60) // {minutes} AS bucket")
         windows = ["bucket"]
     aggregates: list[str] = []
     for number, rule in enumerate(rules):
         matched = f"c{conditions.index(condition(rule, paths))}"
         aggregates += _aggregates(number, rule, matched, exact=bool(minutes))
-    table = base.project(", ".join(columns)).aggregate(
-        ", ".join([*keys, *windows, *aggregates])
-    )
+    grouped = ", ".join([*keys, *windows, *aggregates])
+    table = base.project(", ".join(columns)).aggregate(grouped)
     if not minutes:
         return table
+    # A second aggregation picks the worst window of each group.
     worst: list[str] = []
     for number, rule in enumerate(rules):
         worst += _worst_window(number, rule, minutes)
@@ -162,14 +167,17 @@ def _scan(
 def _inputs(rules: Sequence[AlertRule]) -> Iterator[str]:
     measures = {rule.measure for rule in rules}
     if measures & {"weighted_count", "rate_per_minute", "error_ratio"}:
-        yield "weight::DECIMAL(28, 9) AS weight"  # sums of decimals are the same in every order of rows
+        # Sums of decimals are the same in every order of the rows, sums of floats are not.
+        yield "weight::DECIMAL(28, 9) AS weight"
     if "error_ratio" in measures:
         yield f"(error IS NOT NULL OR {one_of('event_level', GRAVE)}) AS bad"
     if "cost_usd" in measures:
         yield "cost_usd"
     if "p95_duration_ms" in measures:
         yield "duration_ms"
-        yield f"CASE WHEN duration_ms > 0 THEN ceil(ln(duration_ms) / {_LOG_GAMMA!r})::INT ELSE -1 END AS sketch"
+        # A duration of 0 has no logarithm; its bucket is -1.
+        bucket = f"ceil(ln(duration_ms) / {_LOG_GAMMA!r})::INT"
+        yield f"CASE WHEN duration_ms > 0 THEN {bucket} ELSE -1 END AS sketch"
 
 
 def _aggregates(
@@ -188,6 +196,7 @@ def _aggregates(
             yield f"sum(weight) FILTER ({matched} AND bad) AS e{number}"
         case "cost_usd":
             yield f"sum(cost_usd) FILTER ({matched}) AS u{number}"
+        # A window is judged by itself, so its exact percentile is enough; hours add up sketches.
         case "p95_duration_ms" if exact:
             yield f"quantile_disc(duration_ms, 0.95) FILTER ({matched}) AS p{number}"
         case "p95_duration_ms":
@@ -208,7 +217,10 @@ def _worst_window(
         "cost_usd": f"coalesce(u{number}, 0)",
         "p95_duration_ms": f"p{number}",
     }[rule.measure]
-    fewest = rule.at_least if rule.measure in {"error_ratio", "p95_duration_ms"} else 1
+    # A ratio of a few events says little; a count means the same for any number of events.
+    fewest = 1
+    if rule.measure in {"error_ratio", "p95_duration_ms"}:
+        fewest = rule.at_least
     enough = f"n{number} > 0 AND n{number} >= {fewest}"
     judged = f"CASE WHEN {enough} THEN ({value})::DOUBLE END"
     yield f"sum(n{number})::BIGINT AS n{number}"
@@ -230,11 +242,13 @@ class _TopGroups:
         self._rows = self._matched = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        columns = self._keys + [name for name in batch.schema.names if self._is_of_rule(name)]
-        mine = pa.table(batch).select(columns).filter(pc.greater(batch[self._events], 0))
+        of_rule = filter(self._is_of_rule, batch.schema.names)
+        has_events = pc.greater(batch[self._events], 0)
+        mine = pa.table(batch).select([*self._keys, *of_rule]).filter(has_events)
         self._matched += mine.num_rows
         self._rows += mine.num_rows
         self._held.append(mine)
+        # Cut seldom, because a cut sorts; twice the limit is at most in memory.
         if self._rows > 2 * max(self.rule.max_groups, GROUPS_PER_BATCH):
             self._cut()
 
@@ -244,7 +258,9 @@ class _TopGroups:
         for table in self._held:
             for row in table.to_pylist():
                 group = tuple(row.pop(key) for key in self._keys)
-                values = {name.removesuffix(self._number): value for name, value in row.items()}
+                values = {}
+                for name, value in row.items():
+                    values[name.removesuffix(self._number)] = value
                 groups[group] = _measurement(values, self.rule)
         return Measured(groups, self._matched - len(groups))
 
@@ -256,9 +272,13 @@ class _TopGroups:
             return
         table = pa.concat_tables(self._held)
         if table.num_rows > self.rule.max_groups:
-            order = [(self._events, "descending"), *((key, "ascending") for key in self._keys)]
-            table = table.sort_by(order).slice(0, self.rule.max_groups).combine_chunks()
-        self._held, self._rows = [table], table.num_rows
+            # Then by the values of the group, so that each evaluation keeps the same groups.
+            by_keys = [(key, "ascending") for key in self._keys]
+            ordered = table.sort_by([(self._events, "descending"), *by_keys])
+            # A slice alone would keep the memory of all groups.
+            table = ordered.slice(0, self.rule.max_groups).combine_chunks()
+        self._held = [table]
+        self._rows = table.num_rows
 
 
 def _measurement(row: Mapping[str, Any], rule: AlertRule) -> Measurement:
@@ -266,15 +286,18 @@ def _measurement(row: Mapping[str, Any], rule: AlertRule) -> Measurement:
     peak, minute = row.get("peak"), row.get("at")
     if rule.window_minutes and rule.judges_silence and rule.measure in _COUNTED:
         windows = 60 // rule.window_minutes
-        if row["b"] < windows:  # a window without an event is the worst
+        # A window without an event has no row, and is the worst for a rule that judges silence.
+        if row["b"] < windows:
             peak, minute = 0.0, None
+    if peak is not None:
+        peak = float(peak)
     return Measurement(
         events=row["n"],
         weight=float(row.get("w") or 0),
         errors=float(row.get("e") or 0),
         cost_usd=float(row.get("u") or 0),
         durations=dict(row.get("d") or {}),
-        peak=None if peak is None else float(peak),
+        peak=peak,
         peak_minute=minute,
     )
 
@@ -293,8 +316,10 @@ def p95(durations: Mapping[int, int]) -> float | None:
     for bucket in sorted(durations):
         rank -= durations[bucket]
         if rank <= 0:
+            if bucket < 0:
+                return 0.0
             # The middle of the bucket, so that the error is the same on both sides.
-            return 2 * GAMMA**bucket / (GAMMA + 1) if bucket >= 0 else 0.0
+            return 2 * GAMMA**bucket / (GAMMA + 1)
     return None
 
 
@@ -310,7 +335,9 @@ def value_of(
     if rule.measure == "p95_duration_ms":
         return p95(measurement.durations)
     if rule.measure == "error_ratio":
-        return measurement.errors / measurement.weight if measurement.weight else None
+        if not measurement.weight:
+            return None
+        return measurement.errors / measurement.weight
     return {
         "count": float(measurement.events),
         "weighted_count": measurement.weight,
@@ -323,11 +350,10 @@ def to_json(evaluation: Evaluation) -> str:
     """An evaluation as it is stored; equal evaluations give equal text."""
     document: dict[str, Any] = {}
     for definition, measured in evaluation.items():
-        groups = sorted(measured.groups, key=group_key)
-        document[definition] = {
-            "left_out": measured.left_out,
-            "groups": [[list(group), _packed(measured.groups[group])] for group in groups],
-        }
+        groups = []
+        for group in sorted(measured.groups, key=group_key):
+            groups.append([list(group), _packed(measured.groups[group])])
+        document[definition] = {"left_out": measured.left_out, "groups": groups}
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 

@@ -165,10 +165,12 @@ def judge_hour(
         history[h][rule.definition].groups for h in window if _is_measured(history, h, rule)
     ]
     is_complete = len(measured) == rule.window
+    # Too few events mean nothing while events can still arrive, or an hour is unknown.
     if rule.judges_silence and not (closed and is_complete):
         return {}
     groups = set(active).union(*measured)
     if not rule.by:
+        # The only group of such a rule is judged even if no event matched.
         groups.add(())
     elif rule.judges_silence:
         groups |= _groups_of_the_day_before(rule, history, window[-1])
@@ -177,7 +179,8 @@ def judge_hour(
         found = [by_group[group] for by_group in measured if group in by_group]
         judgements[group] = _judge_group(rule, history, hour, group, found)
     if not closed:
-        return {group: one for group, one in judgements.items() if one.breached}
+        # More events can only confirm a breach; they can end a calm.
+        return {group: found for group, found in judgements.items() if found.breached}
     return judgements
 
 
@@ -206,6 +209,7 @@ def _judge_group(
     value = value_of(total, rule, rule.window)
     if rule.against_hours and value is not None:
         value = _times_the_mean_before(rule, history, hour, group, value)
+    # A ratio or a comparison of a few events says little.
     needs_events = rule.measure not in ADDITIVE or rule.against_hours
     if value is None or (needs_events and total.events < rule.at_least):
         return Judgement(
@@ -223,7 +227,9 @@ def _is_breached(rule: AlertRule, value: float) -> bool:
     if rule.above is not None:
         return value > rule.above
     # An absence rule has no `below`: it fires when no event matched.
-    limit = 1.0 if rule.below is None else rule.below
+    limit = rule.below
+    if limit is None:
+        limit = 1.0
     return value < limit
 
 
@@ -252,9 +258,12 @@ def _times_the_mean_before(
         Measurement(),
     )
     mean = value_of(base, rule, len(known))
+    # A sum of all earlier hours becomes the sum of a window; a rate does not depend on the length.
     if mean is not None and rule.measure in ADDITIVE - {"rate_per_minute"}:
         mean = mean * rule.window / len(known)
-    return value / mean if mean else None
+    if not mean:
+        return None
+    return value / mean
 
 
 def _next_states(
@@ -263,6 +272,7 @@ def _next_states(
     judgements: Mapping[Group, Judgement],
     hour: Hour,
 ) -> dict[Group, AlertState]:
+    # A group without a judgement keeps its state.
     after = {group: state for group, state in before.items() if group not in judgements}
     for group, judgement in judgements.items():
         state = _next_state(rule, group, before.get(group), judgement, hour)
@@ -283,7 +293,9 @@ def _next_state(
         return _next_firing(rule, state, judgement)
     if not judgement.breached:
         return None
-    held_hours, since = (state.held_hours + 1, state.since) if state else (1, hour)
+    held_hours, since = 1, hour
+    if state is not None:
+        held_hours, since = state.held_hours + 1, state.since
     status: Status = "firing" if held_hours >= rule.for_hours else "pending"
     return AlertState(
         rule=rule.name,
@@ -302,7 +314,10 @@ def _next_firing(
     state: AlertState,
     judgement: Judgement,
 ) -> AlertState | None:
-    calm_hours = state.calm_hours + 1 if judgement.calm else 0
+    # Between the threshold and the resolve threshold, an hour is neither breached nor calm.
+    calm_hours = 0
+    if judgement.calm:
+        calm_hours = state.calm_hours + 1
     if calm_hours >= rule.resolve_for_hours:
         return None
     return replace(

@@ -101,6 +101,7 @@ def decide(
             of_alert.append(notice)
             notices.append(notice)
     if folded:
+        # Only the newest hour decides: an alert that fired again later is not resolved.
         last_hour, states = (*folded, *beyond)[-1]
         notices += _resolved_notices(last_hour, states, known, is_muted)
     return Decision(notices, suppressed)
@@ -138,12 +139,11 @@ def _is_covered(
         counts = notice.sent or muted
         if notice.kind != "firing" or not counts:
             continue
+        # Before or after: an hour that is built late must not repeat a newer notice.
         if abs(notice.hour.start - hour.start) < cooldown:
             return True
-        if (
-            notice.hour > hour
-            and episodes.get((notice.fingerprint, notice.hour)) == state.since
-        ):
+        episode = episodes.get((notice.fingerprint, notice.hour))
+        if notice.hour > hour and episode == state.since:
             return True
     return False
 
@@ -293,7 +293,11 @@ def bundle(
     """
     named = {rule.name: rule for rule in rules}
     bundles: dict[tuple[Any, ...], list[Notice]] = {}
-    for notice in sorted(notices, key=lambda n: (*_order(n), n.rule, n.fingerprint)):
+
+    def in_order(notice: Notice) -> tuple[Any, ...]:
+        return *_order(notice), notice.rule, notice.fingerprint
+
+    for notice in sorted(notices, key=in_order):
         rule = named.get(notice.rule)
         alone = each or (rule is not None and rule.grouping == "group")
         own = notice.fingerprint if alone else ""
@@ -310,6 +314,7 @@ def message(
     """The message of a bundle of notices."""
     first = notices[0]
     named = {rule.name: rule for rule in rules}
+    # A rule that was removed still resolves the alerts that it announced.
     rule = named.get(first.rule) or AlertRule(name=first.rule, above=0)
     ordered = sorted(notices, key=lambda notice: _worst_first(rule, notice))
     alone = len(notices) == 1 and (bool(first.group) or rule.grouping == "group")
@@ -332,7 +337,10 @@ def message(
 
 def _worst_first(rule: AlertRule, notice: Notice) -> tuple[float, str]:
     value = notice.value or 0
-    return (value if rule.judges_silence else -value, notice.fingerprint)
+    # The worst value is the smallest for a rule on too few events, else the largest.
+    if rule.judges_silence:
+        return value, notice.fingerprint
+    return -value, notice.fingerprint
 
 
 def _line(rule: AlertRule, notice: Notice) -> Line:
@@ -345,7 +353,9 @@ def threshold(rule: AlertRule) -> str:
     if rule.absent_hours:
         return f"none for {rule.absent_hours} h"
     limit = f"below {rule.below:g}" if rule.above is None else f"above {rule.above:g}"
-    times = f" times the {rule.against_hours} h before" if rule.against_hours else ""
+    times = ""
+    if rule.against_hours:
+        times = f" times the {rule.against_hours} h before"
     window = f" in {rule.window_hours} h"
     if rule.window_minutes:
         window = f" in {rule.window_minutes} min"
@@ -357,21 +367,28 @@ def _summary(rule: AlertRule, notices: Sequence[Notice]) -> str:
     first = notices[0]
     if rule.summary:
         written = render(rule.summary, _template_values(rule, notices))
+        # A template that fails or is empty must not stop the alert.
         if written:
             return written
     number = len(notices)
     if first.kind == "resolved":
-        return f"{rule.name} has resolved in {first.hour.key}, {number} of its alerts, since {first.since.key}"
-    groups = f" for {number} groups" if number > 1 else ""
-    return (
-        f"{rule.name}: {_measured(rule, first)} ({threshold(rule)}){groups} in {first.hour.key}"
-    )
+        return (
+            f"{rule.name} has resolved in {first.hour.key}, {number} of its alerts, "
+            f"since {first.since.key}"
+        )
+    groups = ""
+    if number > 1:
+        groups = f" for {number} groups"
+    measured = f"{_measured(rule, first)} ({threshold(rule)})"
+    return f"{rule.name}: {measured}{groups} in {first.hour.key}"
 
 
 def _measured(rule: AlertRule, notice: Notice) -> str:
     if rule.absent_hours:
         return "nothing"
-    return rule.measure if notice.value is None else f"{rule.measure} {notice.value:g}"
+    if notice.value is None:
+        return rule.measure
+    return f"{rule.measure} {notice.value:g}"
 
 
 def _template_values(rule: AlertRule, notices: Sequence[Notice]) -> dict[str, Any]:

@@ -25,12 +25,17 @@ TEAMS_BYTES = 20_000
 """Teams documents 28 KB; users report refusals near 21 KB."""
 
 PAGERDUTY_SUMMARY_CHARACTERS = 1_024
+"""PagerDuty's limit for a summary."""
+
 PAGERDUTY_BYTES = 500_000
+"""PagerDuty's limit for an event is 512 KB; headers and the other fields need the rest."""
 
 HEADER_CHARACTERS = 150
 """Slack's limit for a header."""
 
 CONTEXT_CHARACTERS = 600
+"""Characters of the last line of a message: severity, hour and labels."""
+
 CELL_CHARACTERS = 60
 """Characters of a group's name in a table."""
 
@@ -51,14 +56,16 @@ def compose(receiver: Receiver, message: Message, timestamp: str) -> bytes:
         message: the content.
         timestamp: time at which the dispatch was composed, ISO 8601.
     """
-    body = {"generic": generic, "slack": slack, "pagerduty": pagerduty, "teams": teams}[
-        receiver
-    ](message, timestamp)
-    return json.dumps(
-        body,
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ).encode("utf-8", "replace")
+    forms = {
+        "generic": generic,
+        "slack": slack,
+        "pagerduty": pagerduty,
+        "teams": teams,
+    }
+    body = forms[receiver](message, timestamp)
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    # Half a surrogate pair in an event's text has no form in UTF-8.
+    return text.encode("utf-8", "replace")
 
 
 def generic(message: Message, timestamp: str) -> dict[str, Any]:
@@ -110,15 +117,17 @@ def slack(message: Message, timestamp: str) -> dict[str, Any]:
         {"type": "section", "text": {"type": "plain_text", "text": summary}},
     ]
     if table := _table(message):
+        # A backquote in a value would end the fixed-width block.
         fenced = _cut(escape_slack(table.replace("`", "'")), SLACK_TEXT_CHARACTERS)
         blocks.append(
             {"type": "section", "text": {"type": "mrkdwn", "text": f"```{fenced}```"}}
         )
     context = escape_slack(_context(message))
-    blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": context}]})
-    notification = _cut(
-        escape_slack(f"{message.title}: {message.summary}"), SLACK_TEXT_CHARACTERS
-    )
+    element = {"type": "plain_text", "text": context}
+    blocks.append({"type": "context", "elements": [element]})
+    # Phones show this line instead of the blocks.
+    headline = escape_slack(f"{message.title}: {message.summary}")
+    notification = _cut(headline, SLACK_TEXT_CHARACTERS)
     return {"text": notification, "blocks": blocks}
 
 
@@ -130,12 +139,16 @@ def escape_slack(text: str) -> str:
 def pagerduty(message: Message, timestamp: str) -> dict[str, Any]:
     """Events API v2: ``trigger`` and ``resolve`` with the same ``dedup_key`` for the same alert."""
     action = {"firing": "trigger", "resolved": "resolve"}[message.status]
-    event = {"event_action": action, "dedup_key": f"{message.destination}/{message.key}"[-255:]}
+    # The end of the key differs between alerts; PagerDuty takes 255 characters.
+    dedup_key = f"{message.destination}/{message.key}"[-255:]
+    event = {"event_action": action, "dedup_key": dedup_key}
     if action == "resolve":
         return event
     details = generic(message, timestamp)["data"]
+    # The alerts are sorted, so that the worst stay.
     while len(json.dumps(details)) > PAGERDUTY_BYTES:
-        details["alerts"] = details["alerts"][: len(details["alerts"]) // 2]
+        half = len(details["alerts"]) // 2
+        details["alerts"] = details["alerts"][:half]
     payload = {
         "summary": _cut(message.summary, PAGERDUTY_SUMMARY_CHARACTERS),
         "source": message.destination,
@@ -153,22 +166,25 @@ def teams(message: Message, timestamp: str) -> dict[str, Any]:
     lines = list(message.lines[:TABLE_LINES])
     while True:
         card = _card(message, lines)
+        # Without a group, the size is bounded by the limits of title, summary and context.
         if len(json.dumps(card)) <= TEAMS_BYTES or not lines:
-            return {
-                "type": "message",
-                "attachments": [
-                    {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-                ],
+            attachment = {
+                "contentType": "application/vnd.microsoft.card.adaptive",
+                "content": card,
             }
+            return {"type": "message", "attachments": [attachment]}
         lines = lines[: len(lines) // 2]
 
 
 def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
-    colour = "good" if message.status == "resolved" else _COLOURS[message.severity]
+    colour = _COLOURS[message.severity]
+    if message.status == "resolved":
+        colour = "good"
     facts: list[dict[str, str]] = []
     for line in lines:
         if line.group:
-            facts.append({"title": escape_teams(_name(line)), "value": _number(line.value)})
+            title = escape_teams(_name(line))
+            facts.append({"title": title, "value": _number(line.value)})
     body: list[dict[str, Any]] = [
         {
             "type": "TextBlock",
@@ -201,25 +217,34 @@ def _card(message: Message, lines: Sequence[Line]) -> dict[str, Any]:
 
 def escape_teams(text: str) -> str:
     """Text without Markdown and without functions of Adaptive Cards."""
-    return re.sub(r"([\\`*_\[\]()#~>|<!-])", r"\\\1", text).replace("{{", "{\u200b{")
+    plain = re.sub(r"([\\`*_\[\]()#~>|<!-])", r"\\\1", text)
+    # `{{DATE(…)}}` is a function of a card; a space of no width breaks it.
+    return plain.replace("{{", "{\u200b{")
 
 
 def _table(message: Message) -> str:
     listed = [line for line in message.lines[:TABLE_LINES] if line.group]
-    rows = [(_cut(_name(line), CELL_CHARACTERS), _number(line.value)) for line in listed]
+    rows = []
+    for line in listed:
+        rows.append((_cut(_name(line), CELL_CHARACTERS), _number(line.value)))
     if not rows:
         return ""
     width = max(len(name) for name, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value:>12}" for name, value in rows)
     left = len(message.lines) - len(rows) + message.more
-    return f"{text}\nand {left} more" if left else text
+    if left:
+        return f"{text}\nand {left} more"
+    return text
 
 
 def _name(line: Line) -> str:
     """The group in words, for example ``worker_type=review, model=(none)``."""
     pairs: list[str] = []
     for key, value in line.group.items():
-        text = "(none)" if value is None else " ".join(value.split())
+        text = "(none)"
+        if value is not None:
+            # A line end in a value would break the table.
+            text = " ".join(value.split())
         pairs.append(f"{key}={text}")
     return ", ".join(pairs)
 
@@ -228,8 +253,10 @@ def _number(value: float | None) -> str:
     """At most four digits of a small number, all digits before the point of a large number."""
     if value is None:
         return ""
-    is_small = abs(value) < 10_000  # noqa: PLR2004
-    return f"{value:,.4g}" if is_small else f"{value:,.0f}"
+    # Four significant digits would show a larger number with an exponent.
+    if abs(value) < 10_000:  # noqa: PLR2004
+        return f"{value:,.4g}"
+    return f"{value:,.0f}"
 
 
 def _context(message: Message) -> str:
@@ -244,12 +271,16 @@ def _context(message: Message) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    if len(text) <= limit:
+        return text
+    return text[: limit - 1] + "…"
 
 
 def with_routing_key(body: bytes, routing_key: str) -> bytes:
     """The body for PagerDuty with its secret in front."""
-    return b'{"routing_key":' + json.dumps(routing_key).encode() + b"," + body[1:]
+    # The stored body stays without the secret; only the bytes on the wire hold it.
+    key = json.dumps(routing_key).encode()
+    return b'{"routing_key":' + key + b"," + body[1:]
 
 
 def _parsed(event: str) -> dict[str, Any]:
@@ -258,11 +289,15 @@ def _parsed(event: str) -> dict[str, Any]:
         parsed = json.loads(event, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return {}
-    return parsed if isinstance(parsed, dict) else {}
+    if not isinstance(parsed, dict):
+        return {}
+    return parsed
 
 
 def _short(value: Any) -> str | None:
-    return None if value is None else str(value)[:CELL_CHARACTERS]
+    if value is None:
+        return None
+    return str(value)[:CELL_CHARACTERS]
 
 
 def forwarded(
@@ -281,10 +316,10 @@ def forwarded(
         kind = fields.get("type", fields.get("event_type"))
         level = fields.get("level", fields.get("severity"))
         counts[_short(kind), _short(level)] += 1
-    lines = [
-        Line({"type": kind, "level": level}, "", float(n))
-        for (kind, level), n in counts.most_common()
-    ]
+    lines = []
+    for (kind, level), number in counts.most_common():
+        group = {"type": kind, "level": level}
+        lines.append(Line(group, "", float(number)))
     return Message(
         rule=rule,
         status="firing",

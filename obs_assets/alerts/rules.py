@@ -25,10 +25,17 @@ ADDITIVE = frozenset({"count", "weighted_count", "rate_per_minute", "cost_usd"})
 
 
 _ALIASES = {
-    **{name: f"event_{name}" for name in ("id", "type", "level")},
-    **{"source": "source_name", "master": "master_type", "worker": "worker_type"},
-    **{"duration": "duration_ms", "cost": "cost_usd"},
+    "id": "event_id",
+    "type": "event_type",
+    "level": "event_level",
+    "source": "source_name",
+    "master": "master_type",
+    "worker": "worker_type",
+    "duration": "duration_ms",
+    "cost": "cost_usd",
 }
+"""Name of a field in an event → its column."""
+
 _COMPARISON = re.compile(
     r"\s*(?P<field>[A-Za-z_][\w-]*(?:\.[\w-]+)*)\s*(?P<op>==|!=|>=|<=|>|<|=~|\bin\b|\bexists\b|\bmissing\b)\s*(?P<value>.*?)\s*"
 )
@@ -52,12 +59,15 @@ class Comparison:
             ValueError: it has another form.
         """
         found = _COMPARISON.fullmatch(text)
-        if not found or (not found["value"]) != (found["op"] in {"exists", "missing"}):
+        # `exists` and `missing` take no value, every other operator needs a value.
+        if not found or bool(found["value"]) == (found["op"] in {"exists", "missing"}):
             raise ValueError(
-                f"cannot read {text!r}; write FIELD OP VALUE, OP one of == != > >= < <= =~ in exists missing"
+                f"cannot read {text!r}; write FIELD OP VALUE, "
+                "OP one of == != > >= < <= =~ in exists missing"
             )
         value = found["value"]
-        if len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]:
+        is_quoted = len(value) > 1 and value[0] in "\"'" and value[0] == value[-1]
+        if is_quoted:
             value = value[1:-1]
         comparison = cls(
             _ALIASES.get(found["field"], found["field"]),
@@ -77,8 +87,10 @@ class Comparison:
         number = f"try_cast({field} AS DOUBLE)"
         values = [self._level(value.strip()) for value in self.value.split(",")]
         match self.op:
-            case "exists" | "missing":
-                return f"({field} IS {'NOT ' if self.op == 'exists' else ''}NULL)"
+            case "exists":
+                return f"({field} IS NOT NULL)"
+            case "missing":
+                return f"({field} IS NULL)"
             case ">" | ">=" | "<" | "<=":
                 return f"coalesce({number} {self.op} {self.value}, false)"
             case "=~":
@@ -86,12 +98,18 @@ class Comparison:
             case "in":
                 return one_of(f"{field}::VARCHAR", values)
         equal = f"coalesce({field}::VARCHAR = {quote(self._level(self.value))}, false)"
+        # `1.0` and `1` are the same number, but different texts.
         if _NUMBER.fullmatch(self.value):
             equal = f"({equal} OR coalesce({number} = {self.value}, false))"
-        return equal if self.op == "==" else f"(NOT {equal})"
+        if self.op == "!=":
+            equal = f"(NOT {equal})"
+        return equal
 
     def _level(self, value: str) -> str:
-        return _as_in_frames(value) if self.field == "event_level" else value
+        # Levels in frames are normalized: `WARN` in a rule means `warning`.
+        if self.field == "event_level":
+            return _as_in_frames(value)
+        return value
 
 
 def _as_in_frames(level: str) -> str:
@@ -217,13 +235,12 @@ class AlertRule(Block, frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _levels_unless_said(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "levels" not in values:
-            said = {
-                name
-                for name in ("where", "text", "above", "below", "absent_hours")
-                if values.get(name) is not None
-            }
-            return {**values, "levels": ()} if said else values
+        if not isinstance(values, Mapping) or "levels" in values:
+            return values
+        narrowing = ("where", "text", "above", "below", "absent_hours")
+        if any(values.get(name) is not None for name in narrowing):
+            # Such a rule says itself which events it means, so the default levels would surprise.
+            return {**values, "levels": ()}
         return values
 
     @field_validator("levels")
@@ -244,27 +261,27 @@ class AlertRule(Block, frozen=True):
             raise ValueError(
                 f"{sorted(useless)[0]} has no meaning without above, below or absent_hours"
             )
-        if self.window_minutes and (
-            self.window_hours > 1 or self.against_hours or self.absent_hours
-        ):
+        has_other_hours = self.window_hours > 1 or self.against_hours
+        if self.window_minutes and (has_other_hours or self.absent_hours):
             raise ValueError(
-                "window_minutes goes with one hour: leave out window_hours, against_hours and absent_hours"
+                "window_minutes goes with one hour: "
+                "leave out window_hours, against_hours and absent_hours"
             )
-        if self.absent_hours and (
-            self.window_hours > 1 or self.against_hours or self.measure != "count"
-        ):
+        if self.absent_hours and (has_other_hours or self.measure != "count"):
             raise ValueError(
-                "absent_hours has its own window and measure: leave out window_hours, against_hours and measure"
+                "absent_hours has its own window and measure: "
+                "leave out window_hours, against_hours and measure"
             )
-        if self.resolve_below is not None and (
-            self.above is None or self.resolve_below > self.above
-        ):
-            raise ValueError("resolve_below goes with above, and is not greater")
-        if self.resolve_above is not None and (
-            self.below is None or self.resolve_above < self.below
-        ):
-            raise ValueError("resolve_above goes with below, and is not smaller")
+        self._check_resolve_thresholds()
         return self
+
+    def _check_resolve_thresholds(self) -> None:
+        """Raise if an alert could resolve in an hour in which its condition holds."""
+        below, above = self.resolve_below, self.resolve_above
+        if below is not None and (self.above is None or below > self.above):
+            raise ValueError("resolve_below goes with above, and is not greater")
+        if above is not None and (self.below is None or above < self.below):
+            raise ValueError("resolve_above goes with below, and is not smaller")
 
     @property
     def measures(self) -> bool:
@@ -279,8 +296,11 @@ class AlertRule(Block, frozen=True):
     @property
     def looks_back(self) -> int:
         """Number of earlier hours that the judgement of an hour needs."""
-        remembered = KNOWN_HOURS if self.judges_silence and self.by else 0
-        return max(self.window - 1 + (self.against_hours or 0), self.window + remembered)
+        compared = self.window - 1 + (self.against_hours or 0)
+        if not (self.judges_silence and self.by):
+            return max(compared, self.window)
+        # The groups of the day before are known from its hours.
+        return max(compared, self.window + KNOWN_HOURS)
 
     @property
     def judges_silence(self) -> bool:
@@ -290,60 +310,69 @@ class AlertRule(Block, frozen=True):
     @property
     def definition(self) -> str:
         """A hash of the options that decide when the rule fires; a new definition starts without history."""
-        said = self.model_dump(mode="json", exclude=set(_MESSAGE_OPTIONS))
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        options = self.model_dump(mode="json", exclude=set(_MESSAGE_OPTIONS))
+        text = json.dumps(options, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 KNOWN_HOURS = 24
 """Hours for which an absence rule with groups remembers a group that had events."""
 
-_MESSAGE_OPTIONS = ("cooldown_hours", "grouping", "severity", "labels", "summary", "enabled")
+_MESSAGE_OPTIONS = (
+    "cooldown_hours",
+    "grouping",
+    "severity",
+    "labels",
+    "summary",
+    "enabled",
+)
+"""Options that change messages, not the state of an alert: a change of them keeps the history."""
+
 _MEASURING = frozenset(
     {
-        *(
-            "measure",
-            "by",
-            "window_minutes",
-            "window_hours",
-            "against_hours",
-            "at_least",
-            "for_hours",
-            "max_groups",
-        ),
-        *(
-            "resolve_below",
-            "resolve_above",
-            "resolve_for_hours",
-            "cooldown_hours",
-            "grouping",
-            "summary",
-        ),
+        "measure",
+        "by",
+        "window_minutes",
+        "window_hours",
+        "against_hours",
+        "at_least",
+        "for_hours",
+        "max_groups",
+        "resolve_below",
+        "resolve_above",
+        "resolve_for_hours",
+        "cooldown_hours",
+        "grouping",
+        "summary",
     }
 )
+"""Options without a meaning for a rule that forwards events."""
 
 
 def paths_of(rules: Sequence[AlertRule]) -> list[str]:
     """The fields that rules read from the event's text, since no column holds them."""
-    named = [
-        field
-        for rule in rules
-        for field in (*rule.by, *(Comparison.parse(text).field for text in rule.where))
-    ]
-    return sorted({field for field in named if field not in PROMOTED})
+    named: set[str] = set()
+    for rule in rules:
+        named.update(rule.by)
+        named.update(Comparison.parse(text).field for text in rule.where)
+    return sorted(named.difference(PROMOTED))
 
 
 def with_fields(frame: Frame, paths: Sequence[str]) -> Frame:
     """The frame with ``fields``, the list of the values of ``paths``; each event is parsed once."""
     if not paths:
         return frame.project("*, NULL AS fields")
-    return frame.project(
-        f"*, json_extract_string(event, [{', '.join(quote(_json_path(path)) for path in paths)}]) AS fields"
-    )
+    listed = ", ".join(quote(_json_path(path)) for path in paths)
+    return frame.project(f"*, json_extract_string(event, [{listed}]) AS fields")
 
 
 def field_sql(name: str, paths: Sequence[str]) -> str:
     """SQL of a field in a frame that `with_fields` made."""
-    return name if name in PROMOTED else f"fields[{list(paths).index(name) + 1}]"
+    if name in PROMOTED:
+        return name
+    # Lists of DuckDB begin at 1.
+    number = list(paths).index(name) + 1
+    return f"fields[{number}]"
 
 
 def _json_path(field: str) -> str:
@@ -373,9 +402,8 @@ def matching(frame: Frame, rule: AlertRule) -> Frame:
         rule: a disabled rule matches nothing.
     """
     paths = paths_of([rule])
-    return (
-        with_fields(frame, paths).filter(condition(rule, paths)).project("* EXCLUDE (fields)")
-    )
+    matched = with_fields(frame, paths).filter(condition(rule, paths))
+    return matched.project("* EXCLUDE (fields)")
 
 
 def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
@@ -388,7 +416,11 @@ def with_rule(frame: Frame, rules: Sequence[AlertRule]) -> Frame:
     cases = " ".join(
         f"WHEN {condition(rule, paths)} THEN {quote(rule.name)}" for rule in forwarding
     )
-    named = f"{f'CASE {cases} END' if cases else 'NULL::VARCHAR'} AS rule"
+    name = "NULL::VARCHAR"
+    if cases:
+        name = f"CASE {cases} END"
+    named = f"{name} AS rule"
+    # Without a path no event is parsed, which is nearly the whole cost.
     if not paths:
         return frame.project(f"*, {named}")
     return with_fields(frame, paths).project(f"* EXCLUDE (fields), {named}")

@@ -1,4 +1,4 @@
-"""Summaries: one line of Jinja, in a sandbox without loops, calls or anything that could grow."""
+"""Summaries: a line of Jinja, in a sandbox without loops and calls, so that no text can grow."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator
 
 LONGEST = 1000
-"""Characters of a summary: PagerDuty and a Slack section both accept so long a text."""
+"""Characters of a summary: PagerDuty and a section of Slack accept this length."""
 
 NAMES = frozenset(
     {
@@ -25,6 +25,8 @@ NAMES = frozenset(
         "status",
     }
 )
+"""Names that a summary can use."""
+
 _FILTERS = (
     "round",
     "upper",
@@ -39,27 +41,30 @@ _FILTERS = (
     "abs",
 )
 _ALLOWED = (
-    *(
-        nodes.Template,
-        nodes.Output,
-        nodes.TemplateData,
-        nodes.If,
-        nodes.Name,
-        nodes.Getattr,
-        nodes.Getitem,
-    ),
-    *(
-        nodes.Const,
-        nodes.Compare,
-        nodes.Operand,
-        nodes.CondExpr,
-        nodes.And,
-        nodes.Or,
-        nodes.Not,
-        nodes.Filter,
-    ),
-    *(nodes.Add, nodes.Sub, nodes.Div, nodes.Neg, nodes.Pair, nodes.Keyword),
+    nodes.Template,
+    nodes.Output,
+    nodes.TemplateData,
+    nodes.If,
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.Const,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.CondExpr,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.Filter,
+    nodes.Add,
+    nodes.Sub,
+    nodes.Div,
+    nodes.Neg,
+    nodes.Pair,
+    nodes.Keyword,
 )
+"""Parts of a template. Multiplication and powers are missing: they make a short text long."""
+
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 _environment.filters = {name: _environment.filters[name] for name in _FILTERS}
 
@@ -106,9 +111,10 @@ Summary = Annotated[str, AfterValidator(checked)]
 
 
 def render(template: str, values: Mapping[str, Any]) -> str | None:
-    """One line of at most `LONGEST` characters; None if a value is not there to be shown."""
+    """The text as a line of at most `LONGEST` characters; None if a value is missing or unfit."""
     try:
         text = _environment.from_string(template).render(values)
+    # The default text replaces such a summary: an alert must be sent in any case.
     except (TemplateError, TypeError, ValueError, ArithmeticError):
         return None
     return " ".join(text.split())[:LONGEST]
