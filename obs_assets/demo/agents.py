@@ -45,6 +45,7 @@ def iso(at: datetime, form: str = "Z") -> str:
     """
     if form == "Z":
         return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # A negative offset is the local time; `+0000` is UTC in another form.
     zone = CENTRAL if form.startswith("-") else UTC
     local = at.astimezone(zone)
     if ":" in form:
@@ -73,16 +74,7 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
         }
     common |= {"trace_id": trace, "session_id": f"session-{trace[-4:]}"}
     at = begin
-    yield (
-        at,
-        _event(
-            at,
-            "task_started",
-            "info",
-            **common,
-            data={"queue": "default"},
-        ),
-    )
+    yield _timed(at, "task_started", "info", **common, data={"queue": "default"})
     for _ in range(rng.randrange(2, 7)):
         start, at = at, at + timedelta(milliseconds=rng.randrange(400, 60_000))
         span = {"started_at": iso(start), "completed_at": iso(at)}
@@ -96,63 +88,25 @@ def task(hour: Hour, rng: random.Random) -> Iterator[tuple[datetime, Event]]:
                 "tokens_used": tokens,
                 "status": "success",
             }
-            yield (
-                at,
-                _event(
-                    at,
-                    "llm_call",
-                    "info",
-                    **common,
-                    **span,
-                    **call,
-                ),
-            )
+            yield _timed(at, "llm_call", "info", **common, **span, **call)
         else:
+            # The default filter drops debug events.
             level = "debug" if chance(rng, 0.3) else "info"
-            yield (
-                at,
-                _event(
-                    at,
-                    "tool_call",
-                    level,
-                    **common,
-                    **span,
-                    tool=rng.choice(TOOLS),
-                ),
-            )
+            yield _timed(at, "tool_call", level, **common, **span, tool=rng.choice(TOOLS))
     span = {"started_at": iso(begin), "completed_at": iso(at)}
     if chance(rng, 0.06):
         failure = {"status": "failed", "error": rng.choice(FAILURES)}
-        yield (
-            at,
-            _event(
-                at,
-                "task_failed",
-                "error",
-                **common,
-                **span,
-                **failure,
-            ),
-        )
+        yield _timed(at, "task_failed", "error", **common, **span, **failure)
     else:
         success = {"status": "completed", "data": {"summary": "done ✅"}}
-        yield (
-            at,
-            _event(
-                at,
-                "task_completed",
-                "info",
-                **common,
-                **span,
-                **success,
-            ),
-        )
+        yield _timed(at, "task_completed", "info", **common, **span, **success)
 
 
 def pulse(hour: Hour, rng: random.Random) -> tuple[datetime, Event]:
     """A heartbeat: noise that the filter drops."""
     at = within(hour, rng)
     worker = f"worker-{rng.randrange(1000):03}"
+    # Another logger: its names of fields and its form of the time differ from the agents'.
     return at, {
         "ts": int(at.timestamp() * 1000),
         "event_type": "heartbeat",
@@ -192,16 +146,13 @@ def incidents(
     )
     for kind, level, fields in shapes:
         at = within(hour, rng)
-        yield (
+        yield _timed(
             at,
-            _event(
-                at,
-                kind,
-                level,
-                session_id=session,
-                **fields,
-                source="customer-desk",
-            ),
+            kind,
+            level,
+            session_id=session,
+            **fields,
+            source="customer-desk",
         )
 
 
@@ -218,16 +169,13 @@ def chance(rng: random.Random, probability: float) -> bool:
     return rng.random() < probability
 
 
-def _event(
-    at: datetime,
-    kind: str,
-    level: str,
-    **fields: Any,
-) -> Event:
-    return {
+def _timed(at: datetime, kind: str, level: str, **fields: Any) -> tuple[datetime, Event]:
+    """An event with its time."""
+    event = {
         "id": f"evt-{int(at.timestamp() * 1000)}",
         "timestamp": iso(at),
         "type": kind,
         "level": level,
         **fields,
     }
+    return at, event

@@ -66,13 +66,14 @@ def outcome(events: Iterable[Event]) -> Outcome:
 
 
 def fate(event: Event) -> Fate:
-    """The expected fate of an event: noise is filtered; errors are written; so are one in ten other traces."""
+    """The expected fate of an event: noise is filtered, errors are written, and a tenth of the other traces."""
     kind = event_type(event)
     if kind == "heartbeat" or level(event) == "debug":
         return "filtered"
     is_error = level(event) in GRAVE or "error" in event or event.get("status") == "failed"
     if is_error or "error" in kind.lower() or "fail" in kind.lower():
         return "written"
+    # By trace: all events of a task have the same fate.
     key = event.get("trace_id") or event["session_id"]
     drawn = int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest(), 16)
     # An MD5 hash is a number below 2 to the power of 128.

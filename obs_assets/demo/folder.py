@@ -39,11 +39,13 @@ def fresh(data_dir: Path) -> Iterator[None]:
         try:
             _refuse_other_data(data_dir)
             make_private_dir(data_dir)
+            # The mark comes first: after a crash the next demonstration may clear the folder.
             (data_dir / MARK).write_text(
                 f"`make demo` made this folder. Run again, it removes {', '.join(OWN)}.\n"
             )
             lock = held.enter_context((data_dir / LOCK).open("w"))
             _lock(lock.fileno(), data_dir)
+            # Servers of an earlier demonstration hold files of the folders that are removed.
             embedded.stop(data_dir)
             for name in _names(data_dir).intersection(OWN):
                 shutil.rmtree(data_dir / name)
@@ -63,8 +65,8 @@ def _refuse_other_data(data_dir: Path) -> None:
     others = _names(data_dir / EVENTS) - set(FILES)
     if others:
         raise ConfigurationError(
-            f"{data_dir / EVENTS} holds {min(others)}, which the demo did not write and would remove: "
-            f"move it elsewhere"
+            f"{data_dir / EVENTS} holds {min(others)}, which the demo did not write "
+            "and would remove: move it elsewhere"
         )
 
 

@@ -62,6 +62,7 @@ def make_people(number: int, rng: random.Random) -> list[Person]:
 
 
 def _make_person(index: int, rng: random.Random) -> Person:
+    # Prefixes that payment services reserve for tests; without a right check digit it is no card.
     card = _with_check_digit(f"{rng.choice(('411111', '424242', '555555'))}{index:09}")
     first, last = rng.choice(_FIRST), rng.choice(_LAST)
     domain = rng.choice(("example.com", "mail.example.org", "example.net"))

@@ -28,6 +28,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.requests: list[Received] = []
+        # Port 0: the system chooses a free port.
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 

@@ -63,6 +63,7 @@ def print_receipts(console: Console, receipts: Receipts) -> None:
         "S3",
         "alerts",
     ]
+    # A narrow terminal would cut the last columns.
     gap = 1 if console.width < WIDE else 3
     table = _table("hour", *heads, gap=gap)
     totals = [0] * len(heads)
@@ -119,6 +120,7 @@ def print_answer(
     answer: Sequence[Mapping[str, Any]],
 ) -> None:
     """Print a query, the first rows of its result, and their number."""
+    # Not wrapped, so that a user can copy the query.
     console.print(f"\n[bold]sql>[/] {query};", highlight=False, markup=True, soft_wrap=True)
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -164,6 +166,7 @@ def print_alerts(console: Console, received: Sequence[Received]) -> None:
     for request in received:
         events += json.loads(request.body)["events"]
     logins = [event for event in events if event.get("type") == "login_failed"]
+    # A login has personal values in its text, which show the masks.
     example = [*logins, *events][0]
     console.print(
         f"\n[bold]Alerts[/]: {len(events)} events in {len(received)} webhook requests, such as",

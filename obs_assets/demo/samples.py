@@ -105,6 +105,7 @@ def write_samples(
         hours: number of hours that the events span, at least 6.
         seed: another seed gives other events.
     """
+    # The order of the calls below decides every value: a call between them changes all later files.
     rng = random.Random(seed)  # noqa: S311 (samples, not secrets)
     last_hour = Hour(first_hour.start + timedelta(hours=hours - 1))
     span = list(hours_between(first_hour, last_hour.next))
@@ -112,6 +113,7 @@ def write_samples(
     timed: list[tuple[datetime, Event]] = []
     for hour in span:
         timed += _ordinary(hour, rng)
+    # Three people in each hour, so that every hour has every type of personal value.
     for number, person in enumerate(people):
         timed += incidents(span[number % hours], person, rng)
     written = [_written(at, event) for at, event in timed]
@@ -129,6 +131,7 @@ def write_samples(
         data = b"".join(line.raw for line in lines)
         if name.endswith(".gz"):
             data = gzip.compress(data, mtime=0)  # without a time: the same bytes at every call
+        # A sensor can look at the folder at any moment, and must not see half a file.
         with replacing(folder / name) as tmp_path:
             tmp_path.write_bytes(data)
     return _counts(list(itertools.chain.from_iterable(contents.values())), people)
@@ -168,6 +171,7 @@ def _written(
     indent: int | None = None,
 ) -> _Line:
     """An event as a line; with ``indent``, pretty-printed on several lines."""
+    # Agents write compact JSON; a pretty-printed event has blanks after its signs.
     separators = None if indent else (",", ":")
     text = json.dumps(
         event,
@@ -206,6 +210,7 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
     future = iso(span[-1].start + timedelta(days=9))
     ahead = _written(next(moments), {"type": "task_started", "timestamp": future})
     yield replace(ahead, verdict="time_too_far_ahead")
+    # A time with an offset, a line end of Windows and an empty line are right, and land.
     at = next(moments)
     clock = {
         "timestamp": iso(at, "-06:00"),
@@ -213,6 +218,7 @@ def _mess(span: list[Hour]) -> Iterator[_Line]:
         "session_id": "clock-1",
     }
     yield _written(at, clock, end="\r\n\n")
+    # The newest bytes of the newest file: an agent was stopped while it wrote.
     yield _Line(span[-1].end, b'{"type":"task_started","level":"info","timesta', "torn")
 
 
@@ -228,11 +234,13 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
         }
         yield _written(at, {"timestamp": iso(at, "-0600"), **started})
         worker = json.dumps({"worker_id": f"worker-scan-{rng.randrange(99):03}", "data": {}})
-        for kind, data in (
+        # The same id three times: an id of an event is no identity of a row.
+        states = (
             ("zombie_detected", ""),
             ("zombie_ended", worker),
             ("zombie_cleaned_up", "Done. 🧹"),
-        ):
+        )
+        for kind, data in states:
             event = {
                 "id": f"evt-{hour.stamp}-52199",
                 "timestamp": iso(at, "-06:00"),
@@ -245,16 +253,13 @@ def _dashboard(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
             "severity": "warning",
         }
         at = within(hour, rng)
-        yield _written(
-            at,
-            {
-                "timestamp": iso(at, "-0600"),
-                "type": "pool_size_alert",
-                **session,
-                "data": pool,
-            },
-            indent=2,
-        )
+        alert = {
+            "timestamp": iso(at, "-0600"),
+            "type": "pool_size_alert",
+            **session,
+            "data": pool,
+        }
+        yield _written(at, alert, indent=2)
         at = within(hour, rng)
         failure = {
             "type": "system_ERROR",
@@ -298,6 +303,7 @@ def _security_scans(span: list[Hour], rng: random.Random) -> Iterator[_Line]:
             "session_id": session_id("scan", rng),
             "timestamp": iso(at, "+0000"),
         }
+        # All scans together are a single array: its brackets are in the first and the last line.
         end = "\n]\n" if hour == span[-1] else ",\n"
         line = _written(at, scan, end=end, indent=1)
         if hour == span[0]:

@@ -19,7 +19,7 @@ _RAISED = re.compile(r"^[\w.]*\w(?:Error|Exception|Failure|Interrupt): (.+)")
 
 
 class StepFailedError(ObsError):
-    """A step of the demonstration failed. The message is one sentence and names the log."""
+    """A step of the demonstration failed. The message is a sentence and names the log."""
 
 
 class Steps:
@@ -71,6 +71,7 @@ class Steps:
         Raises:
             StepFailedError: its exit code is not 0.
         """
+        # The number in front keeps the logs in the order of the steps.
         self._number += 1
         self._console.print(
             f"\n[bold]$ {shlex.join((program, *arguments))}[/]", highlight=False, soft_wrap=True
@@ -99,6 +100,7 @@ def last_error(text: str) -> str | None:
 
     For example ``obs_assets.errors.PermanentError: the disk is full.`` → ``the disk is full``.
     """
+    # From the end: the last error of a traceback is the error that ended the program.
     for line in reversed(text.splitlines()):
         match = _RAISED.match(line.strip())
         if match:
