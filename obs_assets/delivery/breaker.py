@@ -87,8 +87,12 @@ class Breaker:
             gone: whether the receiver answered 410; the endpoint is then disabled.
             jitter: number from 0 to 1: part of the second half of a pause that is waited.
         """
-        not_before = now + timedelta(seconds=asked_wait_s) if asked_wait_s else None
+        not_before = None
+        if asked_wait_s:
+            not_before = now + timedelta(seconds=asked_wait_s)
+        # 410 means that the address will never work again; only a retry by a user enables it.
         disabled_at = now if gone else None
+        # The database counts: several processes send to the same endpoint.
         row = self.connection.execute(
             _RECORD_OUTCOME, [self.endpoint, int(failed), not_before, disabled_at]
         ).fetchone()

@@ -219,6 +219,7 @@ class Dispatches:
             return
         rows = [self._row(draft) for draft in drafts]
         self.connection.cursor().executemany(_INSERT, rows)
+        # Three arrays for a single statement: an hour can have a hundred thousand rows.
         uids: list[str] = []
         hours: list[datetime] = []
         webhook_ids: list[str] = []
@@ -259,10 +260,13 @@ class Dispatches:
         It is locked until the present transaction ends.
         """
         row = self.connection.execute(_CLAIM, [self.destination, now]).fetchone()
-        return Claimed(*row) if row else None
+        if row is None:
+            return None
+        return Claimed(*row)
 
     def is_due(self, now: datetime) -> bool:
         """Whether a dispatch is due. Nothing is locked, so another transaction may have claimed it."""
+        # The condition of `claim`, so that a run is requested exactly when it would send.
         query = f"SELECT EXISTS (SELECT {_DUE})"
         row = self.connection.execute(query, [self.destination, now]).fetchone()
         return bool(row and row[0])

@@ -133,6 +133,7 @@ class Drain:
             claimed = dispatches.claim(now)
             if claimed is None:
                 return False
+            # A crash between the answer and the commit sends the dispatch again, with the same id.
             crash_point("webhook.before_send")
             result = self._attempt(claimed)
             crash_point("webhook.after_send")
@@ -198,7 +199,9 @@ class Drain:
         backoff_s = self._jittered(self._backoff_s(claimed.attempts + result.requests))
         wait_s = max(backoff_s, result.asked_wait_s or 0)
         is_pending = result.state == "pending"
-        again_at = now + timedelta(seconds=wait_s) if is_pending else now
+        again_at = now
+        if is_pending:
+            again_at += timedelta(seconds=wait_s)
         sent_at = now if result.state == "sent" else None
         dispatches.set_state(
             webhook_id,
@@ -208,6 +211,7 @@ class Drain:
             sent_at=sent_at,
             error=result.error,
         )
+        # The receiver limits all requests of this address, not the request that it refused.
         if result.asked_wait_s:
             dispatches.postpone_all(now + timedelta(seconds=result.asked_wait_s))
         reason = f"{self.destination}: {result.error}; dispatch {webhook_id}"
@@ -246,5 +250,7 @@ def stats(counts: Mapping[str, int]) -> dict[str, int | float]:
     The rate is the part of the requests that succeeded, from 0 to 1; it is 1 without requests.
     """
     requests = counts.get("total_requests_sent", 0)
-    rate = counts["total_requests_succeeded"] / requests if requests else 1.0
+    rate = 1.0
+    if requests:
+        rate = counts["total_requests_succeeded"] / requests
     return {name: counts.get(name, 0) for name in _COUNTS} | {"success_rate": rate}

@@ -167,6 +167,7 @@ class Journal:
             closed_until: hours before it are closed.
             is_muted: whether notices of an hour are only recorded.
         """
+        # Later hours can change too: their windows reach back to this hour.
         self._write_evaluations({hour: evaluation}, closed_until, now)
         return self._fold([hour], closed_until, is_muted, focus=hour)
 
@@ -381,6 +382,7 @@ class Journal:
             "DELETE FROM obs.alert_states WHERE destination = %s AND hour >= %s AND hour <= %s",
             [self.destination, folded[0][0].start, folded[-1][0].start],
         )
+        # COPY, because a fold over weeks of many groups writes ten thousands of rows.
         with self.connection.cursor().copy("COPY obs.alert_states FROM STDIN") as copy:
             for hour, states in folded:
                 for fingerprint, state in states.items():

@@ -233,6 +233,7 @@ KINDS: tuple[Kind, ...] = (
         ),
         dagster_kinds=frozenset({"s3", "json"}),
         server=embedded.S3,
+        # An archive in a local folder needs no S3 server.
         needs_server=lambda config: not config.is_local,
         make=_make_s3,
         is_archive=True,
@@ -304,6 +305,7 @@ class _OfAnyKind:
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         del source
         tagged: list[Any] = [Annotated[kind.config, Tag(kind.name)] for kind in KINDS]
+        # Built at run time from the rows, so that a new kind needs no change here.
         union = functools.reduce(operator.or_, tagged)
         return handler.generate_schema(Annotated[union, Discriminator(_type)])
 
@@ -312,7 +314,9 @@ def _type(value: Any) -> str:
     """Name of the kind of a block; an unknown ``type:`` as it stands, for pydantic's error."""
     # A block is a mapping in a pipeline file, and a model where Python code makes it.
     is_mapping = isinstance(value, Mapping)
-    written = value.get("type") if is_mapping else getattr(value, "type", None)
+    written = getattr(value, "type", None)
+    if is_mapping:
+        written = value.get("type")
     return type_names().get(str(written), str(written))
 
 

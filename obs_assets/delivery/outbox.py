@@ -201,6 +201,7 @@ class WebhookAlerts:
         labelled = with_rule(offer.frame, self.config.rules)
         ((unmatched,),) = labelled.aggregate("count(*) FILTER (rule IS NULL)").fetchall()
         matched = labelled.filter("rule IS NOT NULL")
+        # Measured before the lock: it takes the engine's time, and other runs need not wait for it.
         evaluation = evaluate(offer.frame, self.config.rules)
         closed_until = offer.closed_until or Hour.of(self._clock())
         with self._session() as connection:
@@ -216,6 +217,7 @@ class WebhookAlerts:
                     self._forget(connection, history, closed_until)
                 crash_point("webhook.before_outbox")
             crash_point("webhook.after_outbox")
+        # After the commit: a request must not hold the lock, and an endpoint that fails changes no hour.
         figures = {**_figures(folded.decision), **self.drain(self._clock())}
         left_out = sum(measured.left_out for measured in evaluation.values())
         if left_out:
@@ -375,6 +377,7 @@ class WebhookAlerts:
         """
         with self._session() as connection:
             found = self._dispatches(connection).revive(webhook_id, self._clock())
+            # The user knows that the endpoint works again; its pause would delay the retry.
             if found and self.config.url:
                 Breaker.of(connection, self.config.url).reset()
             return found
@@ -414,12 +417,13 @@ class WebhookAlerts:
         key = {"destination": self.name, "hour": hour.start}
         with self._session() as connection, connection.transaction():
             self._lock(connection)
+            # Only if the ledger still has the version that was compared with this folder.
             if not adopt_load(connection, key, expected, asdict(version)):
                 raise HourBusyError(
                     f"{self.name} holds another {hour} than it did a moment ago: try again"
                 )
             if not version.generation:
-                # The hour's next build brings rows of other identities in the place of these
+                # The hour's next build brings rows of other identities in the place of these.
                 connection.execute(
                     "DELETE FROM obs.webhook_rows WHERE destination = %s AND hour = %s",
                     [self.name, hour.start],
@@ -483,12 +487,15 @@ class WebhookAlerts:
             the number of new rows, the number of rows that were in a dispatch before, and the size of
             the new bodies in bytes.
         """
-        batch_size = 1 if self.config.payload_format == "individual" else self.config.batch_size
+        batch_size = self.config.batch_size
+        if self.config.payload_format == "individual":
+            batch_size = 1
         waiting: dict[str, list[_Row]] = {rule.name: [] for rule in self.config.rules}
         new = known = size_bytes = 0
         now = self._clock()
         outbox = self._dispatches(connection)
         for rows in _chunks(matched):
+            # Asked again at each build: a rebuilt hour forwards only the rows that came late.
             unseen = outbox.unseen([row.row_uid for row in rows])
             new += len(unseen)
             known += len(rows) - len(unseen)
@@ -516,6 +523,7 @@ class WebhookAlerts:
             rule = batch[0].rule
             row_uids = [row.row_uid for row in batch]
             events = [row.event for row in batch]
+            # The identity follows from the rows, so that a repeated transaction writes the same dispatch.
             draft = Draft(
                 webhook_id=identify(self.name, rule, row_uids),
                 hour=hour,
@@ -597,11 +605,13 @@ class WebhookAlerts:
 
     def _initial_state(self, hour: Hour) -> tuple[State, str | None]:
         """State of a new dispatch about an hour, and the reason if it is not to be sent."""
+        # Without an address nothing is sent, now or later: an address that is set later sends new hours.
         if self._deps is None:
             return "unsent", None
         max_age_hours = self.config.max_age_hours
         if max_age_hours is None or self._send_old:
             return "pending", None
+        # A backfill of old hours must not send a flood of old alerts.
         if self._clock() - hour.end <= timedelta(hours=max_age_hours):
             return "pending", None
         return (
@@ -654,6 +664,7 @@ class WebhookAlerts:
         with session(
             self._server, application_name="obs_assets outbox", autocommit=True
         ) as connection:
+            # Times come back in the zone of the session; hours are UTC.
             connection.execute("SET TIME ZONE 'UTC'")
             yield connection
 
@@ -688,7 +699,9 @@ def _table(states: States) -> dict[str, dict[str, int | float | str]]:
     rows: dict[str, int | float | str] = {}
     for state in ordered[:TABLE_ROWS]:
         rows[_alert_label(state)] = _alert_text(state)
-    return {"alerts after this hour": rows} if rows else {}
+    if not rows:
+        return {}
+    return {"alerts after this hour": rows}
 
 
 def _alert_label(state: AlertState) -> str:

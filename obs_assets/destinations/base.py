@@ -120,9 +120,9 @@ class Holding:
 def of_other_folder(hour: Hour, held: InputVersion, landed: InputVersion) -> str:
     """The sentence about an hour that a destination holds from another data folder."""
     return (
-        f"{hour} was loaded from another data folder (landing log {short_id(held.log_id)}; this folder's is "
-        f"{short_id(landed.log_id)}), whose landing passes cannot be compared with this one's: "
-        f"`obs adopt {hour}` makes it this folder's hour, and with --dry-run shows what that would change"
+        f"{hour} was loaded from another data folder (landing log {short_id(held.log_id)}; "
+        f"this folder's is {short_id(landed.log_id)}), and landing passes of two folders cannot be "
+        f"compared: `obs adopt {hour}` makes it this folder's hour, and with --dry-run shows the effect"
     )
 
 
@@ -135,8 +135,8 @@ def refuse_older(
 
     Args:
         where: the destination, in words.
-        held: what its ledger says of the hour.
-        offer: what would take its place.
+        held: the ledger's row of the hour; None if the destination does not hold it.
+        offer: the hour that would replace it.
 
     Raises:
         OtherLogError: it holds the hour from another data folder.
@@ -242,7 +242,7 @@ class Destination(Protocol):
 
         Args:
             hour: which the ledger knows.
-            held: what the ledger is expected to say.
+            held: the row that the ledger is expected to have.
             version: in the place of that version.
 
         Raises:

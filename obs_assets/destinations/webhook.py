@@ -339,12 +339,14 @@ def signatures(
     if config.hmac_secret:
         secret = config.hmac_secret.get_secret_value()
         signed = b".".join((webhook_id.encode(), timestamp.encode(), body))
+        # While a secret is changed, receivers accept a signature with the new or with an old secret.
         previous = [older.get_secret_value() for older in config.hmac_previous_secrets]
         digests = [
             hmac.digest(_standard_key(key), signed, "sha256") for key in (secret, *previous)
         ]
         versioned = ["v1," + base64.b64encode(digest).decode() for digest in digests]
         headers["webhook-signature"] = " ".join(versioned)
+        # The older form of a signature covers the body alone, for receivers that expect it.
         signature = hmac.digest(secret.encode(), body, config.hmac_algorithm)
         headers[config.hmac_header] = signature.hex()
     return headers
@@ -418,6 +420,8 @@ class WebhookSender:
         if self._config.routing_key:
             body = with_routing_key(body, self._config.routing_key.get_secret_value())
         request = self._request(body, content_type, webhook_id)
+        # The timeout of the library bounds each read alone; the deadline bounds the whole request.
+        # Its log lines hold the address, which is a secret.
         with self._guard.watching(self._config.timeout_s) as deadline, unlogged():
             try:
                 response = self._adapter.send(

@@ -166,6 +166,7 @@ class PostgresDestination:
             # These are no failures of a load.
             raise
         except ObsError:
+            # On a connection of its own: the transaction of the load is rolled back.
             self._count_error()
             raise
 
@@ -174,6 +175,7 @@ class PostgresDestination:
         with session(self.server) as connection:
             self._prepare(connection)
             self._lock(connection, offer.hour)
+            # The ledger is read under the lock: a newer load of another run is seen here.
             held = self._ledger_row(connection, offer.hour, for_update=True)
             refuse_older(self.key, held, offer)
             # The ledger does not know of rows that were deleted by hand, so rows are counted too.
@@ -184,6 +186,7 @@ class PostgresDestination:
             self._write_statistics(connection, offer)
             self._write_ledger(connection, offer, sent)
             crash_point("postgres.before_commit")
+            # Rows, statistics and ledger become visible in the same moment.
             self._commit(connection, offer)
             crash_point("postgres.after_commit")
         seconds = time.monotonic() - began
@@ -321,7 +324,9 @@ class PostgresDestination:
             raise ConfigurationError(str(error)) from None
         database = self.server.database
         reached = f"PostgreSQL {version} at {at}, database {database}, table {self.key}"
-        return reached if exists else f"{reached} (to be made)"
+        if exists:
+            return reached
+        return f"{reached}; the table does not exist yet, the first load creates it"
 
     # -- administration ----------------------------------------------------------------------------
 

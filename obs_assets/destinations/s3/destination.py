@@ -70,9 +70,11 @@ class S3Destination:
 
     def deliver(self, offer: Offer) -> Delivery:
         """Upload the objects that differ, then write the manifest; see `base.Destination.deliver`."""
+        # A folder is locked; in a bucket, the conditional write of the manifest decides.
         with self.place.session(), self.place.alone(self.config.manifest_key(offer.hour)):
             try:
                 return self._deliver(offer)
+            # The manifest is written only if it still has the version that this run has read.
             except LostRaceError:
                 # Another run was faster. If it delivered the same hour, there is nothing left to do.
                 held, _ = self._manifest(offer.hour)
@@ -97,6 +99,7 @@ class S3Destination:
                 return None
             if not count:
                 return held.holding
+            # A listing instead of the objects: an object whose tag is unchanged has its rows.
             intact = _intact(held.objects, self._tags(hour))
             rows = sum(stored.rows for stored in intact.values())
             return replace(held.holding, counted=rows)
@@ -112,10 +115,12 @@ class S3Destination:
             manifests_prefix = f"{self.config.prefix}/_manifests/"
             manifest_keys = [key for key in tags if key.startswith(manifests_prefix)]
             changed = [key for key in manifest_keys if self._known_tag(key) != tags[key]]
+            # A reading waits for the network, so parallel readings cost no more processor time.
             with ThreadPoolExecutor(MANIFEST_READERS) as readers:
                 read = readers.map(self._read_manifest, changed)
                 self._read_manifests.update(zip(changed, read, strict=True))
         found: dict[Hour, Holding] = {}
+        # An hour with a lost or changed object counts as not held, so that it is built again.
         for key in manifest_keys:
             _, manifest = self._read_manifests[key]
             if manifest and len(_intact(manifest.objects, tags)) == len(manifest.objects):
@@ -143,6 +148,7 @@ class S3Destination:
             expected = (held.version, held.content_hash)
             if manifest is None or (manifest.version, manifest.content_hash) != expected:
                 raise busy
+            # Conditional on the tag: a delivery between reading and writing is not lost.
             try:
                 text = replace(manifest, version=version).to_json()
                 self.place.put(key, text.encode(), tag)
@@ -311,7 +317,7 @@ class S3Destination:
         return _delivery(self.config, manifest, uploaded, time.monotonic() - began)
 
     def _refuse_older(self, held: Manifest | None, offer: Offer) -> None:
-        """Ask `refuse_older` with what the manifest says."""
+        """Call `refuse_older` with the holding of the manifest."""
         refuse_older(self.place.url, held.holding if held else None, offer)
 
     def _build(
