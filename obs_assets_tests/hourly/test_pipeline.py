@@ -157,7 +157,7 @@ def test_a_file_that_is_missing_or_no_yaml_is_one_sentence(tmp_path: Path) -> No
         (tmp_path / "defs.yaml").write_bytes(wrong)
         with pytest.raises(
             ConfigurationError,
-            match=r"defs.yaml.*: (not YAML|something in it is nested too deeply)",
+            match=r"defs.yaml.*: (not YAML|a value is nested too deeply)",
         ):
             pipeline.load(tmp_path / "defs.yaml", {})
 
