@@ -179,8 +179,9 @@ def word_sql(field: str, name: str) -> str:
         is_letter = f"regexp_full_match({field}, '{_LETTER}')"
         position = f"list_position({list(LETTERS)}, {field}[1])"
         return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
-    silent = ", ".join(f"'{word}'" for word in UNSAID)
-    word = f"CASE WHEN lower(trim({field})) NOT IN ({silent}) THEN trim({field}) END"
+    # Not IN: DuckDB 2.0 makes a hash join of it, and a join loses the order of the rows.
+    is_said = f"list_position({list(UNSAID)}, lower(trim({field}))) IS NULL"
+    word = f"CASE WHEN {is_said} THEN trim({field}) END"
     if name not in SCALES:
         return word
     if name in NUMBERS_ONLY:

@@ -20,7 +20,7 @@ from obs_assets.hourly.restore import archive_of, restore
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import Settings
-from obs_assets.sources.log import read_pass
+from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests import harness
 from obs_assets_tests.frames import HOUR
 
@@ -114,7 +114,7 @@ def test_a_log_keeps_the_identity_of_its_first_pass(tmp_path: Path, events_dir: 
     passes = sorted(hourly.log.passes_dir.glob("*/pass.json"))
     assert [read_pass(path).log_id for path in passes] == [identity, identity]
     with hourly.log.lock():
-        hourly.log.fold(hourly.landed(), at=2)
+        LandingLog(hourly.log.root, fold_at=2).fold(hourly.landed())
     (hourly.log.root / "checkpoint.json").unlink()
     assert hourly.landed().log_id == identity
     assert hourly.build("raw_events", HOUR).version.log_id == identity
