@@ -521,22 +521,20 @@ class Identities:
         return known
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
-        """Files that are not in place, in the order to ask about them: a copy holds less than its original, or as much.
+        """Files that are not in place, in the order to ask about them: an original before its copies.
 
-        What is being compressed is not there entirely yet, so compressed files come last; but one that is whole and
-        holds more than a file that begins like it is the original of that one.
+        A copy holds as much as its original, or less. While a file is being compressed, the compressed
+        file is not whole, so compressed files come last. A compressed file that is whole, and begins as
+        another file does, is ordered by the length of its content, not by its compressed size.
         """
         files = list(files)
-        plain = {
-            digest(head)
-            for file in files
-            if not file.is_packed and (head := self._head_if_any(file))
-        }
+        heads = {file.path: self._head_if_any(file) for file in files}
+        with_head = Counter(digest(head) for head in heads.values() if head)
 
         def turn(file: EventFile) -> tuple[bool, int, bool, str]:
             length = file.size
             comes_last = file.is_packed
-            if file.is_packed and digest(self._head_if_any(file)) in plain:
+            if file.is_packed and with_head[digest(heads[file.path])] > 1:
                 length, is_whole = _content_length(file)
                 comes_last = not is_whole
             return comes_last, -length, file.is_packed, file.path

@@ -745,6 +745,18 @@ def test_unknown_compression_is_named(place: Place) -> None:
     assert place.audit().lines() == lines
 
 
+def test_of_two_packed_files_the_longer_is_the_original(place: Place) -> None:
+    """The length of the content decides, not the size of the compressed file; each event lands once."""
+    lines = events(700)
+    packed_loosely = gzip.compress(text(lines[:300]), compresslevel=0)
+    packed_well = zstd.compress(text(lines))
+    assert len(packed_well) < len(packed_loosely)
+    place.path("a.jsonl.gz").write_bytes(packed_loosely)
+    place.path("b.jsonl.zst").write_bytes(packed_well)
+    assert place.land().warnings == {"copy of another file": 1}
+    assert place.audit().lines() == sorted(lines)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le", "utf-32"])
 def test_text_in_another_encoding_is_read(place: Place, encoding: str) -> None:
     """UTF-16 with a byte order mark or without it: its events land, while it grows and once it is UTF-8."""
