@@ -285,7 +285,7 @@ class AlertRule(Block, frozen=True):
 
     @property
     def measures(self) -> bool:
-        """Whether the rule fires on a measure; otherwise it forwards events."""
+        """True for a rule that compares a measured value with a limit; false for a rule that forwards its events."""
         return not (self.above is None and self.below is None and self.absent_hours is None)
 
     @property

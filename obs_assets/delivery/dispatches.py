@@ -327,8 +327,8 @@ class Dispatches:
         return sum(int(count) for (count,) in found)
 
     def forget(self, before: datetime) -> None:
-        """Delete dispatches about hours before a time, except pending dispatches.
+        """Delete the dispatches whose hour is before the given time, but keep pending dispatches.
 
-        ``obs.webhook_rows`` keeps their rows, so that no row is sent a second time.
+        The rows of deleted dispatches stay in ``obs.webhook_rows``, so that no row is sent a second time.
         """
         self.connection.execute(_FORGET, [self.destination, before])

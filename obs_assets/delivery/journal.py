@@ -165,7 +165,7 @@ class Journal:
             evaluation: its measurements.
             now: time of the evaluation, UTC.
             closed_until: hours before it are closed.
-            is_muted: whether notices of an hour are only recorded.
+            is_muted: whether the notices of an hour are recorded and not sent.
         """
         # Later hours can change too: their windows reach back to this hour.
         self._write_evaluations({hour: evaluation}, closed_until, now)
@@ -179,7 +179,7 @@ class Journal:
         is_empty: Callable[[Hour], bool],
         is_muted: Callable[[Hour], bool],
     ) -> Decision:
-        """Judge empty hours, and hours that closed after their build: no build judges them.
+        """Evaluate the rules for hours that no build evaluates: empty hours, and hours that closed after their build.
 
         Args:
             now: time of the evaluation, UTC.

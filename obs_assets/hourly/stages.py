@@ -167,13 +167,13 @@ class Stages:
         """Write the frames of some hours, each whole or not at all, and count the written events.
 
         Args:
-            connection: used for nothing else at the time.
+            connection: no other query may use it during the call.
             stage: name of the stage, for example ``raw_events``.
-            given: hour → its input, in the order of the hours. Several hours hold at most `SMALL`
-                events together, and only of a stage that `takes_many`.
+            given: hour → its input, in the order of the hours. More than one hour is allowed only for
+                a stage that `takes_many`, and if the hours together hold at most `SMALL` events.
 
         Returns:
-            hour → its receipt, which is not yet written.
+            hour → its receipt. The caller still has to write it.
         """
         rows = sum(item.rows for item in given.values())
         paths: list[str] = []

@@ -87,7 +87,7 @@ class Paths:
 
 
 def place_of(field: str) -> Column | Paths:
-    """The column that a field names, by its name or an alias, or else its places in the event."""
+    """The column whose name or alias is the field; without such a column, the paths of the field in the event."""
     name = ALIASES.get(field, field)
     if name in COLUMNS:
         return Column(name)

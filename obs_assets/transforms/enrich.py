@@ -639,9 +639,9 @@ def _json(value: JsonValue) -> str:
 
 
 def _with_performance(frame: Frame, config: EnrichConfig) -> Frame:
-    """The frame with ``measured_ms`` and, for an event that counts tokens, both token counts and both costs.
+    """Add ``measured_ms``; for an event with token counts, also the input and output tokens and their costs.
 
-    Several steps, because the columns of a step cannot use each other.
+    This takes several steps, because a column cannot use another column of the same step.
     """
     given = _derive(
         frame,
