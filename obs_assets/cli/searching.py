@@ -104,6 +104,7 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
         else:
             out.print(_line(event), highlight=False)
     # To standard error, so that another program can read the events alone.
+    # To standard error, so that standard output has nothing but events.
     typer.echo(_summary(found, asked), err=True)
 
 
@@ -155,6 +156,7 @@ def _message(event: FoundEvent) -> str:
     data = json.loads(event.data)
     texts = [event.error, *(data.get(key) for key in SEARCHED_KEYS)]
     message = next((text for text in texts if isinstance(text, str) and text), "")
+    # A message of many lines would break the list of a line for each event.
     line = " ".join(message.split())
     if len(line) > SUMMARY_CHARACTERS:
         line = f"{line[:SUMMARY_CHARACTERS]}…"

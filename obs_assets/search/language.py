@@ -164,6 +164,7 @@ def _tokens(text: str) -> list[_Token]:
             case "sign":
                 tokens.append(_Token(_SIGNS[piece[0]], piece[0], start, end))
             case _:
+                # A dash inside a word is a plain character; before a word it is a NOT.
                 dashes = _dashes(piece[0]) if _may_be_turned(tokens, start) else 0
                 places = range(start, start + dashes)
                 tokens += [_Token("-", "-", place, place + 1) for place in places]
@@ -325,6 +326,7 @@ class _Parser:
 
     def _with_colons(self, token: _Token) -> str:
         """A value with the colons inside it, for example the time ``2025-12-04T10:00:00Z``."""
+        # Only without blanks around them: "a: b" is a field and its value.
         text, end = token.text, token.end
         while self.token.kind in (":", "word") and self.token.start == end:
             text, end = text + self.token.text, self.token.end
@@ -333,6 +335,7 @@ class _Parser:
 
     def _range(self, field: str) -> Query:
         self.take("[", "[")
+        # Both ends are in the range, as in the languages of Lucene and Kibana.
         least = self._end_of_range(field)
         if not self._is_word("TO"):
             raise QuerySyntaxError(_found(self.token), self.token.start, "TO")
@@ -358,6 +361,7 @@ class _Parser:
         return query
 
     def _descend(self) -> None:
+        # Python's own limit of recursion would end in an error without a position.
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise QuerySyntaxError(
@@ -458,6 +462,7 @@ def print_query(query: Query) -> str:
         case And(terms):
             return " ".join(_printed_inside(term) for term in terms)
         case Or(terms):
+            # OR binds least, so that its terms need no parentheses.
             return " OR ".join(print_query(term) for term in terms)
 
 
@@ -477,6 +482,7 @@ def _quoted(text: str) -> str:
 
 
 def _printed_text(text: str) -> str:
+    # Without quotes these would be read as NOT, as every event or as a word of logic.
     has_meaning = text.startswith("-") or text == "*" or text in _WORDS_OF_LOGIC
     if has_meaning or not _WORD.fullmatch(text):
         return _quoted(text)
@@ -490,6 +496,7 @@ def _printed_field(field: str) -> str:
 
 
 def _printed_value(value: str) -> str:
+    # Without quotes these would be read as a comparison, a prefix or a word of logic.
     is_comparison = value.startswith(("<", ">"))
     has_meaning = is_comparison or value.endswith("*") or value in _WORDS_OF_LOGIC
     if has_meaning or not _WORD.fullmatch(value):

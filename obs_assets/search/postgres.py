@@ -52,6 +52,7 @@ def condition(query: Query) -> sql.Composable:
         case Exists(field):
             return _exists(place_of(field))
         case Not(term):
+            # No condition is NULL, so that NOT finds all other rows.
             return sql.SQL("NOT {}").format(condition(term))
         case And(terms):
             return _joined(" AND ", [condition(term) for term in terms], _EVERYTHING)
@@ -78,6 +79,7 @@ def _never_null(expression: sql.Composable) -> sql.Composable:
 
 def _holds(text: str) -> sql.Composable:
     """Whether the error or a message holds a text, in any case."""
+    # ILIKE would read % and _ in the text as wildcards.
     wanted = sql.SQL("lower({})").format(sql.Literal(storable(text)))
     texts = [sql.SQL("error"), *map(_string_at, SEARCHED_KEYS)]
     found = [
@@ -88,6 +90,7 @@ def _holds(text: str) -> sql.Composable:
 
 def _string_at(key: str) -> sql.Composable:
     """A top-level value that is a string; NULL otherwise."""
+    # Without the test, ->> gives the JSON text of an object, in which a word would be found.
     form = sql.SQL("CASE jsonb_typeof(data -> {}) WHEN 'string' THEN data ->> {} END")
     return form.format(sql.Literal(key), sql.Literal(key))
 
@@ -130,6 +133,7 @@ def _at_any(place: Paths, test: str) -> sql.Composable:
     found = []
     for keys in place.paths:
         path = "$" + "".join(f".{_json(key)}" for key in keys)
+        # Part of the path, not a variable of it: @?, which the index answers, takes no variables.
         jsonpath = sql.Literal(f"{path} ? ({test})")
         found.append(_never_null(sql.SQL("data @? {}::jsonpath").format(jsonpath)))
     return _joined(" OR ", found, _NOTHING)
@@ -141,6 +145,7 @@ def _filter(operator: Operator, value: str) -> str:
     if operator != "=":
         bound = _json(value) if number is None else str(number)
         return f"@ {operator} {bound}"
+    # jsonpath compares numbers with numbers only, so that the text of a number is asked for too.
     wanted = [_json(value)]
     if number is not None:
         wanted.append(str(number))

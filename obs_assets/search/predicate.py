@@ -46,6 +46,7 @@ _CONSTANT_VALUES: Mapping[str, bool | None] = {"true": True, "false": False, "nu
 
 def read_event(event: str) -> dict[str, Any]:
     """The event of a row for `matches`: numbers keep their digits."""
+    # A float would lose digits of large numbers.
     read: dict[str, Any] = json.loads(event, parse_float=Decimal, parse_int=Decimal)
     return read
 
@@ -87,6 +88,7 @@ def folded(text: str) -> str:
 
 
 def _folded_character(character: str) -> str:
+    # U+0130 is the only character whose lower case has two characters.
     lower = character.lower()
     return lower if len(lower) == 1 else lower[0]
 

@@ -211,6 +211,7 @@ def list_events(
     reached = after or _behind(rest, order)
     is_complete = True
     with connection.transaction():
+        # All parts see the same state of the table, although hours are replaced meanwhile.
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         for part in _parts(rest, order):
             left_s = began + deadline_s - time.monotonic()
@@ -241,6 +242,7 @@ def _rest(span: Span, after: Position | None, order: Order) -> Span:
     """The range that is left behind a position; the position's own microsecond is in it."""
     if after is None:
         return span
+    # Other rows can have the same microsecond: it is searched again.
     if order == "newest":
         return Span(span.start, min(span.end, after.timestamp + timedelta(microseconds=1)))
     return Span(max(span.start, after.timestamp), span.end)
@@ -286,6 +288,7 @@ def _rows_within(
     if seconds < LEAST_STATEMENT_S:
         return None
     try:
+        # A savepoint: a statement that is stopped must not end the whole transaction.
         with connection.transaction():
             limit = sql.SQL("SET LOCAL statement_timeout = {}")
             connection.execute(limit.format(sql.Literal(int(seconds * 1000))))
@@ -305,6 +308,7 @@ class _Search:
 
     def select(self, part: Span, limit: int) -> sql.Composed:
         """SQL of a part. The bounds of time stand by themselves: PostgreSQL then reads the part's leaves only."""
+        # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
         direction = _DIRECTIONS[self.order]
         return sql.SQL(
             "SELECT {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
