@@ -1,16 +1,18 @@
-r"""What is personal or secret, and how to be sure: the redactor's rules.
+r"""The rules of redaction: how personal data and secrets are found.
 
-Only rules live here, a kind of value a file; how they are applied to an event is in `obs_assets.transforms.redact`.
+Each file has the rules for a kind of value. `obs_assets.transforms.redact` applies the rules to events.
 
-A `Detector` has two halves. Its *trigger* is RE2 over raw JSON text, linear in time and run over many events at once:
-it may fire in vain, but wherever the exact half finds something in a decoded string, the trigger fires on the raw text
-of that string, whatever its escapes. (Escapes that could hide a letter, ``\u0040`` and ``%40``, are triggers
-themselves, see `encodings.ENCODED`.) Its *find* is exact, runs on a decoded string and says where the values are.
+A `Detector` has two parts:
 
-Every `re` pattern here is linear: it begins with a literal, or with a lookbehind that allows one start per run of its
-characters, and its repetitions are bounded, possessive, or end where the run ends.
+- Its *trigger* is an RE2 pattern over raw JSON text. It takes linear time and runs over many events at once. It may
+  fire where there is no value. But it always fires where ``find`` would find a value, whatever escapes the raw text
+  has. (Escapes that can hide a letter, such as ``\u0040`` and ``%40``, are triggers too: see `encodings.ENCODED`.)
+- Its *find* is exact. It runs on a decoded string and gives the spans of the values.
 
-What a redaction leaves behind (`masks`) is found by no rule, so that redacting twice is redacting once.
+Every `re` pattern here takes linear time. It begins with a literal, or with a lookbehind that allows a single start in
+each run of its characters. Its repetitions are bounded, possessive, or end at the end of the run.
+
+No rule finds the result of a redaction (`masks`), so that a second redaction changes nothing.
 """
 
 from obs_assets.transforms.detectors.base import Detector, Span
@@ -28,13 +30,13 @@ from obs_assets.transforms.detectors.ssns import SSN
 __all__ = ["DETECTORS", "NUMBERS", "TYPES", "WORDS", "Detector", "Span"]
 
 WORDS = (PRIVATE_KEY, URL_USER, SHAPE, PREFIX, UNKNOWN, HEADER, PASSWORD, EMAIL)
-"""Values whose triggers are words and signs."""
+"""Detectors whose triggers are words and signs."""
 
 NUMBERS = (IBAN, MAC_ADDRESS, CREDIT_CARD, SSN, IP_ADDRESS, PHONE)
-"""Values whose triggers are digits. One automaton for both kinds would be larger and slower than two."""
+"""Detectors whose triggers are digits. A single automaton for both groups would be larger and slower than two."""
 
 DETECTORS = (*WORDS, *NUMBERS)
-"""Applied in this order, the most specific first: a rule sees what the rules before it have left."""
+"""The built-in detectors in the order of use, the most specific first: each sees the text that earlier rules left."""
 
 TYPES = frozenset(detector.type for detector in DETECTORS)
-"""What values are counted as."""
+"""Names of the built-in types, under which values are counted."""

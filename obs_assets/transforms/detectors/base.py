@@ -1,4 +1,4 @@
-"""What a detector is, and the pieces that several of them are made of."""
+"""The class of detectors, and functions that several detectors share."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,14 @@ Span: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class Detector:
-    """How one kind of value is found and masked.
+    """Finds and masks the values of a type.
 
     Attributes:
-        type: what it is counted as.
-        trigger: RE2 over raw JSON text: fires at least wherever ``find`` finds something.
-        find: (string, the key it stands under or "") to the spans of the values in it, left to right.
-        mask: a value to what may be shown of it; never its length.
-        replacement: what is left in the value's place whatever the mode; None for what the mode says.
+        type: the type under which values are counted, such as ``email``.
+        trigger: RE2 pattern over raw JSON text; it fires at least where ``find`` finds a value.
+        find: (string, its key or "") → spans of the values in the string, from left to right.
+        mask: value → the part of it that may be shown; it never shows the length of the value.
+        replacement: text that replaces the value in every mode; None if the mode decides.
     """
 
     type: str
@@ -32,17 +32,21 @@ class Detector:
 DIGIT = re.compile(r"[0-9]")
 
 EDGE = r"(?:^|[^0-9A-Za-z]|\\[bfnrt]|\\u[0-9A-Fa-f]{4})"
-"""RE2: what may stand before a word in raw JSON; the letters of an escape such as ``\n`` are no part of the word."""
+"""RE2: text that may stand before a word in raw JSON. The letter of an escape such as ``\n`` is no part of the word."""
 
 NUMBER_EDGE = r"(?:^\.?|[^0-9A-Za-z.]|[^0-9]\.|\\[bfnrt]|\\u[0-9A-Fa-f]{4}\.?)"
-"""RE2: the same before a number that is not the fraction of another one."""
+"""RE2: text that may stand before a number, if the number is not the fraction of another number."""
 
 
 _CONTEXT_LENGTH = 32
+"""Characters before a value in which a rule looks for a word such as ``phone``."""
 
 
 def text_before(text: str, start: int, key: str) -> str:
-    """What a value follows; the key stands in front of the string's own beginning."""
+    """The text before a value.
+
+    Near the beginning of the string, the key comes first: ``("call 5", 5, "phone")`` gives ``phone: call ``.
+    """
     return (
         text[start - _CONTEXT_LENGTH : start]
         if start >= _CONTEXT_LENGTH
@@ -51,11 +55,14 @@ def text_before(text: str, start: int, key: str) -> str:
 
 
 PUNCTUATION = r"[\t\n !-/:-@\[-`{-~]"
-"""What may stand between a name and its value. No other whitespace: its JSON escape has digits, as a value has."""
+"""Signs that may stand between a name and its value.
+
+Other whitespace is left out: its JSON escape has digits, which would look like the beginning of the value.
+"""
 
 
 def merged(spans: Iterable[Span]) -> Iterator[Span]:
-    """Spans from left to right, those that overlap made one."""
+    """Sort spans from left to right, and join spans that overlap."""
     joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and start < joined[-1][1]:
@@ -68,7 +75,7 @@ def merged(spans: Iterable[Span]) -> Iterator[Span]:
 def matches(
     pattern: re.Pattern[str], valid: Callable[[re.Match[str]], Any] = bool
 ) -> Callable[[str, str], Iterator[Span]]:
-    """The valid matches of a pattern: of its last matching group where it has groups, else whole."""
+    """A ``find`` for the valid matches of a pattern: the span of its last matching group, or of the match."""
 
     def find(text: str, _key: str) -> Iterator[Span]:
         return (
@@ -79,11 +86,11 @@ def matches(
 
 
 def rows(table: str) -> list[list[str]]:
-    """The lines of a table beside this module, cut at tabs; those that begin with ``#`` are left out."""
+    """The lines of a table beside this module, split at tabs. Lines that begin with ``#`` are left out."""
     text = resources.files(__package__).joinpath(table).read_text(encoding="utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def digits_of(value: str) -> str:
-    """The digits in a value."""
+    """The digits of a value: ``4111-22`` gives ``411122``."""
     return "".join(filter(str.isdigit, value))

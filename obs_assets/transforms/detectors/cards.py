@@ -23,7 +23,7 @@ _CARD_SEPARATOR = re.compile(r"[ ./_-]{1,3}")
 
 
 def _lengths(text: str) -> frozenset[int]:
-    """``13,16-18`` as a set."""
+    """``13,16-18`` as a set: 13, 16, 17, 18."""
     bounds = [part.partition("-")[::2] for part in text.split(",")]
     return frozenset(
         length for first, last in bounds for length in range(int(first), int(last or first) + 1)
@@ -53,15 +53,15 @@ _PRINTED = frozenset(
         (4, 4, 4),
     )
 )
-"""Digits in the groups that issuers print; others are rows of counters."""
+"""Digits in each group of the numbers that issuers print. Other groups are rows of counters."""
 
 _AIR_TRAVEL = (4, 5, 6)
-"""How UATP prints its cards, which begin with 1: bare ones would be any number."""
+"""Digits in each group of a UATP card, which begins with 1. Without groups, it would look like any other number."""
 
 _BEGINNINGS = frozenset(
     form[:length] for form in (*_PRINTED, _AIR_TRAVEL) for length in range(1, len(form))
 )
-"""Of what is printed: behind any other groups no card goes on."""
+"""Beginnings of printed groups. After any other groups, the search for a card stops."""
 
 _MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 12, 19
 _SHORT_CARD_DIGITS = 13
@@ -85,8 +85,11 @@ _ID_BEFORE_CARD = re.compile(
 _CARD_BEFORE = re.compile(
     r"(?i)(?:card|visa|maestro|mastercard|pan|cc|payment|paid|pay|charged?|debit|credit)(?![a-z])[^0-9]{0,30}\Z"
 )
-"""Twelve and thirteen digits are mostly ids and article numbers, one in ten of which passes Luhn: alone in a
-string they need the name of a card, among words they must not follow that of an id."""
+"""Text before a number of 12 or 13 digits.
+
+Most such numbers are ids and article numbers, and a tenth of them passes Luhn. If such a number fills its string, the
+name of a card must stand before it. Among words, the name of an id must not stand before it.
+"""
 _CARD_WORD_LENGTH = 48
 
 
@@ -94,11 +97,11 @@ _UNDER_ID = re.compile(
     r"(?:(?:\A|[^A-Za-z])(?i:ids?|uuid|guid|trace|span|block|blk|snowflake|seq|sequence|offset|cursor|hash|rev)"
     r"|[a-z](?:Id|ID|Ids|Uuid|Seq|Offset))[\"'\\]{0,9} ?[:=#]{1,2} ?[\"'\\]{0,9}-?\Z"
 )
-"""``span_id=4539914822810047261``: one random number in ten passes Luhn."""
+"""Names of ids, as in ``span_id=4539914822810047261``: a tenth of random numbers passes Luhn."""
 
 
 def _find_cards(text: str, key: str) -> Iterator[Span]:
-    """Numbers of an issuer's form that pass Luhn and stand alone, in one group of digits or as issuers print them."""
+    """Numbers in the form of an issuer that pass Luhn and stand alone, unbroken or in groups as issuers print them."""
     groups = [match.span() for match in _DIGIT_GROUP.finditer(text)]
     first = 0
     while first < len(groups):
@@ -125,7 +128,10 @@ def _is_no_id(text: str, start: int, end: int, key: str) -> bool:
 
 
 def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None:
-    """The last of the digit groups that make a card with the first one, or None; the longest card wins."""
+    """Index of the last digit group of the card that begins with group ``first``; None if there is no card.
+
+    The longest card wins.
+    """
     number, separator, found = "", "", None
     begin = groups[first][0]
     widths: tuple[int, ...] = ()
@@ -152,7 +158,7 @@ def _last_group_of_card(text: str, groups: list[Span], first: int) -> int | None
 
 
 def _is_in_row(text: str, groups: list[Span], first: int, separator: str) -> bool:
-    """Whether a group of digits stands before with the same sign between: a row of counters, of which no card is a part."""
+    """Whether the same separator and a group of digits stand before: such a row of counters holds no card."""
     if first == 0:
         return False
     start, end = groups[first - 1]
@@ -160,12 +166,12 @@ def _is_in_row(text: str, groups: list[Span], first: int, separator: str) -> boo
 
 
 def _continues(separator: str, gap: str) -> bool:
-    """Whether a gap may stand between two groups of a card: the same one throughout."""
+    """Whether a gap may stand between two groups of a card: all gaps of a card are equal."""
     return separator in ("", gap) and _CARD_SEPARATOR.fullmatch(gap) is not None
 
 
 def _is_card(number: str, widths: tuple[int, ...]) -> bool:
-    """Whether digits in groups of these widths are a card's: network, length, groups, Luhn."""
+    """Whether a number in groups of these widths is that of a card, by network, length, groups and Luhn."""
     if len(number) < _MIN_CARD_DIGITS or (
         len(widths) > 1 and widths not in _PRINTED and widths != _AIR_TRAVEL
     ):
@@ -179,17 +185,17 @@ def _is_card(number: str, widths: tuple[int, ...]) -> bool:
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")
-"""Each digit to the sum of the digits of its double."""
+"""Digit → sum of the digits of its double: 7 → 14 → 5."""
 
 
 def passes_luhn(number: str) -> bool:
-    """The check digit of ISO/IEC 7812-1 annex B."""
+    """Whether the check digit is right (ISO/IEC 7812-1 annex B)."""
     doubled = number[-2::-2].translate(_DOUBLED)
     return (sum(map(int, number[-1::-2])) + sum(map(int, doubled))) % 10 == 0
 
 
 def _stands_alone(text: str, start: int, end: int, *, hyphenated: bool) -> bool:
-    """Whether a number is no part of a word, of a decimal or, if it has hyphens itself, of a longer hyphenated id."""
+    """Whether a number is no part of a word or a decimal number and, with hyphens, of no longer hyphenated id."""
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
     if _WORD_BEFORE.search(before) or _WORD_AFTER.match(after):
         return False

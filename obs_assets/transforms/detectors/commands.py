@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - patterns read best in one line
-"""Passwords on command lines behind options that do not name them."""
+"""Passwords on command lines after options whose names do not say so, such as ``mysql -p``."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _OPTIONS = (
     (r"openssl", r"-pass(?:in|out)?[ =]pass:"),
     (r"expect|sudo", r"-S <<< ?"),
 )
-"""Command, and the option after which its password stands. A row a command."""
+"""Rows of (command, option): the password stands after the option."""
 
 _COMMANDS = [
     re.compile(rf"(?<![\w.-])(?:{command})\s(?:[^\n|;&]{{0,300}}?\s)?{option}")
@@ -47,7 +47,7 @@ COMMAND_TRIGGER = (
     r"(?:-u|-U|--user|--proxy-user)[ =:\"',\\]+[^\s:\"]+:"
     rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl){_TEXT}\s-[pawP]"
 )
-"""RE2: at least wherever `find_in_commands` finds something."""
+"""RE2: fires at least where `find_in_commands` finds a password."""
 
 
 def find_in_commands(text: str, key: str) -> Iterator[Span]:

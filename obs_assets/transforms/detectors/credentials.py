@@ -1,4 +1,4 @@
-"""Credentials that are known by what stands around them: headers, private keys, addresses."""
+"""Credentials that are recognized by the text around them: headers, private keys, addresses."""
 
 import base64
 import binascii
@@ -18,9 +18,10 @@ _LONG_CREDENTIAL = 24
 
 
 def _is_credential(match: re.Match[str]) -> bool:
-    """Whether what follows ``Bearer`` or ``Basic`` is a credential and not prose.
+    """Whether the text after ``Bearer`` or ``Basic`` is a credential and not prose.
 
-    Basic credentials are base64 of ``user:password`` (RFC 7617). Bearer tokens have no form, but prose has no digits.
+    Basic credentials are base64 of ``user:password`` (RFC 7617). Bearer tokens have no fixed form; but prose has no
+    digits.
     """
     if match[1]:
         return len(match[1]) >= _LONG_CREDENTIAL or DIGIT.search(match[1]) is not None
@@ -37,7 +38,7 @@ _PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
 
 
 def _find_private_keys(text: str, _key: str) -> Iterator[Span]:
-    """PEM blocks (RFC 7468); one that is cut off ends with its string."""
+    """Private keys in PEM (RFC 7468). A block without its last line ends at the end of the string."""
     position = 0
     while begin := _BEGIN.search(text, position):
         end = _END.search(text, begin.end())
@@ -49,7 +50,7 @@ _USER_AND_PASSWORD = re.compile(r"""://[^\s/?#:@"'\[]{0,256}:([^\s/?#"']{1,512})
 _AWKWARD_PASSWORD = re.compile(
     r"""://[^\s/?#:@"'\[]{0,256}:(?![0-9]{1,5}[/?#])([^\s"'<>@]{1,128})@(?=[\w.-]{1,255}(?::[0-9]|[/?#\s]|\Z))"""
 )
-"""With signs in it that should have been percent-encoded: ``amqp://svc:kelp/4#7@mq-1:5672``."""
+"""A password with signs that should be percent-encoded: ``amqp://svc:kelp/4#7@mq-1:5672``."""
 
 _USER = re.compile(r"""://([^\s/?#:@"'\[]{16,512})(?::x-oauth-basic|:)?@""")
 _HOOK = re.compile(r"""://[^\s"'<>]{0,120}hook[^\s"'<>?#]{0,400}""")
@@ -58,7 +59,7 @@ _URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)'
 
 
 def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
-    """Passwords and tokens before the host (RFC 3986 section 3.2.1), and the secret part of a webhook's path."""
+    """Passwords and tokens before the host of a URL (RFC 3986 section 3.2.1), and secret parts of a webhook's path."""
     if "@" in text:
         found = {match.start(): match for match in _AWKWARD_PASSWORD.finditer(text)}
         found |= {match.start(): match for match in _USER_AND_PASSWORD.finditer(text)}

@@ -1,4 +1,4 @@
-"""Patterns from the configuration as detectors."""
+"""Detectors for patterns from the configuration."""
 
 import bisect
 import re
@@ -26,7 +26,7 @@ VALIDATORS: dict[str, Callable[[str], bool]] = {
         DIGIT.search(value) is not None and re.search("[A-Za-z]", value) is not None
     ),
 }
-"""What a custom pattern may ask of its matches."""
+"""Name of a validator → its test of a match."""
 
 
 def custom_detector(
@@ -38,19 +38,20 @@ def custom_detector(
 ) -> Detector:
     """A detector for a pattern from the configuration.
 
-    The trigger is the pattern without its assertions (``^``, ``\b``): those mean the string, while a trigger sees the
-    whole event, and less an assertion a pattern matches more, never less. Since a pattern may mean any character, every
-    backslash in the raw text is a trigger too.
+    The trigger is the pattern without its assertions (``^``, ``\b``): assertions refer to the string, but a trigger
+    sees the whole event. A pattern without assertions matches more, never less. A pattern may match any character, and
+    an escape may hide any character, so every backslash in the raw text is a trigger too.
 
     Args:
-        name: the type its values are counted as.
-        regex: RE2, so that no text can make it slow.
-        flags: letters of ``i``, ``m`` and ``s``, as in ``(?i)``.
-        is_valid: what a match must pass besides.
-        replacement: left in a value's place instead of what the mode says, or None.
+        name: the type under which its values are counted.
+        regex: pattern in RE2 syntax, so that no text can make it slow; for example ``EMP-[0-9]{6}``.
+        flags: any of the letters ``i``, ``m`` and ``s``, as in ``(?i)``.
+        is_valid: further test that a match must pass.
+        replacement: text that replaces a value in every mode; None if the mode decides.
 
     Raises:
-        ValueError: RE2 does not take it (it has no lookaround and no backreferences), or it matches nothing at all.
+        ValueError: RE2 does not accept the pattern (it has no lookaround and no backreferences), or the pattern matches
+            the empty text or its own replacement.
     """
     pattern = _compile(f"(?{flags}:{regex})" if flags else regex)
     if pattern.search("") is not None:
@@ -79,7 +80,7 @@ def custom_detector(
 
 
 def _without_assertions(regex: str) -> str:
-    """The pattern less its assertions; the empty one, which always fires, if that leaves no pattern."""
+    """Remove the assertions of a pattern. If the rest is no pattern, return the empty pattern, which always fires."""
     bare = _ASSERTION.sub(lambda part: "" if part["assertion"] else part[0], regex)
     try:
         _compile(bare)
@@ -92,7 +93,7 @@ _LEFT_OVER = re.compile(r"\[REDACTED(?::[0-9a-f]{32})?\](?:#[0-9]+)?|\*\*\*#[0-9
 
 
 def _is_left_over(text: str, start: int, end: int, left_over: list[Span]) -> bool:
-    """Whether a custom pattern matched in what a redaction has left: in a token, or beside the asterisks of a mask."""
+    """Whether a match lies in the result of a redaction: in a token, or beside the asterisks of a mask."""
     next_one = bisect.bisect(left_over, start, key=lambda span: span[1])
     in_token = next_one < len(left_over) and left_over[next_one][0] < end
     beside_mask = end - start <= SHOWN and ASTERISKS in (

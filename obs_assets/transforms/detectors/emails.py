@@ -9,11 +9,11 @@ from obs_assets.transforms.detectors.masks import ASTERISKS, mask_email
 _LONGEST_LOCAL, _LONGEST_DOMAIN = 256, 255
 _LOCAL = re.compile(r"(?:[\w.+%=-]|(?<=\w)'(?=\w)){1,256}\Z")
 _LOCAL_IN_BRACKETS = re.compile(r"<([^\s<>@\"()\[\],;:\\]{1,256})\Z")
-"""RFC 5321 section 4.1.2 allows ``/``, ``=``, ``!`` and so on; in running text they separate."""
+"""RFC 5321 section 4.1.2 allows ``/``, ``=``, ``!`` and other signs; in running text these signs are separators."""
 
 _QUOTED_LOCAL = re.compile(r'"(?:[^"\\\n]|\\.){1,128}"\Z')
 _RETURN_PATH = re.compile(r"(?i)(?:SRS[01][=+-].*|.*[+-][\w.+%-]+=[\w-]+(?:\.[\w-]+)+)\Z")
-"""VERP and SRS: the address of a person, ``=`` for ``@``, within the address of a list or a forwarder."""
+"""VERP and SRS: the address of a list or a forwarder holds the address of a person, with ``=`` instead of ``@``."""
 
 _DOMAIN = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,20}")
 _LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f:.]{3,45}\]")
@@ -21,11 +21,14 @@ _EMAIL_TRIGGER = r'[^\s@]@(?:[^\s"@]+\.|\[(?i:ipv6:)?[0-9A-Fa-f])'
 _TOP_LEVEL = re.compile(r"xn--[0-9A-Za-z-]+|[^\W\d_]{2}[^\W_]*")
 _MASKED_LOCAL = re.compile(r"[^\s*@]\*\*\*\Z")
 _NO_PERSON = re.compile(r"git@.*|.*@[0-9]x\.[a-z]+", re.IGNORECASE)
-"""``git@github.com:org/repo`` is how one clones, ``logo@2x.png`` a picture for dense screens."""
+"""``git@github.com:org/repo`` is the address of a repository, ``logo@2x.png`` a picture for dense screens."""
 
 
 def _find_emails(text: str, _key: str) -> Iterator[Span]:
-    """Addresses at a dotted domain whose last label has letters or at a literal (RFC 5321), international ones too."""
+    """E-mail addresses (RFC 5321), also international addresses.
+
+    After the ``@`` stands a dotted domain whose last label has letters, or an address literal such as ``[10.0.0.1]``.
+    """
     at, done = text.find("@"), 0
     while at >= 0:
         end = _end_of_domain(text, at + 1)
@@ -37,7 +40,7 @@ def _find_emails(text: str, _key: str) -> Iterator[Span]:
 
 
 def _start_of_local(text: str, at: int, done: int) -> int | None:
-    """Where the part before the ``@`` begins; None if there is none, or a mask has been left of it."""
+    """Index at which the part before the ``@`` begins; None if there is no such part, or if it is masked."""
     before = text[max(done, at - _LONGEST_LOCAL) : at]
     match = _LOCAL_IN_BRACKETS.search(before)
     if match:
@@ -58,7 +61,7 @@ def _start_of_local(text: str, at: int, done: int) -> int | None:
 
 
 def _end_of_domain(text: str, start: int) -> int | None:
-    """Where the domain after an ``@`` ends, such as that of ``example.com_2025-12-04``; None if it is none."""
+    """End of the domain behind an ``@``: in ``example.com_2025-12-04`` after ``com``; None if there is no domain."""
     if literal := _LITERAL.match(text, start):
         return literal.end()
     domain = _DOMAIN.match(text, start)

@@ -1,4 +1,4 @@
-"""What may hide a value: percent encoding, escapes, entities, wide letters, base64."""
+"""Encodings that may hide a value: percent encoding, escapes, entities, wide letters, base64."""
 
 import base64
 import binascii
@@ -10,11 +10,14 @@ from typing import NamedTuple
 from obs_assets.transforms.detectors.base import Span
 
 BASE64 = r"(?:[A-Za-f][C-HS-Xi-ny-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][0-9A-Za-z+/_-]){3}"
-"""RE2: base64 or base64url of ASCII text. Its high bits and control characters leave one group of four letters in ten
-possible for random ones: trace ids and digests rarely have three such groups in a row."""
+"""RE2: base64 or base64url of ASCII text.
+
+ASCII text has no high bits and few control characters. Only a tenth of random groups of four letters decode to such
+text, so trace ids and digests rarely have three such groups in a row.
+"""
 
 HEX = r"(?:^|[^0-9A-Za-z])(?:0x)?(?:[2-7][0-9A-Fa-f]){12}"
-"""RE2: hexadecimal digits of ASCII text; one group of twelve in 130,000 random ones is like that."""
+"""RE2: hexadecimal digits of ASCII text. Of random digits, 1 group of twelve in 130,000 matches."""
 
 LETTERS = (
     r'\[\s*(?:\\*"[^"\\]\\*"\s*,\s*){7}'
@@ -32,7 +35,7 @@ ENCODED = (
     r"|\\u(?:00[aA][dD]|200[b-dB-D]|2060|[fF][eE][fF][fF]|[fF]{2}[0-5]|06[6fF][0-9]|096)"
     rf"|{BASE64}|{HEX}|{LETTERS}"
 )
-"""RE2: something that may hide any other trigger: an encoding, wide digits, blanks and dashes of Unicode."""
+"""RE2: text that may hide any other trigger: an encoding, wide digits, or blanks and dashes of Unicode."""
 
 _FOLDED = {
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
@@ -41,7 +44,7 @@ _FOLDED = {
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
     **{zero + digit: str(digit) for zero in (0x660, 0x6F0, 0x966) for digit in range(10)},
 }
-"""Blanks, dashes, wide letters and other digits to what rules look for; characters without width to nothing."""
+"""Code point → the plain blank, dash, letter or digit that rules look for; "" for characters without width."""
 
 _HIDDEN = re.compile(
     r"%(?P<percent>[2-7][0-9A-Fa-f]|0[9aAdD])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|\\{1,4}(?P<blank>[nrt])(?=[0-9A-Za-z+(:])"
@@ -54,12 +57,12 @@ _MAX_ENCODINGS = 5
 
 
 class Revealed(NamedTuple):
-    """What a string says with its encodings undone.
+    """The plain text of a string, with its encodings undone.
 
     Attributes:
         text: the plain text.
-        starts: where in the string each of its characters begins.
-        ends: where in the string each of its characters ends.
+        starts: for each character of the plain text, the index in the string at which it begins.
+        ends: for each character of the plain text, the index in the string at which it ends.
     """
 
     text: str
@@ -67,16 +70,16 @@ class Revealed(NamedTuple):
     ends: list[int]
 
     def span(self, start: int, end: int) -> Span:
-        """The part of the string that a part of the plain text stands for."""
+        """The span in the string of a span in the plain text."""
         return self.starts[start], self.ends[end - 1]
 
 
 def reveal(text: str) -> Revealed | None:
-    """What a string says if its encodings are undone, and where in the string each character of that stands.
+    """Undo the encodings of a string: ``u%40example.com`` gives ``u@example.com``. None if nothing is encoded.
 
-    Percent encoding, JSON escapes, HTML entities, quoted-printable, one in the other up to five times; colours of a
-    terminal and characters without width left out; escapes of line ends, wide digits, blanks and dashes of Unicode as
-    their plain forms. None if nothing is encoded.
+    - Percent encoding, JSON escapes, HTML entities and quoted-printable are decoded, up to five layers deep.
+    - Colours of a terminal and characters without width are left out.
+    - Escapes of line ends, wide digits, and blanks and dashes of Unicode become their plain forms.
     """
     if _HIDDEN.search(text) is None:
         return None
@@ -120,7 +123,7 @@ _HEX_RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[2-7][0-9A-Fa-f]){12,})(?![0-
 
 
 def find_hex(text: str) -> Iterator[tuple[Span, str]]:
-    """The runs of hexadecimal digits in a string that stand for printable ASCII, and that text."""
+    """Spans of hexadecimal digits that decode to printable ASCII, each with the decoded text."""
     for run in _HEX_RUN.finditer(text):
         plain = bytes.fromhex(run[1]).decode("ascii")
         if plain.isprintable():
@@ -132,7 +135,7 @@ _BASE64_PART = re.compile(r"[0-9A-Za-z+]{12,}={0,2}|[0-9A-Za-z_-]{12,}={0,2}")
 
 
 def find_base64(text: str) -> Iterator[tuple[Span, str]]:
-    """The runs of base64 or base64url (RFC 4648) in a string that decode to printable text, and that text."""
+    """Spans of base64 or base64url (RFC 4648) that decode to printable text, each with the decoded text."""
     for run in _BASE64_RUN.finditer(text):
         whole = _decoded(run[0])
         if whole is not None:
@@ -161,4 +164,4 @@ def _decoded(run: str) -> str | None:
 
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Half a character, valid as an escape in JSON; RE2 takes whole ones only."""
+"""Surrogates, which are halves of a character. JSON allows them as escapes, but RE2 accepts only whole characters."""

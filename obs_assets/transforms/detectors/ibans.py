@@ -1,4 +1,4 @@
-"""Numbers of bank accounts."""
+"""International bank account numbers (IBAN)."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _IBAN_REGISTRY = (
     "YE30"
 )
 _IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBAN_REGISTRY.split()}
-"""Length by country: the IBAN registry (ISO 13616)."""
+"""Country → number of characters (IBAN registry, ISO 13616)."""
 
 _COUNTRIES = "|".join(_IBAN_LENGTHS)
 _IBAN_START = re.compile(rf"(?<![0-9A-Za-z])(?:{_COUNTRIES})[0-9]{{2}}(?=[ -]?[0-9A-Za-z])")
@@ -25,7 +25,7 @@ _SEPARATED = re.compile(r"[ -]?[0-9A-Za-z]")
 
 
 def find_ibans(text: str, _key: str) -> Iterator[Span]:
-    """Account numbers of a country's length whose remainder is right (ISO 7064 mod 97-10), in groups or not."""
+    """IBANs with the length of their country and the right remainder (ISO 7064 mod 97-10), in groups or unbroken."""
     for match in _IBAN_START.finditer(text):
         end = match.start()
         for _ in range(_IBAN_LENGTHS[match[0][:2]]):

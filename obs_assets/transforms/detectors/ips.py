@@ -29,7 +29,10 @@ _VERSION_WORD_LENGTH = 10
 _PRODUCT_BEFORE = re.compile(
     r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z"
 )
-"""``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5), but not ``host/10.0.0.1``, which is how Java prints an address."""
+"""The name of a product, as in ``Chrome/124.0.0.0`` (RFC 9110 section 10.1.5).
+
+``host/10.0.0.1`` is no product: Java prints addresses like this.
+"""
 
 _IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Za-z.]{0,16}:[0-9A-Za-z:.]{1,60}(?![\w*])")
 _HEX_AND_COLONS = re.compile(r"[0-9A-Fa-f:.]+")
@@ -40,7 +43,7 @@ _PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:){1,30}[0-9A-Fa-f]{2}")
 
 
 def _find_ips(text: str, key: str) -> Iterator[Span]:
-    """IPv6 addresses (RFC 4291), which may end in an IPv4 address, and IPv4 addresses that are no version."""
+    """IPv6 addresses (RFC 4291), also with an IPv4 address at the end, and IPv4 addresses that are no version."""
     spans = [match.span() for match in _IPV4.finditer(text) if not _is_version(match, key)]
     if text.count(":") >= _MIN_COLONS:
         spans += [span for match in _IPV6.finditer(text) if (span := _ipv6_span(match))]
@@ -48,9 +51,10 @@ def _find_ips(text: str, key: str) -> Iterator[Span]:
 
 
 def _ipv6_span(match: re.Match[str]) -> Span | None:
-    """The address in a run of letters, digits and colons, or in it behind a word: ``tcp:2001:db8::9``, ``IPv6:…``.
+    """The span of the address in a run of letters, digits and colons; a word may stand before it: ``tcp:2001:db8::9``.
 
-    Clock times and fingerprints do not parse; a 64-bit hardware id (``50:06:01:…``) and C++'s ``db::add`` do.
+    Clock times and fingerprints do not parse as addresses. A 64-bit hardware id (``50:06:01:…``) and ``db::add`` of C++
+    do parse, so they are left out by other tests.
     """
     run = match[0]
     start = match.start()
@@ -84,7 +88,7 @@ def _is_ipv6(address: str) -> bool:
 
 
 def _is_version(match: re.Match[str], key: str) -> bool:
-    """Whether four numbers are a version: after such a word, under such a key, or behind the name of a product."""
+    """Whether four numbers are a version: the word ``version`` or a product stands before it, or the key says so."""
     before = text_before(match.string, match.start(), key)
     if _VERSION_WORD.search(before.rstrip("\"' :=#-")[-_VERSION_WORD_LENGTH:]):
         return True

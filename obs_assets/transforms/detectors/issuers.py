@@ -1,4 +1,4 @@
-"""Keys and tokens known by their shape: `issuers.txt`, `shapes.txt`, and a rule for issuers that are in neither."""
+"""Keys and tokens recognized by their shape: `issuers.txt`, `shapes.txt`, and a rule for issuers in neither table."""
 
 import re
 from collections.abc import Iterator
@@ -25,8 +25,11 @@ _ALPHABETS = {
 }
 _TAIL = "[0-9A-Za-z_.~+/=-]"
 _ENOUGH = 10
-"""Characters behind a prefix that RE2 looks for: the same for all, since a count of its own for each makes the
-automaton large. Alphabet and length are checked where it finds something."""
+"""Characters that RE2 looks for after a prefix.
+
+The number is the same for all prefixes, since a separate number for each would make the automaton large. ``find`` then
+checks alphabet and length.
+"""
 
 
 _PREFIXES = {
@@ -48,8 +51,9 @@ _PREFIX_BEFORE = re.compile(
 )
 _LONGEST_PREFIX = 60
 _OWN_LEAST = 16
+"""Characters after a prefix of the user that make a token."""
 _FEWEST_CHARACTERS = 4
-"""Different ones in a token: fewer are a placeholder, ``ghp_xxxxxxxx``."""
+"""Different characters in a token: with fewer it is a placeholder, such as ``ghp_xxxxxxxx``."""
 
 _DIGIT_OR_CAPITAL = re.compile("[0-9A-Z]")
 
@@ -62,10 +66,10 @@ def _compiled(pattern: str) -> Any:
 
 
 def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
-    """The detector for keys that begin as an issuer's keys do.
+    """The detector for keys that begin with the prefix of an issuer, such as ``ghp_``.
 
     Args:
-        own_prefixes: of the user's own tokens; 16 letters, digits, ``_`` or ``-`` behind one make a token.
+        own_prefixes: prefixes of the user's tokens; 16 letters, digits, ``_`` or ``-`` after a prefix make a token.
     """
     prefixes = {**_PREFIXES, **dict.fromkeys(own_prefixes, (_OWN_LEAST, _ALPHABETS["word"]))}
     tails = {
@@ -100,17 +104,19 @@ def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
 
 
 _FEWEST_OF_OTHER = 8
-"""Different characters in 20 random ones: fewer are a placeholder."""
+"""Different characters in a random run of 20: with fewer it is a placeholder."""
 
 _OTHER_TAIL = re.compile(r"[0-9A-Za-z_-]{20,}")
 
 
 def _end_of_other(text: str, start: int) -> int | None:
-    """Where a token ends that has its issuer's prefix and another form behind it: issuers change their forms.
+    """End of a token that has the prefix of an issuer but a new form, since issuers change their forms.
+
+    The prefix must end with a sign, and a random run of 20 characters or more must follow. None if there is no token.
 
     Args:
-        text: with a prefix that ends at start.
-        start: only behind a sign, and only for a random run of 20 characters.
+        text: the string.
+        start: index at which the prefix ends.
     """
     tail = _OTHER_TAIL.match(text, start) if text[start - 1] in "_-." else None
     if tail is None or is_hex(tail[0]) or len(set(tail[0].lower())) < _FEWEST_OF_OTHER:
@@ -124,7 +130,7 @@ _SHAPE = _compiled(f"(?:^|[^0-9A-Za-z])(?:{'|'.join(shape for shape, _ in _SHAPE
 
 
 def _find_shapes(text: str, _key: str) -> Iterator[Span]:
-    """Tokens of a shape that stand alone."""
+    """Tokens with a shape of `shapes.txt` that stand alone."""
     for match in _found(_SHAPE, text):
         start, end = match.span()
         if _is_end(text, end):
@@ -136,7 +142,7 @@ _WHOLE_RUN = _compiled(f"{_RUN}[0-9A-Za-z]*")
 
 
 def _find_unknown(text: str, _key: str) -> Iterator[Span]:
-    """Tokens of issuers that no table has: ``acme_pat_`` and one unbroken random run."""
+    """Tokens of issuers that are in no table: ``acme_pat_`` and an unbroken random run."""
     for match in _found(_WHOLE_RUN, text):
         start = _start_of_unknown(text, *match.span())
         if start is not None and _is_end(text, match.end()):
@@ -144,22 +150,22 @@ def _find_unknown(text: str, _key: str) -> Iterator[Span]:
 
 
 def _found(engine: Any, text: str) -> Iterator[Any]:
-    """The matches of RE2 in a string, which may have half characters."""
+    """The matches of RE2 in a string, which may have surrogates: RE2 accepts only whole characters."""
     yield from engine.finditer(text if text.isascii() else SURROGATE.sub("\ufffd", text))
 
 
 def _is_end(text: str, end: int) -> bool:
-    """Whether no letter or digit follows a token that ends here."""
+    """Whether no letter or digit follows at the end of a token."""
     return not text[end : end + 1].isalnum()
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:
-    """A token without the signs at its end, which belong to the sentence."""
+    """The span of a token without the signs at its end, which belong to the sentence."""
     return start, start + len(text[start:end].rstrip(".-~"))
 
 
 def _looks_random(match: re.Match[str]) -> bool:
-    """Whether what follows a prefix is no text in words, such as ``learn-compatible-estimator``."""
+    """Whether the text after a prefix is no text in words, such as ``learn-compatible-estimator``."""
     body, is_dotted = match[0], "." in match.re.pattern
     if len(set(body.lower())) < _FEWEST_CHARACTERS:
         return False
@@ -167,10 +173,12 @@ def _looks_random(match: re.Match[str]) -> bool:
 
 
 def _start_of_unknown(text: str, start: int, end: int) -> int | None:
-    """Where the token of an issuer that no table has begins: ``acme_pat_`` and one unbroken random run.
+    """Start of a token whose issuer is in no table: ``acme_pat_`` and an unbroken random run. None if it is no token.
 
     Args:
-        text: in which a run of letters and digits, a sign and one letter before it, stands from start to end.
+        text: the string.
+        start: index of the letter or digit before a sign and a run of letters and digits.
+        end: index at which the run ends.
     """
     run = text[start + 2 : end]
     if is_hex(run) or not is_random(run) or not _is_mixed(run):
@@ -184,12 +192,12 @@ def _start_of_unknown(text: str, start: int, end: int) -> int | None:
 
 
 def _is_mixed(run: str) -> bool:
-    """Letters and digits, or capitals in the middle: a long word has neither."""
+    """Whether a run has both letters and digits, or capitals in the middle: a long word has neither."""
     return not run.isalpha() or not (run.islower() or run.isupper() or run.istitle())
 
 
 def is_key_mask(value: str) -> bool:
-    """Whether a value is how a key's mask begins with its issuer: ``ghp_***``."""
+    """Whether a value is the mask of a key and begins with the prefix of its issuer: ``ghp_***``."""
     shown = value[:-3]
     return value.endswith("***") and (shown in _STARTS or shown[:3] in _SHORT_PREFIXES)
 

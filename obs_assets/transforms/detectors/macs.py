@@ -1,4 +1,4 @@
-"""Hardware addresses."""
+"""Hardware addresses (MAC)."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,10 @@ _NOBODY = frozenset(("000000000000", "ffffffffffff"))
 
 
 def _find_macs(text: str, key: str) -> Iterator[Span]:
-    """EUI-48 in its three spellings, bare after its name; nothing longer (fingerprints, EUI-64), and not broadcast."""
+    """EUI-48 addresses in three spellings, or without separators after a name such as ``mac``.
+
+    Longer values (fingerprints, EUI-64) and the addresses of all zeros and of broadcast are left out.
+    """
     spans = []
     for match in _MAC.finditer(text):
         digits = re.sub("[:.-]", "", match[0]).lower()

@@ -1,4 +1,4 @@
-"""What a redaction leaves behind, and how to tell it from a value."""
+"""Masks: the texts that replace values, and tests that recognize them."""
 
 import re
 
@@ -7,9 +7,8 @@ from obs_assets.transforms.detectors.base import digits_of
 ASTERISKS = "***"
 SHOWN = 4
 
-_REDACTED = re.compile(
-    r"(?:\[REDACTED(?::[0-9a-f]{32})?\]|\*\*\*)(?:#[0-9]+)?"
-)  # the number: one of several equal keys
+# The number stands behind a key whose mask another key has too
+_REDACTED = re.compile(r"(?:\[REDACTED(?::[0-9a-f]{32})?\]|\*\*\*)(?:#[0-9]+)?")
 _MASKED = re.compile(
     r"(?:[^*]{0,4}\*\*\*"  # mask_start
     r"|\d{0,3}\*\*\*\d{2,4}"  # mask_phone, mask_card
@@ -19,20 +18,20 @@ _MASKED = re.compile(
 
 
 def is_redacted(value: str) -> bool:
-    """Whether a value is certainly what a redaction has left: a token, or three asterisks and nothing else."""
+    """Whether a value is certainly the result of a redaction: a token, or three asterisks and nothing else."""
     return ("*" in value or "[" in value) and _REDACTED.fullmatch(value) is not None
 
 
 def may_be_masked(value: str) -> bool:
-    """Whether a value is that, or looks like a mask that shows a little.
+    """Whether a value is the result of a redaction, or looks like a mask that shows a part of the value.
 
-    A password may look like one, too (``x***``): ask only of values that have no asterisks of their own.
+    A password such as ``x***`` looks like a mask too. Use this function only for values without asterisks in them.
     """
     return ("*" in value and _MASKED.fullmatch(value) is not None) or is_redacted(value)
 
 
 def mask_all(_value: str) -> str:
-    """``***``: for values of which every character helps to guess the rest."""
+    """``***``, for values in which each character shown would help to guess the rest."""
     return ASTERISKS
 
 

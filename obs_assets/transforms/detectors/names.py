@@ -1,4 +1,7 @@
-"""Names of secrets, judged by their words: one judge for text, keys, headers, options, columns and query strings."""
+"""Judges by its words whether a name is the name of a secret.
+
+All callers share this judge: text, keys, headers, options, columns and query strings.
+"""
 
 import functools
 import re
@@ -8,7 +11,7 @@ from obs_assets.transforms.detectors.base import rows
 
 
 def words(name: str) -> frozenset[str]:
-    """A set of words from ``words.txt``."""
+    """The words of the set ``name`` in ``words.txt``."""
     return frozenset(
         word for of, line in rows("words.txt") if of == name for word in line.split()
     )
@@ -18,7 +21,7 @@ _PASSWORDS, _SECRETS, _WEAK = words("passwords"), words("secrets"), words("weak"
 _PURPOSES, _COUNTED_TOKENS = words("purposes"), words("counted_tokens")
 _HARMLESS_LAST, _AFTER, _ACCOUNTS = words("harmless_last"), words("after"), words("accounts")
 _HARMLESS_BEFORE = {"key": words("harmless_key"), "token": words("harmless_token")}
-"""``cache_key``, ``next_page_token``: words right before that make a key or a token harmless."""
+"""Words just before ``key`` or ``token`` that make it harmless: ``cache_key``, ``next_page_token``."""
 
 _INNER_PASSWORD = re.compile(
     "password|passwd|passphrase|passcode|passwort|kennwort|contrase[nñ]a|wachtwoord"
@@ -30,7 +33,13 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+[^\W\d_A-Z]*|[^
 
 
 class Meaning(Enum):
-    """What a name says of its value: a password, whatever it is; a secret, if long enough; a secret, if random."""
+    """The meaning of a name for its value.
+
+    Attributes:
+        PASSWORD: any value is a password.
+        SECRET: a value that is long enough is a secret.
+        WEAK: only a random value is a secret.
+    """
 
     PASSWORD = "password"  # noqa: S105
     SECRET = "secret"  # noqa: S105
@@ -42,9 +51,10 @@ _LONGEST_NAME = 120
 
 @functools.lru_cache(1 << 15)
 def judge(name: str) -> Meaning | None:
-    """What a name is the name of; None for anything but a secret.
+    """The meaning of a name; None if it is not the name of a secret.
 
-    Snake, kebab, camel, dotted and upper case alike; digits do not count.
+    Snake, kebab, camel, dotted and upper case give the same result: ``db_password``, ``DB-Password``, ``dbPassword``.
+    Digits are ignored.
     """
     words = words_of(name)
     if not words or words[-1] in _HARMLESS_LAST:
@@ -70,7 +80,7 @@ def judge(name: str) -> Meaning | None:
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name in lower case."""
+    """The words of a name in lower case: ``accessToken`` gives ``access`` and ``token``."""
     return [word.lower() for word in _WORD.findall(name[-_LONGEST_NAME:])]
 
 
@@ -96,7 +106,7 @@ def _is_password(words: list[str]) -> bool:
 
 
 def _is_secret_word(word: str, before: list[str]) -> bool:
-    """Whether a word is that of a secret, by the words before it."""
+    """Whether a word names a secret after these words: ``key`` does after ``api``, not after ``cache``."""
     previous = before[-1] if before else ""
     if word == "tokens":
         return previous in _COUNTED_TOKENS
@@ -114,11 +124,11 @@ _LETTERS = r"(?:[0-9A-Za-z_.-]|[^\x00-\x7F]|\\+u[0-9A-Fa-f]{4})"
 
 
 def trigger(sign: str, random_value: str) -> str:
-    """RE2 over raw JSON: the name of a secret before a sign; of a weak one, before a long value too.
+    """RE2 over raw JSON: the name of a secret before a sign. After a weak name, a random value must begin too.
 
     Args:
-        sign: RE2 of what stands between name and value.
-        random_value: RE2 of how a random value begins.
+        sign: RE2 pattern of the signs between name and value.
+        random_value: RE2 pattern of the beginning of a random value.
     """
     after = rf"(?:[-_.0-9]*(?i:{_any(_AFTER)}))*[-_.0-9]*"
     loose = _PASSWORDS - {"pass", "pw", "psw", "password", "passwd"}
@@ -136,7 +146,7 @@ def trigger(sign: str, random_value: str) -> str:
 
 
 def _any(words: frozenset[str]) -> str:
-    """RE2 for one of some words, spelled in raw JSON: with letters or with escapes."""
+    """RE2 pattern for any of these words in raw JSON, with letters or with escapes."""
     return "|".join(sorted(map(_spelled, words)))
 
 

@@ -1,4 +1,4 @@
-"""Passwords and other secrets that are known by their name: a name, a sign, a value."""
+"""Passwords and other secrets that are recognized by the name before them: a name, a sign, a value."""
 
 import re
 from collections.abc import Iterator
@@ -60,10 +60,10 @@ _MIN_SPOKEN = _MIN_IN_QUERY = 8
 _MIN_COOKIE = 8
 _MIN_HEX_COOKIE = 24
 _SECRET_NUMBER_DIGITS = 4
-"""A number under the name of a secret is one from four digits on (a PIN); shorter ones count something."""
+"""Digits of a number under the name of a secret, from which it is a secret (a PIN). A shorter number is a count."""
 
 _DIRECTORY = re.compile(r"[/~]|[A-Za-z]:[\\/]")
-"""``pwd`` is also the print of a working directory."""
+"""The beginning of a directory: ``pwd`` is also the name of a working directory."""
 
 
 _LONGEST_NAME = 120
@@ -74,7 +74,7 @@ _LAST_NAME = re.compile(
 
 
 def is_secret_key(key: str) -> bool:
-    """Whether what stands under this key is to be redacted whole: ``db_password``, ``X-Api-Key``, ``accessToken``."""
+    """Whether the value of this key is redacted as a whole: ``db_password``, ``X-Api-Key``, ``accessToken``."""
     name = _LAST_NAME.search(key[-_LONGEST_NAME:])
     return name is not None and judge(name[0]) in (Meaning.PASSWORD, Meaning.SECRET)
 
@@ -83,19 +83,19 @@ _NAME = re.compile(r"[\w.:-]{1,120}")
 
 
 def is_naming(text: str) -> bool:
-    """Whether a string is the name of a secret and nothing else, which a sibling or a neighbour then holds."""
+    """Whether a string is only the name of a secret. The secret is then a sibling or the next element."""
     return _NAME.fullmatch(text) is not None and (
         is_secret_key(text) or _COOKIE_KEY.search(text) is not None
     )
 
 
 def is_option(text: str) -> bool:
-    """Whether an argument is an option whose value, the next argument, is a secret: ``--password``, ``-u``."""
+    """Whether an argument is an option with a secret as the next argument: ``--password``, ``-u``."""
     return text in USER_OPTIONS or (_NAME.fullmatch(text) is not None and is_secret_key(text))
 
 
 def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
-    """Whether a value under a secret's key is one: not empty, not redacted before, not a count, not a directory."""
+    """Whether a value under the key of a secret is a secret: not empty, not redacted, not a count, not a directory."""
     if is_number:
         return len(digits_of(value)) >= _SECRET_NUMBER_DIGITS
     is_directory = key[-3:].lower() == "pwd" and _DIRECTORY.match(value) is not None
@@ -108,7 +108,7 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
 
 
 def _find_passwords(text: str, key: str) -> Iterator[Span]:
-    """Whatever stands behind the name of a secret, however it is told."""
+    """All secrets in a string: behind a name, in a cookie, on a command line, or under a key that names a secret."""
     spans = list(find_in_commands(text, key))
     folded = text.lower()
     if key and judge(key) is Meaning.WEAK and is_random_token(text):
@@ -135,8 +135,9 @@ def _find_passwords(text: str, key: str) -> Iterator[Span]:
 
 
 def _names_in(text: str) -> Iterator[Span]:
-    """Runs of letters, digits, ``_``, ``-`` and dots with the stem of a secret's name in them."""
-    # The lower case of other scripts may be longer; without the flag a search is five times as fast
+    """Possible names of secrets: runs of letters, digits, ``_``, ``-`` and dots that hold the stem of such a name."""
+    # Search in lower case: without the flag for any case, a search is five times as fast. In scripts other than ASCII
+    # the lower case may have more characters, so that spans would be wrong.
     stems, folded = (_STEM, text.lower()) if text.isascii() else (_STEM_OF_ANY_CASE, text)
     position = 0
     while stem := stems.search(folded, position):
@@ -153,7 +154,10 @@ def _names_in(text: str) -> Iterator[Span]:
 
 
 def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
-    """The secret behind a name, by each way to tell it: an element, a sign, an option, a sentence, a comparison."""
+    """The secret that belongs to a name.
+
+    It stands in an XML element, behind a sign, behind an option, in a sentence or in a comparison.
+    """
     name = text[start:end]
     value = element_after(text, end) if text[start - 1 : start] in _BEFORE_ELEMENT else None
     sign = None if value else sign_after(text, end)
@@ -187,7 +191,7 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
 
 
 def _credential_at(text: str, name: str, start: int, is_prose: bool) -> Value | None:
-    """The value behind a sign; the scheme of an ``Authorization`` header is no part of it."""
+    """The value behind a sign, without the scheme of an ``Authorization`` header, such as ``Bearer``."""
     scheme = (_SCHEME if name.lower().endswith("authorization") else _KNOWN_SCHEME).match(
         text, start
     )
@@ -212,13 +216,16 @@ def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
 
 
 def _is_in_query(value: str) -> bool:
-    """Whether the value of ``?sig=`` or ``&code=`` is a secret: addresses have few other reasons for such names."""
+    """Whether the value of ``?sig=`` or ``&code=`` is a secret: in a URL such names rarely have another meaning."""
     is_left = is_no_value(value) or may_be_masked(value)
     return len(value) >= _MIN_IN_QUERY and DIGIT.search(value) is not None and not is_left
 
 
 def _spoken_span(meaning: Meaning, match: re.Match[str]) -> Span | None:
-    """What follows ``password is``, if it is a secret and not prose: in quotes, or with digits or signs in it."""
+    """The span of the secret after ``password is``; None if the text there is prose.
+
+    A password stands in quotes, or has digits or signs in it. Other secrets have a digit and 8 characters or more.
+    """
     start, end = match.span(match.lastgroup or 0)
     if match.lastgroup == "bare":
         end = start + len(match["bare"].rstrip(".,;:!?)"))
@@ -238,7 +245,7 @@ def _spoken_span(meaning: Meaning, match: re.Match[str]) -> Span | None:
 
 
 def _find_in_cookies(text: str, start: int, end: int) -> Iterator[Span]:
-    """The values of a Cookie header (RFC 6265) that open a session, pair by pair."""
+    """The values of a Cookie header (RFC 6265) that give access to a session."""
     for pair in text[start:end].split(";"):
         name, sign, value = pair.partition("=")
         bare = re.split(r"[\s\"'\\]", value, maxsplit=1)[0]

@@ -28,8 +28,11 @@ _NORTH_AMERICAN = re.compile(
     r"|(?<![\w.+-])(?:00)?1(?:[ .-][0-9]{3}[ .-]| ?\([0-9]{3}\) ?)[0-9]{3})[ .-][0-9]{4}"
     rf"{_EXTENSION}(?!\w|[.-](?!{_LABEL})\w)"
 )
-"""Area code and exchange begin with 2 to 9 (North American Numbering Plan), behind the country's 1 with anything, as
-those who make numbers up do; without separators ten digits are an id."""
+"""A number of the North American Numbering Plan.
+
+Area code and exchange begin with 2 to 9. After the country code 1 they may begin with any digit, since invented numbers
+do. Ten digits without separators are an id.
+"""
 
 _UNDER_NAME = re.compile(r"(?<![\w.+-])\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?!\w)")
 _PHONE_NAME = (
@@ -44,7 +47,7 @@ _PHONE_NAME_LENGTH = 24
 _NO_PHONE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 )
-"""A date, epoch seconds, milliseconds and so on, an IP address: they stand under ``phone_at`` and the like."""
+"""Not a phone number: a date, an epoch time in seconds or smaller units, an IP address, as under ``phone_at``."""
 
 _NATIONAL = re.compile(
     r"(?<![\w.+:/-])(?<![0-9A-Za-z][0-9][ ])(?:"
@@ -54,7 +57,7 @@ _NATIONAL = re.compile(
     r"|0[1-9][0-9]{0,3}(?P<sign>[ .-])(?:[0-9]{6,8}|[0-9]{2,4}(?:(?P=sign)[0-9]{2,4}){1,4})"  # 01 23 45 67 89
     r")(?![\w:/]|[ .-][0-9])"
 )
-"""With a trunk or an international prefix in front and blanks, dots or dashes between: nine digits to thirteen."""
+"""A number of 9 to 13 digits with a trunk or international prefix, and blanks, dots or dashes between its groups."""
 
 _CONTEXT = (
     r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
@@ -99,7 +102,10 @@ _PHONE_TRIGGER = (
 
 
 def _find_phones(text: str, key: str) -> Iterator[Span]:
-    """International and North American numbers; other forms only right after ``phone`` and the like, or under it."""
+    """Phone numbers: international, national and North American forms anywhere; other forms only near a word.
+
+    Such a word is, for example, ``phone`` just before the number or as its key, or ``call`` before it.
+    """
     spans = [match.span() for match in _NORTH_AMERICAN.finditer(text)]
     if "+" in text:
         spans += [match.span() for match in _INTERNATIONAL.finditer(text)]
@@ -125,7 +131,7 @@ def _find_phones(text: str, key: str) -> Iterator[Span]:
 
 
 def _is_spoken(match: re.Match[str]) -> bool:
-    """Whether a number is one to call: after such a word, not right after the word of another number."""
+    """Whether a number is a phone number by the words before it: a word such as ``call``, and no word of an id."""
     before = match.string[max(0, match.start() - _SPOKEN_LENGTH) : match.start()]
     is_long_enough = _MIN_SPOKEN <= len(digits_of(match[0])) <= _MAX_SPOKEN
     if match[0].isdigit() and not _SPOKEN_DIGITS.fullmatch(match[0]):

@@ -1,4 +1,7 @@
-"""Words or a random run: judged by pairs of letters, since digests and long names have as much entropy as tokens."""
+"""Separates words from random text by pairs of letters.
+
+Entropy is not enough: digests and long names have as much entropy as tokens.
+"""
 
 import itertools
 import re
@@ -32,12 +35,18 @@ _COSTS = [
     "255415542644443465444555434",
     "443343666666666576556676770",
 ]
-"""Row and column are a letter from a to z, or the digits: minus the natural logarithm of how often the second one
-follows the first, in 500,000 identifiers of Python packages."""
+"""Cost of a pair of characters. The row is the first character, the column the second: a to z, then all digits.
+
+The cost is minus the natural logarithm of the frequency with which the second character follows the first, in 500,000
+identifiers of Python packages.
+"""
 
 _DIGITS = 26
 _RANDOM_COST = 3.15
-"""Mean cost of a pair: 1 name in 25 lies above it, and all but 1 in 100 random runs of 20 letters and digits."""
+"""Mean cost of a pair above which a text is random.
+
+1 name in 25 lies above it. Of random runs of 20 letters and digits, 99 in 100 lie above it.
+"""
 
 _ALPHANUMERIC = re.compile(r"[^0-9A-Za-z]+")
 _HEX = re.compile(r"(?:[0-9a-f]+|[0-9A-F]+)\Z")
@@ -51,14 +60,15 @@ _COST_OF = {
     first + second: int(_COSTS[_row(first)][_row(second)])
     for first in "abcdefghijklmnopqrstuvwxyz0123456789"
     for second in "abcdefghijklmnopqrstuvwxyz0123456789"
-    if not (first.isdecimal() and second.isdecimal())  # how many digits there are says nothing
+    # The number of digits does not show whether a text is random
+    if not (first.isdecimal() and second.isdecimal())
 }
 
 
 def is_random(text: str) -> bool:
-    """Whether the letters and digits of a text follow one another as in no word: ``kD93hf2QzL``, not ``tokenizer_v2``.
+    """Whether the sequence of letters and digits is unlike any word: ``kD93hf2QzL`` is random, ``tokenizer_v2`` is not.
 
-    Only ASCII counts, whatever the case. Digits alone are not random.
+    Only ASCII letters and digits count; upper and lower case are equal. Digits alone are not random.
     """
     folded = _ALPHANUMERIC.sub("", text).lower()
     costs = [
@@ -68,5 +78,5 @@ def is_random(text: str) -> bool:
 
 
 def is_hex(text: str) -> bool:
-    """Whether a text is hexadecimal digits only, as digests and ids are."""
+    """Whether a text has only hexadecimal digits in the same case, as digests and ids have."""
     return _HEX.match(text) is not None

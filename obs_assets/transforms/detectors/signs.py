@@ -1,5 +1,4 @@
-# ruff: noqa: E501 - patterns read best in one line
-"""Signs between a name and its value, to any depth of quoting, never over the end of a line."""
+"""Finds the value of a name: signs between name and value, with any depth of quotes, on the same line."""
 
 import re
 from typing import NamedTuple
@@ -7,13 +6,13 @@ from typing import NamedTuple
 _TYPE = (
     r"(?:[ \t]{0,4}:[ \t]{0,4}|[ \t]{1,4})[A-Za-z&*][\w.<>\[\]?&*]{0,30}[ \t]{0,8}:?=(?![=>])"
 )
-"""``var apiToken string =``, ``apiToken: str =``: the value's type between."""
+"""The type of the value between name and value: ``var apiToken string =``, ``apiToken: str =``."""
 
 _EQUALS = r"=>|->|:{0,3}={1,3}|!={1,2}|\?{1,2}=|[.+]=|:"
 _SIBLING = (
     r"[ \t\r\n,;]{1,40}[\"'\\]{0,9}(?i:value|val|content|default)[\"'\\]{0,9}[ \t]{0,8}[=:]"
 )
-"""``name="DB_PASSWORD" value=``: the value in an attribute or a field of its own."""
+"""The value in a separate attribute or field: ``name="DB_PASSWORD" value=``."""
 
 _CLOSE = r"[\"'`\\]{0,12}(?:&quot;)?(?:\[[^\]\n]{0,40}\])?[\"'`\\)\]]{0,12}"
 _SIGN = re.compile(
@@ -41,7 +40,14 @@ _LONGEST = 4096
 
 
 class Value(NamedTuple):
-    """Where a value stands, whether in quotes, and whether a blank stands before it, as in prose."""
+    """The span of a value in a text.
+
+    Attributes:
+        start: index of its first character.
+        end: index after its last character.
+        is_quoted: whether it stands in quotes.
+        is_prose: whether a blank stands before it, as in prose.
+    """
 
     start: int
     end: int
@@ -50,7 +56,12 @@ class Value(NamedTuple):
 
 
 def sign_after(text: str, end: int) -> tuple[int, bool] | None:
-    """Where the value begins behind a name that ends here, and whether a blank stands before it; None without a sign."""
+    """Index at which the value of a name begins, and whether a blank stands before it; None if there is no sign.
+
+    Args:
+        text: the text, for example ``token: x1``.
+        end: index at which the name ends; for the example 5 gives ``(7, True)``.
+    """
     if match := _SIGN.match(text, end):
         return match.end(), bool(match["blank"]) and match["sign"] == ":"
     if match := _BEFORE_QUOTE.match(text, end):
@@ -61,7 +72,7 @@ def sign_after(text: str, end: int) -> tuple[int, bool] | None:
 
 
 def value_at(text: str, start: int, *, is_prose: bool) -> Value | None:
-    """The value that begins here: in quotes of any depth, or bare up to what cannot belong to it."""
+    """The value that begins at ``start``: in quotes of any depth, or bare up to a sign that cannot belong to it."""
     if opening := _OPEN.match(text, start):
         quote, begin = opening["quote"], opening.end()
         if quote in _QUOTED:
@@ -84,6 +95,6 @@ def value_at(text: str, start: int, *, is_prose: bool) -> Value | None:
 
 
 def element_after(text: str, end: int) -> Value | None:
-    """The text of the XML element whose name ends here."""
+    """The text of the XML element whose name ends at ``end``."""
     match = _ELEMENT.match(text, end)
     return Value(*match.span("value"), is_quoted=True, is_prose=False) if match else None

@@ -21,7 +21,10 @@ _SSN_BEFORE = re.compile(
 
 
 def _find_ssns(text: str, key: str) -> Iterator[Span]:
-    """Hyphenated anywhere; with spaces or bare only right after their name, since nine digits are many things."""
+    """Social security numbers: with hyphens anywhere; with spaces or unbroken only just after a name such as ``ssn``.
+
+    Nine digits without hyphens may be many other things.
+    """
     for match in _SSN.finditer(text):
         if match[1] == "-" or _SSN_BEFORE.search(text_before(text, match.start(), key)):
             yield match.span()

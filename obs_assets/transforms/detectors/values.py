@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - patterns read best in one line
-"""What may follow the name of a secret and is none: prose, placeholders, references, printed objects, counts, paths."""
+"""Texts behind the name of a secret that are no secret: prose, placeholders, references, objects, counts, paths."""
 
 import re
 
@@ -25,7 +25,7 @@ _NO_VALUE = frozenset(_PROSE.split()) - {
     "sample",
     "dummy",
 }
-"""What follows ``password:`` in prose, in empty settings and in declarations."""
+"""Words that follow ``password:`` in prose, in empty settings and in declarations."""
 
 _PLACEHOLDER = re.compile(
     r"\$[A-Za-z_]\w{0,63}(?:[.:]\w{1,64}){0,4}|\$?\$[{(][^{}()]{0,200}[)}]{0,2}|\$?\{\{[^{}]{0,200}\}{0,2}|\$\{.{0,200}\}"
@@ -33,7 +33,7 @@ _PLACEHOLDER = re.compile(
     r"|%[sdvq]|%\(\w{1,64}\)s|%[A-Z_]{2,64}%|<[A-Za-z][\w .:/-]{0,64}>|\[[A-Za-z][\w .-]{0,64}\]|\{[A-Za-z_][\w.]{0,64}\}"
     r"|[\W_]{1,200}|[xX]{3,64}|[xX]{4,}[\W_xX]{0,64}|(.)\1{2,64}"
 )
-"""``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``...``, ``xxx``: where a value goes."""
+"""Placeholders: ``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``...``, ``xxx``."""
 
 _REFERENCE = re.compile(
     r"(?:var|vars|local|locals|module|data|env|process\.env|os\.environ|os\.getenv|system\.getenv|secrets?|config"
@@ -42,7 +42,7 @@ _REFERENCE = re.compile(
     r"(?:\.|\[|::|->|\+|://)[\w.$\[\]'\"/:()+>-]{1,200}",
     re.IGNORECASE,
 )
-"""``var.db_password``, ``process.env.API_KEY``, ``vault://secret/app``: where the value comes from."""
+"""References to the source of a value: ``var.db_password``, ``process.env.API_KEY``, ``vault://secret/app``."""
 
 _CALL = re.compile(r"(?:new |await )?[A-Za-z_$][\w.$>:-]{0,80}\(")
 _DOTTED_NAME = re.compile(
@@ -51,7 +51,7 @@ _DOTTED_NAME = re.compile(
 _PRINTED = re.compile(
     r"[A-Za-z_$][\w.$]{0,120}(?:\{|\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
 )
-"""``Token{7c1e02a …``, ``android.os.BinderProxy@3fe91a2``: how Java and Python print objects."""
+"""Objects as Java and Python print them: ``Token{7c1e02a …``, ``android.os.BinderProxy@3fe91a2``."""
 
 _PATH = re.compile(
     r"\.{0,2}/(?:[\w.@-]{1,64}(?:/|\Z))|\.{1,2}/|~/|~\Z|[A-Za-z]:[\\/]|%[A-Za-z]{1,30}%[\\/]"
@@ -67,7 +67,7 @@ _WORD = re.compile(r"[A-Za-z'\u2019-]+\Z")
 
 
 def is_no_value(value: str) -> bool:
-    """Whether what stands where a secret would is none whatever the name: a placeholder, a reference, a printed object."""
+    """Whether a text is no secret under any name: a word of prose, a placeholder, a reference, a printed object."""
     return (
         not value
         or value.lower().rstrip(".,;:!?)") in _NO_VALUE
@@ -78,13 +78,13 @@ def is_no_value(value: str) -> bool:
 
 
 def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) -> bool:
-    """Whether the value of a named secret in a text is one.
+    """Whether the value behind the name of a secret is a secret.
 
     Args:
-        meaning: of the name.
-        value: not empty.
-        is_quoted: it stands in quotes.
-        is_prose: a blank stands before it, as in ``token: expired``.
+        meaning: the meaning of the name.
+        value: the value, which is not empty.
+        is_quoted: whether it stands in quotes.
+        is_prose: whether a blank stands before it, as in ``token: expired``.
     """
     is_code = not is_quoted and (_CALL.match(value) or _DOTTED_NAME.fullmatch(value))
     if is_code or is_no_value(value):
@@ -105,7 +105,7 @@ def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) 
 
 
 def _is_long_enough(value: str, *, is_quoted: bool, is_prose: bool) -> bool:
-    """Whether a token or key is one by its length: six characters with a digit, or ten that are no word of prose."""
+    """Whether a value is long enough for a token or key: 6 characters with a digit, or 10 that are no word of prose."""
     if DIGIT.search(value):
         return len(value) >= _MIN_LENGTH_WITH_DIGITS
     is_word = (
@@ -115,7 +115,7 @@ def _is_long_enough(value: str, *, is_quoted: bool, is_prose: bool) -> bool:
 
 
 def is_random_token(value: str) -> bool:
-    """Whether a value is a random run by itself: for names that mean a secret only then."""
+    """Whether a value as a whole is a random run. Under weak names, only such values are secrets."""
     if len(value) < _MIN_LENGTH_OF_RANDOM or not _TOKEN.match(value):
         return False
     if is_hex(value.replace("-", "")):

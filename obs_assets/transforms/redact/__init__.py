@@ -1,21 +1,21 @@
-"""Nothing personal and no secret beyond this step: ``enriched_events`` become ``redacted_events``.
+"""Removes personal data and secrets: ``enriched_events`` become ``redacted_events``.
 
-The rules are in `obs_assets.transforms.detectors`; here is how they reach every string, number and key of an event at
-the speed of a database:
+The rules are in `obs_assets.transforms.detectors`. This package applies them to every string, number and key of an
+event, at the speed of a database:
 
-1. RE2 looks for any trigger in the raw text of some thousand events at once (`redactor`), for a large hour in several
-   processes (`workers`). Without one an event passes as the bytes it is.
-2. Of the strings in which one fires, nine in ten can be told without parsing (`in_place`), for the rest a walk keeps
-   track of where it is (`walk`).
-3. The strings are judged by the exact rules, one rule after the other (`rules`); the outcome
-   is remembered, since values repeat.
-4. The new literals are spliced into the text. Everything else keeps its bytes, numbers keep their digits. What was
-   done is told in the event (`mark`).
+1. RE2 searches the raw text of some thousand events at once for triggers (`redactor`). A large hour is shared between
+   several processes (`workers`). An event without a trigger passes with its bytes unchanged.
+2. For nine strings in ten with a trigger, key and path are found without parsing the event (`in_place`). For the rest,
+   a walk through the JSON text keeps track of the path (`walk`).
+3. The exact rules are applied to these strings, each rule to all strings before the next rule (`rules`). The result is
+   remembered, since values repeat.
+4. The new literals replace the old literals in the text. Everything else keeps its bytes, and numbers keep their
+   digits. The event lists its redactions under ``_redaction`` (`mark`).
 
-`redact_text` walks to every member of an event instead, trigger or not, and never edits in place: for single events,
-and the slow truth that the fast way is tested against.
+`redact_text` walks to every member of an event, with or without a trigger, and never edits in place. It serves single
+events. Tests compare the fast way with it.
 
-An event on which the redactor fails is set aside as a dead letter, without a word of it in any message.
+An event on which the redactor fails becomes a dead letter. No message quotes the event.
 """
 
 import itertools
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 REDACTOR_FAILED = "redactor_failed"
-"""Why a row is dropped: the redactor raised on it."""
+"""The value of ``dropped_by`` for an event on which the redactor raised an error."""
 
 
 def redact(
@@ -65,15 +65,15 @@ def redact(
     """Redact every event of a frame.
 
     Args:
-        connection: the frame's own.
-        frame: lineage, promoted columns and ``event``, the text of one JSON object on one line.
-        config: what, where and how.
-        hash_key: the key of ``hash`` tokens: who has it can test guesses.
-        workers: processes of the same configuration that do it; this one if None.
+        connection: the connection of the frame.
+        frame: lineage, promoted columns and ``event``, the text of a JSON object on a single line.
+        config: the ``redact`` block of the pipeline.
+        hash_key: the key of ``hash`` tokens. With this key, guesses of a value can be tested: keep it secret.
+        workers: processes with the same configuration; if None, this process redacts.
 
     Returns:
-        lineage and promoted columns recomputed, ``event``, and two more; same rows, same order:
-        redactions: VARCHAR[], the type of each redacted value, sorted; empty for an event that is as it was.
+        the same rows in the same order. Lineage and promoted columns are recomputed, and two columns are added:
+        redactions: VARCHAR[], the type of each redacted value, sorted; empty for an unchanged event.
         dropped_by: VARCHAR, NULL, or `REDACTOR_FAILED` for a row that must not pass; its ``event`` is ``{}``.
 
     Raises:
@@ -83,7 +83,7 @@ def redact(
     if not config.enabled:
         untouched = frame.project("*, []::VARCHAR[] AS redactions, NULL::VARCHAR AS dropped_by")
         return with_columns(untouched, "redactions", "dropped_by")
-    check_engine()  # here too: workers test themselves, but their error would not be heard
+    check_engine()  # here too: workers test themselves, but their error does not reach this process
     function = _register(connection, workers or redactor_of(config, hash_key))
     outcomes = frame.project(f"*, {function}(event) AS outcome")
     redacted = outcomes.project(
@@ -96,26 +96,31 @@ def redact(
 
 
 def redacted_by_type(frame: Frame, by: str) -> dict[Any, dict[str, int]]:
-    """Redacted values, from a frame's ``redactions``, by the value of ``by``, SQL, and by type; largest first."""
+    """Count redacted values by group and by type, largest count first.
+
+    Args:
+        frame: a frame with ``redactions``.
+        by: the group of an event, an SQL expression.
+    """
     return counts_by(frame.project(f"{by} AS part, unnest(redactions) AS type"), "part", "type")
 
 
 def redact_text(
     event: str, config: RedactConfig, hash_key: bytes | None = None
 ) -> tuple[str, dict[str, int]]:
-    """Redact one event.
+    """Redact a single event.
 
     Args:
-        event: the text of one JSON object.
+        event: the text of a JSON object.
         config: as for `redact`.
         hash_key: as for `redact`.
 
     Returns:
-        the event, the same text if nothing was found; redacted values by type.
+        the event, which is the same text if nothing was found; and the number of redacted values by type.
 
     Raises:
         ConfigurationError: ``hash`` without a key.
-        PermanentError: the redactor failed on it, for example because it is no JSON object. The event must not pass.
+        PermanentError: the redactor failed, for example because the text is no JSON object. The event must not pass.
     """
     if not config.enabled:
         return event, {}
@@ -128,15 +133,16 @@ def redact_text(
 def redact_texts(
     events: Iterable[str], config: RedactConfig, hash_key: bytes | None = None
 ) -> Iterator[Outcome]:
-    """Redact events one after the other, as fast as a frame's: what `redact` does, without a database around it.
+    """Redact events without a database, as fast as `redact` does it in a frame.
 
     Args:
-        events: texts of JSON objects; some thousand are taken at a time.
+        events: texts of JSON objects; some thousand are read at a time.
         config: as for `redact`.
         hash_key: as for `redact`.
 
     Yields:
-        the outcome for each, in their order; one that ``failed`` must not pass, for example because it is no object.
+        the outcome of each event, in the order of the events. An event whose outcome has ``failed`` must not pass; it
+        is, for example, no JSON object.
 
     Raises:
         ConfigurationError: ``hash`` without a key.
@@ -152,11 +158,13 @@ def redact_texts(
 
 
 _VECTOR = 2_048
+"""Events that `redact_texts` redacts together: as many as in a vector of DuckDB."""
+
 _function_numbers = itertools.count()
 
 
 def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Workers) -> str:
-    """Make a redactor known to a connection; returns the function's name there."""
+    """Register a redactor as a function of the connection, and return the name of the function."""
     name = f"redact_{next(_function_numbers)}"
     connection.create_function(
         name,
@@ -164,8 +172,9 @@ def _register(connection: "duckdb.DuckDBPyConnection", redactor: Redactor | Work
         ["VARCHAR"],
         SQL_TYPE,
         type=duckdb.func.ARROW,
-        null_handling=duckdb.func.SPECIAL,  # an outcome may be null, an event never is
-        side_effects=True,  # else a filter on dropped_by has the optimizer compute everything twice
+        null_handling=duckdb.func.SPECIAL,  # an outcome may be null, an event is never null
+        # Without it, a filter on dropped_by makes the optimizer compute all outcomes twice
+        side_effects=True,
     )
     return name
 

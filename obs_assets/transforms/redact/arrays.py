@@ -1,6 +1,6 @@
-"""Outcomes as DuckDB takes them: one Arrow struct for each event of a vector.
+"""Outcomes in the form that DuckDB reads: an Arrow struct for each event of a vector.
 
-Made of buffers: a list would have Arrow import pandas, and look at each item.
+The arrays are built from buffers. From a Python list, Arrow would import pandas and look at each item.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ import pyarrow as pa
 from obs_assets.transforms.redact.in_place import Outcome
 
 SQL_TYPE = "STRUCT(event VARCHAR, types VARCHAR, recompute BOOLEAN, failed BOOLEAN)"
-"""Of an outcome. ``types`` have blanks between them."""
+"""SQL type of an outcome. ``types`` is a list of names with blanks between them."""
 
 _Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 def to_arrow(outcomes: Mapping[int, Outcome], length: int) -> pa.StructArray:
-    """The outcome for each event of a vector, null for one that is as it was.
+    """The outcome of each event of a vector; null for an unchanged event.
 
     Args:
-        outcomes: by the number of the event.
-        length: how many events the vector has.
+        outcomes: number of the event in the vector, from 0 → outcome.
+        length: number of events in the vector.
     """
     changed = sorted((number, outcome) for number, outcome in outcomes.items() if outcome.event)
     numbers = np.array([number for number, _ in changed], np.int64)
@@ -39,12 +39,12 @@ def to_arrow(outcomes: Mapping[int, Outcome], length: int) -> pa.StructArray:
 
 
 def to_texts(texts: Sequence[str]) -> pa.StringArray:
-    """Texts as an array, without pandas."""
+    """Convert texts to an array without an import of pandas."""
     return _strings(texts, np.arange(len(texts)), len(texts))
 
 
 def _strings(texts: Sequence[str], numbers: _Numbers, length: int) -> pa.StringArray:
-    """Texts at their places, empty ones between them."""
+    """An array with these texts at these indexes, and empty texts elsewhere."""
     encoded = [text.encode() for text in texts]
     bounds = np.zeros(length + 1, np.int32)
     bounds[numbers + 1] = [len(text) for text in encoded]
@@ -59,7 +59,7 @@ def _booleans(flags: Sequence[bool], numbers: _Numbers, length: int) -> pa.Boole
 
 
 def _bits(flags: Sequence[bool], numbers: _Numbers, length: int) -> pa.Buffer:
-    """A bitmap of flags at their places, false elsewhere."""
+    """A bitmap with these flags at these indexes, and false elsewhere."""
     mask = np.zeros(length, np.bool_)
     mask[numbers] = flags
     return pa.py_buffer(np.packbits(mask, bitorder="little"))

@@ -1,4 +1,4 @@
-"""What is redacted, where, and what is left in its place: the ``redact`` block of a pipeline."""
+"""The ``redact`` block of a pipeline: types to redact, fields to search, and the replacement of a value."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def validator_digest(self) -> str | None:
-        """Of the validator's source: another code is another configuration."""
+        """Digest of the source of the validator: if its code changes, the configuration is a new configuration."""
         return digest(self.validator) if self.validator not in (None, *VALIDATORS) else None
 
     @model_validator(mode="after")
@@ -59,12 +59,12 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def detector(self) -> Detector:
-        """The rule that it stands for."""
+        """The detector of this pattern."""
         flags = "".join(sorted(set(self.flags) - {"g", "u"}))
         return custom_detector(self.name, self.regex, flags, self.is_valid(), self.replacement)
 
     def is_valid(self) -> Callable[[str], bool]:
-        """What a match must pass besides."""
+        """The validator: a test that a match must pass."""
         if self.validator is None:
             return bool
         if self.validator in VALIDATORS:
@@ -78,10 +78,12 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
 
 
 def _strict(function: Callable[[Any], Any]) -> Callable[[str], bool]:
-    """A user's validator whose answer is a boolean: None, forgotten in a branch, must not let a value pass.
+    """Wrap a user's validator, so that it has to return a boolean.
+
+    A branch without a ``return`` gives None. Without this wrapper, None would leave the value unredacted.
 
     Raises:
-        TypeError: it answered anything else.
+        TypeError: from the wrapped validator, if the answer is not a boolean.
     """
 
     def is_valid(value: str) -> bool:
@@ -116,11 +118,11 @@ class RedactConfig(Block, frozen=True):
         patterns: patterns of yours; they are applied before the built-in types.
         fields_to_scan: redact only in these fields; null redacts everywhere. A path is names with
             dots between them, elements of lists are numbers from 0, and JSON in a string goes on
-            below the string's path. ``*`` is one name or a part of it, ``**`` any number of names.
+            below the string's path. ``*`` is a name or a part of it, ``**`` any number of names.
             A path covers everything below it.
         fields_to_skip: fields that are never redacted; paths as in ``fields_to_scan``.
-        secret_prefixes: how tokens of your own begin; 16 letters, digits, ``_`` or ``-`` behind one
-            of them are an ``api_key``.
+        secret_prefixes: prefixes of your own tokens; a prefix with 16 letters, digits, ``_`` or
+            ``-`` after it is an ``api_key``.
         allow_unredacted: must be true beside ``enabled: false``: events then reach every
             destination unredacted.
     """
@@ -175,16 +177,16 @@ class RedactConfig(Block, frozen=True):
         return self
 
     def __hash__(self) -> int:
-        """Equal configurations share their compiled rules."""
+        """Equal configurations have equal hashes, so that they share their compiled rules."""
         return hash(self.model_dump_json())
 
     def detects(self, type_: str) -> bool:
-        """Whether a built-in type is looked for; a type without an option ``detect_…`` is, unless kept."""
+        """Whether a built-in type is searched for: its ``detect_…`` is not off, and its mode is not ``keep``."""
         is_on = getattr(self, f"detect_{type_}", True)
         return bool(is_on) and self.modes.get(type_) != "keep"
 
     def detectors(self) -> tuple[Detector, ...]:
-        """The rules to apply, in order."""
+        """The detectors to apply, in order."""
         custom = (
             pattern.detector()
             for pattern in self.patterns

@@ -1,4 +1,4 @@
-"""The fast way for nine events in ten: what is found in an event's text is replaced where it stands, without a walk."""
+"""The fast way for nine events in ten: values are replaced directly in the event's text, without a walk."""
 
 import itertools
 import re
@@ -18,13 +18,13 @@ from obs_assets.transforms.redact.walk import (
 
 
 class Outcome(NamedTuple):
-    """What became of an event.
+    """The result of redacting an event.
 
     Attributes:
-        event: its new text; None for one that is as it was.
-        types: of each value redacted.
-        recompute: whether promoted columns may have another value now.
-        failed: the redactor could not do it; the event must not pass.
+        event: the new text; None for an unchanged event.
+        types: the type of each redacted value.
+        recompute: whether promoted columns may have changed.
+        failed: whether the redactor failed on the event. Such an event must not pass.
     """
 
     event: str | None = None
@@ -37,24 +37,27 @@ UNCHANGED = Outcome()
 FAILED = Outcome("{}", recompute=True, failed=True)
 
 MOST_HITS = 20
-"""In one event: each is looked for from the event's beginning, so that with more of them a walk takes less time."""
+"""Hits in an event up to which edits in place are faster than a walk.
+
+Each hit is located from the beginning of the event, so that many hits take more time than a walk.
+"""
 
 _SOURCES = frozenset(key.partition(".")[0] for key in SOURCE_KEYS)
 
 String = tuple[str, str, int, int]
-"""A string in an event: the literal of its key, empty for an element of a list, its own, its start and its end."""
+"""A string in an event: literal of its key (empty for an element of a list), its own literal, its start and its end."""
 
 
 def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
     """The strings of an event in which triggers fire, from left to right.
 
     Args:
-        event: the text of one JSON object.
-        hits: where triggers fire in it, from left to right.
+        event: the text of a JSON object, for example ``{"to":"bob@example.com"}``.
+        hits: spans of the text in which triggers fire, from left to right.
 
     Returns:
-        the strings; None unless the event is an object without escapes, where quotes stand only around strings, and
-        each of at most `MOST_HITS` hits lies in one string, or in its key too.
+        the strings. None if the event needs a walk: it is no object, or has escapes, or has more than `MOST_HITS` hits,
+        or a hit lies outside of a single string and its key. Without escapes, quotes stand only around strings.
     """
     if len(hits) > MOST_HITS or event[:1] != "{" or "\\" in event or MARK in event:
         return None
@@ -73,17 +76,17 @@ def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
 def redact_in_place(
     members: Members, event: str, strings: list[String], verdicts: dict[Member, Verdict]
 ) -> Outcome | None:
-    """Redact strings of an event where they stand.
+    """Redact strings of an event directly in its text.
 
     Args:
-        members: the judge.
-        event: the text of one JSON object.
-        strings: from `strings_hit`.
-        verdicts: what the judge says of each.
+        members: rules and remembered verdicts.
+        event: the text of a JSON object.
+        strings: the result of `strings_hit`.
+        verdicts: the verdict on each of the strings.
 
     Returns:
-        the outcome; None for an event that needs a walk: objects under a secret's key, keys to rename, JSON in
-        strings, names of secrets in siblings, a secret that stands in another string too.
+        the outcome. None for an event that needs a walk: it has an object under the key of a secret, a key to rename,
+        JSON in a string, the name of a secret in a sibling, or a secret that occurs again in another string.
     """
     edits: list[Edit] = []
     found: list[Found] = []
@@ -115,7 +118,11 @@ def redact_in_place(
 
 
 def _string_at(event: str, hit_start: int, hit_end: int) -> String | None:
-    """The string, not a key, that a hit touches, in an event without escapes. None if it touches anything else."""
+    """The string that a hit touches, in an event without escapes.
+
+    A hit in a key and its string, such as ``"password":"x1y2"``, gives the string. None for a hit anywhere else, for
+    example in a number.
+    """
     if not event.count('"', 0, hit_start + 1) % 2:
         return None
     start = event.rfind('"', 0, hit_start + 1)
@@ -137,7 +144,12 @@ _BRACKET = re.compile(r"[\[\]{}]")
 
 
 def _path_to(before: str, key: str) -> str:
-    """The path of a member or element, from an event's text before it, without escapes, and its key."""
+    """The path of a member or element.
+
+    Args:
+        before: the event's text before the member, without escapes, such as ``{"n":1,"in":[{``.
+        key: the key of the member, such as ``to``; the path is then ``in.0.to``.
+    """
     if before.count("{") == 1 and "[" not in before:
         return key
     pieces = before.split('"')  # outside of a string, in it, outside …
@@ -161,7 +173,13 @@ def _path_to(before: str, key: str) -> str:
 
 
 def _follow(structure: str, last: str, names: list[str | int]) -> None:
-    """Keep track of where one is through the text between two strings, of which the first one is ``last``."""
+    """Update the path with the text between two strings.
+
+    Args:
+        structure: brackets, commas and colons between the strings.
+        last: the string before it, which may be a key.
+        names: the path so far: keys, and indexes of list elements.
+    """
     for character in structure:
         if character in "{[":
             if names and isinstance(names[-1], str):

@@ -1,4 +1,4 @@
-"""``_redaction``, in which an event says what was redacted: paths, types and the mode, never values or lengths."""
+"""``_redaction``, the member of an event that lists its redactions: paths, types and mode, never values or lengths."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -13,33 +13,43 @@ MARK = "_redaction"
 MARK_TRIGGER = rf'{MARK}\\*"\s*:'
 
 _MAX_SHOWN = 256
-"""Characters of a path: long ones would blow up an event."""
+"""Characters of a path in ``_redaction``; a longer path is cut, since long paths would make events much larger."""
 
 
 class Field(NamedTuple):
-    """Where something was redacted: the path as it is after redaction, and the type of the value."""
+    """A redacted value in ``_redaction``.
+
+    Attributes:
+        field: path of the value, after redaction of its keys, such as ``in.0.to``.
+        type: type of the value, such as ``email``.
+    """
 
     field: str
     type: str
 
 
 class Place(NamedTuple):
-    """A path: as it is in the event, and as it may be shown."""
+    """The path of a member.
+
+    Attributes:
+        path: the path in the event before redaction.
+        shown: the path after redaction of its keys.
+    """
 
     path: str
     shown: str
 
     def fields(self, types: Iterable[str]) -> set[Field]:
-        """What is to be said of values of these types here."""
+        """The entries of ``_redaction`` for values of these types at this path."""
         return {Field(self.shown, type_) for type_ in types}
 
 
 Found = tuple[str, tuple[str, ...]]
-"""A path, as it is and may be shown, and the types of the values redacted in the string there."""
+"""A path without redacted keys, and the types of the values redacted in the string at that path."""
 
 
 class Marks:
-    """Writes and reads the marks of one configuration."""
+    """Writes and reads ``_redaction`` for a configuration."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -49,7 +59,7 @@ class Marks:
         }
 
     def of(self, found: tuple[Found, ...]) -> str:
-        """The JSON of ``_redaction`` for what was found; the last ones are remembered, unless paths are long."""
+        """The JSON of ``_redaction`` for these findings. The last results are remembered, unless paths are long."""
         mark = self._known.get(found)
         if mark is None:
             mark = self.json({Field(path, type_) for path, types in found for type_ in types})
@@ -68,9 +78,10 @@ class Marks:
         return json.dumps(told, separators=(",", ":"))
 
     def _shown(self, path: str) -> str:
-        """A path, which may read like a value although no key in it does: ``u@example`` above ``com``.
+        """A path in the form that ``_redaction`` shows: redacted and not longer than `_MAX_SHOWN`.
 
-        Until it stays as it is: a path that is cut off inside of a token may read like a value again.
+        A path may look like a value although none of its keys does: key ``u@example`` with ``com`` below it. A path
+        that is cut inside of a token may look like a value again. So both steps are repeated until nothing changes.
         """
         for _ in range(MAX_ROUNDS):
             redacted = self.rules.string(path)
@@ -82,7 +93,7 @@ class Marks:
         return "…"
 
     def fields_of(self, mark: Any) -> set[Field] | None:
-        """The fields of a ``_redaction`` that a redaction has written; None for anything else under that name."""
+        """The fields of a ``_redaction`` that an earlier redaction wrote; None for any other value of that key."""
         try:
             fields = [Field(field["field"], field["type"]) for field in mark["fields"]]
             told = [

@@ -1,4 +1,4 @@
-"""What was found out is remembered, since values, keys and paths repeat; within bounds, since events are anybody's."""
+"""Caches of results, since values, keys and paths repeat. Their size has a bound, since any text may arrive."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,17 +7,23 @@ _Key = TypeVar("_Key")
 _Outcome = TypeVar("_Outcome")
 
 MOST = 1 << 15
-"""Outcomes in one memory, which with the longest texts are 70 MB. A memory that is full starts anew."""
+"""Outcomes in a memory: 70 MB with the longest texts. A full memory is emptied."""
 
 LONGEST = 1_000
-"""Characters of a text whose outcome is remembered: longer ones repeat rarely."""
+"""Characters of a text whose outcome is remembered. Longer texts rarely repeat."""
 
 
 class Memory(dict[_Key, _Outcome]):
-    """The last outcomes, `MOST` of them."""
+    """The last outcomes, at most `MOST`."""
 
     def remember(self, key: _Key, outcome: _Outcome, length: int) -> _Outcome:
-        """Remember an outcome, unless what it is of has more than `LONGEST` characters; returns it."""
+        """Remember an outcome, and return it.
+
+        Args:
+            key: the key of the outcome.
+            outcome: the outcome.
+            length: characters of the text; above `LONGEST` nothing is remembered.
+        """
         if length <= LONGEST:
             if len(self) >= MOST:
                 self.clear()
@@ -26,7 +32,7 @@ class Memory(dict[_Key, _Outcome]):
 
 
 class Remembered(Memory[str, _Outcome]):
-    """What a function says of a text, looked up by it."""
+    """The results of a function by its argument, a text; a missing result is computed."""
 
     def __init__(self, function: Callable[[str], _Outcome]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Events redacted: the fast way for many, and the slow, obvious one for one."""
+"""Redaction of events: a fast way for many events, and a slow, simple way for a single event."""
 
 import bisect
 import functools
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 
 Hits = tuple[str, list[Span]]
-"""An event, and where in it a trigger fires, from left to right."""
+"""An event, and the spans of its text in which a trigger fires, from left to right."""
 
 _one_at_a_time = threading.Lock()
-"""Threads that hand the interpreter's lock to one another within a vector cost a fifth of the speed."""
+"""Lets a thread finish its vector before another starts: switching within a vector costs a fifth of the speed."""
 
 
 @contextmanager
 def _no_cyclic_garbage() -> Iterator[None]:
-    """Put off the search for it: a vector makes ten thousands of short-lived objects, none of them in a cycle."""
+    """Turn off the cyclic garbage collector: a vector makes ten thousands of short-lived objects, without cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -50,11 +50,11 @@ def _no_cyclic_garbage() -> Iterator[None]:
 
 
 class Redactor:
-    """Redacts events by one configuration.
+    """Redacts events with a configuration.
 
     Args:
-        config: what, where and how.
-        hash_key: the key of ``hash`` tokens.
+        config: the ``redact`` block of the pipeline.
+        hash_key: the key of ``hash`` tokens; needed only for the mode ``hash``.
     """
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
@@ -69,24 +69,27 @@ class Redactor:
         self.fires_always = any(trigger.search("") is not None for trigger in self.triggers)
 
     def redact(self, event: str) -> Outcome:
-        """Redact one event by a walk to every string and number in it."""
+        """Redact an event by a walk to every string and number in it."""
         return self._walk(event, everywhere(event))
 
     def redact_all(self, events: "pa.StringArray") -> dict[int, Outcome]:
-        """Redact many events, none of them null, looking only where a trigger fires.
+        """Redact many events. Only the parts of an event in which a trigger fires are examined.
+
+        Args:
+            events: texts of JSON objects, without nulls.
 
         Returns:
-            the outcome for each of those, by the number of the event; the others are unchanged.
+            number of the event, from 0 → outcome, for each event with a trigger. The other events are unchanged.
         """
         hits = self.hits_in(events)
         with _one_at_a_time, _no_cyclic_garbage():
             return dict(zip(hits, self._redact_each(list(hits.values())), strict=True))
 
     def hits_in(self, events: "pa.StringArray") -> dict[int, Hits]:
-        """Where the trigger fires in many events, by the number of the event.
+        """The spans in which triggers fire, by the number of the event.
 
-        It looks at all of them in one go, as they lie in memory, one behind the other. What it finds across the end of
-        an event is not to be trusted, nor what that may hide: such events are looked at again by themselves.
+        RE2 searches the memory of all events at once, where nothing separates two events. A match that crosses the end
+        of an event may be wrong, and it may hide a right match. Such events are searched again, each by itself.
         """
         if self.fires_always:
             return {
@@ -120,21 +123,21 @@ class Redactor:
         return hits
 
     def _spans(self, text: str | memoryview) -> list[Span]:
-        """Where the triggers fire in a text, from left to right."""
+        """The spans of a text in which triggers fire, from left to right."""
         found = (trigger.finditer(text) for trigger in self.triggers)
         return sorted(match.span() for match in itertools.chain.from_iterable(found))
 
     def _redact_each(self, hits: Sequence[Hits]) -> list[Outcome]:
-        """Redact events where a trigger fires; same order."""
+        """Redact events at their hits; outcomes are in the order of the events."""
         try:
             return self._redact_hits(hits)
-        except Exception:  # noqa: BLE001 - one of them is at fault, the others shall pass
+        except Exception:  # noqa: BLE001 - a single event is at fault, and the other events have to pass
             if len(hits) == 1:
                 return [FAILED]
         return [outcome for one in hits for outcome in self._redact_each([one])]
 
     def _redact_hits(self, hits: Sequence[Hits]) -> list[Outcome]:
-        # One step after the other for all events: a step at work stays in the processor's cache
+        # Each step runs over all events before the next step, so that its code stays in the processor's cache
         strings = [strings_hit(event, spans) for event, spans in hits]
         verdicts = self.members.judge_all(
             string[:2] for found in strings if found for string in found
@@ -146,7 +149,7 @@ class Redactor:
         return outcomes
 
     def _walk(self, event: str, hits: list[Span]) -> Outcome:
-        """Redact one event by a walk to what these spans touch."""
+        """Redact an event by a walk to the members that these spans touch."""
         if not event.lstrip().startswith("{"):
             return FAILED
         if not hits:
@@ -158,7 +161,7 @@ class Redactor:
                 walk = Walk(self.members, event, everywhere(event), again=again)
                 walk.run()
                 event = walk.marked_text()
-                # Behind a secret that is gone now, a value may begin
+                # Without the secret, the text behind it may be the beginning of a value
                 more = self._walk(event, everywhere(event))
                 if more.event is not None:
                     return more._replace(types=(*walk.types, *more.types))
@@ -167,21 +170,20 @@ class Redactor:
                 if walk.types
                 else UNCHANGED
             )
-        except Exception:  # noqa: BLE001 - whatever went wrong, the event must not pass, and no message may quote it
+        except Exception:  # noqa: BLE001 - after any error the event must not pass, and no message may quote it
             return FAILED
 
 
 @functools.lru_cache(maxsize=8)
 def redactor_of(config: RedactConfig, hash_key: bytes | None) -> Redactor:
-    """The redactor of a configuration, compiled once.
+    """The redactor of a configuration; it is compiled once and then reused.
 
     Raises:
         ConfigurationError: ``hash`` without a key.
         EngineError: the self-test of redaction failed.
     """
-    from obs_assets.transforms.redact.self_test import (
-        check_engine,
-    )  # which makes a redactor itself
+    # Imported here, since the self-test imports this module
+    from obs_assets.transforms.redact.self_test import check_engine
 
     check_engine()
     if "hash" in (config.mode, *config.modes.values()) and not hash_key:

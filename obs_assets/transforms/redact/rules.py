@@ -1,4 +1,4 @@
-"""What a string, a number or a key comes to by the rules of one configuration, wherever in an event it stands."""
+"""Applies the rules of a configuration to a string, a number or a key, independent of its path in the event."""
 
 import hmac
 import itertools
@@ -28,29 +28,33 @@ from obs_assets.transforms.redact.config import RedactConfig
 from obs_assets.transforms.redact.memory import Memory, Remembered
 
 Edit = tuple[int, int, str]
-"""A part of a text, from its start to its end, and what takes its place."""
+"""Start and end of a part of a text, and the text that replaces it."""
 
 _MAY_HIDE = re.compile(r"[^\x00-\x7f]|[%&\\\x1b]|=(?:40|3[dD])")
-"""What encodings begin with."""
+"""Characters with which an encoding begins."""
 
 _WRAPPED = f"{BASE64}|{HEX}"
 _MAY_BE_WRAPPED = re.compile(_WRAPPED)
 _MAX_WRAPPINGS = 3
-"""Base64 of base64 and so on."""
+"""Layers of base64 in base64 that are decoded."""
 
 MAX_ROUNDS = 10
-"""What a rule takes out may have hidden a value from another one: look again until nothing is found."""
+"""Rounds of all rules over a string. A value may appear only after another value beside it was replaced.
+
+Rounds end as soon as no rule finds anything.
+"""
 
 _TRIGGER_BYTES = 64 << 20
+"""Bytes of memory that RE2 may use for an automaton: with less, wide triggers become slow."""
 
 
 class Secret(NamedTuple):
-    """A secret that goes wherever else it stands in its event.
+    """A secret that is redacted everywhere in its event, also where no name stands before it.
 
     Attributes:
-        value: as it stands in a string.
-        replacement: left in its place.
-        type: what it is counted as.
+        value: its text in a string.
+        replacement: the text that replaces it.
+        type: the type under which it is counted: ``api_key`` or ``password``.
     """
 
     value: str
@@ -62,9 +66,9 @@ class Redacted(NamedTuple):
     """A string in its redacted form.
 
     Attributes:
-        text: the string.
-        types: of each value redacted in it.
-        secrets: those of the values that may stand elsewhere in the event, without a name.
+        text: the string after redaction.
+        types: the type of each redacted value.
+        secrets: the redacted values that may occur elsewhere in the event, without a name before them.
     """
 
     text: str
@@ -72,7 +76,7 @@ class Redacted(NamedTuple):
     secrets: tuple[Secret, ...] = ()
 
     def without(self, secrets: Iterable[Secret]) -> "Redacted":
-        """The string with secrets of its event redacted too."""
+        """The string after these secrets of its event are redacted too."""
         text, types = self.text, self.types
         for value, replacement, type_ in secrets:
             if count := text.count(value):
@@ -83,17 +87,17 @@ class Redacted(NamedTuple):
 
 _SECRET_TYPES = frozenset(("api_key", "password"))
 _MIN_SECRET = 10
-"""Characters of a secret that is looked for without its name: a shorter one may be a word."""
+"""Characters of a secret that is searched for without its name: a shorter text may be a word."""
 
 
 class _Found:
-    """A string under its rules.
+    """A string while the rules are applied to it.
 
     Attributes:
-        text: as the rules so far have left it.
-        key: of the string.
-        types: of each value found.
-        secrets: those of the values that may stand elsewhere in the event.
+        text: the string after the rules applied so far.
+        key: the key of the string.
+        types: the type of each value found so far.
+        secrets: the values found that may occur elsewhere in the event.
     """
 
     __slots__ = ("key", "secrets", "text", "types")
@@ -106,17 +110,17 @@ class _Found:
 
     @property
     def string(self) -> tuple[str, str]:
-        """Key and text, by which outcomes are remembered."""
+        """Key and text: the key of the memory of results."""
         return self.key, self.text
 
 
 class Key(NamedTuple):
-    """What a key comes to.
+    """A key after redaction.
 
     Attributes:
-        name: its text after redaction, which is the context of its value.
-        redacted: the same with the types, if that is a change.
-        is_secret: whether all that stands under it is to be redacted whole.
+        name: its text after redaction. The rules see it as the context of the value.
+        redacted: the same text with the types of its values; None if nothing was redacted.
+        is_secret: whether every string and number below the key is redacted as a whole.
     """
 
     name: str
@@ -125,7 +129,7 @@ class Key(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """A detector, and what it leaves in a value's place."""
+    """A detector, with the function that gives the replacement of a value."""
 
     type: str
     find: Callable[[str, str], Iterator[Span]]
@@ -133,11 +137,11 @@ class _Rule(NamedTuple):
 
 
 class Rules:
-    """The rules of one configuration, compiled.
+    """The compiled rules of a configuration.
 
     Args:
-        config: what, where and how.
-        hash_key: the key of ``hash`` tokens.
+        config: the ``redact`` block of the pipeline.
+        hash_key: the key of ``hash`` tokens; needed only for the mode ``hash``.
     """
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None) -> None:
@@ -164,10 +168,10 @@ class Rules:
         self._skipped = _paths(config.fields_to_skip)
         self.covered = Remembered(self.covers)
         self._clean: Memory[tuple[str, str], None] = Memory()
-        """Strings, as (key, text), in which no rule finds anything: masked, many are equal."""
+        """Strings as (key, text) in which no rule finds anything. After masking, many strings are equal."""
 
     def key(self, name: str) -> Key:
-        """What a key comes to."""
+        """Redact a key, and judge whether it names a secret."""
         redacted = self.string(name)
         shown = redacted.text if redacted else name
         return Key(
@@ -183,31 +187,31 @@ class Rules:
         return is_scanned and self._skipped.fullmatch(dotted) is None
 
     def secret(self, key: str, text: str, *, is_number: bool) -> Redacted | None:
-        """A string or number under a secret's key, redacted whole; None if it cannot be one."""
+        """A string or number under the key of a secret, redacted as a whole; None if it cannot be a secret."""
         if not is_secret_value(key, text, is_number=is_number):
             return None
         replacement = self._replace(text, "password", mask_all)
         return Redacted(replacement, ("password",), _secrets([(text, replacement)], "password"))
 
     def string(self, text: str, key: str = "") -> Redacted | None:
-        """A string with its values redacted, those that are encoded too; None if there are none.
+        """Redact the values in a string, also encoded values; None if the string has no values.
 
         Args:
-            text: the string.
-            key: what it stands under.
+            text: the string, for example ``mail bob.smith@example.com now``.
+            key: the key of the string, for example ``message``; empty for an element of a list.
         """
         return self.strings([(text, key)])[0]
 
     def strings(
         self, strings: Sequence[tuple[str, str]], wrapped: int = 0
     ) -> list[Redacted | None]:
-        """Many strings, each with its key and by itself, as `string` does one.
+        """Redact many strings, each by itself, with the same results as `string`.
 
-        One rule after the other goes over all of them: a rule at work stays in the processor's cache.
+        Each rule runs over all strings before the next rule, so that its code stays in the processor's cache.
 
         Args:
-            strings: (text, key) of each.
-            wrapped: in how many layers of base64 they were found.
+            strings: (text, key) of each string.
+            wrapped: number of layers of base64 around the strings.
         """
         found = [_Found(text, key) for text, key in strings]
         pending = found
@@ -230,7 +234,7 @@ class Rules:
         ]
 
     def _apply_all(self, found: Sequence["_Found"], wrapped: int) -> None:
-        """Apply each rule once to strings in which its trigger fires."""
+        """Apply each rule once to the strings in which its trigger fires."""
         *fired, may_be_wrapped = self._fired(
             (number, f"{one.key}: {one.text}") for number, one in enumerate(found)
         )
@@ -250,7 +254,7 @@ class Rules:
                 one.text = _again(one.text, one.types, one.secrets)
 
     def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
-        """For each trigger, that of base64 the last, in which of the numbered texts it fires."""
+        """For each trigger, the numbers of the texts in which it fires. The trigger of base64 is the last."""
         fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
         for which, text in told:
             encoded = (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
@@ -265,7 +269,7 @@ class Rules:
     def _apply_hidden(
         self, text: str, key: str, types: list[str], secrets: list[Secret]
     ) -> str:
-        """Run the rules on what a string says when its encodings are undone, such as ``u%40example.com``."""
+        """Apply the rules to a string with its encodings undone, such as ``u%40example.com``."""
         revealed = reveal(text)
         if revealed is None:
             return text
@@ -289,7 +293,7 @@ class Rules:
         return text
 
     def _apply_wrapped(self, text: str, types: list[str], wrapped: int) -> str:
-        """Redact base64 and hexadecimal text whole if there is a value in what it says."""
+        """Redact base64 and hexadecimal text as a whole if the decoded text has a value in it."""
         edits: list[Edit] = []
         for (start, end), plain in (*find_base64(text), *find_hex(text)):
             redacted = self.strings([(plain, "")], wrapped)[0]
@@ -299,7 +303,7 @@ class Rules:
         return splice(text, edits)
 
     def _replacer(self, detector: Detector) -> Callable[[str], str]:
-        """What a detector leaves in the place of a value."""
+        """The function that gives the replacement of a value of this detector."""
         if replacement := detector.replacement:
             return lambda _: replacement
         if self._mode_of(detector.type) == "mask":
@@ -320,14 +324,14 @@ class Rules:
 
 
 def _again(text: str, types: list[str], secrets: list[Secret]) -> str:
-    """A text without the secrets that were found in it and stand in it once more."""
+    """Redact further occurrences of the secrets that were found in a text."""
     redacted = Redacted(text, ()).without(secrets)
     types += redacted.types
     return redacted.text
 
 
 def _apply(rule: _Rule, text: str, key: str, types: list[str], secrets: list[Secret]) -> str:
-    """A text after one rule."""
+    """Apply a rule to a text, and return the new text."""
     edits: list[Edit] = []
     for start, end in rule.find(text, key):
         value = text[start:end]
@@ -342,7 +346,12 @@ def _apply(rule: _Rule, text: str, key: str, types: list[str], secrets: list[Sec
 
 
 def _secrets(replaced: Iterable[tuple[str, str]], type_: str) -> tuple[Secret, ...]:
-    """Those of some values and what took their place that are long enough to be known again without a name."""
+    """The values that can be recognized elsewhere without a name: at least `_MIN_SECRET` characters and a digit.
+
+    Args:
+        replaced: (value, replacement) of each redacted value.
+        type_: their type.
+    """
     if type_ not in _SECRET_TYPES:
         return ()
     return tuple(
@@ -353,9 +362,10 @@ def _secrets(replaced: Iterable[tuple[str, str]], type_: str) -> tuple[Secret, .
 
 
 def automata(detectors: Sequence[Detector]) -> list[list[int]]:
-    """Positions of detectors whose triggers share an automaton of RE2: of names, of numbers, all others first.
+    """Indexes of the detectors whose triggers share an automaton of RE2.
 
-    One automaton for all of them would have many more states, most of them made anew for each event.
+    The groups are, in this order: other triggers, names of secrets, numbers. A single automaton for all triggers would
+    have many more states, and RE2 would build most of them again for each event.
     """
     groups: dict[str, list[int]] = {"others": [], "names": [], "numbers": []}
     for position, detector in enumerate(detectors):
@@ -369,17 +379,17 @@ def automata(detectors: Sequence[Detector]) -> list[list[int]]:
 
 
 def any_of(triggers: Iterable[str]) -> str:
-    """RE2: one of these."""
+    """RE2 pattern that matches any of these triggers."""
     return "|".join(f"(?:{trigger})" for trigger in triggers)
 
 
 def compiled(trigger: str) -> Any:
-    """A trigger in RE2, with memory enough that wide ones keep their speed."""
+    """Compile a trigger in RE2, with enough memory for wide triggers to keep their speed."""
     return re2.compile(trigger, _options())
 
 
 def splice(text: str, edits: list[Edit]) -> str:
-    """A text with some of its parts replaced."""
+    """Replace parts of a text, and return the new text."""
     if len(edits) == 1:
         ((start, end, new),) = edits
         return f"{text[:start]}{new}{text[end:]}"
@@ -393,7 +403,10 @@ def splice(text: str, edits: list[Edit]) -> str:
 
 
 def _trigger_set(triggers: list[str]) -> Any:
-    """All triggers at once, and behind them one that always fires: RE2 says nothing at all when out of memory."""
+    """Compile all triggers into a set, with a last trigger that always fires.
+
+    When RE2 runs out of memory, it returns no match and no error; then the last trigger is missing from the result.
+    """
     fires = re2.Set.SearchSet(_options())
     for trigger in (*triggers, "^"):
         fires.Add(trigger)
@@ -409,7 +422,10 @@ def _options() -> Any:
 
 
 def _paths(globs: tuple[str, ...]) -> Any:
-    """RE2 for paths, a dot at their end, that one of the globs covers; linear, since keys are anybody's text."""
+    """RE2 pattern for the paths that any of the globs covers; a path ends with a dot here.
+
+    Any text may be a key, so the match has to take linear time.
+    """
     return re2.compile("|".join(f"(?:{_path(glob)}(?s:.*))" for glob in globs) or r"\z.")
 
 

@@ -1,7 +1,8 @@
-"""A test of the engine that runs before the first redaction: does it do on this machine what it did where it was made?
+"""A test of redaction that runs before the first event: are results on this machine the known results?
 
-Python's `re`, RE2, Arrow and DuckDB have each had versions that return another result without an error. The test suite
-finds that on the machines of developers; this finds it on the user's, where events would be lost or pass unredacted.
+Python's `re`, RE2, Arrow and DuckDB have each had versions that return wrong results without an error. The test suite
+finds such versions on the machines of developers. This test finds them on the machine of the user, where events would
+be lost or pass unredacted.
 """
 
 import functools
@@ -119,26 +120,26 @@ CASES: "Mapping[str, tuple[str, str | None]]" = {
     "a list": ('[{"to":"bob.smith@example.com"}]', FAILED),
     "broken JSON": ('{"to":"bob.smith@example.com"', FAILED),
 }
-"""By name: invented events, and what each is after redaction."""
+"""Name of the case → an invented event, and the same event after redaction."""
 
 
 @functools.cache
 def check_engine() -> None:
-    """Redact `CASES` the fast and the slow way, once in a process; it takes about 12 milliseconds.
+    """Redact `CASES` the fast and the slow way, once in each process; it takes about 12 milliseconds.
 
     Raises:
-        EngineError: a result is not the known one. Nothing may be redacted in this process.
+        EngineError: a result differs from the known result. This process must not redact.
     """
     try:
         wrong = first_difference()
-    except Exception as error:  # noqa: BLE001 - a library that raises is as unfit as one that returns nonsense
+    except Exception as error:  # noqa: BLE001 - a library that raises is as unfit as a library with wrong results
         wrong = type(error).__name__
     if wrong:
         raise EngineError(f"the self-test of redaction failed ({wrong}){_ADVICE}{_versions()}")
 
 
 def first_difference(cases: "Mapping[str, tuple[str, str | None]]" = CASES) -> str:
-    """The case and the way in which a result is not the known one; empty if all are.
+    """Case and way of the first result that differs from the known result; empty if all are equal.
 
     Args:
         cases: name → event, and the event after redaction.

@@ -1,4 +1,4 @@
-"""The members of an event, one after the other: what each comes to, and what that changes in the event's text."""
+"""Walks through the members of an event, judges each member, and collects the changes of the event's text."""
 
 import functools
 import itertools
@@ -18,27 +18,28 @@ from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, Secre
 
 
 def _repeated(part: str) -> str:
-    """A pattern for a part any number of times, of which none is given back: linear time, little memory."""
-    # `(?:part)*+` would be shorter, but `re` of CPython 3.11.0 to 3.11.4 goes on behind what failed in the part (issues
-    # 106052 and 100061). An atomic group is right everywhere; `re` keeps 72 bytes for each repetition until it ends.
+    """A pattern for a part any number of times, without backtracking: linear time, little memory."""
+    # `(?:part)*+` would be shorter, but `re` of CPython 3.11.0 to 3.11.4 continues at a wrong position after the part
+    # has failed (issues 106052 and 100061). An atomic group is right in all versions. `re` keeps 72 bytes for each
+    # repetition until the group ends.
     return f"(?>(?>(?:{part}){{1,500}})*)"
 
 
-# Here `*+` is right everywhere: behind its backslash, the repeated part takes whatever there is
+# Here `*+` is right in all versions: after its backslash, the repeated part cannot fail on any character
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NUMBER = r"-?[0-9][0-9.eE+-]*+"
 _TOKEN = re.compile(
     rf"[\s,]*+(?:(?P<string>{_STRING})(?:(?P<colon>\s*+:\s*+)(?:(?P<value>{_STRING}|{_NUMBER})|(?P<inner>[\[{{]))?)?"
     rf"|(?P<number>{_NUMBER})|(?P<bracket>[\[\]{{}}])|true|false|null)\s*+"
 )
-"""One step through JSON text: a key with what is or begins behind it, an element, a bracket."""
+"""A step through JSON text: a key and its value or the bracket that opens it, an element, or a bracket."""
 
 _SCALAR = rf"(?:{_STRING}|{_NUMBER}|true|false|null)"
 _ELEMENT = rf"[\s,]*+{_SCALAR}"
 _KEY = rf"[\s,]*+{_STRING}\s*+:\s*+"
 _FLAT = rf"\[{_repeated(_ELEMENT)}\s*+\]|\{{{_repeated(_KEY + _SCALAR)}\s*+\}}"
 _MEMBERS = re.compile(_repeated(rf"{_KEY}(?:{_SCALAR}|{_FLAT})(?=\s*+,)"))
-"""Members of an object, all at once, as far as their values are flat and a comma follows."""
+"""Consecutive members of an object with flat values and a comma after each: they are passed in a single match."""
 
 _STRINGS = re.compile(rf"({_STRING})(\s*+:)?")
 
@@ -46,14 +47,14 @@ _DOCUMENT = re.compile(r"\s*[\[{]")
 
 
 class Verdict(NamedTuple):
-    """What a member comes to, wherever in an event it stands.
+    """The result of the rules for a member, independent of its path in the event.
 
     Attributes:
-        key: its key redacted.
-        value: its string or number redacted.
-        document: its string, if that is JSON with something to redact in it.
-        is_secret: whether everything in it, a list or an object, is to be redacted whole.
-        is_naming: whether its string names a secret that stands in a sibling: ``{"name": "DB_PASSWORD", "value": …}``.
+        key: the redacted key; None if it is unchanged.
+        value: the redacted string or number; None if it is unchanged.
+        document: the string, if it is JSON with a value to redact in it; None otherwise.
+        is_secret: whether every string and number in the list or object of this member is redacted as a whole.
+        is_naming: whether its string names a secret in a sibling: ``{"name": "DB_PASSWORD", "value": …}``.
     """
 
     key: Redacted | None = None
@@ -64,13 +65,13 @@ class Verdict(NamedTuple):
 
 
 Member = tuple[str, str]
-"""The literals of a key, empty for an element of a list, and of a string or number, empty for anything else."""
+"""Literal of the key, empty for an element of a list; literal of the string or number, empty for any other value."""
 
 HARMLESS = Verdict()
 _SPECIAL = frozenset(
     ("", "*", "[", "{", *(chr(code) for code in range(0x3001) if chr(code).isspace()))
 )
-"""What a string begins with that may be a JSON document, or what a redaction has left, or is empty."""
+"""First characters of strings that may be JSON or the result of a redaction; ``""`` stands for the empty string."""
 
 _NAMES_OF_NAMES = frozenset(
     (
@@ -93,7 +94,7 @@ _NO_KEY = Key("", None, is_secret=False)
 
 
 class Members:
-    """Judges the members of events by one configuration's rules, and remembers it, since values repeat."""
+    """Judges the members of events by the rules of a configuration, and remembers verdicts, since values repeat."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -104,16 +105,16 @@ class Members:
         )
 
     def judge(self, key: str, value: str) -> Verdict:
-        """What a member comes to.
+        """The verdict on a member.
 
         Args:
-            key: its literal; empty for an element of a list.
-            value: the literal of its string or number; empty for anything else.
+            key: literal of the key, such as ``"to"`` with its quotes; empty for an element of a list.
+            value: literal of the string or number; empty for any other value.
         """
         return self.judge_all([(key, value)])[key, value]
 
     def judge_all(self, members: Iterable[Member]) -> dict[Member, Verdict]:
-        """What many members come to: at once, since that takes less than half the time."""
+        """The verdicts on many members; together they take less than half the time of single calls."""
         verdicts = dict.fromkeys(members, HARMLESS)
         judged: list[tuple[Member, Key]] = []
         strings: list[tuple[str, str]] = []
@@ -136,7 +137,7 @@ class Members:
         return verdicts
 
     def _judge_special(self, key: Key, literal: str, text: str) -> Verdict | None:
-        """What a member comes to unless it is a string or number that the rules have to look at."""
+        """The verdict on a member; None if the rules have to be applied to its string or number."""
         if key.name.lower() in _NAMES_OF_NAMES and self.rules.hides_secrets and is_naming(text):
             return Verdict(key.redacted, self.rules.string(text, key.name), is_naming=True)
         if not literal:
@@ -158,7 +159,7 @@ class Members:
         return None
 
     def hide(self, literal: str, key: str = "") -> Redacted | None:
-        """A string or number under a secret's key, redacted whole; None if it cannot be one."""
+        """A string or number under the key of a secret, redacted as a whole; None if it cannot be a secret."""
         return self.rules.secret(key, decode(literal), is_number=literal[0] != '"')
 
 
@@ -168,18 +169,18 @@ def _length(member: Member) -> int:
 
 
 class _Level:
-    """An object or list that a walk is in.
+    """An open object or list of a walk.
 
     Attributes:
-        index: of the present element; None in an object.
-        previous: the literal of the string before the present one, of a list.
-        key: the literal of the present member's key.
-        naming: the literal of the name that the object gives a secret; empty for none.
-        unnamed: what the member before has in case that the present one is its name.
-        is_secret: whether every string and number in here is to be redacted whole.
-        secret_keys: literals of the keys under which that is so.
-        renamed: literals of the keys that were redacted, to their new names.
-        masks: how often a mask was tried as a new name.
+        index: index of the current element, from 0; None in an object.
+        previous: in a list, the literal of the string before the current element; empty for any other value.
+        key: literal of the key of the current member.
+        naming: literal of the string in this object that names a secret in it; empty if there is none.
+        unnamed: key, match and group of the member before, kept in case the current member is its name.
+        is_secret: whether every string and number in here is redacted as a whole.
+        secret_keys: literals of the keys below which every string and number is redacted as a whole.
+        renamed: literal of a redacted key → its new name.
+        masks: mask → number of attempts to use it as a new name.
     """
 
     __slots__ = (
@@ -205,7 +206,7 @@ class _Level:
         self.masks: dict[str, int] = {}
 
     def inner(self, bracket: str) -> "_Level":
-        """What begins with a bracket in the present member or element."""
+        """The object or list that begins with this bracket in the current member or element."""
         is_named = bool(self.naming) and self.key.strip('"').lower() in _NAMES_OF_VALUES
         is_secret = self.is_secret or (
             self.index is None and (is_named or self.key in self.secret_keys)
@@ -214,14 +215,14 @@ class _Level:
 
 
 class Walk:
-    """A walk through one JSON text that collects what to change in it.
+    """A walk through a JSON text that collects the changes to make in it.
 
     Args:
-        members: the judge.
-        text: an object or a list.
-        hits: where to look, from left to right: at the members that one of these spans touches.
-        place: of the text itself if it is JSON inside a string; None for an event.
-        again: secrets of the event, to be redacted wherever they stand.
+        members: rules and remembered verdicts.
+        text: the JSON text of an object or a list.
+        hits: spans of the text, from left to right; the walk judges the members that they touch.
+        place: path of the string that holds the text, if it is JSON inside a string; None for an event.
+        again: secrets of the event, which are redacted everywhere in the text.
     """
 
     def __init__(
@@ -247,7 +248,7 @@ class Walk:
         self.trusted = 0
 
     def run(self) -> None:
-        """Walk, to the last hit if nothing after it can matter.
+        """Walk through the text; stop at the last hit if nothing after it can be a secret.
 
         Raises:
             ValueError, LookupError: the text is not JSON.
@@ -290,7 +291,7 @@ class Walk:
             raise ValueError("not one JSON value")
 
     def _visit(self, match: re.Match[str], level: _Level) -> None:
-        """Judge the member or element that a step has found, and change it if it is to be redacted here."""
+        """Judge the member or element of a step, and redact it if the configuration covers its path."""
         key, group = (
             (match["string"], "value")
             if match["colon"]
@@ -323,7 +324,7 @@ class Walk:
         )
 
     def _name_sibling(self, level: _Level, name: str) -> None:
-        """Note that a string of an object names a secret in it, which may stand right before."""
+        """Note that a string of an object names a secret in it. The secret may be the member just before."""
         level.naming = name
         self.found_secret_key = True
         if level.unnamed and not level.is_secret:
@@ -334,7 +335,7 @@ class Walk:
                 level.key = present
 
     def _name_of(self, match: re.Match[str], level: _Level, literal: str) -> str:
-        """The literal of the string that names this one: a sibling, or the element before; empty for none."""
+        """Literal of the string that names this value: a sibling, or the element before; empty if there is none."""
         if not literal:
             return ""
         if level.index is None:
@@ -355,7 +356,7 @@ class Walk:
         )
 
     def _without_secrets(self, verdict: Verdict, literal: str) -> Verdict:
-        """A verdict on a member in which secrets of the event may stand without a name."""
+        """The verdict on a member, with secrets of the event redacted in it although no name stands before them."""
         text = decode(literal)
         before = verdict.value or Redacted(text, ())
         after = before.without(self.again)
@@ -393,7 +394,7 @@ class Walk:
             self._redact_document(match.span(group), verdict.document, here)
 
     def _rename(self, level: _Level, name: str) -> None:
-        """Give the present key a new name that no other key of its object has: two addresses may have the same mask."""
+        """Give the current key a new name that no other key of the text has: two addresses may have the same mask."""
         while level.key not in level.renamed:
             number = level.masks[name] = level.masks.get(name, 0) + 1
             new_name = name if number == 1 else f"{name}#{number}"
@@ -422,12 +423,12 @@ class Walk:
             self._edit(span, splice(document, inner.edits), inner.types, inner.fields)
 
     def _here(self) -> Place:
-        """Where the walk is.
+        """The path of the current member.
 
         Raises:
-            ValueError: too deep for anybody to have meant it.
+            ValueError: the member is nested deeper than `MAX_NESTING`.
         """
-        open_brackets = len(self.levels) - 1  # the first level stands for what holds the event
+        open_brackets = len(self.levels) - 1  # the first level is a list around the event
         if open_brackets > MAX_NESTING:
             raise ValueError("too deep")
         path, shown = ([self.place.path], [self.place.shown]) if self.place else ([], [])
@@ -438,7 +439,7 @@ class Walk:
         return Place(".".join(path), ".".join(shown))
 
     def _read_mark(self, match: re.Match[str]) -> None:
-        """Note where the event's own ``_redaction`` is; what a redaction has written is not looked at again."""
+        """Note the span of the event's ``_redaction``. If an earlier redaction wrote it, it is not examined again."""
         start = (
             match.start("value" if match["value"] else "inner")
             if match["value"] or match["inner"]
@@ -452,12 +453,12 @@ class Walk:
             self.trusted = end
 
     def left_elsewhere(self) -> list[Secret]:
-        """The secrets that were found and stand in the redacted text once more, where nothing names them."""
+        """The secrets that were found and still occur in the redacted text, where no name stands before them."""
         text = splice(self.text, self.edits)
         return [secret for secret in self.secrets if secret.value in text]
 
     def marked_text(self) -> str:
-        """The event with its findings redacted, ``_redaction`` where it was or at the end."""
+        """The redacted event. ``_redaction`` stays in its position, or is added at the end."""
         mark = self.members.marks.json(self.fields)
         start, end = self.mark_span
         if end:
@@ -470,19 +471,22 @@ _ASCII, _UNICODE = json.JSONEncoder(), json.JSONEncoder(ensure_ascii=False)
 
 
 def decode(literal: str) -> str:
-    """What a JSON literal stands for, a number as it is written."""
+    """The text of a JSON literal: ``"a\\u0040b"`` gives ``a@b``, and a number keeps its spelling."""
     if literal[:1] != '"':
         return literal
     return str(json.loads(literal)) if "\\" in literal else literal[1:-1]
 
 
 def encode(text: str, like: str) -> str:
-    """A string as a JSON literal; in ASCII if the literal before was, so that no lone surrogate leaves its escape."""
+    """Encode a string as a JSON literal.
+
+    It is in ASCII if the replaced literal (``like``) was, or had ``\\u`` escapes: a lone surrogate must stay escaped.
+    """
     return _ASCII.encode(text) if like.isascii() or "\\u" in like else _UNICODE.encode(text)
 
 
 def _is_document(text: str) -> bool:
-    """Whether a string is a JSON object or list itself, and not nested too deeply to be walked."""
+    """Whether a string is the JSON text of an object or list, nested at most `MAX_NESTING` deep."""
     if _DOCUMENT.match(text) is None or _nesting(text) > MAX_NESTING:
         return False
     try:
@@ -493,12 +497,12 @@ def _is_document(text: str) -> bool:
 
 
 def everywhere(text: str) -> list[Span]:
-    """The one span that is all of a text."""
+    """The whole text as a list of a single span."""
     return [(0, len(text))]
 
 
 def _nesting(text: str) -> int:
-    """The most brackets that are open at once in JSON text; not counted where few of them are there at all."""
+    """Depth of nesting of a JSON text; an upper bound if the text has at most `MAX_NESTING` opening brackets."""
     opening = text.count("{") + text.count("[")
     if opening <= MAX_NESTING:
         return opening

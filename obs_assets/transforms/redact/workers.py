@@ -1,9 +1,10 @@
-"""Redaction by several processes: Python lets only one thread of a process at the rules at a time.
+"""Redaction in several processes: within a process, Python runs only a single thread at a time.
 
-A worker is a program, `main`. It is given vectors of events on its standard input and answers on its standard output
-with the outcomes of those in which a trigger fires. Events come as a stream of Arrow record batches, the configuration
-and the key in its head, seen by nobody else. Outcomes go back pickled: making arrays of them has Arrow import pandas.
-A worker ends with its input, so that none outlives who has started it.
+A worker is a process that runs `main`. It reads vectors of events from its standard input, and writes to its standard
+output the outcomes of the events in which a trigger fires. Events arrive as a stream of Arrow record batches. The
+schema of the stream holds the configuration and the key, so that no other process sees them. Outcomes are pickled,
+since Arrow would import pandas to make arrays of them. A worker ends at the end of its input, so that it does not
+outlive the process that started it.
 """
 
 import contextlib
@@ -25,21 +26,21 @@ from obs_assets.transforms.redact.in_place import Outcome
 from obs_assets.transforms.redact.redactor import redactor_of
 
 MANY = 200_000
-"""Events for which it pays to start workers."""
+"""Events of an hour from which starting workers saves time."""
 
 MOST = 8
-"""Workers: more could not be fed by one process."""
+"""The largest number of workers: a single process cannot send events to more workers fast enough."""
 
 _EVENTS = pa.schema([("event", pa.string())])
 
 
 class Workers:
-    """Processes that redact by one configuration.
+    """Processes that redact with the same configuration.
 
     Args:
-        config: what, where and how.
-        hash_key: the key of ``hash`` tokens.
-        count: how many processes; each takes 0.6 seconds of a core until it is warm, and 150 MB.
+        config: the ``redact`` block of the pipeline.
+        hash_key: the key of ``hash`` tokens; needed only for the mode ``hash``.
+        count: number of processes. Each needs 150 MB, and 0.6 seconds of a core before it runs at full speed.
     """
 
     def __init__(self, config: RedactConfig, hash_key: bytes | None, count: int) -> None:
@@ -53,7 +54,7 @@ class Workers:
             self._idle.put(worker)
 
     def redact_all(self, events: pa.StringArray) -> dict[int, Outcome]:
-        """As `Redactor.redact_all`, by the next idle worker.
+        """Do the same as `Redactor.redact_all` in the next idle worker.
 
         Raises:
             TransientError: the worker has ended.
@@ -85,9 +86,16 @@ def workers_for(
     *,
     needed: bool,
 ) -> Iterator[Workers | None]:
-    """A worker for each thread of a connection, `MOST` at most, if they are needed and there are threads, or None."""
+    """A worker for each thread of a connection, at most `MOST`; None without need, or with a single thread.
+
+    Args:
+        connection: its setting ``threads`` is read.
+        config: the ``redact`` block of the pipeline.
+        hash_key: the key of ``hash`` tokens.
+        needed: whether the hour is large enough for workers.
+    """
     threads = 1
-    if needed and config.enabled:  # a question that a small hour does not have to pay for
+    if needed and config.enabled:  # a small hour saves the time of this query
         ((threads,),) = connection.sql("SELECT current_setting('threads')").fetchall()
     if threads == 1:
         yield None
@@ -97,16 +105,18 @@ def workers_for(
 
 
 class _Worker:
-    """One process, and the streams to it and from it."""
+    """A process, and the streams to it and from it."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - this very module
-            # -P: no file in the present folder stands in for a module
+            # -P: a file in the current folder must not replace a module
             [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pipesize=1 << 20,  # a vector of events in a few pieces; a tenth less time
-            start_new_session=True,  # who interrupts a run does not have to hear of it from each of its processes
+            # Bytes: a vector of events passes in a few pieces, which takes a tenth less time
+            pipesize=1 << 20,
+            # Ctrl-C must not reach the workers: each of them would print an error
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self._to, self._from = (
@@ -119,7 +129,7 @@ class _Worker:
         try:
             self._requests.write_batch(pa.record_batch([events], schema=_EVENTS))
             self._to.flush()
-            return cast("dict[int, Outcome]", pickle.load(self._from))  # noqa: S301 - from a process of our own
+            return cast("dict[int, Outcome]", pickle.load(self._from))  # noqa: S301 - from our own process
         except (OSError, EOFError, pickle.UnpicklingError):
             self._process.kill()
             status = self._process.wait()
@@ -130,16 +140,18 @@ class _Worker:
 
     def close(self) -> None:
         for stream in (self._to, self._from):
-            with contextlib.suppress(OSError):  # what a worker that has ended did not read
+            # A worker that has ended did not read all bytes
+            with contextlib.suppress(OSError):
                 stream.close()
         self._process.wait()
 
 
 def main() -> None:
-    """Redact what comes in until there is no more of it."""
+    """Redact the events from standard input until its end."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a user's validator prints is no answer
-    # Who started it may end within a request or an answer
+    # A user's validator may print: its text must not get between the answers
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # The process that started this worker may end in the middle of a request or an answer
     with (
         contextlib.suppress(pa.ArrowInvalid, BrokenPipeError),
         pa.ipc.open_stream(sys.stdin.buffer) as requests,
