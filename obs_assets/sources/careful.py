@@ -1,8 +1,8 @@
-"""The careful lane: one event at a time, wherever it begins and ends.
+"""The careful lane: it reads events one by one, in any layout.
 
-It reads what the native lane (`obs_assets.sources.reader`) leaves: objects over many lines, several on one line, arrays
-of events, torn ends, damage, and events whose text may not stay as it is. It decides what is a dead letter and how far
-that reaches.
+It reads the lines that the native lane (`obs_assets.sources.reader`) leaves: objects over several lines, several
+objects on one line, arrays of events, incomplete ends, damage, and events whose text must be changed. It decides
+which bytes are a dead letter.
 """
 
 import json
@@ -25,28 +25,28 @@ from obs_assets.sources.json_text import (
 )
 
 SEPARATORS = b" \t\r\n,[]\0\x1e"
-"""Bytes that may stand between events: blanks, what holds a list together, NUL (GELF), and 0x1E (RFC 7464)."""
+"""Bytes that may stand between events: blanks, the punctuation of lists, NUL (GELF), and 0x1E (RFC 7464)."""
 
 _SEPARATOR_CHARACTERS = SEPARATORS.decode()
 
 LINE_ENDS = b"\n\0"
-"""Either ends a line: JSON has neither within a string."""
+"""Bytes that end a line. JSON allows neither of them inside a string."""
 
 TOO_LONG = "too_long"
-"""Reason of dead letters that are longer than an event may be."""
+"""Reason of dead letters longer than the longest allowed event."""
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
-_LOOKED_AT = 256  # bytes of a text, to tell its format
-_UTF16_WINDOW = 72  # bytes that `_UTF16` may need
+_LOOKED_AT = 256  # bytes of a text that are searched for its format
+_UTF16_WINDOW = 72  # bytes that `_UTF16` needs at most
 _BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
 _SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
-# Four ASCII characters in two bytes each; at once, or soon: a piece of a file may begin within others
+# Four ASCII characters of two bytes each, at once or soon: a piece may begin within other characters
 _UTF16 = re.compile(
     rb"(?:\{\0|[^{\n][^\n]{0,63}?)(?:(?:[\t\n\r -~]\0){3}|(?:\0[\t\n\r -~]){4})"
 )
 _NULS = re.compile(rb"\0*+")
-_UTF8_AGAIN = re.compile(rb"\n\0?(?=\{[^\0])")  # behind a line end in either encoding
+_UTF8_AGAIN = re.compile(rb"\n\0?(?=\{[^\0])")  # behind a line end in UTF-8 or UTF-16
 _CUT_SHORT = (
     "true",
     "false",
@@ -64,19 +64,20 @@ _CUT_SHORT = (
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one file within a batch.
+    """A range of bytes of one file within a batch.
 
     Attributes:
         file: index of the file in the pass.
-        offset: where in the decompressed file it begins.
-        length: in bytes; may end anywhere.
+        offset: begin of the segment, in bytes of the decompressed file.
+        length: length in bytes; the segment may end anywhere, also within an event.
         at_end: the file has no more bytes for now.
-        sealed: an unfinished event at the end is given up.
-        within_line: it begins inside a line that was too long; what is left of that line is dead.
-        within_object: it begins inside an object over many lines that was given up: the column of its bracket, plus 1.
-        encoding: of the file; what is read is UTF-8 in any case.
-        takes_envelopes: an envelope that is longer than an event may be is left, see `CarefulLane.begins_envelope`.
-        refused_at: offset in the file of an object that looks like an envelope and was not taken apart; -1: none.
+        sealed: an incomplete event at the end is given up.
+        within_line: the segment begins inside a line that was too long; the rest of that line is a dead letter.
+        within_object: 0, or the column of the first bracket of an object over several lines, plus 1. The segment begins
+            inside that object, which was given up.
+        encoding: encoding of the file; the bytes of the segment are UTF-8 in any case.
+        takes_envelopes: an envelope longer than the longest allowed event is left, see `CarefulLane.begins_envelope`.
+        refused_at: offset in the file of an object that looks like an envelope but could not be opened; -1: none.
         refused_as: reason of the dead letters of that object.
     """
 
@@ -95,7 +96,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Bytes that are no event; ``length`` is what they took in the file."""
+    """Bytes that are not an event; ``length`` is their number in the file."""
 
     file: int
     file_offset: int
@@ -106,12 +107,16 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class _Found:
-    """What begins at a position: an event (``text``) or a dead letter (``reason``), and where it ends.
+    """An event (``text``) or a dead letter (``reason``) at a position, and where it ends.
 
-    line_goes_on: it ends where the bytes do, in the middle of a line that is too long.
-    object_goes_on: it ends where the bytes do, within an object over many lines: its bracket's column, plus 1.
-    remarks: what was changed in the text.
-    is_envelope: an envelope begins there that is longer than an event may be.
+    Attributes:
+        end: position behind it.
+        text: the event as JSON.
+        reason: reason of the dead letter.
+        line_goes_on: the bytes end in the middle of a line that is too long.
+        object_goes_on: 0, or the bytes end within an object over several lines: the column of its bracket, plus 1.
+        remarks: changes of the text.
+        is_envelope: an envelope longer than the longest allowed event begins at the position.
     """
 
     end: int
@@ -125,13 +130,14 @@ class _Found:
 
 @dataclass(frozen=True)
 class Rules:
-    """What an event may be, and what is made of it.
+    """Limits of an event, and changes to be made to its text.
 
     Attributes:
         max_event_bytes: a longer event is a dead letter.
-        max_nesting: so is one with more brackets within brackets.
-        unfold: names of fields in which a string that holds a JSON object or array is replaced by it.
-        formats: rows that are tried, see `obs_assets.sources.formats`.
+        max_nesting: an event with more brackets within brackets is a dead letter.
+        unfold: names of fields. Where such a field holds a JSON object or array as a string, that JSON replaces the
+            string.
+        formats: the formats to try, see `obs_assets.sources.formats`.
     """
 
     max_event_bytes: int
@@ -141,12 +147,12 @@ class Rules:
 
 
 class CarefulLane:
-    """Reads, one event at a time, what the native lane could not.
+    """Reads the lines that the native lane could not read, event by event.
 
     Attributes:
         events: file, offset, length, text, and position in ``data`` of each event found.
         consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
-        begins_envelope: for each segment, whether an envelope that is longer than an event may be begins where
+        begins_envelope: for each segment, whether an envelope longer than the longest allowed event begins where
             ``consumed`` ends.
     """
 
@@ -172,7 +178,7 @@ class CarefulLane:
         self.remarks: Counter[str] = Counter()
 
     def covers(self, begins: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of the lines that begin there this lane has read."""
+        """For each line that begins at one of these positions, whether this lane has read it."""
         if not self._covered:
             return np.zeros(len(begins), dtype=np.bool_)
         covered = np.array(self._covered)
@@ -194,7 +200,7 @@ class CarefulLane:
         ]
 
     def read_from(self, begin: int) -> None:
-        """Read the events that begin on the line at ``begin``, unless an earlier one reached over it."""
+        """Read the events that begin on the line at ``begin``, unless an earlier event already included this line."""
         if self._covered and begin < self._covered[-1][1]:
             return
         number = int(np.searchsorted(self._starts, begin, side="right")) - 1
@@ -245,7 +251,10 @@ class CarefulLane:
         self._covered.append((begin, line_end))
 
     def _limit(self, number: int) -> int:
-        """Where the bytes of a segment end; zeros behind them may still be overwritten, also within a torn event."""
+        """Position where the bytes of a segment end, without the zeros at its end if they may still be overwritten.
+
+        Such zeros may also lie within an incomplete event.
+        """
         segment, limit = self._segments[number], int(self._starts[number + 1])
         is_final = segment.sealed or not segment.at_end
         if is_final or not segment.length or self._data[limit - 1] != 0:
@@ -283,10 +292,10 @@ class CarefulLane:
 def _end_of_given_up(
     data: bytes | bytearray, segment: Segment, begin: int, limit: int
 ) -> tuple[int, int]:
-    """Where an object over many lines ends that was given up before, and the state after it.
+    """Position where an object over several lines ends that was given up before, and the state after it.
 
-    By its indentation, since nobody knows any more how many brackets are open: at a bracket that closes in the column
-    where it began, or before a line that begins an object there or further out.
+    The number of open brackets is no longer known, so the indentation decides. The object ends at a closing bracket in
+    the column where the object began, or before a line that begins an object in that column or further left.
     """
     column = segment.within_object - 1
     found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)" % column, re.MULTILINE)
@@ -304,19 +313,19 @@ def _end_of_given_up(
 
 
 def _line_end(data: bytes | bytearray, begin: int, limit: int) -> int:
-    """The position after the line that begins at ``begin``; 0 if it does not end before ``limit``."""
-    nuls = _NULS.match(data, begin, limit)  # which separate it from the line before
+    """Position after the line that begins at ``begin``; 0 if the line does not end before ``limit``."""
+    nuls = _NULS.match(data, begin, limit)  # they separate this line from the line before
     text = nuls.end() if nuls else begin
     newline = data.find(b"\n", text, limit) + 1
     return data.find(b"\0", text, newline or limit) + 1 or newline
 
 
 def _read_one(damage: "_Damage", segment: Segment) -> _Found | None:
-    """Read the event or dead letter at a position; None if more bytes must come before its kind is known.
+    """Read the event or dead letter at a position. Returns None if more bytes are needed to decide.
 
     Args:
-        damage: the position, and how far it reaches if it is no event.
-        segment: that the position lies in.
+        damage: the position, and the rules for the length of a dead letter there.
+        segment: the segment that holds the position.
     """
     data, begin, limit = damage.data, damage.begin, damage.limit
     window_end = min(begin + _UTF16_WINDOW, limit)
@@ -330,14 +339,14 @@ def _read_one(damage: "_Damage", segment: Segment) -> _Found | None:
 
 
 def _reason_of_text(data: bytes | bytearray, begin: int, limit: int) -> str:
-    """``not_an_object`` for a line of other JSON values than objects, ``not_json`` for any other line."""
+    """``not_an_object`` for a line of JSON values other than objects, ``not_json`` for any other line."""
     line_end = _line_end(data, begin, limit) or limit
     text = data[begin:line_end].decode("utf-8", "replace")
     return "not_an_object" if are_values(text, _SEPARATOR_CHARACTERS) else "not_json"
 
 
 def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) -> bool:
-    """Whether a text of a UTF-16 file makes sense as bytes that are no UTF-16: its characters are two letters each."""
+    """Whether bytes of a UTF-16 file are UTF-8 text: read as UTF-16, each character stands for two ASCII letters."""
     if not encoding.startswith("utf-16"):
         return False
     text = data[begin : min(begin + _FIRST_WINDOW, limit)].decode("utf-8", "ignore")
@@ -345,7 +354,7 @@ def _is_utf8_in(data: bytes | bytearray, begin: int, limit: int, encoding: str) 
 
 
 def _read_object(damage: "_Damage", segment: Segment) -> _Found | None:
-    """Read an object."""
+    """Read the object at a position."""
     begin, limit, rules = damage.begin, damage.limit, damage.rules
     decoded = _decode(damage.data, begin, limit, rules.max_event_bytes)
     match decoded.fault:
@@ -363,7 +372,7 @@ def _read_object(damage: "_Damage", segment: Segment) -> _Found | None:
 
 
 def _may_be_envelope(data: bytes | bytearray, begin: int, rules: Rules) -> bool:
-    """Whether the names of an envelope's lists are in the first bytes of an object that is too long."""
+    """Whether the first bytes of an object that is too long hold the name of a list of an envelope."""
     rows = [row for row in rules.formats if isinstance(row, Envelope) and row.path]
     reach = begin + rules.max_event_bytes
     return any(data.find(f'"{row.path[0]}"'.encode(), begin, reach) >= 0 for row in rows)
@@ -371,10 +380,13 @@ def _may_be_envelope(data: bytes | bytearray, begin: int, rules: Rules) -> bool:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """The JSON value at a position (``text``), or why there is none.
+    """The JSON value at a position, or the reason why there is none.
 
-    reason: a number in it is not finite. fault: ``not_json``, ``too_deep``, or ``unfinished`` where the bytes end
-    within it. error_at: position of the fault.
+    Attributes:
+        text: the value.
+        reason: reason to refuse the value: a number in it is not finite.
+        fault: ``not_json``, ``too_deep``, or ``unfinished`` if the bytes end within the value.
+        error_at: position of the fault.
     """
 
     text: str = ""
@@ -384,7 +396,7 @@ class _Decoded:
 
 
 def _decode(data: bytes | bytearray, begin: int, limit: int, max_bytes: int) -> _Decoded:
-    """Decode the value at ``begin``; the window grows, so that a short event in a large file costs little."""
+    """Decode the value at ``begin``. The window starts small and grows: a short event in a large file costs little."""
     stop = begin
     window = _FIRST_WINDOW
     while stop < min(limit, begin + max_bytes):
@@ -424,7 +436,7 @@ def _encode(text: str) -> bytes:
 
 
 def _is_unfinished(error: json.JSONDecodeError, text: str) -> bool:
-    """Whether the text may only have been cut: at its very end, or within a string, a word, a number or an escape."""
+    """Whether the text may only be cut off: at its very end, or within a string, a word, a number or an escape."""
     rest = text[error.pos :]
     return (
         error.msg.startswith("Unterminated string")
@@ -435,9 +447,9 @@ def _is_unfinished(error: json.JSONDecodeError, text: str) -> bool:
 
 @dataclass(frozen=True)
 class _Damage:
-    """How far something that is no event reaches: never over a later line that begins an object, if it can be told.
+    """Decides how many bytes a dead letter includes: if possible, never a later line that begins an object.
 
-    Without this, the lines of a damaged object that was printed over many lines would be taken for events.
+    Without this rule, the lines of a damaged object over several lines would be read as events.
     """
 
     data: bytes | bytearray
@@ -448,7 +460,7 @@ class _Damage:
     offset: int
 
     def of_text(self, reason: str) -> _Found | None:
-        """It costs its line, and the object that its line leaves open: `INFO {` and the lines after it up to `}`."""
+        """Include the line, and an object that the line leaves open: `INFO {` and the lines after it up to `}`."""
         line_end = _line_end(self.data, self.begin, self.limit)
         opened = open_object(self.data, self.begin, line_end) if line_end else -1
         if opened < 0:
@@ -465,7 +477,10 @@ class _Damage:
         return self._up_to(self._reach(opened), reason, self._column() + 1)
 
     def of_utf16(self, *, at_end: bool) -> _Found | None:
-        """It costs all before the next line that begins an object in UTF-8; of what is still written, whole lines."""
+        """Include all bytes before the next line that begins an object in UTF-8.
+
+        In a file that is still being written, include only complete lines.
+        """
         again = _UTF8_AGAIN.search(self.data, self.begin, self.limit)
         if again:
             return _Found(again.end(), reason="utf16_in_utf8")
@@ -474,9 +489,9 @@ class _Damage:
         return self._up_to(self.data.rfind(b"\n", self.begin, self.limit) + 1, "utf16_in_utf8")
 
     def of_object(self, reason: str, error_at: int) -> _Found | None:
-        """It costs all that its outer brackets hold, if they close before a line that begins an object.
+        """Include everything within the outer brackets, if they close before a line that begins an object.
 
-        Otherwise it costs its line, if the error is there, or else all lines before one that begins an object.
+        Otherwise include the line, if the error is on this line, or else all lines before a line that begins an object.
         """
         line_end = _line_end(self.data, self.begin, self.limit)
         if error_at >= line_end:
@@ -490,7 +505,10 @@ class _Damage:
         return None
 
     def _reach(self, opened: int) -> int:
-        """Where the bracket at ``opened`` closes, if no line begins an object before that, or else that line; or 0."""
+        """Position after the bracket that closes the bracket at ``opened``, if no line begins an object before it.
+
+        Otherwise the begin of that line; 0 if neither is found.
+        """
         neighbour = self.data.find(b"\n{", opened, self.limit) + 1
         return self._closing(opened, neighbour or self.limit) or neighbour
 
@@ -499,7 +517,7 @@ class _Damage:
         return next((position for position, depth in found if depth == 0), 0)
 
     def _column(self) -> int:
-        """How far its bracket is indented."""
+        """Column of the first bracket of the object."""
         line_begin = self.data.rfind(b"\n", 0, self.begin) + 1
         return 0 if self.data[line_begin : self.begin].strip() else self.begin - line_begin
 

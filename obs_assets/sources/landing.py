@@ -1,7 +1,7 @@
-"""One landing pass: what is new in the event files becomes chunks by hour, and dead letters.
+"""One landing pass: it writes the new bytes of the event files as chunks by hour, and as dead letters.
 
-A row keeps where it came from: file id, byte offset, the time it was landed and the host that landed it. Everything
-after this stage is a function of these bytes.
+Each row records its origin: file id, byte offset, landing time, and the host that landed it. Every later stage is a
+function of these bytes.
 """
 
 import contextlib
@@ -81,11 +81,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """How much of the files a pass reads at a time: bounds memory, whatever the size of the files.
+    """Number of bytes that a pass reads at a time. It bounds memory for files of any size.
 
     Attributes:
-        first: bytes of the first batch; small, so that soon there is something to write.
-        largest: bytes of a batch once each has been larger than the one before.
+        first: bytes of the first batch; small, so that writing begins soon.
+        largest: bytes of the largest batch; the batches grow up to this size.
     """
 
     first: int = 2 << 20
@@ -93,12 +93,12 @@ class BatchSizes:
 
 
 FILES_NAMED = 5
-"""Files that a warning names; of more it says how many."""
+"""Number of files that a warning names; for the other files it only gives their number."""
 
 _COPIED_BYTES = 1 << 20
 _THREADS = max(
     1, threads_on(os.cpu_count() or 1) - 1
-)  # of DuckDB: reading and writing take turns with it
+)  # of DuckDB: one core is left for reading and writing
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
@@ -130,9 +130,9 @@ LANDED_SCHEMA = pa.schema(
 """Columns of a chunk.
 
 time_from: ``event``; ``event_without_zone`` where UTC was assumed; ``landed_at`` where the event has no time.
-collector: the JSON object of `collector`. line: the event's own text.
-byte_ranges: of an event that a carrier cut, begin and end of each piece in the file, one after the other:
-``[0, 120, 300, 420]``. NULL for an event of one piece.
+collector: the JSON object of `collector`. line: the text of the event.
+byte_ranges: begin and end of each piece in the file, in order, for an event that a log carrier cut into pieces:
+``[0, 120, 300, 420]``. NULL for an event in a single piece.
 """
 
 _TIMED = pa.schema(
@@ -145,22 +145,24 @@ _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not
 _OTHER_COMPRESSION = "compressed, but not as .gz or .zst"
 _RATIO_FREE = 64 << 20
 _HOUR_US = 3_600_000_000
-_ROW_GROUP = 61_440  # what DuckDB reads with one thread
+_ROW_GROUP = 61_440  # rows that DuckDB reads with one thread
 
 
 @dataclass(frozen=True)
 class LandingReport:
-    """What a pass did.
+    """Result of a landing pass.
 
     Attributes:
-        number: of the pass; None when there was nothing new.
-        hours: partition key → rows landed now.
-        dead_letters: reason → count.
-        files_read, files_listed, bytes_read: of this pass; bytes up to the end of the last event or dead letter.
-        files_left: for the next pass, since this one had its fill.
-        warnings: what was passed over: reason → count.
+        number: number of the pass; None when there was nothing new.
+        hours: partition key → rows landed by this pass.
+        dead_letters: reason → number of dead letters.
+        files_read: files that this pass read.
+        files_listed: files in the listing.
+        bytes_read: bytes read, up to the end of the last event or dead letter of each file.
+        files_left: files left for the next pass, because this pass reached a limit.
+        warnings: reason → number of files that were skipped or not read to the end.
         files_warned: reason → paths of the first `FILES_NAMED` of those files.
-        remarks: events landed with something changed or assumed: remark → count. ``duplicate_keys``,
+        remarks: remark → number of events that landed with a changed text or an assumption. ``duplicate_keys``,
             ``lone_surrogate``, ``nul_character``, ``unfolded``, ``time_without_zone``, ``time_missing``,
             ``compression_not_as_named``, ``decoded_from_utf16``.
     """
@@ -185,19 +187,19 @@ def land(
     now: datetime | None = None,
     sizes: BatchSizes = BatchSizes(),
 ) -> LandingReport:
-    """Land everything that is new.
+    """Land all new events.
 
     Args:
-        config: where the files are.
-        log: where it is landed.
-        first_hour: events before it become dead letters.
-        now: the landing time of the whole pass; the clock by default.
-        sizes: how much is read at a time.
+        config: location of the files, and limits.
+        log: the log that the pass is published to.
+        first_hour: events before this hour become dead letters.
+        now: landing time of the whole pass; default: the clock.
+        sizes: number of bytes that are read at a time.
 
     Raises:
-        HourBusyError: another pass is under way.
+        HourBusyError: another pass is running.
         ConfigurationError: the events folder is missing or unreadable.
-        ObsError: it cannot be landed where it should be, for example because the disk is full.
+        ObsError: the pass cannot be written, for example because the disk is full.
     """
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
@@ -214,19 +216,19 @@ def note_unchanged(
     *,
     first_hour: Hour,
 ) -> bool:
-    """Finish the pass that has listed these files at ``began_at``, if it has nothing to read.
+    """Finish the pass that listed these files at ``began_at``, if it has nothing to read.
 
-    So an hour without a new byte closes at the cost of a listing.
+    So closing an hour without new bytes costs only a listing.
 
     Args:
-        config: where the files are.
-        log: where they are landed.
-        listing: of the files, made after ``began_at``.
-        began_at: the beginning of the pass, UTC.
-        first_hour: events before it become dead letters.
+        config: location of the files, and limits.
+        log: the log that the files are landed in.
+        listing: a listing of the files, made after ``began_at``.
+        began_at: begin of the pass, UTC.
+        first_hour: events before this hour become dead letters.
 
     Returns:
-        False if a pass must read, or another one is under way: then nothing has happened.
+        False if a pass must read files, or if another pass is running. In both cases nothing is changed.
     """
     with contextlib.suppress(HourBusyError), log.lock():
         return Pass(config, log, log.load(), first_hour, began_at).finish_unread(listing)
@@ -245,18 +247,42 @@ def collector() -> dict[str, Any]:
 
 
 class _ReplacedError(Exception):
-    """A file is no longer the one that was looked at; the next pass sorts it out."""
+    """The file was replaced since it was listed; the next pass handles it."""
 
 
 @dataclass
 class Progress:
-    """A file while it is being read.
+    """State of a file while a pass reads it. Positions are byte offsets in the unpacked file.
 
     Attributes:
-        position: all before it was read, in bytes of the unpacked file.
-        settled: where its last event or dead letter ends: what is behind that are separators, which may be overwritten.
-        pending: bytes from the position on that are read again, with more behind them.
-        tail, sha: last bytes and SHA-256 of what was read; settled_tail, settled_sha: up to ``settled``.
+        index: index of the file in the pass.
+        file: the file as it was listed.
+        known: the state of the file before this pass.
+        sealed: an incomplete last event is given up.
+        original: the file that this file is a copy of, or None.
+        most: number of bytes after which reading stops.
+        position: all bytes before this offset were read.
+        settled: offset behind the last event or dead letter. Only separators follow, which may be overwritten.
+        within_line: the next byte belongs to a line that was too long.
+        within_object: the next byte belongs to an object that was given up, see `Segment`.
+        content: the open file, or None.
+        fault: the reason why the file cannot be read further, or None.
+        pending: bytes behind ``position`` that must be read again, together with more bytes.
+        at_end: the file has no more bytes for this pass.
+        has_failed: reading failed; the next pass tries again.
+        is_left: the rest of the file is left for the next pass.
+        head: first bytes of the file.
+        tail: last bytes before ``position``.
+        settled_tail: last bytes before ``settled``.
+        sha: SHA-256 of the bytes before ``position``.
+        settled_sha: SHA-256 of the bytes before ``settled``.
+        events, event_bytes: events of this pass, and their bytes.
+        dead_letters, dead_bytes: dead letters of this pass, and their bytes.
+        envelope_bytes: bytes of envelopes outside their records.
+        takes_envelopes: envelopes longer than the longest allowed event are read too.
+        begins_envelope: such an envelope begins at ``position``.
+        refused_at: offset of an object that looked like an envelope but could not be read as an envelope; -1: none.
+        refused_as: reason of the dead letters of that object.
     """
 
     index: int
@@ -297,20 +323,23 @@ class Progress:
 
     @property
     def start(self) -> int:
-        """Where this pass began."""
+        """Offset at which this pass began to read."""
         return self.known.offset
 
     @property
     def is_copy(self) -> bool:
-        """Whether its ``original`` begins with all that it holds."""
+        """Whether the file is a copy: its ``original`` begins with all of its bytes."""
         return self.original is not None
 
     def read(self, space: memoryview) -> int:
-        """Fill ``space`` from the position; what came since the listing is the next pass's.
+        """Fill ``space`` with the bytes from ``position`` on. Bytes added since the listing are left for the next pass.
+
+        Returns:
+            number of bytes in ``space``.
 
         Raises:
             OSError: the file is gone, or may not be read.
-            _ReplacedError: it is another one by now.
+            _ReplacedError: another file has taken its place.
         """
         content = self.content or self._open()
         waiting = len(self.pending)
@@ -338,7 +367,14 @@ class Progress:
         within_line: bool = False,
         within_object: int = 0,
     ) -> None:
-        """Take note that the first ``consumed`` bytes of what was read are done with, ``settled`` of them for good."""
+        """Record the result of reading ``data``.
+
+        Args:
+            data: the bytes that were read, from ``position`` on.
+            consumed: bytes of ``data`` that need not be read again.
+            settled: bytes of ``data`` up to the end of its last event or dead letter; 0 if there is none.
+            within_line, within_object: state at the new position, see `Progress`.
+        """
         if settled:
             self.settled = self.position + settled
             self.settled_tail = self._tail_after(data[:settled])
@@ -352,7 +388,7 @@ class Progress:
         self.pending = bytes(data[consumed:])
 
     def digest(self, data: memoryview, consumed: int, settled: int) -> None:
-        """Add these bytes to the digest."""
+        """Add these bytes to the SHA-256 of the file."""
         self.sha.update(data[:settled])
         if settled:
             self.settled_sha = self.sha.copy()
@@ -362,12 +398,12 @@ class Progress:
         return (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]
 
     def close(self) -> None:
-        """Close the file: there may be ten thousand of them."""
+        """Close the file. A pass may hold ten thousand files, more than a process may have open."""
         if self.content:
             self.content.close()
 
     def reopen(self) -> None:
-        """Go on at the position, whatever was read beyond it.
+        """Continue to read at ``position``, even if bytes behind it were read already.
 
         Raises:
             OSError: the file is gone, or may not be read.
@@ -379,7 +415,7 @@ class Progress:
         self.at_end = False
 
     def receipt(self) -> FileReceipt:
-        """The file's account of this pass.
+        """Byte counts of this file in this pass.
 
         Raises:
             ReceiptError: bytes were counted twice.
@@ -403,7 +439,7 @@ class Progress:
         )
 
     def known_now(self) -> KnownFile:
-        """What is known of the file after this pass."""
+        """State of the file after this pass, for the log."""
         known = replace(
             self.known.seen_as(self.file),
             has_rest=bool(self.pending.strip(SEPARATORS)),
@@ -439,7 +475,13 @@ class Progress:
 
 @dataclass
 class Batch:
-    """Pieces of files, one after another in one space."""
+    """Pieces of files, one after the other in one buffer.
+
+    Attributes:
+        space: the buffer.
+        pieces: file, begin and end of each piece in the buffer.
+        length: bytes of the buffer that are filled.
+    """
 
     space: bytearray
     pieces: list[tuple[Progress, int, int]] = field(default_factory=list)
@@ -447,7 +489,7 @@ class Batch:
 
     @functools.cached_property
     def data(self) -> bytes | bytearray:
-        """The bytes of all pieces, once all are there."""
+        """Bytes of all pieces; call this after the last piece was added."""
         return (
             self.space
             if self.length == len(self.space)
@@ -455,16 +497,16 @@ class Batch:
         )
 
     def room(self) -> memoryview:
-        """Where the next piece is read into."""
+        """Free rest of the buffer, for the next piece."""
         return memoryview(self.space)[self.length :]
 
     def add(self, file: Progress, length: int) -> None:
-        """Take note of a piece that was read into the room."""
+        """Record a piece that was read into the free rest of the buffer."""
         self.pieces.append((file, self.length, self.length + length))
         self.length += length
 
     def segments(self) -> list[Segment]:
-        """The pieces as they are to be read."""
+        """The pieces as segments for `read_batch`."""
         return [
             Segment(
                 *(file.index, file.position, end - begin, file.at_end, file.sealed),
@@ -483,7 +525,7 @@ class Batch:
         return read_batch(connection, self.data, self.segments(), rules)
 
     def advance(self, reading: Reading) -> None:
-        """Take note in each file of what was read of it."""
+        """Update the position of each file from the result."""
         for (file, *_), begins in zip(self.pieces, reading.begins_envelope, strict=False):
             file.begins_envelope = begins
         states = zip(
@@ -502,7 +544,10 @@ class Batch:
             )
 
     def digest(self, reading: Reading) -> None:
-        """Add what was read to each file's digest: a part of the time that landing takes, and beside the rest."""
+        """Add the bytes that were read to the SHA-256 of each file.
+
+        This takes a large part of the time of a pass, so it runs in parallel with the other work.
+        """
         states = zip(self.pieces, reading.consumed, reading.settled, strict=True)
         for (file, begin, end), consumed, settled in states:
             file.digest(memoryview(self.data)[begin:end], consumed, settled)
@@ -514,9 +559,9 @@ class EnvelopeBatch(Batch):
 
     Attributes:
         records: the records.
-        file: that the envelope lies in.
-        whole: the envelope, with the last of its records: then its bytes are done with.
-        outside: its bytes outside of all records.
+        file: the file that holds the envelope.
+        whole: bytes of the envelope. Set in the batch with its last record: then the whole envelope is read.
+        outside: bytes of the envelope outside all records.
     """
 
     records: RecordBatch | None = None
@@ -532,29 +577,29 @@ class EnvelopeBatch(Batch):
         return replace(reading, envelope_bytes={self.file.index: self.outside})
 
     def advance(self, reading: Reading) -> None:
-        """Take note that the envelope was read."""
+        """Record that the envelope was read."""
         del reading
         if self.file and self.whole is not None:
             self.file.pending = b""
             self.file.advance(self.whole, len(self.whole), len(self.whole))
 
     def digest(self, reading: Reading) -> None:
-        """Add the envelope to the file's digest."""
+        """Add the envelope to the SHA-256 of the file."""
         del reading
         if self.file and self.whole is not None:
             self.file.digest(self.whole, len(self.whole), len(self.whole))
 
 
 class PassWriter:
-    """The folder of one pass: batches become chunks by hour and dead letters, and the folder appears whole.
+    """The folder of a pass: batches become chunks by hour and dead letters. The folder appears in one step.
 
     A landing pass fills it from the event files, a replay from dead letters.
 
     Attributes:
-        number: of the pass, from 1.
+        number: number of the pass, from 1.
         rows: partition key → events written.
         dead_letters: reason → dead letters written.
-        remarks: events with something changed or assumed, see `LandingReport`.
+        remarks: remark → events with a changed text or an assumption, see `LandingReport`.
     """
 
     def __init__(
@@ -570,12 +615,13 @@ class PassWriter:
         """Prepare a pass; nothing is written yet.
 
         Args:
-            config: the limits of an event, and where its time is.
-            log: where the pass is published.
-            landed: all passes before it.
-            first_hour: events before it become dead letters.
-            began_at: the landing time of all that is written.
-            keeps_letters_of: whether dead letters of a file are written, asked when its events are counted.
+            config: the limits of an event, and the field with its time.
+            log: the log that the pass is published to.
+            landed: the sum of all earlier passes.
+            first_hour: events before this hour become dead letters.
+            began_at: landing time of all rows of the pass.
+            keeps_letters_of: whether the dead letters of a file are written. It is called when the events of the file
+                are counted.
         """
         self.number = landed.last_pass + 1
         self.rows: Counter[str] = Counter()
@@ -604,14 +650,14 @@ class PassWriter:
         self._unsynced: list[Path] = []
 
     def write(self, files: list[Progress], batches: Iterable[Batch]) -> Path:
-        """Write what the batches hold; returns the folder, which `publish` puts in place.
+        """Write the batches. Returns the folder; `publish` puts it in place.
 
         Args:
             files: all files of the pass, by their index.
-            batches: pieces of them. A batch is written while the next one is read.
+            batches: pieces of these files. A batch is written while the next batch is read.
 
         Raises:
-            ObsError: the file system or DuckDB refused.
+            ObsError: the file system or DuckDB reported an error.
         """
         folder = self._log.begin(self.number)
         try:
@@ -620,14 +666,14 @@ class PassWriter:
         except (
             duckdb.Error,
             UnicodeDecodeError,
-        ) as error:  # its own message may quote events, cut within a letter
+        ) as error:  # the message of DuckDB may quote events, cut within a UTF-8 character
             raise ObsError(
                 f"landing pass {self.number}: DuckDB refused ({type(error).__name__})"
             ) from None
         return folder
 
     def publish(self, folder: Path, receipts: Iterable[FileReceipt]) -> None:
-        """Put the folder in place, with what it did with each file."""
+        """Put the folder in place, together with the receipt of each file."""
         began_at = self._began_at.isoformat()
         hours = {
             key: LandedHour(self.number, self.rows[key], tuple(self._chunks[key]), began_at)
@@ -666,7 +712,7 @@ class PassWriter:
                 batch.advance(reading)
                 _wait(jobs)
                 unsynced, self._unsynced = self._unsynced, []
-                # While a batch is being written the next one is read: neither keeps all cores busy
+                # The next batch is read while a batch is being written: neither task alone uses all cores
                 write = functools.partial(self._write_batch, connection, number, reading, files)
                 jobs = [
                     executor.submit(_sync, unsynced),
@@ -737,7 +783,7 @@ class PassWriter:
             crash_point("landing.after_chunk")
 
     def _timed_rows(self, connection: duckdb.DuckDBPyConnection, reading: Reading) -> pa.Table:
-        """The events with all columns of a chunk, and ``reason`` where they have no hour; in another order."""
+        """The events with all columns of a chunk, in another order. ``reason`` is set for an event without an hour."""
         lines, timed = self._timed(connection, reading.lines)
         timed = self._not_of_expired(timed)
         owner = lines["file"].combine_chunks()
@@ -767,7 +813,7 @@ class PassWriter:
     def _timed(
         self, connection: duckdb.DuckDBPyConnection, lines: pa.Table
     ) -> tuple[pa.Table, pa.Table]:
-        """The events, those first whose time is seen without parsing them, and what `_times` says of each."""
+        """The events and their times, as `_times` gives them. Events whose time is found without parsing come first."""
         earliest, latest = max(self._first_hour.start, EARLIEST), self._began_at + MAX_AHEAD
         moments, is_seen = seen_times(
             lines["line"].combine_chunks(), self._time_fields[0], earliest, latest
@@ -793,7 +839,7 @@ class PassWriter:
         return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
 
     def _not_of_expired(self, timed: pa.Table) -> pa.Table:
-        """The rows, those with a reason that came too late for all that their hour has held."""
+        """The rows; ``reason`` becomes ``hour_expired`` where all rows of the hour were removed by retention before."""
         if not len(self._expired):
             return timed
         hours = timed["event_time"].cast(pa.int64()).fill_null(0).to_numpy() // _HOUR_US
@@ -844,7 +890,7 @@ class Pass:
         self._writer = PassWriter(config, log, landed, first_hour=first_hour, began_at=began_at)
 
     def run(self) -> LandingReport:
-        """List, read, publish."""
+        """List the files, read them and publish the pass."""
         listing = list_files(self._config)
         crash_point("landing.after_listing")
         self._warnings.update(listing.skipped)
@@ -873,7 +919,7 @@ class Pass:
         )
 
     def finish_unread(self, listing: Listing) -> bool:
-        """End the pass with what was listed, unless there is something to read; whether it has ended."""
+        """End the pass after the listing, unless there is something to read. Returns whether it has ended."""
         looked = self._log.looked()
         files, left = self._select(self._identify(listing.files), looked.waiting)
         if files or left or listing.digest != looked.listing:
@@ -895,9 +941,9 @@ class Pass:
         found: Iterable[tuple[EventFile, KnownFile, Original | None]],
         waiting: Mapping[str, str],
     ) -> tuple[list[Progress], list[str]]:
-        """The files to read in this pass, those first that have waited longest, and the paths of those left.
+        """Files to read in this pass, longest waiting first, and the paths of the files that are left.
 
-        Copies come last, with their originals: until both are accounted for, either could vanish.
+        Copies come last, and only in the same pass as their originals: until both are counted, either could vanish.
         """
         places = {path: place for place, path in enumerate(waiting)}
         found = list(found)
@@ -922,7 +968,7 @@ class Pass:
         return files, left
 
     def _most_bytes(self, file: EventFile) -> int:
-        """How much of a file is read."""
+        """Number of bytes of a file that are read at most."""
         return (
             max(_RATIO_FREE, file.size * self._config.max_ratio)
             if file.is_packed
@@ -936,7 +982,7 @@ class Pass:
     def _identify(
         self, files: tuple[EventFile, ...]
     ) -> Iterator[tuple[EventFile, KnownFile, Original | None]]:
-        """The files to read, each with what is known of it and, if it is a copy, of what."""
+        """The files to read, each with its known state and, if it is a copy, its original."""
         identities = Identities(self._landed.files.values())
         changed = [
             file
@@ -977,10 +1023,13 @@ class Pass:
         try:
             return ask(file)
         except OSError:
-            return None  # it cannot be read now: reading it says so
+            return None  # it cannot be read now: reading it will report the error
 
     def _batches(self, files: list[Progress]) -> Iterator[Batch]:
-        """Small files together, large ones in pieces. What a batch is read into may be the next but one's too."""
+        """Batches of small files together, and of large files in pieces.
+
+        The buffer of a batch is used again two batches later.
+        """
         size = max(
             self._sizes.largest, 2 * self._config.max_event_bytes
         )  # the longest event must fit in a piece
@@ -989,7 +1038,7 @@ class Pass:
         taken = 0
         for file in files:
             while not file.at_end and not file.is_copy:
-                # Once begun it goes on to an event: in a hole as large as a pass the next one would begin here again
+                # Read on up to an event: after a pass that ends in a gap as long as a pass, the next would stop there too
                 has_got_on = file.position == file.start or file.settled > file.start
                 if taken >= self._config.max_bytes_per_pass and has_got_on:
                     file.is_left = True
@@ -1000,7 +1049,7 @@ class Pass:
                     break
                 taken += length
                 batch.add(file, length)
-                if not file.at_end:  # what is left of it must be known before more is read
+                if not file.at_end:  # its unread rest must be known before more is read
                     yield batch
                     batch = Batch(next(spaces))
                     if file.begins_envelope:
@@ -1018,9 +1067,9 @@ class Pass:
                     yield batch
 
     def _envelope(self, file: Progress) -> Generator[Batch, None, bool]:
-        """The records of the envelope at a file's position; whether more of the file is to be read after it.
+        """Read the records of the envelope at the position of a file. Returns whether more of the file must be read.
 
-        It is copied beside what DuckDB spills, so that memory is bounded whatever its size and packing.
+        The envelope is copied to the folder where DuckDB spills. So memory is bounded for every size and compression.
         """
         file.begins_envelope = False
         rows = enabled(self._config.format, self._config.records)
@@ -1028,13 +1077,13 @@ class Pass:
         try:
             with path.open("wb+") as copy:
                 is_all = _copy(file, copy, self._config.max_envelope_bytes)
-                # Not closed: the batch with its last record adds it to the file's digest, beside the next one
+                # Not closed here: the batch with the last record adds the envelope to the SHA-256 in parallel
                 data = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
             opened = open_any(data, [row for row in rows if isinstance(row, Envelope)])
             yield from _records_of(opened, data, file, self._sizes.largest)
             file.reopen()
         except NoEnvelopeError as fault:
-            if is_all and not file.sealed:  # the rest of it may come
+            if is_all and not file.sealed:  # its rest may still be written
                 file.at_end = True
                 return False
             file.refused_at = file.position
@@ -1050,9 +1099,9 @@ class Pass:
         return True
 
     def _take_copies(self, files: list[Progress]) -> None:
-        """Take note of copies, as far as what they hold has landed from their originals.
+        """Advance the copies up to the bytes that have landed from their originals, and no further.
 
-        Not further: who goes on from what is known of a copy, when its original is gone, must not leave out anything.
+        When the original is gone, a later pass continues with the copy. It must not skip bytes that have not landed.
         """
         read = {file.file.path: file for file in files}
         space = memoryview(bytearray(self._sizes.largest))
@@ -1102,7 +1151,7 @@ class Pass:
         for file in files:
             is_done = file.settled == file.start and not (file.has_failed or file.is_left)
             if is_done and (file.start or not file.is_copy):
-                # Renamed, touched, or it holds separators. The checkpoint alone remembers that there is nothing to do
+                # The file was renamed or touched, or it holds only separators. Only the checkpoint records that
                 self._landed.files[file.known.file_id] = file.known_now()
         if not read:
             shutil.rmtree(folder)
@@ -1113,7 +1162,7 @@ class Pass:
         self._writer.publish(folder, [file.receipt() for file in read])
 
     def _remark_packing(self, file: Progress) -> None:
-        """Count the events that were not packed as one would expect."""
+        """Count the events of files with an unexpected compression or encoding."""
         if not file.file.is_as_named and file.events:
             self._writer.remarks["compression_not_as_named"] += file.events
         if any(map(is_encoding, file.file.packing)):
@@ -1121,7 +1170,7 @@ class Pass:
 
 
 def _copy(file: Progress, copy: BinaryIO, most: int) -> bool:
-    """Copy what a file holds from its position on, up to ``most`` bytes; whether that is all."""
+    """Copy a file from its position on, ``most`` bytes at most. Returns whether that was the whole rest of the file."""
     left = min(most, file.most - file.position)
     with Content(file.file) as content:
         content.seek(file.position)
@@ -1135,7 +1184,7 @@ def _copy(file: Progress, copy: BinaryIO, most: int) -> bool:
 def _records_of(
     opened: Opened, data: mmap.mmap, file: Progress, size: int
 ) -> Iterator[EnvelopeBatch]:
-    """The records of an envelope at a file's position, about ``size`` bytes of them at a time."""
+    """Batches of the records of the envelope at the position of a file, of about ``size`` bytes each."""
     shift = file.position
     outside = opened.end
     batch = RecordBatch(opened.row)
@@ -1170,7 +1219,7 @@ def _sync(chunks: list[Path]) -> None:
 def _byte_ranges(
     lines: pa.Table, byte_ranges: Mapping[tuple[int, int], tuple[int, ...]]
 ) -> pa.Array:
-    """The column of that name for these events; see `Reading`."""
+    """The column ``byte_ranges`` for these events; see `Reading`."""
     kind = LANDED_SCHEMA.field("byte_ranges").type
     if not byte_ranges:
         return pa.nulls(len(lines), kind)
@@ -1179,7 +1228,7 @@ def _byte_ranges(
 
 
 def _times(fields: Sequence[str], usual: int) -> str:
-    """SQL for the time of each of ``lines``, from the first of these fields, and ``reason`` where no hour takes it."""
+    """SQL: time of each row of ``lines``, from the first of these fields, and ``reason`` where it fits no hour."""
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
@@ -1189,9 +1238,10 @@ FROM (SELECT {time_text(tuple(map(json_path, fields)), usual)} AS time_text,
 
 
 def _spaces(first: int, size: int) -> Iterator[bytearray]:
-    """What to read into: ``first`` bytes, so that soon there is something to write; then two of ``size`` in turn.
+    """Buffers to read into: a small first buffer of ``first`` bytes, so that writing can begin soon.
 
-    Each is larger than the one before, until the longest event fits in it.
+    Each next buffer is four times as large, up to ``size``: the longest event fits in it. After that, two buffers of
+    ``size`` bytes are used in turn.
     """
     small = first
     while small < size:
@@ -1201,7 +1251,7 @@ def _spaces(first: int, size: int) -> Iterator[bytearray]:
 
 
 def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
-    """The rows of each hour, in their order; sorted once, however many hours there are."""
+    """The rows of each hour, in their order. The rows are sorted only once, for any number of hours."""
     hours = rows["event_time"].cast(pa.int64()).to_numpy() // _HOUR_US
     if not len(hours):
         return
@@ -1217,7 +1267,7 @@ def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
 
 
 def _write_chunk(rows: pa.Table, path: Path) -> None:
-    # Arrow needs half of DuckDB's time for this; LZ4 half of Zstandard's, and chunks are read back within minutes
+    # Arrow takes half the time of DuckDB, LZ4 half the time of Zstandard. Chunks are read again within minutes
     pq.write_table(
         rows,
         path,

@@ -1,10 +1,11 @@
-"""Bytes into events. Every byte is an event's, a dead letter's or a separator.
+"""Reads events from bytes. Every byte belongs to an event, to a dead letter, or to the separators.
 
-Two lanes. The native one, here, takes what nearly all files hold: one JSON object a line. What it refuses goes through
-the careful one (`obs_assets.sources.careful`): objects over many lines, several on one line, arrays of events, torn
-ends, damage. Commas and brackets between events are separators, which is all that an array of events needs.
+There are two lanes. The native lane, in this module, reads the usual case: one JSON object per line. Everything else
+goes through the careful lane (`obs_assets.sources.careful`): objects over several lines, several objects on one line,
+arrays of events, incomplete ends, and damage. Commas and brackets between events count as separators, so an array of
+events needs no other rule.
 
-No event text leaves this module except as an event or as the bytes of a dead letter.
+Event text leaves this module only as an event, or as the bytes of a dead letter.
 """
 
 import codecs
@@ -48,9 +49,9 @@ from obs_assets.sources.strict import IS_STRICT, doubtful_places
 _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
 
 ROWS_A_TASK = 8192
-"""DuckDB works through an Arrow table one chunk a thread."""
+"""Rows of an Arrow chunk: DuckDB reads each chunk of an Arrow table with one thread."""
 
-_BLOCK = 1 << 18  # what fits a processor's cache
+_BLOCK = 1 << 18  # bytes that fit a processor's cache
 _MOST_SEPARATORS = 64
 _BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,[\0\x1e"))
 _AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]\0\x1e"))
@@ -58,25 +59,25 @@ _AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]\0\x1e"))
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read from a batch of segments.
+    """Result of reading a batch of segments.
 
     Attributes:
-        lines: events: file (INT), file_offset (BIGINT), length (BIGINT, bytes it took), line (VARCHAR, lies in the
-            batch's bytes).
-        dead: what is no event, neighbours with the same reason joined.
-        consumed: how many bytes of each segment are done with; the rest must be read again, with more bytes after it
-            unless the file has none. A segment longer than ``max_event_bytes`` always gets on.
-        settled: how many of them, up to the end of the last event or dead letter; what is behind it are separators,
-            or bytes that a writer has reserved and will overwrite. 0 if there is neither.
-        within_line: for each segment, whether what comes next belongs to a line that was too long.
-        within_object: for each segment, whether it belongs to an object that was given up, see `Segment`.
-        remarks: events by what was changed in their text: ``duplicate_keys``, ``lone_surrogate``, ``nul_character``,
-            ``unfolded``; by their format, ``format_otlp``; ``format_ambiguous``, ``partial``.
+        lines: the events: file (INT), file_offset (BIGINT), length (BIGINT, bytes in the file), line (VARCHAR, a view
+            of the bytes of the batch).
+        dead: the dead letters; neighbours with the same reason are joined.
+        consumed: for each segment, number of bytes that were read. The rest must be read again, with more bytes after
+            it unless the file has none. From a segment longer than ``max_event_bytes``, some bytes are always consumed.
+        settled: for each segment, number of bytes up to the end of its last event or dead letter; 0 if it has neither.
+            Behind them are separators, or bytes that a writer has reserved and will overwrite.
+        within_line: for each segment, whether the next byte belongs to a line that was too long.
+        within_object: for each segment, whether the next byte belongs to an object that was given up, see `Segment`.
+        remarks: remark → number of events. Changes of the text: ``duplicate_keys``, ``lone_surrogate``,
+            ``nul_character``, ``unfolded``. Formats: ``format_otlp``, ``format_ambiguous``, ``partial``.
         envelope_bytes: file → bytes of envelopes outside their records.
-        begins_envelope: for each segment, whether an envelope that is longer than an event may be begins where
+        begins_envelope: for each segment, whether an envelope longer than the longest allowed event begins where
             ``consumed`` ends: `read_records` reads it.
         byte_ranges: file and offset of an event that was joined from pieces → begin and end of each piece in the
-            file, one after the other.
+            file, in order.
     """
 
     lines: pa.Table
@@ -94,7 +95,7 @@ class Reading:
 def read_records(
     connection: duckdb.DuckDBPyConnection, batch: "RecordBatch", rules: Rules
 ) -> Reading:
-    """Turn records of envelopes, whose offsets are known, into events and dead letters."""
+    """Read events and dead letters from records of envelopes, whose offsets are known."""
     apart = _Apart(connection, b"", [], rules)
     lines, dead = apart.read_records(batch)
     return Reading(lines, dead, [], [], [], [], apart.remarks)
@@ -106,13 +107,13 @@ def read_batch(
     segments: list[Segment],
     rules: Rules,
 ) -> Reading:
-    """Turn stretches of files into events and dead letters.
+    """Read events and dead letters from segments of files.
 
     Args:
-        connection: used for the native lane.
-        data: the bytes of all segments, one after another. The events' lines lie in them.
-        segments: read together, so that ten thousand small files cost no more than a large one.
-        rules: what an event may be, and which formats are tried.
+        connection: DuckDB connection for the native lane.
+        data: the bytes of all segments, in order. The lines of the events are views of these bytes.
+        segments: the segments; read together, so that ten thousand small files cost no more than a large file.
+        rules: limits of an event, and the formats to try.
     """
     if rules.formats and isinstance(rules.formats[0], Text):
         return _read_text(data, segments, rules.formats[0], rules)
@@ -124,9 +125,11 @@ def read_batch(
 
 @dataclass(frozen=True)
 class _Places:
-    """Of each event of a reading: position of its first bracket in the batch, and the number of its format.
+    """Position and format of each event of a reading.
 
-    The number is the place in ``rules.formats`` and 1; 0: none; -1: more than one.
+    Attributes:
+        positions: position of the first bracket of the event in the batch.
+        formats: place in ``rules.formats``, from 1; 0: no format fits; -1: several formats fit.
     """
 
     positions: npt.NDArray[np.int64]
@@ -139,7 +142,7 @@ def _read_objects(
     segments: list[Segment],
     rules: Rules,
 ) -> tuple[Reading, _Places]:
-    """Read a batch of JSON objects, whatever their format."""
+    """Read a batch of JSON objects of any format."""
     view = np.frombuffer(data, np.uint8)
     starts = np.cumsum([0, *(segment.length for segment in segments)])
     bounds = _line_bounds(data, starts)
@@ -165,7 +168,7 @@ def _read_objects(
 
     rows = np.flatnonzero(is_plain)
     told = pa.table({"row": rows, "line": views.of(data, first[rows], last[rows])})
-    with ThreadPoolExecutor(1) as beside:  # DuckDB does not keep all cores busy
+    with ThreadPoolExecutor(1) as beside:  # DuckDB alone does not use all cores
         doubtful = beside.submit(doubtful_places, data, view, bounds, rules.max_nesting)
         paths = usual_paths(told["line"].combine_chunks())
         told = _told(connection, told, paths)
@@ -218,7 +221,10 @@ def _read_objects(
 def _formats_by_shape(
     texts: pa.ChunkedArray, shapes: pa.ChunkedArray, formats: tuple[Format, ...]
 ) -> npt.NDArray[np.int64]:
-    """The number of each event's format: of each shape, which is the keys of an event, one event is looked at."""
+    """Number of the format of each event.
+
+    All events of a shape have the same keys, so only a single event of each shape is parsed.
+    """
     if not formats or not len(texts):
         return np.zeros(len(texts), np.int64)
     examples, shape_of = examples_of(shapes)
@@ -230,7 +236,7 @@ def _formats_by_shape(
 
 
 def _format_of(text: str, formats: tuple[Format, ...]) -> int:
-    """The number of an event's format, see `_Places`."""
+    """Number of the format of an event, see `_Places`."""
     likely = [
         (number, row)
         for number, row in enumerate(formats, start=1)
@@ -246,7 +252,7 @@ def _format_of(text: str, formats: tuple[Format, ...]) -> int:
 
 
 class _Apart:
-    """What becomes of the events of a reading that are in some format."""
+    """Converts the events of a reading that are in a format: envelopes, single records, and pieces."""
 
     def __init__(
         self,
@@ -267,7 +273,7 @@ class _Apart:
         self._byte_ranges: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def of(self, reading: Reading, places: _Places) -> Reading:
-        """The reading with events in their place."""
+        """The reading with its envelopes replaced by their events, and with pieces joined."""
         self.remarks["format_ambiguous"] += int((places.formats == -1).sum())
         dead = list(reading.dead)
         tables = []
@@ -310,7 +316,7 @@ class _Apart:
         )
 
     def _converted(self, lines: pa.Table, row: Envelope) -> pa.Table:
-        """Events that are records themselves."""
+        """Events whose whole object is a single record."""
         self.remarks[f"format_{row.name}"] += len(lines)
         texts = [event_of(line, row, ())[0] for line in lines["line"].to_pylist()]
         return lines.set_column(
@@ -320,7 +326,11 @@ class _Apart:
     def _records(
         self, lines: pa.Table, positions: npt.NDArray[np.int64], row: Envelope
     ) -> tuple[pa.Table, list[DeadLetter], npt.NDArray[np.bool_]]:
-        """The records of envelopes as events, the dead letters among them, and which of the envelopes are some."""
+        """Open envelopes.
+
+        Returns:
+            the records as events; their dead letters; for each object, whether it is an envelope.
+        """
         is_envelope = np.zeros(len(lines), np.bool_)
         batch = RecordBatch(row)
         ends = lines["file_offset"].to_numpy() + lines["length"].to_numpy()
@@ -337,7 +347,7 @@ class _Apart:
         return read, letters, is_envelope
 
     def read_records(self, batch: "RecordBatch") -> tuple[pa.Table, list[DeadLetter]]:
-        """The records of a batch as events, and those that are none."""
+        """Read the records of a batch. Returns the events and the dead letters."""
         rules = replace(self._rules, formats=())
         inner, _ = _read_objects(self._connection, b"".join(batch.texts), batch.segments, rules)
         numbers = inner.lines["file"].to_pylist()
@@ -359,7 +369,7 @@ class _Apart:
         return pa.table(columns, inner.lines.schema), dead
 
     def _joined(self, reading: Reading, row: Pieces, rows: npt.NDArray[np.int64]) -> Reading:
-        """The reading with the pieces of lines joined; whatever waits for the rest of a line is taken out of it."""
+        """The reading with the pieces of lines joined. Pieces that wait for the rest of their line are removed."""
         if not len(rows):
             return reading
         query = f"""SELECT json_extract_string(line, '$."{row.stream}"') AS stream,
@@ -385,19 +395,19 @@ class _Apart:
                 reading = self._joined_in(reading, number, row, pieces)
         kept = (
             reading.lines["length"].to_numpy() > 0
-        )  # what was joined to another, or waits, has none
+        )  # a row that was joined to another row, or that waits, has length 0
         return replace(reading, lines=views.filter_rows(reading.lines, kept))
 
     def _joined_in(
         self, reading: Reading, number: int, row: Pieces, pieces: Mapping[int, tuple[str, bool]]
     ) -> Reading:
-        """The same of one segment; the length of a row that goes away becomes 0.
+        """The reading with the pieces of a segment joined; the length of a row to remove becomes 0.
 
         Args:
-            reading: of the batch.
-            number: of the segment.
+            reading: the reading of the batch.
+            number: number of the segment.
             row: the format.
-            pieces: row of the reading → stream, and whether its line ends there.
+            pieces: row of the reading → stream of the piece, and whether the line ends with the piece.
         """
         segment = self._segments[number]
         begins, lengths = (
@@ -443,7 +453,7 @@ class _Apart:
         return replace(reading, lines=lines)
 
     def _waiting(self, reading: Reading, number: int, waits_from: int) -> Reading:
-        """The reading without what lies behind an offset in a segment, which is read again with more bytes."""
+        """The reading without the events from ``waits_from`` on in a segment: they are read again, with more bytes."""
         segment = self._segments[number]
         self._waits_from[segment.file] = waits_from
         lines = reading.lines
@@ -475,15 +485,15 @@ class _Apart:
 
 @dataclass
 class RecordBatch:
-    """Records of envelopes of one format, to be read together.
+    """Records of envelopes of the same format, to be read together.
 
     Attributes:
         row: the format.
-        texts: the records' bytes.
-        segments: where each lies in its file; its number in place of the file.
-        files: for each record its file.
-        around: for each record what `envelopes.Opened.around` gives.
-        without_events: envelopes that hold no event.
+        texts: bytes of each record.
+        segments: position of each record in its file; its field ``file`` holds the number of the record.
+        files: index of the file of each record.
+        around: for each record the result of `envelopes.Opened.around`.
+        without_events: number of envelopes that hold no event.
     """
 
     row: Envelope
@@ -494,13 +504,13 @@ class RecordBatch:
     without_events: int = 0
 
     def add(self, data: Buffer, opened: Opened, file: int, shift: int) -> int:
-        """Add the records of an envelope; returns how many of its bytes are outside of them.
+        """Add the records of an envelope. Returns the number of its bytes outside the records.
 
         Args:
-            data: the bytes that the envelope was opened in.
+            data: the bytes that hold the envelope.
             opened: the envelope.
             file: index of its file.
-            shift: from a position in ``data`` to the byte offset in the file.
+            shift: difference between the byte offset in the file and the position in ``data``.
         """
         size = opened.end - opened.begin
         if not opened.spans or not self.row.holds_events(opened.outer):
@@ -511,7 +521,7 @@ class RecordBatch:
     def add_records(
         self, data: Buffer, opened: Opened, spans: Sequence[Span], file: int, shift: int
     ) -> int:
-        """Add some of an envelope's records; returns their bytes."""
+        """Add some records of an envelope. Returns the number of their bytes."""
         around = [opened.around(span) for span in spans]
         for span, fields in zip(spans, around, strict=True):
             offset, length = span.begin + shift, span.end - span.begin
@@ -554,7 +564,7 @@ def _read_text(
 
 
 class _Texts:
-    """Segments of files in a text format, read one after another."""
+    """Reads segments of files in a text format, in order."""
 
     def __init__(self, row: Text, rules: Rules) -> None:
         self._row = row
@@ -631,11 +641,11 @@ class _Texts:
 def _told(
     connection: duckdb.DuckDBPyConnection, lines: pa.Table, paths: tuple[str, ...]
 ) -> pa.Table:
-    """Those lines that are JSON for DuckDB, with their ``shape`` at these paths."""
+    """The lines that DuckDB can parse as JSON, with their ``shape`` at these paths."""
     query = f"SELECT {shape_at(paths)} AS shape FROM batch_lines"
     try:
         told = _ask(connection, query, lines)
-    except duckdb.InvalidInputException:  # rare enough to be asked about only then
+    except duckdb.InvalidInputException:  # rare, so the lines are checked only after a failure
         is_json = _ask(
             connection, "SELECT json_valid(line) AS is_json FROM batch_lines", lines
         )["is_json"]
@@ -650,7 +660,7 @@ def _strict(
     doubtful: npt.NDArray[np.int64],
     rules: Rules,
 ) -> pa.Table:
-    """Without the doubtful lines that are no strict JSON."""
+    """The lines without those doubtful lines that are not strict JSON."""
     suspects = np.flatnonzero(np.isin(told["row"].to_numpy(), doubtful))
     if not len(suspects):
         return told
@@ -665,7 +675,7 @@ def _strict(
 def _unique(
     connection: duckdb.DuckDBPyConnection, told: pa.Table, paths: tuple[str, ...]
 ) -> pa.Table:
-    """Without the events that have a key twice."""
+    """The events without those that hold a key twice."""
     if not paths:
         return views.filter_rows(told, ~repeating(told["line"], told["shape"]))
     is_repeating = untold(told["line"], told["shape"], paths)
@@ -682,7 +692,7 @@ def _unique(
 def _ask(
     connection: duckdb.DuckDBPyConnection, query: str, lines: pa.Table, **parameters: object
 ) -> pa.Table:
-    """The answer to a query over ``batch_lines``, which has one column, ``line``."""
+    """Result of a query over the table ``batch_lines``, which has a single column ``line``."""
     lines = lines.select(["line"])
     tasks = pa.Table.from_batches(lines.to_batches(max_chunksize=ROWS_A_TASK), lines.schema)
     connection.register("batch_lines", tasks)
@@ -690,7 +700,7 @@ def _ask(
         return connection.sql(query, params=parameters or None).to_arrow_table()
     except (
         UnicodeDecodeError
-    ):  # what DuckDB quotes of a text that is no JSON may end within a letter
+    ):  # DuckDB quotes text that is not JSON, and may cut it within a UTF-8 character
         raise duckdb.InvalidInputException("not JSON") from None
     finally:
         connection.unregister("batch_lines")
@@ -699,7 +709,10 @@ def _ask(
 def _trimmed(
     view: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where what lies between separators begins and ends; more than `_MOST_SEPARATORS` are the careful lane's."""
+    """Begin and end of the text between the separators of each line.
+
+    After `_MOST_SEPARATORS` separators the search stops; such a line is left to the careful lane.
+    """
     first, last = begins.copy(), ends.copy()
     for edge, step, where, separators in (
         (last, -1, -1, _AFTER_EVENT),
@@ -716,12 +729,12 @@ def _trimmed(
 
 
 def _lines_at(bounds: npt.NDArray[np.int64], positions: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The lines that hold these bytes."""
+    """Numbers of the lines that hold these bytes."""
     return np.searchsorted(bounds, np.asarray(positions, np.int64), side="right") - 1
 
 
 def _undecodable(data: bytes | bytearray, bounds: npt.NDArray[np.int64]) -> Iterator[int]:
-    """A byte in each line that is not UTF-8."""
+    """Position of the first byte that is not UTF-8 in each line with such a byte."""
     position, rest = 0, memoryview(data)
     whole = pa.Array.from_buffers(
         pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(data)])), pa.py_buffer(data)]
@@ -742,10 +755,10 @@ def _undecodable(data: bytes | bytearray, bounds: npt.NDArray[np.int64]) -> Iter
 
 
 def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator[int]:
-    """Places of what may not stay as it is, or is to be unfolded."""
+    """Positions of text that must be changed (``\\u0000``), or that is to be unfolded."""
     position = (
         data.find(b"\\u0000", data.find(b"\\")) if b"\\" in data else -1
-    )  # a single byte is found at once
+    )  # the search for a single byte is fast
     while position >= 0:
         yield position
         position = data.find(b"\\u0000", position + 1)
@@ -759,7 +772,7 @@ def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator
 def _line_bounds(
     data: bytes | bytearray, starts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Where lines begin, and at last where they end; a segment's begin starts a line too."""
+    """Positions where lines begin, and at last the end of the data. Each segment begins a new line."""
     view = np.frombuffer(data, np.uint8)
     blocks = range(0, len(view), _BLOCK)
     found = [
@@ -769,11 +782,13 @@ def _line_bounds(
     newlines = np.concatenate(found) if found else np.array([], np.int64)
     if (
         b"\0" in data
-    ):  # ends lines, too; nearly no file has any. A run of them begins the next line
+    ):  # NUL ends a line too, but nearly no file has any. A run of NULs belongs to the next line
         nuls = view == 0
         nuls[1:] &= view[:-1] != 0
         newlines = np.union1d(newlines, np.flatnonzero(nuls) + 1)
     places = np.searchsorted(newlines, starts)
     is_new = np.append(newlines, -1)[places] != starts
-    is_new[1:] &= starts[1:] != starts[:-1]  # empty segments begin where the next one does
+    is_new[1:] &= (
+        starts[1:] != starts[:-1]
+    )  # an empty segment begins where the next segment begins
     return np.insert(newlines, places[is_new], starts[is_new])
