@@ -1,10 +1,10 @@
-"""Landing: the only stage that looks at the world.
+"""Landing: the only stage that reads from outside.
 
-files.py    which event files there are, and which of them is one that we know
+files.py    lists the event files, and recognises known files
 bucket.py   event files in a bucket
 reader.py   bytes ─▶ events and dead letters, every byte accounted for
-times.py    where an event's time is found, and what it may be
-log.py      what has landed: passes that appear whole, and the state they add up to
+times.py    where an event's time is found, and which times are valid
+log.py      the landing log: passes that appear in a single step, and their sum
 landing.py  one pass over the files
-replay.py   dead letters, listed and read once more
+replay.py   lists dead letters, and reads them again
 """

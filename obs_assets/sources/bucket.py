@@ -1,7 +1,8 @@
 """Event files in a bucket: the same listing and the same reading as from a folder, over the S3 API.
 
-Credentials, region and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL_S3`` for other servers). An
-object cannot be appended to: it is replaced by a longer one, as its ETag tells, in which what was landed is recognized.
+Credentials, region and endpoint come from the standard AWS chain (``AWS_ENDPOINT_URL_S3`` for other servers). It is
+not possible to append to an object: a longer object replaces it and gets a new ETag. The landed bytes are then found
+at the beginning of the new object.
 """
 
 import functools
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 READ_AHEAD = 64 << 10
-"""The least that is asked for at a time: a small object costs one request."""
+"""Bytes of the smallest request: reading a small object costs a single request."""
 
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object of a listing: its key below the prefix, size, ETag, and when it was last modified."""
+    """An object of a listing: its key below the prefix, size, ETag, and time of the last change."""
 
     path: str
     key: str
@@ -34,7 +35,7 @@ class FoundObject:
 
 @functools.cache
 def client() -> "S3Client":
-    """The process's client: making one costs a tenth of a second."""
+    """The S3 client of the process; creating a client takes 0.1 s."""
     import boto3
     from botocore.config import Config
 
@@ -48,7 +49,7 @@ def client() -> "S3Client":
     if host.endswith("amazonaws.com"):
         return made
     made.close()
-    # Not every server that speaks S3 knows buckets as host names; and no proxy leads back to this machine
+    # Some S3 servers do not support buckets as host names. No proxy leads back to this machine
     own = common.merge(
         Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required")
     )
@@ -57,7 +58,7 @@ def client() -> "S3Client":
 
 
 def list_objects(url: str) -> Iterator[FoundObject]:
-    """The objects below ``s3://bucket/prefix``; a prefix is a folder, its trailing slash may be left out.
+    """The objects below ``s3://bucket/prefix``. A prefix is a folder; its trailing slash is optional.
 
     Raises:
         ConfigurationError: the bucket does not exist, or may not be listed.
@@ -104,12 +105,12 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def open_object(url: str, found: FoundObject) -> io.BufferedReader:
-    """An object's bytes, as long as it is the one that was listed."""
+    """Open a listed object; reading fails if it was replaced since."""
     return io.BufferedReader(_Object(split_url(url)[0], found), buffer_size=READ_AHEAD)
 
 
 class _Object(io.RawIOBase):
-    """An object read by ranges; a replaced one is an `OSError`, as is whatever else goes wrong."""
+    """Reads an object by ranges. Every failure is an `OSError`, also if the object was replaced."""
 
     def __init__(self, bucket: str, found: FoundObject) -> None:
         self._bucket = bucket

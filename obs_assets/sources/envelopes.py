@@ -1,7 +1,7 @@
-"""Envelopes taken apart: where their records lie, and the fields around them.
+"""Opens envelopes: finds their records, and the fields around them.
 
-Two passes over the text: the first finds the offsets of the records, the second reads them. What is around the records,
-the outer text, is known only then, since the order of an object's fields is free.
+There are two passes over the text: the first finds the offsets of the records, the second reads them. The fields around
+the records (the outer text) are complete only after the first pass, since the order of an object's fields is free.
 """
 
 import json
@@ -15,7 +15,7 @@ from obs_assets.sources.formats.base import Event, as_it_is
 from obs_assets.sources.json_text import loaded, written
 
 OUTER_BYTES = 64 << 10
-"""So much of an envelope's other fields is kept on each record."""
+"""Bytes of an envelope's other fields that are kept on each record."""
 
 Buffer: TypeAlias = Any
 """bytes, bytearray or a memory-mapped file."""
@@ -32,7 +32,7 @@ _OPENING = b"{["
 
 
 class NoEnvelopeError(Exception):
-    """An object that looks like an envelope is none: it is no JSON, or its list holds other values than objects.
+    """An object looks like an envelope but is not: it is not JSON, or its list holds values other than objects.
 
     Attributes:
         holds_records: whether a record was found before the fault.
@@ -45,12 +45,12 @@ class NoEnvelopeError(Exception):
 
 @dataclass(frozen=True)
 class Span:
-    """Where a record lies.
+    """Position of a record.
 
     Attributes:
-        begin, end: positions of its first byte and behind its last one.
-        places: its place, and those of the objects around it, in their lists; the outermost first. `ALONE` for an
-            object in place of a list.
+        begin, end: position of its first byte, and position after its last byte.
+        places: its index in its list, preceded by the indexes of the objects around it in their lists, outermost first.
+            `ALONE` for an object in place of a list.
     """
 
     begin: int
@@ -65,8 +65,8 @@ class Opened:
     Attributes:
         row: its format.
         spans: the records, in order.
-        outer: the envelope without its records: 0 stands for each.
-        begin, end: positions of the envelope's first bracket and behind its last one.
+        outer: the envelope without its records: 0 stands for each record.
+        begin, end: position of its first bracket, and position after its last bracket.
     """
 
     row: Envelope
@@ -77,7 +77,7 @@ class Opened:
     _cache: dict[tuple[int, ...], tuple[Event, ...]] = field(default_factory=dict)
 
     def around(self, span: Span) -> tuple[Event, ...]:
-        """The objects around a record, the outermost first, without the lists that lead to it."""
+        """The objects around a record, the outermost first, without the lists that lead to the record."""
         key = span.places[:-1]
         if key not in self._cache:
             objects = [self.outer]
@@ -92,10 +92,10 @@ class Opened:
 
 
 def open_any(data: Buffer, rows: Sequence[Envelope]) -> Opened:
-    """Open the envelope that begins with the first byte, in the one of these formats that it has.
+    """Open the envelope at the first byte, in the format that fits.
 
     Raises:
-        NoEnvelopeError: it is none of them, or goes on behind the last byte.
+        NoEnvelopeError: no format fits, or the envelope does not end in ``data``.
     """
     found: list[Opened] = []
     holds_records = False
@@ -118,12 +118,12 @@ def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:
     """Find the records of an envelope.
 
     Args:
-        data: holds the envelope, whole.
+        data: bytes that hold the whole envelope.
         begin: position of its first bracket.
-        row: its format; with a path.
+        row: its format, which has a path.
 
     Raises:
-        NoEnvelopeError: it cannot be taken apart.
+        NoEnvelopeError: the object is not an envelope of this format.
     """
     scan = _Scan(data, row.path)
     try:
@@ -145,16 +145,16 @@ def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:
 
 
 class _Scan:
-    """The first pass: only what leads to the records is looked at, the rest is skipped bracket by bracket."""
+    """The first pass: it reads only the lists and objects that lead to the records, and skips all other values."""
 
     def __init__(self, data: Buffer, path: Sequence[str]) -> None:
         self._data = data
         self._path = path
         self.spans: list[Span] = []
-        self.lists = 0  # of records
+        self.lists = 0  # lists of records
 
     def object(self, begin: int, level: int, places: tuple[int, ...]) -> int:
-        """Scan the object at ``begin``; returns the position behind it."""
+        """Scan the object at ``begin``. Returns the position after it."""
         position = begin + 1
         while (position := self._skip(position)) and self._byte(position) != b"}":
             key = self._match(_STRING, position)
@@ -187,7 +187,7 @@ class _Scan:
         return position + 1
 
     def _value(self, begin: int) -> int:
-        """The position behind the value at ``begin``."""
+        """Position after the value at ``begin``."""
         first = self._byte(begin)
         if first == b'"':
             return self._match(_STRING, begin).end()
@@ -222,12 +222,12 @@ def _name(key: bytes) -> str:
 
 
 def event_of(line: str, row: Envelope, around: Sequence[Event]) -> tuple[str, bool]:
-    """The text of the event that a record becomes, and whether fields around it were left out.
+    """Text of the event that a record becomes, and whether fields around the record were left out.
 
     Args:
-        line: the record's text.
+        line: text of the record.
         row: its format.
-        around: as `Opened.around` gives it.
+        around: result of `Opened.around`.
     """
     if row.changes not in line or (row.event is None and not any(around)):
         return line, False
@@ -237,7 +237,7 @@ def event_of(line: str, row: Envelope, around: Sequence[Event]) -> tuple[str, bo
 
 
 def _limited(around: Sequence[Event]) -> tuple[Event, ...]:
-    """The first of these fields, as many as fit in `OUTER_BYTES`."""
+    """The first of these fields, up to `OUTER_BYTES` together."""
     left = OUTER_BYTES
     kept: list[Event] = []
     for fields in around:

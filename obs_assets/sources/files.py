@@ -1,10 +1,10 @@
-"""Which event files there are, and which of them we know already.
+"""Lists the event files, and finds out which of them are known already.
 
-A file is known by its content, not by its name: names are rotated, inodes are used again. The head of a file finds
-candidates, what was landed from it decides.
+A file is recognised by its content, not by its name: names are rotated, and inodes are used again. The head of a file
+finds candidates. The content that was landed from a candidate decides.
 
-A copy of a file that is there too counts once: whatever is listed together with a file that begins with all of its
-bytes is a copy, if it is the same from end to end or at least `HEAD_BYTES` long.
+A copy of another listed file counts once. A file is a copy if another listed file begins with all of its bytes. It must
+also be equal to that file from begin to end, or at least `HEAD_BYTES` long.
 """
 
 import functools
@@ -37,7 +37,7 @@ KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
 _ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
-"""The end of a name such as ``app.log.3.gz`` that says nothing of the file's kind."""
+"""End of a name such as ``app.log.3.gz`` that does not show the kind of the file."""
 _ENDINGS = ("jsonl", "ndjson", "json", "log")
 _BEHIND_ENDINGS = ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
 _SIGNATURE_BYTES = 8
@@ -118,13 +118,13 @@ class SourceConfig(Block, frozen=True):
 
 @dataclass(frozen=True)
 class EventFile:
-    """A file as a listing found it.
+    """A file as it was listed.
 
     Attributes:
-        path: relative to the events folder, with ``/``; bytes that are no UTF-8 as ``\\xff``.
-        size, mtime_ns: as the file system says.
-        node: what a rename does not change: device and inode; of an object, its ETag.
-        open: opens it, never through a link put there since the listing.
+        path: path relative to the events folder, with ``/``; bytes that are not UTF-8 are written as ``\\xff``.
+        size, mtime_ns: size in bytes and time of the last change, as the file system reports them.
+        node: an identity that a rename does not change: device and inode, or the ETag of an object.
+        open: opens the file; it never follows a link that was created after the listing.
     """
 
     path: str
@@ -135,9 +135,9 @@ class EventFile:
 
     @functools.cached_property
     def packing(self) -> tuple[str, ...]:
-        """How it is compressed or encoded, by its first bytes: ``(".gz",)``; see `obs_assets.sources.unpack.layers`.
+        """Compression or encoding, found by the first bytes: ``(".gz",)``; see `obs_assets.sources.unpack.layers`.
 
-        Empty as well if it cannot be read now: reading it says so.
+        Empty as well if the file cannot be read now: reading it will report the error.
         """
         try:
             with Content(self) as content:
@@ -147,17 +147,17 @@ class EventFile:
 
     @property
     def is_packed(self) -> bool:
-        """Whether offsets count other bytes than the file has."""
+        """Whether the file is compressed or encoded, so that offsets count unpacked bytes."""
         return bool(self.packing)
 
     @property
     def is_readable(self) -> bool:
-        """Whether it is packed in a way that is read."""
+        """Whether landing supports the compression or encoding of the file."""
         return all(kind in COMPRESSIONS or is_encoding(kind) for kind in self.packing)
 
     @property
     def is_as_named(self) -> bool:
-        """Whether it is compressed as its name says."""
+        """Whether the compression matches the name of the file."""
         return tuple(kind for kind in self.packing if not is_encoding(kind)) == packing_named(
             self.path
         )
@@ -165,21 +165,22 @@ class EventFile:
 
 @dataclass(frozen=True)
 class KnownFile:
-    """What has landed from a file.
+    """The state of a file that was landed, or a part of it.
 
     Attributes:
-        file_id: given when the file was first landed.
-        path, size, mtime_ns, node: as last seen.
-        offset: how far it has landed, in decompressed bytes.
-        head: SHA-256 of its first `HEAD_BYTES` or fewer bytes, ``head_bytes`` of them.
-        tail: SHA-256 of the last `TAIL_BYTES` or fewer bytes before ``offset``.
+        file_id: id of the file, given when it was first landed.
+        path, size, mtime_ns, node: values of the last listing.
+        offset: number of decompressed bytes that have landed.
+        head: SHA-256 of the first ``head_bytes`` bytes; there are `HEAD_BYTES` of them or fewer.
+        tail: SHA-256 of the last bytes before ``offset``; there are `TAIL_BYTES` of them or fewer.
         ranges: start, end and SHA-256 of the landed ranges, in order; the last `KEPT_RANGES` of them.
-        has_rest: an unfinished end was left; it is looked at again when it is given up.
-        within_line: what comes next belongs to a line that was too long.
-        within_object: or to an object over many lines that was given up: the column of its bracket, plus 1.
-        is_copy: nothing was landed from it, since another file begins with all of its bytes.
-        packing: as in `EventFile`.
-        landed_at: when the last pass began that landed something from it: ISO 8601, UTC.
+        has_rest: an incomplete event at the end was left. The file is read again when this event is given up.
+        within_line: the next byte belongs to a line that was too long.
+        within_object: 0, or the next byte belongs to an object over several lines that was given up: the column of its
+            bracket, plus 1.
+        is_copy: nothing was landed from the file, because another file begins with all of its bytes.
+        packing: compression or encoding, as in `EventFile`.
+        landed_at: begin of the last pass that landed bytes of the file: ISO 8601, UTC.
     """
 
     file_id: str
@@ -200,7 +201,7 @@ class KnownFile:
     landed_at: str = ""
 
     def seen_as(self, file: EventFile) -> "KnownFile":
-        """This file under the name and inode that it has now."""
+        """This file with the name and inode of the present listing."""
         return replace(
             self,
             path=file.path,
@@ -211,7 +212,7 @@ class KnownFile:
         )
 
     def is_unchanged(self, file: EventFile) -> bool:
-        """Whether nothing at all has happened to it since it was last seen."""
+        """Whether the file was not changed, renamed or replaced since the last listing."""
         return (self.path, self.size, self.mtime_ns, self.node) == (
             file.path,
             file.size,
@@ -222,7 +223,7 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class Original:
-    """A file that begins with all that another holds, and what is known of it unless it is new."""
+    """A file that begins with all bytes of another file, and its known state; None if it is new."""
 
     file: EventFile
     known: KnownFile | None = None
@@ -230,19 +231,19 @@ class Original:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files found, and what was passed over: reason → count."""
+    """The listed files, and reason → number of files that were skipped."""
 
     files: tuple[EventFile, ...]
     skipped: dict[str, int]
 
     @property
     def passed_over(self) -> str:
-        """What was passed over in one line, for people; empty if nothing was."""
+        """A line about the skipped files for the operator; empty if no file was skipped."""
         return "; ".join(f"{count:,} × {reason}" for reason, count in self.skipped.items())
 
     @property
     def digest(self) -> str:
-        """Tells whether any file is new, gone or changed."""
+        """Hash of the listing. It changes when a file is added, removed or changed."""
         return digest(
             repr(
                 [(file.path, file.size, file.mtime_ns, file.node) for file in self.files]
@@ -274,9 +275,9 @@ def list_files(config: SourceConfig) -> Listing:
 def _in_folder(
     folder: Path, config: SourceConfig, skipped: Counter[str]
 ) -> Iterator[EventFile]:
-    """Regular files. Symbolic links, FIFOs, devices and folders with a matching name are skipped and counted.
+    """The regular files. Symbolic links, FIFOs, devices and folders with a matching name are skipped and counted.
 
-    A link could lead out of the folder, and reading a FIFO never ends.
+    A link could lead out of the folder. Reading a FIFO could wait for ever.
     """
     root = folder.expanduser().absolute()
     try:
@@ -297,7 +298,7 @@ def _in_folder(
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            continue  # renamed or deleted since its folder was read
+            continue  # renamed or deleted after its folder was listed
         if not stat.S_ISREG(status.st_mode):
             skipped["symbolic link" if entry.is_symlink() else "not a regular file"] += 1
         else:
@@ -365,7 +366,7 @@ def _wanted(name: str, path: str, config: SourceConfig) -> bool:
 
 
 def _count_unknown_name(name: str, config: SourceConfig, skipped: Counter[str]) -> None:
-    """Count a file whose name no ``include`` pattern takes, by the ending of the name. Hidden files are left out."""
+    """Count a file that no ``include`` pattern matches, by the ending of its name. Hidden files are not counted."""
     if (
         name
         and not name.startswith(".")
@@ -377,14 +378,14 @@ def _count_unknown_name(name: str, config: SourceConfig, skipped: Counter[str]) 
 
 
 class Content:
-    """A file's bytes, unpacked, as far as they can be read; never follows a link put there since the listing.
+    """Reads the unpacked bytes of a file, up to the first fault. It never follows a link created after the listing.
 
     Attributes:
-        packing: how it is compressed or encoded, the outermost first; empty if its bytes are read as they are.
-        fault: why no more can be read although the file goes on: a compressed one is damaged, or still being written.
+        packing: compression or encoding, the outermost first; empty if the bytes are read without unpacking.
+        fault: reason why the rest of the file cannot be read: it is damaged, or still being compressed. None otherwise.
 
     Raises:
-        OSError: it is gone, or may not be read.
+        OSError: the file is gone, or may not be read.
     """
 
     def __init__(self, file: EventFile) -> None:
@@ -405,7 +406,7 @@ class Content:
 
     @property
     def encoding(self) -> str:
-        """Of its text before it became UTF-8; empty if it was UTF-8 before."""
+        """Encoding of the text before it was converted to UTF-8; empty if it was UTF-8."""
         return next(filter(is_encoding, self.packing), "")
 
     def __enter__(self) -> "Content":
@@ -424,7 +425,7 @@ class Content:
         self._raw.close()
 
     def seek(self, offset: int) -> None:
-        """Go to a byte."""
+        """Go to a byte offset of the unpacked file."""
         if not self.packing:
             self._raw.seek(offset)
             return
@@ -444,7 +445,10 @@ class Content:
         return b"".join(blocks)
 
     def read_into(self, space: memoryview) -> int:
-        """Fill a space with the next bytes; how many there were, fewer than fit only at the end or before a fault."""
+        """Fill a buffer with the next bytes. Returns their number.
+
+        The buffer is full except at the end or before a fault.
+        """
         if not self.packing:
             return self._raw.readinto(space)
         filled = 0
@@ -454,7 +458,7 @@ class Content:
         return filled
 
     def _next(self, length: int) -> bytes:
-        """At most so many of the next bytes of a packed file; none at its end or at a fault."""
+        """The next bytes of a packed file, ``length`` at most; empty at its end or at a fault."""
         block = self._rest
         if not block and not self.fault:
             try:
@@ -469,7 +473,7 @@ class Content:
 
 
 def packing_named(path: str) -> tuple[str, ...]:
-    """How a file is compressed if its name is right."""
+    """Compression of a file according to its name."""
     return tuple(suffix for suffix in COMPRESSIONS if path.endswith(suffix))
 
 
@@ -479,10 +483,11 @@ def digest(data: bytes) -> str:
 
 
 class Identities:
-    """Tells which of the listed files is which known file; each known file is claimed at most once.
+    """Matches listed files with known files. Each known file is matched (claimed) at most once.
 
-    Ask in order of certainty, so that no copy robs its original: all that is unchanged, then all that is in place,
-    then, with `originals_first`, who is a copy, who moved, and who is new.
+    Call the methods in order of certainty, so that a copy never takes the identity of its original: first
+    `claim_unchanged` for all files, then `claim_in_place`. For the other files, in the order of `originals_first`, find
+    out if the file is a copy, was moved, or is new.
     """
 
     def __init__(self, known: Iterable[KnownFile]) -> None:
@@ -498,7 +503,7 @@ class Identities:
         self._heads: dict[str, tuple[bytes, str | None]] = {}
 
     def claim_unchanged(self, file: EventFile, *, sealed: bool) -> bool:
-        """Whether nothing is to be done: it is known and was not touched, nor does it end in what is to be given up."""
+        """Whether there is nothing to do: the file is unchanged, and has no incomplete end to be given up now."""
         known = self._by_path.get(file.path)
         if known is None or not known.is_unchanged(file) or (known.has_rest and sealed):
             return False
@@ -506,9 +511,9 @@ class Identities:
         return True
 
     def claim_in_place(self, file: EventFile) -> KnownFile | None:
-        """The known file that this one continues under its old name or inode, if it does."""
+        """The known file with the same name or inode whose content this file continues; None if there is none."""
         candidates = [self._by_node.get(file.node), self._by_path.get(file.path)]
-        # A copy that has grown may be one that was still being made; an inode may have been used again
+        # A copy that has grown may have been incomplete before; an inode may have been used again
         in_place = (
             known
             for known in candidates
@@ -516,16 +521,16 @@ class Identities:
         )
         known = self._claim(file, in_place, _ends_match)
         if known and not known.head_bytes:
-            # Nothing landed from it, so no head tells it from others: its copies are found as those of a new file
+            # Nothing landed from it, so it has no known head: its copies are found as copies of a new file
             self._new[digest(self._head_if_any(file))].append(file)
         return known
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
-        """Files that are not in place, in the order to ask about them: an original before its copies.
+        """The files that are not in place, in the order to ask about them: an original before its copies.
 
-        A copy holds as much as its original, or less. While a file is being compressed, the compressed
-        file is not whole, so compressed files come last. A compressed file that is whole, and begins as
-        another file does, is ordered by the length of its content, not by its compressed size.
+        A copy is never longer than its original. A file that is still being compressed is incomplete, so compressed
+        files come last. A complete compressed file that begins like another file is ordered by the length of its
+        content, not by its compressed size.
         """
         files = list(files)
         heads = {file.path: self._head_if_any(file) for file in files}
@@ -542,16 +547,16 @@ class Identities:
         return sorted(files, key=turn)
 
     def claim_moved(self, file: EventFile) -> KnownFile | None:
-        """The known file whose whole landed content begins this one: renamed across file systems, or compressed."""
+        """The known file whose landed content begins this file: it was moved to another file system, or compressed."""
         return self._claim(file, self._alike(self._head(file)), _content_matches)
 
     def fault_of_stub(self, file: EventFile) -> str | None:
-        """Why a compressed file can be read no further than some bytes that tell nothing about who it is."""
+        """Reason why only the first bytes of a compressed file can be read, too few to identify the file; or None."""
         is_short = len(self._head(file)) < HEAD_BYTES
         return self._heads[file.path][1] if is_short else None
 
     def original_of(self, file: EventFile) -> "Original | None":
-        """A file that was claimed, or is new, and begins with all that this one holds."""
+        """A claimed or new file that begins with all bytes of this file."""
         head = self._head(file)
         originals = [
             Original(self._claimed[known.file_id], known)
@@ -561,7 +566,7 @@ class Identities:
         originals += [Original(new) for new in self._new[digest(head)]]
         if self.fault_of_stub(
             file
-        ):  # too little to look it up by: compression writes beside the original
+        ):  # too short for the index of heads: compression writes to the same folder
             others = [
                 Original(claimed, self._known[file_id])
                 for file_id, claimed in self._claimed.items()
@@ -573,7 +578,7 @@ class Identities:
         )
 
     def add_new(self, file: EventFile) -> None:
-        """Take note of a file that nobody knows."""
+        """Record a file that is new."""
         self._new[digest(self._head(file))].append(file)
 
     def _head(self, file: EventFile) -> bytes:
@@ -586,10 +591,10 @@ class Identities:
         try:
             return self._head(file)
         except OSError:
-            return b""  # it cannot be read now: reading it says so
+            return b""  # it cannot be read now: reading it will report the error
 
     def _alike(self, head: bytes) -> Iterator[KnownFile]:
-        """Known files that began in this way, of each length the longest first."""
+        """Known files with the same head, the longest head first."""
         for length in sorted(self._head_lengths, reverse=True):
             if length <= len(head):
                 yield from self._by_head.get((length, digest(head[:length])), ())
@@ -612,7 +617,7 @@ def _folder(file: EventFile) -> str:
 
 
 def _content_length(file: EventFile) -> tuple[int, bool]:
-    """How many bytes a compressed file holds, and whether it is whole."""
+    """Number of unpacked bytes of a compressed file, and whether the file is complete."""
     length = 0
     try:
         with Content(file) as content:
@@ -628,7 +633,7 @@ def _is_same_kind(file: EventFile, known: KnownFile) -> bool:
 
 
 def _ends_match(file: EventFile, known: KnownFile) -> bool:
-    """Whether head and tail of what was landed are still where they were."""
+    """Whether the landed head and tail are still at the same offsets."""
     if not file.is_packed and file.size < known.offset:
         return False
     with Content(file) as content:
@@ -637,9 +642,11 @@ def _ends_match(file: EventFile, known: KnownFile) -> bool:
 
 
 def ends_match(content: Content, known: KnownFile) -> tuple[bool, bytes, bytes]:
-    """Whether a file holds what was landed from a known one, by its head and tail; both, as they are now.
+    """Compare the head and tail of a file with those of a known file.
 
-    Leaves the content where the landed part ends.
+    Returns:
+        whether both are equal; the present head; the present tail.
+        The position of ``content`` is then the end of the landed bytes.
     """
     head = content.read(HEAD_BYTES)
     start = max(0, known.offset - TAIL_BYTES)
@@ -650,12 +657,12 @@ def ends_match(content: Content, known: KnownFile) -> tuple[bool, bytes, bytes]:
 
 
 def _is_telling(known: KnownFile, last_byte: bytes, rest: Content) -> bool:
-    """Whether what was landed tells a file from others: within its first line, all files of a program are alike."""
+    """Whether the landed bytes are enough to identify a file. Files of a program often begin with the same line."""
     return known.offset >= HEAD_BYTES or last_byte in {b"\n", b"}"} or not rest.read(1)
 
 
 def _content_matches(file: EventFile, known: KnownFile) -> bool:
-    """Whether the file begins with all that was landed from a known one whose head it has, and not by chance."""
+    """Whether the file begins with all bytes landed from a known file, and the bytes are enough to identify it."""
     if not file.is_packed and file.size < known.offset:
         return False
     with Content(file) as content:
@@ -668,7 +675,7 @@ def _content_matches(file: EventFile, known: KnownFile) -> bool:
 
 
 def _is_beginning(file: EventFile, original: EventFile) -> bool:
-    """Whether the original begins with all that a file holds, and not by chance; separators behind it are no matter."""
+    """Whether the original begins with all bytes of a file, and not by chance. Separators at the end do not count."""
     length = 0
     holds_something = False
     with Content(file) as content, Content(original) as others:
@@ -688,21 +695,21 @@ def _is_beginning(file: EventFile, original: EventFile) -> bool:
             length += len(block)
         if not holds_something:
             return False
-        # A compressed file that ends in a fault is no file of its own: it is being made, or will never be whole
+        # A compressed file with a fault at its end is not a file of its own: it is being written, or is broken
         return length >= HEAD_BYTES or (
             length > 0 and (content.fault is not None or _are_separators(b"", others))
         )
 
 
 def _alike_until(block: bytes, other: bytes) -> int:
-    """How many of their first bytes are the same."""
+    """Length of the common beginning."""
     shared = min(len(block), len(other))
     differs = np.frombuffer(block, np.uint8, shared) != np.frombuffer(other, np.uint8, shared)
     return int(differs.argmax()) if differs.any() else shared
 
 
 def _are_separators(block: bytes, rest: Content) -> bool:
-    """Whether nothing but separators follows; of the rest, no more is read than a block."""
+    """Whether only separators follow, in ``block`` and then in ``rest``, which is read block by block."""
     while not block.strip(SEPARATORS):
         block = rest.read(_BLOCK)
         if not block:
@@ -722,6 +729,6 @@ def known_from_json(values: dict[str, Any]) -> KnownFile:
     """Read a `KnownFile` back from the checkpoint or the log."""
     packing = tuple(
         values.get("packing", packing_named(values["path"]))
-    )  # an older record has none
+    )  # older records have no packing
     ranges = tuple((start, end, sha) for start, end, sha in values["ranges"])
     return KnownFile(**{**values, "ranges": ranges, "packing": packing})

@@ -1,6 +1,6 @@
-"""The text of one JSON value: where it ends, what is wrong with it, and how it is made fit to be kept.
+"""The text of a JSON value: its end, its faults, and the changes needed to store it.
 
-Texts are changed as texts, so that the digits of numbers and the spelling of strings stay as they were.
+Texts are changed as texts, so that numbers keep their digits and strings keep their spelling.
 """
 
 import json
@@ -14,12 +14,12 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 _STRING_OR_SPACE = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|\s+')
-# A string may end where the bytes do: what follows is not known yet
+# A string may end where the bytes end: the next byte is not known yet
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+(?:"|\\?\Z)|([{\[])|([}\]])')
 
 
 def decode(text: str) -> tuple[int, str | None]:
-    """Where the value at the start of the text ends, and what is wrong with its numbers."""
+    """Position where the value at the start of the text ends, and the fault of its numbers, if any."""
     try:
         return _DECODER.raw_decode(text)[1], None
     except _NotFiniteError:
@@ -27,7 +27,7 @@ def decode(text: str) -> tuple[int, str | None]:
 
 
 def are_values(text: str, separators: str) -> bool:
-    """Whether a text is JSON values other than objects, and separators, nothing else.
+    """Whether a text holds only separators and JSON values other than objects.
 
     >>> are_values('"a", 5', " ,"), are_values("2031-05-05 up", " ,")
     (True, False)
@@ -54,7 +54,7 @@ def is_too_deep(raw: bytes, most: int) -> bool:
 
 
 def brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The brackets outside strings: where each one ends, and how many are open then."""
+    """For each bracket outside strings: the position after it, and the number of brackets that are open then."""
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(data, begin, end):
         if match.lastindex:
@@ -63,7 +63,7 @@ def brackets(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[in
 
 
 def open_object(data: bytes | bytearray, begin: int, end: int) -> int:
-    """Where the outermost object begins that a text leaves open; -1 if there is none.
+    """Position of the outermost object that a text leaves open; -1 if there is none.
 
     >>> open_object(b'INFO [x] {"a": [', 0, 16)
     9
@@ -80,10 +80,10 @@ def open_object(data: bytes | bytearray, begin: int, end: int) -> int:
 def cleaned(
     source: str, unfold: tuple[str, ...], max_nesting: int
 ) -> tuple[str, tuple[str, ...]]:
-    """The same JSON on one line, digits and escapes as they were, and what had to be changed.
+    """The same JSON on a single line, with the same digits and escapes, and the names of the changes.
 
-    Half a surrogate pair and ``\\u0000`` become ``\\ufffd``: no database takes them. Of equal keys the last one stays,
-    in the first one's place, as `json`, orjson and ``jsonb`` have it; only then are strings written anew.
+    Half a surrogate pair and ``\\u0000`` become ``\\ufffd``, since no database accepts them. Of equal keys, the last
+    value is kept at the place of the first key, as `json`, orjson and ``jsonb`` do. Only then strings are written anew.
     """
     remarks = []
     if "\\u" in source:
@@ -112,37 +112,37 @@ def cleaned(
 
 
 def decode_unique(text: str) -> Any:
-    """What the text holds, numbers as text.
+    """Decoded value of the text, with numbers as text.
 
     Raises:
         DuplicateKeyError: an object has a key twice.
-        json.JSONDecodeError: it is no JSON.
+        json.JSONDecodeError: the text is not JSON.
     """
     return _UNIQUE_DECODER.decode(text)
 
 
 def loaded(text: str) -> Any:
-    """What the text holds, for `written`: numbers keep their digits; of equal keys the last wins."""
+    """Decoded value of the text, for `written`. Numbers keep their digits; of equal keys the last value is kept."""
     return _LAST_WINS_DECODER.decode(text)
 
 
 def written(value: Any) -> str:
-    """JSON text of what `loaded` gave, on one line."""
+    """JSON text of a value from `loaded`, on a single line."""
     return _written(value)
 
 
 def number(text: str) -> Any:
-    """An integer's text as `loaded` gives a number; another text as it is."""
+    """An integer's text in the form of `loaded`'s numbers; another text unchanged."""
     return _Digits(text) if re.fullmatch(r"-?(?:0|[1-9]\d*)", text, re.ASCII) else text
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value that `loaded` gave is a number."""
+    """Whether a value from `loaded` is a number."""
     return isinstance(value, _Digits)
 
 
 def has_duplicates(text: str) -> bool:
-    """Whether an object in it has a key twice."""
+    """Whether an object in the text has a key twice."""
     try:
         decode_unique(text)
     except DuplicateKeyError:
@@ -151,7 +151,7 @@ def has_duplicates(text: str) -> bool:
 
 
 def _unfolded(source: str, field: str, max_nesting: int) -> str:
-    """The event with the JSON document in place of the string that holds it, wherever a field has this name."""
+    """The event with its strings unfolded: in each field of this name, the JSON document replaces its string."""
 
     def unfold(match: re.Match[str]) -> str:
         inner = json.loads(match[2]).strip()
@@ -168,7 +168,7 @@ def _unfolded(source: str, field: str, max_nesting: int) -> str:
 
 
 class _Digits(str):
-    """A number as it is written."""
+    """A number with its original digits."""
 
     __slots__ = ()
 
@@ -208,7 +208,7 @@ def _refuse_constant(_: str) -> Any:
     raise _NotFiniteError
 
 
-# A jsonb column takes 16,383 digits after the point
+# a jsonb column accepts 16,383 digits after the point
 _VANISHING = re.compile(r"[eE]-\d{5,}$")
 
 
@@ -219,7 +219,7 @@ def _finite(text: str) -> float:
     return value
 
 
-# Python refuses to convert integers of more than 4,300 digits: as floats they are infinite, and refused by us
+# Python does not convert integers of more than 4,300 digits. As floats they are infinite, and refused here
 _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite, parse_int=_finite
 )

@@ -1,9 +1,9 @@
-"""Which events have a key twice, told by their shapes.
+"""Finds events that have a key twice, by their shapes.
 
-A shape is a hash of all keys of an event: events of one shape repeat a key, or none of them does, so that one of each
-is looked at. To gather the keys of objects wherever they are takes longer than anything else that landing does. Most
-events have theirs where others have them: at known paths that takes half of the time, and an event with no more opening
-brackets than objects at these paths has no other objects.
+A shape is a hash of all keys of an event. The events of a shape all repeat a key, or none of them does, so a single
+event of each shape is parsed. Collecting the keys of all objects takes longer than any other step of landing. But most
+events have objects at the same paths. Collecting the keys at known paths takes half the time. An event with exactly as
+many opening brackets as objects at these paths has no other objects.
 """
 
 import json
@@ -19,9 +19,9 @@ import pyarrow as pa
 from obs_assets.events import quote
 from obs_assets.sources.json_text import DuplicateKeyError, decode_unique, has_duplicates
 
-# The list around the event makes the event's own keys part of it, and JSON of what is none, which json_type refuses
+# The list makes the event's own keys part of the shape. json_type refuses text that is JSON only in a list
 ANYWHERE = "hash(json_type(line), json_keys(concat('[', line, ']'), '$..*'))"
-"""SQL over ``line``: the shape, whatever the event."""
+"""SQL over ``line``: the shape of any event."""
 
 _LOOKED_AT = 64
 _MOST_PATHS = 16
@@ -29,7 +29,7 @@ _PLAIN = re.compile(r"[\w.@-]+", re.ASCII)
 
 
 def shape_at(paths: tuple[str, ...]) -> str:
-    """SQL over ``line``: the shape as far as the objects at these paths tell it, and the number of brackets."""
+    """SQL over ``line``: the shape from the keys of the objects at these paths, and the number of opening brackets."""
     if not paths:
         return ANYWHERE
     brackets = "strlen(line) - strlen(replace(line, '{', ''))"
@@ -37,10 +37,10 @@ def shape_at(paths: tuple[str, ...]) -> str:
 
 
 def usual_paths(texts: pa.StringViewArray) -> tuple[str, ...]:
-    """Where most of some events have all their objects, in DuckDB's form; none if there are no such places.
+    """Paths in DuckDB's form that include all objects of most events; empty if there are no such paths.
 
     Args:
-        texts: of events, most of them JSON.
+        texts: texts of events, most of them JSON.
     """
     looked_at = []
     for row in np.unique(
@@ -64,17 +64,17 @@ def usual_paths(texts: pa.StringViewArray) -> tuple[str, ...]:
 def untold(
     texts: pa.ChunkedArray, shapes: pa.ChunkedArray, paths: tuple[str, ...]
 ) -> npt.NDArray[np.bool_]:
-    """Which events may repeat a key, for all that their shapes at these paths tell."""
+    """For each event, whether it may repeat a key. The shape at these paths cannot exclude it."""
     return _by_shape(texts, shapes, lambda text: not _is_told(text, paths))
 
 
 def repeating(texts: pa.ChunkedArray, shapes: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Which events repeat a key, by their shapes `ANYWHERE`."""
+    """For each event, whether it repeats a key; ``shapes`` are the shapes of `ANYWHERE`."""
     return _by_shape(texts, shapes, has_duplicates)
 
 
 def examples_of(shapes: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """A row of each shape, and of each row which of these has its shape."""
+    """A row of each shape, and for each row the index of its shape."""
     encoded = shapes.combine_chunks().dictionary_encode()  # by hashing: np.unique would sort
     shape_of = encoded.indices.to_numpy()
     examples = np.empty(len(encoded.dictionary), np.int64)
@@ -94,7 +94,7 @@ def _by_shape(
 
 
 def _is_told(text: str, paths: tuple[str, ...]) -> bool:
-    """Whether no object of an event repeats a key, nor can one elsewhere in an event of its shape."""
+    """Whether no event with the shape of this event repeats a key: all its objects are at these paths."""
     try:
         objects = set(_objects(decode_unique(text)))
     except DuplicateKeyError:
@@ -103,7 +103,7 @@ def _is_told(text: str, paths: tuple[str, ...]) -> bool:
 
 
 def _objects(value: Any, path: str = "$") -> Iterator[str]:
-    """The paths of the objects in an event, as far as names of fields lead to them that need no thought."""
+    """Paths of the objects in an event, if all field names on the path are plain names."""
     if isinstance(value, dict):
         yield path
         for name, item in value.items():

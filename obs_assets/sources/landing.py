@@ -98,7 +98,7 @@ FILES_NAMED = 5
 _COPIED_BYTES = 1 << 20
 _THREADS = max(
     1, threads_on(os.cpu_count() or 1) - 1
-)  # of DuckDB: one core is left for reading and writing
+)  # of DuckDB: a core is left for reading and writing
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
@@ -1038,7 +1038,7 @@ class Pass:
         taken = 0
         for file in files:
             while not file.at_end and not file.is_copy:
-                # Read on up to an event: after a pass that ends in a gap as long as a pass, the next would stop there too
+                # Read on up to an event: after a pass that ends in a gap as long as a pass, the next stops there too
                 has_got_on = file.position == file.start or file.settled > file.start
                 if taken >= self._config.max_bytes_per_pass and has_got_on:
                     file.is_left = True

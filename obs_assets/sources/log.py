@@ -1,4 +1,4 @@
-"""What has landed: passes that appear whole, and the state that they add up to.
+"""The landing log: passes, each put in place in a single step, and the state that is their sum.
 
 ::
 
@@ -8,12 +8,12 @@
     │   ├── 2025120410-0.parquet  a chunk: lines of one hour
     │   └── dead_letters.parquet  if there are any
     ├── folded-00001000.json      the first thousand pass.json as one
-    ├── checkpoint.json           the passes added up; made again from them when it is lost or old
-    ├── looked.json               what the last pass saw, also one that found nothing
+    ├── checkpoint.json           the sum of the passes; rebuilt from them when it is lost or old
+    ├── looked.json               the listing of the last pass, also of a pass that found nothing
     └── tmp/                      where DuckDB spills
 
-The passes are the truth, those that were folded included. A crash leaves a folder that no rename has published, and the
-next pass removes it.
+The passes, including the folded passes, are the source of truth. A crash leaves a folder that was not renamed; the next
+pass removes it.
 """
 
 import contextlib
@@ -43,19 +43,19 @@ from obs_assets.storage.disk import explained, make_private_dir, replacing, sync
 _CHECKPOINT_FORM = 5
 
 FOLD_AT = 1000
-"""So many passes are folded into one record: landing once a minute, a year has half a million of them."""
+"""Number of passes that are folded into a single record. Landing each minute makes half a million passes a year."""
 
 
 @dataclass(frozen=True)
 class LandedHour:
-    """What has landed for an hour.
+    """Landed data of an hour.
 
     Attributes:
-        generation: the number of the last pass that brought it bytes: grows, never falls.
-        rows: events.
+        generation: number of the last pass that landed bytes of the hour. It only grows.
+        rows: number of events.
         chunks: paths below ``landed/passes``.
-        since: when the first pass began that brought it bytes: ISO 8601, UTC.
-        expired: the chunks were removed since it was kept long enough.
+        since: begin of the first pass that landed bytes of the hour: ISO 8601, UTC.
+        expired: retention has removed the chunks.
     """
 
     generation: int = 0
@@ -67,11 +67,18 @@ class LandedHour:
 
 @dataclass(frozen=True)
 class FileReceipt:
-    """What one pass did with a file: ``end - start`` is the sum of its bytes of events, dead letters, separators,
-    copies and envelopes.
+    """Byte counts of a file in a pass.
 
-    copied_bytes: of a copy, whose original is landed or landed before. envelope_bytes: of envelopes, outside of their
-    records.
+    ``end - start`` is the sum of the bytes of events, dead letters, separators, copies and envelopes.
+
+    Attributes:
+        file: state of the file after the pass.
+        start, end: the range of the pass, in bytes of the decompressed file.
+        events, event_bytes: events, and their bytes.
+        dead_letters, dead_bytes: dead letters, and their bytes.
+        separator_bytes: bytes of separators.
+        copied_bytes: bytes of a copy; its original is landed in this pass or was landed before.
+        envelope_bytes: bytes of envelopes outside their records.
     """
 
     file: KnownFile
@@ -86,7 +93,7 @@ class FileReceipt:
     envelope_bytes: int = 0
 
     def __add__(self, later: "FileReceipt") -> "FileReceipt":
-        """What this pass and a later one did."""
+        """Sum of this receipt and a later receipt of the same file."""
         return FileReceipt(
             later.file,
             self.start,
@@ -103,19 +110,19 @@ class FileReceipt:
 
 @dataclass(frozen=True)
 class LandingPass:
-    """What one pass brought: the content of ``pass.json``.
+    """Record of a pass: the content of ``pass.json``.
 
     Attributes:
-        number: passes are counted from 1.
+        number: number of the pass, from 1.
         began_at, finished_at: ISO 8601, UTC.
-        collector: host and process that landed it.
-        files: what became of each file that was read.
+        collector: host and process that landed the pass.
+        files: receipt of each file that was read.
         hours: partition key → rows landed, and chunks.
-        dead_letters: reason → count.
-        remarks: events landed with something changed or assumed: what → count.
+        dead_letters: reason → number of dead letters.
+        remarks: remark → number of events that landed with a changed text or an assumption.
         expired: hours whose chunks are no longer kept.
-        forgotten: ids of files that nobody needs to know any more.
-        letters: all open dead letters, where they were counted anew: reason → how many, since when.
+        forgotten: ids of files that are no longer needed.
+        letters: all open dead letters, if the pass counted them again: reason → number, and first time seen.
         log_id: identity of the log that the pass was published to; empty in passes of earlier versions.
     """
 
@@ -135,13 +142,13 @@ class LandingPass:
 
 @dataclass(frozen=True)
 class Looked:
-    """What the last finished pass saw, whether it found anything new or not.
+    """State after the last finished pass, whether it found anything new or not.
 
     Attributes:
-        began_at: all that was in the files at this moment has landed; None before everything has landed once.
+        began_at: all bytes that the files held at this moment have landed; None before everything has landed once.
         listing: digest of the listing.
-        waiting: path → ``began_at`` before the file was first left for a later pass, ISO 8601, empty for None. In the
-            order in which they are served: what was left first, comes first.
+        waiting: path of a file left for a later pass → ``began_at`` before the file was first left, ISO 8601, empty for
+            None. The longest waiting file comes first, and is read first.
     """
 
     began_at: datetime | None = None
@@ -151,7 +158,10 @@ class Looked:
     def after(
         self, began_at: datetime, listing: str, left: Iterable[str], begun: Iterable[str]
     ) -> "Looked":
-        """What the pass that began at ``began_at`` adds; files that it left, or only begun, hold the moment back."""
+        """State after the pass that began at ``began_at``.
+
+        While a file is left, or only partly read, ``began_at`` of the state stays at an older time.
+        """
         before = self.began_at.isoformat() if self.began_at else ""
         unserved = set(left)
         queue = [
@@ -166,20 +176,20 @@ class Looked:
 
 @dataclass
 class Landed:
-    """All passes added up."""
+    """Sum of all passes."""
 
     last_pass: int = 0
     log_id: str = ""
-    """Identity of the log: made at its first pass, or at the next one of a log of an earlier version."""
+    """Identity of the log. Its first pass sets it; in a log of an earlier version, the next pass does."""
     files: dict[str, KnownFile] = field(default_factory=dict)
     hours: dict[str, LandedHour] = field(default_factory=dict)
     letters: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Open dead letters: reason → how many, since when."""
+    """Open dead letters: reason → number, and first time seen."""
     remarks: dict[str, int] = field(default_factory=dict)
-    """Events landed with something changed or assumed: remark → how many."""
+    """Remark → number of events that landed with a changed text or an assumption."""
 
     def add(self, landing: LandingPass) -> None:
-        """Take in the next pass."""
+        """Add the next pass."""
         self.last_pass = landing.number
         self.log_id = landing.log_id or self.log_id
         for receipt in landing.files:
@@ -209,23 +219,23 @@ class Landed:
         self.letters = {reason: found for reason, found in self.letters.items() if found[0] > 0}
 
     def hour(self, hour: Hour) -> LandedHour:
-        """What has landed for an hour; generation 0 when nothing has."""
+        """Landed data of an hour; generation 0 if no data has landed."""
         return self.hours.get(hour.key, LandedHour())
 
     def version(self, hour: Hour) -> InputVersion:
-        """What has landed for an hour, as the first stage is built from it."""
+        """Version of the landed data of an hour, as input of the first stage."""
         return InputVersion(self.hour(hour).generation, "", "", self.log_id)
 
 
 class LandingLog:
-    """The passes below a folder."""
+    """The passes in a folder."""
 
     def __init__(self, landed_dir: Path, *, fold_at: int = FOLD_AT) -> None:
-        """Nothing is read yet.
+        """Open a log; nothing is read yet.
 
         Args:
-            landed_dir: the folder, which need not exist.
-            fold_at: number of passes that `fold` makes one record of.
+            landed_dir: the folder; it may be missing.
+            fold_at: number of passes that `fold` combines in a record.
         """
         self.fold_at = fold_at
         self.root = landed_dir
@@ -235,10 +245,10 @@ class LandingLog:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the right to land, for one process at a time; the system frees it when the process ends.
+        """Hold the lock of the log, so that only one process lands. The system releases it when the process ends.
 
         Raises:
-            HourBusyError: another pass is under way.
+            HourBusyError: another pass is running.
         """
         make_private_dir(self.root)
         with (self.root / "lock").open("w") as handle:
@@ -263,12 +273,12 @@ class LandingLog:
         return False
 
     def _remove_debris(self) -> None:
-        """Remove what killed passes left: it may hold events, and nobody else will."""
+        """Remove temporary files of killed passes. They may hold events, and no other code removes them."""
         for left in [*self.root.glob(".*.tmp"), *self.temp_dir.glob("*")]:
             left.unlink()
 
     def load(self) -> Landed:
-        """The state: the checkpoint and whatever passes came after it."""
+        """The current state: the checkpoint plus all later passes."""
         landed = self._read_checkpoint()
         if landed.last_pass < self._folded_until():
             landed = Landed()
@@ -278,7 +288,7 @@ class LandingLog:
         return landed
 
     def passes(self) -> Iterator[LandingPass]:
-        """All of them in order, the folded ones as one."""
+        """All passes in order; the folded passes are a single pass."""
         folded = self._folded_until()
         if folded:
             yield read_pass(self._folded_path(folded))
@@ -289,10 +299,12 @@ class LandingLog:
             yield read_pass(path)
 
     def fold(self, landed: Landed) -> None:
-        """Make one record of the passes when there are many, holding the lock; they stay as they are until it is whole.
+        """Combine the passes in a single record, if there are many. The caller holds the lock.
+
+        The passes stay unchanged until the record is complete.
 
         Args:
-            landed: all passes added up.
+            landed: sum of all passes.
         """
         before = self._folded_until()
         if landed.last_pass - before < self.fold_at:
@@ -308,9 +320,9 @@ class LandingLog:
         self.remove_folded()
 
     def remove_folded(self) -> None:
-        """Remove what a newer record has in it, and folded passes of which no chunk is kept; holding the lock.
+        """Remove folded passes without chunks, and records that a newer record includes. The caller holds the lock.
 
-        The others keep their ``pass.json``, which tells what was read together with the chunks.
+        The other passes keep their ``pass.json``, which names the files that were read for the chunks.
         """
         until = self._folded_until()
         for path in self.root.glob("folded-*.json"):
@@ -319,7 +331,7 @@ class LandingLog:
         for folder in self.passes_dir.glob("[0-9]*"):
             if int(folder.name) <= until and not any(folder.glob("[0-9]*.parquet")):
                 (folder / "pass.json").unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # it still holds dead letters
+                with contextlib.suppress(OSError):  # the folder still holds dead letters
                     folder.rmdir()
 
     def _folded_until(self) -> int:
@@ -335,25 +347,25 @@ class LandingLog:
         return self.root / f"folded-{number:08d}.json"
 
     def begin(self, number: int) -> Path:
-        """A folder to prepare a pass in; whatever an earlier, killed attempt left is removed."""
+        """Create the folder of a new pass. Files of an earlier, killed attempt are removed."""
         make_private_dir(self.passes_dir)
         for left in self.passes_dir.glob(".*.tmp"):
             shutil.rmtree(left)
         return make_private_dir(self.passes_dir / f".{number:08d}.tmp")
 
     def publish(self, prepared: Path, landing: LandingPass, landed: Landed) -> None:
-        """Put a prepared pass in place in one step, then bring the kept state up to it.
+        """Put a prepared pass in place in a single step, then update the checkpoint.
 
-        A process that is killed after the first step loses nothing: `load` reads the pass again. The record gets the
-        identity of the log, which is made here if it has none.
+        If the process is killed after the first step, nothing is lost: `load` reads the pass again. The record gets the
+        identity of the log; if the log has none, it is created here.
 
         Args:
-            prepared: the folder that `begin` made.
+            prepared: the folder that `begin` created.
             landing: the record of the pass.
-            landed: all passes before it; the pass is added.
+            landed: sum of all earlier passes; this pass is added.
 
         Raises:
-            ObsError: the file system refused.
+            ObsError: the file system reported an error.
         """
         crash_point("landing.before_commit")
         landing = replace(landing, log_id=landed.log_id or str(uuid.uuid4()))
@@ -372,7 +384,7 @@ class LandingLog:
             sync_file(self.passes_dir)
 
     def save_checkpoint(self, landed: Landed) -> None:
-        """Spare the next pass from reading all passes again."""
+        """Save the state, so that the next pass does not have to read all passes again."""
         state = {
             "form": _CHECKPOINT_FORM,
             "last_pass": landed.last_pass,
@@ -386,14 +398,14 @@ class LandingLog:
             aside.write_text(json.dumps(state))
 
     def save_looked(self, looked: Looked) -> None:
-        """Remember what a pass saw that has finished."""
+        """Save the state after a finished pass."""
         moment = looked.began_at.isoformat() if looked.began_at else None
         state = {"began_at": moment, "listing": looked.listing, "waiting": looked.waiting}
         with replacing(self.root / "looked.json", crash="receipt") as aside:
             aside.write_text(json.dumps(state))
 
     def looked(self) -> Looked:
-        """What the last finished pass saw."""
+        """State after the last finished pass."""
         try:
             state = json.loads((self.root / "looked.json").read_text())
         except FileNotFoundError:
@@ -403,17 +415,20 @@ class LandingLog:
         return Looked(began_at, state.get("listing", ""), state.get("waiting", {}))
 
     def looked_at(self) -> datetime | None:
-        """All that was in the files then has landed; what lies before it minus the allowed lateness is closed."""
+        """Time of the last complete landing: all bytes that the files held then have landed.
+
+        Hours that end before this time minus the allowed lateness are closed.
+        """
         return self.looked().began_at
 
     def chunk_paths(self, landed: LandedHour) -> list[Path]:
-        """The files of an hour's chunks."""
+        """Paths of the chunks of an hour."""
         return [self.passes_dir / chunk for chunk in landed.chunks]
 
     def read_with(self, landed: LandedHour) -> tuple[int, int]:
-        """Dead letters that nobody has replayed, and events, of whatever hour, of the passes that brought an hour.
+        """Open dead letters and events of all passes that landed data of an hour. Events of other hours are included.
 
-        Passes that were folded long ago have no figures of their own any more and count for nothing.
+        Folded passes have no counts of their own, so they are left out.
         """
         records = (
             self.passes_dir / chunk.partition("/")[0] / "pass.json" for chunk in landed.chunks
@@ -422,7 +437,7 @@ class LandingLog:
         return sum(dead for dead, _ in sums), sum(events for _, events in sums)
 
     def last_counts(self) -> tuple[int, int]:
-        """Dead letters and events of the last pass that read a file; 0 and 0 if none did, or it was folded."""
+        """Dead letters and events of the last pass that read a file; 0 and 0 if there is none, or if it was folded."""
         for number in range(self.load().last_pass, 0, -1):
             path = self.pass_dir(number) / "pass.json"
             if not path.exists():
@@ -436,9 +451,9 @@ class LandingLog:
         return self.passes_dir / f"{number:08d}"
 
     def _read_checkpoint(self) -> Landed:
-        """The checkpoint, parsed once for each file that it has been: a range of hours asks for every one of them.
+        """The checkpoint. Each version of the file is parsed only once, because a range of hours asks for each hour.
 
-        A copy, since passes are added to it. One that is kept too long would do no harm: the passes after it are read.
+        Returns a copy, since passes are added to it. An old checkpoint is harmless: the later passes are read too.
         """
         try:
             with (self.root / "checkpoint.json").open() as file:
@@ -448,7 +463,7 @@ class LandingLog:
                 if kept is None or kept[0] != identity:
                     kept = self._checkpoint = (identity, _landed(json.load(file)))
         except (FileNotFoundError, ValueError, LookupError, TypeError):
-            return Landed()  # a cache: the passes hold all of it
+            return Landed()  # the checkpoint is only a cache: the passes hold the same data
         return replace(
             kept[1],
             files=dict(kept[1].files),
@@ -474,7 +489,7 @@ def _landed(state: dict[str, Any]) -> Landed:
 
 @lru_cache(maxsize=4096)
 def _counts(path: Path) -> tuple[int, int]:
-    """Dead letters and events of a pass; passes never change, and the hours of a range share many."""
+    """Dead letters and events of a pass. Cached: passes never change, and the hours of a range share many passes."""
     files = read_pass(path).files
     return sum(receipt.dead_letters for receipt in files), sum(
         receipt.events for receipt in files
@@ -502,7 +517,7 @@ def _letters(values: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 
 def _folded(before: LandingPass, later: LandingPass) -> LandingPass:
-    """Two passes as one, but for the hours: `Landed` adds those up."""
+    """Combine two passes, except for the hours: `Landed` adds those."""
     files = {receipt.file.file_id: receipt for receipt in before.files}
     for receipt in later.files:
         known = files.get(receipt.file.file_id)

@@ -1,9 +1,8 @@
-"""Lines that their carrier cut, joined by file and stream: Docker after 16 KiB, the kubelet with ``P`` and ``F``.
+"""Joins lines that a log carrier cut, by file and stream: Docker cuts after 16 KiB, the kubelet marks ``P`` and ``F``.
 
-A joined event begins where its first piece does, its length is that of its pieces together, and its byte ranges are
-kept as a list. While a piece waits for
-the next one of its stream, everything behind it in the file waits as well, as behind an unfinished line: between the
-pieces of one stream lie those of another.
+A joined event begins at its first piece. Its length is the sum of the lengths of its pieces, and their byte ranges are
+kept as a list. While a piece waits for the next piece of its stream, all later bytes of the file wait too, as behind an
+incomplete line: between the pieces of a stream are pieces of other streams.
 """
 
 import itertools
@@ -18,8 +17,8 @@ class Piece:
 
     Attributes:
         begin, end: byte offsets in the file.
-        stream: that it belongs to.
-        is_whole: False if the next piece of the stream goes on with the line.
+        stream: stream of the piece.
+        is_whole: False if the line continues in the next piece of the stream.
     """
 
     begin: int
@@ -30,12 +29,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Joined:
-    """What pieces are together.
+    """Result of joining pieces.
 
     Attributes:
-        events: for each event the places of its pieces in the sequence; only those that do not wait.
-        partial: places in ``events`` of those whose last piece never came.
-        waits_from: the offset from which on the file waits; None if nothing does.
+        events: for each complete event, the indexes of its pieces in the sequence.
+        partial: indexes in ``events`` of events without their last piece, which never came.
+        waits_from: offset from which on the file waits for more bytes; None if nothing waits.
     """
 
     events: tuple[tuple[int, ...], ...]
@@ -44,7 +43,7 @@ class Joined:
 
 
 class Ranged(Protocol):
-    """A stretch of bytes."""
+    """A range of bytes."""
 
     @property
     def begin(self) -> int:
@@ -52,15 +51,15 @@ class Ranged(Protocol):
 
     @property
     def end(self) -> int:
-        """Position behind its last byte."""
+        """Position after its last byte."""
 
 
 def ranges_of(pieces: Iterable[Ranged], shift: int = 0) -> tuple[int, ...]:
-    """Begin and end of each piece, one after the other.
+    """Begin and end of each piece, in order.
 
     Args:
-        pieces: of an event, in the order of the file.
-        shift: from a piece's positions to byte offsets in the file.
+        pieces: pieces of an event, in the order of the file.
+        shift: difference between the byte offsets in the file and the positions of the pieces.
 
     >>> ranges_of([Piece(0, 4, "out", False), Piece(9, 12, "out", True)])
     (0, 4, 9, 12)
@@ -73,9 +72,9 @@ def join(pieces: Sequence[Piece], *, waits: bool, max_bytes: int) -> Joined:
     """Join pieces of a file.
 
     Args:
-        pieces: in the order of the file.
+        pieces: the pieces, in the order of the file.
         waits: whether more bytes may come.
-        max_bytes: an event of more is given up, and so is a piece behind which more bytes than that wait.
+        max_bytes: a longer event is given up. A piece is given up too, if more bytes than this wait behind it.
     """
     done: list[tuple[int, ...]] = []
     partial: set[tuple[int, ...]] = set()
@@ -110,7 +109,7 @@ def join(pieces: Sequence[Piece], *, waits: bool, max_bytes: int) -> Joined:
 def _before_whole_events(
     pieces: Sequence[Piece], groups: Sequence[tuple[int, ...]], waits_from: int | None
 ) -> int | None:
-    """An offset that no event lies across, at or before this one."""
+    """The last offset, at or before this offset, that is not inside any event."""
     for begin, end in sorted(_spans(pieces, groups), reverse=True):
         if waits_from is not None and begin < waits_from < end:
             waits_from = begin

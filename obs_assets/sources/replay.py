@@ -1,7 +1,8 @@
-"""Dead letters once more: what can be read by now, after a fix or with other limits, is landed.
+"""Reads dead letters again, and lands those that can be read now, after a fix or with other limits.
 
-A replay is a landing pass whose input are the bytes of dead letters. Its folder says which letters it took, so that it
-appears together with the events or not at all; what is still unreadable beside a new event is a new, smaller letter.
+A replay is a landing pass whose input is the bytes of dead letters. Its folder names the letters that it took. So the
+list and the events appear in the same step, or not at all. If only a part of a letter can be read, the unreadable rest
+becomes a new, smaller letter.
 """
 
 import shutil
@@ -36,15 +37,15 @@ _TAKEN_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter that no replay has taken.
+    """An open dead letter: no replay has taken it yet.
 
     Attributes:
-        landing_pass, file_id, file_offset: which one it is.
-        event_file: the file's path when it was landed.
-        length: bytes that it took in the file; those of ``raw`` or a few more.
-        reason: why it is no event.
-        first_seen: when it was landed.
-        raw: its bytes. They may be personal.
+        landing_pass, file_id, file_offset: identity of the letter.
+        event_file: path of the file when it was landed.
+        length: number of bytes in the file; ``raw`` may be a few bytes shorter.
+        reason: reason why the bytes are not an event.
+        first_seen: time of landing.
+        raw: the bytes. They may hold personal data.
     """
 
     landing_pass: int
@@ -58,19 +59,19 @@ class Letter:
 
     @property
     def id(self) -> str:
-        """Names it on the command line."""
+        """Name of the letter on the command line."""
         return f"{self.landing_pass}-{self.file_id[:8]}-{self.file_offset}"
 
 
 def open_letters(log: LandingLog) -> Iterator[Letter]:
-    """The dead letters that no replay has taken, in the order of landing, file and offset; one pass in memory."""
+    """The open dead letters, in the order of landing, file and offset. Only a single pass is in memory at a time."""
     for number, row in open_rows(log, DEAD_LETTER_SCHEMA.names):
         first_seen = row.pop("landed_at")
         yield Letter(landing_pass=number, first_seen=first_seen, **row)
 
 
 def open_rows(log: LandingLog, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Those letters with their pass, and of each these columns, ``file_id`` and ``file_offset`` among them."""
+    """The open dead letters with their pass and these columns, which must include ``file_id`` and ``file_offset``."""
     taken: defaultdict[int, set[tuple[str, int]]] = defaultdict(set)
     for path in sorted(log.passes_dir.glob("[0-9]*/replayed.parquet")):
         for row in pq.read_table(path).to_pylist():
@@ -84,7 +85,7 @@ def open_rows(log: LandingLog, columns: Sequence[str]) -> Iterator[tuple[int, di
 
 
 def count_letters(log: LandingLog) -> list[tuple[str, str, int, int, datetime]]:
-    """Open dead letters by file and reason: letters, bytes, first seen; most letters first."""
+    """Open dead letters by file and reason: number, bytes, time first seen. The largest number comes first."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], datetime] = {}
@@ -108,25 +109,26 @@ def replay(
     event_file: str | None = None,
     now: datetime | None = None,
 ) -> LandingReport:
-    """Land those dead letters that can be read now; the others stay as they are.
+    """Land the dead letters that can be read now; the others stay as they are.
 
     Args:
-        config: today's limits.
-        log: what has landed.
-        first_hour: events before it stay dead letters.
-        reason, event_file: only these.
-        now: the landing time of what is landed; the clock by default. An event without a time of its own gets it.
+        config: the present limits.
+        log: the landing log.
+        first_hour: events before this hour stay dead letters.
+        reason, event_file: replay only letters with this reason, or of this file.
+        now: landing time of the events; default: the clock. An event without a time of its own gets this time.
 
     Raises:
-        HourBusyError: a landing pass is under way.
-        ObsError: it cannot be landed where it should be, for example because the disk is full.
+        HourBusyError: a landing pass is running.
+        ObsError: the events cannot be written, for example because the disk is full.
     """
     with log.lock():
         landed = log.load()
         letters = [
             letter
             for letter in open_letters(log)
-            if letter.file_id in landed.files  # else it has expired and is about to be removed
+            if letter.file_id
+            in landed.files  # a missing file has expired, and its letter will be removed soon
             and reason in {None, letter.reason}
             and event_file in {None, letter.event_file}
         ]
@@ -136,7 +138,7 @@ def replay(
             landed,
             first_hour=first_hour,
             began_at=(now or datetime.now(UTC)).astimezone(UTC),
-            # Where no event came out of a letter, the letter stays as it is and no new one is written
+            # A letter without any event stays as it is; no new letter is written for it
             keeps_letters_of=lambda stretch: stretch.events > 0,
         )
         stretches = [
@@ -158,7 +160,7 @@ def replay(
 
 @dataclass
 class _Stretch(Progress):
-    """Neighbouring letters while they are read; as a file that begins with them and ends there."""
+    """Neighbouring letters while they are read, in the form of a file that holds only them."""
 
     letters: tuple[Letter, ...] = ()
 
@@ -187,7 +189,7 @@ def _batches(stretches: Iterable[_Stretch]) -> Iterator[Batch]:
 
 
 def _publish(writer: PassWriter, folder: Path, stretches: Iterable[_Stretch]) -> None:
-    """Put the pass in place together with the list of the letters that it took."""
+    """Put the pass in place, together with the list of its letters."""
     with_events = [stretch for stretch in stretches if stretch.events]
     if not with_events:
         shutil.rmtree(folder)
@@ -212,7 +214,7 @@ def _never() -> Any:
 
 
 def _groups(stretches: Iterable[_Stretch]) -> Iterator[list[_Stretch]]:
-    """Those that are read together."""
+    """Groups of letters that are read together."""
     group: list[_Stretch] = []
     size = 0
     for stretch in stretches:
@@ -226,7 +228,7 @@ def _groups(stretches: Iterable[_Stretch]) -> Iterator[list[_Stretch]]:
 
 
 def _neighbours(letters: list[Letter]) -> Iterator[tuple[Letter, ...]]:
-    """Letters that lie side by side in a file, as the pieces of a line that was too long do, together."""
+    """Groups of letters that are neighbours in a file, such as the pieces of a line that was too long."""
     group: list[Letter] = []
     for letter in letters:
         if group:
@@ -253,7 +255,7 @@ def _neighbours(letters: list[Letter]) -> Iterator[tuple[Letter, ...]]:
 
 
 def _receipt(stretches: list[_Stretch]) -> FileReceipt:
-    """What becomes of bytes accounted for before: dead ones turn into events, separators, smaller letters."""
+    """Receipt of a replay: bytes of dead letters become events, separators, or smaller dead letters."""
     known = stretches[0].known
     event_bytes = sum(stretch.event_bytes for stretch in stretches)
     dead_bytes = sum(stretch.dead_bytes - stretch.length for stretch in stretches)

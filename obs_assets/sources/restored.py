@@ -1,8 +1,8 @@
-"""Archived events as landed ones: an hour comes back after its files are gone.
+"""Lands archived events again, so that an hour comes back after its files are gone.
 
-A restored row is the archived event, redacted as it is, under the row_uid that it always had: so an hour that holds it
-already does not get it twice, and a second restore brings nothing. Its file is the archive's object. Redaction and
-enrichment leave alone what they did before, so that the hour rebuilt from it is the hour that was archived.
+A restored row is the archived event, already redacted, with its old row_uid. So an hour that still holds the row does
+not get it twice, and a second restore adds nothing. Its file is the archive's object. Redaction and enrichment do not
+change their own results again, so the rebuilt hour is equal to the archived hour.
 """
 
 import json
@@ -36,18 +36,18 @@ def land_archived(
     time_path: str | None = None,
     now: datetime | None = None,
 ) -> LandingReport:
-    """Land the rows of an archived hour that have not landed, as one pass: all of them or none.
+    """Land the rows of an archived hour that have not landed, in a single pass: all of them or none.
 
     Args:
-        log: where it is landed.
-        hour: which hour.
-        parts: the URL of each part of the hour, and a function that reads it: ``row_uid``, ``event``,
-            and ``length``, the bytes that the row took there.
-        time_path: where the pipeline looks for an event's time first.
-        now: the landing time; the clock by default.
+        log: the landing log.
+        hour: the hour.
+        parts: the URL of each part of the hour, and a function that reads it: ``row_uid``, ``event``, and ``length``,
+            the size of the row in the part, in bytes.
+        time_path: field in which the pipeline first looks for the time of an event.
+        now: landing time; default: the clock.
 
     Raises:
-        HourBusyError: a landing pass is under way.
+        HourBusyError: a landing pass is running.
         PermanentError: a row has no row_uid.
     """
     paths = ((json_path(time_path),) if time_path else ()) + TIME_PATHS
@@ -97,8 +97,8 @@ def land_archived(
 
 
 def _timed(paths: Sequence[str]) -> str:
-    """SQL of the archived rows with the columns of a chunk."""
-    # An event without a time of its own happened at some time of its hour.
+    """SQL: the archived rows with the columns of a chunk."""
+    # An event without a time of its own happened at some time in its hour
     return f"""
 SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
     $key AS file_id, file_offset, landed_at, CASE WHEN event_time >= $start AND event_time < $end
@@ -110,7 +110,7 @@ FROM (SELECT *, {time_text(paths)} AS time_text, $landed_at AS landed_at, $start
 
 
 def _note_row_uids(connection: duckdb.DuckDBPyConnection, chunks: list[Path]) -> None:
-    """The rows that the hour holds, as a table ``known``."""
+    """Create a table ``known`` of the row_uids that the hour already holds."""
     connection.execute("CREATE TEMP TABLE known (row_uid VARCHAR)")
     if chunks:
         connection.read_parquet([str(chunk) for chunk in chunks]).project(
@@ -126,7 +126,7 @@ def _fresh(  # noqa: PLR0917
     landed_at: datetime,
     paths: Sequence[str],
 ) -> Frame:
-    """Of an object's rows those that the hour does not hold, with the columns of a chunk."""
+    """Rows of an object that the hour does not hold yet, with the columns of a chunk."""
     numbered = rows.project(
         "row_uid, event AS line, (sum(length) OVER (ROWS UNBOUNDED PRECEDING) - length)::BIGINT AS file_offset"
     )
@@ -142,7 +142,7 @@ def _fresh(  # noqa: PLR0917
         "key": quote(key),
         "collector": quote(json.dumps(collector(), separators=(",", ":"))),
     }
-    # In one pass: a value that looks like a placeholder, say in an object's key, stays as it is
+    # All in one step: a value that looks like a placeholder, for example in an object's key, stays unchanged
     statement = re.sub(
         rf"\$({'|'.join(values)})\b", lambda found: values[found[1]], _timed(paths)
     )

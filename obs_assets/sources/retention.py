@@ -1,8 +1,8 @@
-"""What is not redacted does not stay for ever: landed events, dead letters, and what the log knows of files long gone.
+"""Removes data that is not redacted after some days: landed events, dead letters, and the log's records of old files.
 
-An hour expires so many days after its end or its first landing, whichever is later, and never before every destination
-holds it. The log says so first, in a pass of its own that appears whole; then the bytes are removed. A run that is
-killed in between leaves an expired hour's bytes, and the next one removes them.
+An hour expires a number of days after its end or its first landing, whichever is later, and never before every
+destination holds it. First the log records this in a pass of its own, in a single step; then the bytes are removed. If
+a run is killed in between, the bytes of the expired hour remain, and the next run removes them.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from obs_assets.sources.log import Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.replay import open_rows
 
 FORGET_AFTER = timedelta(days=2)
-"""A file is forgotten so long after its events have expired: one may lie a day ahead of its landing."""
+"""Time from the expiry of a file's events until the file is forgotten: an event may be a day ahead of its landing."""
 
 
 @dataclass(frozen=True)
 class Expiry:
-    """What a run of retention did.
+    """Result of a run of retention.
 
     Attributes:
-        hours: that expired now.
-        waiting: hours that are due, but not held by every destination as they have landed.
-        files_forgotten: files that are gone and of which nothing is kept any more.
-        letters_removed: dead letters that were due.
-        removed_bytes: what all that took on disk.
+        hours: hours that have expired in this run.
+        waiting: hours that are due, but whose landed version is not yet in every destination.
+        files_forgotten: number of files that are gone and of which no data is kept.
+        letters_removed: number of dead letters that were removed.
+        removed_bytes: bytes on disk that were removed.
     """
 
     hours: tuple[Hour, ...] = ()
@@ -42,7 +42,7 @@ class Expiry:
     removed_bytes: int = 0
 
     def sentences(self) -> list[str]:
-        """What to tell."""
+        """Sentences for the operator."""
         told = [
             f"{len(self.hours):,} hours have expired: they cannot be built again, what the destinations hold stays",
             f"{self.removed_bytes:,} bytes removed, {self.letters_removed:,} dead letters among them; "
@@ -57,7 +57,7 @@ class Expiry:
 
 
 def due(landed: Landed, *, days: int, now: datetime) -> dict[Hour, LandedHour]:
-    """The hours whose time is over by ``now`` and that have not expired yet, oldest first."""
+    """Hours that are due at ``now`` and that have not expired yet, oldest first."""
     found = {
         parse_hour(key): hour for key, hour in sorted(landed.hours.items()) if not hour.expired
     }
@@ -72,9 +72,9 @@ def due(landed: Landed, *, days: int, now: datetime) -> dict[Hour, LandedHour]:
 def forgettable(
     landed: Landed, listed: Collection[str], *, days: int, now: datetime
 ) -> tuple[str, ...]:
-    """Ids of files that are not there any more, and from which nothing has landed that could still be kept.
+    """Ids of files that are gone, and of which no landed event can still be kept.
 
-    One that came back would be read again: its events belong to hours that have expired, and become dead letters.
+    If such a file comes back, it is read again. Its events belong to expired hours, and become dead letters.
     """
     age = timedelta(days=days) + FORGET_AFTER
     return tuple(
@@ -100,7 +100,10 @@ def note_expiry(
     days: int,
     now: datetime,
 ) -> list[Hour]:
-    """Let hours expire that are still as they were when it was decided, and forget files; holding the log's lock."""
+    """Record the expiry of hours that have not changed since the decision, and forget files.
+
+    The caller holds the lock of the log.
+    """
     landed = log.load()
     expired = [hour for hour, seen in hours if landed.hour(hour) == seen]
     letters = _letters_kept(log, days=days, now=now)
@@ -125,7 +128,7 @@ def note_expiry(
 
 
 def _letters_kept(log: LandingLog, *, days: int, now: datetime) -> dict[str, tuple[int, str]]:
-    """The open dead letters that stay: reason → how many, since when."""
+    """The open dead letters that stay: reason → number, and first time seen."""
     letters: dict[str, tuple[int, str]] = {}
     for _, row in open_rows(log, ("file_id", "file_offset", "reason", "landed_at")):
         if row["landed_at"] + timedelta(days=days) > now:
@@ -135,7 +138,7 @@ def _letters_kept(log: LandingLog, *, days: int, now: datetime) -> dict[str, tup
 
 
 def remove_chunks(log: LandingLog) -> int:
-    """Remove the chunks that no hour refers to, holding the log's lock; returns their bytes."""
+    """Remove the chunks that no hour refers to. Returns their bytes. The caller holds the lock."""
     kept = {path for hour in log.load().hours.values() for path in log.chunk_paths(hour)}
     return sum(
         _remove(path)
@@ -145,7 +148,7 @@ def remove_chunks(log: LandingLog) -> int:
 
 
 def letters_due(log: LandingLog, *, days: int, now: datetime) -> int:
-    """How many dead letters `remove_letters` would remove."""
+    """Number of dead letters that `remove_letters` would remove."""
     return sum(
         rows
         for _, first_seen, rows in _dead_letters(log)
@@ -154,7 +157,10 @@ def letters_due(log: LandingLog, *, days: int, now: datetime) -> int:
 
 
 def remove_letters(log: LandingLog, *, days: int, now: datetime) -> tuple[int, int]:
-    """Remove dead letters first seen so many days ago, holding the log's lock; how many, and their bytes."""
+    """Remove dead letters that were first seen ``days`` ago or earlier. Returns their number and bytes.
+
+    The caller holds the lock.
+    """
     letters = size = 0
     for path, first_seen, rows in _dead_letters(log):
         if first_seen + timedelta(days=days) <= now:

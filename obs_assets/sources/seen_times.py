@@ -1,9 +1,8 @@
-"""Times that are seen in an event's first bytes, without parsing it again.
+"""Finds the time in the first bytes of an event, without parsing the event again.
 
-Most programs write the same fields in the same order, and the time near the beginning: ``{"timestamp":"2025-…Z",…``.
-Lines with that field and that day at the same place are read together, eight bytes of each at a time. To parse them for
-it takes four times as long. Whatever is written differently is left to `obs_assets.sources.times`, which this agrees
-with.
+Most programs write the same fields in the same order, with the time near the beginning: ``{"timestamp":"2025-…Z",…``.
+Lines with the same field and day at the same place are read together, eight bytes of each line at a time. Parsing the
+lines takes four times as long. All other lines are left to `obs_assets.sources.times`, which gives the same results.
 """
 
 import re
@@ -18,19 +17,19 @@ from obs_assets.sources import views
 
 _WIDTH = 128
 ROWS_AT_ONCE = 1 << 15
-"""Events that are looked at together: their first bytes fit a processor's cache."""
+"""Events that are read together: their first bytes fit a processor's cache."""
 _MOST_FORMS = 16
 _PLAIN = re.compile(r"[\w@-]+", re.ASCII)
-_DIGITS = 6  # of a fraction, in microseconds
+_DIGITS = 6  # digits of a fraction, for microseconds
 
 _Words = npt.NDArray[np.uint64]
 _EACH = np.uint64(0x0101010101010101)
 _HIGH = np.uint64(0x80) * _EACH
 _ABOVE_NINE = (
     np.uint64(0x76) * _EACH
-)  # added to a byte: its high bit says that it was more than nine
+)  # added to a byte, it sets the high bit if the byte was more than nine
 _BLANK = np.uint64(0x20) * _EACH
-_BRACKETS = np.uint64(ord("{")) * _EACH  # also "[", with the bit of `_BLANK`
+_BRACKETS = np.uint64(ord("{")) * _EACH  # with the bit of `_BLANK` set, "[" becomes "{"
 _COLONS = np.uint64(0x0000FF0000FF0000)
 
 
@@ -42,13 +41,13 @@ def seen_times(
     *,
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The moments that are seen, in microseconds, and of which events.
+    """The moments that are found, in microseconds, and the rows of their events.
 
     Args:
-        texts: events, strict JSON without any key twice.
-        field: whose value is their time, if they have it.
-        earliest, latest: a moment that is not between them is left as well.
-        rows_at_once: events that are looked at together.
+        texts: events in strict JSON, without duplicate keys.
+        field: the field with the time, if an event has it.
+        earliest, latest: a moment outside this range is left to the parser.
+        rows_at_once: number of events that are read together.
     """
     moments, is_seen = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     if not _PLAIN.fullmatch(field):
@@ -63,10 +62,10 @@ def seen_times(
 
 
 def _form(field: str) -> re.Pattern[bytes]:
-    """This field with its time: the day, the time of day, its fraction.
+    """Pattern of this field with its time: the day, the time of day, its fraction.
 
-    A quote that follows ``{``, a comma or a blank opens a string or closes one, and behind one that closes there would
-    be no name. So it is a key.
+    A quote after ``{``, a comma or a blank opens or closes a string. After a closing quote, no name can follow. So the
+    name is a key.
     """
     name = re.escape(field.encode())
     time = rb"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?Z"
@@ -76,7 +75,7 @@ def _form(field: str) -> re.Pattern[bytes]:
 def _found(
     heads: npt.NDArray[np.uint8], lengths: npt.NDArray[np.int32], form: re.Pattern[bytes]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Rows and their moments: those that are written as the first one is, then as the first of the rest."""
+    """Rows and their moments: first the rows like the first row, then the rows like the first remaining row."""
     rest = np.arange(len(heads))
     for _ in range(_MOST_FORMS):
         if not len(rest):
@@ -96,7 +95,7 @@ def _found(
 def _like(
     heads: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], example: re.Match[bytes]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Those rows that have the field and the day where the example has them, and their moments."""
+    """The rows that have the field and the day at the same place as the example, and their moments."""
     begin, clock, text, digits = (
         example.start(),
         example.start(2),
@@ -116,7 +115,7 @@ def _like(
     odd = np.zeros(len(rows), np.uint64)
     for place in range(
         1, begin, 8
-    ):  # no object or array has begun; what is read too far has no bracket
+    ):  # no object or array begins there; the bytes read beyond `begin` hold none
         opening = (words(place) | _BLANK) ^ _BRACKETS
         odd |= (opening - _EACH) & ~opening
     time = words(clock) ^ _word(b"00:00:00")

@@ -1,8 +1,8 @@
-"""What DuckDB's parser takes and strict JSON does not, and where it may be.
+"""Finds text that DuckDB's parser accepts although it is not strict JSON.
 
-NaN, Infinity, a comma before a closing bracket; numbers that overflow a double elsewhere; and a carriage return, which
-some readers of the event take for the end of its line. Inside strings all of these are harmless: the careful lane
-tells.
+These are NaN, Infinity and a comma before a closing bracket; numbers that overflow a double elsewhere; and a carriage
+return, which some readers of the event take for a line end. Inside strings all of these are harmless: the careful lane
+decides that.
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ _SUSPICIOUS = r"(?:(?i:nan|inf|inity)|\d[eE](?:\+?\d{3,}|-\d{5,})|,)\s*[,}\]]|\d
 
 IS_STRICT = f"""NOT regexp_matches(line, '{_SUSPICIOUS}')
     AND strlen(line) - strlen(replace(replace(line, '{{', ''), '[', '')) <= $max_nesting"""
-"""SQL over ``line``: it holds only what strict JSON allows, if it is JSON, and is not deeper than ``$max_nesting``.
+"""SQL over ``line``: whether JSON in it is strict JSON, and not deeper than ``$max_nesting``.
 
-It costs more than parsing: for lines with one of `doubtful_places`.
+It costs more than parsing, so it is used only for lines with `doubtful_places`.
 """
 
-_BLOCK = 1 << 17  # what fits a processor's cache
+_BLOCK = 1 << 17  # bytes that fit a processor's cache
 _WORD = 64
 _SAMPLE = 16
 _FEWEST_DIGITS, _EXPONENT_DIGITS = (
     3,
     21,
-)  # of an exponent: fewer are harmless, more are suspicious as they are
+)  # digits of an exponent: fewer digits are harmless, more digits are always suspicious
 _MOST_BLANKS = 4
 _TEN = 10
 _ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
@@ -35,9 +35,9 @@ def doubtful_places(
     bounds: npt.NDArray[np.int64],
     max_nesting: int,
 ) -> npt.NDArray[np.int64]:
-    """Where `IS_STRICT` might refuse what DuckDB takes: never too few places, and few enough.
+    """Positions where `IS_STRICT` may refuse text that DuckDB accepts: all such positions, and few others.
 
-    A value ends before a comma or a closing bracket, so that only the bytes before those are looked at.
+    A value ends before a comma or a closing bracket, so only the bytes before those are searched.
     """
     if not len(view):
         return np.array([], np.int64)
@@ -56,9 +56,9 @@ def doubtful_places(
 
 
 def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The commas and closing brackets that end something else than a string; of each `_WORD`, how many brackets close.
+    """Commas and closing brackets behind values other than strings, and the number of closing brackets in each `_WORD`.
 
-    Block by block in the same memory: to get fresh memory would take longer than all the rest.
+    The search reuses the same memory block by block: new memory would take more time than all the rest.
     """
     ends, closing = [], []
     folded, is_closing, is_end, is_other = np.empty((4, _BLOCK), np.uint8)
@@ -73,7 +73,7 @@ def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArr
         np.equal(folded, ord("}"), out=is_closing.view(np.bool_))
         np.equal(block, ord(","), out=is_end[:size].view(np.bool_))
         is_end |= is_closing
-        behind = max(start, 1)  # before the first byte there is none
+        behind = max(start, 1)  # there is no byte before the first byte
         np.not_equal(
             view[behind - 1 : start + size - 1],
             ord('"'),
@@ -83,14 +83,14 @@ def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArr
         ends.append(np.flatnonzero(is_end.view(np.bool_)) + start)
         closing.append(np.bitwise_count(np.packbits(is_closing).view(np.uint64)))
     places = np.concatenate(ends)
-    # Before any value: nothing that looks back looks further
+    # There is no value before this position, so no search reads further back
     return places[np.searchsorted(places, len('{"":')) :], np.concatenate(closing)
 
 
 def _suspicious_ends(
     view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Those behind a comma, a number that is not finite, or many blanks."""
+    """The ends behind a comma, a number that is not finite, or many blanks."""
     values = _without_blanks(view, ends)
     last = view[values]
     is_odd = _ENDS_ODDLY[last]
@@ -119,7 +119,7 @@ def _suspicious_ends(
 def _without_blanks(
     view: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Where the values before these ends end themselves; still at a blank after `_MOST_BLANKS`."""
+    """Position where the value before each of these ends stops; still at a blank after `_MOST_BLANKS`."""
     values = ends - 1
     blank = np.flatnonzero(view[values] <= ord(" "))
     for _ in range(_MOST_BLANKS):
@@ -131,7 +131,7 @@ def _without_blanks(
 def _large_exponents(
     view: npt.NDArray[np.uint8], places: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Which of these last digits of numbers have so many before them that they may belong to a large exponent."""
+    """Those last digits of numbers that follow many digits, so that they may belong to a large exponent."""
     found = []
     for number in range(1, _EXPONENT_DIGITS):
         before = view[places - number]
@@ -152,4 +152,6 @@ def _letter(
 
 
 def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    return (characters - np.uint8(ord("0"))) < _TEN  # below 0 it wraps around
+    return (
+        characters - np.uint8(ord("0"))
+    ) < _TEN  # a character below "0" wraps around to a large number

@@ -1,14 +1,14 @@
-"""Where an event's time is found, and what it may be. SQL over the event's text; no clock is read here.
+"""Finds the time of an event, and checks it. The module makes SQL over the event's text; it reads no clock.
 
 =========================  ======================================================================
 written as                 read as
 =========================  ======================================================================
 ISO 8601 with an offset    that moment, floored to microseconds; ``T`` or a space, any fraction after ``.`` or ``,``;
                            ``Z``, ``UTC``, ``GMT``, ``-06:00``, ``-0600`` or ``-06``, a space before it allowed.
-                           The name of a zone behind an offset says nothing: ``+01:00[Europe/Berlin]``, Go's
+                           The name of a zone behind an offset is ignored: ``+01:00[Europe/Berlin]``, Go's
                            ``+0000 UTC m=+0.5``
 ISO 8601 without offset    UTC, and ``time_from`` says ``event_without_zone``; without a time of day, midnight
-number, or its text        seconds, milliseconds, microseconds or nanoseconds, told by magnitude; a number with a
+number, or its text        seconds, milliseconds, microseconds or nanoseconds, by its magnitude; a number with a
                            fraction is a double, as in JSON; OpenTelemetry's 0 is no time
 absent or null             the landing time; ``time_from`` says ``landed_at``
 anything else              dead letter ``time_unreadable``: names of time zones, which are ambiguous, empty text,
@@ -28,14 +28,14 @@ ZERO_IS_UNKNOWN = ("timeUnixNano", "observedTimeUnixNano")
 """Fields of OpenTelemetry, in which 0 means that there is no time."""
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-"""What is before it is garbage."""
+"""An earlier time is an error: the event becomes a dead letter."""
 
 MAX_AHEAD = timedelta(hours=24)
-"""An event further ahead of its landing is garbage, not early."""
+"""Longest time between landing and a later event time. An event further ahead has a wrong time."""
 
 
 def json_path(path: str) -> str:
-    """DuckDB's form of a path of field names with points between them: ``data.at`` is the field ``at`` of ``data``."""
+    """DuckDB's form of a path of field names separated by points: ``data.at`` is the field ``at`` of ``data``."""
     return "$" + "".join(f'."{name}"' for name in path.split("."))
 
 
@@ -46,25 +46,25 @@ _ZERO_PATHS = frozenset(map(json_path, ZERO_IS_UNKNOWN))
 
 
 def time_text(paths: Sequence[str], usual: int = 0) -> str:
-    """SQL over ``line``: the text that decides, the first at these paths that is there and not null.
+    """SQL over ``line``: text of the event time, which is the first value at these paths that is present and not null.
 
     Args:
-        paths: in DuckDB's form.
-        usual: the place in ``paths`` of what decides in most lines: what comes after it is not looked for in those.
+        paths: paths in DuckDB's form.
+        usual: index in ``paths`` of the field that most lines use. In those lines, later paths are not searched.
     """
     parts = [paths[: usual + 1], paths[usual + 1 :]]
     return f"coalesce({', '.join(_first_of(part) for part in parts if part)})"
 
 
 def usual_place(line: str, paths: Sequence[str]) -> int:
-    """The place in ``paths``, as an operator writes them, of what decides in this event; 0 if nothing does."""
+    """Index in ``paths`` (as an operator writes them) of the field with the time of this event; 0 if none has it."""
     event = decode_unique(line)
     found = (place for place, path in enumerate(paths) if value_at(event, path) is not None)
     return next(found, 0)
 
 
 def _first_of(paths: Sequence[str]) -> str:
-    """SQL: what is at the first of these paths that has a time."""
+    """SQL: value at the first of these paths that holds a time."""
     runs = itertools.groupby(paths, _ZERO_PATHS.__contains__)
     found = [_first_alike(list(run), zero_is_unknown=zero) for zero, run in runs]
     return found[0] if len(found) == 1 else f"coalesce({', '.join(found)})"
@@ -81,7 +81,7 @@ def _first_alike(paths: Sequence[str], *, zero_is_unknown: bool) -> str:
 
 
 def value_at(event: Any, path: str) -> Any:
-    """What an event has at a path, as an operator writes it; None if it has no time there."""
+    """Value of an event at a path, as an operator writes it; None if there is no time."""
     for name in path.split("."):
         event = event.get(name) if isinstance(event, dict) else None
     return None if path in ZERO_IS_UNKNOWN and str(event) == "0" else event
@@ -99,14 +99,14 @@ _OFFSET = r" ?(?:[Zz]|UTC|GMT|[+-](?:0\d|1[0-4])(?::?[0-5]\d)?)"
 _DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
 _ISO = rf"\s*{_DAY}(?:{_CLOCK}(?:{_OFFSET})?)?\s*"
 
-# Behind an offset: Java's [Europe/Berlin], RFC 9557's [u-ca=iso8601], Go's name of the zone and its monotonic clock
+# Behind an offset: Java's [Europe/Berlin], RFC 9557's [u-ca=iso8601], Go's zone name and monotonic clock
 _ZONE = r"(?:\[[^\[\]]*\])+|(?: (?:[A-Z][A-Za-z]{1,5}|[+-]\d{2,4}))?(?: m=[+-]\d+\.\d+)?"
 _ISO_AND_ZONE = rf"\s*({_DAY}{_CLOCK}{_OFFSET})(?:{_ZONE})\s*"
 
 
 def _moment(text: str) -> str:
-    """SQL: the moment that a text in ISO 8601 names."""
-    # What DuckDB does not read: small letters, a comma before the fraction, a space before the offset
+    """SQL: the moment of a text in ISO 8601."""
+    # DuckDB does not read small letters, a comma before the fraction, or a space before the offset
     as_duckdb_reads = (
         f"regexp_replace(replace(upper(trim({text})), ',', '.'), ' ?([+-][0-9:]+|Z)$', '\\1')"
     )
@@ -116,7 +116,7 @@ def _moment(text: str) -> str:
 
 
 def _since_1970(number: str) -> str:
-    """SQL: the moment that a decimal number names."""
+    """SQL: the moment of a decimal number, counted from 1970."""
     return f"make_timestamptz(floor({_EPOCH_MICROS.replace('number', number)})::BIGINT)"
 
 
@@ -132,15 +132,15 @@ EVENT_TIME = rf"""CASE
 """The moment, over the columns ``time_text`` and ``landed_at``; NULL where it cannot be read."""
 
 TIME_SOURCES = ("event", "event_without_zone", "landed_at")
-"""Where a moment is from; ``event_without_zone``: UTC is assumed."""
+"""Origins of a moment; ``event_without_zone``: UTC is assumed."""
 
-# Most end in Z; of the others, those with a time of day and no offset after it
+# Most end in Z. The others are those with a time of day and no offset after it
 TIME_FROM = f"""CASE
     WHEN time_text IS NULL THEN 2
     WHEN ends_with(time_text, 'Z') OR NOT regexp_full_match(time_text, '{_ISO}')
         OR regexp_matches(time_text, ':\\d\\d(?:[.,]\\d+)? ?(?:[Zz]|UTC|GMT|[+-][0-9:]+)\\s*$') THEN 0
     ELSE 1 END::TINYINT"""
-"""Which of `TIME_SOURCES` the moment is from, over ``time_text``."""
+"""SQL over ``time_text``: which of `TIME_SOURCES` the moment comes from."""
 
 TIME_REASON = f"""CASE
     WHEN event_time IS NULL OR NOT isfinite(event_time) THEN 'time_unreadable'
@@ -148,4 +148,4 @@ TIME_REASON = f"""CASE
     WHEN event_time > landed_at + INTERVAL {int(MAX_AHEAD.total_seconds())} SECOND THEN 'time_too_far_ahead'
     WHEN event_time < first_hour THEN 'before_start'
     END"""
-"""Why an event cannot be given an hour, over ``event_time``, ``landed_at`` and ``first_hour``; NULL where it can."""
+"""SQL over ``event_time``, ``landed_at``, ``first_hour``: reason why an event gets no hour; NULL if it gets an hour."""

@@ -1,10 +1,10 @@
-"""Compressed and encoded event files, unpacked piece by piece into UTF-8.
+"""Unpacks compressed and encoded event files piece by piece, into UTF-8.
 
-The first bytes say how a file is packed, not its name. What is behind a fault is lost, and little before it.
+The first bytes show the packing of a file, not its name. All bytes after a fault are lost, and few bytes before it.
 
-`gzip` and `compression.zstd` unpack up to a megabyte at a time, more in newer versions of Python, and all of it is lost
-when there is a fault in it. On the other hand a fault is noticed some hundred bytes late, and what has been unpacked
-until then is noise that may look like events: so the last pieces before it do not count.
+`gzip` and `compression.zstd` unpack up to a megabyte at a time, in newer versions of Python even more, and a fault in
+that piece loses all of it. So this module unpacks small pieces. But a fault is detected some hundred bytes late, and
+the bytes unpacked until then are noise that may look like events. So the last pieces before a fault are left out.
 """
 
 import codecs
@@ -20,58 +20,59 @@ else:
     from backports import zstd
 
 _PIECE = 4096
-"""Compressed bytes at a time. They become 4 MB at the most in gzip (RFC 1951), a block of zstd 128 KB."""
+"""Compressed bytes that are read at a time. In gzip they become 4 MB at most (RFC 1951); a block of zstd has 128 KB."""
 
 _DOUBTFUL = 2
-"""Pieces before the one with a fault."""
+"""Pieces that are left out before the piece with a fault."""
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     ".gz": lambda: zlib.decompressobj(wbits=31),  # with the header and the checksum of gzip
     ".zst": zstd.ZstdDecompressor,
 }
 COMPRESSIONS = tuple(_DECOMPRESSORS)
-"""How the names of files end that are unpacked."""
+"""Endings of the names of files that can be unpacked."""
 
 _SIGNATURES = (
     (b"\x1f\x8b", ".gz"),
     (b"\x28\xb5\x2f\xfd", ".zst"),
     *(
         (bytes([low]) + b"\x2a\x4d\x18", ".zst") for low in range(0x50, 0x60)
-    ),  # a frame to be skipped
+    ),  # a frame that readers skip
     (b"\xfd7zXZ\x00", ".xz"),
     (b"BZh", ".bz2"),
     (b"\x04\x22\x4d\x18", ".lz4"),
     (b"PK\x03\x04", ".zip"),
 )
 _BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark begins with the same bytes
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _PEEKED = 8
 _MOST_LAYERS = 4
-"""Of a file that was packed by mistake again and again."""
+"""Layers that are unpacked at most, if a file was packed several times by mistake."""
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A file to read bytes from."""
 
     def read(self, length: int, /) -> bytes:
-        """At most so many of the next bytes; none at the end."""
+        """The next bytes, at most this number; empty at the end."""
         ...
 
 
 class DamagedError(Exception):
-    """A compressed file goes on with what cannot be unpacked."""
+    """The rest of a compressed file cannot be unpacked."""
 
 
 def packing_of(first: bytes) -> str:
-    """How a file that begins with these bytes is packed.
+    """Packing of a file that begins with these bytes.
 
     Returns:
-        one of `COMPRESSIONS`; another compression, as names of files end; an encoding, as Python names it; empty for
-        plain UTF-8. UTF-16 without a byte order mark is known by its first two characters, which are ASCII in JSON.
+        a member of `COMPRESSIONS`; another compression, as the ending of a file name; an encoding, by its Python name;
+        empty for plain UTF-8. UTF-16 without a byte order mark is recognised by its first two characters, which are
+        ASCII in JSON.
 
     >>> packing_of(b"\\x1f\\x8b\\x08"), packing_of(b'{\\0"\\0'), packing_of(b'{"a":1}')
     ('.gz', 'utf-16-le', '')
@@ -93,10 +94,10 @@ def is_encoding(packing: str) -> bool:
 
 
 def layers(packed: Readable, first: bytes) -> tuple[tuple[str, ...], Iterator[bytes]]:
-    """How a file is packed, the outermost first, and the blocks of UTF-8 that it holds.
+    """All packings of a file, the outermost first, and the blocks of UTF-8 in it.
 
-    The blocks raise `DamagedError` or `EOFError` as `unpacked` does. Of what is packed in a way that is not read the
-    last packing is none of `COMPRESSIONS` and no encoding, and there are no blocks.
+    The blocks raise `DamagedError` or `EOFError` as `unpacked` does. If a packing is not supported, it comes last, and
+    there are no blocks.
 
     Args:
         packed: the file, at its beginning.
@@ -116,7 +117,7 @@ def layers(packed: Readable, first: bytes) -> tuple[tuple[str, ...], Iterator[by
 
 
 class _Blocks:
-    """Blocks as a file."""
+    """Reads a sequence of blocks like a file."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
@@ -128,7 +129,7 @@ class _Blocks:
         return block[:length]
 
     def rest(self) -> Iterator[bytes]:
-        """The blocks that were not read."""
+        """The blocks that were not read yet."""
         return self._blocks
 
 
@@ -138,7 +139,7 @@ def _chained(block: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _peeked(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, and all blocks with their fault."""
+    """The first bytes, and all blocks; a fault is raised at its place."""
     taken: list[bytes] = []
     fault: Exception | None = None
     try:
@@ -157,7 +158,7 @@ def _peeked(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
 
 
 def _transcoded(encoded: Readable, encoding: str) -> Iterator[bytes]:
-    """A text in UTF-8, without its byte order mark; half a surrogate pair as no decoder of UTF-8 takes it."""
+    """A text in UTF-8, without its byte order mark. Half a surrogate pair becomes bytes that are not valid UTF-8."""
     decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
     is_first = True
     while block := encoded.read(_PIECE):
@@ -174,15 +175,15 @@ def _transcoded(encoded: Readable, encoding: str) -> Iterator[bytes]:
 
 
 def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:
-    """What a compressed file holds, one member after the other, in blocks.
+    """The unpacked bytes of a compressed file, member after member, in blocks.
 
     Args:
         packed: the file, at its beginning.
-        compression: one of `COMPRESSIONS`.
+        compression: a member of `COMPRESSIONS`.
 
     Raises:
-        DamagedError: no more can be unpacked.
-        EOFError: the file ends within a member; what there is of it was yielded.
+        DamagedError: the rest cannot be unpacked.
+        EOFError: the file ends within a member; the bytes before the end were returned.
     """
     member: Any = None
     held: deque[bytes] = deque()
@@ -191,7 +192,7 @@ def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:
         if member is None:
             data = (
                 data if is_first else data.lstrip(b"\0")
-            )  # which may fill the space between members
+            )  # zeros may fill the space between members
             member, is_first = _DECOMPRESSORS[compression]() if data else None, False
             continue
         try:

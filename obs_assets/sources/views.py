@@ -1,6 +1,7 @@
-"""Texts that lie in a larger buffer, as an Arrow column, without a copy of them.
+"""Arrow columns of texts that lie in a larger buffer, without copying the texts.
 
-Arrow's string views: of each text sixteen bytes, its length and either all of it or its beginning and its place.
+They are Arrow's string views of sixteen bytes: the length of the text, and either the whole text, or its beginning and
+its position.
 """
 
 import numpy as np
@@ -8,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 _WHOLE = 12
-"""A text of so many bytes is kept in its view."""
+"""Bytes of the longest text that is stored inside its view."""
 
 REACH = 1 << 30
-"""Bytes of a buffer of views: a place in it is told by 31 bits."""
+"""Bytes of a buffer of views: a position in it has 31 bits."""
 
 _VIEW = np.dtype(
     [("length", "<i4"), ("beginning", "<u4"), ("buffer", "<i4"), ("offset", "<i4")]
@@ -25,16 +26,16 @@ def of(
     *,
     reach: int = REACH,
 ) -> pa.StringViewArray:
-    """The texts from ``first`` to before ``last``, which are UTF-8; valid as long as ``data`` stays as it is.
+    """The UTF-8 texts from ``first`` to before ``last``. They are valid as long as ``data`` does not change.
 
-    Longer data lies in several buffers of ``reach`` bytes.
+    Longer data is divided into several buffers of ``reach`` bytes.
     """
     views = np.empty(len(first), _VIEW)
     views["length"] = last - first
     views["buffer"], views["offset"] = first // reach, first % reach
     is_short = views["length"] <= _WHOLE
     is_long = ~is_short
-    # Four bytes from anywhere: an array whose elements overlap
+    # Four bytes from any position: an array whose elements overlap
     fours = np.ndarray(max(len(data) - 3, 0), "<u4", data, strides=(1,))
     if is_short.any():
         views["beginning"][is_long] = fours[first[is_long]]
@@ -51,9 +52,9 @@ def of(
 def heads(
     texts: pa.StringViewArray, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """The first bytes of each text, so many, and its length; behind a shorter text lies what comes after it.
+    """The first ``width`` bytes of each text, and its length. Behind a shorter text there are bytes of the next text.
 
-    Only of texts that lie in the first buffer: of the others the length is 0.
+    Only texts in the first buffer are read; all other texts get the length 0.
     """
     _, views, data, *_ = texts.buffers()
     views = np.frombuffer(views, _VIEW)[texts.offset : texts.offset + len(texts)]
@@ -69,12 +70,12 @@ def heads(
 
 
 def _pieces(data: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.void]:
-    """So many bytes from anywhere: an array whose elements overlap."""
+    """``width`` bytes from any position: an array whose elements overlap."""
     return np.ndarray(len(data) - width + 1, f"V{width}", data, strides=(1,))
 
 
 def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringViewArray:
-    """Those rows, in this order; Arrow does not do that yet."""
+    """The texts of these rows, in this order. Arrow cannot do this yet."""
     _, views, *buffers = texts.buffers()
     taken = np.frombuffer(views, _VIEW)[texts.offset + rows]
     return pa.Array.from_buffers(
@@ -83,7 +84,7 @@ def take(texts: pa.StringViewArray, rows: npt.NDArray[np.int64]) -> pa.StringVie
 
 
 def take_rows(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
-    """Those rows of a table that may have such columns, in this order."""
+    """These rows, in this order, of a table that may have columns of views."""
     columns = [
         take(column.combine_chunks(), rows)
         if column.type == pa.string_view()
@@ -94,7 +95,7 @@ def take_rows(table: pa.Table, rows: npt.NDArray[np.int64]) -> pa.Table:
 
 
 def filter_rows(table: pa.Table, is_wanted: npt.NDArray[np.bool_]) -> pa.Table:
-    """The wanted rows of such a table; the table itself, if those are all."""
+    """The wanted rows of such a table, or the table itself if all rows are wanted."""
     return table if is_wanted.all() else take_rows(table, np.flatnonzero(is_wanted))
 
 
@@ -104,7 +105,7 @@ def _keep_whole(
     data: npt.NDArray[np.uint8],
     first: npt.NDArray[np.int64],
 ) -> None:
-    """Put the short texts themselves into their views, with zeros behind them."""
+    """Write the short texts into their views, followed by zeros."""
     places = first[rows][:, None] + np.arange(_WHOLE)
     texts = data[np.minimum(places, len(data) - 1)]
     texts[np.arange(_WHOLE) >= views["length"][rows][:, None]] = 0

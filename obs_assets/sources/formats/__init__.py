@@ -1,10 +1,10 @@
-"""The formats that landing knows: one module and one row of `FORMATS` each.
+"""The formats that landing knows. Each format has a module and a row of `FORMATS`.
 
-Most loggers need no row: any JSON object is an event, and the tables of fields in `obs_assets.events` know their names.
-A row is for an object that is more than an event (an envelope of records) or less (a piece of a line that its carrier
-cut), and for text that is no JSON.
+Most loggers need no row: any JSON object is an event, and the tables of fields in `obs_assets.events` hold their names.
+A row is needed for an object that is more than an event (an envelope of records), or less (a piece of a line that its
+carrier cut), and for text that is not JSON.
 
-A JSON format is recognised by the shape of an object, its top-level keys. A text format never is: it has to be named.
+A JSON format is recognised by the shape of an object, its top-level keys. A text format must be set in the pipeline.
 """
 
 from obs_assets.sources.formats import azure as azure
@@ -35,14 +35,14 @@ FORMATS: tuple[Format, ...] = (
 )
 
 NAMES = ("auto", "json", *dict.fromkeys(row.name for row in FORMATS))
-"""What ``source.format`` may be; ``json``: every object is an event as it is."""
+"""Values of ``source.format``; ``json``: every object is an event, unchanged."""
 
 
 def enabled(name: str, records: str) -> tuple[Format, ...]:
-    """The rows that are tried.
+    """The rows to try.
 
     Args:
-        name: one of `NAMES`.
+        name: a member of `NAMES`.
         records: ``auto``, ``off``, or the path of a list whose objects are events.
     """
     rows = [
@@ -58,13 +58,13 @@ def enabled(name: str, records: str) -> tuple[Format, ...]:
 
 
 def of_path(path: str) -> Envelope:
-    """The row for an envelope whose records lie at a path that an operator names."""
+    """Row for an envelope whose records are at a path from the operator."""
     names = tuple(path.split("."))
     return Envelope("records", path=names, keys=frozenset(names[:1]))
 
 
 def likely(text: str) -> str:
-    """Which text format a line is likely in; empty if that cannot be told."""
+    """The text format that a line probably has; empty if none is likely."""
     rows = (row for row in FORMATS if isinstance(row, Text) and row.looks_like.match(text))
     return next((row.name for row in rows), "")
 

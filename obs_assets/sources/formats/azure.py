@@ -1,4 +1,4 @@
-"""Azure's resource logs as Event Hubs and Functions get them: ``{"records": [{"time": …}, …]}``."""
+"""Azure's resource logs as Event Hubs and Functions receive them: ``{"records": [{"time": …}, …]}``."""
 
 from obs_assets.sources.formats.base import Envelope
 

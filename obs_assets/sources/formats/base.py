@@ -1,4 +1,4 @@
-"""What a row of the table of formats may be."""
+"""The kinds of rows in the table of formats."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ Event: TypeAlias = dict[str, Any]
 
 
 def as_it_is(record: Event, outer: Sequence[Event]) -> Event:
-    """A record with the fields of the envelope around it that it has not itself.
+    """A record, plus those fields of the envelope around it that the record does not have.
 
     Args:
         record: the record.
@@ -23,18 +23,18 @@ def as_it_is(record: Event, outer: Sequence[Event]) -> Event:
 
 @dataclass(frozen=True)
 class Envelope:
-    """An object that holds a list of records, each of which is an event.
+    """An object that holds a list of records; each record is an event.
 
     Attributes:
-        name: of the row.
+        name: name of the row.
         path: names of the lists from the outside to the records: ``("resourceLogs", "scopeLogs", "logRecords")``. In
             between are lists of objects. Empty: the object is a record itself.
-        keys: top-level keys that such an object has.
-        others: further top-level keys that it may have; None: any.
-        event: makes an event of a record and of the objects around it, the outermost first. Where it is None and
-            nothing is around the records, they stay as they are.
+        keys: top-level keys that such an object must have.
+        others: further top-level keys that it may have; None: any keys.
+        event: makes an event from a record and the objects around it, the outermost first. If it is None and there is
+            nothing around the records, they stay unchanged.
         holds_events: whether an envelope with these outer fields holds events at all.
-        changes: a text that is in every record that ``event`` changes.
+        changes: a text that occurs in every record that ``event`` changes.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Envelope:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Texts of which each is in every object that fits."""
+        """Texts that all occur in every object of this format."""
         return tuple(f'"{key}"' for key in sorted(self.keys))
 
     def fits(self, event: Event) -> bool:
-        """Whether an object may be in this format, by its keys: of those of one shape a single object is asked about.
+        """Whether an object may have this format, by its keys. It is called for a single object of each shape.
 
-        Whether its list holds objects is seen when it is taken apart.
+        Opening the envelope shows later if its list holds objects.
         """
         if not self.keys <= event.keys():
             return False
@@ -62,12 +62,12 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Pieces:
-    """An event whose carrier may have cut it: joined by file and by stream.
+    """An event that its carrier may have cut. The pieces are joined by file and by stream.
 
     Attributes:
-        name: of the row.
-        text, stream: names of the fields with the text and with the stream that it belongs to.
-        keys: top-level keys that such an object has.
+        name: name of the row.
+        text, stream: names of the fields with the text and with its stream.
+        keys: top-level keys that such an object must have.
         others: further top-level keys that it may have.
     """
 
@@ -79,11 +79,11 @@ class Pieces:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Texts of which each is in every object that fits."""
+        """Texts that all occur in every object of this format."""
         return tuple(f'"{key}"' for key in sorted(self.keys))
 
     def fits(self, event: Event) -> bool:
-        """Whether an object may be in this format, by its keys; its text may still be no text."""
+        """Whether an object may have this format, by its keys. Its field ``text`` may still hold another type."""
         return self.keys <= event.keys() <= self.keys | self.others
 
 
@@ -93,9 +93,9 @@ class Record:
 
     Attributes:
         begin, end: byte positions in the text.
-        event: the event; None: the bytes are no event.
-        is_whole: False for a piece that the next record of its stream goes on.
-        stream: that a piece belongs to.
+        event: the event; None: the bytes are not an event.
+        is_whole: False for a piece that continues in the next record of its stream.
+        stream: stream of a piece.
     """
 
     begin: int
@@ -107,14 +107,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Text:
-    """A format that is no JSON.
+    """A format that is not JSON.
 
     Attributes:
-        name: of the row; ``source.format`` has to name it.
-        looks_like: the beginning of a line that is likely in this format.
+        name: name of the row; ``source.format`` must be set to it.
+        looks_like: pattern of the beginning of a line that probably has this format.
         records: the records of a text that ends where a record ends.
-        ends: where the last whole record of a text ends, in bytes.
-        text: name of the field that pieces are joined in.
+        ends: position where the last complete record of a text ends, in bytes.
+        text: name of the field in which pieces are joined.
     """
 
     name: str
@@ -130,11 +130,13 @@ Options: TypeAlias = Mapping[str, Any]
 
 
 def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[Record]:
-    """Records of one line each; a line that is not UTF-8 is no event."""
+    """Records of a line each; a line that is not UTF-8 is not an event."""
     begin = 0
     while begin < len(data):
         end = data.find(b"\n", begin) + 1 or len(data)
-        raw = data[begin:end].strip(b"\r\n\0")  # blanks at its end may stand within a cut word
+        raw = data[begin:end].strip(
+            b"\r\n\0"
+        )  # blanks stay: a carrier may cut a line after a blank
         if raw.strip():
             try:
                 event = event_of(raw.decode())
@@ -145,5 +147,5 @@ def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[R
 
 
 def last_line_end(data: bytes) -> int:
-    """Where the last whole line ends."""
+    """Position where the last complete line ends."""
     return data.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""AWS CloudTrail's files: ``{"Records": [{"eventTime": …}, …]}``; S3's notifications have the same form."""
+"""AWS CloudTrail's files: ``{"Records": [{"eventTime": …}, …]}``. S3's notifications have the same form."""
 
 from obs_assets.sources.formats.base import Envelope
 

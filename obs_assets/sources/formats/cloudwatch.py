@@ -1,6 +1,6 @@
-"""CloudWatch Logs by a subscription, as Firehose and Lambda get them: ``{"messageType": …, "logEvents": […]}``.
+"""CloudWatch Logs as a subscription sends them to Firehose and Lambda: ``{"messageType": …, "logEvents": […]}``.
 
-A ``CONTROL_MESSAGE`` only checks that the receiver is there: it holds no event.
+A ``CONTROL_MESSAGE`` only checks that the receiver can be reached: it holds no event.
 """
 
 from obs_assets.sources.formats.base import Envelope

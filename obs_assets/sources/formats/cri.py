@@ -1,4 +1,4 @@
-"""Logs of containers as the kubelet has them (CRI): ``2026-11-25T09:00:00.1Z stdout F text``; ``P`` is a piece.
+"""Container logs as the kubelet writes them (CRI): ``2026-11-25T09:00:00.1Z stdout F text``; ``P`` marks a piece.
 
 https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
 """

@@ -1,6 +1,7 @@
 """Docker's json-file: ``{"log": "…\\n", "stream": "stdout", "time": "…"}``.
 
-Docker cuts a line after 16 KiB: a piece whose ``log`` does not end with a newline goes on in the next of its stream.
+Docker cuts a line after 16 KiB. If ``log`` does not end with a newline, the line continues in the next piece of its
+stream.
 """
 
 from obs_assets.sources.formats.base import Pieces

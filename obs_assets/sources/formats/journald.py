@@ -1,7 +1,7 @@
 """systemd's journal as JSON: ``journalctl -o json`` and ``-o json-seq``.
 
-A field with a byte that cannot be printed, be it a line end, is a list of its bytes: ``[104, 105, 13]``. It becomes the
-text that it stands for, so that redaction sees it. https://systemd.io/JOURNAL_EXPORT_FORMATS/
+A field with a byte that cannot be printed, such as a line end, is a list of its bytes: ``[104, 105, 13]``. It is
+converted to text, so that redaction can read it. https://systemd.io/JOURNAL_EXPORT_FORMATS/
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ def _event(record: Event, outer: Sequence[Event]) -> Event:
 
 
 def _text_of(value: Any) -> Any:
-    """The text that a list of bytes stands for, and of each list in a list of fields; other values as they are."""
+    """Text of a list of bytes, also for each list in a list of fields; other values unchanged."""
     if not isinstance(value, list) or not value:
         return value
     if all(is_number(item) and item in _BYTE_VALUES for item in value):
         text = bytes(map(int, value)).decode("utf-8", "replace")
-        return text.replace("\0", "\ufffd")  # no database takes NUL
+        return text.replace("\0", "\ufffd")  # no database accepts NUL
     return [_text_of(item) for item in value]
 
 

@@ -1,7 +1,8 @@
 """systemd's Journal Export Format: ``journalctl -o export``.
 
-A record is lines ``FIELD=text``, and for other bytes ``FIELD``, a newline, eight bytes of length, the bytes and a
-newline; an empty line ends it. A field that comes twice is a list. https://systemd.io/JOURNAL_EXPORT_FORMATS/
+A record consists of lines ``FIELD=text``. For other bytes it has ``FIELD``, a newline, eight bytes of length, the bytes
+and a newline. An empty line ends the record. A field that comes twice becomes a list.
+https://systemd.io/JOURNAL_EXPORT_FORMATS/
 """
 
 import re
@@ -22,7 +23,7 @@ def _records(data: bytes) -> Iterator[Record]:
 
 
 def _record(data: bytes, begin: int) -> tuple[int, Event | None]:
-    """Where the record that begins here ends, behind its empty line, and its event; None if it is none."""
+    """Position after the record that begins here and its empty line, and its event; None if it is not an event."""
     event: Event = {}
     position = begin
     while position < len(data):
@@ -59,7 +60,7 @@ def _next_empty_line(data: bytes, position: int) -> int:
 
 
 def _ends(data: bytes) -> int:
-    """Where the last whole record ends: an empty line within a field of other bytes ends none."""
+    """Position where the last complete record ends. An empty line within a field of other bytes ends no record."""
     position = whole = 0
     while position < len(data):
         position, _ = _record(data, position)

@@ -1,6 +1,6 @@
 """Lists of Kubernetes, as audit webhooks send them: ``{"kind": "EventList", "apiVersion": …, "items": [{…}]}``.
 
-An item is whole by itself: nothing of the list around it is kept.
+An item is complete in itself: no field of the list around it is kept.
 """
 
 from collections.abc import Sequence

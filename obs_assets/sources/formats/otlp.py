@@ -1,6 +1,6 @@
-"""OpenTelemetry logs as JSON (OTLP/JSON): envelopes by resource and scope, or log records alone.
+"""OpenTelemetry logs as JSON (OTLP/JSON): envelopes by resource and scope, or single log records.
 
-An event is the record with its body and attributes as plain JSON; ``resource`` and ``scope`` hold what was around it.
+An event is the record with its body and attributes as plain JSON; ``resource`` and ``scope`` hold the fields around it.
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
@@ -44,7 +44,7 @@ def _attributes(pairs: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """An AnyValue as the JSON that it stands for; anything else as it is."""
+    """Plain JSON of an AnyValue; other values unchanged."""
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
     ((kind, held),) = value.items()
@@ -80,4 +80,4 @@ FORMATS = (
     Envelope("otlp", path=(), keys=frozenset({"timeUnixNano"}), event=_event),
     Envelope("otlp", path=(), keys=frozenset({"observedTimeUnixNano"}), event=_event),
 )
-"""An envelope, what is in one, and records."""
+"""The envelope, an object of its outer list, and single records."""

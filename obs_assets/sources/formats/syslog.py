@@ -1,6 +1,6 @@
 """syslog: RFC 5424 (``<34>1 2026-11-25T09:00:00Z host app - ID47 - text``), and rsyslog's files with ISO times.
 
-The older form of RFC 3164 has no year in its time, and is no event.
+The older form of RFC 3164 has no year in its time: such a line is not an event.
 """
 
 import re
