@@ -31,6 +31,7 @@ def _lengths(text: str) -> frozenset[int]:
 
 
 def _networks() -> Iterator[tuple[str, frozenset[int]]]:
+    """Each prefix of ``cards.txt``, with the lengths of its numbers in digits."""
     for digits, lengths, _ in rows("cards.txt"):
         first, _, last = digits.partition("-")
         for number in range(int(first), int(last or first) + 1):
@@ -64,11 +65,19 @@ _BEGINNINGS = frozenset(
 """Beginnings of printed groups. After any other groups, the search for a card stops."""
 
 _MIN_CARD_DIGITS, _MAX_CARD_DIGITS = 12, 19
+"""Digits of the shortest and the longest card number."""
+
 _SHORT_CARD_DIGITS = 13
+"""Up to this number of digits, the words before a number decide: most such numbers are ids."""
+
 _MAX_CARD_GROUPS = 6
+"""Groups of digits that are tried as a card."""
+
 _MIN_CARD_GROUP = 3
+"""Digits of a group before the number that make the number a part of a row of counters."""
+
 _MIN_DOTTED_GROUPS = 3
-"""Two groups with a dot between them are a decimal number."""
+"""Groups of a number with dots: two groups with a dot between them are a decimal number."""
 
 _WORD_BEFORE, _WORD_AFTER = (
     re.compile(r"[0-9A-Za-z_]\Z|[0-9]\.\Z|_-\Z"),
@@ -91,6 +100,7 @@ Most such numbers are ids and article numbers, and a tenth of them passes Luhn. 
 name of a card must stand before it. Among words, the name of an id must not stand before it.
 """
 _CARD_WORD_LENGTH = 48
+"""Characters before a number in which such a name is searched for."""
 
 
 _UNDER_ID = re.compile(
@@ -116,6 +126,7 @@ def _find_cards(text: str, key: str) -> Iterator[Span]:
 
 
 def _is_no_id(text: str, start: int, end: int, key: str) -> bool:
+    """Whether a number that passes as a card is not an id, by its length and the words before it."""
     before = text_before(text, start, key)[-_CARD_WORD_LENGTH:]
     if text[start:end].isdigit() and _UNDER_ID.search(before):
         return False

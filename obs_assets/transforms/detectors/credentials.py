@@ -15,6 +15,7 @@ _HEADER = re.compile(
 )
 _HEADER_TRIGGER = r"(?i:bearer|basic) {1,4}[0-9A-Za-z._~+/=\\-]{6}"
 _LONG_CREDENTIAL = 24
+"""Characters from which a bearer token needs no digit, and a part of a webhook's path may be hexadecimal."""
 
 
 def _is_credential(match: re.Match[str]) -> bool:

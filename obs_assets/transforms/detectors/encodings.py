@@ -54,6 +54,7 @@ _HIDDEN = re.compile(
     f"|(?P<folded>[{''.join(map(chr, _FOLDED))}])"
 )
 _MAX_ENCODINGS = 5
+"""Layers of encodings that are undone."""
 
 
 class Revealed(NamedTuple):
@@ -108,6 +109,7 @@ def reveal(text: str) -> Revealed | None:
 
 
 def _revealed(match: re.Match[str]) -> str:
+    """The plain text of a match of `_HIDDEN`: ``%40`` gives ``@``."""
     if match["entity"]:
         return html.unescape(match["entity"])
     if match["folded"]:
@@ -149,6 +151,7 @@ def find_base64(text: str) -> Iterator[tuple[Span, str]]:
 
 
 def _decoded(run: str) -> str | None:
+    """The text of base64 or base64url; None if it is not printable UTF-8."""
     encoded = run.rstrip("=")
     try:
         text = base64.b64decode(

@@ -26,6 +26,8 @@ _VERSION_WORD = re.compile(
     r"|[a-z](?:Version|Release|Build|Revision))\Z"
 )
 _VERSION_WORD_LENGTH = 10
+"""Characters before four numbers in which a word such as ``version`` is searched for."""
+
 _PRODUCT_BEFORE = re.compile(
     r"(?<![\w.-])(?!(?:Host|Server|Client|Address|IP|Peer|Remote|Node)/)[A-Z][A-Za-z]*/\Z"
 )
@@ -39,6 +41,8 @@ _HEX_AND_COLONS = re.compile(r"[0-9A-Fa-f:.]+")
 _IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]"
 _PORT_AFTER_IPV6 = re.compile(r"(?<=[0-9A-Fa-f]):[0-9]{1,5}\Z")
 _MIN_COLONS = 2
+"""Colons of the shortest IPv6 address, such as ``fe80::1``."""
+
 _PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:){1,30}[0-9A-Fa-f]{2}")
 
 

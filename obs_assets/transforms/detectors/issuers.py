@@ -46,10 +46,14 @@ _SHORT_PREFIXES = frozenset(
 
 _WORDS_OF_SECRETS, _NO_ISSUERS = words("token_prefixes"), words("id_prefixes")
 _LONG_RUN, _SHORT_RUN = 30, 20
+"""Characters of a random run: a long run is a token, a short run only if its prefix names a secret."""
+
 _PREFIX_BEFORE = re.compile(
     r"(?:(?<=[^0-9A-Za-z])|\A)[A-Za-z][0-9A-Za-z]{0,15}(?:[_.-][0-9A-Za-z]{1,12}){0,3}\Z"
 )
 _LONGEST_PREFIX = 60
+"""Characters before a random run in which its prefix is searched for."""
+
 _OWN_LEAST = 16
 """Characters after a prefix of the user that make a token."""
 _FEWEST_CHARACTERS = 4

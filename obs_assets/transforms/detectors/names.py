@@ -47,6 +47,7 @@ class Meaning(Enum):
 
 
 _LONGEST_NAME = 120
+"""Characters at the end of a name that are judged."""
 
 
 @functools.lru_cache(1 << 15)
@@ -85,6 +86,7 @@ def words_of(name: str) -> list[str]:
 
 
 def _is_password(words: list[str]) -> bool:
+    """Whether these words, in lower case, name a password: ``db`` and ``pwd`` do, ``passwordless`` does not."""
     joined = "".join(words)
     if "passwordless" in joined or "nopasswd" in joined:
         return False
@@ -151,6 +153,7 @@ def _any(words: frozenset[str]) -> str:
 
 
 def _spelled(word: str) -> str:
+    """RE2 pattern for a word in raw JSON, where a letter beyond ASCII may be an escape."""
     escaped = [f"(?:{letter}|\\\\+u{ord(letter):04x})" for letter in word]
     return "".join(
         letter if letter.isascii() else escape

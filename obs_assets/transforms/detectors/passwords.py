@@ -57,8 +57,14 @@ _COOKIE_STEM = re.compile(
 )
 
 _MIN_SPOKEN = _MIN_IN_QUERY = 8
+"""Characters of a secret in a sentence (``token is …``) and in a query string."""
+
 _MIN_COOKIE = 8
+"""Characters of a cookie that is a secret."""
+
 _MIN_HEX_COOKIE = 24
+"""Characters from which a hexadecimal cookie is a secret under any name."""
+
 _SECRET_NUMBER_DIGITS = 4
 """Digits of a number under the name of a secret, from which it is a secret (a PIN). A shorter number is a count."""
 
@@ -205,6 +211,7 @@ def _credential_at(text: str, name: str, start: int, is_prose: bool) -> Value | 
 
 
 def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
+    """Whether the value of a name is a secret: not the result of a redaction, and not a directory."""
     is_left = (
         is_redacted(value) or is_key_mask(value)
         if meaning is Meaning.PASSWORD
@@ -256,6 +263,7 @@ def _find_in_cookies(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _is_cookie_secret(name: str, value: str) -> bool:
+    """Whether the value of a cookie gives access to a session, by its name or because it is random."""
     if len(value) < _MIN_COOKIE or is_no_value(value) or may_be_masked(value):
         return False
     if _COOKIE_STEM.search(name):

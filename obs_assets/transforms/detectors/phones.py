@@ -44,6 +44,8 @@ _PHONE_BEFORE = re.compile(
     rf"(?:{_PHONE_NAME}|(?<![0-9A-Za-z])(?i:tel|cep))(?:[-_. ]?(?i:number|num|no|nr|numarası))?{PUNCTUATION}{{0,4}}(?:is )?\Z"
 )
 _PHONE_NAME_LENGTH = 24
+"""Characters before a number in which a name such as ``phone`` is searched for."""
+
 _NO_PHONE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 )
@@ -57,7 +59,7 @@ _NATIONAL = re.compile(
     r"|0[1-9][0-9]{0,3}(?P<sign>[ .-])(?:[0-9]{6,8}|[0-9]{2,4}(?:(?P=sign)[0-9]{2,4}){1,4})"  # 01 23 45 67 89
     r")(?![\w:/]|[ .-][0-9])"
 )
-"""A number of 9 to 13 digits with a trunk or international prefix, and blanks, dots or dashes between its groups."""
+"""A number with a trunk or international prefix, and blanks, dots or dashes between its groups."""
 
 _CONTEXT = (
     r"(?i:call(?:ed|ing|s|back)?|dial(?:ed|led)?|reach(?:ed)?|contact(?:ed)?|ring|rang|text(?:ed)?|sms|phoned?|tel"
@@ -77,17 +79,20 @@ _SPOKEN_DIGITS = re.compile(
 )
 _ASKED_DIGITS = re.compile(r"(?<![\w.+:/-])[0-9]{7,13}(?![\w:/]|[.-][0-9])")
 _UNBROKEN = re.compile("[0-9]{7}")
-"""Without it there is no number of the three kinds that are written without blanks."""
+"""Seven digits in a row. A string without them has none of the three forms that are written without blanks."""
 _ASKED_BEFORE = re.compile(
     r"(?<![0-9A-Za-z_])(?i:call|reach|contact|phone|text|ring) "
     r"(?i:(?:me|us|him|her|them|back)(?: (?:at|on|to))?|at|on)(?: (?i:my|his|her|our) [a-z]{1,12})?:? \Z"
 )
-"""``call me at``: whatever digits come next are a number to call."""
+"""``call me at``: the digits that follow are a phone number."""
 _ID_WORD = re.compile(
     r"(?i)(?:(?<![a-z])(?:ids?|order|ticket|version|build|port|line|row|error|code|invoice|ref|case)|#)[\"':=# ]{0,3}\Z"
 )
 _MIN_NATIONAL, _MAX_NATIONAL, _MIN_SPOKEN, _MAX_SPOKEN = 9, 15, 7, 13
+"""Digits of a number with a prefix (`_NATIONAL`), and of a number after a word such as ``call``."""
+
 _SPOKEN_LENGTH = 64
+"""Characters before a number in which a word such as ``call`` is searched for."""
 
 _PHONE_TRIGGER = (
     r"(?:^|[^0-9A-Za-z.+:/-]|\\[bfnrt])(?:\(0[0-9]{1,4}\)[ -]?[0-9]{2}|\([1-9][0-9]\) ?9?[0-9]{4}-"

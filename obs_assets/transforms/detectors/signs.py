@@ -37,6 +37,7 @@ _QUOTED = {
 _BARE = re.compile(r"""(?:(?!,\w{1,64}[=:]|\\{1,15}[nrt"'])[^\s"'`&;<]){1,1024}""")
 _LEFT = re.compile(r"\[REDACTED[^\]\s]{0,33}\]")
 _LONGEST = 4096
+"""Characters of the longest value between ``&quot;`` or escaped quotes."""
 
 
 class Value(NamedTuple):

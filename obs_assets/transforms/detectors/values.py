@@ -57,10 +57,20 @@ _PATH = re.compile(
     r"\.{0,2}/(?:[\w.@-]{1,64}(?:/|\Z))|\.{1,2}/|~/|~\Z|[A-Za-z]:[\\/]|%[A-Za-z]{1,30}%[\\/]"
 )
 _FEW_DIGITS = 3
+"""Up to this number of digits, a number is no password but, for example, a count."""
+
 _MIN_LENGTH_OF_DIGITS = 8
+"""Digits of a number that is a token or key."""
+
 _MIN_LENGTH_WITH_DIGITS = 6
+"""Characters of a token or key with a digit in it."""
+
 _MIN_LENGTH_OF_LETTERS = 10
+"""Characters of a token or key without digits."""
+
 _MIN_LENGTH_OF_RANDOM = 16
+"""Characters of a random value under a weak name."""
+
 _MIN_LENGTH_OF_HEX = 32
 _TOKEN = re.compile(r"[\w+/=.~%-]+\Z")
 _WORD = re.compile(r"[A-Za-z'\u2019-]+\Z")

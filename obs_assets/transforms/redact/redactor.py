@@ -137,6 +137,7 @@ class Redactor:
         return [outcome for one in hits for outcome in self._redact_each([one])]
 
     def _redact_hits(self, hits: Sequence[Hits]) -> list[Outcome]:
+        """Redact events in place where possible, and the others by a walk."""
         # Each step runs over all events before the next step, so that its code stays in the processor's cache
         strings = [strings_hit(event, spans) for event, spans in hits]
         verdicts = self.members.judge_all(

@@ -314,6 +314,7 @@ class Rules:
         return self.modes.get(type_, self.mode)
 
     def _replace(self, value: str, type_: str, mask: Callable[[str], str]) -> str:
+        """The replacement of a value in the mode of its type: a mask, ``[REDACTED]`` or a keyed hash."""
         mode = self._mode_of(type_)
         if mode == "mask":
             return mask(value)
@@ -430,6 +431,7 @@ def _paths(globs: tuple[str, ...]) -> Any:
 
 
 def _path(glob: str) -> str:
+    """RE2 pattern for a glob of paths, such as ``data.*.build``; ``**`` is any number of names."""
     return "".join(
         r"(?:[^.]*\.)*"
         if segment == "**"

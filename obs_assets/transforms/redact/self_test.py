@@ -161,12 +161,14 @@ def first_difference(cases: "Mapping[str, tuple[str, str | None]]" = CASES) -> s
 
 
 def _text(event: str, outcome: "Outcome | None") -> str | None:
+    """The event after an outcome; `FAILED` if it must not pass."""
     if outcome is None:
         return event
     return FAILED if outcome.failed else outcome.event or event
 
 
 def _text_of_row(event: str, row: "Mapping[str, str | bool] | None") -> str | None:
+    """The event after an outcome that was converted to Arrow; `FAILED` if it must not pass."""
     if row is None:
         return event
     return FAILED if row["failed"] else str(row["event"])

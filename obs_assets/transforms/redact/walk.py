@@ -371,6 +371,7 @@ class Walk:
     def _change(
         self, match: re.Match[str], group: str, level: _Level, verdict: Verdict
     ) -> None:
+        """Note the edits of a verdict. Key and value change only if the configuration covers the path."""
         here = self._here()
         is_covered = self.members.rules.covered[here.path]
         if is_covered and verdict.key:
@@ -409,6 +410,7 @@ class Walk:
     def _edit(
         self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]
     ) -> None:
+        """Note that a literal is replaced, with the types of its values and the entries of ``_redaction``."""
         start, end = span
         self.edits.append((start, end, encode(text, self.text[start:end])))
         self.types += types
@@ -416,6 +418,7 @@ class Walk:
             self.fields.update(fields)
 
     def _redact_document(self, span: Span, document: str, here: Place) -> None:
+        """Redact the JSON inside a string by a walk through it."""
         inner = Walk(self.members, document, everywhere(document), here, self.again)
         inner.run()
         self.secrets |= inner.secrets
