@@ -564,9 +564,8 @@ class Identities:
             if known.file_id in self._claimed
         ]
         originals += [Original(new) for new in self._new[digest(head)]]
-        if self.fault_of_stub(
-            file
-        ):  # too short for the index of heads: compression writes to the same folder
+        # Too short for the index of heads: compression writes to the same folder
+        if self.fault_of_stub(file):
             others = [
                 Original(claimed, self._known[file_id])
                 for file_id, claimed in self._claimed.items()
@@ -727,8 +726,7 @@ def _digest_of(content: Content, length: int) -> str:
 
 def known_from_json(values: dict[str, Any]) -> KnownFile:
     """Read a `KnownFile` back from the checkpoint or the log."""
-    packing = tuple(
-        values.get("packing", packing_named(values["path"]))
-    )  # older records have no packing
+    # Older records have no packing
+    packing = tuple(values.get("packing", packing_named(values["path"])))
     ranges = tuple((start, end, sha) for start, end, sha in values["ranges"])
     return KnownFile(**{**values, "ranges": ranges, "packing": packing})

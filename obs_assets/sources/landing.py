@@ -96,9 +96,8 @@ FILES_NAMED = 5
 """Number of files that a warning names; for the other files it only gives their number."""
 
 _COPIED_BYTES = 1 << 20
-_THREADS = max(
-    1, threads_on(os.cpu_count() or 1) - 1
-)  # of DuckDB: a core is left for reading and writing
+# Of DuckDB: a core is left for reading and writing
+_THREADS = max(1, threads_on(os.cpu_count() or 1) - 1)
 
 DEAD_LETTER_SCHEMA = pa.schema(
     {
@@ -663,10 +662,11 @@ class PassWriter:
         try:
             with explained(folder):
                 self._write_batches(files, batches, folder)
+        # The message of DuckDB may quote events, cut within a UTF-8 character
         except (
             duckdb.Error,
             UnicodeDecodeError,
-        ) as error:  # the message of DuckDB may quote events, cut within a UTF-8 character
+        ) as error:
             raise ObsError(
                 f"landing pass {self.number}: DuckDB refused ({type(error).__name__})"
             ) from None
@@ -1030,9 +1030,8 @@ class Pass:
 
         The buffer of a batch is used again two batches later.
         """
-        size = max(
-            self._sizes.largest, 2 * self._config.max_event_bytes
-        )  # the longest event must fit in a piece
+        # The longest event must fit in a piece
+        size = max(self._sizes.largest, 2 * self._config.max_event_bytes)
         spaces = _spaces(self._sizes.first, size)
         batch = Batch(next(spaces))
         taken = 0

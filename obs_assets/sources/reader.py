@@ -266,9 +266,8 @@ class _Apart:
         self._segments = segments
         self._rules = rules
         self.remarks: Counter[str] = Counter()
-        self._envelopes: list[
-            tuple[int, int, int]
-        ] = []  # file, offset, bytes outside the records
+        # File, offset, bytes outside the records
+        self._envelopes: list[tuple[int, int, int]] = []
         self._waits_from: dict[int, int] = {}
         self._byte_ranges: dict[tuple[int, int], tuple[int, ...]] = {}
 
@@ -393,9 +392,8 @@ class _Apart:
                     int(rows[one]): (streams[one] or "", bool(is_whole[one])) for one in mine
                 }
                 reading = self._joined_in(reading, number, row, pieces)
-        kept = (
-            reading.lines["length"].to_numpy() > 0
-        )  # a row that was joined to another row, or that waits, has length 0
+        # A row that was joined to another row, or that waits, has length 0
+        kept = reading.lines["length"].to_numpy() > 0
         return replace(reading, lines=views.filter_rows(reading.lines, kept))
 
     def _joined_in(
@@ -698,9 +696,8 @@ def _ask(
     connection.register("batch_lines", tasks)
     try:
         return connection.sql(query, params=parameters or None).to_arrow_table()
-    except (
-        UnicodeDecodeError
-    ):  # DuckDB quotes text that is not JSON, and may cut it within a UTF-8 character
+    # DuckDB quotes text that is not JSON, and may cut it within a UTF-8 character
+    except UnicodeDecodeError:
         raise duckdb.InvalidInputException("not JSON") from None
     finally:
         connection.unregister("batch_lines")
@@ -756,9 +753,8 @@ def _undecodable(data: bytes | bytearray, bounds: npt.NDArray[np.int64]) -> Iter
 
 def _to_be_changed(data: bytes | bytearray, unfold: tuple[str, ...]) -> Iterator[int]:
     """Positions of text that must be changed (``\\u0000``), or that is to be unfolded."""
-    position = (
-        data.find(b"\\u0000", data.find(b"\\")) if b"\\" in data else -1
-    )  # the search for a single byte is fast
+    # The search for a single byte is fast
+    position = data.find(b"\\u0000", data.find(b"\\")) if b"\\" in data else -1
     while position >= 0:
         yield position
         position = data.find(b"\\u0000", position + 1)
@@ -780,15 +776,13 @@ def _line_bounds(
         for start in blocks
     ]
     newlines = np.concatenate(found) if found else np.array([], np.int64)
-    if (
-        b"\0" in data
-    ):  # NUL ends a line too, but nearly no file has any. A run of NULs belongs to the next line
+    # NUL ends a line too, but nearly no file has any. A run of NULs belongs to the next line
+    if b"\0" in data:
         nuls = view == 0
         nuls[1:] &= view[:-1] != 0
         newlines = np.union1d(newlines, np.flatnonzero(nuls) + 1)
     places = np.searchsorted(newlines, starts)
     is_new = np.append(newlines, -1)[places] != starts
-    is_new[1:] &= (
-        starts[1:] != starts[:-1]
-    )  # an empty segment begins where the next segment begins
+    # An empty segment begins where the next segment begins
+    is_new[1:] &= starts[1:] != starts[:-1]
     return np.insert(newlines, places[is_new], starts[is_new])

@@ -124,11 +124,11 @@ def replay(
     """
     with log.lock():
         landed = log.load()
+        # A missing file has expired, and its letter will be removed soon
         letters = [
             letter
             for letter in open_letters(log)
-            if letter.file_id
-            in landed.files  # a missing file has expired, and its letter will be removed soon
+            if letter.file_id in landed.files
             and reason in {None, letter.reason}
             and event_file in {None, letter.event_file}
         ]

@@ -25,9 +25,8 @@ _DIGITS = 6  # digits of a fraction, for microseconds
 _Words = npt.NDArray[np.uint64]
 _EACH = np.uint64(0x0101010101010101)
 _HIGH = np.uint64(0x80) * _EACH
-_ABOVE_NINE = (
-    np.uint64(0x76) * _EACH
-)  # added to a byte, it sets the high bit if the byte was more than nine
+# Added to a byte, it sets the high bit if the byte was more than nine
+_ABOVE_NINE = np.uint64(0x76) * _EACH
 _BLANK = np.uint64(0x20) * _EACH
 _BRACKETS = np.uint64(ord("{")) * _EACH  # with the bit of `_BLANK` set, "[" becomes "{"
 _COLONS = np.uint64(0x0000FF0000FF0000)
@@ -113,9 +112,8 @@ def _like(
     for place in [clock - 8, *range(begin, clock - 8, 8)]:
         rows = rows[words(place) == _word(text[place : place + 8])]
     odd = np.zeros(len(rows), np.uint64)
-    for place in range(
-        1, begin, 8
-    ):  # no object or array begins there; the bytes read beyond `begin` hold none
+    # No object or array begins there; the bytes read beyond `begin` hold none
+    for place in range(1, begin, 8):
         opening = (words(place) | _BLANK) ^ _BRACKETS
         odd |= (opening - _EACH) & ~opening
     time = words(clock) ^ _word(b"00:00:00")

@@ -20,10 +20,11 @@ It costs more than parsing, so it is used only for lines with `doubtful_places`.
 _BLOCK = 1 << 17  # bytes that fit a processor's cache
 _WORD = 64
 _SAMPLE = 16
+# Digits of an exponent: fewer digits are harmless, more digits are always suspicious
 _FEWEST_DIGITS, _EXPONENT_DIGITS = (
     3,
     21,
-)  # digits of an exponent: fewer digits are harmless, more digits are always suspicious
+)
 _MOST_BLANKS = 4
 _TEN = 10
 _ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
@@ -152,6 +153,5 @@ def _letter(
 
 
 def _is_digit(characters: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    return (
-        characters - np.uint8(ord("0"))
-    ) < _TEN  # a character below "0" wraps around to a large number
+    # A character below "0" wraps around to a large number
+    return (characters - np.uint8(ord("0"))) < _TEN

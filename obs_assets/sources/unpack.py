@@ -190,9 +190,8 @@ def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:
     data, is_first = b"", True
     while data or (data := packed.read(_PIECE)):
         if member is None:
-            data = (
-                data if is_first else data.lstrip(b"\0")
-            )  # zeros may fill the space between members
+            # Zeros may fill the space between members
+            data = data if is_first else data.lstrip(b"\0")
             member, is_first = _DECOMPRESSORS[compression]() if data else None, False
             continue
         try:

@@ -134,9 +134,8 @@ def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[R
     begin = 0
     while begin < len(data):
         end = data.find(b"\n", begin) + 1 or len(data)
-        raw = data[begin:end].strip(
-            b"\r\n\0"
-        )  # blanks stay: a carrier may cut a line after a blank
+        # Blanks stay: a carrier may cut a line after a blank
+        raw = data[begin:end].strip(b"\r\n\0")
         if raw.strip():
             try:
                 event = event_of(raw.decode())
