@@ -24,7 +24,15 @@ READ_AHEAD = 64 << 10
 
 @dataclass(frozen=True)
 class FoundObject:
-    """An object of a listing: its key below the prefix, size, ETag, and time of the last change."""
+    """An object of a listing.
+
+    Attributes:
+        path: key below the prefix.
+        key: whole key.
+        size: bytes of the object.
+        etag: ETag, which changes when the object is replaced.
+        modified_at: time of the last change.
+    """
 
     path: str
     key: str

@@ -37,8 +37,11 @@ TOO_LONG = "too_long"
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
-_LOOKED_AT = 256  # bytes of a text that are searched for its format
-_UTF16_WINDOW = 72  # bytes that `_UTF16` needs at most
+"""Bytes that are decoded first: most events are shorter."""
+_LOOKED_AT = 256
+"""Bytes of a text that are searched for its format."""
+_UTF16_WINDOW = 72
+"""Bytes that `_UTF16` needs at most."""
 _BLANKS = b"[" + re.escape(SEPARATORS) + b"]*"
 _SEPARATOR_RUN = re.compile(_BLANKS + b"(?:" + _BOM + _BLANKS + b")*")
 # Four ASCII characters of two bytes each, at once or soon: a piece may begin within other characters
@@ -96,7 +99,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Bytes that are not an event; ``length`` is their number in the file."""
+    """Bytes that are not an event.
+
+    Attributes:
+        file: index of the file in the pass.
+        file_offset: begin of the bytes in the decompressed file.
+        length: number of bytes in the file.
+        reason: reason why they are not an event, for example ``not_json``.
+        raw: the bytes.
+    """
 
     file: int
     file_offset: int
@@ -450,6 +461,14 @@ class _Damage:
     """Decides how many bytes a dead letter includes: if possible, never a later line that begins an object.
 
     Without this rule, the lines of a damaged object over several lines would be read as events.
+
+    Attributes:
+        data: the bytes of the batch.
+        begin: position of the dead letter.
+        limit: end of the bytes of its segment.
+        rules: limits of an event.
+        sealed: no more bytes will come, so an incomplete end is given up.
+        offset: offset of ``begin`` in the file.
     """
 
     data: bytes | bytearray

@@ -32,15 +32,20 @@ from obs_assets.sources.careful import SEPARATORS
 from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, is_encoding, layers
 
 HEAD_BYTES = 1024
+"""Bytes at the beginning of a file that are compared first, to find candidates."""
 TAIL_BYTES = 4096
+"""Bytes before the landed end of a file that are compared, to see if the file was only appended to."""
 KEPT_RANGES = 64
+"""Number of landed ranges of a file that the log keeps. They are compared when a file may have moved."""
 
 _BLOCK = 1 << 20
+"""Bytes that are read at a time to compare two files."""
 _ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
 """End of a name such as ``app.log.3.gz`` that does not show the kind of the file."""
 _ENDINGS = ("jsonl", "ndjson", "json", "log")
 _BEHIND_ENDINGS = ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
 _SIGNATURE_BYTES = 8
+"""Bytes at the beginning of a file that show its compression or encoding."""
 
 
 class SourceConfig(Block, frozen=True):

@@ -24,7 +24,9 @@ ANYWHERE = "hash(json_type(line), json_keys(concat('[', line, ']'), '$..*'))"
 """SQL over ``line``: the shape of any event."""
 
 _LOOKED_AT = 64
+"""Number of events that are parsed to find the usual paths."""
 _MOST_PATHS = 16
+"""Number of paths whose keys are collected."""
 _PLAIN = re.compile(r"[\w.@-]+", re.ASCII)
 
 

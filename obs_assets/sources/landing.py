@@ -96,6 +96,7 @@ FILES_NAMED = 5
 """Number of files that a warning names; for the other files it only gives their number."""
 
 _COPIED_BYTES = 1 << 20
+"""Bytes of an envelope that are copied at a time."""
 # Of DuckDB: a core is left for reading and writing
 _THREADS = max(1, threads_on(os.cpu_count() or 1) - 1)
 
@@ -143,8 +144,11 @@ _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_with
 _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not read"
 _OTHER_COMPRESSION = "compressed, but not as .gz or .zst"
 _RATIO_FREE = 64 << 20
+"""Unpacked bytes that are always read from a compressed file: 64 MiB. Above that, ``max_ratio`` applies."""
 _HOUR_US = 3_600_000_000
-_ROW_GROUP = 61_440  # rows that DuckDB reads with one thread
+"""Microseconds of an hour."""
+_ROW_GROUP = 61_440
+"""Rows of a group in a chunk: DuckDB reads a group with a single thread."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from obs_assets.sources.files import KnownFile, known_from_json
 from obs_assets.storage.disk import explained, make_private_dir, replacing, sync_file
 
 _CHECKPOINT_FORM = 5
+"""Version of the format of the checkpoint. A checkpoint of another version is rebuilt from the passes."""
 
 FOLD_AT = 1000
 """Number of passes that are folded into a single record. Landing each minute makes half a million passes a year."""
@@ -176,7 +177,13 @@ class Looked:
 
 @dataclass
 class Landed:
-    """Sum of all passes."""
+    """Sum of all passes.
+
+    Attributes:
+        last_pass: number of the last pass; 0 before the first pass.
+        files: file id → state of the file.
+        hours: partition key → landed data of the hour.
+    """
 
     last_pass: int = 0
     log_id: str = ""

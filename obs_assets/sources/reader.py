@@ -51,8 +51,10 @@ _STRICT = f"SELECT {IS_STRICT} AS is_strict FROM batch_lines"
 ROWS_A_TASK = 8192
 """Rows of an Arrow chunk: DuckDB reads each chunk of an Arrow table with one thread."""
 
-_BLOCK = 1 << 18  # bytes that fit a processor's cache
+_BLOCK = 1 << 18
+"""Bytes of a block that fits a processor's cache."""
 _MOST_SEPARATORS = 64
+"""Separators before or behind an event that the native lane skips."""
 _BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,[\0\x1e"))
 _AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]\0\x1e"))
 

@@ -29,6 +29,7 @@ from obs_assets.sources.log import FileReceipt, Landed, LandingLog
 from obs_assets.storage.disk import sync_file
 
 BATCH_BYTES = 32 << 20
+"""Bytes of dead letters that are read together."""
 
 _TAKEN_SCHEMA = pa.schema(
     {"pass": pa.int64(), "file_id": pa.string(), "file_offset": pa.int64()}

@@ -16,11 +16,14 @@ import pyarrow as pa
 from obs_assets.sources import views
 
 _WIDTH = 128
+"""First bytes of an event that are searched for its time."""
 ROWS_AT_ONCE = 1 << 15
 """Events that are read together: their first bytes fit a processor's cache."""
 _MOST_FORMS = 16
+"""Number of different layouts that are tried for a group of events."""
 _PLAIN = re.compile(r"[\w@-]+", re.ASCII)
-_DIGITS = 6  # digits of a fraction, for microseconds
+_DIGITS = 6
+"""Digits of a fraction, for microseconds."""
 
 _Words = npt.NDArray[np.uint64]
 _EACH = np.uint64(0x0101010101010101)

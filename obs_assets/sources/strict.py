@@ -17,15 +17,19 @@ IS_STRICT = f"""NOT regexp_matches(line, '{_SUSPICIOUS}')
 It costs more than parsing, so it is used only for lines with `doubtful_places`.
 """
 
-_BLOCK = 1 << 17  # bytes that fit a processor's cache
+_BLOCK = 1 << 17
+"""Bytes of a block that fits a processor's cache."""
 _WORD = 64
+"""Bytes for which the closing brackets are counted together."""
 _SAMPLE = 16
+"""Distance of the sampled bytes: a number of 200 digits fills at least twelve samples in a row."""
 # Digits of an exponent: fewer digits are harmless, more digits are always suspicious
 _FEWEST_DIGITS, _EXPONENT_DIGITS = (
     3,
     21,
 )
 _MOST_BLANKS = 4
+"""Blanks behind a value that are skipped; behind more blanks, the place is always doubtful."""
 _TEN = 10
 _ENDS_ODDLY = np.isin(np.arange(256), [*range(ord(" ") + 1), *b",nNfFyY"])
 

@@ -50,6 +50,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _PEEKED = 8
+"""First unpacked bytes of a layer, which show the packing below it."""
 _MOST_LAYERS = 4
 """Layers that are unpacked at most, if a file was packed several times by mistake."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from obs_assets.sources.formats.base import Event, Record, Text
 
 _LENGTH_BYTES = 8
+"""Bytes of the length before a field of other bytes; little-endian."""
 
 
 def _records(data: bytes) -> Iterator[Record]:

@@ -20,7 +20,9 @@ _RSYSLOG = re.compile(
 _ELEMENT = re.compile(r'\[([^ \]"=]+)((?: [^ \]"=]+="(?:[^"\\]|\\.)*")*)\]')
 _PARAMETER = re.compile(r' ([^ \]"=]+)="((?:[^"\\]|\\.)*)"')
 _SEVERITIES = 8
+"""Number of severities: the priority is 8 × facility + severity."""
 _HIGHEST = 191
+"""Highest valid priority: facility 23, severity 7."""
 
 
 def _event(line: str) -> Event | None:
