@@ -544,6 +544,7 @@ class Identities:
         def turn(file: EventFile) -> tuple[bool, int, bool, str]:
             length = file.size
             comes_last = file.is_packed
+            # Unpacking costs time: it is done only for a file that has the same head as another file
             if file.is_packed and with_head[digest(heads[file.path])] > 1:
                 length, is_whole = _content_length(file)
                 comes_last = not is_whole

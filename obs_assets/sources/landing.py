@@ -1259,8 +1259,10 @@ def _by_hour(rows: pa.Table) -> Iterator[tuple[datetime, pa.Table]]:
     if not len(hours):
         return
     if (hours != hours[0]).any():
+        # Stable, so that the events of an hour keep their order
         order = np.argsort(hours, kind="stable")
         rows, hours = views.take_rows(rows, order), hours[order]
+    # Positions where the hour changes, including the first and the last position
     edges = np.flatnonzero(np.diff(hours, prepend=hours[0] - 1, append=hours[-1] + 1)).tolist()
     for begin, end in itertools.pairwise(edges):
         yield (

@@ -156,6 +156,7 @@ def _read_objects(
         for start, segment in zip(starts[:-1], segments, strict=True)
         if (segment.within_line or segment.within_object) and segment.length
     ]
+    # A plain line looks like a single object, is not too long, and its text may stay as it is
     is_plain = is_unclear & (last - first <= rules.max_event_bytes)
     is_plain[is_plain] &= (view[first[is_plain]] == ord("{")) & (
         view[last[is_plain] - 1] == ord("}")
@@ -166,6 +167,7 @@ def _read_objects(
             [*_undecodable(data, bounds), *_to_be_changed(data, rules.unfold), *begun_before],
         )
     ] = False
+    # The rest of a line or object from the segment before must be read even if it looks empty
     is_unclear[_lines_at(bounds, begun_before)] = True
 
     rows = np.flatnonzero(is_plain)
@@ -178,9 +180,11 @@ def _read_objects(
     told = _unique(connection, told, paths)
 
     careful = CarefulLane(data, starts, segments, rules)
+    # The careful lane reads all lines that the native lane did not accept
     is_unclear[told["row"].to_numpy()] = False
     for begin in begins[is_unclear].tolist():
         careful.read_from(begin)
+    # An object of the careful lane may reach over lines that the native lane has accepted
     told = views.filter_rows(told, ~careful.covers(begins[told["row"].to_numpy()]))
 
     rows = told["row"].to_numpy()
@@ -440,6 +444,7 @@ class _Apart:
                 lengths[others] = 0
                 place = segment.file, int(begins[first])
                 self._byte_ranges[place] = ranges_of([found[number] for number in group])
+        # From this offset on, everything is read again with more bytes
         if joined.waits_from is not None:
             is_mine = reading.lines["file"].to_numpy() == segment.file
             lengths[is_mine & (begins >= joined.waits_from)] = 0

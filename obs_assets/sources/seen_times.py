@@ -119,6 +119,7 @@ def _like(
     for place in range(1, begin, 8):
         opening = (words(place) | _BLANK) ^ _BRACKETS
         odd |= (opening - _EACH) & ~opening
+    # The exclusive or turns digits into their values, and colons into 0
     time = words(clock) ^ _word(b"00:00:00")
     odd |= (time + _ABOVE_NINE) | time
     hours, minutes, seconds = (
@@ -136,6 +137,7 @@ def _like(
         is_right &= fraction & np.uint64(0xFF) == 0
         for place in range(digits):
             micros += _digit(fraction, place + 1) * np.uint64(10 ** (_DIGITS - 1 - place))
+    # The last two bytes are the Z and the closing quote
     is_right &= (
         words(example.end() - 8) ^ _word(text[example.end() - 8 : example.end()])
     ) >> np.uint64(48) == 0

@@ -55,6 +55,7 @@ def doubtful_places(
     for distance in (1, 2, 4, 4):  # two, four, eight and at last twelve samples in a row
         samples = samples[:-distance] & samples[distance:]
     found.append(np.flatnonzero(samples) * _SAMPLE)
+    # A carriage return before a newline belongs to the line end
     if b"\r" in data:
         found.append(np.flatnonzero((view[:-1] == ord("\r")) & (view[1:] != ord("\n"))))
     return np.concatenate(found)
@@ -74,6 +75,7 @@ def _ends(view: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArr
             folded, is_closing, is_end, is_other = np.zeros(
                 (4, -(-size // _WORD) * _WORD), np.uint8
             )
+        # With this bit, "]" becomes "}": a single comparison finds both
         np.bitwise_or(block, 0x20, out=folded[:size])
         np.equal(folded, ord("}"), out=is_closing.view(np.bool_))
         np.equal(block, ord(","), out=is_end[:size].view(np.bool_))
@@ -100,6 +102,7 @@ def _suspicious_ends(
     last = view[values]
     is_odd = _ENDS_ODDLY[last]
     odd, few, is_comma = values[is_odd], last[is_odd] | 0x20, last[is_odd] == ord(",")
+    # NaN, Inf and Infinity are found by their last three letters, in any case
     is_word = (
         (few == ord("n"))
         & (_letter(view, odd, 1) == ord("a"))

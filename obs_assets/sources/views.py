@@ -37,6 +37,7 @@ def of(
     is_long = ~is_short
     # Four bytes from any position: an array whose elements overlap
     fours = np.ndarray(max(len(data) - 3, 0), "<u4", data, strides=(1,))
+    # A view of a long text holds its first four bytes; a view of a short text holds all of it
     if is_short.any():
         views["beginning"][is_long] = fours[first[is_long]]
         _keep_whole(views, np.flatnonzero(is_short), np.frombuffer(data, np.uint8), first)
