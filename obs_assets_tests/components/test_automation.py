@@ -755,7 +755,7 @@ def test_without_a_start_partitions_begin_with_the_first_day_that_landed(
     """Older files come while the code is loaded: their hours are asked for, and built by code that is loaded anew."""
     assert deployment.config.start is None
     loaded = deployment.definitions
-    yesterday = datetime.now(UTC) - timedelta(days=1)
+    yesterday = Clock.now() - timedelta(days=1)
     assert first_partition(loaded) == f"{yesterday:%Y-%m-%d}-00:00"
     hours = many_hours(deployment, 2)
     assert deployment.hourly.landed().letters == {}
