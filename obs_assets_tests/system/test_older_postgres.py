@@ -4,6 +4,7 @@ import pytest
 
 from obs_assets.settings import PostgresSettings
 from obs_assets_tests.conftest import connect_postgres
+from obs_assets_tests.destinations.conftest import duck  # noqa: F401
 from obs_assets_tests.destinations.test_extended_tables import *  # noqa: F403
 from obs_assets_tests.destinations.test_leaves import *  # noqa: F403
 from obs_assets_tests.destinations.test_postgres import *  # noqa: F403
