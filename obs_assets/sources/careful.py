@@ -423,6 +423,9 @@ def _decode(data: bytes | bytearray, begin: int, limit: int, max_bytes: int) -> 
         except RecursionError:
             return _Decoded(fault="too_deep", error_at=stop)
         return _Decoded(text[:length], reason)
+    # Python's decoder gives up at 1,000 levels, from 3.14 on at many more: the limit here is our own.
+    if is_too_deep(bytes(data[begin:stop]), MAX_NESTING):
+        return _Decoded(fault="too_deep", error_at=stop)
     return _Decoded(fault="unfinished", error_at=stop)
 
 
