@@ -100,6 +100,7 @@ def patches_by_test() -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.slow
 def test_few_tests_patch_our_names() -> None:
     """Sizes, waits and clocks are arguments; faults are real, or happen at crash points (`crash.interrupted`)."""
     found = patches_by_test()

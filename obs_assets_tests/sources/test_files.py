@@ -653,7 +653,7 @@ def test_file_that_is_rotated_under_a_pass(
 
 def test_file_that_fails_half_way_is_tried_again(place: Place) -> None:
     """After an error of the disk the next pass goes on where this one stopped, although the file is unchanged."""
-    place.sizes = BatchSizes(largest=2048)
+    place.sizes = BatchSizes(largest=65_536)
     # More than Python's buffer of a file, which has 128 KiB from 3.14 on.
     lines = place.write("a.jsonl", [event(filler="x" * 700) for _ in range(600)])
     with once_at("landing.after_chunk", partial(fail_to_read, place.path("a.jsonl"))):

@@ -477,6 +477,7 @@ def test_token_counts(
     assert (estimate and estimate["tokens"]) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("usage", "tokens", "input_cost"),
     [
@@ -525,6 +526,7 @@ def test_cached_tokens_have_their_own_price(
     assert estimate["tokens"]["total"] == tokens[0] + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("usage", "flag"),
     [
@@ -695,6 +697,7 @@ def test_what_is_there_stays(connection: duckdb.DuckDBPyConnection) -> None:
     assert out == event | {"_enrichment": about}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "hostname"),
     [

@@ -573,6 +573,7 @@ PLACEHOLDERS = [
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placeholder", [*PLACEHOLDERS, ZERO_UUID])
 def test_a_placeholder_is_no_trace(
     connection: duckdb.DuckDBPyConnection, placeholder: str
