@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from obs_assets.transforms.detectors.base import Detector, Span
 from obs_assets.transforms.detectors.masks import ASTERISKS, mask_email
 
-_LONGEST_LOCAL, _LONGEST_DOMAIN = 256, 255
+_LONGEST_LOCAL = 256
 _LOCAL = re.compile(r"(?:[\w.+%=-]|(?<=\w)'(?=\w)){1,256}\Z")
 _LOCAL_IN_BRACKETS = re.compile(r"<([^\s<>@\"()\[\],;:\\]{1,256})\Z")
 """RFC 5321 section 4.1.2 allows ``/``, ``=``, ``!`` and other signs; in running text these signs are separators."""

@@ -71,7 +71,6 @@ _MIN_LENGTH_OF_LETTERS = 10
 _MIN_LENGTH_OF_RANDOM = 16
 """Characters of a random value under a weak name."""
 
-_MIN_LENGTH_OF_HEX = 32
 _TOKEN = re.compile(r"[\w+/=.~%-]+\Z")
 _WORD = re.compile(r"[A-Za-z'\u2019-]+\Z")
 
