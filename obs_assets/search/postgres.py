@@ -5,6 +5,7 @@ Paths into the event become jsonpath in lax mode: a list on the path is unfolded
 """
 
 import json
+from collections.abc import Sequence
 
 from psycopg import sql
 
@@ -131,12 +132,16 @@ def _exists(place: Column | Paths) -> sql.Composable:
 
 def _at_any(place: Paths, test: str) -> sql.Composable:
     found = []
-    for keys in place.paths:
-        path = "$" + "".join(f".{_json(key)}" for key in keys)
+    for path in map(json_path, place.paths):
         # Part of the path, not a variable of it: @?, which the index answers, takes no variables.
         jsonpath = sql.Literal(f"{path} ? ({test})")
         found.append(_never_null(sql.SQL("data @? {}::jsonpath").format(jsonpath)))
     return _joined(" OR ", found, _NOTHING)
+
+
+def json_path(keys: Sequence[str]) -> str:
+    """The jsonpath of keys inside one another, for example ``$."usage"."model"``."""
+    return "$" + "".join(f".{_json(key)}" for key in keys)
 
 
 def _filter(operator: Operator, value: str) -> str:
