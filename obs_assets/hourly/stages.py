@@ -419,8 +419,10 @@ class Stages:
         )
         # Sorted first: columns that are added before a sort go through it.
         ordered = lines.order("event_time, row_uid")
-        # A search for both keys costs less than parsing, and nearly no event has either key.
-        pattern = f'"({"|".join(fields)})"'
+        # A search for both keys costs less than parsing, and nearly no event has either key. A pattern that
+        # begins with a rare sign is found faster than a quotation mark.
+        names = "|".join(key.removeprefix("_") for key in fields)
+        pattern = f'_({names})"'
         named = ordered.project(f"*, regexp_matches(line, '{pattern}') AS named")
         with_fields = named.project(f"* EXCLUDE (named), {added} AS added")
         event = append_fields("line", "added")
