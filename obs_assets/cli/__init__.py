@@ -18,6 +18,7 @@ MODULES = (
     "obs_assets.cli.configuration",
     "obs_assets.cli.inspection",
     "obs_assets.cli.searching",
+    "obs_assets.cli.serving",
     "obs_assets.cli.verification",
     "obs_assets.cli.redaction",
     "obs_assets.cli.dead_letters",

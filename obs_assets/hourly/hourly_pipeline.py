@@ -507,6 +507,18 @@ class HourlyPipeline:
         names = self._names_of("has_tables")
         return {name: cast("PostgresDestination", self.destination(name)) for name in names}
 
+    def searched_table(self) -> "PostgresDestination":
+        """The first table of events, which searches read.
+
+        Raises:
+            ConfigurationError: the pipeline has none.
+        """
+        for table in self.tables().values():
+            return table
+        raise ConfigurationError(
+            "the pipeline has no destination of type postgres that is enabled: nothing can be searched"
+        )
+
     def _names_of(self, ability: str) -> list[str]:
         return [asset_name(config) for config in self.enabled(ability)]
 

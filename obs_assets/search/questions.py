@@ -358,19 +358,33 @@ def _like(event: FoundEvent, same: str | None) -> Query:
 
 
 @contextlib.contextmanager
-def snapshot(connection: Connection) -> Iterator[None]:
-    """Within the block, all statements see the same state of the tables, and none can write.
+def snapshot(
+    connection: Connection,
+    *,
+    role: str | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[None]:
+    """Within the block, all questions see the same state of the tables, although hours are replaced meanwhile.
 
-    A snapshot inside another is a part of it.
+    Inside another such block it changes nothing: the outer block's role and state hold.
 
     Args:
         connection: in autocommit mode.
+        role: role whose rights the statements have; None leaves the connection's own.
+        timeout_s: seconds after which the server ends a statement; None leaves the server's own.
     """
     if connection.info.transaction_status != TransactionStatus.IDLE:
         yield
         return
+    # With LOCAL, nothing is left on the connection, also behind a pooler that shares it.
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if role is not None:
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        if timeout_s is not None:
+            limit = sql.SQL("SET LOCAL statement_timeout = {}")
+            # 0 would mean no limit.
+            connection.execute(limit.format(sql.Literal(max(1, int(timeout_s * 1000)))))
         yield
 
 

@@ -380,6 +380,10 @@ class PostgresDestination:
         ]
         readable = sql.SQL(", ").join(tables)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
+        # A search says which version of an hour it read.
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA obs TO {}").format(role))
+        ledger = sql.SQL("GRANT SELECT ON obs.hour_loads, obs.receipts TO {}")
+        connection.execute(ledger.format(role))
         receipts = f"{self.config.schema_name}.receipts"
         done.append(f"Let {name} read {self.key}, {self.key}_hourly and {receipts}.")
         return done

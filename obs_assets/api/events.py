@@ -1,0 +1,260 @@
+"""``/api/v1/events``: search, and one event by its id."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from obs_assets.api.parameters import Asked, Page, asked_page, cursor_of
+from obs_assets.api.problems import NOT_FOUND, ProblemError, wrong_parameter
+from obs_assets.api.served import served
+from obs_assets.errors import ConfigurationError
+from obs_assets.search.generations import generations_of
+from obs_assets.search.language import parse, print_query
+from obs_assets.search.questions import (
+    Found,
+    FoundEvent,
+    Order,
+    Position,
+    find_event,
+    list_events,
+)
+from obs_assets.search.rows import likely_names
+from obs_assets.storage.postgres import Connection
+
+router = APIRouter(prefix="/api/v1", tags=["events"])
+
+FIELDS = tuple(name for name in FoundEvent.__dataclass_fields__)
+"""Members of an event that ``fields`` can choose; ``id`` is always there."""
+
+
+class Event(BaseModel):
+    """A stored event: its columns, and the whole redacted event below ``data``."""
+
+    id: str
+    timestamp: datetime | None = None
+    row_uid: str | None = None
+    event_id: str | None = None
+    event_type: str | None = None
+    event_level: str | None = None
+    source_name: str | None = None
+    master_type: str | None = None
+    worker_type: str | None = None
+    worker_id: str | None = None
+    trace_id: str | None = None
+    session_id: str | None = None
+    error: str | None = None
+    duration_ms: int | None = None
+    cost_usd: str | None = None
+    weight: float | None = None
+    data: Any = None
+
+
+class Searched(BaseModel):
+    """The range of an answer: ``[from, to)`` was asked for, and searched from its first row to ``until``."""
+
+    start: datetime = Field(alias="from")
+    to: datetime
+    until: datetime
+
+
+class EventsAnswer(BaseModel):
+    """A page of events."""
+
+    events: list[Event]
+    next: str | None
+    searched: Searched
+    complete: bool
+    took_ms: float
+    rows: int
+    events_estimated: float
+    generations: dict[str, int]
+    hints: list[str]
+
+
+class EventAnswer(BaseModel):
+    """One event."""
+
+    event: Event
+
+
+@router.get("/events", responses={200: {"model": EventsAnswer}})
+async def search_events(
+    request: Request,
+    q: Annotated[
+        str, Query(description="A query, for example `level:error -type:heartbeat`.")
+    ] = "",
+    since: Annotated[
+        str, Query(alias="from", description="Start of the range: RFC 3339 or `now-6h`.")
+    ] = "",
+    until: Annotated[
+        str, Query(alias="to", description="End of the range; it is not in the range.")
+    ] = "",
+    order: Annotated[Order, Query(description="Which events come first.")] = "newest",
+    limit: Annotated[int, Query(ge=1, le=1000, description="Events of a page, at most.")] = 100,
+    cursor: Annotated[str, Query(description="`next` of the page before.")] = "",
+    fields: Annotated[
+        str, Query(description="Members of an event, with commas between them; all by default.")
+    ] = "",
+) -> Response:
+    """Find events, newest first. Without a range, the last day that has events is searched."""
+    query = parse(q)
+    chosen = _chosen(fields)
+    reader = served(request).reader
+    table = reader.table
+    asked = Asked(print_query(query), order, since, until)
+
+    def search(connection: Connection) -> _Result | str:
+        page = asked_page(connection, table.table.name, asked, cursor)
+        generations = generations_of(connection, table.key, page.span)
+        tag = _tag(asked, limit, cursor, fields, page, generations)
+        if tag in _known_tags(request):
+            return tag
+        found = list_events(
+            connection,
+            table.table.name,
+            query,
+            page.span,
+            order=order,
+            limit=limit,
+            after=page.after,
+            deadline_s=reader.limits.deadline_s,
+        )
+        return _Result(page, found, generations, tag)
+
+    result = await reader.ask(request, search)
+    if isinstance(result, str):
+        return Response(status_code=304, headers={"ETag": result})
+    found = result.found
+    envelope = _envelope(result, order)
+    headers = {}
+    if found.is_complete:
+        headers["ETag"] = result.tag
+    if found.next:
+        following = cursor_of(asked, result.page, found.next)
+        envelope["next"] = following
+        headers["Link"] = f'<{_next_address(request, following)}>; rel="next"'
+    if not found.events and found.is_complete:
+        envelope["hints"] = [
+            f"{field!r} is no column; did you mean {near!r}?"
+            for field, near in likely_names(query).items()
+        ]
+    events = ",".join(event_json(event, chosen) for event in found.events)
+    # The events are text already: numbers keep the digits that the table stores.
+    content = f'{{"events":[{events}],{json.dumps(envelope)[1:]}'
+    return Response(content, media_type="application/json", headers=headers)
+
+
+@router.get("/events/{id}", responses={200: {"model": EventAnswer}})
+async def one_event(
+    request: Request,
+    event_id: Annotated[str, Path(alias="id", description="`id` of an event of an answer.")],
+) -> Response:
+    """One event."""
+    position = _position(event_id)
+    reader = served(request).reader
+    table = reader.table.table.name
+    event = await reader.ask(
+        request, lambda connection: find_event(connection, table, position)
+    )
+    if event is None:
+        raise ProblemError(NOT_FOUND, "no stored event has this id")
+    return Response(f'{{"event":{event_json(event)}}}', media_type="application/json")
+
+
+def event_json(event: FoundEvent, fields: Sequence[str] = FIELDS) -> str:
+    """An event as a JSON object with the chosen members; numbers of its ``data`` keep their digits."""
+    values: dict[str, Any] = {"id": event.id}
+    values |= {name: getattr(event, name) for name in fields if name != "data"}
+    if "timestamp" in values:
+        values["timestamp"] = event.timestamp.isoformat()
+    text = json.dumps(values, ensure_ascii=False)
+    if "data" in fields:
+        text = f'{text[:-1]}, "data": {event.data}}}'
+    return text
+
+
+def _position(event_id: str) -> Position:
+    try:
+        return Position.of_id(event_id)
+    except ConfigurationError:
+        raise ProblemError(
+            NOT_FOUND, "this is no id of an event: copy one from an answer"
+        ) from None
+
+
+def _chosen(fields: str) -> Sequence[str]:
+    if not fields:
+        return FIELDS
+    names = [name.strip() for name in fields.split(",")]
+    for name in names:
+        if name not in {"id", *FIELDS}:
+            wrong_parameter("fields", f"{name!r} is no member of an event: {', '.join(FIELDS)}")
+    return [name for name in FIELDS if name in names]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A page of events.
+
+    Attributes:
+        page: the page that was asked for.
+        found: its events.
+        generations: start of an hour → its landing generation, for the hours of the range.
+        tag: the ETag of the answer.
+    """
+
+    page: Page
+    found: Found
+    generations: Mapping[datetime, int]
+    tag: str
+
+
+def _envelope(result: _Result, order: Order) -> dict[str, Any]:
+    """The members of an answer beside ``events``."""
+    found = result.found
+    until = found.searched.start if order == "newest" else found.searched.end
+    hours = {_hour_of(event) for event in found.events}
+    touched = [hour for hour in result.generations if hour in hours]
+    return {
+        "next": None,
+        "searched": {
+            "from": result.page.span.start.isoformat(),
+            "to": result.page.span.end.isoformat(),
+            "until": until.isoformat(),
+        },
+        "complete": found.is_complete,
+        "took_ms": round(found.seconds * 1000, 1),
+        "rows": len(found.events),
+        "events_estimated": found.estimated_events,
+        "generations": {hour.isoformat(): result.generations[hour] for hour in touched},
+        "hints": [],
+    }
+
+
+def _hour_of(event: FoundEvent) -> datetime:
+    return event.timestamp.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _tag(*parts: Any) -> str:
+    """The answer's ETag: the same search over the same generations of the same hours."""
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return f'W/"{digest}"'
+
+
+def _known_tags(request: Request) -> list[str]:
+    header = request.headers.get("if-none-match", "")
+    return [tag.strip() for tag in header.split(",")]
+
+
+def _next_address(request: Request, cursor: str) -> str:
+    """The address of the next page, relative to this one."""
+    values = {**request.query_params, "cursor": cursor}
+    return f"{request.url.path}?{urlencode(values)}"
