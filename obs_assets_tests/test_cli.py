@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ import boto3
 import psutil
 import psycopg
 import pytest
-import typer
 from dagster import DagsterInstance
 
 from obs_assets import cli, embedded
+from obs_assets.cli import commands as table
 from obs_assets.cli.dev import condensed
 from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import exports
@@ -94,7 +95,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(command, (*path, name))
 
 
-COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+COMMANDS: dict[tuple[str, ...], Any] = {}
+for _name in table.COMMANDS:
+    _command = table.imported(_name)
+    COMMANDS[_name,] = _command
+    COMMANDS.update(commands(_command, (_name,)))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -109,6 +114,48 @@ def test_help_teaches(obs: Obs, path: tuple[str, ...]) -> None:
     assert " ".join(sentence.split()[:4]) in done.out
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
+
+
+@pytest.mark.parametrize("name", table.COMMANDS)
+def test_the_list_says_what_the_help_says(name: str) -> None:
+    """The summary of a command in ``obs --help`` is the first paragraph of its own help."""
+    paragraph = COMMANDS[name,].help.split("\n\n")[0]
+    assert table.COMMANDS[name].summary == " ".join(paragraph.split())
+
+
+def test_every_command_has_a_row() -> None:
+    """A command that a module adds stands in the table, so that ``obs`` finds it."""
+    for module in pkgutil.iter_modules(cli.__path__):
+        import_module(f"obs_assets.cli.{module.name}")
+    registered = {
+        command.name or command.callback.__name__ for command in cli.app.registered_commands
+    }
+    registered |= {group.name for group in cli.app.registered_groups}
+    assert {str(name).replace("_", "-") for name in registered} == set(table.COMMANDS)
+
+
+HEAVY = (
+    "dagster",
+    "duckdb",
+    "fastapi",
+    "numpy",
+    "pandas",
+    "psycopg",
+    "pyarrow",
+    "pydantic",
+    "requests",
+)
+
+
+def test_help_imports_no_engine() -> None:
+    """``obs --help`` answers at once: it imports neither databases nor engines nor Dagster."""
+    code = "import sys; from obs_assets.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = done.stdout.splitlines()[-1].split()
+    assert "typer" in imported
+    assert not set(HEAVY).intersection(imported)
 
 
 def test_every_command_that_answers_has_json() -> None:
