@@ -1,28 +1,30 @@
 """``/api/v1/events``: search, and one event by its id."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from obs_assets.api.parameters import Asked, Page, asked_page, cursor_of
+from obs_assets.api.about import Q, Searched, Since, Until, is_known, tag_of, unchanged
+from obs_assets.api.parameters import Asked, Page, asked_page, cursor_of, read
 from obs_assets.api.problems import NOT_FOUND, ProblemError, wrong_parameter
 from obs_assets.api.served import served
 from obs_assets.errors import ConfigurationError
 from obs_assets.search.generations import generations_of
 from obs_assets.search.language import parse, print_query
 from obs_assets.search.questions import (
+    Context,
     Found,
     FoundEvent,
     Order,
     Position,
+    context_of,
     find_event,
     list_events,
 )
@@ -57,14 +59,6 @@ class Event(BaseModel):
     data: Any = None
 
 
-class Searched(BaseModel):
-    """The range of an answer: ``[from, to)`` was asked for, and searched from its first row to ``until``."""
-
-    start: datetime = Field(alias="from")
-    to: datetime
-    until: datetime
-
-
 class EventsAnswer(BaseModel):
     """A page of events."""
 
@@ -79,6 +73,16 @@ class EventsAnswer(BaseModel):
     hints: list[str]
 
 
+class ContextAnswer(BaseModel):
+    """An event and its neighbours in time, the nearest first."""
+
+    event: Event
+    before: list[Event]
+    after: list[Event]
+    searched: Searched
+    complete: bool
+
+
 class EventAnswer(BaseModel):
     """One event."""
 
@@ -88,15 +92,9 @@ class EventAnswer(BaseModel):
 @router.get("/events", responses={200: {"model": EventsAnswer}})
 async def search_events(
     request: Request,
-    q: Annotated[
-        str, Query(description="A query, for example `level:error -type:heartbeat`.")
-    ] = "",
-    since: Annotated[
-        str, Query(alias="from", description="Start of the range: RFC 3339 or `now-6h`.")
-    ] = "",
-    until: Annotated[
-        str, Query(alias="to", description="End of the range; it is not in the range.")
-    ] = "",
+    q: Q = "",
+    since: Since = "",
+    until: Until = "",
     order: Annotated[Order, Query(description="Which events come first.")] = "newest",
     limit: Annotated[int, Query(ge=1, le=1000, description="Events of a page, at most.")] = 100,
     cursor: Annotated[str, Query(description="`next` of the page before.")] = "",
@@ -111,12 +109,11 @@ async def search_events(
     table = reader.table
     asked = Asked(print_query(query), order, since, until)
 
-    def search(connection: Connection) -> _Result | str:
+    def search(connection: Connection) -> _Result | Response:
         page = asked_page(connection, table.table.name, asked, cursor)
-        generations = generations_of(connection, table.key, page.span)
-        tag = _tag(asked, limit, cursor, fields, page, generations)
-        if tag in _known_tags(request):
-            return tag
+        tag = tag_of(request, connection, table.key, page.span)
+        if is_known(request, tag):
+            return unchanged(tag)
         found = list_events(
             connection,
             table.table.name,
@@ -127,11 +124,12 @@ async def search_events(
             after=page.after,
             deadline_s=reader.limits.deadline_s,
         )
+        generations = generations_of(connection, table.key, page.span)
         return _Result(page, found, generations, tag)
 
     result = await reader.ask(request, search)
-    if isinstance(result, str):
-        return Response(status_code=304, headers={"ETag": result})
+    if isinstance(result, Response):
+        return result
     found = result.found
     envelope = _envelope(result, order)
     headers = {}
@@ -167,6 +165,54 @@ async def one_event(
     if event is None:
         raise ProblemError(NOT_FOUND, "no stored event has this id")
     return Response(f'{{"event":{event_json(event)}}}', media_type="application/json")
+
+
+@router.get("/events/{id}/context", responses={200: {"model": ContextAnswer}})
+async def neighbours(
+    request: Request,
+    event_id: Annotated[str, Path(alias="id", description="`id` of an event of an answer.")],
+    before: Annotated[int, Query(ge=0, le=200, description="Events before it, at most.")] = 20,
+    after: Annotated[int, Query(ge=0, le=200, description="Events behind it, at most.")] = 20,
+    same: Annotated[
+        Literal["trace_id", "session_id", "worker_id"] | None,
+        Query(description="Neighbours have the same value in this column."),
+    ] = None,
+) -> Response:
+    """An event with the events before and behind it, the nearest first."""
+    position = _position(event_id)
+    reader = served(request).reader
+    table = reader.table.table.name
+
+    def question(connection: Connection) -> Context | None:
+        return read(
+            "same",
+            context_of,
+            connection,
+            table,
+            position,
+            same=same,
+            before=before,
+            after=after,
+            deadline_s=reader.limits.deadline_s,
+        )
+
+    found = await reader.ask(request, question)
+    if found is None:
+        raise ProblemError(NOT_FOUND, "no stored event has this id")
+    sides = {"before": found.before, "after": found.after}
+    lists = [
+        f'"{side}":[{",".join(map(event_json, events))}]' for side, events in sides.items()
+    ]
+    rest = {
+        "searched": {
+            "from": found.searched.start.isoformat(),
+            "to": found.searched.end.isoformat(),
+            "until": found.searched.end.isoformat(),
+        },
+        "complete": found.is_complete,
+    }
+    content = f'{{"event":{event_json(found.event)},{",".join(lists)},{json.dumps(rest)[1:]}'
+    return Response(content, media_type="application/json")
 
 
 def event_json(event: FoundEvent, fields: Sequence[str] = FIELDS) -> str:
@@ -241,17 +287,6 @@ def _envelope(result: _Result, order: Order) -> dict[str, Any]:
 
 def _hour_of(event: FoundEvent) -> datetime:
     return event.timestamp.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def _tag(*parts: Any) -> str:
-    """The answer's ETag: the same search over the same generations of the same hours."""
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    return f'W/"{digest}"'
-
-
-def _known_tags(request: Request) -> list[str]:
-    header = request.headers.get("if-none-match", "")
-    return [tag.strip() for tag in header.split(",")]
 
 
 def _next_address(request: Request, cursor: str) -> str:

@@ -67,14 +67,14 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"there is no parameter {name!r} here; there are {', '.join(known)}"
 
 
-def read(name: str, function: Callable[..., Value], *arguments: Any) -> Value:
+def read(name: str, function: Callable[..., Value], *arguments: Any, **options: Any) -> Value:
     """The value of a parameter as a function reads it.
 
     Raises:
         ProblemError: the function refuses the value.
     """
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except ConfigurationError as error:
         wrong_parameter(name, f"{name}: {error}")
 
