@@ -14,12 +14,16 @@ class Tables:
 
     Attributes:
         events: quoted name of the table of events.
-        statistics: quoted name of the table of statistics.
+        statistics: quoted name of the table of statistics by type, level and master.
+        workers: quoted name of the table of statistics by worker.
+        receipts: quoted name of the view of receipts.
         key: name of the table in the ledger, for example ``public.events``.
     """
 
     events: sql.Identifier
     statistics: sql.Identifier
+    workers: sql.Identifier
+    receipts: sql.Identifier
     key: str
 
 

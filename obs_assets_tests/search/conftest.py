@@ -120,10 +120,8 @@ def stored(
                 {"sampled:success": 88},
             )
             destination.deliver(offer_of(frame, hour, receipts=(receipt,)))
-    table = destination.table
     with session(server, autocommit=True) as connection:
-        tables = Tables(table.name, table.statistics, table.key)
-        yield Stored(server, tables, connection)
+        yield Stored(server, destination.table.searched, connection)
     postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
 
 

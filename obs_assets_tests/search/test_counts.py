@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,7 +25,7 @@ from obs_assets.search.histogram import (
 from obs_assets.search.language import EVERYTHING, Exists, parse
 from obs_assets.search.predicate import matches
 from obs_assets.search.questions import Span
-from obs_assets.search.selection import Selection, Tables
+from obs_assets.search.selection import Selection
 from obs_assets_tests.search.conftest import HOURS, WHOLE, Stored, StoredRow
 
 HOUR = timedelta(hours=1)
@@ -127,9 +128,7 @@ def test_groups_have_the_rows_that_a_filter_by_their_value_finds(stored: Stored)
 
 def test_whole_hours_are_not_counted_from_events(stored: Stored) -> None:
     """A histogram and a facet of the columns of statistics read no event, whatever the range has."""
-    tables = Tables(
-        sql.Identifier("no_such_table"), stored.tables.statistics, stored.tables.key
-    )
+    tables = replace(stored.tables, events=sql.Identifier("no_such_table"))
     selection = Selection(tables, parse("-level:error"), WHOLE)
     found = histogram(stored.connection, selection, step=HOUR, by="type")
     assert found.rows == len(within(stored, WHOLE, "-level:error"))
