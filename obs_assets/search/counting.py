@@ -1,19 +1,20 @@
-"""Counts of the events that match, over slots of time and values of a field.
+"""Counts and figures of the events that match, over slots of time and values of a field.
 
-Whole hours are read from the table of statistics, if query and field need its columns only and no slot
+Whole hours are read from a table of statistics, if query and field need its columns only and no slot
 begins inside an hour. All other rows are read from the table of events, the newest first, until the
 time is over.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from psycopg import sql
 
 from obs_assets.hours import ONE_HOUR, floor_to_hour
+from obs_assets.search.figures import FIGURES, Figures
 from obs_assets.search.language import Compare, Exists, Query, fields_of, has_text, negated
 from obs_assets.search.postgres import condition
 from obs_assets.search.questions import Span, parts, rows_within
@@ -23,6 +24,9 @@ from obs_assets.storage.postgres import Connection
 
 COLUMNS_OF_STATISTICS = ("event_type", "event_level", "master_type")
 """Columns of the table of events that the table of statistics has too."""
+
+COLUMNS_OF_WORKERS = ("worker_id",)
+"""Columns of the table of events that the table of statistics by worker has too."""
 
 
 class Value(NamedTuple):
@@ -36,9 +40,6 @@ class Value(NamedTuple):
     text: str | None
     is_other: bool = False
 
-
-NO_FIELD = Value(None)
-"""The only value if no field is asked for."""
 
 OTHER = Value(None, is_other=True)
 
@@ -54,6 +55,45 @@ class Tally(NamedTuple):
         return Tally(self.rows + rows, self.events + events)
 
 
+class Addable(Protocol):
+    """Figures that can be added to each other."""
+
+    def plus(self, *values: Any) -> Self:
+        """These figures and those of further rows, as the columns of a `Measure`."""
+        ...
+
+
+T = TypeVar("T", bound=Addable)
+
+
+@dataclass(frozen=True)
+class Measure(Generic[T]):
+    """What is counted.
+
+    Attributes:
+        of_rows: SQL of the columns, from the table of events.
+        of_hours: SQL of the same columns, from a table of statistics.
+        nothing: the figures of no event.
+    """
+
+    of_rows: sql.SQL
+    of_hours: sql.SQL
+    nothing: T
+
+
+TALLY = Measure(
+    sql.SQL("count(*), coalesce(sum(weight), 0)"),
+    sql.SQL("sum(rows)::bigint, sum(events)"),
+    Tally(),
+)
+
+ALL_FIGURES = Measure(
+    sql.SQL(", ".join(figure.of_rows for figure in FIGURES.values())),
+    sql.SQL(", ".join(figure.of_hours for figure in FIGURES.values())),
+    Figures(),
+)
+
+
 @dataclass(frozen=True)
 class Grouping:
     """How rows are divided by the values of a field.
@@ -61,27 +101,21 @@ class Grouping:
     Attributes:
         text: SQL of the value's text.
         is_other: SQL that is true for values that are counted together.
-        column: the column that `text` is; None for a path, and if no field is asked for.
+        columns: columns that both read; None if they read the event itself.
     """
 
     text: sql.Composable
     is_other: sql.Composable
-    column: str | None = None
+    columns: frozenset[str] | None
 
 
-ALL_TOGETHER = Grouping(sql.SQL("NULL"), sql.SQL("false"))
-
-
-def is_in_statistics(field_name: str) -> bool:
-    """Whether the table of statistics has the column that a field means."""
-    place = place_of(field_name)
-    return isinstance(place, Column) and place.name in COLUMNS_OF_STATISTICS
+ALL_TOGETHER = Grouping(sql.SQL("NULL"), sql.SQL("false"), frozenset())
 
 
 def by_column(name: str) -> Grouping:
-    """Divide by each value of a column of `COLUMNS_OF_STATISTICS`."""
+    """Divide by each value of a column or its short name."""
     column = ALIASES.get(name, name)
-    return Grouping(sql.Identifier(column), sql.SQL("false"), column)
+    return Grouping(sql.Identifier(column), sql.SQL("false"), frozenset([column]))
 
 
 def by_values(name: str, values: Sequence[str]) -> Grouping:
@@ -97,24 +131,75 @@ def by_values(name: str, values: Sequence[str]) -> Grouping:
         sql.SQL(" ").join([*branches, sql.SQL("WHEN {} THEN NULL").format(absent)])
     )
     known = sql.SQL(" OR ").join([*(matches for matches, _ in named), absent])
-    return Grouping(text, sql.SQL("NOT ({})").format(known))
+    return Grouping(text, sql.SQL("NOT ({})").format(known), columns_of(Exists(name)))
 
 
-Counts: TypeAlias = dict[tuple[int, Value], Tally]
-"""(number of a slot from 0, value) → tally."""
+def columns_of(query: Query) -> frozenset[str] | None:
+    """The columns that decide about a query; None if it reads the event itself, too."""
+    if has_text(query):
+        return None
+    places = list(map(place_of, fields_of(query)))
+    columns = frozenset(place.name for place in places if isinstance(place, Column))
+    return columns if len(columns) == len(set(places)) else None
 
 
 @dataclass(frozen=True)
-class Counted:
+class Slots(Generic[T]):
+    """The counts that are asked for.
+
+    Attributes:
+        starts: starts of the slots of time, in their order; the first is the start of the range.
+        measure: the figures of each slot and value.
+        grouping: how each slot is divided.
+    """
+
+    starts: Sequence[datetime]
+    measure: Measure[T]
+    grouping: Grouping = ALL_TOGETHER
+
+
+@dataclass(frozen=True)
+class Counted(Generic[T]):
     """An answer of `count_slots`.
 
     Attributes:
-        counts: slots and values without an event are absent.
+        figures: (number of a slot from 0, value) → figures; absent where there is no event.
         searched: the part of the range that was counted.
     """
 
-    counts: Counts
+    figures: Mapping[tuple[int, Value], T]
     searched: Span
+
+
+def count_slots(
+    connection: Connection,
+    selection: Selection,
+    slots: Slots[T],
+    *,
+    ends_at: float,
+) -> Counted[T]:
+    """Count the events that match, in each slot, for each value.
+
+    Args:
+        connection: in a `questions.snapshot`.
+        selection: the events to count.
+        slots: the counts that are asked for.
+        ends_at: the moment of `time.monotonic` at which the count ends.
+    """
+    figures: dict[tuple[int, Value], T] = {}
+    span = selection.span
+    reached = span.end
+    for source, segment in _segments(selection, slots):
+        for part in source.parts(segment):
+            select = _select(selection.query, slots, source, part)
+            rows = rows_within(connection, select, ends_at - time.monotonic())
+            if rows is None:
+                return Counted(figures, Span(reached, span.end))
+            for slot, text, is_other, *values in rows:
+                key = (slot - 1, OTHER if is_other else Value(text))
+                figures[key] = figures.get(key, slots.measure.nothing).plus(*values)
+            reached = part.start
+    return Counted(figures, span)
 
 
 @dataclass(frozen=True)
@@ -124,15 +209,13 @@ class _Source:
     Attributes:
         table: its name.
         time: its column of time.
-        rows: SQL of the number of rows in a group.
-        events: SQL of the number of events in a group.
+        figures: SQL of the figures of a group.
         is_sliced: whether it is read part by part.
     """
 
     table: sql.Identifier
     time: sql.Identifier
-    rows: sql.SQL
-    events: sql.SQL
+    figures: sql.SQL
     is_sliced: bool
 
     def parts(self, span: Span) -> Iterator[Span]:
@@ -143,66 +226,40 @@ class _Source:
             yield span
 
 
-def count_slots(
-    connection: Connection,
-    selection: Selection,
-    *,
-    starts: Sequence[datetime],
-    grouping: Grouping = ALL_TOGETHER,
-    ends_at: float,
-) -> Counted:
-    """Count the events that match, in each slot, for each value.
-
-    Args:
-        connection: in a `questions.snapshot`.
-        selection: the events to count.
-        starts: starts of the slots, in the order of time; the first is the start of the range.
-        grouping: how each slot is divided.
-        ends_at: the moment of `time.monotonic` at which the count ends.
-    """
-    counts: Counts = {}
-    span = selection.span
-    reached = span.end
-    slots = _Slots(selection.query, starts, grouping)
-    for source, segment in _segments(selection, slots):
-        for part in source.parts(segment):
-            select = slots.select(source, part)
-            rows = rows_within(connection, select, ends_at - time.monotonic())
-            if rows is None:
-                return Counted(counts, Span(reached, span.end))
-            for slot, text, is_other, stored, events in rows:
-                key = (slot - 1, OTHER if is_other else Value(text))
-                counts[key] = counts.get(key, Tally()).plus(stored, events)
-            reached = part.start
-    return Counted(counts, span)
-
-
-def _segments(selection: Selection, slots: "_Slots") -> Iterator[tuple[_Source, Span]]:
+def _segments(selection: Selection, slots: Slots[T]) -> Iterator[tuple[_Source, Span]]:
     """The range in parts by the table that answers for it, the newest first."""
-    tables, span = selection.tables, selection.span
+    span = selection.span
     events = _Source(
-        tables.events,
-        sql.Identifier("timestamp"),
-        sql.SQL("count(*)"),
-        sql.SQL("sum(coalesce(weight, 1))"),
-        is_sliced=True,
+        selection.tables.events, sql.Identifier("timestamp"), slots.measure.of_rows, True
     )
-    statistics = _Source(
-        tables.statistics,
-        sql.Identifier("hour"),
-        sql.SQL("sum(rows)::bigint"),
-        sql.SQL("sum(events)"),
-        is_sliced=False,
-    )
+    table = hourly_table(selection, slots.grouping)
     hours = whole_hours(span)
-    if not slots.are_in_statistics():
-        hours = Span(span.start, span.start)
+    begin_with_hours = all(floor_to_hour(start) == start for start in slots.starts[1:])
+    if table is None or not begin_with_hours or hours.start == hours.end:
+        yield events, span
+        return
+    hourly = _Source(table, sql.Identifier("hour"), slots.measure.of_hours, False)
     segments = [
         (events, Span(hours.end, span.end)),
-        (statistics, hours),
+        (hourly, hours),
         (events, Span(span.start, hours.start)),
     ]
     yield from ((source, part) for source, part in segments if part.start < part.end)
+
+
+def hourly_table(
+    selection: Selection, grouping: Grouping = ALL_TOGETHER
+) -> sql.Identifier | None:
+    """The table of statistics that has all columns of query and grouping; None if none has."""
+    asked = columns_of(selection.query)
+    if asked is None or grouping.columns is None:
+        return None
+    needed = asked | grouping.columns
+    if needed <= frozenset(COLUMNS_OF_STATISTICS):
+        return selection.tables.statistics
+    if needed <= frozenset(COLUMNS_OF_WORKERS):
+        return selection.tables.workers
+    return None
 
 
 def whole_hours(span: Span) -> Span:
@@ -214,38 +271,20 @@ def whole_hours(span: Span) -> Span:
     return Span(start, end) if start < end else Span(span.start, span.start)
 
 
-@dataclass(frozen=True)
-class _Slots:
-    """The counts that are asked for, see `count_slots`."""
-
-    query: Query
-    starts: Sequence[datetime]
-    grouping: Grouping
-
-    def are_in_statistics(self) -> bool:
-        """Whether the table of statistics can answer for whole hours."""
-        if has_text(self.query) or not all(map(is_in_statistics, fields_of(self.query))):
-            return False
-        if self.grouping is not ALL_TOGETHER and self.grouping.column is None:
-            return False
-        return all(floor_to_hour(start) == start for start in self.starts[1:])
-
-    def select(self, source: _Source, part: Span) -> sql.Composed:
-        """SQL of a part of the range."""
-        # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
-        return sql.SQL(
-            "SELECT width_bucket({time}, {starts}) AS slot, {text}::text AS value, "
-            "{is_other} AS is_other, {rows}, {events} FROM {table} "
-            "WHERE {time} >= {start} AND {time} < {end} AND {matching} GROUP BY 1, 2, 3"
-        ).format(
-            time=source.time,
-            starts=sql.Literal(list(self.starts)),
-            text=self.grouping.text,
-            is_other=self.grouping.is_other,
-            rows=source.rows,
-            events=source.events,
-            table=source.table,
-            start=sql.Literal(part.start),
-            end=sql.Literal(part.end),
-            matching=condition(self.query),
-        )
+def _select(query: Query, slots: Slots[T], source: _Source, part: Span) -> sql.Composed:
+    # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
+    return sql.SQL(
+        "SELECT width_bucket({time}, {starts}) AS slot, {text}::text AS value, "
+        "{is_other} AS is_other, {figures} FROM {table} "
+        "WHERE {time} >= {start} AND {time} < {end} AND {matching} GROUP BY 1, 2, 3"
+    ).format(
+        time=source.time,
+        starts=sql.Literal(list(slots.starts)),
+        text=slots.grouping.text,
+        is_other=slots.grouping.is_other,
+        figures=source.figures,
+        table=source.table,
+        start=sql.Literal(part.start),
+        end=sql.Literal(part.end),
+        matching=condition(query),
+    )

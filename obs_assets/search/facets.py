@@ -13,8 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from obs_assets.search.counting import Tally, by_column, count_slots, is_in_statistics
-from obs_assets.search.language import Query, fields_of, has_text
+from obs_assets.search.counting import TALLY, Slots, Tally, by_column, count_slots, hourly_table
 from obs_assets.search.postgres import json_path
 from obs_assets.search.predicate import read_event
 from obs_assets.search.questions import FoundRows, Span, find_rows, snapshot
@@ -139,8 +138,8 @@ def facets(
     ends_at = time.monotonic() + deadline_s
     found: dict[str, Facet] = {}
     with snapshot(connection):
-        if _names_statistics_only(selection.query):
-            for name in filter(is_in_statistics, fields):
+        for name in filter(_is_column, dict.fromkeys(fields)):
+            if hourly_table(selection, by_column(name)):
                 # Half of the time is left for the sample: hours at the ends of the range can be large.
                 until = ends_at - deadline_s / 2
                 found |= _exact(connection, selection, name, limit=limit, ends_at=until)
@@ -150,8 +149,8 @@ def facets(
     return tuple(found[name] for name in fields)
 
 
-def _names_statistics_only(query: Query) -> bool:
-    return not has_text(query) and all(map(is_in_statistics, fields_of(query)))
+def _is_column(name: str) -> bool:
+    return isinstance(place_of(name), Column)
 
 
 def _exact(
@@ -164,16 +163,11 @@ def _exact(
 ) -> dict[str, Facet]:
     """The values of a column of the table of statistics; empty if the time is over."""
     began = time.monotonic()
-    counted = count_slots(
-        connection,
-        selection,
-        starts=[selection.span.start],
-        grouping=by_column(name),
-        ends_at=ends_at,
-    )
+    slots = Slots([selection.span.start], TALLY, by_column(name))
+    counted = count_slots(connection, selection, slots, ends_at=ends_at)
     if counted.searched != selection.span:
         return {}
-    tallies = {value.text: tally for (_, value), tally in counted.counts.items()}
+    tallies = {value.text: tally for (_, value), tally in counted.figures.items()}
     rows = sum(tally.rows for tally in tallies.values())
     seconds = time.monotonic() - began
     return {name: Facet(name, *_ranked(tallies, limit), rows, True, seconds)}

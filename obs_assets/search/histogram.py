@@ -2,25 +2,26 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
-from typing import Literal
+from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.search.counting import (
     ALL_TOGETHER,
+    COLUMNS_OF_STATISTICS,
     OTHER,
-    Counts,
+    TALLY,
     Grouping,
+    Slots,
     Tally,
     Value,
     by_column,
     by_values,
     count_slots,
-    is_in_statistics,
 )
 from obs_assets.search.facets import facets
 from obs_assets.search.questions import Span, snapshot
@@ -43,6 +44,9 @@ MOST_BARS = 2_000
 
 MOST_GROUPS = 10
 """Values of a field that are counted by themselves; all others are counted together."""
+
+FEW_VALUES = frozenset(COLUMNS_OF_STATISTICS)
+"""Columns with few values: each is counted, then the most frequent are chosen."""
 
 _ONE_DAY = timedelta(days=1)
 _A_MONDAY = date(2000, 1, 3).toordinal()
@@ -164,15 +168,11 @@ def _counted(
 ) -> Histogram:
     began = time.monotonic()
     with snapshot(connection):
-        counted = count_slots(
-            connection,
-            selection,
-            starts=asked.starts,
-            # A third of the time, at most, is spent to find the values to count.
-            grouping=_grouping(connection, selection, asked.by, deadline_s / 3),
-            ends_at=began + deadline_s,
-        )
-    counts = _most_frequent(counted.counts)
+        # A third of the time, at most, is spent to find the values to count.
+        grouping = grouping_by(connection, selection, asked.by, deadline_s=deadline_s / 3)
+        slots = Slots(asked.starts, TALLY, grouping)
+        counted = count_slots(connection, selection, slots, ends_at=began + deadline_s)
+    counts = _most_frequent(counted.figures)
     ends = [*asked.starts[1:], selection.span.end]
     bars = [
         _bar(Span(start, end), counts, slot, has_groups=asked.by is not None)
@@ -183,29 +183,36 @@ def _counted(
     return Histogram(tuple(bars), asked.step, counted.searched, is_complete, seconds)
 
 
-def _grouping(
+def grouping_by(
     connection: Connection,
     selection: Selection,
     by: str | None,
-    seconds: float,
+    *,
+    deadline_s: float,
 ) -> Grouping:
+    """How rows are divided by the values of a field; None for no division."""
     if by is None:
         return ALL_TOGETHER
-    if is_in_statistics(by):
-        return by_column(by)
+    column = by_column(by)
+    if column.columns and column.columns <= FEW_VALUES:
+        return column
     # A field such as trace_id has millions of values: only the most frequent are counted.
-    (top,) = facets(connection, selection, [by], limit=MOST_GROUPS, deadline_s=seconds)
+    (top,) = facets(connection, selection, [by], limit=MOST_GROUPS, deadline_s=deadline_s)
     return by_values(by, [found.value for found in top.values if found.value is not None])
 
 
-def _most_frequent(counts: Counts) -> Counts:
+_Counts: TypeAlias = Mapping[tuple[int, Value], Tally]
+"""(number of a bar from 0, value) → tally."""
+
+
+def _most_frequent(counts: _Counts) -> _Counts:
     """Counts with all values but the most frequent together."""
     totals: dict[Value, Tally] = {}
     for (_, value), tally in counts.items():
         totals[value] = totals.get(value, Tally()).plus(*tally)
     ranked = sorted(totals, key=lambda value: (-totals[value].rows, value.text or ""))
     kept = set(ranked[:MOST_GROUPS])
-    folded: Counts = {}
+    folded: dict[tuple[int, Value], Tally] = {}
     for (slot, value), tally in counts.items():
         key = (slot, value if value in kept else OTHER)
         folded[key] = folded.get(key, Tally()).plus(*tally)
@@ -214,7 +221,7 @@ def _most_frequent(counts: Counts) -> Counts:
 
 def _bar(
     span: Span,
-    counts: Counts,
+    counts: _Counts,
     slot: int,
     *,
     has_groups: bool,

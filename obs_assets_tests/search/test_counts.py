@@ -219,6 +219,7 @@ def values_by_hand(stored: Stored, span: Span, query: str, field: str) -> dict[s
         "m2",
         "w1",
         "w2",
+        "t1",
         "old",
         "new",
         "5",
@@ -265,11 +266,11 @@ def test_a_facet_of_many_rows_says_that_it_read_the_newest(
     """A field of the statistics stays exact beside it."""
     monkeypatch.setattr(facets_module, "SAMPLE_ROWS", 12)
     selection = Selection(stored.tables, EVERYTHING, WHOLE)
-    worker, level = facets(stored.connection, selection, ["worker", "level"])
-    assert (worker.how, level.how) == ("newest 12 rows", "exact")
+    trace, level, worker = facets(stored.connection, selection, ["trace", "level", "worker"])
+    assert (trace.how, level.how, worker.how) == ("newest 12 rows", "exact", "exact")
     newest = Span(HOURS[-1].start, HOURS[-1].end)
-    assert {found.value: found.rows for found in worker.values} == values_by_hand(
-        stored, newest, "", "worker"
+    assert {found.value: found.rows for found in trace.values} == values_by_hand(
+        stored, newest, "", "trace"
     )
 
 

@@ -117,7 +117,7 @@ def statistics_of(
         keys: columns whose values make a group.
 
     Returns:
-        for each group the hour, the values, and `table.FIGURES`.
+        for each group the hour, the values, and `search.figures.FIGURES`.
     """
     row = row_of(hour)
     values = ", ".join(row[name] for name in keys)

@@ -12,8 +12,8 @@ from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import MEANINGS
+from obs_assets.search.figures import FIGURES
 from obs_assets.search.selection import Tables
-from obs_assets.severities import GRAVE
 from obs_assets.storage.postgres import (
     LEDGER,
     SCHEMA_LOCK,
@@ -85,62 +85,28 @@ INDEXES: dict[LiteralString, LiteralString] = {
 The index of costs holds the cost too, so that a sum reads no event.
 """
 
-FIGURES: dict[LiteralString, LiteralString] = {
-    "rows": "BIGINT NOT NULL",
-    "events": "DOUBLE PRECISION NOT NULL",
-    "errors": "DOUBLE PRECISION NOT NULL",
-    "duration_ms_sum": "DOUBLE PRECISION",
-    "duration_ms_max": "BIGINT",
-    "cost_usd": "DOUBLE PRECISION",
-    "with_error": "DOUBLE PRECISION",
-    "with_duration": "DOUBLE PRECISION",
-    "with_cost": "DOUBLE PRECISION",
-    "first_at": "TIMESTAMPTZ",
-    "last_at": "TIMESTAMPTZ",
+_KINDS: dict[LiteralString, LiteralString] = {
+    name: figure.kind for name, figure in FIGURES.items()
 }
-"""Figures of a group of an hour's rows.
-
-All except ``rows``, the maximum and the times are weighted: they count the events that the kept rows
-stand for. ``errors`` has an error or a grave level; ``with_error``, ``with_duration`` and ``with_cost``
-have a value in that column.
-"""
 
 STATISTICS: dict[LiteralString, LiteralString] = {
     "hour": "TIMESTAMPTZ NOT NULL",
     "event_type": "TEXT",
     "event_level": "TEXT",
     "master_type": "TEXT",
-    **FIGURES,
+    **_KINDS,
 }
 """Columns of ``<table>_hourly``: an hour's rows by type, level and master."""
 
 WORKERS: dict[LiteralString, LiteralString] = {
     "hour": "TIMESTAMPTZ NOT NULL",
     "worker_id": "TEXT",
-    **FIGURES,
+    **_KINDS,
 }
 """Columns of ``<table>_hourly_workers``: an hour's rows by worker.
 
 In a table of its own: a row for each worker, type, level and master would be hundreds an hour.
 """
-
-_IS_GRAVE = ", ".join(f"'{level}'" for level in GRAVE)
-
-_FIGURES_OF_ROWS: dict[LiteralString, str] = {
-    "rows": "count(*)",
-    "events": "coalesce(sum(weight), 0)",
-    "errors": "coalesce(sum(weight) FILTER (WHERE error IS NOT NULL "
-    f"OR coalesce(event_level IN ({_IS_GRAVE}), false)), 0)",
-    "duration_ms_sum": "sum(weight * duration_ms)",
-    "duration_ms_max": "max(duration_ms)",
-    "cost_usd": "sum(weight * cost_usd::float8)",
-    "with_error": "coalesce(sum(weight) FILTER (WHERE error IS NOT NULL), 0)",
-    "with_duration": "coalesce(sum(weight) FILTER (WHERE duration_ms IS NOT NULL), 0)",
-    "with_cost": "coalesce(sum(weight) FILTER (WHERE cost_usd IS NOT NULL), 0)",
-    "first_at": "min(timestamp)",
-    "last_at": "max(timestamp)",
-}
-"""PostgreSQL's SQL for each of `FIGURES` from rows of the table of events."""
 
 _FORM = """
 SELECT c.relkind::text, pg_get_partkeydef(c.oid), array_agg(a.attname::text)
@@ -465,7 +431,7 @@ class EventTable:
         # Loads wait until the commit; readers wait only from ALTER TABLE on, when all is counted.
         keep_out = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.statistics)
         add = [
-            sql.SQL(f"ADD COLUMN IF NOT EXISTS {name} {kind}") for name, kind in FIGURES.items()
+            sql.SQL(f"ADD COLUMN IF NOT EXISTS {name} {kind}") for name, kind in _KINDS.items()
         ]
         alter = sql.SQL("ALTER TABLE {} {}").format(self.statistics, sql.SQL(", ").join(add))
         counted = sql.Identifier("pg_temp", "counted_hours")
@@ -500,7 +466,7 @@ class EventTable:
     ) -> sql.Composed:
         """Count the rows of all hours into a table of statistics."""
         keys = [name for name in columns if name not in FIGURES]
-        forms = [*keys, *(f"{form} AS {name}" for name, form in _FIGURES_OF_ROWS.items())]
+        forms = [*keys, *(f"{figure.of_rows} AS {name}" for name, figure in FIGURES.items())]
         select = sql.SQL(f" SELECT {', '.join(forms)} FROM {{}} GROUP BY {', '.join(keys)}")
         return into.format(table) + select.format(self.name)
 
