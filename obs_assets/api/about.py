@@ -75,7 +75,7 @@ class Told(Generic[Answer]):
 
 def tables_of(table: PostgresDestination) -> Tables:
     """The tables of a destination, as questions name them."""
-    return Tables(table.table.name, table.table.statistics, table.key)
+    return table.table.searched
 
 
 async def ask_about(
