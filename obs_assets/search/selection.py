@@ -16,14 +16,12 @@ class Tables:
         events: quoted name of the table of events.
         statistics: quoted name of the table of statistics by type, level and master.
         workers: quoted name of the table of statistics by worker.
-        receipts: quoted name of the view of receipts.
         key: name of the table in the ledger, for example ``public.events``.
     """
 
     events: sql.Identifier
     statistics: sql.Identifier
     workers: sql.Identifier
-    receipts: sql.Identifier
     key: str
 
 

@@ -136,20 +136,6 @@ SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash
     run_id, loaded_at
 FROM obs.receipts JOIN obs.hour_loads USING (destination, hour) ORDER BY hour, destination, position"""
 
-# A view of that name that a user made has other columns, and is left alone.
-_RECEIPTS_WITH_CONTENT = """
-DO $do$ BEGIN IF (
-    SELECT array_agg(attname::text ORDER BY attnum) @> '{{hour,destination,set_aside,run_id,loaded_at}}'
-    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-    WHERE attrelid = to_regclass({name}) AND relkind = 'v' AND attnum > 0
-) THEN
-    CREATE OR REPLACE VIEW {view} AS
-    SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash, code_version,
-        run_id, loaded_at, rows, content_hash, log_id, position
-    FROM obs.hour_loads LEFT JOIN obs.receipts USING (destination, hour)
-    ORDER BY hour, destination, position;
-END IF; END $do$"""
-
 # Readers see the new table without another `obs postgres init`.
 _SAME_READERS = """
 DO $do$ DECLARE reader text; BEGIN
@@ -188,7 +174,7 @@ class EventTable:
     @property
     def searched(self) -> Tables:
         """The tables, as the questions of `obs_assets.search` name them."""
-        return Tables(self.name, self.statistics, self.workers, self.receipts, self.key)
+        return Tables(self.name, self.statistics, self.workers, self.key)
 
     def leaf(self, suffix: str) -> sql.Identifier:
         """Quoted name of a leaf, for example of suffix ``_d20251204``."""
@@ -383,9 +369,7 @@ class EventTable:
             Migration(
                 f"Add times and counts to {self.key}_hourly, make {self.key}_hourly_workers, and "
                 "count the hours that are stored.",
-                sql.SQL("; ").join(
-                    [*self._extend_statistics(), self._extend_receipts()],
-                ),
+                sql.SQL("; ").join(self._extend_statistics()),
             ),
         ]
 
@@ -435,7 +419,7 @@ class EventTable:
         ]
         alter = sql.SQL("ALTER TABLE {} {}").format(self.statistics, sql.SQL(", ").join(add))
         counted = sql.Identifier("pg_temp", "counted_hours")
-        empty = sql.SQL("DELETE FROM {}").format(self.statistics)
+        empty = sql.SQL("DELETE FROM {}")
         readers = sql.SQL(_SAME_READERS).format(
             from_name=_text(self.statistics), to_name=_text(self.workers)
         )
@@ -446,9 +430,11 @@ class EventTable:
             self._count_hours(
                 counted, STATISTICS, sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS")
             ),
+            # The table of events may have been dropped by hand, and this table left.
+            empty.format(self.workers),
             self._count_hours(self.workers, WORKERS, sql.SQL("INSERT INTO {}")),
             alter,
-            empty,
+            empty.format(self.statistics),
             self._move(counted),
         ]
 
@@ -469,11 +455,6 @@ class EventTable:
         forms = [*keys, *(f"{figure.of_rows} AS {name}" for name, figure in FIGURES.items())]
         select = sql.SQL(f" SELECT {', '.join(forms)} FROM {{}} GROUP BY {', '.join(keys)}")
         return into.format(table) + select.format(self.name)
-
-    def _extend_receipts(self) -> sql.Composed:
-        """Let the view of receipts show rows and content of an hour too."""
-        extend = sql.SQL(_RECEIPTS_WITH_CONTENT)
-        return extend.format(name=_text(self.receipts), view=self.receipts)
 
     def _create_receipts(self) -> sql.Composed:
         return _unless_there(
