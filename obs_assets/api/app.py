@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from obs_assets.api import counts, events, health
+from obs_assets.api import counts, events, health, original
 from obs_assets.api.counters import Counters, counted
 from obs_assets.api.metrics import Metrics
 from obs_assets.api.parameters import listed_parameters, refuse_unknown
@@ -66,6 +66,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.include_router(health.router)
     app.include_router(events.router)
     app.include_router(counts.router)
+    app.include_router(original.router)
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():
         setattr(app.state, name, value)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from obs_assets.api.counters import route_of
 from obs_assets.errors import ObsError, TransientError
 from obs_assets.search.language import QuerySyntaxError
+from obs_assets.search.original import TooWideError
 from obs_assets.search.rows import QueryValueError
 
 MEDIA_TYPE = "application/problem+json"
@@ -200,6 +201,7 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(QuerySyntaxError, _of_query)
     app.add_exception_handler(QueryValueError, _of_query)
+    app.add_exception_handler(TooWideError, _of_too_wide)
     app.add_exception_handler(ObsError, _of_obs)
     app.add_exception_handler(Exception, _of_anything)
 
@@ -216,6 +218,11 @@ def _of_query(request: Request, error: Exception) -> Response:
     if isinstance(error, QuerySyntaxError):
         members = {**members, "position": error.position, "expected": error.expected}
     return answer(QUERY, str(error), **members)
+
+
+def _of_too_wide(request: Request, error: Exception) -> Response:
+    del request
+    return answer(TOO_WIDE, str(error))
 
 
 def _of_validation(request: Request, error: Exception) -> Response:

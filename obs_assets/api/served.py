@@ -1,5 +1,6 @@
 """The parts of a running server that its routes share."""
 
+import time
 from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
@@ -23,6 +24,7 @@ class Served:
         counters: the server's own metrics.
         metrics: the metrics of the pipeline.
         stop: the end of the process.
+        began_at: when the server was made, by `time.monotonic`.
         reader: asks questions of the table; it is made when the server starts.
     """
 
@@ -32,6 +34,7 @@ class Served:
     counters: Counters
     metrics: Metrics
     stop: Stop
+    began_at: float = field(default_factory=time.monotonic)
     reader: Reader = field(init=False)
 
 
