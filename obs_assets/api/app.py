@@ -10,7 +10,8 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from obs_assets.api import counts, events, health, original
+from obs_assets.api import access, counts, events, health, original
+from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters, counted
 from obs_assets.api.metrics import Metrics
 from obs_assets.api.parameters import listed_parameters, refuse_unknown
@@ -64,9 +65,9 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     handle_problems(app)
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
-    app.include_router(events.router)
-    app.include_router(counts.router)
-    app.include_router(original.router)
+    app.include_router(access.router)
+    for module in (events, counts, original):
+        app.include_router(module.router)
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():
         setattr(app.state, name, value)
@@ -94,6 +95,7 @@ def make_app(hourly: HourlyPipeline, stop: Stop, limits: Limits) -> Application:
         limits=limits,
         counters=Counters(),
         metrics=Metrics(hourly),
+        access=Access(hourly.settings),
         stop=stop,
     )
     routes = make_routes({"served": parts})

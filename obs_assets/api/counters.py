@@ -79,6 +79,8 @@ def counted(app: Application, counters: Counters) -> Application:
             counters.requests.labels(path, status).inc()
             took_ms = (time.monotonic() - began) * 1000
             names = ",".join(sorted(set(parameters_of(scope))))
-            _log.info("%s %s [%s] %s %.0f ms", scope["method"], path, names, status, took_ms)
+            who = scope.get("state", {}).get("caller") or "-"
+            method = scope["method"]
+            _log.info("%s %s %s [%s] %s %.0f ms", who, method, path, names, status, took_ms)
 
     return counting

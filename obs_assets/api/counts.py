@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from obs_assets.api.about import (
@@ -17,6 +17,7 @@ from obs_assets.api.about import (
     envelope,
     json_answer,
 )
+from obs_assets.api.access import needs
 from obs_assets.api.parameters import read
 from obs_assets.api.problems import wrong_parameter
 from obs_assets.api.served import served
@@ -27,7 +28,7 @@ from obs_assets.search.moments import length
 from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import Connection
 
-router = APIRouter(prefix="/api/v1", tags=["counts"])
+router = APIRouter(prefix="/api/v1", tags=["counts"], dependencies=[Depends(needs("read"))])
 
 MOST_FACETS = 20
 """Fields of a request, at most."""

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
 from obs_assets.api.about import Q, Searched, Since, Until, is_known, tag_of, unchanged
+from obs_assets.api.access import needs
 from obs_assets.api.parameters import Asked, Page, asked_page, cursor_of, read
 from obs_assets.api.problems import NOT_FOUND, ProblemError, wrong_parameter
 from obs_assets.api.served import served
@@ -31,7 +32,7 @@ from obs_assets.search.questions import (
 from obs_assets.search.rows import likely_names
 from obs_assets.storage.postgres import Connection
 
-router = APIRouter(prefix="/api/v1", tags=["events"])
+router = APIRouter(prefix="/api/v1", tags=["events"], dependencies=[Depends(needs("read"))])
 
 FIELDS = tuple(name for name in FoundEvent.__dataclass_fields__)
 """Members of an event that ``fields`` can choose; ``id`` is always there."""

@@ -1,9 +1,10 @@
 """Health of the process, of its database, and metrics."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
+from obs_assets.api.access import needs
 from obs_assets.api.served import served
 
 router = APIRouter(tags=["health"])
@@ -29,7 +30,7 @@ async def readiness(request: Request) -> Health:
     return Health(status="ok")
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(needs("read"))])
 async def metrics(request: Request) -> PlainTextResponse:
     """The samples of `obs metrics`, then the server's own, in Prometheus' text format."""
     parts = served(request)

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from obs_assets.api.about import tables_of
+from obs_assets.api.access import needs
 from obs_assets.api.parameters import read
 from obs_assets.api.problems import NOT_FOUND, ProblemError, wrong_parameter
 from obs_assets.api.served import served
@@ -26,6 +27,8 @@ from obs_assets.search.original import Filters, Listed, SortColumn, Sorting
 from obs_assets.search.questions import Position
 from obs_assets.search.selection import Tables
 from obs_assets.storage.postgres import Connection
+
+READ = [Depends(needs("read"))]
 
 router = APIRouter(tags=["dashboard"])
 
@@ -90,7 +93,7 @@ async def health(request: Request) -> Response:
 # -- events ----------------------------------------------------------------------------------------
 
 
-@router.get("/api/events")
+@router.get("/api/events", dependencies=READ)
 async def list_events(
     request: Request,
     page: PageNumber = 1,
@@ -127,7 +130,7 @@ async def list_events(
     return await _page(request, filters, sorting, page, limit, _times(start, end), meta)
 
 
-@router.get("/api/events/search")
+@router.get("/api/events/search", dependencies=READ)
 async def search_events(
     request: Request,
     q: Annotated[str, Query(min_length=1, description="A text, as it is.")],
@@ -139,7 +142,7 @@ async def search_events(
     return await _page(request, where, Sorting(), page, limit, (None, None), {"query": q})
 
 
-@router.get("/api/events/{id}")
+@router.get("/api/events/{id}", dependencies=READ)
 async def one_event(request: Request, event_id: Annotated[str, Path(alias="id")]) -> Response:
     """One event, by the `id` of a list, or by the number in the column `id` of the table."""
     deadline_s = _deadline_s(request)
@@ -162,7 +165,7 @@ async def one_event(request: Request, event_id: Annotated[str, Path(alias="id")]
     return _json_text(f'{{"data": {_event(event)}}}')
 
 
-@router.get("/api/masters/{name}/events")
+@router.get("/api/masters/{name}/events", dependencies=READ)
 async def events_of_master(
     request: Request,
     name: Annotated[str, Path()],
@@ -173,7 +176,7 @@ async def events_of_master(
     return await _page(request, Filters(master=name), Sorting(), page, limit)
 
 
-@router.get("/api/workers/{id}/events")
+@router.get("/api/workers/{id}/events", dependencies=READ)
 async def events_of_worker(
     request: Request,
     worker: Annotated[str, Path(alias="id", description="Its type or its id.")],
@@ -260,7 +263,7 @@ def _json_text(text: str) -> Response:
 # -- statistics ------------------------------------------------------------------------------------
 
 
-@router.get("/api/stats")
+@router.get("/api/stats", dependencies=READ)
 async def statistics(request: Request, start: Start = "", end: End = "") -> Response:
     """The figures of a range; of all times without one."""
     since, until = _times(start, end)
@@ -290,7 +293,7 @@ async def statistics(request: Request, start: Start = "", end: End = "") -> Resp
     )
 
 
-@router.get("/api/stats/summary")
+@router.get("/api/stats/summary", dependencies=READ)
 async def summary(request: Request) -> Response:
     """Events, errors and costs of all times, of the last day and of the last hour."""
     deadline_s = _deadline_s(request)
@@ -313,7 +316,7 @@ async def summary(request: Request) -> Response:
     )
 
 
-@router.get("/api/stats/timeline")
+@router.get("/api/stats/timeline", dependencies=READ)
 async def timeline(
     request: Request,
     interval: Annotated[original.Interval, Query()] = "hour",
@@ -344,7 +347,7 @@ async def timeline(
     )
 
 
-@router.get("/api/stats/by-type")
+@router.get("/api/stats/by-type", dependencies=READ)
 async def by_type(request: Request) -> Response:
     """The most frequent types."""
     found = await _entries(request, "type")
@@ -363,7 +366,7 @@ async def by_type(request: Request) -> Response:
     )
 
 
-@router.get("/api/stats/by-level")
+@router.get("/api/stats/by-level", dependencies=READ)
 async def by_level(request: Request) -> Response:
     """The levels, most events first."""
     found = await _entries(request, "level")
@@ -380,7 +383,7 @@ async def by_level(request: Request) -> Response:
     )
 
 
-@router.get("/api/stats/costs")
+@router.get("/api/stats/costs", dependencies=READ)
 async def costs(
     request: Request,
     start: Start = "",
@@ -410,7 +413,7 @@ async def costs(
     )
 
 
-@router.get("/api/masters")
+@router.get("/api/masters", dependencies=READ)
 async def masters(request: Request) -> Response:
     """The masters, most events first."""
     found = await _entries(request, "master")

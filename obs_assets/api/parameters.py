@@ -42,7 +42,7 @@ def _is_list(schema: Mapping[str, Any]) -> bool:
     return any(kind.get("type") == "array" for kind in kinds)
 
 
-def refuse_unknown(request: Request) -> None:
+async def refuse_unknown(request: Request) -> None:
     """Raise for a parameter that the path does not have, or that is given twice.
 
     Raises:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters
 from obs_assets.api.metrics import Metrics
 from obs_assets.api.reader import Limits, Reader
@@ -23,6 +24,7 @@ class Served:
         limits: how much is done at a time.
         counters: the server's own metrics.
         metrics: the metrics of the pipeline.
+        access: decides who asks.
         stop: the end of the process.
         began_at: when the server was made, by `time.monotonic`.
         reader: asks questions of the table; it is made when the server starts.
@@ -33,6 +35,7 @@ class Served:
     limits: Limits
     counters: Counters
     metrics: Metrics
+    access: Access
     stop: Stop
     began_at: float = field(default_factory=time.monotonic)
     reader: Reader = field(init=False)

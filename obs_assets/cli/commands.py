@@ -63,6 +63,7 @@ COMMANDS: dict[str, Row] = {
         "Find stored events: a line for each event, then the range that was searched.",
     ),
     "serve": Row("serving", "Serve the search API and the explorer over HTTP."),
+    "tokens": Row("tokens", "Tokens of clients of the search API."),
     "verify": Row(
         "verification",
         "Count hours again in every store and compare contents; exit code 1 on any difference.",
