@@ -74,7 +74,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     # Last: a mount at the root takes every path that no route has.
     folder = resources.files("obs_assets") / EXPLORER
     if folder.is_dir():
-        app.mount("/", StaticFiles(directory=str(folder), html=True), name=EXPLORER)
+        app.mount("/", _Files(directory=str(folder), html=True), name=EXPLORER)
     return app
 
 
@@ -133,6 +133,15 @@ def make_readable(hourly: HourlyPipeline) -> None:
     except TransientError as error:
         # The server starts: it answers 503 until the database is back.
         _log.warning("%s", error)
+
+
+class _Files(StaticFiles):
+    """Files that a browser asks for again each time, so that an upgrade never mixes two versions of them."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        answered = super().file_response(*args, **kwargs)
+        answered.headers["Cache-Control"] = "no-cache"
+        return answered
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import { ask, isMissing, Latest, request } from "./api.js";
 import { button, byId, copyText, counted, cut, fill, h, sized, toast, visible } from "./dom.js";
-import { Exact, levelClass, parseExactly, summaryOf, textOf } from "./events.js";
+import { Exact, levelClass, parseExactly, SHORT_NAMES, summaryOf, textOf } from "./events.js";
 import { boxText, hasTerm, opposite, parse, termOf, withoutTerm, withTerm } from "./language.js";
 import { columnsOf } from "./list.js";
 import { zone } from "./range.js";
@@ -28,7 +28,8 @@ const GROUPS = { trace_id: "trace", session_id: "session", worker_id: "worker" }
 
 /** Add the term of a value to the query, or its opposite. */
 export function filter(field, value, isWanted = true) {
-  const term = isWanted ? termOf(field, value) : opposite(termOf(field, value));
+  const named = termOf(SHORT_NAMES[field] ?? field, value);
+  const term = isWanted ? named : opposite(named);
   let query;
   try {
     query = parse(state.q);

@@ -10,6 +10,18 @@ export const LEVELS = ["fatal", "critical", "error", "warning", "info", "debug",
 /** The CSS class of a level. */
 export const levelClass = (level) => `level-${LEVELS.includes(level) ? level : "none"}`;
 
+/** Column → its short name in queries. */
+export const SHORT_NAMES = {
+  event_id: "id",
+  event_type: "type",
+  event_level: "level",
+  source_name: "source",
+  master_type: "master",
+  worker_id: "worker",
+  trace_id: "trace",
+  session_id: "session",
+};
+
 const HIDDEN_KEYS = new Set(["timestamp", "type", "event_type", "level", "master", "master_type", "id", "event_id"]);
 
 /** The text of an event's line: its message, else its error, else its members. */

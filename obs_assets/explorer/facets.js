@@ -3,10 +3,10 @@
 import { ask, Latest } from "./api.js";
 import { button, byId, counted, cut, fill, h, visible } from "./dom.js";
 import { filter } from "./details.js";
+import { SHORT_NAMES } from "./events.js";
 import { hasTerm, opposite, parse, termOf } from "./language.js";
 import { change, isSearch, searched, state } from "./state.js";
 
-const NAMES = { event_level: "level", event_type: "type", master_type: "master", source_name: "source", worker_id: "worker", trace_id: "trace", session_id: "session" };
 const FIRST = ["event_level", "event_type", "master_type", "source_name"];
 const MOST_VALUES = 8;
 
@@ -46,7 +46,7 @@ export function setUpFacets() {
 
   function facetOf(facet) {
     const most = Math.max(1, ...facet.values.map(({ rows }) => rows));
-    const name = NAMES[facet.field] ?? facet.field;
+    const name = SHORT_NAMES[facet.field] ?? facet.field;
     const isOwn = !FIRST.includes(facet.field);
     const remove = isOwn ? button("×", () => change({ facets: without(facet.field) }), { class: "link", "aria-label": `Remove the values of ${name}` }) : null;
     const how = h("small", { class: facet.is_exact ? "exact" : "sampled", title: `${facet.how}, ${facet.took_ms} ms` }, facet.is_exact ? "" : facet.how);
