@@ -174,7 +174,7 @@ def test_a_walk_without_a_mouse(seen: Seen, address: str) -> None:
 
 def test_nothing_matches(seen: Seen, address: str) -> None:
     """The page says what was searched, that the query hides rows, a likely name, and how queries are written."""
-    page = open_page(seen, address, "?q=levle:error")
+    page = open_page(seen, address, "?q=levell:error")
     empty = page.locator("#empty")
     expect(empty).to_contain_text("No stored event matches")
     expect(empty).to_contain_text("did you mean 'level'?")
