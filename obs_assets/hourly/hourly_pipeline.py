@@ -222,6 +222,15 @@ class HourlyPipeline:
         with self._cursor() as connection, computing(f"redacted_events {hour}", connection):
             return self.stages.unredacted(connection, hour)
 
+    def dropped(self, hour: Hour) -> dict[str, str]:
+        """``row_uid`` → reason, of the redacted events of an hour that filter or sample drop now.
+
+        Raises:
+            MissingFrameError: ``redacted_events`` has not built the hour.
+        """
+        with self._cursor() as connection, computing(f"sampled_events {hour}", connection):
+            return self.stages.dropped(connection, hour)
+
     def expire(self, now: datetime) -> Expiry:
         """Remove events before redaction that are older than ``retention_days``.
 

@@ -150,7 +150,13 @@ def _filter(operator: Operator, value: str) -> str:
     if operator != "=":
         bound = _json(value) if number is None else str(number)
         return f"@ {operator} {bound}"
+    return jsonpath_equal(value)
+
+
+def jsonpath_equal(value: str) -> str:
+    """The filter of a jsonpath that a value equal to a written value passes."""
     # jsonpath compares numbers with numbers only, so that the text of a number is asked for too.
+    number = number_of(value)
     wanted = [_json(value)]
     if number is not None:
         wanted.append(str(number))

@@ -417,6 +417,10 @@ LEDGER = (
         "Note in obs.hour_loads from which landing log an hour was loaded.",
         "ALTER TABLE obs.hour_loads ADD COLUMN IF NOT EXISTS log_id TEXT NOT NULL DEFAULT ''",
     ),
+    Migration(
+        "Note in obs.hour_loads when an hour was first loaded, so that replaced hours are known.",
+        "ALTER TABLE obs.hour_loads ADD COLUMN IF NOT EXISTS first_loaded_at TIMESTAMPTZ",
+    ),
 )
 """Tables that all destinations with a ledger in this server share; subject ``ledger``."""
 

@@ -672,7 +672,7 @@ class PostgresDestination:
         names = sql.SQL(", ").join(map(sql.Identifier, row))
         values = sql.SQL(", ").join(map(sql.Placeholder, row))
         upsert = """
-            INSERT INTO obs.hour_loads ({names}) VALUES ({values})
+            INSERT INTO obs.hour_loads ({names}, first_loaded_at) VALUES ({values}, %(loaded_at)s)
             ON CONFLICT (destination, hour) DO UPDATE SET ({names}) = ROW ({values})"""
         connection.execute(sql.SQL(upsert).format(names=names, values=values), row)
         connection.execute(
