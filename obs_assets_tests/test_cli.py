@@ -362,6 +362,26 @@ def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
 
 
 @pytest.mark.slow
+def test_where_says_where_an_event_is(obs: Obs, built: HourlyPipeline) -> None:
+    """A line an event, JSON for scripts, exit code 1 for an event that is not known, 2 without a name."""
+    shown = obs("where", "evt-3")
+    assert shown.code == 0
+    assert shown.out.split()[0] == "sampled_out:success"
+    assert obs("where", "err-3").out.split()[0] == "stored"
+    answer = json.loads(obs("where", "evt-3", "--json").out)
+    assert answer["complete"]
+    (event,) = answer["events"]
+    at = obs("where", "--file", event["file"], "--offset", str(event["offset"]), "--json")
+    assert json.loads(at.out)["events"] == [event]
+    unknown = obs("where", "never")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "no event of this name is known" in unknown.err
+    nameless = obs("where")
+    assert nameless.code == 2
+    assert "name one of: the id of an event, --trace, or --file" in nameless.err
+
+
+@pytest.mark.slow
 def test_search_explains_an_empty_answer_and_a_mistake(obs: Obs, built: HourlyPipeline) -> None:
     """A misspelt column is named, a mistake has its position, and a range that ends first is refused."""
     assert built.postgres

@@ -62,6 +62,10 @@ COMMANDS: dict[str, Row] = {
         "searching",
         "Find stored events: a line for each event, then the range that was searched.",
     ),
+    "where": Row(
+        "whereabouts",
+        "Say where an event is: stored, sampled out, filtered, dead, waiting, not landed or expired.",
+    ),
     "serve": Row("serving", "Serve the search API and the explorer over HTTP."),
     "tokens": Row("tokens", "Tokens of clients of the search API."),
     "verify": Row(
