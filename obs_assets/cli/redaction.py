@@ -12,12 +12,16 @@ import typer
 from obs_assets.cli.app import AsJson, Pipeline, app, fail, hourly_pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.sources.json_text import brackets
+from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, is_encoding, layers
 
 _BATCH_BYTES = 4 << 20
 """Bytes of the file that are redacted at a time."""
 
 _MAX_OBJECT_BYTES = 16 << 20
 """Largest size of a JSON object on several lines, in bytes."""
+
+_PEEKED = 8
+"""First bytes of the file, which show how it is packed."""
 
 _MAX_NAMED = 20
 """Largest number of failed lines that are named; further ones are only counted."""
@@ -61,8 +65,9 @@ def redact(
 ) -> None:
     """Print JSON events redacted as the pipeline redacts them; counts by type go to standard error.
 
-    An object can be on several lines; it is printed on a single line. A line that is not JSON, or on which
-    the redactor fails, is not printed: standard error names it, and the exit code is 1.
+    The file may be compressed (.gz, .zst) or UTF-16. An object can be on several lines; it is printed on a single
+    line. A line that is not JSON, or on which the redactor fails, is not printed: standard error names it, and the
+    exit code is 1.
     """
     counts: Counter[str] = Counter()
     failed: list[int] = []
@@ -135,7 +140,7 @@ def _batches(values: Iterable[_Value]) -> Iterator[list[_Value]]:
 
 def _texts(file: typer.FileBinaryRead) -> Iterator[_Value]:
     """The JSON values of a file, each on a single line; None for a line that is in no JSON value."""
-    unread = enumerate(file, start=1)
+    unread = enumerate(_lines(file), start=1)
     # Lines after a line that opens an object and never closes it: each is tried by itself.
     again: deque[_Line] = deque()
 
@@ -164,6 +169,30 @@ def _texts(file: typer.FileBinaryRead) -> Iterator[_Value]:
                 again.extendleft(reversed(following))
         if text != "":
             yield number, text
+
+
+def _lines(file: typer.FileBinaryRead) -> Iterator[bytes]:
+    """The lines of a file, unpacked and in UTF-8. If the rest of it cannot be unpacked, the command fails."""
+    packings, blocks = layers(file, file.peek(_PEEKED)[:_PEEKED])
+    if not packings:
+        yield from file
+        return
+    last = packings[-1]
+    if last not in COMPRESSIONS and not is_encoding(last):
+        fail(
+            f"{file.name} is packed as {last}: unpack it, and run `obs redact` on the result", 1
+        )
+    number, rest = 0, b""
+    try:
+        for block in blocks:
+            *lines, rest = (rest + block).split(b"\n")
+            number += len(lines)
+            yield from lines
+    except (DamagedError, EOFError):
+        fail(
+            f"{file.name} is damaged: line {number + 1:,} and the lines after it are missing", 1
+        )
+    yield rest
 
 
 def _opened(line: bytes) -> int:
