@@ -17,6 +17,7 @@ No rule finds the result of a redaction (`masks`), so that a second redaction ch
 
 from obs_assets.transforms.detectors.base import Detector, Span
 from obs_assets.transforms.detectors.cards import CREDIT_CARD
+from obs_assets.transforms.detectors.commands import COMMAND
 from obs_assets.transforms.detectors.credentials import HEADER, PRIVATE_KEY, URL_USER
 from obs_assets.transforms.detectors.emails import EMAIL
 from obs_assets.transforms.detectors.ibans import IBAN
@@ -26,10 +27,22 @@ from obs_assets.transforms.detectors.macs import MAC_ADDRESS
 from obs_assets.transforms.detectors.passwords import PASSWORD
 from obs_assets.transforms.detectors.phones import PHONE
 from obs_assets.transforms.detectors.ssns import SSN
+from obs_assets.transforms.detectors.statements import STATEMENT
 
 __all__ = ["DETECTORS", "NUMBERS", "TYPES", "WORDS", "Detector", "Span"]
 
-WORDS = (PRIVATE_KEY, URL_USER, SHAPE, PREFIX, UNKNOWN, HEADER, PASSWORD, EMAIL)
+WORDS = (
+    PRIVATE_KEY,
+    URL_USER,
+    SHAPE,
+    PREFIX,
+    UNKNOWN,
+    HEADER,
+    PASSWORD,
+    COMMAND,
+    STATEMENT,
+    EMAIL,
+)
 """Detectors whose triggers are words and signs."""
 
 NUMBERS = (IBAN, MAC_ADDRESS, CREDIT_CARD, SSN, IP_ADDRESS, PHONE)

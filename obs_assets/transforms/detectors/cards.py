@@ -15,8 +15,8 @@ from obs_assets.transforms.detectors.base import (
 from obs_assets.transforms.detectors.masks import mask_card
 
 _CARD_TRIGGER = (
-    rf"{NUMBER_EDGE}(?:[2-6][0-9]{{2}}|180|194|060|8[126][0-9]|869|97[09]|986)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
-    r"|1[0-9]{3}[ -][0-9]{5}[ -][0-9]{6}"
+    rf"(?:{NUMBER_EDGE}|%B)(?:[2-6][0-9]{{2}}|180|194|060|8[126][0-9]|869|97[09]|986)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
+    rf"|1[0-9]{{3}}[ -][0-9]{{5}}[ -][0-9]{{6}}|{NUMBER_EDGE}1[0-9]{{14}}(?:[^0-9A-Za-z]|$)"
 )
 _DIGIT_GROUP = re.compile(r"[0-9]+")
 _CARD_SEPARATOR = re.compile(r"[ ./_-]{1,3}")
@@ -52,12 +52,13 @@ _PRINTED = frozenset(
         (6, 13),
         (4, 4, 5),
         (4, 4, 4),
+        (4, 3, 3, 3),
     )
 )
 """Digits in each group of the numbers that issuers print. Other groups are rows of counters."""
 
 _AIR_TRAVEL = (4, 5, 6)
-"""Digits in each group of a UATP card, which begins with 1. Without groups, it would look like any other number."""
+"""Digits in each group of a UATP card, which begins with 1. Without groups, the name of a card must stand before it."""
 
 _BEGINNINGS = frozenset(
     form[:length] for form in (*_PRINTED, _AIR_TRAVEL) for length in range(1, len(form))
@@ -83,6 +84,9 @@ _WORD_BEFORE, _WORD_AFTER = (
     re.compile(r"[0-9A-Za-z_]\Z|[0-9]\.\Z|_-\Z"),
     re.compile(r"[0-9A-Za-z]|\.[0-9]"),
 )
+_STRIPE = "%B"
+"""Text before the number on the first track of a magnetic stripe (ISO/IEC 7813)."""
+
 _ID_BEFORE, _ID_AFTER = re.compile(r"[0-9A-Za-z]-\Z"), re.compile(r"-[0-9A-Za-z]")
 
 
@@ -130,6 +134,8 @@ def _is_no_id(text: str, start: int, end: int, key: str) -> bool:
     before = text_before(text, start, key)[-_CARD_WORD_LENGTH:]
     if text[start:end].isdigit() and _UNDER_ID.search(before):
         return False
+    if text[start:end].isdigit() and not _is_of_network(text[start:end]):
+        return _CARD_BEFORE.search(before) is not None
     if len(digits_of(text[start:end])) > _SHORT_CARD_DIGITS:
         return True
     is_alone = end - start == len(text.strip())
@@ -187,12 +193,17 @@ def _is_card(number: str, widths: tuple[int, ...]) -> bool:
         len(widths) > 1 and widths not in _PRINTED and widths != _AIR_TRAVEL
     ):
         return False
-    if widths == _AIR_TRAVEL:
-        return number[0] == "1" and passes_luhn(number)
+    if number[0] == "1" and widths in (_AIR_TRAVEL, (sum(_AIR_TRAVEL),)):
+        return passes_luhn(number)
+    return _is_of_network(number) and passes_luhn(number)
+
+
+def _is_of_network(number: str) -> bool:
+    """Whether a number has the first digits and the length of a network in ``cards.txt``."""
     networks = (
         _NETWORKS.get(number[:length], frozenset()) for length in range(1, _LONGEST_PREFIX + 1)
     )
-    return any(len(number) in lengths for lengths in networks) and passes_luhn(number)
+    return any(len(number) in lengths for lengths in networks)
 
 
 _DOUBLED = str.maketrans("0123456789", "0246813579")
@@ -206,8 +217,14 @@ def passes_luhn(number: str) -> bool:
 
 
 def _stands_alone(text: str, start: int, end: int, *, hyphenated: bool) -> bool:
-    """Whether a number is no part of a word or a decimal number and, with hyphens, of no longer hyphenated id."""
+    """Whether a number is not a part of something longer.
+
+    A longer thing is a word (``blk_4539``), a decimal number (``3.4111``) or, if the number has hyphens, an id with more
+    hyphens (``a-4111-1111-…``). The magnetic stripe of a card is no word: ``%B4111…^NAME``.
+    """
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if before == _STRIPE and after[:1] == "^":
+        return True
     if _WORD_BEFORE.search(before) or _WORD_AFTER.match(after):
         return False
     return not (hyphenated and (_ID_BEFORE.search(before) or _ID_AFTER.match(after)))

@@ -1,40 +1,67 @@
 # ruff: noqa: E501 - patterns read best in one line
-"""Passwords on command lines after options whose names do not say so, such as ``mysql -p``."""
+"""Passwords that a command, a statement or a protocol takes without a name: ``mysql -pX``, ``IDENTIFIED BY X``."""
 
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import DIGIT, Span
+from obs_assets.transforms.detectors.base import DIGIT, Detector, Span, merged
+from obs_assets.transforms.detectors.masks import is_redacted, mask_all
 from obs_assets.transforms.detectors.signs import value_at
 from obs_assets.transforms.detectors.values import is_no_value
 
-_OPTIONS = (
-    (
-        r"mysql(?:dump|admin|import|show|slap|check)?|mariadb(?:-dump|-admin)?|mycli|mytop",
-        r"-p(?=[^\s\-])",
-    ),
-    (r"sshpass", r"-p ?(?=\S)"),
-    (
-        r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm|az|oc|hub|npm|heroku|cf|argocd)\s[^\n|;&]{0,80}?login",
-        r"-p[ =]",
-    ),
-    (r"redis-cli|valkey-cli|keydb-cli", r"-a "),
-    (r"ldap(?:search|add|modify|delete|passwd|whoami)", r"-w "),
-    (r"sqlcmd|bcp|isql|osql", r"-P ?(?=\S)"),
-    (
-        r"mongo(?:sh|dump|restore|export|import)?|cqlsh|snowsql|influx|clickhouse-client",
-        r"-p[ =]",
-    ),
-    (r"(?:un)?zip|7z|7za", r"-[pP](?=[^\s\-])"),
-    (r"openssl", r"-pass(?:in|out)?[ =]pass:"),
-    (r"expect|sudo", r"-S <<< ?"),
-)
-"""Rows of (command, option): the password stands after the option."""
 
-_COMMANDS = [
-    re.compile(rf"(?<![\w.-])(?:{command})\s(?:[^\n|;&]{{0,300}}?\s)?{option}")
-    for command, option in _OPTIONS
-]
+def _option(command: str, option: str) -> str:
+    """A pattern for an option of a command, with other arguments between them."""
+    return rf"(?<![\w.-])(?:{command})\s(?:[^\n|;&]{{0,300}}?\s)?{option}"
+
+
+_LOGIN = r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm|az|oc|hub|npm|heroku|cf|argocd)\s[^\n|;&]{0,80}?login"
+_PIPED = r"(?:[^|\n]{1,200}--(?:password|passphrase|stdin)|sudo\s[^|\n]{0,20}?-S|(?:sudo\s)?chpasswd)"
+_STATEMENT = r"(?i)(?<!\w)(?:create|alter|grant)\s"
+
+_USES = {
+    "mysql": _option(r"mysql(?:dump|admin|import|show|slap|check)?", r"-p(?=[^\s\-])"),
+    "maria": _option(r"mariadb(?:-dump|-admin)?", r"-p(?=[^\s\-])"),
+    "my": _option(r"mycli|mytop", r"-p(?=[^\s\-])"),
+    "sshpass": _option("sshpass", r"-p ?(?=\S)"),
+    "login": _option(_LOGIN, r"-p[ =]"),
+    "-cli": _option(r"redis-cli|valkey-cli|keydb-cli", "-a "),
+    "ldap": _option(r"ldap(?:search|add|modify|delete|passwd|whoami)", "-w "),
+    "sql": _option(r"sqlcmd|isql|osql", r"-P ?(?=\S)"),
+    "bcp": _option("bcp", r"-P ?(?=\S)"),
+    "mongo": _option(r"mongo(?:sh|dump|restore|export|import)?", "-p[ =]"),
+    "cqlsh": _option("cqlsh", "-p[ =]"),
+    "snowsql": _option("snowsql", "-p[ =]"),
+    "influx": _option("influx", "-p[ =]"),
+    "clickhouse": _option("clickhouse-client", "-p[ =]"),
+    "zip": _option(r"(?:un)?zip", r"-[pP](?=[^\s\-])"),
+    "7z": _option("7za?", r"-[pP](?=[^\s\-])"),
+    "openssl": _option("openssl", r"-pass(?:in|out)?[ =]pass:"),
+    "<<<": _option("expect|sudo", "-S <<< ?"),
+    "htpasswd": _option(
+        "htpasswd", r"-[A-Za-z]{0,8}b[A-Za-z]{0,8}\s\S{1,200}\s\S{1,64}\s(?=\S)"
+    ),
+    "securestring": r"(?i:ConvertTo-SecureString)\s{1,4}(?i:-String\s{1,4})?(?=[\"'])",
+    "user": r"(?i:net1?(?:\.exe)?\s{1,4}user)\s{1,4}[^\s/]{1,64}\s{1,4}(?=[^\s/*]\S{0,126}\s{1,4}/[A-Za-z])",
+    "echo": rf"(?<![\w.-])echo\s{{1,4}}(?:-\w{{1,3}}\s{{1,4}})?(?=[^|\n]{{1,200}}\|\s{{0,4}}{_PIPED})",
+    "printf": rf"(?<![\w.-])printf\s{{1,4}}(?=[^|\n]{{1,200}}\|\s{{0,4}}{_PIPED})",
+    "identified": r"(?i)identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?(?:by|as)\s{1,8}(?:password\s{1,8}|values\s{1,8})?(?=[\"'\\])",
+    "identified by": rf"{_STATEMENT}[^\n;]{{1,200}}?\sidentified\s{{1,8}}by\s{{1,8}}(?=[^\s\"'\\])",
+    "password": rf"{_STATEMENT}{{1,4}}(?:user|role|login|group)\s[^\n;]{{1,200}}?\spassword\s{{1,8}}(?![=]|(?:expire|history|reuse|require|failed|lock))",
+    "requirepass": r"(?<![\w-])(?i:requirepass)\s{1,4}(?=\S)",
+    "masterauth": r"(?<![\w-])(?i:masterauth)\s{1,4}(?=\S)",
+    '"auth"': r"\"(?i:auth)\"\s{1,4}(?:\"[^\"\s]{1,64}\"\s{1,4})?(?=\"[^\"]{1,200}\"(?:\s|\Z))",
+    "pass": r"(?:(?:>|C:)[ -]{0,4}|USER\s\S{1,64}\r?\n(?:[^\n]{0,120}\n)?[ >-]{0,6})PASS\s(?=\S)",
+    "wifi:": r"WIFI:(?:[^\n]{0,200}?;)?P:(?P<value>(?:\\.|[^;\\\n]){1,63})",
+    "jdbc:oracle": r"jdbc:oracle:\w{1,10}:[\w$#]{1,64}/(?P<value>\"[^\"\n]{1,64}\"|[^\s/@\"']{1,128})@",
+    "sqlplus": _option(
+        "sqlplus", r"[\w$#]{1,64}/(?P<value>\"[^\"\n]{1,64}\"|[^\s/@\"']{1,128})@"
+    ),
+}
+"""A word in lower case → a pattern. The word is in each text that the pattern matches. The password is the group
+``value``, or stands behind the match."""
+
+_PATTERNS = [(word, re.compile(pattern)) for word, pattern in _USES.items()]
 _USER_OPTION = re.compile(
     r"""(?<!\S)(?:-u|--user|--proxy-user|-U)[ =]["']?(?P<user>[^\s:"'=]{1,64}):(?P<password>[^\s"']{1,256})"""
 )
@@ -43,48 +70,58 @@ _FETCHES = re.compile(r"(?<![\w-])(?:curl|wget|http|https|xh|httpie)\s")
 USER_OPTIONS = frozenset(("-u", "--user", "--proxy-user"))
 
 _TEXT = r'(?:[^"\\]|\\.)*'
-COMMAND_TRIGGER = (
+_BLANK = r"(?:\s|\\[nrt])"
+_TRIGGER = (
     r"(?:-u|-U|--user|--proxy-user)[ =:\"',\\]+[^\s:\"]+:"
-    rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl){_TEXT}\s-[pawP]"
+    rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl|htpasswd){_TEXT}{_BLANK}-[A-Za-z]"
+    rf"|(?:expect|sudo){_BLANK}{_TEXT}<<<|(?:echo|printf){_BLANK}{_TEXT}\||(?i:securestring|identified|requirepass|masterauth){_BLANK}"
+    rf"|(?i:net1?(?:\.exe)?{_BLANK}+user){_BLANK}|(?i:create|alter|grant){_BLANK}+(?i:user|role|login|group){_BLANK}|(?i:auth)\\+\"{_BLANK}"
+    rf"|(?:>|C:|\\n)[ >-]*PASS{_BLANK}|WIFI:|jdbc:oracle:|sqlplus{_BLANK}"
 )
-"""RE2: fires at least where `find_in_commands` finds a password."""
 
 
-def find_in_commands(text: str, key: str) -> Iterator[Span]:
-    """Passwords after short options: ``mysql -pX``, ``docker login -p X``, ``curl -u user:X``, not ``docker -u 1:1``."""
-    if key in USER_OPTIONS:
-        match = _USER_AND_PASSWORD.fullmatch(text)
-        if match and _is_login(match, fetches=False):
-            yield match.span("password")
-    if "-" not in text:
-        return
-    for match in _USER_OPTION.finditer(text):
-        if _is_login(
-            match,
-            fetches=_FETCHES.search(text, max(0, match.start() - 300), match.start())
-            is not None,
-        ):
-            yield match.span("password")
-    for command in _COMMANDS:
-        for match in command.finditer(text):
-            value = value_at(text, match.end(), is_prose=False)
-            if (
-                value
-                and not is_no_value(text[value.start : value.end])
-                and not _is_ports(text[value.start : value.end])
-            ):
-                yield value.start, value.end
+def _find_in_commands(text: str, key: str) -> Iterator[Span]:
+    """Passwords without a name: ``mysql -pX``, ``curl -u user:X``, ``IDENTIFIED BY X``, not ``docker -u 1000:1000``."""
+    spans: list[Span] = []
+    if key in USER_OPTIONS and (match := _USER_AND_PASSWORD.fullmatch(text)):
+        spans += _logins(match, fetches=False)
+    if "-" in text:
+        for match in _USER_OPTION.finditer(text):
+            before = max(0, match.start() - 300)
+            is_fetch = _FETCHES.search(text, before, match.start()) is not None
+            spans += _logins(match, fetches=is_fetch)
+    folded = text.lower()
+    for word, pattern in _PATTERNS:
+        if word in folded:
+            spans += (span for match in pattern.finditer(text) for span in _passwords(match))
+    return merged(spans)
 
 
-def _is_login(match: re.Match[str], *, fetches: bool) -> bool:
-    """Whether ``A:B`` is a user and a password and not a user and a group."""
+def _passwords(match: re.Match[str]) -> Iterator[Span]:
+    """The span of the password of a use, if there is a password."""
+    if "value" in match.re.groupindex:
+        start, end = match.span("value")
+    else:
+        value = value_at(match.string, match.end(), is_prose=False)
+        start, end = (value.start, value.end) if value else (0, 0)
+    password = match.string[start:end]
+    if not (is_no_value(password) or is_redacted(password) or _is_ports(password)):
+        yield start, end
+
+
+def _logins(match: re.Match[str], *, fetches: bool) -> Iterator[Span]:
+    """The span of the password in ``A:B``, if these are a user and a password and not a user and a group."""
     user, password = match["user"], match["password"]
     if is_no_value(password) or (password.isdigit() and user.isdigit()):
-        return False
-    return fetches or (
+        return
+    if fetches or (
         password != user and (DIGIT.search(password) is not None or not password.isalpha())
-    )
+    ):
+        yield match.span("password")
 
 
 def _is_ports(value: str) -> bool:
     return value.replace(":", "").isdigit() and ":" in value
+
+
+COMMAND = Detector("password", _TRIGGER, _find_in_commands, mask_all)

@@ -33,13 +33,17 @@ def _is_credential(match: re.Match[str]) -> bool:
         return False
 
 
-_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
+_BEGIN = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-Lines: [0-9]{1,4}(?=[\s\\])"
+)
+_END = re.compile(
+    r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: [0-9a-f]{40,64}"
+)
+_PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|Private-Lines: [0-9]"
 
 
 def _find_private_keys(text: str, _key: str) -> Iterator[Span]:
-    """Private keys in PEM (RFC 7468). A block without its last line ends at the end of the string."""
+    """Private keys in PEM (RFC 7468) and of PuTTY. A block without its last line ends at the end of the string."""
     position = 0
     while begin := _BEGIN.search(text, position):
         end = _END.search(text, begin.end())

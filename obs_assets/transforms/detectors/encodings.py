@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from obs_assets.transforms.detectors.base import Span
+from obs_assets.transforms.detectors.lists import LISTS
 
 BASE64 = r"(?:[A-Za-f][C-HS-Xi-ny-z0-3][ABEFIJMNQRUVYZcdghklopstwx014589][0-9A-Za-z+/_-]){3}"
 """RE2: base64 or base64url of ASCII text.
@@ -19,35 +20,30 @@ text, so trace ids and digests rarely have three such groups in a row.
 HEX = r"(?:^|[^0-9A-Za-z])(?:0x)?(?:[2-7][0-9A-Fa-f]){12}"
 """RE2: hexadecimal digits of ASCII text. Of random digits, 1 group of twelve in 130,000 matches."""
 
-LETTERS = (
-    r'\[\s*(?:\\*"[^"\\]\\*"\s*,\s*){7}'
-    r"|\[\s*(?:(?:9|1[03]|3[2-9]|[4-9][0-9]|1[01][0-9]|12[0-6])\s*,\s*){7}"
-)
-"""RE2: a list of letters, or of the bytes of ASCII text, as Node prints a Buffer."""
-
 ENCODED = (
     r"%[2-7][0-9A-Fa-f]|%0[9aAdD]|\\u00[2-7][0-9A-Fa-f]"  # percent encoding, JSON escapes
     r"|(?:\\u001[bB]|\\x1[bB]|\\033|\\e)\[|\\\\+[nrt][0-9A-Za-z+(:]"  # colours of a terminal, escapes as text
+    r"|\\\\+x[2-7][0-9A-Fa-f]|\\u0000"  # escapes of nginx and C, UTF-16 that was read as bytes
     r"|[0-9A-Za-z]=(?:40|3[dD])"  # quoted-printable
     r"|&(?:#[0-9xX]|[A-Za-z]{2,8};)"  # HTML entities
     r"|[0-9)](?:[\x{a0}\x{2000}-\x{2015}\x{202f}\x{205f}\x{2212}\x{3000}\x{fe58}\x{fe63}]|\\+u(?:00[aA]0|20|2212|3000|[fF][eE]))"
     r"|[\x{ad}\x{200b}-\x{200d}\x{2060}\x{feff}\x{ff01}-\x{ff5e}\x{660}-\x{669}\x{6f0}-\x{6f9}\x{966}-\x{96f}]"
     r"|\\u(?:00[aA][dD]|200[b-dB-D]|2060|[fF][eE][fF][fF]|[fF]{2}[0-5]|06[6fF][0-9]|096)"
-    rf"|{BASE64}|{HEX}|{LETTERS}"
+    rf"|{BASE64}|{HEX}|{LISTS}"
 )
 """RE2: text that may hide any other trigger: an encoding, wide digits, or blanks and dashes of Unicode."""
 
 _FOLDED = {
     **dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " "),
     **dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE58, 0xFE63], "-"),
-    **dict.fromkeys([0xAD, *range(0x200B, 0x200E), 0x2060, 0xFEFF], ""),
+    **dict.fromkeys([0, 0xAD, *range(0x200B, 0x200E), 0x2060, 0xFEFF], ""),
     **{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)},
     **{zero + digit: str(digit) for zero in (0x660, 0x6F0, 0x966) for digit in range(10)},
 }
 """Code point → the plain blank, dash, letter or digit that rules look for; "" for characters without width."""
 
 _HIDDEN = re.compile(
-    r"%(?P<percent>[2-7][0-9A-Fa-f]|0[9aAdD])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|\\{1,4}(?P<blank>[nrt])(?=[0-9A-Za-z+(:])"
+    r"%(?P<percent>[2-7][0-9A-Fa-f]|0[9aAdD])|\\{1,4}x(?P<byte>[2-7][0-9A-Fa-f])|\\u00(?P<escape>[2-7][0-9A-Fa-f])|\\{1,4}(?P<blank>[nrt])(?=[0-9A-Za-z+(:])"
     r"|(?P<colour>(?:\x1b|\\{1,4}(?:u001[bB]|x1[bB]|033|e))(?:\[[0-9;:?]{0,32}[A-Za-z]|\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?)?)"
     r"|(?<=[0-9A-Za-z])=(?P<printable>40|3[dD])(?=[0-9A-Za-z])"
     r"|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
@@ -118,7 +114,8 @@ def _revealed(match: re.Match[str]) -> str:
         return "\n" if match["blank"] == "n" else "\t"
     if match["colour"]:
         return ""
-    return chr(int(match["percent"] or match["escape"] or match["printable"], 16))
+    digits = match["percent"] or match["byte"] or match["escape"] or match["printable"]
+    return chr(int(digits, 16))
 
 
 _HEX_RUN = re.compile(r"(?<![0-9A-Za-z])(?:0x)?((?:[2-7][0-9A-Fa-f]){12,})(?![0-9A-Za-z])")

@@ -11,6 +11,7 @@ from obs_assets.transforms.detectors.encodings import SURROGATE
 from obs_assets.transforms.detectors.masks import SHOWN, mask_start
 from obs_assets.transforms.detectors.names import words, words_of
 from obs_assets.transforms.detectors.randomness import is_hex, is_random
+from obs_assets.transforms.detectors.values import is_filler
 
 _ALPHABETS = {
     "digit": "0-9",
@@ -130,15 +131,15 @@ def _end_of_other(text: str, start: int) -> int | None:
     return tail.end() if _is_end(text, tail.end()) else None
 
 
-_SHAPE = _compiled(f"(?:^|[^0-9A-Za-z])(?:{'|'.join(shape for shape, _ in _SHAPES)})")
+_SHAPE = _compiled(f"(?:^|[^0-9A-Za-z])({'|'.join(shape for shape, _ in _SHAPES)})")
 
 
 def _find_shapes(text: str, _key: str) -> Iterator[Span]:
     """Tokens with a shape of `shapes.txt` that stand alone."""
     for match in _found(_SHAPE, text):
-        start, end = match.span()
-        if _is_end(text, end):
-            yield _trimmed(text, start + (not text[start].isalnum()), end)
+        start, end = match.span(1)
+        if _is_end(text, end) and not is_filler(text[start:end]):
+            yield _trimmed(text, start, end)
 
 
 _RUN = rf"[0-9A-Za-z][_.-][0-9A-Za-z]{{{_SHORT_RUN}}}"
@@ -170,8 +171,9 @@ def _trimmed(text: str, start: int, end: int) -> Span:
 
 def _looks_random(match: re.Match[str]) -> bool:
     """Whether the text after a prefix is no text in words, such as ``learn-compatible-estimator``."""
-    body, is_dotted = match[0], "." in match.re.pattern
-    if len(set(body.lower())) < _FEWEST_CHARACTERS:
+    body = match[0]
+    is_dotted = "." in body.rstrip(".")
+    if len(set(body.lower())) < _FEWEST_CHARACTERS or is_filler(body):
         return False
     return (not is_dotted and _DIGIT_OR_CAPITAL.search(body) is not None) or is_random(body)
 

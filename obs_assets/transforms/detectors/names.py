@@ -23,6 +23,9 @@ _HARMLESS_LAST, _AFTER, _ACCOUNTS = words("harmless_last"), words("after"), word
 _HARMLESS_BEFORE = {"key": words("harmless_key"), "token": words("harmless_token")}
 """Words just before ``key`` or ``token`` that make it harmless: ``cache_key``, ``next_page_token``."""
 
+VERBS, UNSPACED, PARTICLES = words("verbs"), words("unspaced"), words("particles")
+"""Words between a name and its value in a sentence; names in scripts without blanks, and the particles behind them."""
+
 _INNER_PASSWORD = re.compile(
     "password|passwd|passphrase|passcode|passwort|kennwort|contrase[nñ]a|wachtwoord"
 )
@@ -140,10 +143,11 @@ def trigger(sign: str, random_value: str) -> str:
     )
     key = rf"(?:{_any(_PURPOSES)})[-_. 0-9]*keys?"
     secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"
-    spoken = r' (?:(?:for|to|of|on) [^"]+ )?(?i:is|was|changed|reset|set) '
+    spoken = rf' (?:(?:for|to|of|on) [^"]+ )?(?i:{_any(VERBS)}|to|changed|reset|set) '
     return (
         rf"(?:{password}|{secret}|[0-9A-Z]_+KEY[_0-9]*)(?:{sign}|{spoken})"
         rf"|(?i:{_any(_WEAK)}){after}{sign}[\s\"'`\\]*{random_value}"
+        rf"|(?:{_any(UNSPACED)})(?:{_any(PARTICLES)})"
     )
 
 

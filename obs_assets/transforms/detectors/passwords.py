@@ -5,11 +5,7 @@ from collections.abc import Iterator
 
 from obs_assets.transforms.detectors import names
 from obs_assets.transforms.detectors.base import DIGIT, Detector, Span, digits_of, merged
-from obs_assets.transforms.detectors.commands import (
-    COMMAND_TRIGGER,
-    USER_OPTIONS,
-    find_in_commands,
-)
+from obs_assets.transforms.detectors.commands import USER_OPTIONS
 from obs_assets.transforms.detectors.issuers import is_key_mask
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
 from obs_assets.transforms.detectors.names import Meaning, judge
@@ -26,9 +22,10 @@ _STEMS = (
 _STEM, _STEM_OF_ANY_CASE = re.compile(_STEMS), re.compile(_STEMS, re.IGNORECASE)
 _REST = re.compile(r"[\w.-]{0,64}")
 _LONGEST_BEFORE = 64
-_PURPOSE_BEFORE = re.compile(
-    r"(?i)(?<![a-z])(?:api|access|secret|private|auth|license|master|signing|encryption) \Z"
-)
+_WORD_BEFORE = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,20} \Z")
+_LONGEST_WORD = 22
+"""Characters before ``key`` in which a word is searched for that belongs to the name: ``api key``, ``public key``."""
+
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,24} {1,4}(?=[^\s:=]{6})")
 _KNOWN_SCHEME = re.compile(
@@ -36,20 +33,27 @@ _KNOWN_SCHEME = re.compile(
 )
 _SPOKEN = re.compile(
     r"(?: (?:for|to|of|on) [\w .@-]{1,30}?)?"
-    r"(?: (?:is|was)(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)[: ] ?"
+    rf"(?:(?: (?:{'|'.join(sorted(names.VERBS))})|(?<=[lł]o) to)"
+    r"(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)[: ] ?"
     r"""(?:"(?P<double>[^"]{1,200})"|'(?P<single>[^']{1,200})'|(?P<bare>[^\s"'<>]{3,200}))""",
     re.IGNORECASE,
+)
+_UNSPACED = re.compile(
+    rf"(?:{'|'.join(names.UNSPACED)})(?:{'|'.join(names.PARTICLES)}) ?(?P<value>[!-~]{{4,200}})"
 )
 _NOT_LETTERS = re.compile(r"[^A-Za-z'\u2019-]")
 _LOGIN_BEFORE = re.compile(r"(?i)login[ \t]{1,4}\S{1,64}[ \t]{1,4}\Z")
 _COMPARED_BEFORE = re.compile(
     r"""["'](?P<value>[^"']{4,200})["']\s{0,4}[=!]={1,2}\s{0,4}\(?\Z"""
 )
-_BEFORE_ELEMENT = ("<", ":")
-_BLANKS = re.compile(r"[ \t]{1,8}(?=[^\s-])")
-_IDENTIFIED = re.compile(
-    r"(?i)identified\s{1,8}(?:with\s{1,8}\S{1,64}\s{1,8})?by\s{1,8}(?:password\s{1,8})?(?=[\"'\\])"
+_FOLLOWING = re.compile(
+    r"[\"'\\]{0,9}(?:[ \t]{1,4}->[ \t]{1,4}|(?P<comma>,)[ \t]{0,4}(?=\\{0,9}[\"']))"
 )
+_IN_LIST = re.compile(r"\[[ \t]{0,4}\\{0,9}[\"']\Z")
+"""A list opens before a value: a comma may lead to another value of the same name."""
+
+_ENCLOSING = ("<", ">", ":", '"')
+_BLANKS = re.compile(r"[ \t]{1,8}(?=[^\s-])")
 _COOKIE = re.compile(r"(?i)cookies?\\{0,8}[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\\\"']{0,9}")
 _COOKIE_KEY = re.compile(r"(?i)(?:\A|[_-])(?:set[_-]?)?cookies?\Z")
 _COOKIE_STEM = re.compile(
@@ -71,12 +75,12 @@ _SECRET_NUMBER_DIGITS = 4
 _DIRECTORY = re.compile(r"[/~]|[A-Za-z]:[\\/]")
 """The beginning of a directory: ``pwd`` is also the name of a working directory."""
 
+_TESTED = re.compile(r"[A-Za-z]{1,200}\Z|(?i:\S{0,40}test)|\S{1,80}(?:/|::)")
+"""The name of a test: ``PASS: TestOpen`` reports its result."""
+
 
 _LONGEST_NAME = 120
-_LAST_NAME = re.compile(
-    r"(?:(?:api|access|secret|private|auth|license|master|signing|encryption) )?[\w.-]{1,120}\Z",
-    re.IGNORECASE,
-)
+_LAST_NAME = re.compile(r"(?:[A-Za-z]{2,20} )?[\w.-]{1,120}\Z")
 
 
 def is_secret_key(key: str) -> bool:
@@ -107,7 +111,7 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
     is_directory = key[-3:].lower() == "pwd" and _DIRECTORY.match(value) is not None
     return not (
         value == ""
-        or is_redacted(value)
+        or is_redacted(value.strip())
         or is_directory
         or value.lower() in ("true", "false", "null", "none")
     )
@@ -115,28 +119,26 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
 
 def _find_passwords(text: str, key: str) -> Iterator[Span]:
     """All secrets in a string: behind a name, in a cookie, on a command line, or under a key that names a secret."""
-    spans = list(find_in_commands(text, key))
-    folded = text.lower()
+    spans: list[Span] = []
     if key and judge(key) is Meaning.WEAK and is_random_token(text):
         spans.append((0, len(text)))
-    if "identified" in folded:
-        spans += [
-            (value[0], value[1])
-            for match in _IDENTIFIED.finditer(text)
-            if (value := value_at(text, match.end(), is_prose=False))
-        ]
     if _COOKIE_KEY.search(key):
         spans += _find_in_cookies(text, 0, len(text))
-    elif "cookie" in folded:
+    elif "ookie" in text or "OOKIE" in text:
         position = 0
         while header := _COOKIE.search(text, position):
             line = text.find("\n", header.end())
             position = len(text) if line < 0 else line
             spans += _find_in_cookies(text, header.end(), position)
     for start, end in _names_in(text):
-        meaning = judge(text[start:end])
-        if meaning is not None and (span := _value_of(text, start, end, meaning)):
-            spans.append(span)
+        if meaning := judge(text[start:end]):
+            spans += _values_of(text, start, end, meaning)
+    if not text.isascii():
+        spans += [
+            match.span("value")
+            for match in _UNSPACED.finditer(text)
+            if _NOT_LETTERS.search(match["value"]) and not may_be_masked(match["value"])
+        ]
     return merged(spans)
 
 
@@ -153,10 +155,25 @@ def _names_in(text: str) -> Iterator[Span]:
         rest = _REST.match(text, stem.end())
         position = rest.end() if rest else stem.end()
         if text[start:position].lower() in ("key", "keys") and (
-            purpose := _PURPOSE_BEFORE.search(text[max(0, start - 12) : start])
+            word := _WORD_BEFORE.search(text[max(0, start - _LONGEST_WORD) : start])
         ):
-            start -= len(purpose[0])
+            start -= len(word[0])
         yield start, start + len(text[start:position].rstrip(".-"))
+
+
+def _values_of(text: str, start: int, end: int, meaning: Meaning) -> Iterator[Span]:
+    """The secret that belongs to a name, and those that follow it: ``"old" -> "new"``, ``["first", "second"]``."""
+    span = _value_of(text, start, end, meaning)
+    is_list = span is not None and _IN_LIST.search(text[max(0, span[0] - 16) : span[0]])
+    while span:
+        yield span
+        following = _FOLLOWING.match(text, span[1])
+        if following is None or (following["comma"] and not is_list):
+            return
+        value = value_at(text, following.end(), is_prose=False)
+        if value is None or not _is_assigned(meaning, "", text[value.start : value.end], value):
+            return
+        span = value.start, value.end
 
 
 def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
@@ -165,7 +182,7 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
     It stands in an XML element, behind a sign, behind an option, in a sentence or in a comparison.
     """
     name = text[start:end]
-    value = element_after(text, end) if text[start - 1 : start] in _BEFORE_ELEMENT else None
+    value = element_after(text, start, end) if text[start - 1 : start] in _ENCLOSING else None
     sign = None if value else sign_after(text, end)
     if sign:
         value = _credential_at(text, name, *sign)
@@ -219,7 +236,16 @@ def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
     )
     if is_left or (name[-3:].lower() == "pwd" and _DIRECTORY.match(value)):
         return False
+    if at.is_prose and not at.is_quoted and _is_word_of(name, value):
+        return False
     return is_secret(meaning, value, is_quoted=at.is_quoted, is_prose=at.is_prose)
+
+
+def _is_word_of(name: str, value: str) -> bool:
+    """Whether a value behind a blank is a word: in letters beyond ASCII, or the name of a test behind ``PASS:``."""
+    if value.isalpha() and not value.isascii():
+        return True
+    return name.lower() == "pass" and _TESTED.match(value) is not None
 
 
 def _is_in_query(value: str) -> bool:
@@ -272,15 +298,16 @@ def _is_cookie_secret(name: str, value: str) -> bool:
 
 
 _QUOTES = r"[\"'`\\]"
+_WHOSE = r"(?: (?:[а-яё]|\\u04[345][0-9a-f])+)*"
 _SIGN_TRIGGER = (
-    rf"{_QUOTES}*(?:&quot;)?(?:\[[^\]]*\])?(?:{_QUOTES}|[)\]])*"
+    rf"{_QUOTES}*(?:&quot;)?(?:\[[^\]]*\])?(?:{_QUOTES}|[)\]])*{_WHOSE}"
     r"(?:(?:[\s,;:]|\\[rnt])+[\"'\\]*[A-Za-z&*][\w.<>\[\]?&*:]*[\"'\\]*\s*:?=|[\s,;\\rnt]+[\"'\\]*(?i:value|val|content|default)[\"'\\]*\s*:|\s*(?:\\t)*[:?!.+-]*[:=>]"
     r"|\s*[,(|]?\s*[bruf@$]?[\"'`\\]|\s*\||[^<>\"]*>)"
 )
 _OPTION_TRIGGER = (
     rf"(?:-[0-9A-Za-z_.-]*|(?i:login)\s+\S+\s+)(?i:{_STEMS})[0-9A-Za-z_.-]*[\"'\\,]* [^\s-]"
 )
-_OTHER_TRIGGER = rf"(?i:cookies?){_QUOTES}*\s*[:=]|(?i:identified)[\s\\nrt]+|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
+_OTHER_TRIGGER = rf"(?i:cookies?){_QUOTES}*\s*[:=]|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
 _RANDOM_TRIGGER = r"(?:[A-Za-z][0-9A-Za-z-]* +)?[\w+/=.~%-]{16}"
 _QUERY_TRIGGER = rf"[?&][0-9A-Za-z_.-]*(?i:{_STEMS})[0-9A-Za-z_.-]*=[^\s&\"]{{8}}"
 _TRIGGER = "|".join(
@@ -289,7 +316,6 @@ _TRIGGER = "|".join(
         names.trigger(_SIGN_TRIGGER, _RANDOM_TRIGGER),
         _OPTION_TRIGGER,
         _OTHER_TRIGGER,
-        COMMAND_TRIGGER,
     )
 )
 PASSWORD = Detector("password", _TRIGGER, _find_passwords, mask_all)

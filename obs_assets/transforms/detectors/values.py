@@ -31,9 +31,12 @@ _PLACEHOLDER = re.compile(
     r"\$[A-Za-z_]\w{0,63}(?:[.:]\w{1,64}){0,4}|\$?\$[{(][^{}()]{0,200}[)}]{0,2}|\$?\{\{[^{}]{0,200}\}{0,2}|\$\{.{0,200}\}"
     r"|#\{[^{}]{0,200}\}?|@[{\[][^\]}]{0,200}[\]}]?"
     r"|%[sdvq]|%\(\w{1,64}\)s|%[A-Z_]{2,64}%|<[A-Za-z][\w .:/-]{0,64}>|\[[A-Za-z][\w .-]{0,64}\]|\{[A-Za-z_][\w.]{0,64}\}"
-    r"|[\W_]{1,200}|[xX]{3,64}|[xX]{4,}[\W_xX]{0,64}|(.)\1{2,64}"
+    r"|\([A-Za-z]{2,40}\)?|[\W_]{1,200}|[xX]{3,64}|[xX]{4,}[\W_xX]{0,64}|(.)\1{2,64}"
 )
-"""Placeholders: ``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``...``, ``xxx``."""
+"""Placeholders: ``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``(sensitive``, ``xxx``."""
+
+_FILLER = re.compile(r"([xX*#.])\1{5,}")
+"""The same sign many times, which people write in place of a token: ``ghp_xxxxxxxx``."""
 
 _REFERENCE = re.compile(
     r"(?:var|vars|local|locals|module|data|env|process\.env|os\.environ|os\.getenv|system\.getenv|secrets?|config"
@@ -49,7 +52,7 @@ _DOTTED_NAME = re.compile(
     r"[A-Za-z_$][A-Za-z_$]{0,40}(?:\.[A-Za-z_$][A-Za-z_$0-9]{0,60}){1,12}(?:\$\d{1,3})?(?:/\d{1,8})?:?"
 )
 _PRINTED = re.compile(
-    r"[A-Za-z_$][\w.$]{0,120}(?:\{|\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
+    r"[A-Za-z_$][\w.$]{2,120}\{(?!\{)|[A-Za-z_$][\w.$]{0,120}(?:\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
 )
 """Objects as Java and Python print them: ``Token{7c1e02a …``, ``android.os.BinderProxy@3fe91a2``."""
 
@@ -84,6 +87,12 @@ def is_no_value(value: str) -> bool:
         or _REFERENCE.fullmatch(value) is not None
         or _PRINTED.match(value) is not None
     )
+
+
+def is_filler(text: str) -> bool:
+    """Whether the same sign many times is half of a text or more, as in ``glpat-xxxxxxxxxxxx``: no value at all."""
+    runs = (match.end() - match.start() for match in _FILLER.finditer(text))
+    return max(runs, default=0) * 2 >= len(text)
 
 
 def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) -> bool:
@@ -127,6 +136,6 @@ def is_random_token(value: str) -> bool:
     """Whether a value as a whole is a random run. Under weak names, only such values are secrets."""
     if len(value) < _MIN_LENGTH_OF_RANDOM or not _TOKEN.match(value):
         return False
-    if is_hex(value.replace("-", "")):
+    if is_hex(value.replace("-", "")) or is_filler(value):
         return False
     return is_random(value)

@@ -45,7 +45,10 @@ Each hit is located from the beginning of the event, so that many hits take more
 _SOURCES = frozenset(key.partition(".")[0] for key in SOURCE_KEYS)
 
 String = tuple[str, str, int, int]
-"""A string in an event: literal of its key (empty for an element of a list), its own literal, its start and its end."""
+"""A string in an event: literal of its key, its own literal, its start and its end.
+
+The key of an element is the key of its list; it is empty in a list without a key.
+"""
 
 
 def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
@@ -98,7 +101,12 @@ def redact_in_place(
         value = verdict.value
         if value is None or verdict.key or verdict.document:
             return None
-        path = _path_to(event[: start - len(key) - 1 if key else start], key[1:-1])
+        is_member = event[start - 1] == ":"
+        path = (
+            _path_to(event[: start - len(key) - 1], key[1:-1])
+            if is_member
+            else _path_to(event[:start], "")
+        )
         if members.rules.covered[path]:
             edits.append((start, end, encode(value.text, literal)))
             found.append((path, value.types))
@@ -137,6 +145,12 @@ def _string_at(event: str, hit_start: int, hit_end: int) -> String | None:
         key = event[event.rfind('"', 0, start - 2) : start - 1]
     elif event[start - 1] not in "[,":
         return None
+    else:
+        opening = event.rfind("[", 0, start)
+        if _BRACKET.search(event, opening + 1, start) or event.count('"', opening, start) % 2:
+            return None
+        if event[opening - 1] == ":":
+            key = event[event.rfind('"', 0, opening - 2) : opening - 1]
     return (key, event[start:end], start, end) if hit_end <= end + 1 else None
 
 

@@ -10,6 +10,7 @@ import re2
 
 from obs_assets.transforms.detectors import NUMBERS, TYPES, Detector, Span
 from obs_assets.transforms.detectors.base import DIGIT
+from obs_assets.transforms.detectors.commands import COMMAND
 from obs_assets.transforms.detectors.encodings import (
     BASE64,
     HEX,
@@ -18,6 +19,7 @@ from obs_assets.transforms.detectors.encodings import (
     find_hex,
     reveal,
 )
+from obs_assets.transforms.detectors.lists import LISTS, find_lists
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all
 from obs_assets.transforms.detectors.passwords import (
     PASSWORD,
@@ -30,10 +32,10 @@ from obs_assets.transforms.redact.memory import Memory, Remembered
 Edit = tuple[int, int, str]
 """Start and end of a part of a text, and the text that replaces it."""
 
-_MAY_HIDE = re.compile(r"[^\x00-\x7f]|[%&\\\x1b]|=(?:40|3[dD])")
+_MAY_HIDE = re.compile(r"[^\x01-\x7f]|[%&\\\x1b]|=(?:40|3[dD])")
 """Characters with which an encoding begins."""
 
-_WRAPPED = f"{BASE64}|{HEX}"
+_WRAPPED = f"{BASE64}|{HEX}|{LISTS}"
 _MAY_BE_WRAPPED = re.compile(_WRAPPED)
 _MAX_WRAPPINGS = 3
 """Layers of base64 in base64 that are decoded."""
@@ -293,9 +295,9 @@ class Rules:
         return text
 
     def _apply_wrapped(self, text: str, types: list[str], wrapped: int) -> str:
-        """Redact base64 and hexadecimal text as a whole if the decoded text has a value in it."""
+        """Redact base64, hexadecimal text and lists of bytes as a whole if the decoded text has a value in it."""
         edits: list[Edit] = []
-        for (start, end), plain in (*find_base64(text), *find_hex(text)):
+        for (start, end), plain in (*find_base64(text), *find_hex(text), *find_lists(text)):
             redacted = self.strings([(plain, "")], wrapped)[0]
             if redacted:
                 types += redacted.types
@@ -372,7 +374,7 @@ def automata(detectors: Sequence[Detector]) -> list[list[int]]:
     for position, detector in enumerate(detectors):
         if detector in NUMBERS:
             groups["numbers"].append(position)
-        elif detector is PASSWORD:
+        elif detector in (PASSWORD, COMMAND):
             groups["names"].append(position)
         else:
             groups["others"].append(position)

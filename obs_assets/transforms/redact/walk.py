@@ -10,6 +10,7 @@ from typing import NamedTuple
 from obs_assets.events import MAX_NESTING
 from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.detectors.base import DIGIT
+from obs_assets.transforms.detectors.lists import LIST, list_of, text_of
 from obs_assets.transforms.detectors.masks import is_redacted
 from obs_assets.transforms.detectors.passwords import is_naming, is_option
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
@@ -44,6 +45,7 @@ _MEMBERS = re.compile(_repeated(rf"{_KEY}(?:{_SCALAR}|{_FLAT})(?=\s*+,)"))
 _STRINGS = re.compile(rf"({_STRING})(\s*+:)?")
 
 _DOCUMENT = re.compile(r"\s*[\[{]")
+_NOT_BLANK = re.compile(r"\S")
 
 
 class Verdict(NamedTuple):
@@ -89,6 +91,9 @@ _NAMES_OF_NAMES = frozenset(
 )
 _NAMES_OF_VALUES = frozenset(("value", "val", "v", "content", "default"))
 """Keys of objects that hold a name and its value, as Kubernetes, OpenTelemetry, HAR and ECS write them."""
+
+_HEADER = re.compile(r"[A-Z][A-Za-z0-9]{0,30}(?:-[A-Za-z0-9]{1,30}){1,6}|Authorization|Cookie")
+"""The name of a header in a list of names and values, as Node keeps them: ``rawHeaders``."""
 
 _NO_KEY = Key("", None, is_secret=False)
 
@@ -173,6 +178,7 @@ class _Level:
 
     Attributes:
         index: index of the current element, from 0; None in an object.
+        name: in a list, the literal of the list's key, under which its elements are judged; empty if it has none.
         previous: in a list, the literal of the string before the current element; empty for any other value.
         key: literal of the key of the current member.
         naming: literal of the string in this object that names a secret in it; empty if there is none.
@@ -188,6 +194,7 @@ class _Level:
         "is_secret",
         "key",
         "masks",
+        "name",
         "naming",
         "previous",
         "renamed",
@@ -195,8 +202,9 @@ class _Level:
         "unnamed",
     )
 
-    def __init__(self, *, is_list: bool, is_secret: bool) -> None:
+    def __init__(self, *, is_list: bool, is_secret: bool, name: str = "") -> None:
         self.index = -1 if is_list else None
+        self.name = name
         self.previous = self.naming = ""
         self.unnamed: tuple[str, re.Match[str], str] | None = None
         self.key = '""'
@@ -211,7 +219,8 @@ class _Level:
         is_secret = self.is_secret or (
             self.index is None and (is_named or self.key in self.secret_keys)
         )
-        return _Level(is_list=bracket == "[", is_secret=is_secret)
+        name = self.key if bracket == "[" and self.index is None else ""
+        return _Level(is_list=bracket == "[", is_secret=is_secret, name=name)
 
 
 class Walk:
@@ -286,7 +295,7 @@ class Walk:
             if level.index is not None:
                 level.previous = string or ""
             if inner or bracket:
-                levels.append(level.inner(inner or bracket))
+                position = self._open(inner or bracket, position, level, hit_start)
         if len(levels) != 1 or levels[0].index != 0:
             raise ValueError("not one JSON value")
 
@@ -302,7 +311,7 @@ class Walk:
             self._read_mark(match)
         if match.start() < self.trusted:
             return
-        verdict = self.members.judge(key, literal)
+        verdict = self.members.judge(key, literal) if key else self._element(level, literal)
         if verdict.is_secret:
             level.secret_keys.add(key)
             self.found_secret_key = True
@@ -322,6 +331,41 @@ class Walk:
         level.unnamed = (
             (key, match, group) if is_value and literal and not verdict.value else None
         )
+
+    def _open(self, bracket: str, behind: int, level: _Level, hit_start: int) -> int:
+        """Open an object or list, or pass a list that stands for a text; return the index at which the walk goes on.
+
+        Args:
+            bracket: the opening bracket.
+            behind: index behind the bracket and the blanks after it.
+            level: the object or list that holds the new object or list.
+            hit_start: index at which the next hit begins.
+        """
+        inside = level.inner(bracket)
+        if bracket == "[" and (hit_start < behind or inside.is_secret):
+            found = LIST.match(self.text, self.text.rindex("[", 0, behind))
+            plain = text_of(found[0]) if found else None
+            if found and plain is not None:
+                self._redact_list(found, plain, inside)
+                end = _NOT_BLANK.search(self.text, found.end())
+                return end.start() if end else len(self.text)
+        self.levels.append(inside)
+        return behind
+
+    def _redact_list(self, found: re.Match[str], plain: str, inside: _Level) -> None:
+        """Redact a list of bytes or letters as the text that it stands for."""
+        rules = self.members.rules
+        key = rules.key(decode(inside.name)).name
+        found_in = rules.string(plain, key) if not inside.is_secret else None
+        hidden = rules.secret(key, plain, is_number=False) if inside.is_secret else None
+        redacted = (hidden or found_in or Redacted(plain, ())).without(self.again)
+        here = self._here()
+        if redacted.types and found.start() >= self.trusted and rules.covered[here.path]:
+            self.secrets |= dict.fromkeys(redacted.secrets)
+            literal = list_of(redacted.text, found[0])
+            self._edit(
+                found.span(), literal, redacted.types, here.fields(redacted.types), is_json=True
+            )
 
     def _name_sibling(self, level: _Level, name: str) -> None:
         """Note that a string of an object names a secret in it. The secret may be the member just before."""
@@ -344,16 +388,18 @@ class Walk:
         previous = level.previous
         if previous[:2] == '"-':
             return previous if literal[1:2] != "-" and is_option(decode(previous)) else ""
-        is_pair = (
-            bool(previous)
-            and level.index == 1
-            and self.text[match.end() : match.end() + 1] == "]"
-        )
-        return (
-            previous
-            if is_pair and DIGIT.search(literal) and is_naming(decode(previous))
-            else ""
-        )
+        if not previous or level.index % 2 == 0 or not DIGIT.search(literal):
+            return ""
+        name = decode(previous)
+        is_pair = level.index == 1 and self.text[match.end() : match.end() + 1] == "]"
+        return previous if (is_pair or _HEADER.fullmatch(name)) and is_naming(name) else ""
+
+    def _element(self, level: _Level, literal: str) -> Verdict:
+        """The verdict on an element, judged under the key of its list: ``{"set-cookie": ["sid=…"]}``."""
+        verdict = self.members.judge(level.name, literal)
+        if not level.name or verdict is HARMLESS:
+            return verdict
+        return verdict._replace(key=None, is_secret=False, is_naming=False)
 
     def _without_secrets(self, verdict: Verdict, literal: str) -> Verdict:
         """The verdict on a member, with secrets of the event redacted in it although no name stands before them."""
@@ -408,11 +454,26 @@ class Walk:
         return frozenset(decode(match[1]) for match in _STRINGS.finditer(self.text) if match[2])
 
     def _edit(
-        self, span: Span, text: str, types: Collection[str], fields: Iterable[Field]
+        self,
+        span: Span,
+        text: str,
+        types: Collection[str],
+        fields: Iterable[Field],
+        *,
+        is_json: bool = False,
     ) -> None:
-        """Note that a literal is replaced, with the types of its values and the entries of ``_redaction``."""
+        """Note that a literal is replaced, with the types of its values and the entries of ``_redaction``.
+
+        Args:
+            span: where the literal is in the text.
+            text: the new string; with ``is_json`` the new literal.
+            types: the type of each redacted value.
+            fields: their entries of ``_redaction``.
+            is_json: whether ``text`` is JSON already.
+        """
         start, end = span
-        self.edits.append((start, end, encode(text, self.text[start:end])))
+        literal = text if is_json else encode(text, self.text[start:end])
+        self.edits.append((start, end, literal))
         self.types += types
         if start >= self.mark_span[1]:
             self.fields.update(fields)
