@@ -7,8 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from obs_assets import crash
 from obs_assets.errors import ConfigurationError
@@ -70,6 +78,39 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
     send_old: bool = False
 
 
+class ApiSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where and to whom ``obs serve`` answers.
+
+    Attributes:
+        host: address that it listens on.
+        port: TCP port.
+        auth: ``none`` (loopback only), ``token`` or ``proxy``.
+        proxies: addresses of proxies whose user header is believed, for ``proxy``.
+        hosts: names that a request may ask for in its header ``Host``, beside ``localhost`` and
+            addresses.
+        tls_certificate: file with the certificate and its chain; None for plain HTTP.
+        tls_key: file with the key of the certificate.
+        tokens: file of the tokens; None for ``tokens.json`` in the data folder.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(3001, ge=1, le=65_535)
+    auth: Literal["none", "token", "proxy"] = "none"
+    proxies: tuple[IPvAnyNetwork, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tokens: Path | None = None
+
+    @field_validator("proxies", "hosts", mode="before")
+    @classmethod
+    def _split(cls, listed: object) -> object:
+        """A list in an environment variable has commas between its items."""
+        if isinstance(listed, str):
+            return [item.strip() for item in listed.split(",") if item.strip()]
+        return listed
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """All settings of the environment.
 
@@ -80,6 +121,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         s3: the S3 server; None when ``AWS_S3_BUCKET`` is unset, for the embedded server.
         webhook: secrets and permissions of webhooks.
         hash_key: secret key of the tokens that redaction leaves (``OBS_HASH_KEY``).
+        api: where and to whom ``obs serve`` answers.
     """
 
     data_dir: Path = Path(".obs")
@@ -87,6 +129,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     s3: S3Settings | None = None
     webhook: WebhookSettings = WebhookSettings()
     hash_key: SecretStr | None = None
+    api: ApiSettings = ApiSettings()
 
 
 PIPELINES_DIR = "OBS_PIPELINES_DIR"
@@ -205,6 +248,49 @@ VARIABLES = (
         "Secret key of the tokens that `redact: {mode: hash}` leaves.",
     ),
     Variable(
+        "OBS_API_HOST",
+        "127.0.0.1",
+        "OBS_API_HOST=0.0.0.0",
+        "Address that `obs serve` listens on; beyond loopback it needs `OBS_API_AUTH`.",
+    ),
+    Variable("OBS_API_PORT", "3001", "OBS_API_PORT=8080", "Port of `obs serve`."),
+    Variable(
+        "OBS_API_AUTH",
+        "none",
+        "OBS_API_AUTH=token",
+        "Who may ask `obs serve`: `none` (any program of this machine), `token` or `proxy`.",
+    ),
+    Variable(
+        "OBS_API_PROXIES",
+        "none",
+        "OBS_API_PROXIES=10.0.0.5,10.1.0.0/16",
+        "Addresses of the proxies that `OBS_API_AUTH=proxy` believes.",
+    ),
+    Variable(
+        "OBS_API_HOSTS",
+        "none",
+        "OBS_API_HOSTS=obs.example.com",
+        "Names by which browsers may ask `obs serve`, beside `localhost` and addresses.",
+    ),
+    Variable(
+        "OBS_API_TLS_CERTIFICATE",
+        "none: plain HTTP",
+        "OBS_API_TLS_CERTIFICATE=/etc/obs/cert.pem",
+        "Certificate of `obs serve`, with its chain.",
+    ),
+    Variable(
+        "OBS_API_TLS_KEY",
+        "none",
+        "OBS_API_TLS_KEY=/etc/obs/key.pem",
+        "Key of that certificate.",
+    ),
+    Variable(
+        "OBS_TOKENS",
+        "`tokens.json` in `OBS_DATA_DIR`",
+        "OBS_TOKENS=/etc/obs/tokens.json",
+        "File of the tokens, written by `obs tokens`.",
+    ),
+    Variable(
         "OBS_CRASH_AT",
         "none",
         "OBS_CRASH_AT=postgres.before_commit",
@@ -241,12 +327,16 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             s3=_s3(env),
             webhook=_webhook(env),
             hash_key=_secret(env, "OBS_HASH_KEY"),
+            api=_api(env),
         )
     except ValidationError as error:
         # pydantic's whole message would repeat the value, which can be a password.
         first = error.errors()[0]
         field = str(first["loc"][-1])
-        variable = _POSTGRES.get(field, field)
+        fields = _API if error.title == ApiSettings.__name__ else _POSTGRES
+        # An item of a list is named by its number, behind the field.
+        field = str(next((part for part in first["loc"] if part in fields), field))
+        variable = fields.get(field, field)
         raise ConfigurationError(f"{variable} is wrong: {first['msg']}") from None
 
 
@@ -271,6 +361,25 @@ def _postgres(env: Mapping[str, str]) -> PostgresSettings | None:
         return None
     return PostgresSettings.model_validate(
         {field: env[name] for field, name in _POSTGRES.items() if name in env}
+    )
+
+
+_API = {
+    "host": "OBS_API_HOST",
+    "port": "OBS_API_PORT",
+    "auth": "OBS_API_AUTH",
+    "proxies": "OBS_API_PROXIES",
+    "hosts": "OBS_API_HOSTS",
+    "tls_certificate": "OBS_API_TLS_CERTIFICATE",
+    "tls_key": "OBS_API_TLS_KEY",
+    "tokens": "OBS_TOKENS",
+}
+"""Field of `ApiSettings` → its variable."""
+
+
+def _api(env: Mapping[str, str]) -> ApiSettings:
+    return ApiSettings.model_validate(
+        {field: env[name] for field, name in _API.items() if name in env}
     )
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import pkgutil
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import boto3
 import psutil
 import psycopg
 import pytest
-import typer
 from dagster import DagsterInstance
 
 from obs_assets import cli, embedded
+from obs_assets.cli import commands as table
 from obs_assets.cli.dev import condensed
 from obs_assets.demo.receiver import Receiver
 from obs_assets.embedded import exports
@@ -96,7 +97,11 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from commands(command, (*path, name))
 
 
-COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+COMMANDS: dict[tuple[str, ...], Any] = {}
+for _name in table.COMMANDS:
+    _command = table.imported(_name)
+    COMMANDS[_name,] = _command
+    COMMANDS.update(commands(_command, (_name,)))
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -113,6 +118,48 @@ def test_help_teaches(obs: Obs, path: tuple[str, ...]) -> None:
         assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
 
 
+@pytest.mark.parametrize("name", table.COMMANDS)
+def test_the_list_says_what_the_help_says(name: str) -> None:
+    """The summary of a command in ``obs --help`` is the first paragraph of its own help."""
+    paragraph = COMMANDS[name,].help.split("\n\n")[0]
+    assert table.COMMANDS[name].summary == " ".join(paragraph.split())
+
+
+def test_every_command_has_a_row() -> None:
+    """A command that a module adds stands in the table, so that ``obs`` finds it."""
+    for module in pkgutil.iter_modules(cli.__path__):
+        import_module(f"obs_assets.cli.{module.name}")
+    registered = {
+        command.name or command.callback.__name__ for command in cli.app.registered_commands
+    }
+    registered |= {group.name for group in cli.app.registered_groups}
+    assert {str(name).replace("_", "-") for name in registered} == set(table.COMMANDS)
+
+
+HEAVY = (
+    "dagster",
+    "duckdb",
+    "fastapi",
+    "numpy",
+    "pandas",
+    "psycopg",
+    "pyarrow",
+    "pydantic",
+    "requests",
+)
+
+
+def test_help_imports_no_engine() -> None:
+    """``obs --help`` answers at once: it imports neither databases nor engines nor Dagster."""
+    code = "import sys; from obs_assets.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = done.stdout.splitlines()[-1].split()
+    assert "typer" in imported
+    assert not set(HEAVY).intersection(imported)
+
+
 def test_every_command_that_answers_has_json() -> None:
     """Scripts read the same answers as people do."""
     groups = {path for path, command in COMMANDS.items() if getattr(command, "commands", None)}
@@ -121,8 +168,8 @@ def test_every_command_that_answers_has_json() -> None:
         for path, command in COMMANDS.items()
         if not any("--json" in p.opts for p in command.params)
     ]
-    # `dev` and `psql` run until they are ended; `s3 cat` writes the bytes of an object.
-    assert set(silent) == {*groups, ("dev",), ("psql",), ("s3", "cat")}
+    # `dev`, `psql` and `serve` run until they are ended; `s3 cat` writes the bytes of an object.
+    assert set(silent) == {*groups, ("dev",), ("psql",), ("s3", "cat"), ("serve",)}
 
 
 def test_the_version_is_printed(obs: Obs) -> None:
@@ -317,6 +364,26 @@ def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
 
 
 @pytest.mark.slow
+def test_where_says_where_an_event_is(obs: Obs, built: HourlyPipeline) -> None:
+    """A line an event, JSON for scripts, exit code 1 for an event that is not known, 2 without a name."""
+    shown = obs("where", "evt-3")
+    assert shown.code == 0
+    assert shown.out.split()[0] == "sampled_out:success"
+    assert obs("where", "err-3").out.split()[0] == "stored"
+    answer = json.loads(obs("where", "evt-3", "--json").out)
+    assert answer["complete"]
+    (event,) = answer["events"]
+    at = obs("where", "--file", event["file"], "--offset", str(event["offset"]), "--json")
+    assert json.loads(at.out)["events"] == [event]
+    unknown = obs("where", "never")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "no event of this name is known" in unknown.err
+    nameless = obs("where")
+    assert nameless.code == 2
+    assert "name one of: the id of an event, --trace, or --file" in nameless.err
+
+
+@pytest.mark.slow
 def test_search_explains_an_empty_answer_and_a_mistake(obs: Obs, built: HourlyPipeline) -> None:
     """A misspelt column is named, a mistake has its position, and a range that ends first is refused."""
     assert built.postgres
@@ -327,7 +394,7 @@ def test_search_explains_an_empty_answer_and_a_mistake(obs: Obs, built: HourlyPi
         ("level:",): "the query ends too early at character 7",
         ("duration:soon",): "duration_ms is a number, and 'soon' is not",
         ("", "--from=yesterday"): "'yesterday' is no moment",
-        ("", "--from=now", "--to=now-1h"): "is not before --to",
+        ("", "--from=now", "--to=now-1h"): "is not before the end",
         ("", "--after=x"): "'x' is no id of an event",
     }.items():
         refused = obs("search", *arguments)

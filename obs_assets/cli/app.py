@@ -3,18 +3,20 @@
 import json
 import platform
 import sys
-from importlib import metadata
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from obs_assets.cli.commands import CommandsOnDemand
 from obs_assets.errors import ConfigurationError, ObsError
-from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.pipeline_files import open_pipeline
+
+if TYPE_CHECKING:
+    from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 app = typer.Typer(
+    cls=CommandsOnDemand,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help=(
@@ -26,6 +28,8 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from importlib import metadata
+
         typer.echo(
             f"obs_assets {metadata.version('obs_assets')}, Python {platform.python_version()}"
         )
@@ -120,6 +124,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}s"
 
 
-def hourly_pipeline(name: str) -> HourlyPipeline:
+def hourly_pipeline(name: str) -> "HourlyPipeline":
     """The pipeline of that name (see ``--pipeline``), with this machine's settings."""
+    from obs_assets.hourly.pipeline_files import open_pipeline
+
     return open_pipeline(name)

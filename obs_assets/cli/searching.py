@@ -1,29 +1,24 @@
 """``obs search``: find stored events."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out
-from obs_assets.destinations.postgres import PostgresDestination
-from obs_assets.errors import ConfigurationError
-from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.search.language import Query, parse
-from obs_assets.search.moments import moment
 from obs_assets.search.questions import (
     Found,
     FoundEvent,
     Order,
     Position,
-    Span,
-    last_day,
     list_events,
 )
+from obs_assets.search.ranges import asked_span
 from obs_assets.search.rows import SEARCHED_KEYS, likely_names
-from obs_assets.storage.postgres import Connection, session
+from obs_assets.storage.postgres import session
 
 SUMMARY_CHARACTERS = 160
 """Characters of an event's message in a line of the list."""
@@ -85,9 +80,9 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
     order: Order = "newest"
     if oldest:
         order = "oldest"
-    table = _table(hourly_pipeline(pipeline_name))
+    table = hourly_pipeline(pipeline_name).searched_table()
     with session(table.server, application_name="obs search", autocommit=True) as connection:
-        span = _span(connection, table, since, until)
+        span = asked_span(connection, table.table.name, since, until, datetime.now(UTC))
         found = list_events(
             connection,
             table.table.name,
@@ -103,39 +98,8 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
             typer.echo(event.to_json())
         else:
             out.print(_line(event), highlight=False)
-    # To standard error, so that another program can read the events alone.
     # To standard error, so that standard output has nothing but events.
     typer.echo(_summary(found, asked), err=True)
-
-
-def _table(hourly: HourlyPipeline) -> PostgresDestination:
-    """The first table of the pipeline."""
-    for table in hourly.tables().values():
-        return table
-    raise ConfigurationError(
-        "the pipeline has no destination of type postgres that is enabled: nothing can be searched"
-    )
-
-
-def _span(
-    connection: Connection,
-    table: PostgresDestination,
-    since: str,
-    until: str,
-) -> Span:
-    """The range that is asked for; by default the last day that has events."""
-    now = datetime.now(UTC)
-    if not (since and until):
-        newest = last_day(connection, table.table.name) or Span(now - timedelta(days=1), now)
-        end = newest.end
-    if until:
-        end = moment(until, now)
-    start = moment(since, now) if since else min(newest.start, end - timedelta(days=1))
-    if start >= end:
-        raise ConfigurationError(
-            f"--from {start:%Y-%m-%dT%H:%M:%SZ} is not before --to {end:%Y-%m-%dT%H:%M:%SZ}"
-        )
-    return Span(start, end)
 
 
 def _line(event: FoundEvent) -> Text:

@@ -1,5 +1,6 @@
 """All pipelines as a code location. A mistake in a pipeline file does not stop the other pipelines."""
 
+import functools
 import re
 import warnings
 from collections.abc import Mapping
@@ -39,10 +40,17 @@ def project_definitions(env: Mapping[str, str] | None = None) -> dg.Definitions:
             problem,
         )
     broken = [_broken(file, problem, env) for file, problem in problems.items()]
-    # The UI's page of components. `load_from_defs_folder` adds it too, but needs a project file, which
-    # an installed wheel does not have.
-    component_page = get_library_json_enriched_defs(None)
-    return dg.Definitions.merge(component_page, *found.values(), *broken)
+    return dg.Definitions.merge(_component_page(), *found.values(), *broken)
+
+
+@functools.cache
+def _component_page() -> dg.Definitions:
+    """The UI's page of components, the same for every call: Dagster loads the definitions seven times a run.
+
+    `load_from_defs_folder` adds the page too, but needs a project file, which an installed wheel does
+    not have.
+    """
+    return get_library_json_enriched_defs(None)
 
 
 def _load(

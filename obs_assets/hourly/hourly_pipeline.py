@@ -222,6 +222,15 @@ class HourlyPipeline:
         with self._cursor() as connection, computing(f"redacted_events {hour}", connection):
             return self.stages.unredacted(connection, hour)
 
+    def dropped(self, hour: Hour) -> dict[str, str]:
+        """``row_uid`` → reason, of the redacted events of an hour that filter or sample drop now.
+
+        Raises:
+            MissingFrameError: ``redacted_events`` has not built the hour.
+        """
+        with self._cursor() as connection, computing(f"sampled_events {hour}", connection):
+            return self.stages.dropped(connection, hour)
+
     def expire(self, now: datetime) -> Expiry:
         """Remove events before redaction that are older than ``retention_days``.
 
@@ -506,6 +515,18 @@ class HourlyPipeline:
         """Asset's name → the destination, for enabled destinations that keep tables of events."""
         names = self._names_of("has_tables")
         return {name: cast("PostgresDestination", self.destination(name)) for name in names}
+
+    def searched_table(self) -> "PostgresDestination":
+        """The first table of events, which searches read.
+
+        Raises:
+            ConfigurationError: the pipeline has none.
+        """
+        for table in self.tables().values():
+            return table
+        raise ConfigurationError(
+            "the pipeline has no destination of type postgres that is enabled: nothing can be searched"
+        )
 
     def _names_of(self, ability: str) -> list[str]:
         return [asset_name(config) for config in self.enabled(ability)]

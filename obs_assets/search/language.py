@@ -439,6 +439,19 @@ def fields_of(query: Query) -> set[str]:
             return set().union(*map(fields_of, terms))
 
 
+def has_text(query: Query) -> bool:
+    """Whether a query looks for a word or a phrase in messages and errors."""
+    match query:
+        case Text():
+            return True
+        case Compare() | Prefix() | Exists():
+            return False
+        case Not(term):
+            return has_text(term)
+        case And(terms) | Or(terms):
+            return any(map(has_text, terms))
+
+
 # -- to text -----------------------------------------------------------------------------------------------------------
 
 

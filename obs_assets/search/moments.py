@@ -13,6 +13,8 @@ _UNITS = {
     "w": timedelta(weeks=1),
 }
 
+_LENGTH = re.compile(r"([0-9]{1,6})([smhdw])")
+
 _DISTANCE = re.compile(r"now(?:([+-])([0-9]{1,6})([smhdw]))?")
 
 
@@ -47,3 +49,17 @@ def _shifted(now: datetime, distance: re.Match[str]) -> datetime:
         return now
     shift = _UNITS[unit] * int(count)
     return now + shift if sign == "+" else now - shift
+
+
+def length(text: str) -> timedelta:
+    """The length of time that a text means, for example ``30s``, ``5m``, ``1h``, ``7d``.
+
+    Raises:
+        ConfigurationError: the text is no length.
+    """
+    written = _LENGTH.fullmatch(text.strip())
+    if written is None:
+        raise ConfigurationError(
+            f"{text!r} is no length of time: write for example 30s, 5m, 1h or 1d"
+        )
+    return _UNITS[written[2]] * int(written[1])

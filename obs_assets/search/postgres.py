@@ -5,6 +5,7 @@ Paths into the event become jsonpath in lax mode: a list on the path is unfolded
 """
 
 import json
+from collections.abc import Sequence
 
 from psycopg import sql
 
@@ -131,12 +132,16 @@ def _exists(place: Column | Paths) -> sql.Composable:
 
 def _at_any(place: Paths, test: str) -> sql.Composable:
     found = []
-    for keys in place.paths:
-        path = "$" + "".join(f".{_json(key)}" for key in keys)
+    for path in map(json_path, place.paths):
         # Part of the path, not a variable of it: @?, which the index answers, takes no variables.
         jsonpath = sql.Literal(f"{path} ? ({test})")
         found.append(_never_null(sql.SQL("data @? {}::jsonpath").format(jsonpath)))
     return _joined(" OR ", found, _NOTHING)
+
+
+def json_path(keys: Sequence[str]) -> str:
+    """The jsonpath of keys inside one another, for example ``$."usage"."model"``."""
+    return "$" + "".join(f".{_json(key)}" for key in keys)
 
 
 def _filter(operator: Operator, value: str) -> str:
@@ -145,7 +150,13 @@ def _filter(operator: Operator, value: str) -> str:
     if operator != "=":
         bound = _json(value) if number is None else str(number)
         return f"@ {operator} {bound}"
+    return jsonpath_equal(value)
+
+
+def jsonpath_equal(value: str) -> str:
+    """The filter of a jsonpath that a value equal to a written value passes."""
     # jsonpath compares numbers with numbers only, so that the text of a number is asked for too.
+    number = number_of(value)
     wanted = [_json(value)]
     if number is not None:
         wanted.append(str(number))

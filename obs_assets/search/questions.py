@@ -1,26 +1,40 @@
-"""Questions about stored events, as functions over a connection. Each reads, and none writes."""
+"""The list of events that match, and the parts that every question shares: snapshots and time limits.
 
+Each question is a function over a connection. Each reads, and none writes.
+"""
+
+import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, LiteralString, TypeAlias
 
 from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 
-from obs_assets.errors import ConfigurationError
-from obs_assets.search.language import Query
+from obs_assets.errors import ConfigurationError, TransientError
+from obs_assets.search.language import EVERYTHING, Compare, Query
 from obs_assets.search.postgres import condition
 from obs_assets.storage.postgres import Connection
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
 FIRST_SLICE = timedelta(hours=1)
-"""Length of the part of a range that is searched first. Each part after it is twice as long.
+"""Length of the part of a range that is searched first. Behind a quick part, the next is twice as long.
 
 A query that matches often needs the first parts only; a rare one is at the range's end after few steps.
+"""
+
+QUICK_PART_S = 0.25
+"""A part that takes longer than this is followed by a part of the same length."""
+
+SLOW_PART_S = 1.0
+"""A part that takes longer than this is followed by a part of half the length.
+
+A part that the time limit stops has found nothing, so that long parts would waste the time.
 """
 
 LEAST_STATEMENT_S = 0.05
@@ -164,6 +178,40 @@ class Found:
         return sum(event.weight for event in self.events)
 
 
+@dataclass(frozen=True)
+class FoundRows:
+    """An answer of `find_rows`; see `Found`.
+
+    Attributes:
+        rows: each with its time and its `row_uid` first, then the columns that were asked for.
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    searched: Span
+    is_complete: bool
+    next: Position | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """An event and its neighbours in time.
+
+    Attributes:
+        event: the event.
+        before: events before it, the nearest first.
+        after: events behind it, the nearest first.
+        searched: the range in which neighbours were looked for.
+        is_complete: False if the time was over before all neighbours were found.
+    """
+
+    event: FoundEvent
+    before: tuple[FoundEvent, ...]
+    after: tuple[FoundEvent, ...]
+    searched: Span
+    is_complete: bool
+
+
 def last_day(connection: Connection, table: sql.Identifier) -> Span | None:
     """The 24 hours up to the newest stored event; None for an empty table."""
     ask = sql.SQL("SELECT max(timestamp) FROM {}").format(table)
@@ -204,33 +252,185 @@ def list_events(
         QueryValueError: a numeric column is compared with a text.
         psycopg.Error: the server's errors, but for the end of the time.
     """
+    found = find_rows(
+        connection,
+        table,
+        [_column(name) for name in _COLUMNS],
+        query,
+        span,
+        order=order,
+        limit=limit,
+        after=after,
+        deadline_s=deadline_s,
+    )
+    # The first two columns are those that `find_rows` adds.
+    events = tuple(FoundEvent(*row[2:]) for row in found.rows)
+    return Found(events, found.searched, found.is_complete, found.next, found.seconds)
+
+
+def find_event(
+    connection: Connection,
+    table: sql.Identifier,
+    position: Position,
+    *,
+    deadline_s: float = 10.0,
+) -> FoundEvent | None:
+    """The event at a position, see `Position.of_id`; None if the table has no such event now.
+
+    Raises:
+        TransientError: the time was over before the event was found.
+    """
+    at = Span(position.timestamp, position.timestamp + timedelta(microseconds=1))
+    query = Compare("row_uid", "=", position.row_uid)
+    found = list_events(connection, table, query, at, limit=1, deadline_s=deadline_s)
+    if not found.is_complete:
+        raise TransientError(f"the event was not found within {deadline_s:g} s: try again")
+    return next(iter(found.events), None)
+
+
+def context_of(
+    connection: Connection,
+    table: sql.Identifier,
+    position: Position,
+    *,
+    same: Literal["trace_id", "session_id", "worker_id"] | None = None,
+    before: int = 20,
+    after: int = 20,
+    reach: timedelta = timedelta(days=7),
+    deadline_s: float = 10.0,
+) -> Context | None:
+    """An event with its neighbours in time, all from the same state of the table.
+
+    Args:
+        connection: in autocommit mode.
+        table: the table of events.
+        position: the event, see `Position.of_id`.
+        same: neighbours have the same value of this column as the event; None for all events.
+        before: neighbours before the event, at most.
+        after: neighbours behind the event, at most.
+        reach: how far before and behind the event neighbours are looked for.
+        deadline_s: seconds after which the search ends.
+
+    Returns:
+        None if the table has no such event now.
+
+    Raises:
+        ConfigurationError: the event has no value in the column ``same``.
+        TransientError: the time was over before the event itself was found.
+    """
+    ends_at = time.monotonic() + deadline_s
+    with snapshot(connection):
+        event = find_event(connection, table, position, deadline_s=deadline_s)
+        if event is None:
+            return None
+        query = _like(event, same)
+        searched = Span(position.timestamp - reach, position.timestamp + reach)
+
+        def neighbours(order: Order, limit: int) -> Found:
+            return list_events(
+                connection,
+                table,
+                query,
+                searched,
+                order=order,
+                limit=limit,
+                after=position,
+                deadline_s=ends_at - time.monotonic(),
+            )
+
+        earlier = neighbours("newest", before)
+        later = neighbours("oldest", after)
+    is_complete = earlier.is_complete and later.is_complete
+    return Context(event, earlier.events, later.events, searched, is_complete)
+
+
+def _like(event: FoundEvent, same: str | None) -> Query:
+    """The query of the events with the same value in a column."""
+    if same is None:
+        return EVERYTHING
+    value = getattr(event, same)
+    if value is None:
+        raise ConfigurationError(f"the event has no {same}: ask for its neighbours in time")
+    return Compare(same, "=", value)
+
+
+# -- shared by the questions -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def snapshot(
+    connection: Connection,
+    *,
+    role: str | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[None]:
+    """Within the block, all questions see the same state of the tables, although hours are replaced meanwhile.
+
+    Inside another such block it changes nothing: the outer block's role and state hold.
+
+    Args:
+        connection: in autocommit mode.
+        role: role whose rights the statements have; None leaves the connection's own.
+        timeout_s: seconds after which the server ends a statement; None leaves the server's own.
+    """
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        yield
+        return
+    # With LOCAL, nothing is left on the connection, also behind a pooler that shares it.
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        if role is not None:
+            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+        if timeout_s is not None:
+            limit = sql.SQL("SET LOCAL statement_timeout = {}")
+            # 0 would mean no limit.
+            connection.execute(limit.format(sql.Literal(max(1, int(timeout_s * 1000)))))
+        yield
+
+
+def find_rows(
+    connection: Connection,
+    table: sql.Identifier,
+    columns: Sequence[sql.Composable],
+    query: Query,
+    span: Span,
+    *,
+    order: Order = "newest",
+    limit: int = 100,
+    after: Position | None = None,
+    deadline_s: float = 10.0,
+) -> FoundRows:
+    """Columns of the rows that match; arguments as for `list_events`.
+
+    Args:
+        columns: SQL of the columns.
+    """
     began = time.monotonic()
-    search = _Search(table, condition(query), order, after)
+    search = _Search(table, columns, condition(query), order, after)
     rest = _rest(span, after, order)
-    found: list[FoundEvent] = []
+    found: list[tuple[Any, ...]] = []
     reached = after or _behind(rest, order)
     is_complete = True
-    with connection.transaction():
-        # All parts see the same state of the table, although hours are replaced meanwhile.
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        for part in _parts(rest, order):
+    with snapshot(connection):
+        for part in parts(rest, order):
             left_s = began + deadline_s - time.monotonic()
             # A row more than the limit says that there are more.
             select = search.select(part, limit + 1 - len(found))
-            rows = _rows_within(connection, select, left_s)
+            rows = rows_within(connection, select, left_s)
             if rows is None:
                 is_complete = False
                 break
-            found += [FoundEvent(*row) for row in rows]
+            found += rows
             if len(found) > limit:
                 break
             reached = _behind(part, order, is_searched=True)
-    events = tuple(found[:limit])
+    answer = tuple(found[:limit])
     has_more = len(found) > limit
-    if has_more:
-        reached = Position(events[-1].timestamp, events[-1].row_uid)
-    return Found(
-        events,
+    if has_more and answer:
+        timestamp, row_uid = answer[-1][:2]
+        reached = Position(timestamp, row_uid)
+    return FoundRows(
+        answer,
         _searched(rest, reached, order),
         is_complete,
         reached if has_more or not is_complete else None,
@@ -248,11 +448,12 @@ def _rest(span: Span, after: Position | None, order: Order) -> Span:
     return Span(max(span.start, after.timestamp), span.end)
 
 
-def _parts(rest: Span, order: Order) -> Iterator[Span]:
-    """The range in parts, in the order of the search."""
+def parts(rest: Span, order: Order) -> Iterator[Span]:
+    """The range in parts, in the order of the search; see `FIRST_SLICE`, `QUICK_PART_S`, `SLOW_PART_S`."""
     length = FIRST_SLICE
     start, end = rest.start, rest.end
     while start < end:
+        began = time.monotonic()
         if order == "newest":
             edge = max(start, end - length)
             yield Span(edge, end)
@@ -261,7 +462,12 @@ def _parts(rest: Span, order: Order) -> Iterator[Span]:
             edge = min(end, start + length)
             yield Span(start, edge)
             start = edge
-        length *= 2
+        # The caller has searched the part in the meantime.
+        seconds = time.monotonic() - began
+        if seconds < QUICK_PART_S:
+            length *= 2
+        elif seconds > SLOW_PART_S:
+            length = max(FIRST_SLICE, length / 2)
 
 
 def _behind(part: Span, order: Order, *, is_searched: bool = False) -> Position:
@@ -279,7 +485,7 @@ def _searched(rest: Span, reached: Position, order: Order) -> Span:
     return Span(rest.start, reached.timestamp)
 
 
-def _rows_within(
+def rows_within(
     connection: Connection,
     select: sql.Composed,
     seconds: float,
@@ -302,6 +508,7 @@ class _Search:
     """The statements of a search: one for each part of the range."""
 
     table: sql.Identifier
+    columns: Sequence[sql.Composable]
     matching: sql.Composable
     order: Order
     after: Position | None
@@ -311,11 +518,11 @@ class _Search:
         # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
         direction = _DIRECTIONS[self.order]
         return sql.SQL(
-            "SELECT {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
+            "SELECT timestamp, row_uid, {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
             "AND {behind} AND {matching} "
             'ORDER BY timestamp {direction}, row_uid COLLATE "C" {direction} LIMIT {limit}'
         ).format(
-            columns=sql.SQL(", ").join(_column(name) for name in _COLUMNS),
+            columns=sql.SQL(", ").join(self.columns),
             table=self.table,
             start=sql.Literal(part.start),
             end=sql.Literal(part.end),

@@ -15,6 +15,7 @@ from typing import Any, LiteralString, TypeAlias
 import psycopg
 from psycopg import sql
 from psycopg.pq import ExecStatus
+from psycopg_pool import ConnectionPool
 
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.settings import PostgresSettings
@@ -24,6 +25,12 @@ Connection: TypeAlias = psycopg.Connection[Any]
 
 Query: TypeAlias = LiteralString | sql.Composed
 """SQL without text of a user: a constant, or composed with quoted identifiers and values."""
+
+Pool: TypeAlias = ConnectionPool[Connection]
+"""Connections that wait for their next use; see `make_pool`."""
+
+POOL_RECONNECT_S = 1.0
+"""Seconds for which a pool tries to reach a server that does not answer."""
 
 # -- connecting ----------------------------------------------------------------------------------
 
@@ -149,22 +156,9 @@ def connect(
         ConfigurationError: the server refuses it; the message names the variable to change.
         TransientError: the server does not answer.
     """
-    password = None
-    if server.password:
-        password = server.password.get_secret_value()
     try:
-        connection = psycopg.connect(
-            host=server.host,
-            port=server.port,
-            dbname=server.database,
-            user=server.user,
-            password=password,
-            connect_timeout=5,  # seconds
-            application_name=application_name,
-            client_encoding="UTF8",
-            # Without a transaction, `_SET_SESSION` holds for the whole session.
-            autocommit=True,
-        )
+        # Without a transaction, `_SET_SESSION` holds for the whole session.
+        connection = psycopg.connect(**_arguments(server, application_name), autocommit=True)
     except psycopg.Error as error:
         raise _unreachable(str(error), server) from None
     try:
@@ -178,6 +172,55 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _arguments(server: PostgresSettings, application_name: str) -> dict[str, Any]:
+    """Arguments of libpq for a server."""
+    password = None
+    if server.password:
+        password = server.password.get_secret_value()
+    return {
+        "host": server.host,
+        "port": server.port,
+        "dbname": server.database,
+        "user": server.user,
+        "password": password,
+        "connect_timeout": 5,  # seconds
+        "application_name": application_name,
+        "client_encoding": "UTF8",
+    }
+
+
+def make_pool(server: PostgresSettings, *, size: int, application_name: str) -> Pool:
+    """A closed pool of connections in autocommit mode, for a program that answers many questions.
+
+    Its statements are never prepared by name: a prepared statement can end in a plan that reads all
+    leaves of a table. A connection is tested before each use, and made when it is needed.
+
+    Args:
+        server: address and credentials of the server.
+        size: largest number of connections.
+        application_name: name of the sessions in ``pg_stat_activity``.
+    """
+    return ConnectionPool(
+        kwargs={
+            **_arguments(server, application_name),
+            "autocommit": True,
+            "prepare_threshold": None,
+        },
+        min_size=0,
+        max_size=size,
+        open=False,
+        configure=_configure,
+        check=ConnectionPool.check_connection,
+        # A connection that fails is tried again by the next question, not for minutes before.
+        reconnect_timeout=POOL_RECONNECT_S,
+        name=application_name,
+    )
+
+
+def _configure(connection: Connection) -> None:
+    connection.execute(_SET_SESSION)
 
 
 SESSION_SETTINGS: dict[LiteralString, LiteralString] = {
@@ -373,6 +416,10 @@ LEDGER = (
     Migration(
         "Note in obs.hour_loads from which landing log an hour was loaded.",
         "ALTER TABLE obs.hour_loads ADD COLUMN IF NOT EXISTS log_id TEXT NOT NULL DEFAULT ''",
+    ),
+    Migration(
+        "Note in obs.hour_loads when an hour was first loaded, so that replaced hours are known.",
+        "ALTER TABLE obs.hour_loads ADD COLUMN IF NOT EXISTS first_loaded_at TIMESTAMPTZ",
     ),
 )
 """Tables that all destinations with a ledger in this server share; subject ``ledger``."""

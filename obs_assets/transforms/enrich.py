@@ -436,8 +436,8 @@ def _context() -> str:
         WHEN {_given("master_type")} IS NOT NULL THEN {master}
         WHEN {_given("worker_type")} IS NOT NULL THEN {worker} END"""
     ids = [_field(key, _given(key)) for key in ("trace_id", "session_id", "parent_span_id")]
-    # `[2:]` cuts the first comma off.
-    return f"'{{' || nullif({_concat(role, *ids)}, '')[2:] || '}}'"
+    # `substr` cuts the first comma off; it is faster than `[2:]`.
+    return f"'{{' || substr(nullif({_concat(role, *ids)}, ''), 2) || '}}'"
 
 
 def _estimated() -> str:
@@ -510,7 +510,7 @@ def _collector(config: EnrichConfig) -> str:
     if config.collector_fields != "nested" or not facts:
         return "''"
     members = _concat(*[_field(key, _collected(key)) for key in facts])
-    return f"""coalesce(',"collector":{{' || nullif({members}, '')[2:] || '}}', '')"""
+    return f"""coalesce(',"collector":{{' || substr(nullif({members}, ''), 2) || '}}', '')"""
 
 
 def _facts(config: EnrichConfig) -> list[str]:
@@ -753,7 +753,8 @@ def _token_count(value: str) -> str:
 
 def _unquoted(value: str) -> str:
     """A JSON number or string without its quotes; only for texts without escapes."""
-    return f"""trim({value}, '"')"""
+    # `replace` takes a third of the time of `trim` with a character of its own.
+    return f"""replace({value}, '"', '')"""
 
 
 def _usd_per_token(usd_per_million: Decimal | None) -> str:

@@ -14,6 +14,7 @@ import yaml
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from obs_assets import definitions as code_location
 from obs_assets.components import ObservabilityPipeline, pipeline_definitions
 from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
 from obs_assets.components.pipeline import PipelineAttributes
@@ -521,3 +522,9 @@ def test_the_ui_explains_the_component() -> None:
     told = listed["plugin_component_types_json"].value
     assert isinstance(told, list)
     assert "obs_assets.components.ObservabilityPipeline" in json.dumps(told)
+
+
+def test_a_process_makes_its_definitions_once() -> None:
+    """Dagster asks for the definitions seven times in a run; the pipeline files are read the first time."""
+    first = code_location.defs()
+    assert code_location.defs() is first

@@ -121,7 +121,7 @@ def leaves_of(server: PostgresSettings) -> list[str]:
     with connect_postgres(server) as connection:
         query = "SELECT relname FROM pg_class WHERE relname LIKE 'events@_%%' ESCAPE '@' AND relkind = 'r' ORDER BY 1"
         names = [str(name) for (name,) in connection.execute(query).fetchall()]
-    return [name for name in names if name != "events_hourly"]
+    return [name for name in names if "_hourly" not in name]
 
 
 def rows_of(server: PostgresSettings) -> list[tuple[Any, ...]]:

@@ -47,7 +47,9 @@ def own(own_data_dir: Path) -> PostgresSettings:
     """That server, running, without a table of ours."""
     server = embedded.postgres(own_data_dir)
     with connect_postgres(server) as connection:
-        connection.execute("DROP TABLE IF EXISTS events, events_hourly CASCADE")
+        connection.execute(
+            "DROP TABLE IF EXISTS events, events_hourly, events_hourly_workers CASCADE"
+        )
         connection.execute("DROP SCHEMA IF EXISTS obs CASCADE")
     return server
 
@@ -292,7 +294,9 @@ def test_a_full_disk_leaves_the_old_hour(
     finally:
         with connect_postgres(own) as connection:
             connection.execute(f"ALTER DATABASE {own.database} RESET default_tablespace")
-            connection.execute("DROP TABLE IF EXISTS events, events_hourly CASCADE")
+            connection.execute(
+                "DROP TABLE IF EXISTS events, events_hourly, events_hourly_workers CASCADE"
+            )
             connection.execute("DROP SCHEMA IF EXISTS obs CASCADE")
         with connect_postgres(own) as connection:
             connection.execute("DROP TABLESPACE IF EXISTS small")
@@ -354,7 +358,7 @@ def test_a_server_that_commits_in_memory_is_told_not_to(settings: Settings) -> N
 def test_readers_get_events_and_nothing_else(
     settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    """The role that `init` makes reads table, statistics and receipts; no ledger, no leaf, no writing."""
+    """The role that `init` makes reads table, statistics, ledger and receipts; no leaf, no writing."""
     server = settings.postgres
     assert server
     destination = at_end(server)
@@ -367,6 +371,7 @@ def test_readers_get_events_and_nothing_else(
         "Make",
         "Make",
         "Index",
+        "Add",
         "Make",
         "Let",
     ]
@@ -386,7 +391,8 @@ def test_readers_get_events_and_nothing_else(
                 reader.execute("SELECT * FROM receipts")
                 reader.execute("SET default_transaction_read_only = off")
                 for refused in (
-                    "SELECT * FROM obs.hour_loads",
+                    "SELECT * FROM obs.totals",
+                    "DELETE FROM obs.hour_loads",
                     "SELECT * FROM events_d20251204",
                     "DELETE FROM events",
                     "DELETE FROM events_hourly",
@@ -396,6 +402,66 @@ def test_readers_get_events_and_nothing_else(
         finally:
             admin.execute(f"DROP OWNED BY {role}")
             admin.execute(f"DROP ROLE {role}")
+
+
+FIGURES_OF_ROWS = """count(*), sum(weight),
+    coalesce(sum(weight) FILTER (WHERE error IS NOT NULL OR event_level IN ('error', 'critical', 'fatal')), 0),
+    sum(weight * duration_ms), max(duration_ms), sum(weight * cost_usd::float8),
+    coalesce(sum(weight) FILTER (WHERE error IS NOT NULL), 0),
+    coalesce(sum(weight) FILTER (WHERE duration_ms IS NOT NULL), 0),
+    coalesce(sum(weight) FILTER (WHERE cost_usd IS NOT NULL), 0), min(timestamp), max(timestamp)"""
+
+OF_AN_OLDER_VERSION = """
+ALTER TABLE events_hourly DROP COLUMN with_error, DROP COLUMN with_duration, DROP COLUMN with_cost,
+    DROP COLUMN first_at, DROP COLUMN last_at;
+DROP TABLE events_hourly_workers;
+DELETE FROM obs.migrations WHERE subject = 'table public.events' AND version = 4"""
+
+
+@pytest.mark.slow
+def test_hours_of_an_older_version_are_counted_by_the_migration(
+    settings: Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """All columns of statistics, by worker too; whoever reads the statistics reads the new table."""
+    server = settings.postgres
+    assert server
+    destination = at_end(server)
+    told = [
+        {"type": "a", "worker_id": "w1", "duration_ms": 10, "cost_usd": 0.5},
+        {"type": "a", "worker_id": "w2", "level": "error"},
+        {"error": "x"},
+    ]
+    for hour in (HOUR, HOUR.next):
+        destination.deliver(offer_of(frame_of(duck, told, hour, weight=10.0), hour))
+    role = f"reader_{server.database.removeprefix('test-')}"
+    with connect_postgres(server) as admin:
+        ask = [
+            f"SELECT hour, worker_id, {FIGURES_OF_ROWS} FROM events GROUP BY 1, 2 ORDER BY 1, 2",
+            "SELECT * FROM events_hourly_workers ORDER BY 1, 2",
+            "SELECT * FROM events_hourly ORDER BY 1, 2, 3, 4",
+        ]
+        scanned, workers, statistics = (
+            admin.execute(query.encode()).fetchall() for query in ask
+        )
+        assert workers == scanned
+        admin.execute(OF_AN_OLDER_VERSION)
+        # An hour that was loaded before there were statistics.
+        admin.execute("DELETE FROM events_hourly WHERE hour = %s", [HOUR.start])
+        admin.execute(f"CREATE ROLE {role}".encode())
+        admin.execute(f"GRANT SELECT ON events_hourly TO {role}".encode())
+        try:
+            assert [line.split()[0] for line in destination.init()] == ["Add"]
+            assert admin.execute(ask[1].encode()).fetchall() == workers
+            assert admin.execute(ask[2].encode()).fetchall() == statistics
+            admin.execute(f"SET ROLE {role}".encode())
+            assert admin.execute("SELECT count(*) FROM events_hourly_workers").fetchone() == (
+                6,
+            )
+            admin.execute("RESET ROLE")
+        finally:
+            admin.execute("RESET ROLE")
+            admin.execute(f"DROP OWNED BY {role}".encode())
+            admin.execute(f"DROP ROLE {role}".encode())
 
 
 @pytest.mark.slow
@@ -418,13 +484,10 @@ def test_statistics_are_what_a_scan_would_count(
         offer_of(frame_of(duck, [*told, {"type": "late"}], weight=10.0), generation=2)
     )
     destination.deliver(offer_of(frame_of(duck, [], HOUR.next), HOUR.next, generation=2))
-    scan = """
-        SELECT hour, event_type, event_level, master_type, count(*), sum(weight),
-            coalesce(sum(weight) FILTER (WHERE error IS NOT NULL OR event_level IN ('error', 'critical', 'fatal')), 0),
-            sum(weight * duration_ms), max(duration_ms), sum(weight * cost_usd::float8)
-        FROM events GROUP BY 1, 2, 3, 4 ORDER BY 2, 3"""
+    keys = "hour, event_type, event_level, master_type"
+    scan = f"SELECT {keys}, {FIGURES_OF_ROWS} FROM events GROUP BY 1, 2, 3, 4 ORDER BY 2, 3"
     with connect_postgres(server) as connection:
-        expected = connection.execute(scan).fetchall()
+        expected = connection.execute(scan.encode()).fetchall()
         assert (
             connection.execute(
                 "SELECT * FROM events_hourly ORDER BY event_type, event_level"
@@ -432,7 +495,7 @@ def test_statistics_are_what_a_scan_would_count(
             == expected
         )
     assert len(expected) == 4
-    assert expected[1][4:] == (2, 20.0, 0.0, 400.0, 30, 7.5)
+    assert expected[1][4:-2] == (2, 20.0, 0.0, 400.0, 30, 7.5, 0.0, 20.0, 20.0)
     health = destination.health()
     assert health
     totals = {name: health.totals[name] for name in ("total_events_written", "total_errors")}

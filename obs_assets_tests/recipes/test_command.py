@@ -7,14 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from obs_assets import cli
+from obs_assets.cli.commands import COMMANDS, Row
 
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    """The row of the invented module stands in the table, as if it were written there."""
+    """The row of the invented command stands in the table, as if it were written there."""
     before = [*cli.app.registered_commands]
-    cli.load((*cli.MODULES, "obs_assets_tests.recipes.greeting"))
+    COMMANDS["greet"] = Row("obs_assets_tests.recipes.greeting", "Greet a person.")
     yield
+    del COMMANDS["greet"]
     cli.app.registered_commands[:] = before
 
 

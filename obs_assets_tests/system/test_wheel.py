@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -145,3 +146,24 @@ def test_the_demo_of_an_installed_wheel(
     env, work = place
     said = installation.run("python", "-m", "obs_assets.demo", env=env, cwd=work)
     assert "0 of " in said
+
+
+def test_the_explorer_of_an_installed_wheel(
+    installation: Installation, place: tuple[dict[str, str], Path]
+) -> None:
+    """`obs serve` serves every file of the page, byte by byte those of the source tree."""
+    env, work = place
+    port = free_port()
+    folder = PROJECT / "obs_assets" / "explorer"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    with running(["obs", "serve", "--port", port], env, work, installation.programs):
+        address = f"http://127.0.0.1:{port}"
+        until("the server answers", lambda: _read(f"{address}/healthz") != b"")
+        for path in files:
+            assert _read(f"{address}/{path.relative_to(folder)}") == path.read_bytes(), path
+        assert b"Search events" in _read(address)
+
+
+def _read(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=10) as answered:
+        return bytes(answered.read())

@@ -18,7 +18,7 @@ So the server cuts no derived name, and two derived names are never equal.
 """
 
 # A table whose name could be a leaf, a statistics table or an index of another table is refused.
-_DERIVED = re.compile(r"_[hdm]\d{6,10}(_new)?$|_hourly$|^idx_|^receipts$")
+_DERIVED = re.compile(r"_[hdm]\d{6,10}(_new)?$|_hourly(_workers)?$|^idx_|^receipts$")
 
 
 class PostgresConfig(DestinationConfig, frozen=True):

@@ -5,6 +5,7 @@
     public.events            the events, partitioned by ``timestamp``
     ├── events_d20251204     leaves (partitions), made on demand: see `leaves`
     public.events_hourly     statistics of each hour, so that dashboards need not scan events
+    public.events_hourly_workers  the same by worker
     public.receipts          view: the counts of each stage for each hour
     obs.hour_loads           ledger: a row for each hour of a table, with the version of its inputs
 
@@ -45,7 +46,7 @@ from obs_assets.destinations.postgres.rows import (
     statistics_of,
     stored_event,
 )
-from obs_assets.destinations.postgres.table import STATISTICS, EventTable, patiently
+from obs_assets.destinations.postgres.table import STATISTICS, WORKERS, EventTable, patiently
 from obs_assets.destinations.postgres.upkeep import Upkeep
 from obs_assets.errors import (
     ConfigurationError,
@@ -376,12 +377,20 @@ class PostgresDestination:
         tables = [
             self.table.name,
             self.table.statistics,
+            self.table.workers,
             self.table.receipts,
         ]
         readable = sql.SQL(", ").join(tables)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
+        # A search says which version of an hour it read.
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA obs TO {}").format(role))
+        ledger = sql.SQL("GRANT SELECT ON obs.hour_loads, obs.receipts TO {}")
+        connection.execute(ledger.format(role))
         receipts = f"{self.config.schema_name}.receipts"
-        done.append(f"Let {name} read {self.key}, {self.key}_hourly and {receipts}.")
+        done.append(
+            f"Let {name} read {self.key}, {self.key}_hourly, {self.key}_hourly_workers and "
+            f"{receipts}."
+        )
         return done
 
     def health(self) -> Health | None:
@@ -622,12 +631,27 @@ class PostgresDestination:
         return replace(sent, written=written)
 
     def _write_statistics(self, connection: Connection, offer: Offer) -> None:
-        delete = sql.SQL("DELETE FROM {} WHERE hour = %s").format(self.table.statistics)
-        connection.execute(delete, [offer.hour.start])
-        columns = sql.SQL(", ").join(map(sql.Identifier, STATISTICS))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(self.table.statistics, columns)
+        groups = statistics_of(offer.frame, offer.hour)
+        self._write_hourly(connection, offer.hour, self.table.statistics, STATISTICS, groups)
+        workers = statistics_of(offer.frame, offer.hour, keys=["worker_id"])
+        self._write_hourly(connection, offer.hour, self.table.workers, WORKERS, workers)
+
+    def _write_hourly(
+        self,
+        connection: Connection,
+        hour: Hour,
+        table: sql.Identifier,
+        columns: Iterable[str],
+        rows: Iterable[tuple[Any, ...]],
+    ) -> None:
+        """Replace the hour's rows of a table of statistics."""
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE hour = %s").format(table), [hour.start]
+        )
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(table, names)
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in statistics_of(offer.frame, offer.hour):
+            for row in rows:
                 copy.write_row(row)
 
     def _write_ledger(
@@ -648,7 +672,7 @@ class PostgresDestination:
         names = sql.SQL(", ").join(map(sql.Identifier, row))
         values = sql.SQL(", ").join(map(sql.Placeholder, row))
         upsert = """
-            INSERT INTO obs.hour_loads ({names}) VALUES ({values})
+            INSERT INTO obs.hour_loads ({names}, first_loaded_at) VALUES ({values}, %(loaded_at)s)
             ON CONFLICT (destination, hour) DO UPDATE SET ({names}) = ROW ({values})"""
         connection.execute(sql.SQL(upsert).format(names=names, values=values), row)
         connection.execute(

@@ -1,6 +1,6 @@
 """Rows of the table from a frame: DuckDB's SQL for each column, and the data for COPY."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, LiteralString
 
 import pyarrow as pa
@@ -100,19 +100,36 @@ An earlier version stored ``info`` for an event without a level: both count as e
 """
 
 
-def statistics_of(frame: Frame, hour: Hour) -> list[tuple[Any, ...]]:
-    """Rows of the statistics table: an hour's rows by type, level and master.
+def statistics_of(
+    frame: Frame,
+    hour: Hour,
+    *,
+    keys: Sequence[str] = ("event_type", "event_level", "master_type"),
+) -> list[tuple[Any, ...]]:
+    """Rows of a statistics table: an hour's rows by the values of columns.
 
     An error is a row with ``error`` or with a grave level, so that a user can count the errors in the
     table of events too.
+
+    Args:
+        frame: the hour's rows.
+        hour: the hour.
+        keys: columns whose values make a group.
+
+    Returns:
+        for each group the hour, the values, and `search.figures.FIGURES`.
     """
     row = row_of(hour)
-    keys = ", ".join(row[name] for name in ("event_type", "event_level", "master_type"))
+    values = ", ".join(row[name] for name in keys)
     is_error = f"(error IS NOT NULL OR coalesce({one_of('event_level', GRAVE)}, false))"
     figures = f"""count(*), fsum(weight), coalesce(fsum(weight) FILTER ({is_error}), 0),
-        fsum(weight * duration_ms), max(duration_ms), fsum(weight * cost_usd::DOUBLE)"""
-    counted = frame.aggregate(f"{keys}, {figures}", keys)
-    return [(hour.start, *values) for values in counted.fetchall()]
+        fsum(weight * duration_ms), max(duration_ms), fsum(weight * cost_usd::DOUBLE),
+        coalesce(fsum(weight) FILTER (error IS NOT NULL), 0),
+        coalesce(fsum(weight) FILTER (duration_ms IS NOT NULL), 0),
+        coalesce(fsum(weight) FILTER (cost_usd IS NOT NULL), 0),
+        min(event_time), max(event_time)"""
+    counted = frame.aggregate(f"{values}, {figures}", values)
+    return [(hour.start, *group) for group in counted.fetchall()]
 
 
 def copy_data(frame: Frame, hour: Hour) -> Generator[memoryview, None, None]:

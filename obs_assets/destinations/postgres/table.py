@@ -1,5 +1,6 @@
 """The table of events, its statistics and its view of receipts: columns, indexes and migrations."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import LiteralString
 
@@ -11,6 +12,8 @@ from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import MEANINGS
+from obs_assets.search.figures import FIGURES
+from obs_assets.search.selection import Tables
 from obs_assets.storage.postgres import (
     LEDGER,
     SCHEMA_LOCK,
@@ -82,22 +85,27 @@ INDEXES: dict[LiteralString, LiteralString] = {
 The index of costs holds the cost too, so that a sum reads no event.
 """
 
+_KINDS: dict[LiteralString, LiteralString] = {
+    name: figure.kind for name, figure in FIGURES.items()
+}
+
 STATISTICS: dict[LiteralString, LiteralString] = {
     "hour": "TIMESTAMPTZ NOT NULL",
     "event_type": "TEXT",
     "event_level": "TEXT",
     "master_type": "TEXT",
-    "rows": "BIGINT NOT NULL",
-    "events": "DOUBLE PRECISION NOT NULL",
-    "errors": "DOUBLE PRECISION NOT NULL",
-    "duration_ms_sum": "DOUBLE PRECISION",
-    "duration_ms_max": "BIGINT",
-    "cost_usd": "DOUBLE PRECISION",
+    **_KINDS,
 }
-"""Columns of ``<table>_hourly``: an hour's rows by type, level and master.
+"""Columns of ``<table>_hourly``: an hour's rows by type, level and master."""
 
-All figures except ``rows`` and the maximum are weighted: they count the events that the kept rows
-stand for.
+WORKERS: dict[LiteralString, LiteralString] = {
+    "hour": "TIMESTAMPTZ NOT NULL",
+    "worker_id": "TEXT",
+    **_KINDS,
+}
+"""Columns of ``<table>_hourly_workers``: an hour's rows by worker.
+
+In a table of its own: a row for each worker, type, level and master would be hundreds an hour.
 """
 
 _FORM = """
@@ -128,6 +136,16 @@ SELECT hour, destination, stage, taken, kept, set_aside, generation, config_hash
     run_id, loaded_at
 FROM obs.receipts JOIN obs.hour_loads USING (destination, hour) ORDER BY hour, destination, position"""
 
+# Readers see the new table without another `obs postgres init`.
+_SAME_READERS = """
+DO $do$ DECLARE reader text; BEGIN
+    FOR reader IN
+        SELECT DISTINCT grantee::regrole::text
+        FROM pg_class, aclexplode(relacl) WHERE oid = to_regclass({from_name}) AND privilege_type = 'SELECT'
+            AND grantee <> 0 AND grantee <> relowner
+    LOOP EXECUTE 'GRANT SELECT ON ' || {to_name} || ' TO ' || reader; END LOOP;
+END $do$"""
+
 
 class EventTable:
     """The table of a configuration.
@@ -135,7 +153,8 @@ class EventTable:
     Attributes:
         key: name of the table in the ledger, for example ``public.events``.
         name: quoted name of the table.
-        statistics: quoted name of the table of statistics.
+        statistics: quoted name of the table of statistics by type, level and master.
+        workers: quoted name of the table of statistics by worker.
         receipts: quoted name of the view of receipts.
         absent: message for a table that does not exist or is outdated.
     """
@@ -145,11 +164,17 @@ class EventTable:
         self.key = f"{config.schema_name}.{config.table_name}"
         self.name = sql.Identifier(config.schema_name, config.table_name)
         self.statistics = sql.Identifier(config.schema_name, f"{config.table_name}_hourly")
+        self.workers = sql.Identifier(config.schema_name, f"{config.table_name}_hourly_workers")
         self.receipts = sql.Identifier(config.schema_name, "receipts")
         self.absent = (
             f"{self.key} or its ledger does not exist, or is of an older version: "
             "run `obs postgres init`"
         )
+
+    @property
+    def searched(self) -> Tables:
+        """The tables, as the questions of `obs_assets.search` name them."""
+        return Tables(self.name, self.statistics, self.workers, self.key)
 
     def leaf(self, suffix: str) -> sql.Identifier:
         """Quoted name of a leaf, for example of suffix ``_d20251204``."""
@@ -341,6 +366,11 @@ class EventTable:
                 f"Index the traces and costs of {self.key}.",
                 sql.SQL("; ").join([self._create_index("trace"), self._create_index("cost")]),
             ),
+            Migration(
+                f"Add times and counts to {self.key}_hourly, make {self.key}_hourly_workers, and "
+                "count the hours that are stored.",
+                sql.SQL("; ").join(self._extend_statistics()),
+            ),
         ]
 
     def _create_schema(self) -> sql.Composed:
@@ -364,17 +394,67 @@ class EventTable:
         return create.format(index, self.name)
 
     def _create_statistics(self) -> list[sql.Composed]:
-        columns = sql.SQL(", ").join(
-            sql.SQL(f"{name} {kind}") for name, kind in STATISTICS.items()
-        )
+        return self._create_hourly(self.statistics, STATISTICS, "hourly")
+
+    def _create_hourly(
+        self,
+        table: sql.Identifier,
+        columns: Mapping[LiteralString, LiteralString],
+        index: str,
+    ) -> list[sql.Composed]:
+        """A table of statistics, with an index of its hours."""
+        body = sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in columns.items())
         # No primary key: types and masters may be longer than an index entry.
         create_table = sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})")
         create_index = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (hour)")
-        index = sql.Identifier(f"idx_{self._config.table_name}_hourly")
-        return [
-            create_table.format(self.statistics, columns),
-            create_index.format(index, self.statistics),
+        name = sql.Identifier(f"idx_{self._config.table_name}_{index}")
+        return [create_table.format(table, body), create_index.format(name, table)]
+
+    def _extend_statistics(self) -> list[sql.Composed]:
+        """Add the columns that statistics lack, and count the stored hours again."""
+        # Loads wait until the commit; readers wait only from ALTER TABLE on, when all is counted.
+        keep_out = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(self.statistics)
+        add = [
+            sql.SQL(f"ADD COLUMN IF NOT EXISTS {name} {kind}") for name, kind in _KINDS.items()
         ]
+        alter = sql.SQL("ALTER TABLE {} {}").format(self.statistics, sql.SQL(", ").join(add))
+        counted = sql.Identifier("pg_temp", "counted_hours")
+        empty = sql.SQL("DELETE FROM {}")
+        readers = sql.SQL(_SAME_READERS).format(
+            from_name=_text(self.statistics), to_name=_text(self.workers)
+        )
+        return [
+            keep_out,
+            *self._create_hourly(self.workers, WORKERS, "workers"),
+            readers,
+            self._count_hours(
+                counted, STATISTICS, sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS")
+            ),
+            # The table of events may have been dropped by hand, and this table left.
+            empty.format(self.workers),
+            self._count_hours(self.workers, WORKERS, sql.SQL("INSERT INTO {}")),
+            alter,
+            empty.format(self.statistics),
+            self._move(counted),
+        ]
+
+    def _move(self, counted: sql.Identifier) -> sql.Composed:
+        # The columns of an older table are in another order.
+        names = sql.SQL(", ").join(map(sql.Identifier, STATISTICS))
+        insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}")
+        return insert.format(self.statistics, names, names, counted)
+
+    def _count_hours(
+        self,
+        table: sql.Identifier,
+        columns: Mapping[LiteralString, LiteralString],
+        into: sql.SQL,
+    ) -> sql.Composed:
+        """Count the rows of all hours into a table of statistics."""
+        keys = [name for name in columns if name not in FIGURES]
+        forms = [*keys, *(f"{figure.of_rows} AS {name}" for name, figure in FIGURES.items())]
+        select = sql.SQL(f" SELECT {', '.join(forms)} FROM {{}} GROUP BY {', '.join(keys)}")
+        return into.format(table) + select.format(self.name)
 
     def _create_receipts(self) -> sql.Composed:
         return _unless_there(

@@ -159,7 +159,8 @@ class Upkeep:
             for table in ("hour_loads", "receipts"):
                 delete = of_table.format(sql.Identifier(table))
                 connection.execute(delete, [self._table.key, *hours])
-            connection.execute(of_span.format(self._table.statistics), hours)
+            for statistics in (self._table.statistics, self._table.workers):
+                connection.execute(of_span.format(statistics), hours)
             connection.execute(sql.SQL("DROP TABLE {}").format(leaf))
 
     def _forget_empty_hours(self, connection: Connection, until: datetime) -> None:

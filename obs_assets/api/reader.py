@@ -1,0 +1,275 @@
+"""Asks questions of the tables for clients: bounded in number, cancelled when a client goes away."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import PoolTimeout
+from starlette.requests import HTTPConnection
+
+from obs_assets.api.problems import BUSY, NOT_READY, UNAVAILABLE, ProblemError
+from obs_assets.destinations.postgres import PostgresDestination
+from obs_assets.errors import ConfigurationError
+from obs_assets.search.questions import snapshot
+from obs_assets.storage.postgres import Connection, explained, make_pool, session, where
+
+Answer = TypeVar("Answer")
+
+ROLE = "obs_reader"
+"""Role whose rights every question has; `obs postgres init` makes it."""
+
+POOL_WAIT_S = 3.0
+"""Seconds to wait for a connection. Admission lets no more questions in than there are connections, so that a
+longer wait means a server that does not answer."""
+
+CANCEL_EVERY_S = 0.2
+"""Seconds between two requests to cancel: one that comes between two statements cancels nothing."""
+
+_NOT_READY = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidParameterValue,  # SET ROLE of a role that does not exist
+    psycopg.errors.UndefinedObject,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class GoneError(Exception):
+    """The client went away; nobody reads an answer."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the server does at a time.
+
+    Attributes:
+        searches: questions at a time.
+        exports: exports at a time.
+        streams: live streams at a time.
+        waiting: questions that may wait for a place.
+        wait_s: seconds for which a question waits for a place.
+        deadline_s: seconds of a search, see `questions.list_events`.
+        statement_s: seconds after which the database ends a statement.
+    """
+
+    searches: int = 4
+    exports: int = 2
+    streams: int = 50
+    waiting: int = 40
+    wait_s: float = 2.0
+    deadline_s: float = 10.0
+    statement_s: float = 15.0
+
+
+class Gate:
+    """Lets a number of questions in at a time; the others wait for a moment, or are sent away."""
+
+    def __init__(self, places: int, waiting: int, wait_s: float) -> None:
+        self._places = asyncio.Semaphore(places)
+        self._may_wait = waiting
+        self._wait_s = wait_s
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Hold a place within the block.
+
+        Raises:
+            ProblemError: no place became free.
+        """
+        if self._waiting >= self._may_wait:
+            raise _busy()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _busy() from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def _busy() -> ProblemError:
+    return ProblemError(
+        BUSY, "the server answers as many questions as it can: ask again in a moment"
+    )
+
+
+class _Statement:
+    """The connection that a question uses, while it uses it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._is_cancelled = False
+
+    @contextlib.contextmanager
+    def on(self, connection: Connection):  # type: ignore[no-untyped-def]
+        """Within the block, `cancel` cancels statements of this connection."""
+        with self._lock:
+            self._connection = connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
+                # A request to cancel can arrive late, when another question has the connection.
+                if self._is_cancelled:
+                    connection.close()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._is_cancelled = True
+            if self._connection is not None:
+                with contextlib.suppress(psycopg.Error):
+                    self._connection.cancel_safe(timeout=2)
+
+
+class Reader:
+    """Questions about the table of a destination.
+
+    Args:
+        table: the destination.
+        limits: how much is done at a time.
+    """
+
+    def __init__(self, table: PostgresDestination, limits: Limits) -> None:
+        self.table = table
+        self.limits = limits
+        self.searches = Gate(limits.searches, limits.waiting, limits.wait_s)
+        self.exports = Gate(limits.exports, limits.exports, limits.wait_s)
+        size = limits.searches + limits.exports + 2
+        self._pool = make_pool(table.server, size=size, application_name="obs serve")
+        self._threads = ThreadPoolExecutor(size + 2, "obs-question")
+
+    def open(self) -> None:
+        """Start the pool; it connects when a question needs it."""
+        self._pool.open(wait=False)
+
+    def close(self) -> None:
+        self._pool.close(timeout=1)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def ask(
+        self,
+        client: HTTPConnection,
+        question: Callable[[Connection], Answer],
+        gate: Gate | None = None,
+    ) -> Answer:
+        """The answer to a question; its statement ends soon after the client went away.
+
+        Args:
+            client: the request; its body is read.
+            question: called in a thread, with a connection within `snapshot`.
+            gate: by default the gate of searches.
+
+        Raises:
+            ProblemError: there was no place, or the database does not answer.
+            GoneError: the client went away.
+        """
+        async with (gate or self.searches).enter():
+            statement = _Statement()
+            gone = asyncio.ensure_future(_disconnected(client))
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._threads, self._answer, question, statement)
+            try:
+                either: set[asyncio.Future[Any]] = {work, gone}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    return work.result()
+                raise GoneError
+            finally:
+                gone.cancel()
+                await self._ended(work, statement)
+
+    def probe(self, connection: Connection) -> None:
+        """A question that succeeds if the table can be read."""
+        look = sql.SQL("SELECT FROM {} LIMIT 1").format(self.table.table.name)
+        connection.execute(look)
+
+    async def _ended(self, work: "asyncio.Future[Answer]", statement: _Statement) -> None:
+        """Cancel the statement until the thread is free."""
+        loop = asyncio.get_running_loop()
+        while not work.done():
+            await loop.run_in_executor(None, statement.cancel)
+            await asyncio.wait({work}, timeout=CANCEL_EVERY_S)
+        if not work.cancelled():
+            work.exception()  # seen, so that asyncio does not report it
+
+    def _answer(
+        self, question: Callable[[Connection], Answer], statement: _Statement
+    ) -> Answer:
+        with self.connection() as connection, statement.on(connection):
+            return question(connection)
+
+    @contextlib.contextmanager
+    def connection(self):  # type: ignore[no-untyped-def]
+        """A connection within `snapshot`, for a thread.
+
+        Raises:
+            ProblemError: the database does not answer, or its tables cannot be read.
+        """
+        try:
+            with (
+                self._pool.connection(timeout=POOL_WAIT_S) as connection,
+                snapshot(connection, role=ROLE, timeout_s=self.limits.statement_s),
+            ):
+                yield connection
+        except PoolTimeout:
+            at = where(self.table.server)
+            _log.warning("PostgreSQL at %s gives no connection", at)
+            raise _unavailable() from None
+        except _NOT_READY as error:
+            _log.warning("%s", explained(error, self.table.server))
+            raise ProblemError(
+                NOT_READY, f"{self.table.key} cannot be read: run `obs postgres init`"
+            ) from None
+        except psycopg.Error as error:
+            _log.warning("%s", explained(error, self.table.server))
+            raise _unavailable() from None
+
+
+def refuse_unreadable(table: PostgresDestination) -> None:
+    """Raise unless the table can be read in the role of readers.
+
+    Raises:
+        ConfigurationError: the role or a right is missing; the message says the command.
+        TransientError: the database does not answer.
+    """
+    with session(table.server, application_name="obs serve", autocommit=True) as connection:
+        try:
+            with snapshot(connection, role=ROLE):
+                connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(table.table.name))
+                connection.execute("SELECT FROM obs.hour_loads LIMIT 1")
+        except _NOT_READY:
+            user = table.server.user
+            raise ConfigurationError(
+                f"user {user} cannot read {table.key} as {ROLE}: run `obs postgres init`, "
+                f"and GRANT {ROLE} TO {user} unless {user} is a superuser"
+            ) from None
+
+
+def _unavailable() -> ProblemError:
+    return ProblemError(UNAVAILABLE, "the database does not answer: ask again in a moment")
+
+
+async def _disconnected(client: HTTPConnection) -> None:
+    """Returns when the client has gone."""
+    while True:
+        message = await client._receive()  # type: ignore[attr-defined]
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,47 @@
+"""The parts of a running server that its routes share."""
+
+import time
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from obs_assets.api.access import Access
+from obs_assets.api.counters import Counters
+from obs_assets.api.metrics import Metrics
+from obs_assets.api.reader import Limits, Reader
+from obs_assets.api.serving import Stop
+from obs_assets.destinations.postgres import PostgresDestination
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+
+
+@dataclass
+class Served:
+    """A running server.
+
+    Attributes:
+        hourly: the pipeline whose table is searched.
+        table: the table.
+        limits: how much is done at a time.
+        counters: the server's own metrics.
+        metrics: the metrics of the pipeline.
+        access: decides who asks.
+        stop: the end of the process.
+        began_at: when the server was made, by `time.monotonic`.
+        reader: asks questions of the table; it is made when the server starts.
+    """
+
+    hourly: HourlyPipeline
+    table: PostgresDestination
+    limits: Limits
+    counters: Counters
+    metrics: Metrics
+    access: Access
+    stop: Stop
+    began_at: float = field(default_factory=time.monotonic)
+    reader: Reader = field(init=False)
+
+
+def served(connection: HTTPConnection) -> Served:
+    """The parts of the server that a request came to."""
+    found: Served = connection.app.state.served
+    return found

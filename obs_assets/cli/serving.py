@@ -1,0 +1,47 @@
+"""``obs serve``: the HTTP server of searches and of the explorer."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from obs_assets.api.access import refuse_contradictions
+from obs_assets.api.app import listener_of, make_app, make_readable
+from obs_assets.api.reader import Limits
+from obs_assets.api.serving import Stop, refuse_open
+from obs_assets.api.serving import serve as serve_app
+from obs_assets.api.tokens import read_tokens, tokens_path
+from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, show_default="OBS_API_PORT, else 3001", help="Port."
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host", show_default="OBS_API_HOST, else 127.0.0.1", help="Address to listen on."
+        ),
+    ] = None,
+    pipeline_name: Pipeline = "",
+) -> None:
+    """Serve the search API and the explorer over HTTP."""
+    hourly = hourly_pipeline(pipeline_name)
+    chosen = {name: value for name, value in {"port": port, "host": host}.items() if value}
+    settings = hourly.settings.api.model_copy(update=chosen)
+    listener = listener_of(settings)
+    # Before a database is asked: a wrong address is the more frequent mistake.
+    refuse_open(listener)
+    refuse_contradictions(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    make_readable(hourly)
+    stop = Stop()
+    if settings.auth == "token" and not read_tokens(tokens_path(hourly.settings)):
+        typer.echo("nobody has a token yet: make one with `obs tokens add NAME`")
+    typer.echo(f"Search API and explorer: {listener.address}  (Ctrl-C stops it)")
+    serve_app(make_app(hourly, stop, Limits()), listener, stop.set)

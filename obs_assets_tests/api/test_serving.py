@@ -1,0 +1,128 @@
+"""The server process: its address, who may ask it, and its end."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from obs_assets.api.serving import Listener, host_name, refuse_open
+from obs_assets.errors import ConfigurationError
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets_tests.harness import BIN
+
+SETTINGS = {
+    "port_setting": "OBS_API_PORT",
+    "host_setting": "OBS_API_HOST",
+    "auth_setting": "OBS_API_AUTH",
+}
+
+
+def free_port() -> int:
+    """A port that is free at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    hourly: HourlyPipeline, folder: Path, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``obs serve`` in a process of its own, and its address."""
+    postgres = hourly.settings.postgres
+    assert postgres
+    assert postgres.password
+    port = free_port()
+    pipeline = folder / "pipelines" / "events" / "defs.yaml"
+    pipeline.parent.mkdir(parents=True, exist_ok=True)
+    pipeline.write_text(
+        "type: obs_assets.components.ObservabilityPipeline\n"
+        f"attributes:\n  asset_prefix: ''\n  source: {{events_dir: {folder / 'events'}}}\n"
+        "  destinations: [{type: postgres}]\n"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "OBS_DATA_DIR": str(folder / "data"),
+        "OBS_PIPELINES_DIR": str(folder / "pipelines"),
+        "POSTGRES_HOST": postgres.host,
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_DB": postgres.database,
+        "POSTGRES_USER": postgres.user,
+        "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
+        "OBS_API_PORT": str(port),
+        **variables,
+    }
+    with subprocess.Popen(
+        [BIN / "obs", "serve"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(300):
+                with contextlib.suppress(httpx.TransportError):
+                    httpx.get(f"{address}/healthz")
+                    break
+                if process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            yield process, address
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_process_serves_until_it_is_told_to_end(
+    hourly: HourlyPipeline, tmp_path: Path
+) -> None:
+    """Unknown names are refused, values are not logged, a second server finds the port in use."""
+    with running(hourly, tmp_path) as (process, address):
+        assert httpx.get(f"{address}/readyz").json() == {"status": "ok"}
+        strange = httpx.get(f"{address}/readyz", headers={"Host": "evil.example"})
+        assert (strange.status_code, strange.json()["type"]) == (421, "/problems#host")
+        for known in ("localhost:1", "[::1]:3001", "10.0.0.1"):
+            assert httpx.get(f"{address}/healthz", headers={"Host": known}).status_code == 200
+        assert httpx.get(f"{address}/api/v1/events?q=secret").status_code == 200
+        port = address.rpartition(":")[2]
+        with running(hourly, tmp_path, OBS_API_PORT=port) as (second, _):
+            _, problem = second.communicate(timeout=30)
+            assert second.returncode == 2
+            assert f"port {port} is in use: set OBS_API_PORT, for example" in problem
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=5)
+        assert "GET /api/v1/events [q] 200" in log
+        assert "secret" not in log
+
+
+def test_only_loopback_is_served_to_anybody() -> None:
+    """An address that other machines reach needs a mode; the message names the settings."""
+    for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
+        refuse_open(Listener(host, 1, **SETTINGS))
+    refuse_open(Listener("0.0.0.0", 1, **SETTINGS, is_guarded=True))
+    for host in ("0.0.0.0", "::", "10.1.2.3", "db.example.com", ""):
+        with pytest.raises(ConfigurationError, match="set OBS_API_AUTH to token or proxy"):
+            refuse_open(Listener(host, 1, **SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("LocalHost:3001", "localhost"),
+        ("[::1]:3001", "::1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("obs.example.com.", "obs.example.com"),
+        ("", ""),
+    ],
+)
+def test_the_name_in_a_host_header(header: str, name: str) -> None:
+    """Without port, brackets, capitals and the dot of the root."""
+    assert host_name(header) == name
