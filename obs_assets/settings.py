@@ -91,6 +91,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
         tls_certificate: file with the certificate and its chain; None for plain HTTP.
         tls_key: file with the key of the certificate.
         tokens: file of the tokens; None for ``tokens.json`` in the data folder.
+        environment: name that the explorer shows in its head.
+        dagster_url: address of Dagster's UI, which the explorer links to; None shows no links.
     """
 
     host: str = "127.0.0.1"
@@ -101,6 +103,8 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tokens: Path | None = None
+    environment: str = Field("", max_length=40)
+    dagster_url: str | None = Field(None, pattern="^https?://")
 
     @field_validator("proxies", "hosts", mode="before")
     @classmethod
@@ -291,6 +295,18 @@ VARIABLES = (
         "File of the tokens, written by `obs tokens`.",
     ),
     Variable(
+        "OBS_ENVIRONMENT",
+        "none",
+        "OBS_ENVIRONMENT=production",
+        "Name of this environment in the head of the explorer; names that begin with `prod` are red.",
+    ),
+    Variable(
+        "OBS_DAGSTER_URL",
+        "none: no links",
+        "OBS_DAGSTER_URL=https://dagster.example.com",
+        "Address of Dagster's UI, which the explorer's hours link to.",
+    ),
+    Variable(
         "OBS_CRASH_AT",
         "none",
         "OBS_CRASH_AT=postgres.before_commit",
@@ -373,6 +389,8 @@ _API = {
     "tls_certificate": "OBS_API_TLS_CERTIFICATE",
     "tls_key": "OBS_API_TLS_KEY",
     "tokens": "OBS_TOKENS",
+    "environment": "OBS_ENVIRONMENT",
+    "dagster_url": "OBS_DAGSTER_URL",
 }
 """Field of `ApiSettings` → its variable."""
 

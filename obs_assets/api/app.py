@@ -4,13 +4,14 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata, resources
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from obs_assets.api import access, counts, events, health, original
+from obs_assets.api import access, counts, events, health, original, page
 from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters, counted
 from obs_assets.api.metrics import Metrics
@@ -66,7 +67,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
     app.include_router(access.router)
-    for module in (events, counts, original):
+    for module in (events, counts, page, original):
         app.include_router(module.router)
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():
@@ -78,13 +79,19 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     return app
 
 
-def make_app(hourly: HourlyPipeline, stop: Stop, limits: Limits) -> Application:
+def make_app(
+    hourly: HourlyPipeline,
+    stop: Stop,
+    limits: Limits,
+    pipeline_folder: Path | None = None,
+) -> Application:
     """The application for a pipeline's first table.
 
     Args:
         hourly: the pipeline.
         stop: the end of the process.
         limits: how much is done at a time.
+        pipeline_folder: folder of the pipeline file; None if it has no file.
 
     Raises:
         ConfigurationError: the pipeline has no table.
@@ -97,6 +104,7 @@ def make_app(hourly: HourlyPipeline, stop: Stop, limits: Limits) -> Application:
         metrics=Metrics(hourly),
         access=Access(hourly.settings),
         stop=stop,
+        pipeline_folder=pipeline_folder,
     )
     routes = make_routes({"served": parts})
     return counted(_complete(routes), parts.counters)

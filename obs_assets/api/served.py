@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.requests import HTTPConnection
 
@@ -26,6 +27,7 @@ class Served:
         metrics: the metrics of the pipeline.
         access: decides who asks.
         stop: the end of the process.
+        pipeline_folder: folder of the pipeline file, which may hold saved searches; None if it has no file.
         began_at: when the server was made, by `time.monotonic`.
         reader: asks questions of the table; it is made when the server starts.
     """
@@ -37,6 +39,7 @@ class Served:
     metrics: Metrics
     access: Access
     stop: Stop
+    pipeline_folder: Path | None = None
     began_at: float = field(default_factory=time.monotonic)
     reader: Reader = field(init=False)
 

@@ -12,6 +12,7 @@ from obs_assets.api.serving import Stop, refuse_open
 from obs_assets.api.serving import serve as serve_app
 from obs_assets.api.tokens import read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+from obs_assets.hourly import pipeline_files
 
 
 @app.command()
@@ -44,4 +45,5 @@ def serve(
     if settings.auth == "token" and not read_tokens(tokens_path(hourly.settings)):
         typer.echo("nobody has a token yet: make one with `obs tokens add NAME`")
     typer.echo(f"Search API and explorer: {listener.address}  (Ctrl-C stops it)")
-    serve_app(make_app(hourly, stop, Limits()), listener, stop.set)
+    folder = pipeline_files.find(pipeline_name).path.parent
+    serve_app(make_app(hourly, stop, Limits(), folder), listener, stop.set)

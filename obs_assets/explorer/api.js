@@ -1,7 +1,5 @@
 // Questions to the server: /api/v1 and nothing else.
 
-const TOKEN = "obs-token";
-
 /** A problem that the server answered, or that kept it from answering. */
 export class Problem extends Error {
   constructor(body, status) {
@@ -17,6 +15,8 @@ export class Problem extends Error {
 }
 
 export const isAborted = (error) => error.name === "AbortError";
+
+const BUSY_TURNS = 3;
 
 /** Where the server is not asked for what it does not have. */
 export const isMissing = (error) => error.status === 404 || error.status === 405;
@@ -41,10 +41,15 @@ export function pathOf(path, parameters = {}) {
 /** Ask the server. Returns the response if its status is good; throws a Problem otherwise. */
 export async function request(path, parameters = {}, { signal, accept } = {}) {
   const address = pathOf(path, parameters);
-  let response = await sent(address, signal, accept);
+  let response = await sent(address, { signal, accept });
+  // Other questions use all places for a moment: a person need not know.
+  for (let turn = 0; turn < BUSY_TURNS && response.status === 429; turn += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * Number(response.headers.get("Retry-After") || 1)));
+    response = await sent(address, { signal, accept });
+  }
   if (response.status === 401) {
-    sessionStorage.setItem(TOKEN, await askForToken());
-    response = await sent(address, signal, accept);
+    await openSession();
+    response = await sent(address, { signal, accept });
   }
   if (!response.ok) throw await problemOf(response);
   return response;
@@ -56,15 +61,35 @@ export async function ask(path, parameters = {}, options = {}) {
   return response.json();
 }
 
-async function sent(address, signal, accept) {
+async function sent(address, { signal, accept, token, method = "GET" }) {
   const headers = { Accept: accept ?? "application/json" };
-  const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
   try {
-    return await fetch(address, { headers, signal, credentials: "same-origin" });
+    return await fetch(address, { method, headers, signal, credentials: "same-origin" });
   } catch (error) {
     if (isAborted(error)) throw error;
     throw new Problem({ title: "No answer", detail: "the server does not answer: is `obs serve` running?" }, 0);
+  }
+}
+
+let opening = null;
+
+/** Get a cookie for a token that a person types; questions that wait at the same time share it. */
+function openSession() {
+  opening ??= newSession().finally(() => {
+    opening = null;
+  });
+  return opening;
+}
+
+async function newSession() {
+  let refused = "";
+  for (;;) {
+    // The token goes into a header once. No script can read the cookie that comes back.
+    const token = await askForToken(refused);
+    const response = await sent("/api/v1/session", { token, method: "POST" });
+    if (response.ok) return;
+    refused = (await problemOf(response)).message;
   }
 }
 

@@ -4,6 +4,7 @@ import { onUnauthorized } from "./api.js";
 import { setUpCopy } from "./copy.js";
 import { setUpDetails } from "./details.js";
 import { byId } from "./dom.js";
+import { setUpFacts } from "./facts.js";
 import { setUpFacets } from "./facets.js";
 import { setUpHelp, setUpKeys, setUpTheme, askForToken } from "./frame.js";
 import { setUpHistogram } from "./histogram.js";
@@ -26,6 +27,7 @@ const parts = [
   setUpDetails(),
   setUpViews(),
   setUpCopy(),
+  setUpFacts(),
 ];
 setUpHelp();
 setUpKeys(list);

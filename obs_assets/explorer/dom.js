@@ -24,7 +24,7 @@ function filled(element, attributes, children) {
 }
 
 function append(element, children) {
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     // A text becomes a text node: its characters mean nothing to the browser.
     if (child !== null && child !== undefined) element.append(child);
   }

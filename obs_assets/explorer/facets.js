@@ -15,7 +15,7 @@ export function setUpFacets() {
   const latest = new Latest();
   const box = h("div", { class: "facet-list" });
   const status = h("p", { class: "facet-status" });
-  const more = h("select", { "aria-label": "Show values of another field", onchange: add });
+  const more = h("select", { "aria-label": "Show values of another field", onchange: add, hidden: true });
   const whole = h("details", { class: "facets-whole" }, h("summary", {}, "Values"), status, box, h("p", { class: "facet-more" }, more));
   whole.open = !matchMedia("(max-width: 760px)").matches;
   fill(place, whole);
@@ -31,8 +31,9 @@ export function setUpFacets() {
       done: (answer) => {
         place.removeAttribute("aria-busy");
         place.classList.remove("is-stale");
-        fill(status);
-        fill(box, ...answer.facets.map(facetOf));
+        const found = answer.facets.filter((facet) => facet.values.length);
+        fill(status, found.length ? null : "No event, so no values.");
+        fill(box, ...found.map(facetOf));
         choices();
       },
       failed: (error) => {
@@ -52,8 +53,7 @@ export function setUpFacets() {
     const how = h("small", { class: facet.is_exact ? "exact" : "sampled", title: `${facet.how}, ${facet.took_ms} ms` }, facet.is_exact ? "" : facet.how);
     const distinct = facet.distinct > facet.values.length ? h("p", { class: "facet-rest" }, `${counted(facet.distinct)} values in all`) : null;
     const rows = facet.values.map((value) => valueOf(name, value, most));
-    const none = facet.values.length ? null : h("p", { class: "facet-rest" }, "no values");
-    return h("section", { class: "facet" }, h("h3", {}, visible(name), how, remove), h("ul", {}, rows), none, distinct);
+    return h("section", { class: "facet" }, h("h3", {}, visible(name), how, remove), h("ul", {}, rows), distinct);
   }
 
   function valueOf(name, { value, rows, events }, most) {

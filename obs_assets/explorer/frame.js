@@ -1,6 +1,6 @@
 // The frame of the page: theme, keys, help, the token.
 
-import { button, byId, fill, h, isTyping } from "./dom.js";
+import { byId, fill, h, isTyping } from "./dom.js";
 import { filter } from "./details.js";
 import { change, state } from "./state.js";
 
@@ -91,34 +91,20 @@ export function setUpKeys(list) {
   });
 }
 
-let asking = null;
-
-/** Ask a person for a token; several questions at a time ask once. */
-export function askForToken() {
-  asking ??= new Promise((resolve) => {
+/** Ask a person for a token; `refused` says why the one before was not taken. */
+export function askForToken(refused) {
+  return new Promise((resolve) => {
     const dialog = byId("token");
     const field = h("input", { type: "password", id: "token-field", autocomplete: "off", required: true });
     fill(
       dialog,
       h("h2", { id: "token-title" }, "This server asks for a token"),
-      h("p", {}, "`obs tokens add NAME` prints one. The page keeps it until this tab is closed, and sends it in a header, never in an address."),
-      h(
-        "form",
-        { method: "dialog" },
-        h("label", { for: "token-field" }, "Token"),
-        field,
-        button("Use it", () => field.value && dialog.close(), { class: "primary" }),
-      ),
+      refused ? h("p", { class: "field-problem", role: "alert" }, refused) : null,
+      h("p", {}, "`obs tokens add NAME` prints one. This browser gets a cookie for it, which no script can read."),
+      h("form", { method: "dialog" }, h("label", { for: "token-field" }, "Token"), field, h("button", { class: "primary" }, "Use it")),
     );
-    dialog.addEventListener(
-      "close",
-      () => {
-        asking = null;
-        resolve(field.value.trim());
-      },
-      { once: true },
-    );
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    dialog.addEventListener("close", () => resolve(field.value.trim()), { once: true });
     dialog.showModal();
   });
-  return asking;
 }

@@ -127,8 +127,8 @@ export function setUpHistogram() {
       svg("text", { x: xOf(bar.start), y: HEIGHT + AXIS - 3, "text-anchor": "middle" }, axisTime(bar.start, zone(), answer.step_s * 1000)),
     );
     const line = svg("line", { x1: 0, x2: width, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
-    const top = svg("text", { x: 2, y: 9, class: "most" }, `${counted(most)} ${state.count === "rows" ? "rows" : "events"} / ${stepText()}`);
-    return [line, ...texts, top];
+    const height = svg("text", { x: 2, y: 9 }, `${counted(most)} ${state.count === "rows" ? "rows" : "events"} / ${stepText()}`);
+    return answer.rows ? [line, ...texts, height] : [line, ...texts];
   }
 
   const stepText = () => lengthText(answer.step_s * 1000).replace(/^1 /, "");

@@ -311,7 +311,7 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         ConfigurationError: a value is wrong; the message says file, line, field and the allowed
             values.
     """
-    document, values = _read_yaml(path)
+    document, values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
         raise ConfigurationError(
             f"{path}: a pipeline file has `type:` and a block `attributes:`"
@@ -319,13 +319,13 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
     for name in values:
         problem = _problem_at_the_top(name, values[name])
         if problem:
-            raise ConfigurationError(f"{path}:{_line_of(document, (name,))}: {problem}")
+            raise ConfigurationError(f"{path}:{line_of(document, (name,))}: {problem}")
     if env is None:
         env = settings.environment()
     try:
         return PipelineConfig.model_validate(render(values["attributes"], env))
     except _TemplateMistakeError as error:
-        line = _line_of(document, ("attributes", *error.location))
+        line = line_of(document, ("attributes", *error.location))
         field = ".".join(map(str, error.location))
         raise ConfigurationError(f"{path}:{line}: {field}: {error}") from None
     except RecursionError:
@@ -336,13 +336,17 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         problems = []
         # pydantic names the way to a value, the document knows the line.
         for details, problem in zip(error.errors(), explain(error), strict=True):
-            line = _line_of(document, ("attributes", *details["loc"]))
+            line = line_of(document, ("attributes", *details["loc"]))
             problems.append(f"{path}:{line}: {problem}")
         raise ConfigurationError("\n".join(problems)) from None
 
 
-def _read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
-    """The nodes of a YAML file, which know their lines, and its values."""
+def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+    """The nodes of a YAML file, which know their lines, and its values.
+
+    Raises:
+        ConfigurationError: the file cannot be read; the message says file, line and mistake.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return yaml.compose(text), yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
@@ -554,7 +558,7 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     return sorted(field.alias or name for name, field in model.model_fields.items())
 
 
-def _line_of(node: yaml.Node | None, location: Iterable[int | str]) -> int:
+def line_of(node: yaml.Node | None, location: Iterable[int | str]) -> int:
     """The line, from 1, of the deepest part of a location that stands in the document."""
     line = 1
     for part in location:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
@@ -44,13 +45,27 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(
-    hourly: HourlyPipeline, load: Load, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the server, with its pipeline file."""
+    return tmp_path_factory.mktemp("serve")
+
+
+@pytest.fixture
+def searches(folder: Path) -> Path:
+    """The file of saved searches."""
+    return folder / "pipelines" / "events" / "searches.yaml"
+
+
+@pytest.fixture(scope="module")
+def address(hourly: HourlyPipeline, load: Load, folder: Path) -> Iterator[str]:
     """Address of a server over the hours of `samples`."""
     for number, hour in enumerate(HOURS):
         load(hour, events_of(hour), weight=10.0 if number % 2 else 1.0)
-    with running(hourly, tmp_path_factory.mktemp("serve")) as (_, url):
+    variables = {
+        "OBS_ENVIRONMENT": "production <b>",
+        "OBS_DAGSTER_URL": "http://127.0.0.1:1/dagster",
+    }
+    with running(hourly, folder, **variables) as (_, url):
         yield url
 
 

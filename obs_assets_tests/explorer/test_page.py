@@ -1,5 +1,7 @@
 """The page in a browser: it finds events, shows them as text, keeps its state in the address."""
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import expect
 
@@ -195,3 +197,29 @@ def test_the_theme_is_kept(seen: Seen, address: str) -> None:
     assert page.evaluate(ground) != light
     page.reload()
     assert page.evaluate(ground) != light
+
+
+def test_saved_searches(seen: Seen, address: str, searches: Path) -> None:
+    """Those of the file are listed, with its mistake and the line; one is opened by a click."""
+    searches.write_text("searches:\n  - {name: Errors, q: 'level:error', cols: worker_id}\n")
+    page = open_page(seen, address)
+    page.click("#saved-button")
+    page.get_by_role("link", name="Errors").click()
+    page.wait_for_url("**q=level:error&cols=worker_id")
+    settled(page)
+    assert set(texts(page, "level")) == {"error"}
+    assert texts(page, "own")[1].startswith("w-")
+    searches.write_text("searches:\n  - {name: Errors, q: '('}\n")
+    page.click("#saved-button")
+    problem = page.locator("#saved [role=alert]")
+    expect(problem).to_contain_text("searches.yaml:2: searches.0.q: the query ends too early")
+    expect(page.locator("#saved")).to_contain_text('q: "level:error"')
+    searches.unlink()
+
+
+def test_the_environment_is_named(seen: Seen, address: str) -> None:
+    """In the head, in red for production."""
+    page = open_page(seen, address)
+    badge = page.locator("#environment")
+    expect(badge).to_have_text("production <b>")
+    expect(badge).to_have_class("environment is-production")
