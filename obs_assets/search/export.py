@@ -1,0 +1,342 @@
+"""Every event of a range that matches, as a stream of bytes: JSON lines, CSV or Arrow.
+
+An hour is read after the other, each in a snapshot of its own, so that an export of any size holds a few
+thousand rows in memory and keeps no old rows alive in the table. The last record says how many rows were
+written and which version of each hour they are of; a stream without it was cut.
+"""
+
+import contextlib
+import io
+import json
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, LiteralString, Protocol, TypeAlias
+
+import pyarrow as pa
+from psycopg import sql
+
+from obs_assets.hours import ONE_HOUR
+from obs_assets.search.postgres import condition
+from obs_assets.search.questions import snapshot
+from obs_assets.search.selection import Selection
+from obs_assets.storage.postgres import Connection
+
+Format: TypeAlias = Literal["ndjson", "csv", "arrow"]
+
+CONTENT_TYPES: Mapping[Format, str] = {
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv; charset=utf-8",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+"""Format → media type of the stream."""
+
+CHUNK_BYTES = 256 * 1024
+"""Bytes that are collected before they are passed on."""
+
+BATCH_ROWS = 5_000
+"""Rows of an Arrow batch."""
+
+_FORMULA = "^[=+@\t\r-]"
+"""Pattern of a text that a spreadsheet takes for a formula."""
+
+_TEXTS: dict[LiteralString, LiteralString] = {
+    name: name
+    for name in (
+        "event_id",
+        "event_type",
+        "event_level",
+        "source_name",
+        "master_type",
+        "worker_type",
+        "worker_id",
+        "trace_id",
+        "session_id",
+        "error",
+    )
+}
+
+_ID: LiteralString = "(extract(epoch FROM timestamp) * 1000000)::bigint || '-' || row_uid"
+_TIME: LiteralString = (
+    """to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')"""
+)
+
+_COLUMNS: dict[LiteralString, LiteralString] = {
+    "id": _ID,
+    "timestamp": _TIME,
+    "row_uid": "row_uid",
+    **_TEXTS,
+    "duration_ms": "duration_ms",
+    "cost_usd": "trim_scale(cost_usd)::text",
+    "weight": "weight",
+    "data": "data",
+}
+"""Names of an exported event's columns, as `questions.FoundEvent` has them, and their SQL."""
+
+_ARROW_TYPES: Mapping[str, pa.DataType] = {
+    "timestamp": pa.timestamp("us", "UTC"),
+    "duration_ms": pa.int64(),
+    "weight": pa.float64(),
+    "data": pa.large_string(),
+}
+"""Types of Arrow's columns; all others are strings."""
+
+
+@dataclass(frozen=True)
+class ExportedHour:
+    """Version of an hour that was exported: the ledger's, in the snapshot of its rows."""
+
+    generation: int
+    content_hash: str
+
+
+@dataclass
+class Exported:
+    """The closing record of an export; it grows while hours are read.
+
+    Attributes:
+        rows: events that were written.
+        hours: start of an hour, UTC → its version.
+    """
+
+    rows: int = 0
+    hours: dict[datetime, ExportedHour] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """For example ``{"obs_export": {"rows": 2, "hours": {…}, "complete": true}}``."""
+        hours = {
+            start.isoformat(): {
+                "generation": hour.generation,
+                "content_hash": hour.content_hash,
+            }
+            for start, hour in self.hours.items()
+        }
+        record = {"rows": self.rows, "hours": hours, "complete": True}
+        return json.dumps({"obs_export": record})
+
+
+def export(
+    connection: Connection,
+    selection: Selection,
+    *,
+    form: Format = "ndjson",
+    escape_formulas: bool = True,
+    role: str | None = None,
+    hour_s: float = 600.0,
+) -> Generator[bytes, None, None]:
+    """The events of a range that match, from the oldest hour on, then the closing record.
+
+    Numbers in ``data`` have the digits that the table stores. In CSV the closing record is the first
+    cell of the last row; in Arrow it is the metadata ``obs_export`` of the last batch, which has no row.
+
+    Args:
+        connection: in autocommit mode; used for nothing else until the generator ends or is closed.
+        selection: the events; hours that the ledger names are read.
+        form: format of the bytes.
+        escape_formulas: in CSV, put an apostrophe before a text that a spreadsheet takes for a formula.
+        role: role in which each snapshot reads.
+        hour_s: seconds that an hour may take.
+
+    Raises:
+        QueryValueError: a numeric column is compared with a text.
+        psycopg.Error: the server's errors; the closing record is then missing.
+    """
+    exported = Exported()
+    reading = _Reading(connection, selection, role, hour_s)
+    writer = _writer(form, escape_formulas=escape_formulas)
+    for start in reading.hours():
+        with reading.snapshot():
+            version = reading.version(start)
+            # An hour that retention dropped meanwhile has no row any more.
+            if version is None:
+                continue
+            select = reading.select(start, writer.columns)
+            for rows, data in writer.rows(connection, select):
+                exported.rows += rows
+                yield data
+        exported.hours[start] = version
+    yield writer.end(exported.to_json())
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The hours of a selection."""
+
+    connection: Connection
+    selection: Selection
+    role: str | None
+    hour_s: float
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A `questions.snapshot` with the role and the time limit of an hour."""
+        limit = sql.SQL("SET LOCAL statement_timeout = {}")
+        with snapshot(self.connection):
+            self.connection.execute(limit.format(sql.Literal(int(self.hour_s * 1000))))
+            if self.role:
+                role = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(self.role))
+                self.connection.execute(role)
+            yield
+
+    def hours(self) -> list[datetime]:
+        """Starts of the hours that the ledger has, the oldest first."""
+        span = self.selection.span
+        with self.snapshot():
+            rows = self.connection.execute(
+                "SELECT hour FROM obs.hour_loads WHERE destination = %s AND rows > 0 "
+                "AND hour > %s AND hour < %s ORDER BY hour",
+                [self.selection.tables.key, span.start - ONE_HOUR, span.end],
+            ).fetchall()
+        return [hour.astimezone(UTC) for (hour,) in rows]
+
+    def version(self, start: datetime) -> ExportedHour | None:
+        """The ledger's row of an hour; None if it has none."""
+        row = self.connection.execute(
+            "SELECT generation, content_hash FROM obs.hour_loads "
+            "WHERE destination = %s AND hour = %s",
+            [self.selection.tables.key, start],
+        ).fetchone()
+        return ExportedHour(*row) if row else None
+
+    def select(self, start: datetime, columns: sql.Composable) -> sql.Composed:
+        """SQL of the rows of an hour."""
+        span = self.selection.span
+        return sql.SQL(
+            "SELECT {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
+            'AND {matching} ORDER BY timestamp, row_uid COLLATE "C"'
+        ).format(
+            columns=columns,
+            table=self.selection.tables.events,
+            start=sql.Literal(max(span.start, start)),
+            end=sql.Literal(min(span.end, start + ONE_HOUR)),
+            matching=condition(self.selection.query),
+        )
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+class _Writer(Protocol):
+    """Turns rows into bytes of a format."""
+
+    columns: sql.Composable
+    """SQL of the columns that are selected."""
+
+    def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        """Rows of a statement: their number and their bytes, a chunk at a time."""
+
+    def end(self, closing: str) -> bytes:
+        """The bytes behind the last row, with the closing record."""
+
+
+def _writer(form: Format, *, escape_formulas: bool) -> _Writer:
+    match form:
+        case "ndjson":
+            return _Lines()
+        case "csv":
+            return _Csv(escape_formulas=escape_formulas)
+        case "arrow":
+            return _Arrow()
+
+
+class _Lines:
+    """JSON lines, made by the server."""
+
+    def __init__(self) -> None:
+        pairs = sql.SQL(", ").join(
+            sql.SQL(f"'{name}', {form}") for name, form in _COLUMNS.items()
+        )
+        self.columns: sql.Composable = sql.SQL("json_build_object({})::text").format(pairs)
+
+    def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        for rows, data in _copied(connection, sql.SQL("COPY ({}) TO STDOUT").format(select)):
+            # COPY doubles backslashes; JSON has no other sign that COPY writes in another way.
+            yield rows, data.replace(rb"\\", b"\\")
+
+    def end(self, closing: str) -> bytes:
+        return f"{closing}\n".encode()
+
+
+class _Csv:
+    """CSV with a header, made by the server."""
+
+    def __init__(self, *, escape_formulas: bool) -> None:
+        cells: dict[str, sql.Composable] = {
+            name: sql.SQL(form) for name, form in _COLUMNS.items()
+        }
+        if escape_formulas:
+            escaped = sql.SQL("CASE WHEN {0} ~ {1} THEN {2} || {0} ELSE {0} END")
+            pattern, apostrophe = sql.Literal(_FORMULA), sql.Literal("'")
+            cells |= {
+                name: escaped.format(sql.SQL(name), pattern, apostrophe) for name in _TEXTS
+            }
+        self.columns: sql.Composable = sql.SQL(", ").join(cells.values())
+        self._header = (",".join(_COLUMNS) + "\n").encode()
+
+    def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(select)
+        for rows, data in _copied(connection, copy):
+            yield rows, self._taken_header() + data
+
+    def end(self, closing: str) -> bytes:
+        # As many cells as each other row: a program that reads tables accepts it.
+        quoted = closing.replace('"', '""')
+        row = f'"{quoted}"' + "," * (len(_COLUMNS) - 1) + "\n"
+        return self._taken_header() + row.encode()
+
+    def _taken_header(self) -> bytes:
+        """The header for the first call, nothing for later calls."""
+        header, self._header = self._header, b""
+        return header
+
+
+def _copied(connection: Connection, statement: sql.Composed) -> Iterator[tuple[int, bytes]]:
+    """The bytes that COPY sends, a few hundred kilobytes at a time, with the number of rows."""
+    rows, chunk = 0, bytearray()
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in copy:
+            chunk += row
+            rows += 1
+            if len(chunk) >= CHUNK_BYTES:
+                yield rows, bytes(chunk)
+                rows, chunk = 0, bytearray()
+    if rows:
+        yield rows, bytes(chunk)
+
+
+class _Arrow:
+    """A stream of Arrow batches."""
+
+    def __init__(self) -> None:
+        forms = {**_COLUMNS, "timestamp": "timestamp", "data": "data::text"}
+        self.columns: sql.Composable = sql.SQL(", ").join(map(sql.SQL, forms.values()))
+        fields = [(name, _ARROW_TYPES.get(name, pa.string())) for name in _COLUMNS]
+        self._schema = pa.schema(fields)
+        self._sink = io.BytesIO()
+        self._stream = pa.ipc.new_stream(self._sink, self._schema)
+
+    def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        with connection.cursor("exported") as cursor:
+            cursor.execute(select)
+            while rows := cursor.fetchmany(BATCH_ROWS):
+                columns = zip(*rows, strict=True)
+                arrays = [
+                    pa.array(values, column.type)
+                    for values, column in zip(columns, self._schema, strict=True)
+                ]
+                self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
+                yield len(rows), self._taken()
+
+    def end(self, closing: str) -> bytes:
+        none = [pa.array([], column.type) for column in self._schema]
+        empty = pa.record_batch(none, schema=self._schema)
+        self._stream.write_batch(empty, custom_metadata={"obs_export": closing})
+        self._stream.close()
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        """The bytes that were written since the last call."""
+        data = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return data
