@@ -43,6 +43,9 @@ _NOT_READY = (
 
 _log = logging.getLogger(__name__)
 
+# The pool warns of each attempt to connect, with the server's text; `Reader.connection` says it once.
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+
 
 class GoneError(Exception):
     """The client went away; nobody reads an answer."""
@@ -154,6 +157,7 @@ class Reader:
         self.exports = Gate(limits.exports, limits.exports, limits.wait_s)
         size = limits.searches + limits.exports + 2
         self._pool = make_pool(table.server, size=size, application_name="obs serve")
+        self._running: set[_Statement] = set()
         self._threads = ThreadPoolExecutor(size + 2, "obs-question")
 
     def open(self) -> None:
@@ -161,6 +165,9 @@ class Reader:
         self._pool.open(wait=False)
 
     def close(self) -> None:
+        """Cancel the statements that run, and close the pool."""
+        for statement in list(self._running):
+            statement.cancel()
         self._pool.close(timeout=1)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -213,8 +220,12 @@ class Reader:
     def _answer(
         self, question: Callable[[Connection], Answer], statement: _Statement
     ) -> Answer:
-        with self.connection() as connection, statement.on(connection):
-            return question(connection)
+        self._running.add(statement)
+        try:
+            with self.connection() as connection, statement.on(connection):
+                return question(connection)
+        finally:
+            self._running.discard(statement)
 
     @contextlib.contextmanager
     def connection(self):  # type: ignore[no-untyped-def]
