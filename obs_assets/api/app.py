@@ -11,9 +11,10 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from obs_assets.api import access, counts, events, health, original, page
+from obs_assets.api import access, counts, events, health, live, original, page
 from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters, counted
+from obs_assets.api.live import Hub
 from obs_assets.api.metrics import Metrics
 from obs_assets.api.parameters import listed_parameters, refuse_unknown
 from obs_assets.api.problems import ProblemDetails, handle_problems
@@ -67,7 +68,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
     app.include_router(access.router)
-    for module in (events, counts, page, original):
+    for module in (events, counts, live, page, original):
         app.include_router(module.router)
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():
@@ -157,10 +158,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Served = app.state.served
     # Here, because a gate belongs to the event loop.
     parts.reader = Reader(parts.table, parts.limits)
+    parts.hub = Hub(parts.reader, parts.stop)
     parts.reader.open()
     try:
         yield
     finally:
+        parts.hub.close()
         parts.reader.close()
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from psycopg import sql
+from starlette.requests import HTTPConnection
 
 from obs_assets.api.problems import CURSOR, ProblemError, wrong_parameter
 from obs_assets.errors import ConfigurationError
@@ -42,12 +43,14 @@ def _is_list(schema: Mapping[str, Any]) -> bool:
     return any(kind.get("type") == "array" for kind in kinds)
 
 
-async def refuse_unknown(request: Request) -> None:
+async def refuse_unknown(request: HTTPConnection) -> None:
     """Raise for a parameter that the path does not have, or that is given twice.
 
     Raises:
         ProblemError: see above.
     """
+    if request.scope["type"] == "websocket":
+        return  # its parameters are in its first message
     listed = request.app.state.parameters
     known: dict[str, bool] = listed.get(request.scope["route"].path, {})
     names = [name for name, _ in request.query_params.multi_items()]

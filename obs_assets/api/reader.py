@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ ROLE = "obs_reader"
 POOL_WAIT_S = 3.0
 """Seconds to wait for a connection. Admission lets no more questions in than there are connections, so that a
 longer wait means a server that does not answer."""
+
+BACKGROUND = 3
+"""Questions of live streams at a time."""
 
 CANCEL_EVERY_S = 0.2
 """Seconds between two requests to cancel: one that comes between two statements cancels nothing."""
@@ -90,7 +93,7 @@ class Gate:
         Raises:
             ProblemError: no place became free.
         """
-        if self._waiting >= self._may_wait:
+        if self._places.locked() and self._waiting >= self._may_wait:
             raise _busy()
         self._waiting += 1
         try:
@@ -154,8 +157,10 @@ class Reader:
         self.table = table
         self.limits = limits
         self.searches = Gate(limits.searches, limits.waiting, limits.wait_s)
+        self.streams = Gate(limits.streams, 0, limits.wait_s)
+        self._background = asyncio.Semaphore(BACKGROUND)
         self.exports = Gate(limits.exports, limits.exports, limits.wait_s)
-        size = limits.searches + limits.exports + 2
+        size = limits.searches + limits.exports + BACKGROUND + 1
         self._pool = make_pool(table.server, size=size, application_name="obs serve")
         self._running: set[_Statement] = set()
         self._threads = ThreadPoolExecutor(size + 2, "obs-question")
@@ -189,19 +194,37 @@ class Reader:
             GoneError: the client went away.
         """
         async with (gate or self.searches).enter():
-            statement = _Statement()
-            gone = asyncio.ensure_future(_disconnected(client))
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._threads, self._answer, question, statement)
-            try:
-                either: set[asyncio.Future[Any]] = {work, gone}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    return work.result()
-                raise GoneError
-            finally:
-                gone.cancel()
-                await self._ended(work, statement)
+            return await self._until(_disconnected(client), question)
+
+    async def run(self, question: Callable[[Connection], Answer]) -> Answer:
+        """The answer to a question of the server itself.
+
+        Args:
+            question: called in a thread, with a connection within `snapshot`.
+
+        Raises:
+            ProblemError: the database does not answer.
+        """
+        async with self._background:
+            return await self._until(asyncio.Event().wait(), question)
+
+    async def _until(
+        self, end: Coroutine[Any, Any, Any], question: Callable[[Connection], Answer]
+    ) -> Answer:
+        """The answer to a question, unless something ends before."""
+        statement = _Statement()
+        gone = asyncio.ensure_future(end)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, self._answer, question, statement)
+        try:
+            either: set[asyncio.Future[Any]] = {work, gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise GoneError
+        finally:
+            gone.cancel()
+            await self._ended(work, statement)
 
     def probe(self, connection: Connection) -> None:
         """A question that succeeds if the table can be read."""

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
@@ -13,6 +14,9 @@ from obs_assets.api.reader import Limits, Reader
 from obs_assets.api.serving import Stop
 from obs_assets.destinations.postgres import PostgresDestination
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+
+if TYPE_CHECKING:
+    from obs_assets.api.live import Hub
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Served:
         pipeline_folder: folder of the pipeline file, which may hold saved searches; None if it has no file.
         began_at: when the server was made, by `time.monotonic`.
         reader: asks questions of the table; it is made when the server starts.
+        hub: follows the table for live streams; it is made when the server starts.
     """
 
     hourly: HourlyPipeline
@@ -42,6 +47,7 @@ class Served:
     pipeline_folder: Path | None = None
     began_at: float = field(default_factory=time.monotonic)
     reader: Reader = field(init=False)
+    hub: "Hub" = field(init=False)
 
 
 def served(connection: HTTPConnection) -> Served:

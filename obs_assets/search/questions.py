@@ -255,7 +255,7 @@ def list_events(
     found = find_rows(
         connection,
         table,
-        [_column(name) for name in _COLUMNS],
+        event_columns(),
         query,
         span,
         order=order,
@@ -538,6 +538,11 @@ class _Search:
         sign = _SIGNS[self.order]
         form = sql.SQL(f'(timestamp {sign} {{}} OR row_uid COLLATE "C" {sign} {{}})')
         return form.format(sql.Literal(self.after.timestamp), sql.Literal(self.after.row_uid))
+
+
+def event_columns() -> list[sql.Composable]:
+    """SQL of the columns of a `FoundEvent`, in the order of its attributes."""
+    return [_column(name) for name in _COLUMNS]
 
 
 def _column(name: str) -> sql.Composable:
