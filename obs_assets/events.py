@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from obs_assets.severities import LEVELS, STATUSES, level_sql, word_sql
+from obs_assets.severities import LEVELS, STATUSES, WORDS_ONLY, level_sql, word_sql
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 """The events of an hour, a row for each event."""
@@ -110,6 +110,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "event_type",
         "event_name",
         "eventName",
+        "eventType",
         "event.name",
         "event.action",
         "operationName",
@@ -135,6 +136,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "PRIORITY",
         "levelno",
         "s",
+        "detected_level",
+        "priority",
+        "Level",
+        "Severity",
+        "LogLevel",
     ),
     "source_name": (
         "_source.name",
@@ -189,7 +195,6 @@ TIME_FIELDS = (
     "@t",
     "timeUnixNano",
     "datetime",
-    "instant.epochSecond",
     "timeMillis",
     "requestReceivedTimestamp",
     "EdgeStartTimestamp",
@@ -205,7 +210,10 @@ TIME_FIELDS = (
     "eventTimestamp",
     "unixTime",
 )
-"""Fields with the time of an event. The first field that exists and is not null gives the time."""
+"""Fields with the time of an event. The first field that exists and is not null gives the time.
+
+An event without any of them has its time in a field whose name says time: `sources.times.names_of_times`.
+"""
 
 MESSAGES = (
     "message",
@@ -279,9 +287,13 @@ def one_of(expression: str, values: Iterable[str]) -> str:
     return f"(list_position([{listed}], {expression}) IS NOT NULL)"
 
 
+_APART = WORDS_ONLY
+"""Fields that are read one by one: DuckDB has no structure with ``priority`` and ``PRIORITY`` in it."""
+
+
 def _structure(aliases: Iterable[str]) -> str:
     """The structure that `json_transform` extracts from an event; a value of another type becomes NULL."""
-    fields: dict[str, Any] = dict.fromkeys(aliases, "VARCHAR")
+    fields: dict[str, Any] = {name: "VARCHAR" for name in aliases if name not in _APART}
     for alias in list(fields):
         outer, _, name = alias.partition(".")
         if name and fields.get(outer) != "VARCHAR":
@@ -290,7 +302,9 @@ def _structure(aliases: Iterable[str]) -> str:
 
 
 def _fields(alias: str) -> list[str]:
-    """SQL over the parsed event ``j``: the field of this name, then the field at this path."""
+    """SQL over ``event`` and the parsed event ``j``: the field of this name, then the field at this path."""
+    if alias in _APART:
+        return [f"json_extract_string(event, {quote(f'$.{alias}')})"]
     outer, _, name = alias.partition(".")
     fields = [f'j."{alias}"']
     if isinstance(_PARSED.get(outer), dict):
@@ -307,7 +321,7 @@ def _all_fields(column: str) -> list[str]:
 _STRUCTURE = _structure([*itertools.chain.from_iterable(ALIASES.values()), *_SERILOG])
 _PARSED = json.loads(_STRUCTURE)
 
-SOURCE_KEYS = frozenset(_PARSED)
+SOURCE_KEYS = frozenset(_PARSED).union(_APART)
 """Keys of an event from which the promoted columns are computed."""
 
 

@@ -141,6 +141,12 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
 NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
 """Fields that have only numbers: a value that is not a number, for example a list, is not a level."""
 
+WORDS_ONLY = ("priority", "Level", "Severity", "LogLevel")
+"""Fields that often hold something other than a level: only a word of the table is a level.
+
+Falco's ``priority`` is one; the ``priority`` of a job or a ticket (``P1``, ``high``, 3) is none.
+"""
+
 _KNOWN: dict[str, str] = {}
 """Every word → its level."""
 
@@ -165,7 +171,10 @@ def level_of(text: str, field: str = "level") -> str | None:
         return next(filter(None, found), None)
     if field in NUMBERS_ONLY or word in UNSAID:
         return None
-    return _KNOWN.get(re.sub(r"[+-]?[0-9]+$", "", word)) or word or None
+    known = _KNOWN.get(re.sub(r"[+-]?[0-9]+$", "", word))
+    if field in WORDS_ONLY:
+        return known
+    return known or word or None
 
 
 def word_sql(field: str, name: str) -> str:
@@ -179,6 +188,8 @@ def word_sql(field: str, name: str) -> str:
         is_letter = f"regexp_full_match({field}, '{_LETTER}')"
         position = f"list_position({list(LETTERS)}, {field}[1])"
         return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
+    if name in WORDS_ONLY:
+        return f"CASE WHEN {_place(f'trim({field})')} IS NOT NULL THEN trim({field}) END"
     # Not IN: DuckDB 2.0 makes a hash join of it, and a join loses the order of the rows.
     is_said = f"list_position({list(UNSAID)}, lower(trim({field}))) IS NULL"
     word = f"CASE WHEN {is_said} THEN trim({field}) END"
@@ -198,7 +209,11 @@ def word_sql(field: str, name: str) -> str:
 
 def level_sql(word: str) -> str:
     """SQL for the level of a word; ``word`` is an SQL expression without blanks around its value."""
+    return f"coalesce({list(_KNOWN.values())}[{_place(word)}], lower({word}))"
+
+
+def _place(word: str) -> str:
+    """SQL: place of a word in the table of words, from 1; NULL if the table lacks it."""
     # slog writes ERROR+4, OpenTelemetry ERROR2, PostgreSQL DEBUG1.
     plain = f"regexp_replace(lower({word}), '[+-]?[0-9]+$', '')"
-    position = f"list_position({list(_KNOWN)}, {plain})"
-    return f"coalesce({list(_KNOWN.values())}[{position}], lower({word}))"
+    return f"list_position({list(_KNOWN)}, {plain})"

@@ -27,7 +27,7 @@ from obs_assets.events import (
     row_uids,
     with_columns,
 )
-from obs_assets.severities import GRAVE, STATUSES
+from obs_assets.severities import GRAVE, STATUSES, WORDS_ONLY
 from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 
@@ -219,6 +219,7 @@ def test_aliases_are_looked_at_in_their_order(
         "event.duration": ("7000000", 7),
     }
     converted["s"] = ("E", "error")
+    converted |= dict.fromkeys(WORDS_ONLY, ("Notice", "notice"))
     word = "x" if name == "event_level" else ""  # where a number would be one on a scale
     for place, alias in enumerate(aliases):
         event = {
@@ -284,6 +285,15 @@ def test_the_page_has_the_table() -> None:
         ({"level": " Warn "}, "warning"),
         ({"level": "Urgent"}, "urgent"),
         ({"msg": "no level"}, None),
+        ({"priority": "Critical", "rule": "Falco"}, "critical"),
+        ({"priority": "high", "job": "a job queue"}, None),
+        ({"priority": 3}, None),
+        ({"priority": {"name": "error"}}, None),
+        ({"PRIORITY": "3", "priority": "Debug"}, "error"),
+        ({"LogLevel": "Information", "Category": ".NET"}, "info"),
+        ({"Level": "Error", "level": "warn"}, "warning"),
+        ({"Level": 4}, None),
+        ({"detected_level": "warn"}, "warning"),
     ],
 )
 def test_levels_of_loggers(

@@ -18,7 +18,7 @@ from obs_assets.sources.files import Content, EventFile, list_files
 from obs_assets.sources.json_text import decode_unique
 from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import LandingLog
-from obs_assets.sources.times import value_at
+from obs_assets.sources.times import time_field, value_at
 from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.engine import connect
 from obs_assets.transforms.filter import apply_filter
@@ -219,5 +219,5 @@ def _time_fields(landed: Frame, time_path: str | None) -> dict[str, int]:
     for (line,) in first_lines.fetchall():
         event = decode_unique(line)
         present = (path for path in paths if value_at(event, path) is not None)
-        counts[next(present, "landed_at")] += 1
+        counts[next(present, "") or time_field(event) or "landed_at"] += 1
     return dict(counts.most_common())

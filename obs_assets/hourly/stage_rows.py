@@ -44,7 +44,7 @@ ROWS: tuple[StageRow, ...] = (
         name="raw_events",
         upstream="landed_events",
         blocks=("source",),
-        code_version=4,
+        code_version=5,
         description=(
             "The hour's events as a typed frame, sorted by event time and row identity. "
             "Holds personal data."

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obs_assets.events import MAX_NESTING
+from obs_assets.sources.envelopes import HEAD_BYTES, of_head
 from obs_assets.sources.formats import Envelope, Format, likely
 from obs_assets.sources.json_text import (
     are_values,
@@ -374,7 +375,7 @@ def _read_object(damage: "_Damage", segment: Segment) -> _Found | None:
         case "unfinished" if limit - begin > rules.max_event_bytes:
             if damage.offset == segment.refused_at:
                 return damage.of_object(segment.refused_as, decoded.error_at)
-            if segment.takes_envelopes and _may_be_envelope(damage.data, begin, rules):
+            if segment.takes_envelopes and _may_be_envelope(damage.data, begin, limit, rules):
                 return _Found(begin, is_envelope=True)
             return damage.of_object(TOO_LONG, decoded.error_at)
         case "unfinished":
@@ -382,11 +383,14 @@ def _read_object(damage: "_Damage", segment: Segment) -> _Found | None:
     return damage.of_object(decoded.fault, decoded.error_at)
 
 
-def _may_be_envelope(data: bytes | bytearray, begin: int, rules: Rules) -> bool:
-    """Whether the first bytes of an object that is too long hold the name of a list of an envelope."""
+def _may_be_envelope(data: bytes | bytearray, begin: int, limit: int, rules: Rules) -> bool:
+    """Whether the first bytes of an object that is too long hold the name of a list of an envelope, or its records."""
     rows = [row for row in rules.formats if isinstance(row, Envelope) and row.path]
     reach = begin + rules.max_event_bytes
-    return any(data.find(f'"{row.path[0]}"'.encode(), begin, reach) >= 0 for row in rows)
+    if any(data.find(f'"{row.path[0]}"'.encode(), begin, reach) >= 0 for row in rows):
+        return True
+    head = bytes(data[begin : min(limit, begin + HEAD_BYTES)])
+    return of_head(head, rules.formats) is not None
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from obs_assets.sources.formats import Envelope
+from obs_assets.sources.formats import Envelope, Format, Unnamed
 from obs_assets.sources.formats.base import Event, as_it_is
+from obs_assets.sources.formats.records import whole_head
 from obs_assets.sources.json_text import loaded, written
 
 OUTER_BYTES = 64 << 10
@@ -91,17 +92,46 @@ class Opened:
         return self._cache[key]
 
 
-def open_any(data: Buffer, rows: Sequence[Envelope]) -> Opened:
+HEAD_BYTES = 1 << 20
+"""First bytes of an envelope in which the list of its records is searched."""
+
+
+def of_head(head: bytes, rows: Sequence[Format]) -> Envelope | None:
+    """Row of an envelope by the records in its first bytes; None if there are none.
+
+    Args:
+        head: the first bytes of an object, at most `HEAD_BYTES`.
+        rows: the formats to try.
+    """
+    unnamed = next((row for row in rows if isinstance(row, Unnamed)), None)
+    if unnamed is None:
+        return None
+    try:
+        return unnamed.row_of(whole_head(head))
+    except (ValueError, RecursionError):
+        return None
+
+
+def open_any(data: Buffer, rows: Sequence[Format]) -> Opened:
     """Open the envelope at the first byte, in the format that fits.
 
     Raises:
         NoEnvelopeError: no format fits, or the envelope does not end in ``data``.
     """
+    named = [row for row in rows if isinstance(row, Envelope) and row.path]
+    try:
+        return _open_one(data, named)
+    except NoEnvelopeError as fault:
+        row = None if fault.holds_records else of_head(bytes(data[:HEAD_BYTES]), rows)
+        if row is None:
+            raise
+    return _open_one(data, [row])
+
+
+def _open_one(data: Buffer, rows: Sequence[Envelope]) -> Opened:
     found: list[Opened] = []
     holds_records = False
     for row in rows:
-        if not row.path:
-            continue
         try:
             opened = open_envelope(data, 0, row)
         except NoEnvelopeError as fault:
@@ -125,7 +155,7 @@ def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:
     Raises:
         NoEnvelopeError: the object is not an envelope of this format.
     """
-    scan = _Scan(data, row.path)
+    scan = _Scan(data, row.path, b"[" if row.pair else b"{")
     try:
         end = scan.object(begin, 0, ())
     except NoEnvelopeError:
@@ -147,9 +177,10 @@ def open_envelope(data: Buffer, begin: int, row: Envelope) -> Opened:
 class _Scan:
     """The first pass: it reads only the lists and objects that lead to the records, and skips all other values."""
 
-    def __init__(self, data: Buffer, path: Sequence[str]) -> None:
+    def __init__(self, data: Buffer, path: Sequence[str], bracket: bytes) -> None:
         self._data = data
         self._path = path
+        self._bracket = bracket  # first byte of a record
         self.spans: list[Span] = []
         self.lists = 0  # lists of records
 
@@ -174,10 +205,11 @@ class _Scan:
         position, place = begin + 1, 0
         self.lists += level + 1 == len(self._path)
         while (position := self._skip(position)) and self._byte(position) != b"]":
-            if self._byte(position) != b"{":
+            is_inner = level + 1 < len(self._path)
+            if self._byte(position) != (b"{" if is_inner else self._bracket):
                 raise NoEnvelopeError
             here = (*places, place)
-            if level + 1 < len(self._path):
+            if is_inner:
                 position = self.object(position, level + 1, here)
             else:
                 end = self._value(position)

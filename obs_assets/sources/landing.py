@@ -51,7 +51,7 @@ from obs_assets.sources.files import (
     ends_match,
     list_files,
 )
-from obs_assets.sources.formats import Envelope, enabled
+from obs_assets.sources.formats import enabled
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import (
     ROWS_A_TASK,
@@ -69,6 +69,7 @@ from obs_assets.sources.times import (
     TIME_REASON,
     TIME_SOURCES,
     json_path,
+    keys_without_time,
     time_text,
     usual_place,
 )
@@ -642,7 +643,7 @@ class PassWriter:
             config.max_event_bytes,
             config.max_nesting,
             config.unfold,
-            enabled(config.format, config.records),
+            enabled(config.format, config.records, config.time_path),
         )
         self._time_fields = (*own_path, *TIME_FIELDS)
         expired = (parse_hour(key).start for key, hour in landed.hours.items() if hour.expired)
@@ -839,6 +840,11 @@ class PassWriter:
         usual = usual_place(rest["line"][0].as_py(), self._time_fields)
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
         asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
+        if pc.any(pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))).as_py():
+            paths = tuple(map(json_path, self._time_fields))
+            if names := keys_without_time(connection, "lines", paths):
+                times = _times(self._time_fields, usual, names)
+                asked = connection.sql(times, params=values).to_arrow_table()
         connection.unregister("lines")
         return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
 
@@ -1075,14 +1081,15 @@ class Pass:
         The envelope is copied to the folder where DuckDB spills. So memory is bounded for every size and compression.
         """
         file.begins_envelope = False
-        rows = enabled(self._config.format, self._config.records)
+        config = self._config
+        rows = enabled(config.format, config.records, config.time_path)
         path = make_private_dir(self._log.temp_dir) / "envelope"
         try:
             with path.open("wb+") as copy:
                 is_all = _copy(file, copy, self._config.max_envelope_bytes)
                 # Not closed here: the batch with the last record adds the envelope to the SHA-256 in parallel
                 data = mmap.mmap(copy.fileno(), 0, access=mmap.ACCESS_READ)
-            opened = open_any(data, [row for row in rows if isinstance(row, Envelope)])
+            opened = open_any(data, rows)
             yield from _records_of(opened, data, file, self._sizes.largest)
             file.reopen()
         except NoEnvelopeError as fault:
@@ -1230,13 +1237,16 @@ def _byte_ranges(
     return pa.array([byte_ranges.get(place) for place in places], kind)
 
 
-def _times(fields: Sequence[str], usual: int) -> str:
-    """SQL: time of each row of ``lines``, from the first of these fields, and ``reason`` where it fits no hour."""
+def _times(fields: Sequence[str], usual: int, names: Sequence[str] = ()) -> str:
+    """SQL: time of each row of ``lines``, from the first of these fields, and ``reason`` where it fits no hour.
+
+    ``names`` are fields that count only where none of the others is, see `time_text`.
+    """
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT {time_text(tuple(map(json_path, fields)), usual)} AS time_text,
-    $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines))
+FROM (SELECT *, {time_text(tuple(map(json_path, fields)), usual, names)} AS time_text
+FROM (SELECT line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines)))
 """
 
 

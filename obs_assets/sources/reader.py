@@ -12,7 +12,7 @@ import codecs
 import contextlib
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -32,8 +32,8 @@ from obs_assets.sources.envelopes import (
     event_of,
     open_envelope,
 )
-from obs_assets.sources.formats import Envelope, Format, Pieces, Text
-from obs_assets.sources.formats.base import Event, Record
+from obs_assets.sources.formats import Envelope, Format, Pieces, Text, Unnamed
+from obs_assets.sources.formats.base import Event, Record, always
 from obs_assets.sources.json_text import cleaned, loaded, written
 from obs_assets.sources.keys import (
     ANYWHERE,
@@ -251,10 +251,11 @@ def _format_of(text: str, formats: tuple[Format, ...]) -> int:
     if not likely:
         return 0
     event = json.loads(text)
-    fitting = [(number, row.name) for number, row in likely if row.fits(event)]
-    if len({name for _, name in fitting}) > 1:
+    fitting = [(number, row) for number, row in likely if row.fits(event)]
+    named = [(number, row) for number, row in fitting if not isinstance(row, Unnamed)]
+    if len({row.name for _, row in named}) > 1:
         return -1
-    return fitting[0][0] if fitting else 0
+    return next((number for number, _ in named or fitting), 0)
 
 
 class _Apart:
@@ -292,12 +293,19 @@ class _Apart:
                 case Envelope(path=()):
                     tables.append(self._converted(found, row))
                 case Envelope():
-                    records, letters, is_envelope = self._records(
-                        found, places.positions[rows], row
+                    is_left[rows] = ~self._take_apart(
+                        found, places.positions[rows], row, tables, dead
                     )
-                    is_left[rows[~is_envelope]] = True
-                    tables.append(records)
-                    dead += letters
+                case Unnamed():
+                    is_left[rows] = True
+                    for envelope, of_row in _by_row(found, row).items():
+                        is_left[rows[of_row]] = ~self._take_apart(
+                            views.take_rows(found, np.array(of_row)),
+                            places.positions[rows[of_row]],
+                            envelope,
+                            tables,
+                            dead,
+                        )
                 case Pieces():
                     is_left[rows] = True
         left = views.filter_rows(reading.lines, is_left)
@@ -320,13 +328,38 @@ class _Apart:
             byte_ranges=self._byte_ranges,
         )
 
+    def _take_apart(
+        self,
+        lines: pa.Table,
+        positions: npt.NDArray[np.int64],
+        row: Envelope,
+        tables: list[pa.Table],
+        dead: list[DeadLetter],
+    ) -> npt.NDArray[np.bool_]:
+        """Add the records of envelopes to ``tables`` and ``dead``. Returns which of the objects are envelopes."""
+        records, letters, is_envelope = self._records(lines, positions, row)
+        tables.append(records)
+        dead += letters
+        return is_envelope
+
     def _converted(self, lines: pa.Table, row: Envelope) -> pa.Table:
-        """Events whose whole object is a single record."""
+        """Events whose whole object is a single record; without those objects that are no event."""
+        if row.holds_events is not always:
+            texts = lines["line"].to_pylist()
+            is_event = np.array([row.holds_events(loaded(text)) for text in texts], np.bool_)
+            self._leave_out(views.filter_rows(lines, ~is_event), row)
+            return views.filter_rows(lines, is_event)
         self.remarks[f"format_{row.name}"] += len(lines)
         texts = [event_of(line, row, ())[0] for line in lines["line"].to_pylist()]
         return lines.set_column(
             lines.column_names.index("line"), "line", pa.array(texts, lines["line"].type)
         )
+
+    def _leave_out(self, lines: pa.Table, row: Envelope) -> None:
+        """Count the bytes of objects that hold no event."""
+        self.remarks[f"{row.name}_without_events"] += len(lines)
+        places = (lines[name].to_pylist() for name in ("file", "file_offset", "length"))
+        self._envelopes += zip(*places, strict=True)
 
     def _records(
         self, lines: pa.Table, positions: npt.NDArray[np.int64], row: Envelope
@@ -370,7 +403,11 @@ class _Apart:
         self.remarks.update(inner.remarks)
         self.remarks[f"format_{batch.row.name}"] += len(texts)
         self.remarks[f"{batch.row.name}_without_events"] += batch.without_events
-        dead = [replace(letter, file=batch.files[letter.file]) for letter in inner.dead]
+        dead = inner.dead
+        if batch.row.pair:
+            columns["length"] = [len(batch.raw[number]) for number in numbers]
+            dead = [batch.letter(one) for one in {one.file: one for one in dead}.values()]
+        dead = [replace(letter, file=batch.files[letter.file]) for letter in dead]
         return pa.table(columns, inner.lines.schema), dead
 
     def _joined(self, reading: Reading, row: Pieces, rows: npt.NDArray[np.int64]) -> Reading:
@@ -494,14 +531,17 @@ class RecordBatch:
 
     Attributes:
         row: the format.
-        texts: bytes of each record.
-        segments: position of each record in its file; its field ``file`` holds the number of the record.
+        raw: bytes of each record in its file.
+        texts: JSON of each record: its bytes, or for a pair the JSON of an object.
+        segments: position of each record in its file; its field ``file`` holds the number of the record, its length is
+            that of the JSON.
         files: index of the file of each record.
         around: for each record the result of `envelopes.Opened.around`.
         without_events: number of envelopes that hold no event.
     """
 
     row: Envelope
+    raw: list[bytes] = field(default_factory=list)
     texts: list[bytes] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
@@ -529,12 +569,29 @@ class RecordBatch:
         """Add some records of an envelope. Returns the number of their bytes."""
         around = [opened.around(span) for span in spans]
         for span, fields in zip(spans, around, strict=True):
-            offset, length = span.begin + shift, span.end - span.begin
-            self.segments.append(Segment(len(self.segments), offset, length, sealed=True))
-            self.texts.append(bytes(data[span.begin : span.end]))
+            raw = bytes(data[span.begin : span.end])
+            text = self.row.pair(raw) if self.row.pair else raw
+            place = len(self.segments), span.begin + shift, len(text)
+            self.segments.append(Segment(*place, sealed=True))
+            self.raw.append(raw)
+            self.texts.append(text)
             self.files.append(file)
             self.around.append(fields)
         return sum(span.end - span.begin for span in spans)
+
+    def letter(self, letter: DeadLetter) -> DeadLetter:
+        """The dead letter of a whole record, for a dead letter from its JSON."""
+        raw, segment = self.raw[letter.file], self.segments[letter.file]
+        return replace(letter, file_offset=segment.offset, length=len(raw), raw=raw)
+
+
+def _by_row(lines: pa.Table, unnamed: Unnamed) -> dict[Envelope, list[int]]:
+    """Row of an envelope → indexes of the objects that have this form; other objects are left out."""
+    found: defaultdict[Envelope, list[int]] = defaultdict(list)
+    for index, text in enumerate(lines["line"].to_pylist()):
+        if row := unnamed.row_of(text):
+            found[row].append(index)
+    return found
 
 
 def _read_text(

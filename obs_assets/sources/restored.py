@@ -20,7 +20,13 @@ from obs_assets.events import Frame, quote
 from obs_assets.hours import Hour
 from obs_assets.sources.landing import LANDED_SCHEMA, LandingReport, collector
 from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
-from obs_assets.sources.times import EVENT_TIME, TIME_PATHS, json_path, time_text
+from obs_assets.sources.times import (
+    EVENT_TIME,
+    TIME_PATHS,
+    json_path,
+    keys_without_time,
+    time_text,
+)
 from obs_assets.storage.disk import sync_file
 from obs_assets.storage.engine import connect
 from obs_assets.storage.frames import write_parquet
@@ -96,8 +102,8 @@ def land_archived(
     return LandingReport(number, hours={hour.key: rows})
 
 
-def _timed(paths: Sequence[str]) -> str:
-    """SQL: the archived rows with the columns of a chunk."""
+def _timed(paths: Sequence[str], names: Sequence[str]) -> str:
+    """SQL: the archived rows with the columns of a chunk; for the arguments see `time_text`."""
     # An event without a time of its own happened at some time in its hour
     return f"""
 SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
@@ -105,7 +111,8 @@ SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_
         THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector,
     NULL::BIGINT[] AS byte_ranges, line
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(paths)} AS time_text, $landed_at AS landed_at, $start AS first_hour FROM archived))
+FROM (SELECT *, {time_text(paths, names=names)} AS time_text
+FROM (SELECT *, $landed_at AS landed_at, $start AS first_hour FROM archived)))
 """
 
 
@@ -143,9 +150,8 @@ def _fresh(  # noqa: PLR0917
         "collector": quote(json.dumps(collector(), separators=(",", ":"))),
     }
     # All in one step: a value that looks like a placeholder, for example in an object's key, stays unchanged
-    statement = re.sub(
-        rf"\$({'|'.join(values)})\b", lambda found: values[found[1]], _timed(paths)
-    )
+    timed = _timed(paths, keys_without_time(connection, "archived", paths))
+    statement = re.sub(rf"\$({'|'.join(values)})\b", lambda found: values[found[1]], timed)
     return connection.sql(
         f"SELECT timed.* FROM ({statement}) timed LEFT JOIN known USING (row_uid) WHERE known.row_uid IS NULL"
     )

@@ -10,16 +10,25 @@ ISO 8601 with an offset    that moment, floored to microseconds; ``T`` or a spac
 ISO 8601 without offset    UTC, and ``time_from`` says ``event_without_zone``; without a time of day, midnight
 number, or its text        seconds, milliseconds, microseconds or nanoseconds, by its magnitude; a number with a
                            fraction is a double, as in JSON; OpenTelemetry's 0 is no time
-absent or null             the landing time; ``time_from`` says ``landed_at``
+``/Date(…)/``              milliseconds since 1970, as .NET writes them; an offset in it changes nothing
+object                     its seconds and nanoseconds (log4j, Protocol Buffers), or its ``$date`` (MongoDB)
+web server or mail         ``25/Nov/2026:09:00:00 +0100``, ``Wed, 25 Nov 2026 09:00:00 GMT``
+absent or null             the time in a field whose name says time, see `names_of_times`; else the landing time, and
+                           ``time_from`` says ``landed_at``
 anything else              dead letter ``time_unreadable``: names of time zones, which are ambiguous, empty text,
-                           objects, a leap second ``:60``; but ``24:00:00`` is the next day
+                           other objects, a leap second ``:60``; but ``24:00:00`` is the next day
 =========================  ======================================================================
 """
 
+import functools
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+
+import duckdb
 
 from obs_assets.events import TIME_FIELDS, quote
 from obs_assets.sources.json_text import decode_unique
@@ -45,15 +54,99 @@ TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
 _ZERO_PATHS = frozenset(map(json_path, ZERO_IS_UNKNOWN))
 
 
-def time_text(paths: Sequence[str], usual: int = 0) -> str:
-    """SQL over ``line``: text of the event time, which is the first value at these paths that is present and not null.
+def time_text(paths: Sequence[str], usual: int = 0, names: Sequence[str] = ()) -> str:
+    """SQL over ``line`` and ``landed_at``: text of the event time, which is the first value at these paths that is
+    present and not null.
 
     Args:
         paths: paths in DuckDB's form.
         usual: index in ``paths`` of the field that most lines use. In those lines, later paths are not searched.
+        names: further fields, from `names_of_times`. A value there counts only if it is a possible time.
     """
     parts = [paths[: usual + 1], paths[usual + 1 :]]
-    return f"coalesce({', '.join(_first_of(part) for part in parts if part)})"
+    values = [_first_of(part) for part in parts if part]
+    if names:
+        found = (
+            f"json_extract_string(line, [{', '.join(quote(_of_name(name)) for name in names)}])"
+        )
+        values.append(
+            f"list_any_value(list_filter({found}, lambda text: {_is_possible('text')}))"
+        )
+    return f"coalesce({', '.join(values)})"
+
+
+def names_of_times(keys: Iterable[str]) -> list[str]:
+    """Those of these keys that say time, the best first.
+
+    A name says time if all its words are words for a time, for its unit, or for the beginning of an event:
+    ``start_time``, ``EventTime``, ``published``, ``date_create``, but neither ``due_date`` nor ``responseTime``.
+
+    `TIME_FIELDS` are left out.
+
+    >>> names_of_times(["expires_at", "created", "event_date", "response_time", "start_time_ms"])
+    ['event_date', 'start_time_ms', 'created']
+    """
+    others = (key for key in keys if key not in _TIME_FIELDS)
+    ranked = sorted((rank, key) for key in others if (rank := _rank(key)) is not None)
+    return [key for _, key in ranked]
+
+
+def keys_without_time(
+    connection: duckdb.DuckDBPyConnection, table: str, paths: Sequence[str]
+) -> list[str]:
+    """Names of top-level fields that say time, in those lines of a table that have no value at these paths."""
+    query = f"""SELECT DISTINCT unnest(json_keys(line)) FROM {table}
+        WHERE {time_text(paths)} IS NULL"""
+    return names_of_times(key for (key,) in connection.sql(query).fetchall())
+
+
+@functools.lru_cache(maxsize=4096)
+def _rank(name: str) -> int | None:
+    """Rank of a name that says time, the best is 0; None for other names."""
+    if len(name) > _LONGEST_NAME or '"' in name or "\\" in name:
+        return None
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or not all(word in _RANKS or word in _BESIDE for word in words):
+        return None
+    if not any(word in _MOMENTS for word in words):
+        return None
+    ranks = [_RANKS[word] for word in words if word in _RANKS]
+    # A word for time alone ranks in the middle; a word beside it says more
+    others = [rank for rank in ranks if rank != _PLAIN_RANK]
+    return min(others, default=_PLAIN_RANK)
+
+
+_TIME_FIELDS = frozenset(TIME_FIELDS)
+_LONGEST_NAME = 64
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_RANKED: tuple[tuple[str, ...], ...] = (
+    ("event", "occurred", "happened"),
+    ("time", "timestamp", "ts", "datetime", "date", "instant", "epoch", "msec", "when"),
+    ("log", "logged", "record", "recorded", "emitted", "published", "detected", "triggered"),
+    ("start", "starts", "started", "begin", "begun", "request", "requested", "req"),
+    ("create", "created", "creation", "generated", "submitted"),
+    ("received", "observed", "ingested", "ingestion", "collected", "server", "client"),
+)
+"""Words of names of times. A name with a word of an earlier row is preferred."""
+_RANKS = {word: rank for rank, words in enumerate(_RANKED) for word in words}
+_PLAIN_RANK = _RANKS["time"]
+_BESIDE = frozenset(
+    {
+        *("at", "on", "utc", "gmt", "iso", "unix"),
+        *("s", "sec", "secs", "second", "seconds"),
+        *("ms", "milli", "millis", "millisecond", "milliseconds"),
+        *("us", "micro", "micros", "microsecond", "microseconds"),
+        *("ns", "nano", "nanos", "nanosecond", "nanoseconds"),
+    }
+)
+"""Words that stand beside them: prepositions, zones and units."""
+_MOMENTS = (
+    frozenset(_RANKED[_PLAIN_RANK])
+    | {"occurred", "happened", "logged", "recorded", "emitted", "published", "detected"}
+    | {"triggered", "starts", "started", "begun", "requested", "created", "generated"}
+    | {"submitted", "received", "observed", "ingested", "collected", "at"}
+)
+"""Words of which a name has at least one: words for a time, participles, and ``at``."""
 
 
 def usual_place(line: str, paths: Sequence[str]) -> int:
@@ -87,6 +180,55 @@ def value_at(event: Any, path: str) -> Any:
     return None if path in ZERO_IS_UNKNOWN and str(event) == "0" else event
 
 
+def has_time(event: dict[str, Any], time_path: str | None = None) -> bool:
+    """Whether an event has a time of its own: in a known field, or in a field whose name says time.
+
+    Args:
+        event: the event.
+        time_path: field in which the pipeline first looks for the time.
+    """
+    known = (time_path, *TIME_FIELDS) if time_path else TIME_FIELDS
+    if any(value_at(event, path) is not None for path in known):
+        return True
+    return bool(time_field(event))
+
+
+def time_field(event: dict[str, Any]) -> str:
+    """The field whose name says time and whose value is a possible time; empty if there is none."""
+    return next((name for name in names_of_times(event) if is_possible(event[name])), "")
+
+
+def is_possible(value: Any) -> bool:
+    """Whether a value of an event can be its time.
+
+    >>> is_possible("2031-05-05T09:00:00Z"), is_possible(1935738000.5), is_possible("5"), is_possible(True)
+    (True, True, False, False)
+    """
+    if isinstance(value, dict):
+        return any(is_possible(value.get(key)) for key in ("$date", "$numberLong", *_SECONDS))
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    text = str(value)
+    if re.match(rf"{_DAY}|{_DATE_OF_NET}|{_OF_WEB_SERVER}|{_OF_MAIL}", text.strip()):
+        return True
+    try:
+        number = Decimal(text)
+        return any(_EARLIEST_SECONDS <= number / unit < _LATEST_SECONDS for unit in _UNITS)
+    except ArithmeticError:  # text that is no number, NaN, or an exponent out of range
+        return False
+
+
+_UNITS = (1, 10**3, 10**6, 10**9)
+"""Numbers of a unit in a second."""
+_EARLIEST_SECONDS = 946_684_800
+"""The year 2000, in seconds since 1970."""
+_LATEST_SECONDS = 4_102_444_800
+"""The year 2100."""
+_SECONDS = ("epochSecond", "seconds", "_seconds")
+"""Fields with the seconds of an object that is a time: log4j, Protocol Buffers, Firestore."""
+_NANOS = ("nanoOfSecond", "nanos", "_nanoseconds")
+"""Fields with its nanoseconds."""
+
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
 # round nanoseconds up.
 _EPOCH_MICROS = """CASE
@@ -102,6 +244,30 @@ _ISO = rf"\s*{_DAY}(?:{_CLOCK}(?:{_OFFSET})?)?\s*"
 # Behind an offset: Java's [Europe/Berlin], RFC 9557's [u-ca=iso8601], Go's zone name and monotonic clock
 _ZONE = r"(?:\[[^\[\]]*\])+|(?: (?:[A-Z][A-Za-z]{1,5}|[+-]\d{2,4}))?(?: m=[+-]\d+\.\d+)?"
 _ISO_AND_ZONE = rf"\s*({_DAY}{_CLOCK}{_OFFSET})(?:{_ZONE})\s*"
+
+
+_DATE_OF_NET = r"/Date\((-?\d{1,14})(?:[+-]\d{4})?\)/"
+_OF_WEB_SERVER = r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
+_OF_MAIL = r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d (?:GMT|UTC|[+-]\d{4})"
+
+
+def _of_name(name: str) -> str:
+    """DuckDB's path of a top-level field; points in its name are part of the name."""
+    return f'$."{name}"'
+
+
+def _of_object(text: str) -> str:
+    """SQL: the time of an object as the text of a number or in ISO 8601; NULL if the object is no time."""
+    seconds, nanos = (
+        f"coalesce({', '.join(_field(text, key) for key in keys)})"
+        for keys in (_SECONDS, _NANOS)
+    )
+    return f"""coalesce(json_extract_string({text}, '$."$date"."$numberLong"'), {_field(text, "$date")},
+    {seconds} || '.' || lpad(coalesce({nanos}, '0'), 9, '0'))"""
+
+
+def _field(text: str, key: str) -> str:
+    return f"json_extract_string({text}, {quote(_of_name(key))})"
 
 
 def _moment(text: str) -> str:
@@ -120,15 +286,36 @@ def _since_1970(number: str) -> str:
     return f"make_timestamptz(floor({_EPOCH_MICROS.replace('number', number)})::BIGINT)"
 
 
-EVENT_TIME = rf"""CASE
-    WHEN time_text IS NULL THEN landed_at
-    WHEN regexp_full_match(time_text, '{_ISO}') THEN {_moment("time_text")}
-    WHEN regexp_full_match(time_text, '-?\d{{1,19}}(\.\d{{1,9}})?') THEN {_since_1970("time_text::DECIMAL(29, 9)")}
-    WHEN regexp_full_match(time_text, '\d(\.\d{{1,18}})?[eE]\+?\d{{1,2}}')
-        THEN {_since_1970("try_cast(time_text AS DECIMAL(29, 9))")}
-    WHEN regexp_full_match(time_text, '{_ISO_AND_ZONE}')
-        THEN {_moment(f"regexp_extract(time_text, '{_ISO_AND_ZONE}', 1)")}
+def _read(text: str) -> str:
+    """SQL: the moment of a text; NULL where it cannot be read."""
+    return rf"""CASE
+    WHEN regexp_full_match({text}, '{_ISO}') THEN {_moment(text)}
+    WHEN regexp_full_match({text}, '-?\d{{1,19}}(\.\d{{1,9}})?') THEN {_since_1970(f"{text}::DECIMAL(29, 9)")}
+    WHEN regexp_full_match({text}, '\d(\.\d{{1,18}})?[eE]\+?\d{{1,2}}')
+        THEN {_since_1970(f"try_cast({text} AS DECIMAL(29, 9))")}
+    WHEN regexp_full_match({text}, '{_ISO_AND_ZONE}')
+        THEN {_moment(f"regexp_extract({text}, '{_ISO_AND_ZONE}', 1)")}
+    WHEN regexp_full_match({text}, '{_DATE_OF_NET}')
+        THEN make_timestamptz(try_cast(regexp_extract({text}, '{_DATE_OF_NET}', 1) AS BIGINT) * 1000)
+    WHEN regexp_full_match({text}, '{_OF_WEB_SERVER}') THEN try_strptime({text}, '%d/%b/%Y:%H:%M:%S %z')
+    WHEN regexp_full_match({text}, '{_OF_MAIL}')
+        THEN try_strptime(regexp_replace({text}, '(GMT|UTC)$', '+0000'), '%a, %d %b %Y %H:%M:%S %z')
     END"""
+
+
+def _of_any(text: str) -> str:
+    """SQL: the moment of a text or of an object's text; NULL where it cannot be read."""
+    return f"""CASE WHEN starts_with({text}, '{{') AND json_valid({text}) THEN {_read(_of_object(text))}
+    ELSE {_read(text)} END"""
+
+
+def _is_possible(text: str) -> str:
+    """SQL: whether a text is the time of an event that may have happened."""
+    latest = f"landed_at + INTERVAL {int(MAX_AHEAD.total_seconds())} SECOND"
+    return f"{_of_any(text)} BETWEEN '{EARLIEST.isoformat()}'::TIMESTAMPTZ AND {latest}"
+
+
+EVENT_TIME = f"CASE WHEN time_text IS NULL THEN landed_at ELSE {_of_any('time_text')} END"
 """The moment, over the columns ``time_text`` and ``landed_at``; NULL where it cannot be read."""
 
 TIME_SOURCES = ("event", "event_without_zone", "landed_at")

@@ -5,6 +5,7 @@ The values are invented; shapes and names of fields are those of the formats' sp
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,9 @@ SECONDS = 1935705600
 
 Found = tuple[str, str | None, str | None]
 """Minute of 2031-05-05 (``now`` for an event without a time), level and type of an event."""
+
+NOW: Found = ("now", None, None)
+"""An event without a time, a level and a type."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,47 @@ def edge(start: Any, **fields: Any) -> dict[str, Any]:
     return {"EdgeStartTimestamp": start, "RayID": "7d", "EdgeResponseStatus": 503, **fields}
 
 
+DOCUMENT = {"level": "error", "type": "a", "message": "x"}
+
+
+def document(clock: str, **fields: Any) -> dict[str, Any]:
+    return {"@timestamp": at(clock), **DOCUMENT, **fields}
+
+
+def hit(clock: str) -> dict[str, Any]:
+    return {"_index": "app", "_id": clock, "_score": 1.0, "_source": document(clock)}
+
+
+def answer(*clocks: str) -> dict[str, Any]:
+    """What a search of Elasticsearch answers."""
+    hits = {"total": {"value": 2}, "max_score": 1.0, "hits": [hit(clock) for clock in clocks]}
+    return {"took": 5, "timed_out": False, "_shards": {"failed": 0}, "hits": hits}
+
+
+def documents(*clocks: str) -> list[Found]:
+    return [(clock, "error", "a") for clock in clocks]
+
+
+def pair(clock: str, text: str = "x", *more: Any) -> list[Any]:
+    return [nanos(clock), text, *more]
+
+
+def snake(value: Any) -> Any:
+    """The same with names in the form of Protocol Buffers."""
+    if isinstance(value, list):
+        return [snake(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", k): snake(v) for k, v in value.items()
+    }
+
+
+def timed(clock: str) -> Found:
+    """An event with a time, and without a level and a type."""
+    return clock, None, None
+
+
 def ndjson(*clocks: str) -> str:
     """Plain events as a program prints them, with the line ends of Windows."""
     events = [{"timestamp": at(clock), "type": "scan", "level": "Warning"} for clock in clocks]
@@ -354,6 +399,158 @@ FILES: dict[str, list[File]] = {
                 {"resourceLogs": [*exported(otlp("09:06"))["resourceLogs"], {"scopeLogs": []}]}
             ),
             [("09:06", None, None)],
+        ),
+    ],
+    "otlp in snake case": [
+        File(
+            lines(snake(exported(otlp("09:00", severityNumber=17), otlp("10:00")))),
+            [("09:00", "error", None), ("10:00", None, None)],
+        ),
+        File(
+            lines(snake(exported(otlp("09:01", severityText="Warn", eventName="e")))),
+            [("09:01", "warning", "e")],
+        ),
+        File(printed(snake(exported(otlp("09:02"), {"n": 1}))), [("09:02", None, None), NOW]),
+        File(
+            lines(snake(otlp("09:03", timeUnixNano="0"))),
+            [("23:00", None, None)],
+        ),
+        File(
+            lines(
+                snake({"scopeLogs": exported(otlp("09:04"))["resourceLogs"][0]["scopeLogs"]})
+            ),
+            [("09:04", None, None)],
+        ),
+    ],
+    "elasticsearch": [
+        File(
+            lines(
+                {"index": {"_index": "app", "_id": "1"}},
+                document("09:00"),
+                {"create": {}},
+                document("09:01", index={"_id": 7}),
+                {"delete": {"_index": "app", "_id": "2"}},
+                {"update": {"_id": "3", "retry_on_conflict": 3}},
+                {"doc": document("09:02"), "doc_as_upsert": True},
+            ),
+            documents("09:00", "09:01", "09:02"),
+        ),
+        File(lines(answer("09:03", "10:59")), documents("09:03", "10:59")),
+        File(printed(answer("09:04")), documents("09:04")),
+        File(lines(hit("09:05"), hit("09:06")), documents("09:05", "09:06")),
+        File(
+            lines({"index": {"name": "app"}}, {"delete": "x"}, {"create": {"version": 3}}),
+            [NOW, NOW, NOW],
+        ),
+        File(lines(answer()), [NOW]),
+    ],
+    "records": [
+        File(
+            lines(
+                {
+                    "streams": [
+                        {
+                            "stream": {"app": "pay", "level": "warn"},
+                            "values": [pair("09:00"), pair("10:00", "y", {"trace_id": "t"})],
+                        },
+                        {"stream": {}, "values": [pair("09:01", 'a "]}" b')]},
+                    ]
+                }
+            ),
+            [("09:00", "warning", None), ("10:00", "warning", None), ("09:01", None, None)],
+        ),
+        File(
+            printed(
+                {
+                    "status": "success",
+                    "data": {
+                        "resultType": "streams",
+                        "result": [{"stream": {"type": "a"}, "values": [pair("09:02")]}],
+                        "stats": {"summary": {"execTime": 0.1}},
+                    },
+                }
+            ),
+            [("09:02", None, "a")],
+        ),
+        File(
+            lines({"entries": [gcp("09:03", "ERROR"), gcp("09:04", "DEFAULT")], "next": "t"}),
+            [("09:03", "error", None), ("09:04", None, None)],
+        ),
+        File(
+            lines(
+                {
+                    "response_metadata": {"next_cursor": ""},
+                    "entries": [{"date_create": seconds("09:05"), "action": "user_login"}],
+                }
+            ),
+            [("09:05", None, "user_login")],
+        ),
+        File(
+            lines({"Records": [trail("09:06", "A"), trail("09:07", "B")], "nextToken": "x"}),
+            [("09:06", None, "A"), ("09:07", None, "B")],
+        ),
+        File(
+            json.dumps(
+                {
+                    "object": "list",
+                    "data": [
+                        {"id": "e", "created": seconds("09:08"), "type": "charge.failed"},
+                        {"id": "f", "created": seconds("09:09"), "type": "charge.ok"},
+                    ],
+                    "has_more": False,
+                }
+            ).encode()
+            * 2,
+            [("09:08", None, "charge.failed"), ("09:09", None, "charge.ok")] * 2,
+        ),
+        File(
+            lines(
+                {"type": "chat", "messages": [{"created_at": at("09:10")}]},
+                {"a": [{"time": at("09:10")}], "b": [{"time": at("09:10")}]},
+                {"a": [{"time": at("09:10")}, {"n": 1}], "b": [["x", "y"]]},
+                {"time": at("09:11"), "spans": [{"time": at("09:12")}]},
+            ),
+            [("now", None, "chat"), NOW, NOW, ("09:11", None, None)],
+        ),
+    ],
+    "times of other names": [
+        File(
+            lines({"start_time": at("09:00", ":00.5Z"), "end_time": at("10:00")}),
+            [timed("09:00")],
+        ),
+        File(
+            lines({"published": at("09:01"), "eventType": "user.start", "severity": "WARN"}),
+            [("09:01", "warning", "user.start")],
+        ),
+        File(
+            lines(
+                {"created": seconds("09:02"), "type": "a"}, {"requestTimestamp": at("09:03")}
+            ),
+            [("09:02", None, "a"), timed("09:03")],
+        ),
+        File(
+            lines({"due_date": at("09:04"), "responseTime": seconds("09:04"), "created": True}),
+            [NOW],
+        ),
+        File(
+            lines({"time": f"/Date({seconds('09:05')}123+0200)/"}, {"ts": {"seconds": 5}}),
+            [timed("09:05")],
+            dead={"time_before_2000": 1},
+        ),
+        File(
+            lines(
+                {"created": at("09:06"), "eventTimestamp": at("09:07"), "priority": "Notice"}
+            ),
+            [("09:07", "notice", None)],
+        ),
+        File(
+            lines(
+                {"time": "05/May/2031:11:08:00 +0200"},
+                {"date": "Mon, 5 May 2031 09:09:00 GMT"},
+                {"@timestamp": {"$date": at("09:10")}},
+                {"timestamp": {"seconds": seconds("09:11"), "nanos": 5}},
+            ),
+            [timed("09:08"), timed("09:09"), timed("09:10"), timed("09:11")],
         ),
     ],
     "cloudtrail": [

@@ -688,6 +688,80 @@ def test_a_large_envelope_is_read_in_parts(place: Place, packed: bool, growth: f
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("has_pairs", [False, True])
+def test_a_large_envelope_is_found_by_its_first_records(place: Place, has_pairs: bool) -> None:
+    """Longer than an event may be, without a known name; what only looks like one is `too_long`."""
+    place.sizes = BatchSizes(largest=1)
+    values = [[nanos("09:00:00"), f"line {n}"] for n in range(200)]
+    events = [{"start_time": at("09:00"), "n": n, "text": "x" * 50} for n in range(200)]
+    envelope = (
+        {"data": {"result": [{"stream": {"app": "pay"}, "values": values}]}}
+        if has_pairs
+        else {"next": "t", "items": events}
+    )
+    other = {"data": {"n": [{"due_date": at("09:00"), "text": "x" * 50} for _ in range(200)]}}
+    place.path("a.json").write_bytes(lines({"time": at("08:00")}, envelope, other, envelope))
+    report = place.land(max_event_bytes=2048, seal_after_minutes=0)
+    assert set(report.dead_letters) == {"too_long"}
+    assert report.remarks["format_records"] == 400
+    texts = [json.loads(line) for line in place.audit().lines()]
+    found = sorted(str(one.get("message", one.get("n"))) for one in texts)
+    expected = [f"line {n}" if has_pairs else str(n) for n in range(200)]
+    assert found == sorted([*expected * 2, "None"])
+
+
+def test_a_damaged_pair_is_a_dead_letter_of_its_own(place: Place) -> None:
+    """With its bytes in the file, in an envelope longer than an event may be; the others land, at their own offsets."""
+    place.sizes = BatchSizes(largest=1)
+    good = json.dumps([nanos("09:00:00"), "x" * 100])
+    bad = json.dumps([nanos("09:00:00"), "b", {"n": 1}]).replace("1}", "1e999}")
+    values = ",".join([*[good] * 110, bad, '["x"]', good])
+    content = f'{{"streams":[{{"stream":{{"a":"b"}},"values":[{values}]}}]}}\n'
+    place.path("a.json").write_text(content)
+    place.land(max_event_bytes=2048, seal_after_minutes=0)
+    offsets = sorted(row["file_offset"] for row in place.audit().rows())
+    assert len(offsets) == 111
+    assert all(content[offset:].startswith(good) for offset in offsets)
+    assert sorted(place.dead()) == [
+        ("not_an_object", b'["x"]'),
+        ("number_not_finite", bad.encode()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ({"type": "chat", "messages": [{"created_at": at("09:00")}]}, "a type of its own"),
+        ({"level": "info", "steps": [{"time": at("09:00")}]}, "a level of its own"),
+        ({"when": at("10:00"), "steps": [{"time": at("09:00")}]}, "a time of its own"),
+        ({"run": {"time": at("10:00"), "l": [{"time": at("09:00")}]}}, "a time on the way"),
+        ({"l": [{"time": at("09:00")}, {"n": 1}]}, "a record without a time"),
+        ({"a": [{"time": at("09:00")}], "b": [{"time": at("09:00")}]}, "two lists"),
+        ({"values": [["5", "x"], ["6", "y"]]}, "pairs of other numbers"),
+        ({"rows": [[at("09:00"), 5]]}, "pairs without a text"),
+    ],
+)
+def test_what_is_no_envelope_stays_whole(
+    place: Place, event: dict[str, Any], reason: str
+) -> None:
+    """An object with a list is an event itself unless the list alone says when something happened."""
+    place.path("a.json").write_bytes(lines(event))
+    place.land()
+    assert place.lines() == [json.dumps(event)], reason
+
+
+def test_fields_around_records_say_nothing_of_the_answer(place: Place) -> None:
+    """Labels and names go with each record; status, error and message of an answer do not."""
+    envelope = {"status": "success", "error": "e", "message": "ok", "account": "7"}
+    envelope["items"] = [{"start_time": at("09:00"), "n": 1}]
+    place.path("a.json").write_bytes(lines(envelope))
+    place.land()
+    assert [json.loads(line) for line in place.lines()] == [
+        {"start_time": at("09:00"), "n": 1, "account": "7"}
+    ]
+
+
+@pytest.mark.slow
 def test_an_envelope_beyond_its_limit_is_a_dead_letter(place: Place) -> None:
     """Under a reason of its own, and alone: an envelope behind it lands; what only looks like one is `too_long`."""
     big = {"Records": [trail("09:00", "x" * 100) for _ in range(100)]}

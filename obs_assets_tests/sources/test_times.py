@@ -14,6 +14,8 @@ from obs_assets.sources.times import (
     TIME_FIELDS,
     TIME_PATHS,
     TIME_REASON,
+    is_possible,
+    names_of_times,
     time_text,
 )
 
@@ -22,7 +24,7 @@ FIRST_HOUR = datetime(2020, 1, 1, tzinfo=UTC)
 
 _SQL = f"""
 SELECT event_time, {TIME_REASON} FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(TIME_PATHS)} AS time_text
+FROM (SELECT *, TIME_TEXT AS time_text
 FROM (SELECT $line AS line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour)))
 """
 
@@ -39,7 +41,9 @@ def judge(
     """The time of an event landed at `LANDED_AT`, or why it has none."""
     line = event if isinstance(event, str) else json.dumps(event)
     parameters = {"line": line, "landed_at": LANDED_AT, "first_hour": first_hour}
-    ((moment, reason),) = connection.execute(_SQL, parameters).fetchall()
+    names = names_of_times(json.loads(line))
+    sql = _SQL.replace("TIME_TEXT", time_text(TIME_PATHS, names=names))
+    ((moment, reason),) = connection.execute(sql, parameters).fetchall()
     return str(reason) if reason else moment.astimezone(UTC)
 
 
@@ -131,7 +135,7 @@ def test_epochs(
         ("null", "time_unreadable"),
         ("infinity", "time_unreadable"),
         (True, "time_unreadable"),
-        ({"seconds": 1_935_824_400}, "time_unreadable"),
+        ({"minutes": 1_935_824_400}, "time_unreadable"),
         ([1_935_824_400], "time_unreadable"),
         ("2031-05-06T23:59:60Z", "time_unreadable"),
         ("2031-05-06T24:00:01Z", "time_unreadable"),
@@ -244,6 +248,64 @@ def test_missing_time_is_the_landing_time(
 ) -> None:
     """An event without a time of its own has the time at which it was landed."""
     assert judge(connection, event) == LANDED_AT
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["start_time"], ["start_time"]),
+        (["StartTime", "event_timestamp", "time"], ["event_timestamp", "StartTime"]),
+        (["published", "createdDateTime", "date_create"], None),
+        (["startTimeUnixNano", "ts_ms", "logged-at", "at", "creationTime", "receivedAt"], None),
+        (["due_date", "expires_at", "responseTime", "updated_at", "uptime", "timeout"], []),
+        (["birthDate", "time_taken", "status", "start", "created_by", "ms", ""], []),
+        (['time"x', "x" * 100, "timestamp\\"], []),
+    ],
+)
+def test_names_that_say_time(names: list[str], found: list[str] | None) -> None:
+    """All words of such a name are words for a time, its unit or the beginning of an event."""
+    told = names_of_times(names)
+    assert sorted(told) == sorted(names) if found is None else told == found
+
+
+@pytest.mark.parametrize(
+    ("event", "moment"),
+    [
+        ({"start_time": "soon", "created": NINE.isoformat()}, NINE),
+        ({"started": True, "epochMillis": "1935824400000"}, NINE),
+        ({"created": 5, "received": "1999-05-05"}, LANDED_AT),
+        ({"created": "2031-05-08T09:00:00Z"}, LANDED_AT),
+        ({"created": {"seconds": "1935824400"}}, NINE),
+        ({"timestamp": "soon", "created": NINE.isoformat()}, "time_unreadable"),
+        ({"timestamp": {"seconds": "x"}}, "time_unreadable"),
+        ({"timestamp": {"a": 1}}, "time_unreadable"),
+        ({"timestamp": "{soon"}, "time_unreadable"),
+        ({"time": "/Date(x)/"}, "time_unreadable"),
+        ({"time": "/Date(9223372036854775807)/"}, "time_unreadable"),
+        ({"time": "99/May/2031:09:00:00 +0000"}, "time_unreadable"),
+    ],
+)
+def test_a_time_under_another_name_counts_if_it_is_possible(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object], moment: datetime | str
+) -> None:
+    """No event is lost for a field that only seems to be its time; a known field decides alone."""
+    assert judge(connection, event) == moment
+
+
+@pytest.mark.slow
+@many
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["$date", "seconds"]), inner)
+        ),
+        max_leaves=3,
+    )
+)
+def test_what_is_possible_in_python_can_be_asked_of_anything(value: object) -> None:
+    """No value of a record makes the search for envelopes fail."""
+    assert is_possible(value) in {True, False}
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The kinds of rows in the table of formats."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +21,11 @@ def as_it_is(record: Event, outer: Sequence[Event]) -> Event:
     return event
 
 
+def always(_: Event) -> bool:
+    """True for each envelope."""
+    return True
+
+
 @dataclass(frozen=True)
 class Envelope:
     """An object that holds a list of records; each record is an event.
@@ -33,7 +38,9 @@ class Envelope:
         others: further top-level keys that it may have; None: any keys.
         event: makes an event from a record and the objects around it, the outermost first. If it is None and there is
             nothing around the records, they stay unchanged.
-        holds_events: whether an envelope with these outer fields holds events at all.
+        holds_events: whether an envelope with these outer fields holds events at all; without a path, whether the
+            object is an event.
+        pair: for records that are lists: makes the JSON of an object from the JSON of such a list.
         changes: a text that occurs in every record that ``event`` changes.
     """
 
@@ -42,8 +49,9 @@ class Envelope:
     keys: frozenset[str]
     others: frozenset[str] | None = None
     event: Callable[[Event, Sequence[Event]], Event] | None = None
-    holds_events: Callable[[Event], bool] = lambda _: True
+    holds_events: Callable[[Event], bool] = always
     changes: str = ""
+    pair: Callable[[bytes], bytes] | None = None
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -122,11 +130,6 @@ class Text:
     records: Callable[[bytes], Iterator[Record]]
     ends: Callable[[bytes], int]
     text: str = "message"
-
-
-Format: TypeAlias = Envelope | Pieces | Text
-
-Options: TypeAlias = Mapping[str, Any]
 
 
 def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[Record]:

@@ -1,10 +1,13 @@
 """OpenTelemetry logs as JSON (OTLP/JSON): envelopes by resource and scope, or single log records.
 
 An event is the record with its body and attributes as plain JSON; ``resource`` and ``scope`` hold the fields around it.
+Names of fields may have the form of Protocol Buffers (``time_unix_nano``); an event has the form of JSON. Spans come in
+the same envelopes as log records.
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from obs_assets.sources.formats.base import Envelope, Event
@@ -12,13 +15,27 @@ from obs_assets.sources.json_text import number
 
 
 def _event(record: Event, outer: Sequence[Event]) -> Event:
-    event = {name: _plain_field(name, value) for name, value in record.items()}
+    event = {}
+    for name, value in record.items():
+        own = _camel(name)
+        event[own] = _plain_field(own, value)
     for fields in outer:
         for name in ("resource", "scope"):
             about = fields.get(name)
             if isinstance(about, dict) and about and name not in event:
                 event[name] = _flat(about)
     return event
+
+
+def _camel(name: str) -> str:
+    """A name in the form of JSON: ``time_unix_nano`` becomes ``timeUnixNano``."""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def _snake(name: str) -> str:
+    """A name in the form of Protocol Buffers: ``timeUnixNano`` becomes ``time_unix_nano``."""
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def _plain_field(name: str, value: Any) -> Any:
@@ -48,7 +65,7 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         return None if value == {} else value
     ((kind, held),) = value.items()
-    match kind, held:
+    match _camel(kind), held:
         case "intValue", str():
             return number(held)
         case "arrayValue", dict():
@@ -60,24 +77,30 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_RESOURCE = frozenset({"resource", "schemaUrl"})
-
-FORMATS = (
-    Envelope(
-        "otlp",
-        path=("resourceLogs", "scopeLogs", "logRecords"),
-        keys=frozenset({"resourceLogs"}),
-        others=frozenset(),
-        event=_event,
-    ),
-    Envelope(
-        "otlp",
-        path=("scopeLogs", "logRecords"),
-        keys=frozenset({"scopeLogs"}),
-        others=_RESOURCE,
-        event=_event,
-    ),
-    Envelope("otlp", path=(), keys=frozenset({"timeUnixNano"}), event=_event),
-    Envelope("otlp", path=(), keys=frozenset({"observedTimeUnixNano"}), event=_event),
+_LISTS = (
+    ("resourceLogs", "scopeLogs", "logRecords"),
+    ("resourceSpans", "scopeSpans", "spans"),
 )
-"""The envelope, an object of its outer list, and single records."""
+_OF_RECORDS = ("timeUnixNano", "observedTimeUnixNano", "startTimeUnixNano")
+_BESIDE = ("resource", "schemaUrl")
+
+
+def _rows(spelled: Callable[[str], str]) -> Iterator[Envelope]:
+    """The envelopes, the objects of their outer lists, and single records, with names in a spelling."""
+    for path in _LISTS:
+        whole = tuple(map(spelled, path))
+        yield Envelope(
+            "otlp", path=whole, keys=frozenset(whole[:1]), others=frozenset(), event=_event
+        )
+        yield Envelope(
+            "otlp",
+            path=whole[1:],
+            keys=frozenset(whole[1:2]),
+            others=frozenset(map(spelled, _BESIDE)),
+            event=_event,
+        )
+    for name in _OF_RECORDS:
+        yield Envelope("otlp", path=(), keys=frozenset({spelled(name)}), event=_event)
+
+
+FORMATS = (*_rows(str), *_rows(_snake))
