@@ -16,7 +16,7 @@ export function setUpFacets() {
   const box = h("div", { class: "facet-list" });
   const status = h("p", { class: "facet-status" });
   const more = h("select", { "aria-label": "Show values of another field", onchange: add, hidden: true });
-  const whole = h("details", { class: "facets-whole" }, h("summary", {}, "Values"), status, box, h("p", { class: "facet-more" }, more));
+  const whole = h("details", { class: "facets-whole" }, h("summary", {}, h("h2", {}, "Values")), status, box, h("p", { class: "facet-more" }, more));
   whole.open = !matchMedia("(max-width: 760px)").matches;
   fill(place, whole);
   let known = null;

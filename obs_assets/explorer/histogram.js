@@ -220,7 +220,7 @@ export function setUpHistogram() {
 
   function fillTable() {
     const groups = state.by ? groupsOf(answer, state.by) : [];
-    const heads = ["Start", "Rows", "Events (estimated)", ...groups.map(([key, , other]) => nameOf(other, key)), ""];
+    const heads = ["Start", "Rows", "Events (estimated)", ...groups.map(([key, , other]) => nameOf(other, key)), "Zoom"];
     const rows = answer.bars.filter((bar) => bar.rows).map((bar) =>
       h(
         "tr",

@@ -24,12 +24,13 @@ STATEMENTS = [
     *(panel["targets"][0]["rawSql"] for panel in PANELS),
     *(each["query"] for each in VARIABLES.values() if each["type"] == "query"),
 ]
-DAYS = 3
+HOURS = tuple(Hour(HOUR.start + timedelta(days=days)) for days in (0, 40, 80))
+"""Hours in three leaves: old leaves are of months."""
 
 
 def as_grafana_sends(statement: str) -> str:
-    """The statement with macros and variables replaced, for the second of the days that are stored."""
-    start = HOUR.start.replace(hour=0) + timedelta(days=1)
+    """The statement with macros and variables replaced, for the day of the second hour that is stored."""
+    start = HOURS[1].start.replace(hour=0)
     ends = [f"'{moment:%Y-%m-%dT%H:%M:%SZ}'" for moment in (start, start + timedelta(days=1))]
     between = rf"\1 BETWEEN {ends[0]} AND {ends[1]}"
     filled = re.sub(r"\$__timeFilter\((\w+)\)", between, statement)
@@ -40,9 +41,8 @@ def as_grafana_sends(statement: str) -> str:
 
 @pytest.fixture(scope="module")
 def reader(hourly: HourlyPipeline, load: Load) -> Iterator[Connection]:
-    """A connection as the role of readers, to a table with three days of hours."""
-    for day in range(DAYS):
-        hour = Hour(HOUR.start + timedelta(days=day))
+    """A connection as the role of readers, to a table with three hours in three leaves."""
+    for hour in HOURS:
         load(hour, some_events(hour), weight=10.0)
     assert hourly.settings.postgres
     with session(hourly.settings.postgres, autocommit=True) as connection:
@@ -61,7 +61,7 @@ def leaves_of(plan: Any) -> set[str]:
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=range(len(STATEMENTS)))
 def test_a_statement_reads_its_range_alone(reader: Connection, statement: str) -> None:
-    """It runs as the reader, no macro or variable is left, and of three days it touches the leaf of one."""
+    """It runs as the reader, no macro or variable is left, and of three leaves it touches one."""
     filled = as_grafana_sends(statement)
     assert "$" not in filled
     rows = reader.execute(filled).fetchall()
@@ -86,7 +86,7 @@ def test_counts_are_those_of_the_day(reader: Connection) -> None:
     assert stored
     kept = [
         event
-        for event in some_events(Hour(HOUR.start + timedelta(days=1)))
+        for event in some_events(HOURS[1])
         if event["type"] in ("task", "note") and event.get("level") in ("error", "info", None)
     ]
     assert (stored[0], events[0]) == (len(kept), 10.0 * len(kept))
@@ -110,7 +110,9 @@ def test_the_dashboard_can_be_provisioned() -> None:
     (found,) = source["datasources"]
     kind = VARIABLES["datasource"]["query"]
     assert (found["type"], found["user"]) == (kind, "obs_reader")
-    assert yaml.safe_load((FOLDER / "provisioning/dashboards/obs.yaml").read_text())["providers"]
+    assert yaml.safe_load((FOLDER / "provisioning/dashboards/obs.yaml").read_text())[
+        "providers"
+    ]
 
 
 def test_variables_are_written_as_texts_of_sql() -> None:
