@@ -505,7 +505,7 @@ def test_dead_letters_are_replayed(obs: Obs, events_dir: Path, built: HourlyPipe
     ).land()
     before = built.landed().hour(HOUR)
     assert (
-        "1 events of 1 hours; too_long 1 fewer"
+        "1 event of 1 hour; too_long 1 fewer"
         in obs("dead-letters", "replay", "--reason", "too_long").out
     )
     after = built.landed().hour(HOUR)
@@ -862,14 +862,24 @@ def test_what_the_system_refuses_is_a_sentence(obs: Obs, tmp_path: Path) -> None
 def test_validate_names_file_line_and_field(obs: Obs, tmp_path: Path) -> None:
     """A mistake in a pipeline file is misuse: 2, and everything that is wrong at once."""
     (file := tmp_path / "defs.yaml").write_text(
-        "attributes:\n  sample: {error_rat: 1}\n  redact: {mode: blur}\n"
+        "attributes:\n  sample: {error_rat: 1, error_rate: x}\n"
+        "  redact: {mode: blur, modes: {passport: keep}, detect_ssn: 7}\n"
+        "  filter: {drop_levels: [debug], drop_low_value: maybe}\n  retention_days: 1.5\n"
     )
     done = obs("validate", str(file))
     assert done.code == 2
     assert (
         f"{file}:2: sample: unknown option 'error_rat'; did you mean 'error_rate'?" in done.err
     )
-    assert f"{file}:3: redact.mode: Input should be 'mask', 'hash' or 'remove'" in done.err
+    for place in (
+        "3: redact.mode: must be 'mask', 'hash' or 'remove'",
+        "3: redact.modes: unknown type passport; there are ",
+        "3: redact.detect_ssn: must be true or false",
+        "2: sample.error_rate: must be a number",
+        "4: filter.drop_low_value: must be true or false",
+        "5: retention_days: must be a whole number",
+    ):
+        assert f"{file}:{place}" in done.err
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -1006,7 +1016,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     said = "".join(lines)
     assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
     assert f"the UI is ready: http://127.0.0.1:{port}" in said
-    assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 dead letters" in said
+    assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 dead letter " in said
     assert len(lines) < 20, said
     assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()
 

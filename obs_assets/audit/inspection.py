@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.events import TIME_FIELDS, Frame, count_by, with_columns
+from obs_assets.events import ALIASES, TIME_FIELDS, Frame, count_by, with_columns
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.sources.files import Content, EventFile, list_files
 from obs_assets.sources.json_text import decode_unique
 from obs_assets.sources.landing import LandingReport, land
 from obs_assets.sources.log import LandingLog
+from obs_assets.sources.replay import open_rows
 from obs_assets.sources.times import time_field, value_at
 from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.engine import connect
@@ -28,7 +30,7 @@ SAMPLE = 50_000
 """Events of a file on which redaction and filter are tried."""
 
 _TIMED_EVENTS = 200
-"""Events of a file whose time fields are named."""
+"""Events of a file whose fields with time, type and id are named."""
 
 _FIRST_BYTES = 64 << 10
 """Bytes of a file that are read to find the separators of its events."""
@@ -48,13 +50,17 @@ class Inspection:
         framing: separation of the events, such as ``NUL after each``.
         formats: format → number of events; ``json`` for objects in no other format.
         events: number of events that would land.
-        dead_letters: reason → number of records that could not be read.
+        dead_letters: reason → number of records that could not be read; neighbours count once.
+        dead_lines: reason → number of lines in these records.
         remarks: remark → number of events that would land with a change or an assumption.
         warnings: reason → number of files that are not read to their end.
         first: time of the earliest event.
         last: time of the latest event.
         time_from: field with the time → number of events, among the first `_TIMED_EVENTS`;
             ``landed_at`` for events without such a field.
+        type_from: field with the type → number of events, among the first `_TIMED_EVENTS`; ``none``
+            for events without a type.
+        id_from: the same for the event's id, by which `obs search` finds an event as ``id:…``.
         levels: level → number of events; ``none`` for events without a level.
         redacted: type → number of values that redaction would hide in the first `SAMPLE` events.
         dropped: reason → number of these events that the filter would drop.
@@ -67,19 +73,22 @@ class Inspection:
     formats: Mapping[str, int] = field(default_factory=dict)
     events: int = 0
     dead_letters: Mapping[str, int] = field(default_factory=dict)
+    dead_lines: Mapping[str, int] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
     warnings: Mapping[str, int] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
     time_from: Mapping[str, int] = field(default_factory=dict)
+    type_from: Mapping[str, int] = field(default_factory=dict)
+    id_from: Mapping[str, int] = field(default_factory=dict)
     levels: Mapping[str, int] = field(default_factory=dict)
     redacted: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def share_dead(self) -> float:
-        """Share of dead letters among all records, 0 to 1."""
-        dead = sum(self.dead_letters.values())
+        """Share of lines without an event among lines of dead letters and events, 0 to 1."""
+        dead = sum(self.dead_lines.values())
         return dead / (dead + self.events) if dead else 0.0
 
 
@@ -108,7 +117,7 @@ def inspect_file(hourly: HourlyPipeline, path: Path) -> Inspection:
         log = LandingLog(folder / "landed")
         report = land(source, log, first_hour=hourly.config.first_hour)
         (file,) = list_files(source).files
-        found = _of_report(Inspection(str(path)), file, report)
+        found = _of_report(Inspection(str(path), dead_lines=_dead_lines(log)), file, report)
         with connect(folder / "spill") as connection:
             return _of_events(found, connection, hourly, log)
 
@@ -118,6 +127,14 @@ def _put(path: Path, target: Path) -> None:
         os.link(path.resolve(), target)
     except OSError:  # the file is on another file system, or of another owner
         shutil.copyfile(path, target)
+
+
+def _dead_lines(log: LandingLog) -> dict[str, int]:
+    """Reason → number of lines with text in dead letters."""
+    lines: Counter[str] = Counter()
+    for _, row in open_rows(log, ["file_id", "file_offset", "reason", "raw"]):
+        lines[row["reason"]] += sum(bool(line.strip()) for line in row["raw"].splitlines()) or 1
+    return dict(lines.most_common())
 
 
 def _of_report(
@@ -184,11 +201,15 @@ def _of_events(
     event = "row_uid, event_time, file_id, file_offset, landed_at, line AS event"
     frame = with_columns(landed.project(event))
     redacted_values, dropped = _judged(connection, frame.limit(SAMPLE), hourly)
+    first_lines = landed.limit(_TIMED_EVENTS).project("line").fetchall()
+    events = [decode_unique(line) for (line,) in first_lines]
     return replace(
         found,
         first=first.astimezone(UTC),
         last=last.astimezone(UTC),
-        time_from=_time_fields(landed, hourly.source.time_path),
+        time_from=_time_fields(events, hourly.source.time_path),
+        type_from=_fields(events, "event_type"),
+        id_from=_fields(events, "event_id"),
         levels=count_by(frame, "coalesce(event_level, 'none')"),
         redacted=redacted_values,
         dropped=dropped,
@@ -211,13 +232,24 @@ def _judged(
     return values_by_type, count_by(judged, "dropped_by")
 
 
-def _time_fields(landed: Frame, time_path: str | None) -> dict[str, int]:
-    """Field with the time → number of events, among the first `_TIMED_EVENTS`."""
+def _time_fields(events: list[dict[str, Any]], time_path: str | None) -> dict[str, int]:
+    """Field with the time → number of events."""
     paths = [time_path, *TIME_FIELDS] if time_path else TIME_FIELDS
     counts: Counter[str] = Counter()
-    first_lines = landed.limit(_TIMED_EVENTS).project("line")
-    for (line,) in first_lines.fetchall():
-        event = decode_unique(line)
+    for event in events:
         present = (path for path in paths if value_at(event, path) is not None)
         counts[next(present, "") or time_field(event) or "landed_at"] += 1
+    return dict(counts.most_common())
+
+
+def _fields(events: list[dict[str, Any]], column: str) -> dict[str, int]:
+    """Field that fills a column → number of events. Its values may be personal data: they are not shown."""
+    counts: Counter[str] = Counter()
+    for event in events:
+        present = (
+            alias
+            for alias in ALIASES[column]
+            if event.get(alias) is not None or value_at(event, alias) is not None
+        )
+        counts[next(present, "none")] += 1
     return dict(counts.most_common())

@@ -47,9 +47,7 @@ class LastDay:
         total = self.kept + sum(self.dropped.values())
         lines = [f"{self.hours}: {self.kept:,} of {total:,} events kept"]
         lines += [f"{count:,} dropped, {reason}" for reason, count in self.dropped.items()]
-        lines += [
-            f"{count:,} dead letters, {reason}" for reason, count in self.dead_letters.items()
-        ]
+        lines += [f"{_letters(count)}, {reason}" for reason, count in self.dead_letters.items()]
         if self.was_sampled:
             lines.append(
                 "to keep every event, put these two lines into the pipeline file "
@@ -95,3 +93,9 @@ def _receipts(hourly: HourlyPipeline, hour: Hour) -> list[Receipt]:
 
 def _hour_of(stamp: str) -> Hour:
     return Hour(datetime.strptime(stamp, "%Y%m%d%H").replace(tzinfo=UTC))
+
+
+def _letters(count: int) -> str:
+    if count == 1:
+        return "1 dead letter"
+    return f"{count:,} dead letters"

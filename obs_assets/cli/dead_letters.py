@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.cli.app import AsJson, Pipeline, app, counted, hourly_pipeline, out, print_json
 from obs_assets.errors import MissingFrameError, PermanentError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
@@ -147,9 +147,8 @@ def replay(
         changes = report.dead_letters.items()
         fewer = ", ".join(f"{name} {-n:,} fewer" for name, n in changes if n < 0)
         events = sum(report.hours.values())
-        typer.echo(
-            f"pass {report.number}: {events:,} events of {len(report.hours)} hours; {fewer}"
-        )
+        found = f"{counted(events, 'event')} of {counted(len(report.hours), 'hour')}"
+        typer.echo(f"pass {report.number}: {found}; {fewer}")
 
 
 def _to_build_again(hourly: HourlyPipeline) -> dict[Hour, int]:

@@ -24,7 +24,7 @@ from typing import IO
 import typer
 
 from obs_assets import embedded, settings
-from obs_assets.cli.app import app
+from obs_assets.cli.app import app, counted
 from obs_assets.embedded import exports
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly import pipeline_files
@@ -126,8 +126,9 @@ def landed_line(landing: LandingPass) -> str:
     dead = sum(landing.dead_letters.values())
     unread = ""
     if dead:
-        unread = f", {dead:,} dead letters (`obs dead-letters list`)"
-    return f"landed {events:,} events of {_counted_hours(sorted(landing.hours))}{unread}"
+        unread = f", {counted(dead, 'dead letter')} (`obs dead-letters list`)"
+    hours = _counted_hours(sorted(landing.hours))
+    return f"landed {counted(events, 'event')} of {hours}{unread}"
 
 
 def _counted_hours(keys: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.cli.app import AsJson, Pipeline, app, counted, hourly_pipeline, out, print_json
 
 
 @app.command("inspect")
@@ -40,8 +40,10 @@ def inspect_files(
 
 def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa: F821
     table = Table(show_header=False, box=None, title=found.file, title_justify="left")
-    dead = _counts(found.dead_letters)
-    if found.dead_letters:
+    dead = ", ".join(
+        f"{name} {counted(lines, 'line')}" for name, lines in found.dead_lines.items()
+    )
+    if dead:
         dead += f" ({found.share_dead:.1%} of all)"
     times = "none"
     if found.first:
@@ -52,9 +54,11 @@ def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa:
         "framing": found.framing,
         "format": _counts(found.formats),
         "events": f"{found.events:,}",
-        "dead letters": dead,
+        "dead letters": dead or "none",
         "times": times,
         "time from": _counts(found.time_from),
+        "type from": _counts(found.type_from),
+        "id from": _counts(found.id_from),
         "levels": _counts(found.levels),
         "remarks": _counts(found.remarks),
         "warnings": _counts(found.warnings),

@@ -8,7 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from obs_assets import settings
-from obs_assets.cli.app import AsJson, Hours, Pipeline, app, hourly_pipeline, out, print_json
+from obs_assets.cli.app import (
+    AsJson,
+    Hours,
+    Pipeline,
+    app,
+    counted,
+    hourly_pipeline,
+    out,
+    print_json,
+)
 from obs_assets.demo.steps import last_error
 from obs_assets.embedded import exports
 from obs_assets.errors import ConfigurationError, PermanentError
@@ -44,11 +53,13 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         print_json({"hours": dict(sorted(rows.items())), "dead_letters": dead})
         return
     for key, count in sorted(rows.items()):
-        out.print(f"{key}  {count:,} events landed", highlight=False)
+        out.print(f"{key}  {counted(count, 'event')} landed", highlight=False)
     if not passes:
         out.print("nothing is new in the event files")
     if dead:
-        out.print(f"{dead:,} dead letters: see `obs dead-letters list`", highlight=False)
+        option = f" --pipeline {pipeline_name}" if pipeline_name else ""
+        hint = f"see `obs dead-letters list{option}`"
+        out.print(f"{counted(dead, 'dead letter')}: {hint}", highlight=False)
 
 
 @app.command()

@@ -339,8 +339,10 @@ def _landing_state(hourly: HourlyPipeline) -> str:
 def _none_due(staleness: Staleness) -> str:
     if not staleness.missing:
         return "no hour is stale"
-    number = f"{len(staleness.missing):,} hours"
-    return f"{number} are stale: being built, just closed, or failed a short time ago"
+    reasons = "being built, just closed, or failed a short time ago"
+    if len(staleness.missing) == 1:
+        return f"1 hour is stale: {reasons}"
+    return f"{len(staleness.missing):,} hours are stale: {reasons}"
 
 
 @dataclass(frozen=True)

@@ -509,7 +509,8 @@ def _explain(details: Any) -> str:
     if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
         known = sorted(set(type_names().values()))
         return f"{field}: type must be one of {', '.join(known)}"
-    problem = _PROBLEMS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
+    said = details["msg"].removeprefix("Value error, ").replace("Input should be ", "must be ")
+    problem = _PROBLEMS.get(details["type"]) or said
     return f"{field or 'pipeline'}: {problem}"
 
 
@@ -520,6 +521,11 @@ _PROBLEMS = {
     "dict_type": _MUST_BE_A_MAPPING,
     "mapping_type": _MUST_BE_A_MAPPING,
     "model_type": _MUST_BE_A_MAPPING,
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text: put the value in quotes",
+    "missing": "is missing",
 }
 """Type of a mistake that pydantic describes in words of Python → the same in words of YAML."""
 

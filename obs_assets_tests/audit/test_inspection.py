@@ -17,7 +17,7 @@ from obs_assets.settings import Settings
 LINES = [
     {"time": "2026-11-25T09:00:00Z", "level": "WARN", "msg": "from jane.roe@example.org"},
     {"@timestamp": "2026-11-25T10:00:00Z", "level": "dbg", "msg": "x"},
-    {"msg": "no time"},
+    {"msg": "no time", "eventName": "a", "eventID": "secret-id"},
 ]
 
 
@@ -30,23 +30,27 @@ def hourly(tmp_path: Path) -> HourlyPipeline:
 def test_a_file_is_described_and_nothing_lands(tmp_path: Path, hourly: HourlyPipeline) -> None:
     """Packing, format, times and their fields, levels, dead letters, values to hide, events to drop; no event text."""
     path = tmp_path / "a.log"
-    content = "".join(json.dumps(line) + "\n" for line in LINES) + "<34>1 no json\n"
+    content = "".join(json.dumps(line) + "\n" for line in LINES) + "<34>1 no json\n2 x\n3\n"
     path.write_bytes(gzip.compress(content.encode("utf-16")))
     found = inspect_file(hourly, path)
     assert (found.compression, found.encoding, found.framing) == (
         ".gz",
         "utf-16-le",
-        "one a line",
+        "over many lines, or text",
     )
     assert (found.events, found.formats) == (3, {"json": 3})
-    assert found.dead_letters == {"not_json": 1}
-    assert found.share_dead == 0.25
+    assert found.dead_letters == {"not_json": 1, "not_an_object": 1}
+    assert found.dead_lines == {"not_json": 2, "not_an_object": 1}
+    assert found.share_dead == 0.5
     assert found.remarks["looks_like_syslog"] == 1
     assert found.time_from == {"time": 1, "@timestamp": 1, "landed_at": 1}
+    assert found.type_from == {"none": 2, "eventName": 1}
+    assert found.id_from == {"none": 2, "eventID": 1}
     assert found.levels == {"warning": 1, "debug": 1, "none": 1}
     assert found.redacted == {"email": 1}
     assert found.dropped == {"filtered:level": 1}
     assert "jane" not in repr(found)
+    assert "secret-id" not in repr(found)
     assert not (tmp_path / "data").exists()
 
 
@@ -69,6 +73,8 @@ def test_the_command_prints_a_table_and_says_whether_all_is_well(
     shown = runner.invoke(app, ["inspect", str(good)])
     assert shown.exit_code == 0
     assert "time 1" in shown.stdout
-    assert runner.invoke(app, ["inspect", str(good), str(bad)]).exit_code == 1
+    both = runner.invoke(app, ["inspect", str(good), str(bad)])
+    assert both.exit_code == 1
+    assert "not_json 1 line (100.0% of all)" in both.stdout
     as_json = json.loads(runner.invoke(app, ["inspect", "--json", str(bad)]).stdout)
     assert as_json[0]["dead_letters"] == {"not_json": 1}

@@ -62,5 +62,5 @@ def test_the_two_lines_keep_every_event(hourly: HourlyPipeline) -> None:
     build(everything)
     assert last_day(everything).lines() == [
         f"{HOUR}...{HOUR}: 34 of 34 events kept",
-        "1 dead letters, not_an_object",
+        "1 dead letter, not_an_object",
     ]

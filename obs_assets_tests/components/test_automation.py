@@ -493,7 +493,7 @@ def test_what_is_in_flight_is_left_alone(deployment: Deployment, ranged: bool) -
     deployment.instance.add_run(run)
     requests, why, _ = tick(deployment, "stale_hour_sensor")
     assert requests == []
-    assert why.startswith("1 hours are stale: being built")
+    assert why.startswith("1 hour is stale: being built")
 
 
 def test_a_run_that_was_never_launched_is_given_up(

@@ -8,6 +8,7 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     Field,
+    ValidationInfo,
     computed_field,
     field_validator,
     model_validator,
@@ -128,7 +129,6 @@ class RedactConfig(Block, frozen=True):
     """
 
     mode: Mode = Field("mask", validation_alias=AliasChoices("mode", "redaction_mode"))
-    modes: Mapping[str, TypeMode] = Field(default_factory=dict, examples=[{"phone": "keep"}])
     detect_email: bool = True
     detect_phone: bool = True
     detect_ssn: bool = True
@@ -141,6 +141,7 @@ class RedactConfig(Block, frozen=True):
     patterns: tuple[CustomPattern, ...] = Field(
         (), examples=[[{"name": "employee_id", "regex": "EMP-[0-9]{6}"}]]
     )
+    modes: Mapping[str, TypeMode] = Field(default_factory=dict, examples=[{"phone": "keep"}])
     fields_to_scan: tuple[str, ...] | None = Field(None, examples=[["message", "data.**"]])
     fields_to_skip: tuple[str, ...] = Field((), examples=[["data.*.build"]])
     secret_prefixes: tuple[str, ...] = Field((), examples=[["acme_live_"]])
@@ -166,15 +167,21 @@ class RedactConfig(Block, frozen=True):
                 )
         return prefixes
 
-    @model_validator(mode="after")
-    def _knows_the_types_of_modes(self) -> Self:
+    @field_validator("modes")
+    @classmethod
+    def _knows_the_types_of_modes(
+        cls, modes: Mapping[str, TypeMode], info: ValidationInfo
+    ) -> Mapping[str, TypeMode]:
+        # Not a validator of the whole block: it would run only once all other fields are right.
+        if "patterns" not in info.data:
+            return modes
         known = {detector.type for detector in built_in.DETECTORS}
-        known |= {pattern.name for pattern in self.patterns}
-        if unknown := sorted(set(self.modes) - known):
+        known |= {pattern.name for pattern in info.data["patterns"]}
+        if unknown := sorted(set(modes) - known):
             raise ValueError(
-                f"modes: unknown type {', '.join(unknown)}; there are {', '.join(sorted(known))}"
+                f"unknown type {', '.join(unknown)}; there are {', '.join(sorted(known))}"
             )
-        return self
+        return modes
 
     def __hash__(self) -> int:
         """Equal configurations have equal hashes, so that they share their compiled rules."""
