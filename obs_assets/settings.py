@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -78,6 +79,41 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
     send_old: bool = False
 
 
+class ElasticsearchSettings(BaseModel, frozen=True, extra="forbid"):
+    """The address of an Elasticsearch or OpenSearch cluster, and its credentials.
+
+    Attributes:
+        url: address; it can hold a user and a password.
+        api_key: encoded API key; it takes the place of user and password.
+    """
+
+    url: SecretStr
+    api_key: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it must begin with http:// or https:// and name a host")
+        return url
+
+    @property
+    def shown_url(self) -> str:
+        """The address without user, password and last slash."""
+        parts = urlsplit(self.url.get_secret_value())
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+
+    @property
+    def basic_auth(self) -> tuple[str, str] | None:
+        """User and password of the address; None if it has none."""
+        parts = urlsplit(self.url.get_secret_value())
+        if parts.username is None:
+            return None
+        return unquote(parts.username), unquote(parts.password or "")
+
+
 class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     """Where and to whom ``obs serve`` answers.
 
@@ -124,6 +160,8 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
             server.
         s3: the S3 server; None when ``AWS_S3_BUCKET`` is unset, for the embedded server.
         webhook: secrets and permissions of webhooks.
+        elasticsearch: the cluster of ``type: elasticsearch``; None when ``ELASTICSEARCH_URL`` is unset:
+            such a destination is off.
         hash_key: secret key of the tokens that redaction leaves (``OBS_HASH_KEY``).
         api: where and to whom ``obs serve`` answers.
     """
@@ -132,6 +170,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     postgres: PostgresSettings | None = None
     s3: S3Settings | None = None
     webhook: WebhookSettings = WebhookSettings()
+    elasticsearch: ElasticsearchSettings | None = None
     hash_key: SecretStr | None = None
     api: ApiSettings = ApiSettings()
 
@@ -246,6 +285,18 @@ VARIABLES = (
         "Sends alerts about hours older than `max_age_hours`, too.",
     ),
     Variable(
+        "ELASTICSEARCH_URL",
+        "none: a destination of type `elasticsearch` is off",
+        "ELASTICSEARCH_URL=https://search.example.com:9200",
+        "Address of an Elasticsearch or OpenSearch cluster; it can hold user and password.",
+    ),
+    Variable(
+        "ELASTICSEARCH_API_KEY",
+        "none",
+        "ELASTICSEARCH_API_KEY=…",
+        "API key for that cluster, in its encoded form.",
+    ),
+    Variable(
         "OBS_HASH_KEY",
         "none: `mode: hash` is refused",
         "OBS_HASH_KEY=…",
@@ -342,6 +393,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             postgres=_postgres(env),
             s3=_s3(env),
             webhook=_webhook(env),
+            elasticsearch=_elasticsearch(env),
             hash_key=_secret(env, "OBS_HASH_KEY"),
             api=_api(env),
         )
@@ -349,7 +401,10 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
         # pydantic's whole message would repeat the value, which can be a password.
         first = error.errors()[0]
         field = str(first["loc"][-1])
-        fields = _API if error.title == ApiSettings.__name__ else _POSTGRES
+        fields = {
+            ApiSettings.__name__: _API,
+            ElasticsearchSettings.__name__: _ELASTICSEARCH,
+        }.get(error.title, _POSTGRES)
         # An item of a list is named by its number, behind the field.
         field = str(next((part for part in first["loc"] if part in fields), field))
         variable = fields.get(field, field)
@@ -398,6 +453,18 @@ _API = {
 def _api(env: Mapping[str, str]) -> ApiSettings:
     return ApiSettings.model_validate(
         {field: env[name] for field, name in _API.items() if name in env}
+    )
+
+
+_ELASTICSEARCH = {"url": "ELASTICSEARCH_URL", "api_key": "ELASTICSEARCH_API_KEY"}
+"""Field of `ElasticsearchSettings` → its variable."""
+
+
+def _elasticsearch(env: Mapping[str, str]) -> ElasticsearchSettings | None:
+    if "ELASTICSEARCH_URL" not in env:
+        return None
+    return ElasticsearchSettings.model_validate(
+        {field: env[name] for field, name in _ELASTICSEARCH.items() if name in env}
     )
 
 

@@ -82,6 +82,8 @@ def test_every_variable_that_the_settings_read_is_listed() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     read = {
-        word for word in words if re.fullmatch("(OBS|AWS|POSTGRES|WEBHOOK)(_[A-Z0-9]+)+", word)
+        word
+        for word in words
+        if re.fullmatch("(OBS|AWS|ELASTICSEARCH|POSTGRES|WEBHOOK)(_[A-Z0-9]+)+", word)
     }
     assert read == {variable.name for variable in settings.VARIABLES}

@@ -173,6 +173,8 @@ def _reached(hourly: HourlyPipeline) -> dict[str, Finding]:
     found = {"events folder": _finding_of(partial(_check_source, hourly))}
     if skipped := _passed_over(hourly):
         found["passed over"] = Finding("!", skipped)
+    for name, variable in hourly.off.items():
+        found[name] = Finding("!", f"off: {variable} is not set")
     for name in hourly.destination_names:
         sleeping = _sleeping_server(hourly, name)
         if sleeping:

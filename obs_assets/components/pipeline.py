@@ -54,7 +54,11 @@ def pipeline_definitions(
     prefix = ""
     if name != DEFAULT_PIPELINE:
         prefix = name
+    # Without the destinations whose address is not set.
+    config = hourly.config
     naming = Naming(prefix, config, first)
+    for off, variable in hourly.off.items():
+        dg.get_dagster_logger("obs_assets").warning("%s is off: %s is not set", off, variable)
     stages = [stage_asset(hourly, naming, stage) for stage in STAGES]
     destinations = [
         destination_asset(hourly, naming, block) for block in config.enabled_destinations

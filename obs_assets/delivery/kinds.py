@@ -23,13 +23,15 @@ from obs_assets import embedded
 from obs_assets.alerts.rules import with_rule
 from obs_assets.delivery.outbox import WebhookAlerts
 from obs_assets.destinations.base import Destination, DestinationConfig, Offer, Page, StoredPart
+from obs_assets.destinations.elasticsearch import ElasticsearchConfig, ElasticsearchDestination
+from obs_assets.destinations.elasticsearch.documents import documents_page
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.postgres.table import table_page
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.encode import archive_page, packed_size
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.embedded import EmbeddedServer
-from obs_assets.errors import PermanentError
+from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.events import Frame
 from obs_assets.hours import Hour, utc_now
 from obs_assets.settings import Settings
@@ -106,6 +108,8 @@ class Kind:
         server: the server that the kind needs; the embedded server is used where the environment
             names no other.
         needs_server: whether a block of this kind uses the server.
+        missing: the environment variable without which destinations of this kind are off, for example
+            ``ELASTICSEARCH_URL``; empty if it is set, or if the kind needs no variable.
         keeps_events: the destination holds single events and can be read back: ``obs scan`` reads
             it, ``obs verify`` compares its events, ``obs restore`` takes hours from it.
         takes_all: the destination holds each event that it is offered.
@@ -135,6 +139,7 @@ class Kind:
     dagster_kinds: frozenset[str] = frozenset()
     server: EmbeddedServer | None = None
     needs_server: Callable[[Any], bool] = lambda _: True
+    missing: Callable[[Settings], str] = lambda _: ""
     keeps_events: bool = True
     takes_all: bool = True
     takes_hours_by: Literal["replace", "append"] = "replace"
@@ -172,6 +177,17 @@ def _make_webhook(order: Order) -> Destination:
         order.settings.webhook,
         clock=order.clock,
     )
+
+
+def _make_elasticsearch(order: Order) -> Destination:
+    settings = order.settings.elasticsearch
+    if settings is None:
+        raise ConfigurationError(f"{order.ledger_name} is off: ELASTICSEARCH_URL is not set")
+    return ElasticsearchDestination(order.config, settings, clock=order.clock)
+
+
+def _missing_elasticsearch(settings: Settings) -> str:
+    return "" if settings.elasticsearch else "ELASTICSEARCH_URL"
 
 
 def _table_of(config: PostgresConfig) -> str:
@@ -243,6 +259,20 @@ KINDS: tuple[Kind, ...] = (
         page=archive_page,
         place=_prefix_of,
         stored=_archived_parts,
+    ),
+    Kind(
+        name="elasticsearch",
+        aliases=("opensearch",),
+        config=ElasticsearchConfig,
+        asset_name="elasticsearch_events",
+        description=(
+            "The hour's documents in Elasticsearch or OpenSearch; they replace those of its older version."
+        ),
+        dagster_kinds=frozenset({"elasticsearch", "json"}),
+        make=_make_elasticsearch,
+        missing=_missing_elasticsearch,
+        page=documents_page,
+        place=lambda config: f"the index {config.index}",
     ),
     Kind(
         name="webhook",

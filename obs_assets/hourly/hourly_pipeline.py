@@ -6,8 +6,8 @@ Every count of a receipt is read back from the written frame. The rules of a sta
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,7 @@ class HourlyPipeline:
             the pipeline. None for the pipeline's own folder.
         sizes: how much of an hour is worked on at a time.
         clock: gives the time, UTC.
+        off: name of each destination that is off → the environment variable that would turn it on.
     """
 
     config: PipelineConfig
@@ -64,6 +65,26 @@ class HourlyPipeline:
     scratch: Path | None = None
     sizes: Sizes = SIZES
     clock: Callable[[], datetime] = utc_now
+    off: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A destination whose address is not set is off: it has no asset, and no hour is missing there.
+        blocks = [
+            block.model_copy(update={"enabled": block.enabled and not self._missing(block)})
+            for block in self.config.destinations
+        ]
+        off = {
+            asset_name(block): self._missing(block)
+            for block in self.config.enabled_destinations
+            if self._missing(block)
+        }
+        object.__setattr__(self, "off", off)
+        if off:
+            config = self.config.model_copy(update={"destinations": tuple(blocks)})
+            object.__setattr__(self, "config", config)
+
+    def _missing(self, block: DestinationConfig) -> str:
+        return kind_of(block).missing(self.settings)
 
     @cached_property
     def store(self) -> Store:

@@ -55,6 +55,11 @@ ELSEWHERE = {
     "landing.before_read": "sources/test_landing.py",
     "fold.after_record": "sources/test_folding.py",
     "retention.after_commit": "hourly/test_retention.py",
+    "elasticsearch.after_ledger": "destinations/test_elasticsearch.py",
+    "elasticsearch.after_request": "destinations/test_elasticsearch.py",
+    "elasticsearch.after_documents": "destinations/test_elasticsearch.py",
+    "elasticsearch.after_removal": "destinations/test_elasticsearch.py",
+    "elasticsearch.after_commit": "destinations/test_elasticsearch.py",
 }
 """Crash points at which other tests kill, and the module of these tests."""
 
