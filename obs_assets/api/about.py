@@ -1,6 +1,7 @@
 """Shared by routes that ask about a range of events: parameters, the range of an answer, 304."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,11 +67,13 @@ class Told(Generic[Answer]):
         selection: the events that it is about.
         answer: the answer.
         tag: its ETag, for a complete answer.
+        seconds: how long it took.
     """
 
     selection: Selection
     answer: Answer
     tag: str
+    seconds: float
 
 
 def tables_of(table: PostgresDestination) -> Tables:
@@ -84,6 +87,8 @@ async def ask_about(
     since: str,
     until: str,
     question: Callable[[Connection, Selection], Answer],
+    *,
+    is_cached: bool = True,
 ) -> Told[Answer] | Response:
     """The answer to a question about the events of a range that match; a 304 for a client that has it.
 
@@ -93,19 +98,21 @@ async def ask_about(
         since: the parameter ``from``.
         until: the parameter ``to``.
         question: called in a thread.
+        is_cached: whether the same generations of hours mean the same answer.
     """
     query = parse(q)
     reader = served(request).reader
     tables = tables_of(reader.table)
 
     def ask(connection: Connection) -> Told[Answer] | Response:
-        now = datetime.now(UTC)
+        now, began = datetime.now(UTC), time.monotonic()
         span = read("from", asked_span, connection, tables.events, since, until, now)
         tag = tag_of(request, connection, tables.key, span)
-        if is_known(request, tag):
+        if is_cached and is_known(request, tag):
             return unchanged(tag)
         selection = Selection(tables, query, span)
-        return Told(selection, question(connection, selection), tag)
+        answer = question(connection, selection)
+        return Told(selection, answer, tag, time.monotonic() - began)
 
     return await reader.ask(request, ask)
 

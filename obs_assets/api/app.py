@@ -11,7 +11,17 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from obs_assets.api import access, counts, events, health, live, original, page
+from obs_assets.api import (
+    access,
+    counts,
+    events,
+    export,
+    health,
+    hours,
+    live,
+    original,
+    page,
+)
 from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters, counted
 from obs_assets.api.live import Hub
@@ -68,7 +78,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
     app.include_router(access.router)
-    for module in (events, counts, live, page, original):
+    for module in (events, counts, export, hours, live, page, original):
         app.include_router(module.router)
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():

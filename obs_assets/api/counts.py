@@ -21,11 +21,11 @@ from obs_assets.api.access import needs
 from obs_assets.api.parameters import read
 from obs_assets.api.problems import wrong_parameter
 from obs_assets.api.served import served
-from obs_assets.errors import ConfigurationError
 from obs_assets.search.facets import Facet, Fields, facets, fields_seen
 from obs_assets.search.histogram import Histogram, histogram
 from obs_assets.search.moments import length
 from obs_assets.search.selection import Selection
+from obs_assets.search.statistics import Statistics, statistics_of
 from obs_assets.storage.postgres import Connection
 
 router = APIRouter(prefix="/api/v1", tags=["counts"], dependencies=[Depends(needs("read"))])
@@ -105,6 +105,91 @@ class FieldsAnswer(Envelope):
     sample_rows: int
 
 
+class StatisticShape(Shape):
+    """Figures of the events from ``start`` to before ``end`` with a value; all but rows and maximum are weighted."""
+
+    start: datetime
+    end: datetime
+    value: str | None
+    is_other: bool
+    rows: int
+    events: float
+    errors: float
+    with_error: float
+    duration_ms_mean: float | None
+    duration_ms_max: int | None
+    cost_usd: float | None
+    cost_usd_mean: float | None
+    first_at: datetime | None
+    last_at: datetime | None
+
+
+class StatsAnswer(Envelope):
+    """Figures by step of time and value, those with most events first; none without an event."""
+
+    statistics: list[StatisticShape]
+    rows: int
+    events_estimated: float
+
+
+@router.get("/stats", responses={200: {"model": StatsAnswer}})
+async def figures(
+    request: Request,
+    q: Q = "",
+    since: Since = "",
+    until: Until = "",
+    by: Annotated[
+        str, Query(description="A field: type, level, master, worker or any other.")
+    ] = "",
+    step: Annotated[
+        str, Query(description="Length of a slot of time: `5m`, `1h`, `1d`; empty: one slot.")
+    ] = "",
+    tz: Annotated[
+        str, Query(description="Time zone at whose full hours and days slots begin.")
+    ] = "UTC",
+) -> Response:
+    """Weighted counts, errors, durations and costs. Over whole hours no event is read."""
+    _refuse_unknown_zone(tz)
+    deadline_s = served(request).limits.deadline_s
+    slot = read("step", length, step) if step else None
+
+    def question(connection: Connection, selection: Selection) -> Statistics:
+        return read(
+            "step",
+            statistics_of,
+            connection,
+            selection,
+            by=by or None,
+            step=slot,
+            tz=tz,
+            deadline_s=deadline_s,
+        )
+
+    told = await ask_about(request, q, since, until, question)
+    if isinstance(told, Response):
+        return told
+    found = told.answer
+    common = envelope(
+        told.selection.span,
+        found.searched.start,
+        is_complete=found.is_complete,
+        seconds=found.seconds,
+    )
+    total = found.total
+    shape = StatsAnswer.model_validate(
+        {
+            **common,
+            "statistics": [
+                {**_members(one.figures, StatisticShape), **_members(one, StatisticShape)}
+                for one in found.statistics
+            ],
+            "rows": total.rows,
+            "events_estimated": total.events,
+        }
+    )
+    return json_answer(shape, told.tag if found.is_complete else None)
+
+
 @router.get("/histogram", responses={200: {"model": HistogramAnswer}})
 async def count_over_time(
     request: Request,
@@ -127,17 +212,16 @@ async def count_over_time(
     length_of_bar: Any = "auto" if step == "auto" else read("step", length, step)
 
     def question(connection: Connection, selection: Selection) -> Histogram:
-        try:
-            return histogram(
-                connection,
-                selection,
-                step=length_of_bar,
-                by=by or None,
-                tz=tz,
-                deadline_s=deadline_s,
-            )
-        except ConfigurationError as error:
-            wrong_parameter("step", f"step: {error}")
+        return read(
+            "step",
+            histogram,
+            connection,
+            selection,
+            step=length_of_bar,
+            by=by or None,
+            tz=tz,
+            deadline_s=deadline_s,
+        )
 
     told = await ask_about(request, q, since, until, question)
     if isinstance(told, Response):

@@ -9,16 +9,15 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket, WebSocketDisconnect
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
-from starlette.types import Receive, Scope, Send
 
 from obs_assets.api.about import Q
 from obs_assets.api.access import needs, refuse_other_sites
@@ -27,6 +26,7 @@ from obs_assets.api.problems import ProblemError, wrong_parameter
 from obs_assets.api.reader import Reader
 from obs_assets.api.served import Served, served
 from obs_assets.api.serving import Stop
+from obs_assets.api.streams import SEND_S, StreamedAnswer
 from obs_assets.search.language import Query as Search
 from obs_assets.search.language import QuerySyntaxError, parse
 from obs_assets.search.live import Change, Ledger, Load, Mark, changes_since, new_rows
@@ -51,9 +51,6 @@ PAGE_ROWS = 200
 
 MOST_ROWS = 10_000
 """Rows that a stream sends of one load of an hour; a message says that there are more."""
-
-SEND_S = 30.0
-"""Seconds that a client may take to accept a message; then its connection is closed."""
 
 STALE_S = 5.0
 """Seconds without an answer of the database after which streams are told."""
@@ -89,6 +86,9 @@ class Message:
         separator = "" if rest == "}" else ", "
         return f"{json.dumps(head)[:-1]}{separator}{rest}"
 
+
+Messages: TypeAlias = AsyncGenerator[Message | None, None]
+"""Messages of a stream; None is a sign of life."""
 
 BEAT = b": alive\n\n"
 
@@ -158,7 +158,7 @@ class Hub:
         if self._task is not None:
             self._task.cancel()
 
-    async def follow(self, query: Search, mark: Mark | None) -> AsyncIterator[Message | None]:
+    async def follow(self, query: Search, mark: Mark | None) -> Messages:
         """Messages for a client; None is a sign of life. The last is ``bye``, when the process ends.
 
         Args:
@@ -175,8 +175,10 @@ class Hub:
             yield self._lag()
             while not self._stop.is_set:
                 while stream.changes and not self._stop.is_set:
-                    async for message in self._of_change(stream, stream.changes.popleft()):
-                        yield message
+                    change = stream.changes.popleft()
+                    async with aclosing(self._of_change(stream, change)) as messages:
+                        async for message in messages:
+                            yield message
                 for sign in await self._signs(stream):
                     yield sign
         finally:
@@ -261,7 +263,7 @@ class Hub:
             if changes or stream.is_stale:
                 stream.news.set()
 
-    async def _of_change(self, stream: Stream, change: Change) -> AsyncIterator[Message]:
+    async def _of_change(self, stream: Stream, change: Change) -> AsyncGenerator[Message, None]:
         """Messages about an hour: that it was loaded, then its new rows."""
         load = change.load
         if change.after is None:
@@ -322,31 +324,11 @@ def _mark(name: str, text: str) -> Mark | None:
     return mark
 
 
-class _EventStream(Response):
-    """An answer that goes on until its client goes away or the process ends."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, parts: Served, messages: AsyncIterator[Message | None]) -> None:
-        super().__init__(media_type=self.media_type)
-        self._parts = parts
-        self._messages = messages
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with _counted(self._parts):
-            headers = {
-                "Cache-Control": "no-store",
-                # nginx would keep messages back until its buffer is full.
-                "X-Accel-Buffering": "no",
-            }
-            streaming = StreamingResponse(
-                self._bytes(), headers=headers, media_type=self.media_type
-            )
-            await streaming(scope, receive, _impatient(send))
-
-    async def _bytes(self) -> AsyncIterator[bytes]:
-        yield f"retry: {RETRY_MS}\n\n".encode()
-        async for message in self._messages:
+async def _bytes(messages: Messages) -> AsyncGenerator[bytes, None]:
+    """The messages as server-sent events, after the browser's time to connect again."""
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    async with aclosing(messages):
+        async for message in messages:
             yield BEAT if message is None else message.sse()
 
 
@@ -363,16 +345,6 @@ async def _counted(parts: Served) -> AsyncIterator[None]:
             yield
         finally:
             parts.counters.streams.dec()
-
-
-def _impatient(send: Send) -> Send:
-    """The function, which gives up on a client that takes nothing for a while."""
-
-    async def sending(message: Any) -> None:
-        async with asyncio.timeout(SEND_S):
-            await send(message)
-
-    return sending
 
 
 @router.get(
@@ -393,8 +365,10 @@ async def follow(
     del speed
     mark = _mark("after", after) or _mark("Last-Event-ID", last_event_id)
     parts = served(request)
-    messages = parts.hub.follow(_checked(q), mark)
-    return _EventStream(parts, messages)
+    query = _checked(q)
+    return StreamedAnswer(
+        lambda: _bytes(parts.hub.follow(query, mark)), _counted(parts), "text/event-stream", {}
+    )
 
 
 def _checked(q: str) -> Search:
@@ -476,9 +450,10 @@ async def _converse(socket: WebSocket, parts: Served) -> None:
             await asyncio.gather(sending, receiving, return_exceptions=True)
 
 
-async def _send_all(socket: WebSocket, messages: AsyncIterator[Message | None]) -> None:
-    async for message in messages:
-        # The protocol itself pings: a sign of life is not needed.
-        if message is not None:
-            async with asyncio.timeout(SEND_S):
-                await socket.send_text(message.json())
+async def _send_all(socket: WebSocket, messages: Messages) -> None:
+    async with aclosing(messages):
+        async for message in messages:
+            # The protocol itself pings: a sign of life is not needed.
+            if message is not None:
+                async with asyncio.timeout(SEND_S):
+                    await socket.send_text(message.json())

@@ -4,7 +4,14 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -124,7 +131,7 @@ class _Statement:
         self._is_cancelled = False
 
     @contextlib.contextmanager
-    def on(self, connection: Connection):  # type: ignore[no-untyped-def]
+    def on(self, connection: Connection) -> Iterator[None]:
         """Within the block, `cancel` cancels statements of this connection."""
         with self._lock:
             self._connection = connection
@@ -163,6 +170,7 @@ class Reader:
         size = limits.searches + limits.exports + BACKGROUND + 1
         self._pool = make_pool(table.server, size=size, application_name="obs serve")
         self._running: set[_Statement] = set()
+        self._cleaning: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(size + 2, "obs-question")
 
     def open(self) -> None:
@@ -208,6 +216,72 @@ class Reader:
         async with self._background:
             return await self._until(asyncio.Event().wait(), question)
 
+    async def chunks(
+        self, begin: Callable[[Connection], Generator[bytes, None, None]]
+    ) -> AsyncGenerator[bytes, None]:
+        """The pieces that a generator makes in a thread. Its statement ends when nobody wants the rest.
+
+        Args:
+            begin: makes the generator for a connection in autocommit mode, outside any snapshot.
+
+        Raises:
+            ProblemError: the database does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        statement = _Statement()
+        stack = contextlib.ExitStack()
+        work: asyncio.Future[Any] | None = None
+        self._running.add(statement)
+        try:
+            work = loop.run_in_executor(self._threads, self._begun, stack, statement, begin)
+            await asyncio.wait({work})
+            pieces = work.result()
+            while True:
+                work = loop.run_in_executor(self._threads, self._next, pieces)
+                await asyncio.wait({work})
+                piece = work.result()
+                if piece is None:
+                    return
+                yield piece
+        finally:
+            await self._in_any_case(self._closed(work, statement, stack))
+
+    async def _in_any_case(self, cleaning: Coroutine[Any, Any, None]) -> None:
+        """Do something to its end, although the caller is cancelled, and is again at its next wait."""
+        task = asyncio.create_task(cleaning)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+        await asyncio.shield(task)
+
+    async def _closed(
+        self,
+        work: "asyncio.Future[Any] | None",
+        statement: _Statement,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        """End the work of a thread, then give its connection back."""
+        if work is not None:
+            await self._ended(work, statement)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, stack.close)
+        self._running.discard(statement)
+
+    def _begun(
+        self,
+        stack: contextlib.ExitStack,
+        statement: _Statement,
+        begin: Callable[[Connection], Generator[bytes, None, None]],
+    ) -> Generator[bytes, None, None]:
+        connection = stack.enter_context(self._lent())
+        stack.enter_context(statement.on(connection))
+        pieces = begin(connection)
+        stack.callback(pieces.close)
+        return pieces
+
+    def _next(self, pieces: Generator[bytes, None, None]) -> bytes | None:
+        with self._explained():
+            return next(pieces, None)
+
     async def _until(
         self, end: Coroutine[Any, Any, Any], question: Callable[[Connection], Answer]
     ) -> Answer:
@@ -224,14 +298,14 @@ class Reader:
             raise GoneError
         finally:
             gone.cancel()
-            await self._ended(work, statement)
+            await self._in_any_case(self._ended(work, statement))
 
     def probe(self, connection: Connection) -> None:
         """A question that succeeds if the table can be read."""
         look = sql.SQL("SELECT FROM {} LIMIT 1").format(self.table.table.name)
         connection.execute(look)
 
-    async def _ended(self, work: "asyncio.Future[Answer]", statement: _Statement) -> None:
+    async def _ended(self, work: "asyncio.Future[Any]", statement: _Statement) -> None:
         """Cancel the statement until the thread is free."""
         loop = asyncio.get_running_loop()
         while not work.done():
@@ -251,18 +325,30 @@ class Reader:
             self._running.discard(statement)
 
     @contextlib.contextmanager
-    def connection(self):  # type: ignore[no-untyped-def]
+    def connection(self) -> Iterator[Connection]:
         """A connection within `snapshot`, for a thread.
 
         Raises:
             ProblemError: the database does not answer, or its tables cannot be read.
         """
+        with (
+            self._lent() as connection,
+            self._explained(),
+            snapshot(connection, role=ROLE, timeout_s=self.limits.statement_s),
+        ):
+            yield connection
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        """A connection of the pool."""
+        with self._explained(), self._pool.connection(timeout=POOL_WAIT_S) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Within the block, errors of the database become problems, and their texts go to the log."""
         try:
-            with (
-                self._pool.connection(timeout=POOL_WAIT_S) as connection,
-                snapshot(connection, role=ROLE, timeout_s=self.limits.statement_s),
-            ):
-                yield connection
+            yield
         except PoolTimeout:
             at = where(self.table.server)
             _log.warning("PostgreSQL at %s gives no connection", at)

@@ -13,6 +13,9 @@ _UNITS = {
     "w": timedelta(weeks=1),
 }
 
+LONGEST = timedelta(days=3_660)
+"""Largest length of time that `length` reads."""
+
 _LENGTH = re.compile(r"([0-9]{1,6})([smhdw])")
 
 _DISTANCE = re.compile(r"now(?:([+-])([0-9]{1,6})([smhdw]))?")
@@ -58,8 +61,11 @@ def length(text: str) -> timedelta:
         ConfigurationError: the text is no length.
     """
     written = _LENGTH.fullmatch(text.strip())
-    if written is None:
+    found = timedelta(0)
+    if written is not None:
+        found = _UNITS[written[2]] * int(written[1])
+    if not timedelta(0) < found <= LONGEST:
         raise ConfigurationError(
             f"{text!r} is no length of time: write for example 30s, 5m, 1h or 1d"
         )
-    return _UNITS[written[2]] * int(written[1])
+    return found
