@@ -87,7 +87,7 @@ def offer_of(duck: duckdb.DuckDBPyConnection, count: int, *, enriched: bool = Fa
         frame = events.with_columns(landed, "weight")
         if enriched:
             whence = """'bench' AS event_file, '{"hostname": "bench", "process_id": 1}' AS collector"""
-            frame = enrich(frame.project(f"*, {whence}"), EnrichConfig()).project(
+            frame = enrich(duck, frame.project(f"*, {whence}"), EnrichConfig()).project(
                 "*, 1.0::DOUBLE AS weight"
             )
         store.write_parquet(frame.order("event_time, row_uid"), path)
