@@ -348,6 +348,8 @@ def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
     assert (done.code, len(done.out.splitlines())) == (0, errors)
     assert f"rows {errors}, events that they stand for" in done.err
     assert "searched 2025-12-0" in done.err
+    archive = obs("search", "level:error", "--archive-mb=5")
+    assert "archive: rows 0, hours 0, 0.0 of at most 5 MB" in archive.err
     pages: list[str] = []
     after: list[str] = []
     while len(pages) < 2 * errors:

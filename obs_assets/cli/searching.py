@@ -1,12 +1,14 @@
 """``obs search``: find stored events."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from obs_assets.audit.archive_search import ArchiveFound, search_archive
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out
 from obs_assets.search.language import Query, parse
 from obs_assets.search.questions import (
@@ -18,6 +20,7 @@ from obs_assets.search.questions import (
 )
 from obs_assets.search.ranges import asked_span
 from obs_assets.search.rows import SEARCHED_KEYS, likely_names
+from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import session
 
 SUMMARY_CHARACTERS = 160
@@ -69,6 +72,15 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
         float,
         typer.Option("--seconds", min=0.1, help="Seconds after which the search ends."),
     ] = 30.0,
+    archive_mb: Annotated[
+        int,
+        typer.Option(
+            "--archive-mb",
+            min=0,
+            show_default="the archive is not searched",
+            help="Also search hours that retention dropped, in at most so many megabytes of the archive.",
+        ),
+    ] = 0,
     pipeline_name: Pipeline = "",
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +92,8 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
     order: Order = "newest"
     if oldest:
         order = "oldest"
-    table = hourly_pipeline(pipeline_name).searched_table()
+    hourly = hourly_pipeline(pipeline_name)
+    table = hourly.searched_table()
     with session(table.server, application_name="obs search", autocommit=True) as connection:
         span = asked_span(connection, table.table.name, since, until, datetime.now(UTC))
         found = list_events(
@@ -93,13 +106,41 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
             after=behind,
             deadline_s=seconds,
         )
-    for event in found.events:
+        archived = None
+        if archive_mb:
+            archived = search_archive(
+                hourly,
+                connection,
+                Selection(table.table.searched, asked, span),
+                limit=limit,
+                budget_bytes=archive_mb * 1_000_000,
+                deadline_s=seconds,
+            )
+    _print(found.events, as_json=as_json)
+    # To standard error, so that standard output has nothing but events.
+    typer.echo(_summary(found, asked), err=True)
+    if archived:
+        _print(archived.events, as_json=as_json)
+        typer.echo(_of_archive(archived), err=True)
+
+
+def _print(events: Sequence[FoundEvent], *, as_json: bool) -> None:
+    for event in events:
         if as_json:
             typer.echo(event.to_json())
         else:
             out.print(_line(event), highlight=False)
-    # To standard error, so that standard output has nothing but events.
-    typer.echo(_summary(found, asked), err=True)
+
+
+def _of_archive(found: ArchiveFound) -> str:
+    """What was read of the archive, and what was not."""
+    text = (
+        f"archive: rows {len(found.events):,}, hours {len(found.hours):,}, "
+        f"{found.bytes_read / 1e6:,.1f} of at most {found.budget_bytes / 1e6:,.0f} MB"
+    )
+    if found.left:
+        text += f"; {len(found.left):,} hours until {found.left[0]} were not read"
+    return text
 
 
 def _line(event: FoundEvent) -> Text:

@@ -102,6 +102,42 @@ def land_archived(
     return LandingReport(number, hours={hour.key: rows})
 
 
+def timed_events(
+    connection: duckdb.DuckDBPyConnection,
+    rows: Frame,
+    hour: Hour,
+    *,
+    time_path: str | None = None,
+) -> Frame:
+    """Archived events with the lineage columns, ``event`` and ``weight``, for questions about them.
+
+    Args:
+        connection: reads the rows; the frame is valid until the next call.
+        rows: the rows of an object: ``row_uid``, ``weight`` and ``event``.
+        hour: the hour of the object; an event without a time in it gets its start.
+        time_path: field in which the pipeline first looks for the time of an event.
+    """
+    paths = ((json_path(time_path),) if time_path else ()) + TIME_PATHS
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE searched (row_uid VARCHAR, weight DOUBLE, line VARCHAR)"
+    )
+    rows.project("row_uid, weight, event").insert_into("searched")
+    names = keys_without_time(connection, "searched", paths)
+    start, end = (
+        f"{quote(moment.isoformat())}::TIMESTAMPTZ" for moment in (hour.start, hour.end)
+    )
+    texts = connection.table("searched").project(
+        f"*, {end} AS landed_at, {start} AS first_hour"
+    )
+    timed = texts.project(f"*, {time_text(paths, names=names)} AS time_text")
+    found = timed.project(f"*, {EVENT_TIME} AS found")
+    is_within = f"found >= {start} AND found < {end}"
+    return found.project(
+        f"row_uid, CASE WHEN {is_within} THEN found ELSE {start} END AS event_time, "
+        "'' AS file_id, 0::BIGINT AS file_offset, landed_at, weight, line AS event"
+    )
+
+
 def _timed(paths: Sequence[str], names: Sequence[str]) -> str:
     """SQL: the archived rows with the columns of a chunk; for the arguments see `time_text`."""
     # An event without a time of its own happened at some time in its hour

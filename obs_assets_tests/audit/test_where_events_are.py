@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from obs_assets.audit.archive_search import search_archive
 from obs_assets.audit.hour_states import HourState, hour_states, why_empty
 from obs_assets.audit.whereabouts import Asked, Whereabouts, whereabouts
 from obs_assets.errors import ConfigurationError
@@ -16,7 +17,7 @@ from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.search.language import parse
-from obs_assets.search.questions import Position, Span, find_event
+from obs_assets.search.questions import Position, Span, find_event, list_events
 from obs_assets.search.selection import Selection
 from obs_assets.settings import Settings
 from obs_assets.storage.postgres import Connection, session
@@ -216,6 +217,44 @@ def test_an_hour_that_retention_dropped_is_in_the_archive(
     now = watermark.clock()
     (open_hour,) = hour_states(watermark, connection, Span(now, now + timedelta(seconds=1)))
     assert open_hour.state == "open"
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_search_of_the_archive_finds_what_the_table_had(
+    hourly: HourlyPipeline, connection: Connection, form: str
+) -> None:
+    """The same events with the same columns, within a budget of bytes; the answer says what was not read."""
+    source = {"events_dir": str(hourly.config.source.events_dir)}
+    blocks = [{"type": "postgres"}, {"type": "s3", "format": form}]
+    common = {"source": source, "sample": {"success_rate": 0.0, "default_rate": 0.5}}
+    before = HourlyPipeline(pipeline.parse({**common, "destinations": blocks}), hourly.settings)
+    before.land()
+    harness.build(before, HOUR)
+    span = Span(HOUR.start, LATER.end)
+    tables = before.searched_table().table.searched
+    queries = {text: parse(text) for text in ("", "level:error -id:17", "trace:t1", "nothing")}
+    stored = {
+        text: list_events(connection, tables.events, query, span).events
+        for text, query in queries.items()
+    }
+    assert len(stored["level:error -id:17"]) == 1
+    blocks = [{"type": "postgres", "retention_days": 1}, {"type": "s3", "format": form}]
+    after = HourlyPipeline(pipeline.parse({**common, "destinations": blocks}), hourly.settings)
+    after.searched_table().upkeep.drop_expired(datetime.now(UTC))
+    for text, query in queries.items():
+        found = search_archive(after, connection, Selection(tables, query, span))
+        assert [replace(event, data="") for event in found.events] == [
+            replace(event, data="") for event in stored[text]
+        ], text
+        told = [json.loads(event.data) for event in found.events]
+        assert told == [json.loads(event.data) for event in stored[text]]
+        assert (found.hours, found.left, found.is_complete) == ((HOUR,), (), True)
+        assert 0 < found.bytes_read < 10_000
+    selection = Selection(tables, queries[""], span)
+    poor = search_archive(after, connection, selection, budget_bytes=10)
+    assert (poor.events, poor.left, poor.is_complete) == ((), (HOUR,), False)
+    late = search_archive(after, connection, selection, deadline_s=-1)
+    assert (late.events, late.left, late.bytes_read) == ((), (HOUR,), 0)
 
 
 def test_why_a_range_is_empty(hourly: HourlyPipeline, connection: Connection) -> None:

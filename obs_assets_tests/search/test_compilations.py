@@ -1,14 +1,16 @@
-"""A query means the same in PostgreSQL and in Python."""
+"""A query means the same in PostgreSQL, in DuckDB and in Python."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from obs_assets.search.duckdb import matching_rows, superset
 from obs_assets.search.language import Query, parse
 from obs_assets.search.postgres import condition
 from obs_assets.search.predicate import matches, read_event
@@ -16,6 +18,8 @@ from obs_assets.search.rows import COLUMNS, QueryValueError
 from obs_assets.settings import PostgresSettings, Settings
 from obs_assets.storage.postgres import Connection, session
 from obs_assets_tests.search.queries import documents, queries, rows
+
+NO_COLUMNS: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 TYPES = {"text": "text", "level": "text", "number": "numeric"}
 
@@ -60,18 +64,98 @@ several = settings(
 )
 
 
+@pytest.fixture(scope="module")
+def duck() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection."""
+    with duckdb.connect() as opened:
+        opened.execute("SET threads = 1")
+        yield opened
+
+
+DUCK_TYPES = {"text": "VARCHAR", "level": "VARCHAR", "number": "DECIMAL(28, 12)"}
+
+
+def found_in_frame(
+    duck: duckdb.DuckDBPyConnection, query: Query, row: dict[str, Any], event: str
+) -> bool:
+    """Whether DuckDB and the predicate find the row in a frame."""
+    columns = [f"?::{DUCK_TYPES[COLUMNS[name]]} AS {name}" for name in row]
+    select = f"SELECT {', '.join(columns)}, ? AS event"
+    frame = duck.sql(select, params=[*row.values(), event])
+    return len(list(matching_rows(frame, query))) == 1
+
+
+def agree(
+    connection: Connection,
+    duck: duckdb.DuckDBPyConnection,
+    query: Query,
+    row: dict[str, Any],
+    document: dict[str, Any],
+) -> None:
+    """Assert that all three find the row, or none does; JSON with and without escapes."""
+    row, event = stored(row, document)
+    expected = matches(query, row, read_event(event))
+    assert found(connection, query, row, event) == expected
+    assert found_in_frame(duck, query, row, event) == expected
+    plain = json.dumps(json.loads(event), ensure_ascii=False, separators=(",", ":"))
+    assert found_in_frame(duck, query, row, plain) == expected
+
+
 @pytest.mark.slow
 @several
 @given(query=queries, row=rows, document=documents)
-def test_postgres_and_python_agree(
-    connection: Connection, query: Query, row: dict[str, Any], document: dict[str, Any]
+def test_postgres_duckdb_and_python_agree(
+    connection: Connection,
+    duck: duckdb.DuckDBPyConnection,
+    query: Query,
+    row: dict[str, Any],
+    document: dict[str, Any],
 ) -> None:
     """On any event and any query; a condition is never NULL, so that NOT finds all other rows."""
-    row, event = stored(row, document)
-    assert found(connection, query, row, event) == matches(query, row, read_event(event))
+    agree(connection, duck, query, row, document)
 
 
-NO_COLUMNS: dict[str, Any] = dict.fromkeys(COLUMNS)
+@pytest.mark.soak
+@settings(several, max_examples=10_000)
+@given(query=queries, row=rows, document=documents)
+def test_they_agree_on_ten_thousand_events(
+    connection: Connection,
+    duck: duckdb.DuckDBPyConnection,
+    query: Query,
+    row: dict[str, Any],
+    document: dict[str, Any],
+) -> None:
+    """The same for a night."""
+    agree(connection, duck, query, row, document)
+
+
+def test_duckdb_rules_rows_out(duck: duckdb.DuckDBPyConnection) -> None:
+    """Each form has SQL of its own, so that an archive is not decided row by row in Python."""
+    event = json.dumps({"a": {"b": "x"}, "message": "connection lost"})
+    row = NO_COLUMNS | {"event_type": "task", "duration_ms": 5, "error": "refused"}
+    select = ", ".join(f"?::{DUCK_TYPES[COLUMNS[name]]} AS {name}" for name in row)
+    frame = duck.sql(f"SELECT {select}, ? AS event", params=[*row.values(), event])
+    for text in (
+        "type:other",
+        "-type:task",
+        "duration:>6",
+        "duration:<4",
+        "duration:6",
+        "c:*",
+        "a.b:y",
+    ):
+        assert frame.filter(superset(parse(text))).fetchall() == [], text
+    for text in (
+        "timeout",
+        "type:o*",
+        "trace:*",
+        "type:task c:1",
+        "type:x OR weight:>1",
+        "a.b:z*",
+    ):
+        assert frame.filter(superset(parse(text))).fetchall() == [], text
+    for text in ("type:task", "LOST", "REFUSED", "duration:5", "a.b:x", "-trace:*", "-(a.b:y)"):
+        assert len(frame.filter(superset(parse(text))).fetchall()) == 1, text
 
 
 @pytest.mark.parametrize(

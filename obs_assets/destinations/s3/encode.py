@@ -46,7 +46,8 @@ THREADS = min(os.cpu_count() or 1, 4)
 """Threads that compress blocks."""
 
 # The added field at the end of a line, and the row's identity in it.
-_SUFFIX = r"""'(,?"_obs":\{"row_uid":"([^"]*)","weight":[^,{}]*,"hour":"[^"]*"\})\}$', ['suffix', 'row_uid']"""
+_SUFFIX = r"""'(,?"_obs":\{"row_uid":"([^"]*)","weight":([^,{}]*),"hour":"[^"]*"\})\}$',
+    ['suffix', 'row_uid', 'weight']"""
 _LONGEST_SUFFIX = 200
 """Characters at the end of a line in which that field is searched for."""
 
@@ -102,29 +103,34 @@ def event_of(lines: Frame) -> Frame:
     The text is cut, not parsed, so that numbers keep their digits.
 
     Returns:
-        ``row_uid`` (NULL without ``_obs``), ``event``, and the unchanged ``line``.
+        ``row_uid`` and ``weight`` (NULL without ``_obs``), ``event``, and the unchanged ``line``.
     """
     found = lines.project(
         f"line, regexp_extract(right(line, {_LONGEST_SUFFIX}), {_SUFFIX}) AS found"
     )
     return found.project(
-        "nullif(found.row_uid, '') AS row_uid, CASE WHEN found.suffix = '' THEN line "
+        "nullif(found.row_uid, '') AS row_uid, try_cast(found.weight AS DOUBLE) AS weight, "
+        "CASE WHEN found.suffix = '' THEN line "
         "ELSE left(line, length(line) - length(found.suffix) - 1) || '}' END AS event, line"
     )
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
-    """The rows of an object in a file, in their order: ``row_uid``, ``event`` and ``length`` in bytes.
+    """The rows of an object in a file, in their order: ``row_uid``, ``weight``, ``event``, and ``length`` in bytes.
 
     A line that this package did not write has no ``row_uid``; a line that is not JSON has no
     ``event`` either.
     """
     if path.suffix == ".parquet":
         rows = connection.read_parquet(str(path))
-        return rows.project("row_uid, event, strlen(event) AS length")
+        # An archive of frames from before sampling has no weights.
+        weight = "weight"
+        if weight not in rows.columns:
+            weight = "NULL::DOUBLE AS weight"
+        return rows.project(f"row_uid, {weight}, event, strlen(event) AS length")
     rows = event_of(lines_of(connection, path))
     # A line feed belongs to each line.
-    return rows.project("row_uid, event, strlen(line) + 1 AS length")
+    return rows.project("row_uid, weight, event, strlen(line) + 1 AS length")
 
 
 # -- objects ---------------------------------------------------------------------------------------
