@@ -8,7 +8,9 @@ import { setUpFacts } from "./facts.js";
 import { setUpFacets } from "./facets.js";
 import { setUpHelp, setUpKeys, setUpTheme, askForToken } from "./frame.js";
 import { setUpHistogram } from "./histogram.js";
+import { setUpHours } from "./hours.js";
 import { setUpList } from "./list.js";
+import { setUpLive } from "./live.js";
 import { setUpRange } from "./range.js";
 import { setUpSearch } from "./search.js";
 import { setUpViews } from "./views.js";
@@ -23,11 +25,13 @@ const parts = [
   setUpRange(),
   list,
   setUpHistogram(),
+  setUpHours(),
   setUpFacets(),
   setUpDetails(),
   setUpViews(),
   setUpCopy(),
   setUpFacts(),
+  setUpLive(list),
 ];
 setUpHelp();
 setUpKeys(list);

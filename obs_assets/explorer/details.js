@@ -2,7 +2,8 @@
 
 import { ask, isMissing, Latest, request } from "./api.js";
 import { button, byId, copyText, counted, cut, fill, h, sized, toast, visible } from "./dom.js";
-import { Exact, levelClass, parseExactly, SHORT_NAMES, summaryOf, textOf } from "./events.js";
+import { Exact, levelClass, parseExactly, SHORT_NAMES, summaryOf, textOf, timeOfId } from "./events.js";
+import { factsOf, hourOf } from "./hours.js";
 import { boxText, hasTerm, opposite, parse, termOf, withoutTerm, withTerm } from "./language.js";
 import { columnsOf } from "./list.js";
 import { zone } from "./range.js";
@@ -85,11 +86,21 @@ export function setUpDetails() {
       const again = button("Ask again", show);
       return h("div", { class: "problem", role: "alert" }, `${error.title}. ${error.message}. `, again);
     }
-    const text =
-      error.status === 410
-        ? error.message
-        : "This link names an event that is not stored now: its hour was replaced by a build without it, or has expired.";
-    return h("div", { class: "problem", role: "alert" }, text);
+    const box = h("div", { class: "problem", role: "alert" }, error.status === 410 ? error.message : "This link names an event that is not stored now. ");
+    explainHour(box);
+    return box;
+  }
+
+  /** Why a link leads nowhere: what happened to the event's hour. */
+  async function explainHour(box) {
+    const where = h("a", { href: "./?view=where" }, "Where is my event?");
+    try {
+      const hour = await hourOf(timeOfId(state.event));
+      if (hour) box.append(`Its hour ${hour.partition} is ${hour.state}: ${factsOf(hour).join(", ")}. `);
+    } catch {
+      // The sentence before says enough.
+    }
+    box.append(where);
   }
 
   function bar(event) {

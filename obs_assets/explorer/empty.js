@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { button, fill, h, some } from "./dom.js";
 import { boxText, parse } from "./language.js";
 import { change, searched, state } from "./state.js";
+import { whyPanel } from "./hours.js";
 import { rangeText } from "./list.js";
 
 const EXAMPLES = [
@@ -65,7 +66,12 @@ function termsOf(text) {
 
 async function explainStages(place, answer) {
   const parameters = { from: answer.searched.from, to: answer.searched.to };
-  await countStored(place, parameters);
+  try {
+    const { why } = await ask("hours", { ...parameters, q: state.q, why: true });
+    fill(place, ...whyPanel(why));
+  } catch {
+    await countStored(place, parameters);
+  }
 }
 
 /** Without receipts, at least say how many events of the range are stored. */

@@ -24,11 +24,11 @@ export const SHORT_NAMES = {
 
 const HIDDEN_KEYS = new Set(["timestamp", "type", "event_type", "level", "master", "master_type", "id", "event_id"]);
 
-/** The text of an event's line: its message, else its error, else its members. */
+/** The text of an event's line: its error and its message, else its members. */
 export function summaryOf(event) {
   const data = event.data ?? {};
-  const message = [data.message, data.msg, event.error].find((text) => typeof text === "string" && text);
-  if (message) return oneLine(message);
+  const texts = [event.error, data.message ?? data.msg].filter((text) => typeof text === "string" && text);
+  if (texts.length) return oneLine([...new Set(texts.map((text) => text.slice(0, SUMMARY_CHARACTERS * 2)))].join(" · "));
   const parts = [];
   let length = 0;
   for (const [key, value] of Object.entries(data)) {

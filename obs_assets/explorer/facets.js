@@ -109,6 +109,7 @@ export function setUpFacets() {
 
   whole.addEventListener("toggle", () => whole.open && !box.childElementCount && search());
   addEventListener("search-again", search);
+  addEventListener("stored", search);
 
   return {
     begin: search,

@@ -245,6 +245,7 @@ export function setUpHistogram() {
   }).observe(chart);
 
   addEventListener("search-again", search);
+  addEventListener("stored", search);
 
   return {
     begin: search,

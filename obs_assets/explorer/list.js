@@ -20,6 +20,9 @@ const DROPPED_ROWS = 500;
 
 const SLOW_MS = 1500;
 
+/** Live rows that are marked as new. */
+const FEW_ROWS = 40;
+
 const events = new WeakMap();
 
 /** The event of a row. */
@@ -37,6 +40,7 @@ export function setUpList() {
   const body = h("div", { role: "rowgroup", class: "rows" });
   const foot = h("div", { class: "foot" });
   const scroller = list.parentElement;
+  const rows = new Map();
   let next = null;
   let answer = null;
   let above = 0;
@@ -103,6 +107,7 @@ export function setUpList() {
 
   function first(found) {
     body.replaceChildren();
+    rows.clear();
     [above, seen] = [0, 0];
     scroller.scrollTop = 0;
     further(found);
@@ -136,9 +141,14 @@ export function setUpList() {
 
   function dropAbove(count) {
     const height = scroller.scrollHeight;
-    for (let i = 0; i < count; i += 1) body.firstElementChild.remove();
+    for (let i = 0; i < count; i += 1) remove(body.firstElementChild);
     above += count;
     scroller.scrollTop -= height - scroller.scrollHeight;
+  }
+
+  function remove(row) {
+    rows.delete(row.dataset.id);
+    row.remove();
   }
 
   function rowOf(event, columns) {
@@ -156,6 +166,7 @@ export function setUpList() {
     );
     row.dataset.id = event.id;
     events.set(row, event);
+    rows.set(event.id, row);
     return row;
   }
 
@@ -265,7 +276,7 @@ export function setUpList() {
   function select(mayScroll) {
     for (const row of body.querySelectorAll('[aria-selected="true"]')) row.setAttribute("aria-selected", "false");
     if (!state.event) return;
-    const row = body.querySelector(`[data-id="${CSS.escape(state.event)}"]`);
+    const row = rows.get(state.event);
     row?.setAttribute("aria-selected", "true");
     if (row && mayScroll) row.scrollIntoView({ block: "nearest" });
   }
@@ -316,22 +327,26 @@ export function setUpList() {
     openFocused: () => focused() && open(focused()),
     focusRow: () => focused()?.focus(),
     more,
+    scroller,
     /** Rows of a live stream, the newest last; rows that the list has are replaced. */
     addLive(found) {
       if (!found.length) return;
       const columns = columnsOf(state);
-      const isAtTop = scroller.scrollTop < 40;
-      if (!body.isConnected || list.hidden) head();
+      const isAtTop = scroller.scrollTop < 60;
+      const fragment = document.createDocumentFragment();
+      // A flood is not painted row by row.
+      const isFew = found.length <= FEW_ROWS;
       for (const event of found) {
+        const old = rows.get(event.id);
         const row = rowOf(event, columns);
-        row.classList.add("is-new");
-        const old = body.querySelector(`[data-id="${CSS.escape(event.id)}"]`);
-        if (old) old.replaceWith(row);
-        else body.prepend(row);
+        if (isFew) row.classList.add("is-new");
+        if (old?.isConnected) old.replaceWith(row);
+        else fragment.prepend(row);
       }
-      while (body.childElementCount > MOST_ROWS) body.lastElementChild.remove();
+      body.prepend(fragment);
+      while (body.childElementCount > MOST_ROWS) remove(body.lastElementChild);
       if (!focused()) body.firstElementChild.setAttribute("tabindex", "0");
-      list.hidden = false;
+      if (list.hidden || !body.isConnected) head();
       empty.hidden = true;
       if (isAtTop) scroller.scrollTop = 0;
     },

@@ -14,6 +14,8 @@ const DEFAULTS = {
   event: "",
   view: "",
   same: "",
+  find: "",
+  offset: "",
   live: "",
 };
 

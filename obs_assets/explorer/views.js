@@ -4,9 +4,10 @@ import { byId, counted, fill, h, some } from "./dom.js";
 import { rangeText } from "./list.js";
 import { state } from "./state.js";
 import { Trace } from "./trace.js";
+import { Where } from "./where.js";
 
 export function setUpViews() {
-  const others = { trace: new Trace(byId("other-view")) };
+  const others = { trace: new Trace(byId("other-view")), where: new Where(byId("other-view")) };
   let searched = null;
   let totals = null;
 
@@ -54,7 +55,7 @@ export function setUpViews() {
   return {
     begin: show,
     changed(changed) {
-      if (["view", "same", "q"].some((name) => changed.includes(name)) || (changed.includes("event") && state.view)) show();
+      if (["view", "same", "find", "offset", "q"].some((name) => changed.includes(name)) || (changed.includes("event") && state.view)) show();
       if (changed.includes("tz")) summarize();
       if (["q", "from", "to"].some((name) => changed.includes(name))) totals = null;
     },
