@@ -81,6 +81,10 @@ export function setUpLive(list) {
     // An old hour that is replaced is not the newest one.
     if (type === "lag" || (type === "hour" && body.hour >= (lag?.hour ?? ""))) lag = body;
     if (type === "dropped") lost += 1;
+    // Without a row to go on from, rows may have been stored before the stream was open: the table has them.
+    if ((type === "hello" && !body.after) || (type === "stale" && body.reason)) {
+      dispatchEvent(new CustomEvent("search-again"));
+    }
     show();
   }
 
@@ -247,6 +251,7 @@ class Follower {
       if (name === "id") message.id = value;
     }
     if (!message.type) return; // a sign of life
-    this.tell({ ...message, body: JSON.parse(message.body) });
+    const body = JSON.parse(message.body);
+    this.tell({ ...message, body: message.type === "hello" ? { ...body, after: this.after } : body });
   }
 }

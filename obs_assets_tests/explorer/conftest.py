@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets_tests.api.conftest import Load, client, hourly, load
-from obs_assets_tests.api.test_serving import running
+from obs_assets_tests.api.process import running
 from obs_assets_tests.explorer.samples import HOURS, events_of
 
 __all__ = ["client", "hourly", "load"]

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets_tests.api.conftest import Load
-from obs_assets_tests.api.test_serving import free_port, running
+from obs_assets_tests.api.process import free_port, running
 from obs_assets_tests.explorer.conftest import Seen, open_page, rows, settled, texts
 from obs_assets_tests.explorer.samples import HOURS, events_of
 
@@ -89,7 +89,9 @@ def test_a_lost_stream_is_taken_up_again(
     hour = later(3)
     load(hour, events_of(hour))
     with running(hourly, folder, OBS_API_PORT=str(port)):
-        expect(page.locator(".rows > .row").first).to_contain_text("12-04 17:59", timeout=30_000)
+        expect(page.locator(".rows > .row").first).to_contain_text(
+            "12-04 17:59", timeout=30_000
+        )
         expect(page.locator(LIVE)).to_have_text("Live")
         page.goto("about:blank")
     seen.foreign.clear()  # the other server's port
