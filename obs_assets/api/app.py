@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from obs_assets.api import (
     access,
     counts,
+    document,
     events,
     export,
     health,
@@ -80,6 +82,8 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.include_router(access.router)
     for module in (events, counts, export, hours, live, page, original):
         app.include_router(module.router)
+    app.include_router(document.router)
+    app.openapi = partial(document.document, app)  # type: ignore[method-assign]
     app.state.parameters = listed_parameters(app)
     for name, value in state.items():
         setattr(app.state, name, value)

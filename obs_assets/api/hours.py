@@ -24,6 +24,7 @@ from obs_assets.audit.hour_states import State, WhyEmpty, hour_states, why_empty
 from obs_assets.audit.whereabouts import Asked, Found, Place, whereabouts
 from obs_assets.search.explain import Explained, explain
 from obs_assets.search.questions import Order
+from obs_assets.search.rows import storable
 from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import Connection
 
@@ -189,7 +190,8 @@ async def where_an_event_is(
     if len(named) != 1:
         wrong_parameter("event_id", "name one of event_id, trace_id or file")
     parts = served(request)
-    asked = Asked(event_id, trace_id, file, offset)
+    # As the table has them, without U+0000.
+    asked = Asked(storable(event_id), storable(trace_id), file, offset)
 
     def question(connection: Connection) -> Found:
         return whereabouts(parts.hourly, connection, asked, deadline_s=parts.limits.deadline_s)

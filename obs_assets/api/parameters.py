@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from obs_assets.api.problems import CURSOR, ProblemError, wrong_parameter
 from obs_assets.errors import ConfigurationError
-from obs_assets.search.questions import Order, Position, Span
+from obs_assets.search.questions import EARLIEST, LATEST, Order, Position, Span
 from obs_assets.search.ranges import asked_span
 from obs_assets.storage.postgres import Connection
 
@@ -171,5 +171,7 @@ def _read_cursor(text: str) -> tuple[str, Page]:
     if values["v"] != CURSOR_VERSION:
         raise ValueError(values["v"])
     start, end = map(datetime.fromisoformat, (values["from"], values["to"]))
+    if not EARLIEST <= start < end <= LATEST:
+        raise ValueError(start)
     span = Span(start.astimezone(UTC), end.astimezone(UTC))
     return str(values["of"]), Page(span, Position.of_id(values["at"]))

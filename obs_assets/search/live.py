@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from psycopg import sql
 
 from obs_assets.errors import ObsError
-from obs_assets.hours import ONE_HOUR
+from obs_assets.hours import ONE_HOUR, floor_to_hour
 from obs_assets.search.language import Query
 from obs_assets.search.postgres import condition
 from obs_assets.search.questions import FoundEvent, Position, event_columns
@@ -58,9 +58,12 @@ class Mark:
         if written is None:
             return None
         try:
-            hour = datetime.fromtimestamp(int(written[1]) * 3600, UTC)
             position = Position.of_id(f"{written[3]}-{written[4]}")
-        except (ValueError, OverflowError, OSError, ObsError):
+        except ObsError:
+            return None
+        hour = floor_to_hour(position.timestamp)
+        # A row lies in its hour.
+        if int(hour.timestamp()) // 3600 != int(written[1]):
             return None
         return cls(hour, int(written[2]), position)
 

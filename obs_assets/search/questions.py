@@ -44,6 +44,11 @@ _DIRECTIONS: dict[Order, sql.SQL] = {"newest": sql.SQL("DESC"), "oldest": sql.SQ
 _SIGNS: dict[Order, LiteralString] = {"newest": "<", "oldest": ">"}
 """How a row behind another row compares with it."""
 
+EARLIEST = datetime(11, 1, 1, tzinfo=UTC)
+LATEST = datetime(9990, 1, 1, tzinfo=UTC)
+"""Ends of the time that can be asked about. Neighbours and steps around them are times too: Python has the years
+1 to 9999."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = re.compile(r"(-?[0-9]{1,18})-([0-9a-f]*)")
 
@@ -104,11 +109,10 @@ class Position:
             ConfigurationError: the text is no id.
         """
         written = _ID.fullmatch(text)
-        try:
-            if written:
-                return cls(_EPOCH + timedelta(microseconds=int(written[1])), written[2])
-        except OverflowError:
-            pass
+        # 18 digits of microseconds are within the years of a datetime's arithmetic, but for the last ones.
+        at = timedelta(microseconds=int(written[1])) if written else None
+        if written and at is not None and EARLIEST - _EPOCH <= at <= LATEST - _EPOCH:
+            return cls(_EPOCH + at, written[2])
         raise ConfigurationError(f"{text!r} is no id of an event: copy one from the answer")
 
 
@@ -455,11 +459,11 @@ def parts(rest: Span, order: Order) -> Iterator[Span]:
     while start < end:
         began = time.monotonic()
         if order == "newest":
-            edge = max(start, end - length)
+            edge = end - min(length, end - start)
             yield Span(edge, end)
             end = edge
         else:
-            edge = min(end, start + length)
+            edge = start + min(length, end - start)
             yield Span(start, edge)
             start = edge
         # The caller has searched the part in the meantime.

@@ -6,7 +6,7 @@ from psycopg import sql
 
 from obs_assets.errors import ConfigurationError
 from obs_assets.search.moments import moment
-from obs_assets.search.questions import Span, last_day
+from obs_assets.search.questions import EARLIEST, LATEST, Span, last_day
 from obs_assets.storage.postgres import Connection
 
 DEFAULT_LENGTH = timedelta(days=1)
@@ -38,6 +38,7 @@ def asked_span(
     if until:
         end = moment(until, now)
     start = moment(since, now) if since else min(newest.start, end - DEFAULT_LENGTH)
+    start, end = max(start, EARLIEST), min(end, LATEST)
     if start >= end and not until:
         end = now  # no event is as new as the start: the answer is empty, and no error
     if start >= end:
