@@ -75,7 +75,7 @@ from obs_assets.sources.times import (
 )
 from obs_assets.sources.unpack import is_encoding
 from obs_assets.storage.disk import explained, make_private_dir, sync_file
-from obs_assets.storage.engine import connect, threads_on
+from obs_assets.storage.engine import connect, interruptible, threads_on
 
 _T = TypeVar("_T")
 
@@ -665,7 +665,7 @@ class PassWriter:
         """
         folder = self._log.begin(self.number)
         try:
-            with explained(folder):
+            with explained(folder), interruptible():
                 self._write_batches(files, batches, folder)
         # The message of DuckDB may quote events, cut within a UTF-8 character
         except (

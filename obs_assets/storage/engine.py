@@ -103,10 +103,12 @@ def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None
         ObsError: a user's function failed: the failure that was passed to `wrap_failure`.
         TransientError: a file cannot be read or written, or memory is short.
         PermanentError: DuckDB refused the data.
+        KeyboardInterrupt: a signal cancelled the run during a query.
     """
     _at_work.add(connection)
     try:
-        yield
+        with interruptible():
+            yield
     except (duckdb.Error, UnicodeDecodeError, OSError) as error:
         # A UnicodeDecodeError comes from DuckDB too: it can cut a quoted text within a character.
         if isinstance(error, OSError) and not is_duckdb_error(error):
@@ -124,6 +126,28 @@ def computing(work: str, connection: duckdb.DuckDBPyConnection) -> Iterator[None
         raise PermanentError(f"{work}: DuckDB refused the hour ({kind})") from None
     finally:
         _at_work.discard(connection)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block, an interrupt during a query stays an interrupt.
+
+    DuckDB swallows the exception of a signal's handler and raises a `RuntimeError` of its own, which would count as a
+    failure of the run instead of its cancellation.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived during a query.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != _INTERRUPTED:
+            raise
+        raise KeyboardInterrupt from None
+
+
+_INTERRUPTED = "Query interrupted"
+"""DuckDB's text for an exception of a signal's handler."""
 
 
 def is_duckdb_error(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
@@ -29,6 +30,9 @@ SHORTER_THAN_LOCKS_S = 25.0
 
 HOURS = (HOUR, HOUR.next)
 
+LARGE_BYTES = 600 << 20
+"""Bytes of a file whose landing takes long enough to be cancelled."""
+
 
 @contextmanager
 def held_at(settings: Settings, lock: str) -> Iterator[Callable[[], bool]]:
@@ -38,6 +42,129 @@ def held_at(settings: Settings, lock: str) -> Iterator[Callable[[], bool]]:
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [lock])
         query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
         yield lambda: bool(connection.execute(query).fetchone())
+
+
+def cancelled(
+    command: list[str], env: dict[str, str], how: signal.Signals, is_at_work: Callable[[], bool]
+) -> dg.DagsterInstance:
+    """Send a signal to a command that is at work. Returns its Dagster, whose newest run is cancelled, soon and once."""
+    with subprocess.Popen(
+        [str(harness.BIN / "dagster"), *command],
+        env=env,
+        cwd=harness.PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        until = time.monotonic() + 120
+        while process.poll() is None and not is_at_work() and time.monotonic() < until:
+            time.sleep(0.5)
+        assert process.poll() is None, "the command ended too early"
+        assert is_at_work()
+        time.sleep(1)
+        began, used = time.monotonic(), sum(psutil.Process(process.pid).cpu_times()[:2])
+        process.send_signal(how)
+        _, _, usage = os.wait4(process.pid, 0)
+        seconds, used = time.monotonic() - began, usage.ru_utime + usage.ru_stime - used
+    instance = dg.DagsterInstance.from_config(env["DAGSTER_HOME"])
+    run = instance.get_runs()[0]
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in kinds_of(instance, run.run_id)
+    assert used < WITHIN_S
+    assert seconds < SHORTER_THAN_LOCKS_S
+    return instance
+
+
+def kinds_of(instance: dg.DagsterInstance, run_id: str, step: str = "") -> list[object]:
+    """Kinds of a run's events, of one step or of all."""
+    entries = [
+        record.event_log_entry for record in instance.get_records_for_run(run_id).records
+    ]
+    return [one.dagster_event_type for one in entries if not step or one.step_key == step]
+
+
+def begins(env: dict[str, str], step: str) -> Callable[[], bool]:
+    """Whether the newest run has begun a step."""
+
+    def has_begun() -> bool:
+        with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
+            runs = instance.get_runs(limit=1)
+            started = runs and kinds_of(instance, runs[0].run_id, step)
+            return dg.DagsterEventType.STEP_START in (started or [])
+
+    return has_begun
+
+
+def span_of(hours: tuple[Hour, ...]) -> list[str]:
+    """The options of `dagster asset materialize` for these hours."""
+    if len(hours) == 1:
+        return ["--partition", hours[0].key]
+    return ["--partition-range", f"{hours[0]}...{hours[-1]}"]
+
+
+@pytest.mark.system  # 28 runs of some ten seconds each
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+@pytest.mark.parametrize("hours", [HOURS[1:], HOURS], ids=["alone", "range"])
+@pytest.mark.parametrize("asset", [*STAGES, "postgres_events", "s3_archive", "webhook_alerts"])
+def test_a_signal_cancels_a_run_of_each_asset(
+    settings: Settings, tmp_path: Path, asset: str, hours: tuple[Hour, ...], how: signal.Signals
+) -> None:
+    """While it waits for an hour: nothing is left behind, and exactly the missing hours are asked for again."""
+    events = tmp_path / "events"
+    for hour in hours:
+        harness.write_events(events / "a.jsonl", harness.an_hour(hour))
+    url = "http://127.0.0.1:1/"
+    hourly = HourlyPipeline(harness.everything_kept(events, url), settings)
+    # The file of a pipeline holds no secret: the command has the URL from its environment.
+    pipelines = harness.write_pipeline(tmp_path / "pipelines", harness.everything_kept(events))
+    env = harness.environment(
+        settings, events, OBS_PIPELINES_DIR=str(pipelines), WEBHOOK_URL=url
+    )
+    hourly.land()
+    before = STAGES[: STAGES.index(asset)] if asset in STAGES else STAGES
+    for hour in hours:
+        for stage in before:
+            hourly.build(stage, hour)
+        for name in hourly.destination_names:
+            if name != asset and asset not in STAGES:
+                hourly.deliver(name, hour)
+    module = ["-m", "obs_assets.definitions", "--select", asset]
+    with hourly.locks.hold(hours[-1], alone=True):
+        command = ["asset", "materialize", *module, *span_of(hours)]
+        cancelled(command, env, how, begins(env, asset)).dispose()
+    assert harness.leftovers(settings) == []
+    missing = hourly.staleness().missing
+    assert hours[-1] in missing
+    for hour in hours:
+        lacking = [
+            name
+            for name in hourly.destination_names
+            if not hourly.destination(name).holding(hour)
+        ]
+        assert sorted(missing.get(hour, ())) == sorted(lacking)
+    harness.build(hourly, *missing)
+    assert hourly.staleness().missing == {}
+    assert [verdict for hour in hours for verdict in harness.wrong(hourly, hour)] == []
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_signal_cancels_a_landing_pass(
+    settings: Settings, tmp_path: Path, how: signal.Signals
+) -> None:
+    """In the middle of a large file: no part of the pass has landed, and the next lands each event once."""
+    block = harness.write_events(tmp_path / "block.jsonl", harness.an_hour(HOUR)).read_bytes()
+    copies = LARGE_BYTES // len(block)
+    (tmp_path / "events").mkdir()
+    with (tmp_path / "events" / "a.jsonl").open("wb") as file:
+        for _ in range(copies):
+            file.write(block)
+    hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events"), settings)
+    env = harness.environment(settings, tmp_path / "events", WEBHOOK_URL="http://127.0.0.1:1/")
+    command = ["job", "execute", "-m", "obs_assets.definitions", "-j", "land_event_files"]
+    cancelled(command, env, how, lambda: any(hourly.log.root.glob("**/*.parquet"))).dispose()
+    assert hourly.landed().last_pass == 0
+    assert sum(hourly.land().hours.values()) == copies * len(harness.an_hour(HOUR))
+    assert harness.leftovers(settings) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
@@ -52,51 +179,11 @@ def test_a_signal_cancels_a_run(
         harness.write_events(events / "a.jsonl", harness.an_hour(hour))
     env = harness.environment(settings, events, WEBHOOK_URL="http://127.0.0.1:1/")
     HourlyPipeline(harness.everything_kept(events), settings).land()
-    span = (
-        ("--partition-range", f"{hours[0]}...{hours[-1]}")
-        if len(hours) > 1
-        else ("--partition", hours[0].key)
-    )
-    command = [
-        str(harness.BIN / "dagster"),
-        "asset",
-        "materialize",
-        "-m",
-        "obs_assets.definitions",
-        "--select",
-        "*",
-        *span,
-    ]
+    module = ["-m", "obs_assets.definitions", "--select", "*"]
+    command = ["asset", "materialize", *module, *span_of(hours)]
     lock = (
         f"public.events {hours[-1]}" if asset == "postgres_events" else "outbox webhook_alerts"
     )
-    with (
-        held_at(settings, lock) as waits,
-        subprocess.Popen(
-            command,
-            env=env,
-            cwd=harness.PROJECT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process,
-    ):
-        until = time.monotonic() + 240
-        while not waits() and time.monotonic() < until:
-            time.sleep(0.2)
-        assert waits()
-        time.sleep(1)
-        began, used = time.monotonic(), sum(psutil.Process(process.pid).cpu_times()[:2])
-        process.send_signal(how)
-        _, _, usage = os.wait4(process.pid, 0)
-        seconds, used = time.monotonic() - began, usage.ru_utime + usage.ru_stime - used
-    with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
-        run = instance.get_runs()[0]
-        assert run.status == dg.DagsterRunStatus.CANCELED
-        kinds = [
-            record.event_log_entry.dagster_event_type
-            for record in instance.get_records_for_run(run.run_id).records
-        ]
-        assert dg.DagsterEventType.STEP_UP_FOR_RETRY not in kinds
-    assert used < WITHIN_S
-    assert seconds < SHORTER_THAN_LOCKS_S
+    with held_at(settings, lock) as waits:
+        cancelled(command, env, how, waits).dispose()
     assert harness.leftovers(settings) == []
