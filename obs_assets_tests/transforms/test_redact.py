@@ -1204,7 +1204,9 @@ def test_a_look_at_many_events_at_once_sees_what_a_look_at_each_sees(
     assert not redactor.hits_in(pa.array([""]))
     each = {
         number: sorted(
-            hit.span() for trigger in redactor.triggers for hit in trigger.finditer(text)
+            (*hit.span(), group)
+            for group, trigger in redactor.triggers
+            for hit in trigger.finditer(text)
         )
         for number, text in enumerate(texts)
     }

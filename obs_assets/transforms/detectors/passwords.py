@@ -307,7 +307,13 @@ _SIGN_TRIGGER = (
 _OPTION_TRIGGER = (
     rf"(?:-[0-9A-Za-z_.-]*|(?i:login)\s+\S+\s+)(?i:{_STEMS})[0-9A-Za-z_.-]*[\"'\\,]* [^\s-]"
 )
-_OTHER_TRIGGER = rf"(?i:cookies?){_QUOTES}*\s*[:=]|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
+_VALUE_FIRST = (
+    r'"(?i:value|val|v|content|default)"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[0-9.eE+-]+)\s*,'
+    r'\s*"(?i:name|key|k|header|variable|field|property|parameter|option|attribute)"\s*:\s*"[^"\\]*'
+)
+"""RE2: a value and the beginning of its name in the member behind it: ``{"value": "X", "name": "DB_``."""
+
+_OTHER_TRIGGER = rf"{_VALUE_FIRST}(?i:{_STEMS})|(?i:cookies?){_QUOTES}*\s*[:=]|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
 _RANDOM_TRIGGER = r"(?:[A-Za-z][0-9A-Za-z-]* +)?[\w+/=.~%-]{16}"
 _QUERY_TRIGGER = rf"[?&][0-9A-Za-z_.-]*(?i:{_STEMS})[0-9A-Za-z_.-]*=[^\s&\"]{{8}}"
 _TRIGGER = "|".join(

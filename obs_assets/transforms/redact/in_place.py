@@ -5,7 +5,6 @@ import re
 from typing import NamedTuple
 
 from obs_assets.events import MAX_NESTING, SOURCE_KEYS
-from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.redact.mark import MARK, Found
 from obs_assets.transforms.redact.rules import Edit, Secret, splice
 from obs_assets.transforms.redact.walk import (
@@ -44,6 +43,9 @@ Each hit is located from the beginning of the event, so that many hits take more
 
 _SOURCES = frozenset(key.partition(".")[0] for key in SOURCE_KEYS)
 
+Hit = tuple[int, int, int]
+"""Start and end of a span of an event in which a trigger fires, and the bit of the trigger's group."""
+
 String = tuple[str, str, int, int]
 """A string in an event: literal of its key, its own literal, its start and its end.
 
@@ -51,12 +53,13 @@ The key of an element is the key of its list; it is empty in a list without a ke
 """
 
 
-def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
+def strings_hit(event: str, hits: list[Hit], groups: dict[Member, int]) -> list[String] | None:
     """The strings of an event in which triggers fire, from left to right.
 
     Args:
         event: the text of a JSON object, for example ``{"to":"bob@example.com"}``.
-        hits: spans of the text in which triggers fire, from left to right.
+        hits: where triggers fire in the text, from left to right.
+        groups: member → bits of the groups that fire in it; the strings are added.
 
     Returns:
         the strings. None if the event needs a walk: it is no object, or has escapes, or has more than `MOST_HITS` hits,
@@ -66,13 +69,16 @@ def strings_hit(event: str, hits: list[Span]) -> list[String] | None:
         return None
     strings: list[String] = []
     done = 0
-    for hit_start, hit_end in hits:
+    member = ("", "")
+    for hit_start, hit_end, group in hits:
         if hit_end > done:
             string = _string_at(event, hit_start, hit_end)
             if string is None:
                 return None
             strings.append(string)
-            _, _, _, done = string
+            key, literal, _, done = string
+            member = (key, literal)
+        groups[member] = groups.get(member, 0) | group
     return strings
 
 

@@ -3,7 +3,6 @@
 import bisect
 import functools
 import gc
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,20 +17,27 @@ from obs_assets.transforms.redact.config import RedactConfig
 from obs_assets.transforms.redact.in_place import (
     FAILED,
     UNCHANGED,
+    Hit,
     Outcome,
     redact_in_place,
     strings_hit,
 )
 from obs_assets.transforms.redact.mark import MARK_TRIGGER
-from obs_assets.transforms.redact.rules import Rules, any_of, automata, compiled
-from obs_assets.transforms.redact.walk import Members, Walk, everywhere
+from obs_assets.transforms.redact.rules import (
+    ALL_GROUPS,
+    Rules,
+    any_of,
+    automata,
+    compiled,
+)
+from obs_assets.transforms.redact.walk import Member, Members, Walk, everywhere
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-Hits = tuple[str, list[Span]]
-"""An event, and the spans of its text in which a trigger fires, from left to right."""
+Hits = tuple[str, list[Hit]]
+"""An event, and where triggers fire in its text, from left to right."""
 
 _one_at_a_time = threading.Lock()
 """Lets a thread finish its vector before another starts: switching within a vector costs a fifth of the speed."""
@@ -65,8 +71,12 @@ class Redactor:
             for together in automata(detectors)
         ]
         together = [MARK_TRIGGER, ENCODED, *others], *rest
-        self.triggers = [compiled(any_of(triggers)) for triggers in together if triggers]
-        self.fires_always = any(trigger.search("") is not None for trigger in self.triggers)
+        self.triggers = [
+            (1 << group, compiled(any_of(triggers)))
+            for group, triggers in enumerate(together)
+            if triggers
+        ]
+        self.fires_always = any(trigger.search("") is not None for _, trigger in self.triggers)
 
     def redact(self, event: str) -> Outcome:
         """Redact an event by a walk to every string and number in it."""
@@ -93,7 +103,7 @@ class Redactor:
         """
         if self.fires_always:
             return {
-                number: (event, everywhere(event))
+                number: (event, [(0, len(event), ALL_GROUPS)])
                 for number, event in enumerate(events.to_pylist())
             }
         _, offsets, buffer = events.buffers()
@@ -102,15 +112,15 @@ class Redactor:
         ]
         text = memoryview(buffer or b"")[absolute[0] : absolute[-1]]
         bounds = (absolute - absolute[0]).tolist()
-        found: dict[int, list[Span]] = {}
+        found: dict[int, list[Hit]] = {}
         doubtful: set[int] = set()
-        number = begin = end = 0
-        for start, stop in self._spans(text):
+        end = 0
+        for start, stop, group in self._spans(text):
             if start >= end:
                 number = bisect.bisect_right(bounds, start) - 1
                 begin, end = bounds[number], bounds[number + 1]
-                found[number] = []
-            found[number].append((start - begin, stop - begin))
+                hits_here = found[number] = []
+            hits_here.append((start - begin, stop - begin, group))
             if stop > end:
                 doubtful.update(range(number, bisect.bisect_left(bounds, stop)))
         hits: dict[int, Hits] = {}
@@ -122,10 +132,14 @@ class Redactor:
                 hits[number] = event, spans
         return hits
 
-    def _spans(self, text: str | memoryview) -> list[Span]:
-        """The spans of a text in which triggers fire, from left to right."""
-        found = (trigger.finditer(text) for trigger in self.triggers)
-        return sorted(match.span() for match in itertools.chain.from_iterable(found))
+    def _spans(self, text: str | memoryview) -> list[Hit]:
+        """Where triggers fire in a text, from left to right."""
+        found: list[Hit] = []
+        for group, trigger in self.triggers:
+            spans = [match.span() for match in trigger.finditer(text)]
+            found += [(start, end, group) for start, end in spans]
+        found.sort()
+        return found
 
     def _redact_each(self, hits: Sequence[Hits]) -> list[Outcome]:
         """Redact events at their hits; outcomes are in the order of the events."""
@@ -139,14 +153,15 @@ class Redactor:
     def _redact_hits(self, hits: Sequence[Hits]) -> list[Outcome]:
         """Redact events in place where possible, and the others by a walk."""
         # Each step runs over all events before the next step, so that its code stays in the processor's cache
-        strings = [strings_hit(event, spans) for event, spans in hits]
-        verdicts = self.members.judge_all(
-            string[:2] for found in strings if found for string in found
-        )
+        groups: dict[Member, int] = {}
+        strings = [strings_hit(event, spans, groups) for event, spans in hits]
+        verdicts = self.members.judge_all(groups)
         outcomes = []
         for (event, spans), found in zip(hits, strings, strict=True):
             outcome = redact_in_place(self.members, event, found, verdicts) if found else None
-            outcomes.append(outcome or self._walk(event, spans))
+            outcomes.append(
+                outcome or self._walk(event, [(start, end) for start, end, _ in spans])
+            )
         return outcomes
 
     def _walk(self, event: str, hits: list[Span]) -> Outcome:

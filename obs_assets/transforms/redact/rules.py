@@ -92,21 +92,27 @@ _MIN_SECRET = 10
 """Characters of a secret that is searched for without its name: a shorter text may be a word."""
 
 
+ALL_GROUPS = -1
+"""The bits of all groups of triggers (`automata`): any of them may fire."""
+
+
 class _Found:
     """A string while the rules are applied to it.
 
     Attributes:
         text: the string after the rules applied so far.
         key: the key of the string.
+        groups: a bit for each group of triggers that may fire in the text.
         types: the type of each value found so far.
         secrets: the values found that may occur elsewhere in the event.
     """
 
-    __slots__ = ("key", "secrets", "text", "types")
+    __slots__ = ("groups", "key", "secrets", "text", "types")
 
-    def __init__(self, text: str, key: str) -> None:
+    def __init__(self, text: str, key: str, groups: int) -> None:
         self.text = text
         self.key = key
+        self.groups = groups
         self.types: list[str] = []
         self.secrets: list[Secret] = []
 
@@ -163,8 +169,12 @@ class Rules:
         others, *rest = automata(self.detectors)
         always = len(triggers)
         self._automata = [
-            (_trigger_set([triggers[position] for position in together]), [*together, always])
-            for together in ([*others, always - 1], *rest)
+            (
+                1 << number,
+                _trigger_set([triggers[position] for position in together]),
+                [*together, always],
+            )
+            for number, together in enumerate(([*others, always - 1], *rest))
         ]
         self._scanned = None if config.fields_to_scan is None else _paths(config.fields_to_scan)
         self._skipped = _paths(config.fields_to_skip)
@@ -205,7 +215,10 @@ class Rules:
         return self.strings([(text, key)])[0]
 
     def strings(
-        self, strings: Sequence[tuple[str, str]], wrapped: int = 0
+        self,
+        strings: Sequence[tuple[str, str]],
+        groups: Iterable[int] = itertools.repeat(ALL_GROUPS),
+        wrapped: int = 0,
     ) -> list[Redacted | None]:
         """Redact many strings, each by itself, with the same results as `string`.
 
@@ -213,9 +226,12 @@ class Rules:
 
         Args:
             strings: (text, key) of each string.
+            groups: for each string, a bit for each group of triggers that fires in its raw text.
             wrapped: number of layers of base64 around the strings.
         """
-        found = [_Found(text, key) for text, key in strings]
+        found = [
+            _Found(text, key, fire) for (text, key), fire in zip(strings, groups, strict=False)
+        ]
         pending = found
         for number in range(MAX_ROUNDS):
             known = [len(one.types) for one in pending]
@@ -226,6 +242,7 @@ class Rules:
                     if number and not wrapped:
                         self._clean.remember(one.string, None, len(one.text))
                 elif one.string not in self._clean:
+                    one.groups = ALL_GROUPS
                     changed.append(one)
             pending = changed
             if not pending:
@@ -238,7 +255,7 @@ class Rules:
     def _apply_all(self, found: Sequence["_Found"], wrapped: int) -> None:
         """Apply each rule once to the strings in which its trigger fires."""
         *fired, may_be_wrapped = self._fired(
-            (number, f"{one.key}: {one.text}") for number, one in enumerate(found)
+            (number, f"{one.key}: {one.text}", one.groups) for number, one in enumerate(found)
         )
         for one in found:
             if _MAY_HIDE.search(one.text):
@@ -255,12 +272,18 @@ class Rules:
             if one.secrets:
                 one.text = _again(one.text, one.types, one.secrets)
 
-    def _fired(self, told: Iterable[tuple[int, str]]) -> list[list[int]]:
-        """For each trigger, the numbers of the texts in which it fires. The trigger of base64 is the last."""
+    def _fired(self, told: Iterable[tuple[int, str, int]]) -> list[list[int]]:
+        """For each trigger, the numbers of the texts in which it fires. The trigger of base64 is the last.
+
+        Args:
+            told: number, text, and the bits of the groups of triggers that may fire in it.
+        """
         fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
-        for which, text in told:
+        for which, text, groups in told:
             encoded = (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
-            for automaton, positions in self._automata:
+            for group, automaton, positions in self._automata:
+                if not groups & group:
+                    continue
                 found = automaton.Match(encoded)
                 if not found:
                     raise MemoryError("RE2 gave up")
@@ -275,7 +298,7 @@ class Rules:
         revealed = reveal(text)
         if revealed is None:
             return text
-        *fired, _ = self._fired([(0, f"{key}: {revealed.text}")])
+        *fired, _ = self._fired([(0, f"{key}: {revealed.text}", ALL_GROUPS)])
         for rule in itertools.compress(self._rules, fired):
             plain = revealed.text
             edits = [
@@ -298,7 +321,7 @@ class Rules:
         """Redact base64, hexadecimal text and lists of bytes as a whole if the decoded text has a value in it."""
         edits: list[Edit] = []
         for (start, end), plain in (*find_base64(text), *find_hex(text), *find_lists(text)):
-            redacted = self.strings([(plain, "")], wrapped)[0]
+            redacted = self.strings([(plain, "")], wrapped=wrapped)[0]
             if redacted:
                 types += redacted.types
                 edits.append((start, end, self._replace(plain, redacted.types[0], mask_all)))

@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from obs_assets.events import MAX_NESTING
@@ -15,7 +15,15 @@ from obs_assets.transforms.detectors.masks import is_redacted
 from obs_assets.transforms.detectors.passwords import is_naming, is_option
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
 from obs_assets.transforms.redact.memory import Memory, Remembered
-from obs_assets.transforms.redact.rules import Edit, Key, Redacted, Rules, Secret, splice
+from obs_assets.transforms.redact.rules import (
+    ALL_GROUPS,
+    Edit,
+    Key,
+    Redacted,
+    Rules,
+    Secret,
+    splice,
+)
 
 
 def _repeated(part: str) -> str:
@@ -116,13 +124,18 @@ class Members:
             key: literal of the key, such as ``"to"`` with its quotes; empty for an element of a list.
             value: literal of the string or number; empty for any other value.
         """
-        return self.judge_all([(key, value)])[key, value]
+        return self.judge_all({(key, value): ALL_GROUPS})[key, value]
 
-    def judge_all(self, members: Iterable[Member]) -> dict[Member, Verdict]:
-        """The verdicts on many members; together they take less than half the time of single calls."""
+    def judge_all(self, members: Mapping[Member, int]) -> dict[Member, Verdict]:
+        """The verdicts on many members; together they take less than half the time of single calls.
+
+        Args:
+            members: each member, with a bit for each group of triggers that fires in it.
+        """
         verdicts = dict.fromkeys(members, HARMLESS)
         judged: list[tuple[Member, Key]] = []
         strings: list[tuple[str, str]] = []
+        groups: list[int] = []
         for member in verdicts:
             verdict = self._known.get(member)
             if verdict is None:
@@ -132,10 +145,13 @@ class Members:
                 if verdict is None:
                     judged.append((member, key))
                     strings.append((text, key.name))
+                    groups.append(members[member])
                     continue
                 self._known.remember(member, verdict, _length(member))
             verdicts[member] = verdict
-        for (member, key), value in zip(judged, self.rules.strings(strings), strict=True):
+        for (member, key), value in zip(
+            judged, self.rules.strings(strings, groups), strict=True
+        ):
             if value or key.redacted:
                 verdicts[member] = Verdict(key.redacted, value)
             self._known.remember(member, verdicts[member], _length(member))
@@ -184,6 +200,7 @@ class _Level:
         naming: literal of the string in this object that names a secret in it; empty if there is none.
         unnamed: key, match and group of the member before, kept in case the current member is its name.
         is_secret: whether every string and number in here is redacted as a whole.
+        is_hit: in a list, whether a trigger fires at its key, so that it may be one for any of its elements.
         secret_keys: literals of the keys below which every string and number is redacted as a whole.
         renamed: literal of a redacted key → its new name.
         masks: mask → number of attempts to use it as a new name.
@@ -191,6 +208,7 @@ class _Level:
 
     __slots__ = (
         "index",
+        "is_hit",
         "is_secret",
         "key",
         "masks",
@@ -209,6 +227,7 @@ class _Level:
         self.unnamed: tuple[str, re.Match[str], str] | None = None
         self.key = '""'
         self.is_secret = is_secret
+        self.is_hit = False
         self.secret_keys: set[str] = set()
         self.renamed: dict[str, str] = {}
         self.masks: dict[str, int] = {}
@@ -252,7 +271,7 @@ class Walk:
         self.edits: list[Edit] = []
         self.types: list[str] = []
         self.fields: set[Field] = set()
-        self.found_secret_key = False
+        self.goes_on = False
         self.mark_span = (0, 0)
         self.trusted = 0
 
@@ -268,13 +287,13 @@ class Walk:
         while position < end:
             while hit_end < position:
                 hit_start, hit_end = next(self.hits, no_hit)
-            if hit_start > end and not self.found_secret_key:
+            if hit_start > end and not self.goes_on:
                 return
             level = levels[-1]
-            is_secret = level.is_secret or bool(level.naming)
+            visits_all = level.is_secret or level.is_hit or bool(level.naming)
             if (
                 position < hit_start
-                and not is_secret
+                and not visits_all
                 and (passed := _MEMBERS.match(text, position, hit_start))
             ):
                 position = passed.end()
@@ -290,7 +309,7 @@ class Walk:
                 level.key = string
             elif level.index is not None:
                 level.index += 1
-            if (string or number) and (hit_start < position or is_secret):
+            if (string or number) and (hit_start < position or visits_all):
                 self._visit(match, level)
             if level.index is not None:
                 level.previous = string or ""
@@ -314,7 +333,7 @@ class Walk:
         verdict = self.members.judge(key, literal) if key else self._element(level, literal)
         if verdict.is_secret:
             level.secret_keys.add(key)
-            self.found_secret_key = True
+            self.goes_on = True
         if verdict.is_naming and key:
             self._name_sibling(level, literal)
         if level.is_secret and literal:
@@ -349,6 +368,8 @@ class Walk:
                 self._redact_list(found, plain, inside)
                 end = _NOT_BLANK.search(self.text, found.end())
                 return end.start() if end else len(self.text)
+        if inside.name and hit_start < behind:
+            inside.is_hit = self.goes_on = True
         self.levels.append(inside)
         return behind
 
@@ -370,7 +391,7 @@ class Walk:
     def _name_sibling(self, level: _Level, name: str) -> None:
         """Note that a string of an object names a secret in it. The secret may be the member just before."""
         level.naming = name
-        self.found_secret_key = True
+        self.goes_on = True
         if level.unnamed and not level.is_secret:
             key, match, group = level.unnamed
             if verdict := self.members.judge(name, match[group]).value:
