@@ -79,6 +79,19 @@ class WebhookSettings(BaseModel, frozen=True, extra="forbid"):
     send_old: bool = False
 
 
+def _checked_address(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must begin with http:// or https:// and name a host")
+    return url
+
+
+def _shown(url: SecretStr) -> str:
+    parts = urlsplit(url.get_secret_value())
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+
+
 class ElasticsearchSettings(BaseModel, frozen=True, extra="forbid"):
     """The address of an Elasticsearch or OpenSearch cluster, and its credentials.
 
@@ -90,20 +103,12 @@ class ElasticsearchSettings(BaseModel, frozen=True, extra="forbid"):
     url: SecretStr
     api_key: SecretStr | None = None
 
-    @field_validator("url")
-    @classmethod
-    def _is_address(cls, url: SecretStr) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("it must begin with http:// or https:// and name a host")
-        return url
+    _is_address = field_validator("url")(_checked_address)
 
     @property
     def shown_url(self) -> str:
         """The address without user, password and last slash."""
-        parts = urlsplit(self.url.get_secret_value())
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}".rstrip("/")
+        return _shown(self.url)
 
     @property
     def basic_auth(self) -> tuple[str, str] | None:
@@ -112,6 +117,37 @@ class ElasticsearchSettings(BaseModel, frozen=True, extra="forbid"):
         if parts.username is None:
             return None
         return unquote(parts.username), unquote(parts.password or "")
+
+
+class SplunkSettings(BaseModel, frozen=True, extra="forbid"):
+    """Splunk's HTTP Event Collector.
+
+    Attributes:
+        url: address, for example ``https://splunk.example.com:8088``.
+        token: token of the collector.
+    """
+
+    url: SecretStr
+    token: SecretStr
+
+    _is_address = field_validator("url")(_checked_address)
+
+    @property
+    def shown_url(self) -> str:
+        """The address without user, password and last slash."""
+        return _shown(self.url)
+
+
+class DatadogSettings(BaseModel, frozen=True, extra="forbid"):
+    """The account of Datadog.
+
+    Attributes:
+        api_key: API key of the organization.
+        site: site of the organization, for example ``datadoghq.eu``.
+    """
+
+    api_key: SecretStr
+    site: str = Field("datadoghq.com", pattern=r"^[A-Za-z0-9.-]+$")
 
 
 class ApiSettings(BaseModel, frozen=True, extra="forbid"):
@@ -162,6 +198,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         webhook: secrets and permissions of webhooks.
         elasticsearch: the cluster of ``type: elasticsearch``; None when ``ELASTICSEARCH_URL`` is unset:
             such a destination is off.
+        splunk: the collector of ``type: splunk``; None when ``SPLUNK_HEC_URL`` is unset.
+        datadog: the account of ``type: datadog``; None when ``DD_API_KEY`` is unset.
+        aws_region: region of ``type: cloudwatch``; empty when ``AWS_REGION`` is unset.
         hash_key: secret key of the tokens that redaction leaves (``OBS_HASH_KEY``).
         api: where and to whom ``obs serve`` answers.
     """
@@ -171,6 +210,9 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     s3: S3Settings | None = None
     webhook: WebhookSettings = WebhookSettings()
     elasticsearch: ElasticsearchSettings | None = None
+    splunk: SplunkSettings | None = None
+    datadog: DatadogSettings | None = None
+    aws_region: str = ""
     hash_key: SecretStr | None = None
     api: ApiSettings = ApiSettings()
 
@@ -297,6 +339,22 @@ VARIABLES = (
         "API key for that cluster, in its encoded form.",
     ),
     Variable(
+        "SPLUNK_HEC_URL",
+        "none: a destination of type `splunk` is off",
+        "SPLUNK_HEC_URL=https://splunk.example.com:8088",
+        "Address of Splunk's HTTP Event Collector.",
+    ),
+    Variable("SPLUNK_HEC_TOKEN", "none", "SPLUNK_HEC_TOKEN=…", "Token of that collector."),
+    Variable(
+        "DD_API_KEY",
+        "none: a destination of type `datadog` is off",
+        "DD_API_KEY=…",
+        "API key of your Datadog organization.",
+    ),
+    Variable(
+        "DD_SITE", "`datadoghq.com`", "DD_SITE=datadoghq.eu", "Site of that organization."
+    ),
+    Variable(
         "OBS_HASH_KEY",
         "none: `mode: hash` is refused",
         "OBS_HASH_KEY=…",
@@ -394,6 +452,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             s3=_s3(env),
             webhook=_webhook(env),
             elasticsearch=_elasticsearch(env),
+            splunk=_splunk(env),
+            datadog=_datadog(env),
+            aws_region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "",
             hash_key=_secret(env, "OBS_HASH_KEY"),
             api=_api(env),
         )
@@ -403,7 +464,9 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
         field = str(first["loc"][-1])
         fields = {
             ApiSettings.__name__: _API,
+            DatadogSettings.__name__: _DATADOG,
             ElasticsearchSettings.__name__: _ELASTICSEARCH,
+            SplunkSettings.__name__: _SPLUNK,
         }.get(error.title, _POSTGRES)
         # An item of a list is named by its number, behind the field.
         field = str(next((part for part in first["loc"] if part in fields), field))
@@ -465,6 +528,30 @@ def _elasticsearch(env: Mapping[str, str]) -> ElasticsearchSettings | None:
         return None
     return ElasticsearchSettings.model_validate(
         {field: env[name] for field, name in _ELASTICSEARCH.items() if name in env}
+    )
+
+
+_SPLUNK = {"url": "SPLUNK_HEC_URL", "token": "SPLUNK_HEC_TOKEN"}
+"""Field of `SplunkSettings` → its variable."""
+
+
+def _splunk(env: Mapping[str, str]) -> SplunkSettings | None:
+    if "SPLUNK_HEC_URL" not in env:
+        return None
+    return SplunkSettings.model_validate(
+        {field: env[name] for field, name in _SPLUNK.items() if name in env}
+    )
+
+
+_DATADOG = {"api_key": "DD_API_KEY", "site": "DD_SITE"}
+"""Field of `DatadogSettings` → its variable."""
+
+
+def _datadog(env: Mapping[str, str]) -> DatadogSettings | None:
+    if "DD_API_KEY" not in env:
+        return None
+    return DatadogSettings.model_validate(
+        {field: env[name] for field, name in _DATADOG.items() if name in env}
     )
 
 

@@ -84,6 +84,6 @@ def test_every_variable_that_the_settings_read_is_listed() -> None:
     read = {
         word
         for word in words
-        if re.fullmatch("(OBS|AWS|ELASTICSEARCH|POSTGRES|WEBHOOK)(_[A-Z0-9]+)+", word)
+        if re.fullmatch("(OBS|AWS|DD|ELASTICSEARCH|POSTGRES|SPLUNK|WEBHOOK)(_[A-Z0-9]+)+", word)
     }
     assert read == {variable.name for variable in settings.VARIABLES}

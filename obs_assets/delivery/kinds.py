@@ -22,13 +22,17 @@ from pydantic_core import CoreSchema
 from obs_assets import embedded
 from obs_assets.alerts.rules import with_rule
 from obs_assets.delivery.outbox import WebhookAlerts
+from obs_assets.destinations.appending import AppendingDestination, Sender
 from obs_assets.destinations.base import Destination, DestinationConfig, Offer, Page, StoredPart
+from obs_assets.destinations.cloudwatch import CloudWatchConfig, CloudWatchSender
+from obs_assets.destinations.datadog import DatadogConfig, DatadogSender
 from obs_assets.destinations.elasticsearch import ElasticsearchConfig, ElasticsearchDestination
 from obs_assets.destinations.elasticsearch.documents import documents_page
 from obs_assets.destinations.postgres import PostgresConfig, PostgresDestination
 from obs_assets.destinations.postgres.table import table_page
 from obs_assets.destinations.s3 import S3Config, S3Destination
 from obs_assets.destinations.s3.encode import archive_page, packed_size
+from obs_assets.destinations.splunk import SplunkConfig, SplunkSender
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.embedded import EmbeddedServer
 from obs_assets.errors import ConfigurationError, PermanentError
@@ -190,6 +194,30 @@ def _missing_elasticsearch(settings: Settings) -> str:
     return "" if settings.elasticsearch else "ELASTICSEARCH_URL"
 
 
+def _make_splunk(order: Order) -> Destination:
+    settings = order.settings.splunk
+    if settings is None:
+        raise ConfigurationError(f"{order.ledger_name} is off: SPLUNK_HEC_URL is not set")
+    return _appending(order, SplunkSender(order.config, settings))
+
+
+def _make_datadog(order: Order) -> Destination:
+    settings = order.settings.datadog
+    if settings is None:
+        raise ConfigurationError(f"{order.ledger_name} is off: DD_API_KEY is not set")
+    return _appending(order, DatadogSender(order.config, settings))
+
+
+def _make_cloudwatch(order: Order) -> Destination:
+    return _appending(order, CloudWatchSender(order.config, order.settings.aws_region))
+
+
+def _appending(order: Order, sender: Sender) -> Destination:
+    return AppendingDestination(
+        order.ledger_name, order.config, order.server, sender, order.clock
+    )
+
+
 def _table_of(config: PostgresConfig) -> str:
     """For example ``the table public.events in obs of db.example.com``."""
     table = f"the table {config.schema_name}.{config.table_name}"
@@ -273,6 +301,44 @@ KINDS: tuple[Kind, ...] = (
         missing=_missing_elasticsearch,
         page=documents_page,
         place=lambda config: f"the index {config.index}",
+    ),
+    Kind(
+        name="splunk",
+        config=SplunkConfig,
+        asset_name="splunk_events",
+        description="The hour's events in Splunk, each sent once; a ledger knows which rows were answered.",
+        dagster_kinds=frozenset({"splunk"}),
+        server=embedded.POSTGRES,  # for the ledger
+        make=_make_splunk,
+        missing=lambda settings: "" if settings.splunk else "SPLUNK_HEC_URL",
+        keeps_events=False,
+        takes_hours_by="append",
+    ),
+    Kind(
+        name="datadog",
+        config=DatadogConfig,
+        asset_name="datadog_logs",
+        description="The hour's events as logs in Datadog, each sent once; a ledger knows which rows were answered.",
+        dagster_kinds=frozenset({"datadog"}),
+        server=embedded.POSTGRES,
+        make=_make_datadog,
+        missing=lambda settings: "" if settings.datadog else "DD_API_KEY",
+        keeps_events=False,
+        takes_hours_by="append",
+    ),
+    Kind(
+        name="cloudwatch",
+        config=CloudWatchConfig,
+        asset_name="cloudwatch_logs",
+        description=(
+            "The hour's events in a stream of CloudWatch Logs, each sent once; a ledger knows which rows were answered."
+        ),
+        dagster_kinds=frozenset({"aws"}),
+        server=embedded.POSTGRES,
+        make=_make_cloudwatch,
+        missing=lambda settings: "" if settings.aws_region else "AWS_REGION",
+        keeps_events=False,
+        takes_hours_by="append",
     ),
     Kind(
         name="webhook",

@@ -347,7 +347,7 @@ def test_credentials_are_sent(url: str) -> None:
 
     def send(settings: ElasticsearchSettings) -> None:
         cluster = Cluster(settings, 10, 0)
-        session = cluster._session
+        session = cluster.poster.session
         request = session.prepare_request(requests.Request("GET", url))
         headers.append(str(request.headers.get("Authorization")))
 

@@ -1,8 +1,6 @@
 """Requests to a cluster: addresses, credentials, retries, and the verdict on each document."""
 
 import json
-import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,17 +10,9 @@ from typing import Any
 import requests
 
 from obs_assets.destinations.elasticsearch.documents import Body
+from obs_assets.destinations.posting import BUSY, Poster
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.settings import ElasticsearchSettings
-
-FIRST_WAIT_S = 0.5
-"""Seconds before the second attempt; each further wait is twice as long."""
-
-LONGEST_WAIT_S = 30.0
-"""Seconds that an attempt waits at most, whatever ``Retry-After`` says."""
-
-BUSY = frozenset({429, 500, 502, 503, 504})
-"""Statuses of a request, or of a single document, that can succeed later."""
 
 NDJSON = "application/x-ndjson"
 
@@ -65,12 +55,23 @@ class Cluster:
         max_retries: int,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._settings = settings
         self.url = settings.shown_url
-        self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._sleep = sleep
-        self._local = threading.local()
+        headers = {}
+        auth = settings.basic_auth
+        if settings.api_key:
+            headers["Authorization"] = f"ApiKey {settings.api_key.get_secret_value()}"
+            auth = None
+        self.poster = Poster(
+            self.url, "ELASTICSEARCH_URL", timeout_s, max_retries, headers, auth, sleep
+        )
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, content_type: str
+    ) -> requests.Response:
+        return self.poster.send(
+            method, f"{self.url}/{path}", body, {"Content-Type": content_type}
+        )
 
     def ask(
         self,
@@ -130,52 +131,11 @@ class Cluster:
                 return found
             lines = _only(lines, busy)
             if attempt < self._max_retries:
-                self._wait(attempt, None)
+                self.poster.wait(attempt)
         raise TransientError(
             f"{self.url} had no time for {_rows(lines):,} documents of {index} "
             f"in {self._max_retries + 1} attempts"
         )
-
-    def _send(
-        self, method: str, path: str, body: bytes | None, content_type: str
-    ) -> requests.Response:
-        """The first answer that is not `BUSY`, or the last one."""
-        for attempt in range(self._max_retries + 1):
-            is_last = attempt == self._max_retries
-            try:
-                answer = self._session.request(
-                    method,
-                    f"{self.url}/{path}",
-                    data=body,
-                    headers={"Content-Type": content_type},
-                    timeout=self._timeout_s,
-                    # Another address would get the events and the credentials.
-                    allow_redirects=False,
-                )
-            except requests.exceptions.SSLError:
-                raise ConfigurationError(
-                    f"the certificate of {self.url} is not trusted: "
-                    "REQUESTS_CA_BUNDLE names a file with your authority's certificate"
-                ) from None
-            except requests.RequestException as error:
-                if is_last:
-                    raise TransientError(
-                        f"{self.url} cannot be reached ({type(error).__name__}); "
-                        "the address is ELASTICSEARCH_URL"
-                    ) from None
-                self._wait(attempt, None)
-                continue
-            if answer.status_code not in BUSY or is_last:
-                return answer
-            self._wait(attempt, answer.headers.get("Retry-After"))
-        raise AssertionError("the last attempt returns or raises")
-
-    def _wait(self, attempt: int, retry_after: str | None) -> None:
-        # At random between half and the whole time, so that several runs do not come back together.
-        wait_s = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311
-        if retry_after and retry_after.isdecimal():
-            wait_s = max(wait_s, float(retry_after))
-        self._sleep(min(wait_s, LONGEST_WAIT_S))
 
     def _refuse_errors(self, answer: requests.Response, method: str, path: str) -> None:
         status = answer.status_code
@@ -195,28 +155,6 @@ class Cluster:
         if status in BUSY:
             raise TransientError(f"{request} was answered with HTTP {status}")
         raise PermanentError(f"{request} was refused: HTTP {status}, {_error_type(answer)}")
-
-    @property
-    def _session(self) -> requests.Session:
-        """The session of this thread: a session is not safe to share."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = self._new_session()
-        return session
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        session.auth = self._settings.basic_auth or _no_other_credentials
-        key = self._settings.api_key
-        if key:
-            session.headers["Authorization"] = f"ApiKey {key.get_secret_value()}"
-            session.auth = _no_other_credentials
-        return session
-
-
-def _no_other_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps ``requests`` from taking credentials out of a ``.netrc`` file."""
-    return request
 
 
 def _kind_of(error: Mapping[str, Any]) -> str:

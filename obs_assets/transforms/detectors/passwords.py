@@ -38,8 +38,10 @@ _SPOKEN = re.compile(
     r"""(?:"(?P<double>[^"]{1,200})"|'(?P<single>[^']{1,200})'|(?P<bare>[^\s"'<>]{3,200}))""",
     re.IGNORECASE,
 )
+# In reverse order a longer word comes before its beginning; the order of a set differs from process to process.
 _UNSPACED = re.compile(
-    rf"(?:{'|'.join(names.UNSPACED)})(?:{'|'.join(names.PARTICLES)}) ?(?P<value>[!-~]{{4,200}})"
+    rf"(?:{'|'.join(sorted(names.UNSPACED, reverse=True))})"
+    rf"(?:{'|'.join(sorted(names.PARTICLES, reverse=True))}) ?(?P<value>[!-~]{{4,200}})"
 )
 _NOT_LETTERS = re.compile(r"[^A-Za-z'\u2019-]")
 _LOGIN_BEFORE = re.compile(r"(?i)login[ \t]{1,4}\S{1,64}[ \t]{1,4}\Z")

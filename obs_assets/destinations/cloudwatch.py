@@ -1,0 +1,252 @@
+"""Amazon CloudWatch Logs: a stream for each hour, appended and never read back.
+
+Source of the limits: the API reference of PutLogEvents.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from pydantic import Field
+
+from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
+from obs_assets.events import append_fields, quote
+from obs_assets.hours import Hour
+
+MOST_BYTES = 1_048_576
+"""Bytes of a request: of each event the text in UTF-8, and `EXTRA_BYTES`."""
+
+EXTRA_BYTES = 26
+"""Bytes that are counted for each event beside its text."""
+
+MOST_EVENTS = 10_000
+"""Events of a request."""
+
+LONGEST_EVENT = MOST_BYTES - EXTRA_BYTES
+"""Bytes of an event."""
+
+OLDEST = timedelta(days=14)
+NEWEST = timedelta(hours=2)
+"""Age of the oldest event, and distance in the future of the newest, that the service takes."""
+
+CUT_CHARACTERS = 200_000
+"""Characters that are left of an event that is too long; a character has at most 4 bytes."""
+
+CUT = "cut to 1 MB"
+TOO_OLD = "cw_too_old"
+TOO_NEW = "cw_too_new"
+EXPIRED = "cw_expired"
+"""Reasons of refused rows: older than 14 days, more than 2 hours in the future, older than the group's retention."""
+
+BUSY = frozenset(
+    {"ThrottlingException", "ServiceUnavailableException", "InternalFailure", "RequestTimeout"}
+)
+"""Error codes after which a later run can succeed; botocore has tried again before."""
+
+DENIED = frozenset(
+    {
+        "AccessDeniedException",
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "ExpiredTokenException",
+        "InvalidClientTokenId",
+    }
+)
+
+
+class CloudWatchConfig(DestinationConfig, frozen=True):
+    """Events in CloudWatch Logs; region and credentials come from the usual AWS variables.
+
+    Attributes:
+        type: ``cloudwatch``.
+        log_group: log group; it is made if it is missing.
+        stream_prefix: beginning of the names of streams; the hour follows, for example
+            ``obs/2025-12-04-10``.
+        retention_days: days that a new log group keeps events; null keeps them.
+        kms_key: ARN of the key that encrypts a new log group; null for AWS's own key.
+        timeout_s: seconds to wait for an answer.
+        max_retries: further attempts of a request.
+    """
+
+    type: Literal["cloudwatch"] = "cloudwatch"
+    log_group: str = Field("/obs_assets/events", pattern=r"^[.\-_/#A-Za-z0-9]{1,512}$")
+    stream_prefix: str = Field("obs/", pattern=r"^[^:*]{0,400}$")
+    retention_days: (
+        Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731] | None
+    ) = Field(None, examples=[30], json_schema_extra={"unit": "days"})
+    kms_key: str | None = Field(
+        None, pattern="^arn:", examples=["arn:aws:kms:eu-central-1:123456789012:key/1a2b"]
+    )
+    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
+    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
+
+
+class CloudWatchSender:
+    """Speaks to CloudWatch Logs; see `obs_assets.destinations.appending.Sender`.
+
+    Args:
+        config: options of the destination.
+        region: AWS region.
+        make_client: makes the boto3 client from a region and a botocore configuration.
+    """
+
+    def __init__(
+        self,
+        config: CloudWatchConfig,
+        region: str,
+        make_client: Callable[..., Any] = boto3.client,
+    ) -> None:
+        self.config = config
+        self._region = region
+        self._client = make_client(
+            "logs",
+            region_name=region,
+            config=Config(
+                connect_timeout=config.timeout_s,
+                read_timeout=config.timeout_s,
+                retries={"mode": "standard", "total_max_attempts": config.max_retries + 1},
+            ),
+        )
+        self._made: set[str] = set()
+
+    def lines_sql(self, hour: Hour) -> str:
+        """The event with ``_obs``: identity of the row, and the number of events for which it stands."""
+        del hour
+        return f"CASE WHEN {self._is_too_long()} THEN {self._short()} ELSE {self._whole()} END"
+
+    def remark_sql(self, hour: Hour) -> str:
+        """Whether the event was cut."""
+        del hour
+        return f"CASE WHEN {self._is_too_long()} THEN {quote(CUT)} END"
+
+    def refusal_sql(self, now: datetime) -> str:
+        """The service rejects older and newer events, without an error."""
+        oldest, newest = (now - OLDEST).isoformat(), (now + NEWEST).isoformat()
+        return (
+            f"CASE WHEN event_time < TIMESTAMPTZ '{oldest}' THEN {quote(TOO_OLD)} "
+            f"WHEN event_time > TIMESTAMPTZ '{newest}' THEN {quote(TOO_NEW)} END"
+        )
+
+    def chunks(self, lines: Iterator[Line]) -> Iterator[list[Line]]:
+        """Chunks of at most 10,000 events and 1 MiB. An hour is shorter than the 24 hours of a request."""
+        return cut(
+            lines, most_bytes=MOST_BYTES, most_lines=MOST_EVENTS, extra_bytes=EXTRA_BYTES
+        )
+
+    def send(self, hour: Hour, lines: Sequence[Line]) -> Iterator[Answer]:
+        """Send a chunk in the order of time, as the service demands.
+
+        Raises:
+            ConfigurationError, TransientError, PermanentError: see `Sender.send`.
+        """
+        stream = f"{self.config.stream_prefix}{hour.start:%Y-%m-%d-%H}"
+        self._make(stream)
+        # Rows of a chunk that was in flight, and new rows, are each in the order of time.
+        events = [
+            {"timestamp": line.at_us // 1000, "message": line.text.decode()} for line in lines
+        ]
+        with self._explained():
+            answer = self._client.put_log_events(
+                logGroupName=self.config.log_group, logStreamName=stream, logEvents=events
+            )
+        yield Answer(
+            len(lines), refused_by(answer.get("rejectedLogEventsInfo", {}), len(lines))
+        )
+
+    def check(self) -> str:
+        """Ask for the log group."""
+        with self._explained():
+            self._client.describe_log_groups(logGroupNamePrefix=self.config.log_group, limit=1)
+        return f"CloudWatch Logs in {self._region}, log group {self.config.log_group}"
+
+    def _make(self, stream: str) -> None:
+        """Make the log group and a stream where they are missing."""
+        if stream in self._made:
+            return
+        group = self.config.log_group
+        with self._explained():
+            if self._is_made("create_log_group", logGroupName=group, **self._encryption()):
+                days = self.config.retention_days
+                if days:
+                    self._client.put_retention_policy(logGroupName=group, retentionInDays=days)
+            self._is_made("create_log_stream", logGroupName=group, logStreamName=stream)
+        self._made.add(stream)
+
+    def _encryption(self) -> dict[str, str]:
+        if self.config.kms_key is None:
+            return {}
+        return {"kmsKeyId": self.config.kms_key}
+
+    def _is_made(self, action: str, **arguments: Any) -> bool:
+        """Whether something was made; False if it was there."""
+        try:
+            getattr(self._client, action)(**arguments)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ResourceAlreadyExistsException":
+                return False
+            raise
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of boto3, which can quote a request, into errors of ours."""
+        try:
+            yield
+        except NoCredentialsError:
+            raise ConfigurationError(
+                "CloudWatch Logs: there are no AWS credentials: set AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, a profile or a role"
+            ) from None
+        except ClientError as error:
+            raise self._error(str(error.response["Error"]["Code"])) from None
+        except BotoCoreError as error:
+            raise TransientError(
+                f"CloudWatch Logs in {self._region} cannot be reached ({type(error).__name__})"
+            ) from None
+
+    def _error(self, code: str) -> ObsError:
+        where = f"CloudWatch Logs in {self._region}, log group {self.config.log_group} ({code})"
+        if code in DENIED:
+            return ConfigurationError(f"{where}: the AWS credentials are not accepted for this")
+        if code in BUSY:
+            return TransientError(f"{where}: the service has no time")
+        return PermanentError(f"{where}: the service refuses the request")
+
+    def _whole(self) -> str:
+        about = """',"_obs":{"row_uid":"' || row_uid || '","weight":' || weight || '}'"""
+        return append_fields("event", f"({about})")
+
+    def _short(self) -> str:
+        return (
+            f"'{{\"message\":' || to_json(left(event, {CUT_CHARACTERS}))::VARCHAR || "
+            """',"_obs":{"row_uid":"' || row_uid || '","weight":' || weight || ',"cut":true}}'"""
+        )
+
+    def _is_too_long(self) -> str:
+        return f"strlen({self._whole()}) > {LONGEST_EVENT}"
+
+
+def refused_by(rejected: Mapping[str, int], events: int) -> dict[int, str]:
+    """Positions of rejected events → the reason, from ``rejectedLogEventsInfo``.
+
+    Args:
+        rejected: ``tooOldLogEventEndIndex`` and ``expiredLogEventEndIndex`` are the first index behind
+            the rejected events; ``tooNewLogEventStartIndex`` is the index of the first rejected event.
+        events: number of events of the request.
+
+    >>> refused_by({"tooOldLogEventEndIndex": 1, "tooNewLogEventStartIndex": 3}, 4)
+    {0: 'cw_too_old', 3: 'cw_too_new'}
+    """
+    refused: dict[int, str] = {}
+    refused |= dict.fromkeys(range(rejected.get("expiredLogEventEndIndex", 0)), EXPIRED)
+    refused |= dict.fromkeys(range(rejected.get("tooOldLogEventEndIndex", 0)), TOO_OLD)
+    refused |= dict.fromkeys(
+        range(rejected.get("tooNewLogEventStartIndex", events), events), TOO_NEW
+    )
+    return {position: reason for position, reason in refused.items() if position < events}

@@ -1,0 +1,184 @@
+"""Datadog's log intake, version 2: arrays of logs, appended and never read back.
+
+Source of the limits: https://docs.datadoghq.com/api/latest/logs/#send-logs. Datadog cuts logs above 1 MB
+without a word, so that they are cut here, and counted.
+"""
+
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Literal
+
+from pydantic import Field
+
+from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.posting import BUSY, Poster
+from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.events import quote
+from obs_assets.hours import Hour
+from obs_assets.settings import DatadogSettings
+
+MOST_BYTES = 5_000_000
+"""Bytes of a request before compression, brackets and commas included."""
+
+MOST_LOGS = 1_000
+"""Logs of a request."""
+
+LONGEST_LOG = 1_000_000
+"""Bytes of a log."""
+
+OLDEST = timedelta(hours=18)
+"""Age of the oldest log that Datadog takes."""
+
+CUT_CHARACTERS = 200_000
+"""Characters that are left of the text of a log that is too long; a character has at most 4 bytes."""
+
+TOO_OLD = "older than 18 hours"
+CUT = "cut to 1 MB"
+
+
+class DatadogConfig(DestinationConfig, frozen=True):
+    """Logs in Datadog; ``DD_API_KEY`` and ``DD_SITE`` name the account.
+
+    Attributes:
+        type: ``datadog``.
+        service: service of logs whose event names no source.
+        ddsource: name of the integration that Datadog uses for the logs.
+        tags: tags of each log, for example ``env:production``.
+        url: address of the intake; null for that of ``DD_SITE``. A proxy has another.
+        timeout_s: seconds to wait for an answer.
+        max_retries: further attempts of a request that Datadog could not take (408, 429, 5xx).
+    """
+
+    type: Literal["datadog"] = "datadog"
+    service: str = Field("obs_assets", min_length=1, max_length=100)
+    ddsource: str = Field("obs_assets", min_length=1, max_length=100)
+    tags: tuple[str, ...] = Field((), examples=[["env:production"]])
+    url: str | None = Field(
+        None, pattern="^https?://", examples=["https://dd-proxy.example.com"]
+    )
+    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
+    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
+
+
+class DatadogSender:
+    """Speaks to the intake; see `obs_assets.destinations.appending.Sender`.
+
+    Args:
+        config: options of the destination.
+        settings: API key and site.
+        sleep: waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        config: DatadogConfig,
+        settings: DatadogSettings,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.config = config
+        self._url = (config.url or f"https://http-intake.logs.{settings.site}").rstrip("/")
+        headers = {
+            "DD-API-KEY": settings.api_key.get_secret_value(),
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+        }
+        self._poster = Poster(
+            self._url, "DD_SITE", config.timeout_s, config.max_retries, headers, sleep=sleep
+        )
+
+    def lines_sql(self, hour: Hour) -> str:
+        """The log of a row: Datadog's own attributes, and the event under ``event``."""
+        del hour
+        return f"CASE WHEN {self._is_too_long()} THEN {self._short()} ELSE {self._whole()} END"
+
+    def remark_sql(self, hour: Hour) -> str:
+        """Whether the log was cut."""
+        del hour
+        return f"CASE WHEN {self._is_too_long()} THEN {quote(CUT)} END"
+
+    def refusal_sql(self, now: datetime) -> str:
+        """Datadog drops older logs without a word."""
+        oldest = (now - OLDEST).isoformat()
+        return f"CASE WHEN event_time < TIMESTAMPTZ '{oldest}' THEN {quote(TOO_OLD)} END"
+
+    def chunks(self, lines: Iterator[Line]) -> Iterator[list[Line]]:
+        """Chunks of at most 1,000 logs and 5 MB."""
+        return cut(lines, most_bytes=MOST_BYTES - 2, most_lines=MOST_LOGS, extra_bytes=1)
+
+    def send(self, hour: Hour, lines: Sequence[Line]) -> Iterator[Answer]:
+        """Send a chunk: Datadog takes all of it or nothing.
+
+        Raises:
+            ConfigurationError, TransientError, PermanentError: see `Sender.send`.
+        """
+        del hour
+        body = b"[" + b",".join(line.text for line in lines) + b"]"
+        answer = self._poster.send(
+            "POST", f"{self._url}/api/v2/logs", gzip.compress(body, 1, mtime=0)
+        )
+        self._refuse_errors(answer.status_code)
+        yield Answer(len(lines))
+
+    def check(self) -> str:
+        """Send an empty list, which stores nothing, to learn whether the key is accepted."""
+        answer = self._poster.send(
+            "POST", f"{self._url}/api/v2/logs", gzip.compress(b"[]", mtime=0)
+        )
+        # An empty list can be a mistake for the intake; it is after the key that this is found.
+        if answer.status_code != HTTPStatus.BAD_REQUEST:
+            self._refuse_errors(answer.status_code)
+        return f"Datadog's log intake at {self._url}"
+
+    def _refuse_errors(self, status: int) -> None:
+        where = f"{self._url} (HTTP {status})"
+        if status in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
+            return
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise ConfigurationError(
+                f"{where}: the key in DD_API_KEY is not accepted; is DD_SITE the site of its account?"
+            )
+        if status in BUSY:
+            raise TransientError(f"{where}: Datadog has no time")
+        raise PermanentError(f"{where}: Datadog refuses the request")
+
+    def _whole(self) -> str:
+        return self._log("event", ',"event":', "event")
+
+    def _short(self) -> str:
+        return self._log(f"left(event, {CUT_CHARACTERS})", ',"obs_cut":', "'true'")
+
+    def _log(self, text: str, key: str, value: str) -> str:
+        """SQL of a log. Long columns are cut: only the event itself can be long for a reason."""
+        about = {"ddsource": self.config.ddsource}
+        if self.config.tags:
+            about["ddtags"] = ",".join(self.config.tags)
+        start = json.dumps(about, ensure_ascii=False)[:-1]
+        message = f"coalesce({_message()}, {text})"
+        members = {
+            "message": f"left({message}, {CUT_CHARACTERS})",
+            "service": f"coalesce(left(source_name, 1000), {quote(self.config.service)})",
+            "status": "left(event_level, 100)",
+            "hostname": "left(json_extract_string(event, '$.hostname'), 1000)",
+            "dd.trace_id": "left(trace_id, 1000)",
+            "event_type": "left(event_type, 1000)",
+            "row_uid": "row_uid",
+        }
+        texts = [
+            f"{quote(json.dumps(name) + ':')} || to_json({expression})::VARCHAR"
+            for name, expression in members.items()
+        ]
+        texts += ["'\"timestamp\":' || epoch_ms(event_time)", "'\"weight\":' || weight"]
+        return f"{quote(start + ',')} || concat_ws(',', {', '.join(texts)}) || {quote(key)} || {value} || '}}'"
+
+    def _is_too_long(self) -> str:
+        return f"strlen({self._whole()}) > {LONGEST_LOG}"
+
+
+def _message() -> str:
+    found = "json_extract_string(event, ['$.message', '$.msg'])"
+    return f"coalesce({found}[1], {found}[2])"

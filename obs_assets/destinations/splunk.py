@@ -1,0 +1,235 @@
+"""Splunk's HTTP Event Collector (HEC): each event an envelope, appended and never read back.
+
+Sources of the limits and codes: Splunk's documentation "Format events for HTTP Event Collector" and
+"Troubleshoot HTTP Event Collector", and measurements on Splunk 10.4.
+"""
+
+import gzip
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+from pydantic import Field
+
+from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.posting import BUSY, Poster
+from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.events import quote
+from obs_assets.hours import Hour
+from obs_assets.settings import SplunkSettings
+
+PATH = "/services/collector"
+
+REASONS = {
+    5: "no data",
+    6: "invalid data format",
+    12: "event field is required",
+    13: "event field cannot be blank",
+    15: "error in handling indexed fields",
+}
+"""Code of an answer about a single event → its meaning."""
+
+OK = 0
+WRONG_INDEX = 7
+NO_ACKNOWLEDGEMENT = 14
+HEALTHY = 17
+"""Codes that have an action of their own."""
+
+ACK_WAIT_S = 1.0
+"""Seconds between two questions whether a request was indexed."""
+
+FIELDS = ("event_type", "event_level", "source_name", "trace_id", "worker_id", "row_uid")
+"""Columns that are indexed fields, so that ``tstats`` finds events by them."""
+
+
+class SplunkConfig(DestinationConfig, frozen=True):
+    """Events in Splunk; address and token come from ``SPLUNK_HEC_URL`` and ``SPLUNK_HEC_TOKEN``.
+
+    Attributes:
+        type: ``splunk``.
+        index: index of the events; null for the default index of the token.
+        sourcetype: source type of the events; ``_json`` makes Splunk find their keys.
+        source: source of the events.
+        request_size_kb: size of a request before compression; Splunk Cloud takes at most 1 MB.
+        acknowledge: wait until the indexers have the events. The token must have "indexer
+            acknowledgement" on; Splunk Cloud does not have it.
+        acknowledge_within_s: longest wait for that.
+        timeout_s: seconds to wait for an answer.
+        max_retries: further attempts of a request that Splunk could not take (429, 5xx).
+    """
+
+    type: Literal["splunk"] = "splunk"
+    index: str | None = Field(None, pattern=r"^[a-z0-9_][a-z0-9_-]{0,80}$", examples=["agents"])
+    sourcetype: str = Field("_json", min_length=1, max_length=100)
+    source: str = Field("obs_assets", min_length=1, max_length=1000)
+    request_size_kb: int = Field(900, ge=10, le=800_000, json_schema_extra={"unit": "kB"})
+    acknowledge: bool = False
+    acknowledge_within_s: float = Field(
+        120.0, gt=0, le=3600, json_schema_extra={"unit": "seconds"}
+    )
+    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
+    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
+
+
+class SplunkSender:
+    """Speaks to a collector; see `obs_assets.destinations.appending.Sender`.
+
+    Args:
+        config: options of the destination.
+        settings: address and token.
+        sleep: waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        config: SplunkConfig,
+        settings: SplunkSettings,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.config = config
+        self._sleep = sleep
+        self._url = settings.shown_url.removesuffix("/event").removesuffix(PATH) + PATH
+        # Acknowledgements are counted by channel; each run has a channel of its own.
+        self._channel = str(uuid.uuid4())
+        headers = {
+            "Authorization": f"Splunk {settings.token.get_secret_value()}",
+            "X-Splunk-Request-Channel": self._channel,
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+        }
+        self._poster = Poster(
+            self._url,
+            "SPLUNK_HEC_URL",
+            config.timeout_s,
+            config.max_retries,
+            headers,
+            sleep=sleep,
+        )
+
+    def lines_sql(self, hour: Hour) -> str:
+        """The envelope of a row: time with microseconds, source, flat fields, and the whole event."""
+        del hour
+        about = {"source": self.config.source, "sourcetype": self.config.sourcetype}
+        if self.config.index:
+            about["index"] = self.config.index
+        text = json.dumps(about, ensure_ascii=False)[:-1]
+        names = [
+            f"{quote(json.dumps(name) + ':')} || to_json({name})::VARCHAR" for name in FIELDS
+        ]
+        # Splunk takes texts as fields. A weight is a number of events, as Splunk's own `sum` reads it.
+        weight = """'"weight":"' || weight || '"'"""
+        seconds = (
+            "printf('%d.%06d', epoch_us(event_time) // 1000000, epoch_us(event_time) % 1000000)"
+        )
+        return (
+            f"{quote(text)} || ',\"time\":' || {seconds} || ',\"fields\":{{' || "
+            f"concat_ws(',', {', '.join([*names, weight])}) || '}},\"event\":' || event || '}}'"
+        )
+
+    def remark_sql(self, hour: Hour) -> str:
+        """No remark."""
+        del hour
+        return "NULL"
+
+    def refusal_sql(self, now: datetime) -> str:
+        """Splunk takes events of any age."""
+        del now
+        return "NULL"
+
+    def chunks(self, lines: Iterator[Line]) -> Iterator[list[Line]]:
+        """Chunks of ``request_size_kb``."""
+        limit = self.config.request_size_kb * 1000
+        return cut(lines, most_bytes=limit, most_lines=100_000, extra_bytes=1)
+
+    def send(self, hour: Hour, lines: Sequence[Line]) -> Iterator[Answer]:
+        """Send a chunk. Splunk indexes the events before a wrong event; sending goes on behind it.
+
+        Raises:
+            ConfigurationError, TransientError, PermanentError: see `Sender.send`.
+        """
+        del hour
+        start = 0
+        while start < len(lines):
+            rest = lines[start:]
+            status, answer = self._post(rest)
+            code = answer.get("code")
+            if status == HTTPStatus.OK and code == OK:
+                self._wait_for(answer.get("ackId"))
+                yield Answer(len(rest))
+                return
+            if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(rest) == 1:
+                yield Answer(1, {0: "too large for the collector"})
+                return
+            wrong = answer.get("invalid-event-number")
+            if code not in REASONS or not isinstance(wrong, int) or not 0 <= wrong < len(rest):
+                raise self._error(status, code)
+            yield Answer(wrong + 1, {wrong: REASONS[code]})
+            start += wrong + 1
+
+    def check(self) -> str:
+        """Ask for the collector's health, which stores no event."""
+        answer = self._poster.send("GET", f"{self._url}/health", None)
+        if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise self._error(answer.status_code, None)
+        if answer.status_code != HTTPStatus.OK:
+            raise TransientError(f"{self._url} is not healthy: HTTP {answer.status_code}")
+        return f"Splunk's collector at {self._url}"
+
+    def _post(self, lines: Sequence[Line]) -> tuple[int, dict[str, Any]]:
+        body = gzip.compress(b"\n".join(line.text for line in lines), 1, mtime=0)
+        answer = self._poster.send("POST", f"{self._url}/event", body)
+        try:
+            found = answer.json()
+        except ValueError:
+            found = {}
+        if not isinstance(found, dict):
+            found = {}
+        return answer.status_code, found
+
+    def _wait_for(self, ack_id: object) -> None:
+        """Wait until the indexers have a request.
+
+        Raises:
+            ConfigurationError: the token gives no acknowledgements.
+            TransientError: the indexers do not have it in time.
+        """
+        if not self.config.acknowledge:
+            return
+        if not isinstance(ack_id, int):
+            raise self._error(HTTPStatus.BAD_REQUEST, NO_ACKNOWLEDGEMENT)
+        body = gzip.compress(json.dumps({"acks": [ack_id]}).encode(), mtime=0)
+        waited = 0.0
+        while waited <= self.config.acknowledge_within_s:
+            answer = self._poster.send("POST", f"{self._url}/ack?channel={self._channel}", body)
+            if answer.status_code == HTTPStatus.OK and answer.json()["acks"].get(str(ack_id)):
+                return
+            self._sleep(ACK_WAIT_S)
+            waited += ACK_WAIT_S
+        raise TransientError(
+            f"{self._url} did not acknowledge a request within "
+            f"{self.config.acknowledge_within_s:g} seconds; it is sent again"
+        )
+
+    def _error(self, status: int, code: object) -> Exception:
+        where = f"{self._url} (HTTP {status}, code {code})"
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return ConfigurationError(f"{where}: the token in SPLUNK_HEC_TOKEN is not accepted")
+        if code == WRONG_INDEX:
+            return ConfigurationError(
+                f"{where}: the index is missing, or the token may not write to it: "
+                "change `index`, or the token's list of indexes"
+            )
+        if code == NO_ACKNOWLEDGEMENT:
+            return ConfigurationError(
+                f"{where}: the token has no indexer acknowledgement: set `acknowledge: false`"
+            )
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return PermanentError(f"{where}: the request is too large: lower request_size_kb")
+        if status in BUSY:
+            return TransientError(f"{where}: Splunk has no time")
+        return PermanentError(f"{where}: Splunk refuses the request")
