@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from importlib import import_module, metadata
@@ -363,6 +365,34 @@ def test_search_finds_stored_events(obs: Obs, built: HourlyPipeline) -> None:
     assert len(times) == errors
     assert times == sorted(times)
     assert all(json.loads(line)["data"] for line in pages)
+
+
+@pytest.mark.slow
+def test_tail_prints_events_that_are_stored_meanwhile(obs: Obs, built: HourlyPipeline) -> None:
+    """The last events first; then only the new rows of an hour that is replaced, which is said."""
+    assert built.postgres
+
+    def load_later() -> None:
+        looking = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'obs tail'"
+        waiting = time.monotonic() + 30
+        while harness.ask(built.postgres, looking) == [(0,)] and time.monotonic() < waiting:
+            time.sleep(0.1)
+        time.sleep(1)
+        late = {"id": "late", "type": "task_failed", "level": "error", "error": "late"}
+        folder = Path(str(built.config.source.events_dir))
+        harness.write_events(folder / "late.jsonl", [harness.at(HOUR, 1, late)])
+        built.land()
+        harness.build(built, HOUR)
+
+    with ThreadPoolExecutor(1) as aside:
+        loading = aside.submit(load_later)
+        options = ("--last=2", "--seconds=12", "--every=0.2", "--json")
+        done = obs("tail", "level:error", *options)
+        loading.result()
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, len(lines)) == (0, 3)
+    assert lines[-1]["event_id"] == "late"
+    assert f"the hour {HOUR.start:%Y-%m-%d %H:00} UTC was replaced" in done.err
 
 
 @pytest.mark.slow

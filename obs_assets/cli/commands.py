@@ -62,6 +62,10 @@ COMMANDS: dict[str, Row] = {
         "searching",
         "Find stored events: a line for each event, then the range that was searched.",
     ),
+    "tail": Row(
+        "tailing",
+        "Print events as they are stored: the new rows of each hour that is loaded or replaced.",
+    ),
     "where": Row(
         "whereabouts",
         "Say where an event is: stored, sampled out, filtered, dead, waiting, not landed or expired.",

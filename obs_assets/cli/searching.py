@@ -116,15 +116,16 @@ def search(  # noqa: PLR0917 (typer makes an option of each)
                 budget_bytes=archive_mb * 1_000_000,
                 deadline_s=seconds,
             )
-    _print(found.events, as_json=as_json)
+    print_events(found.events, as_json=as_json)
     # To standard error, so that standard output has nothing but events.
     typer.echo(_summary(found, asked), err=True)
     if archived:
-        _print(archived.events, as_json=as_json)
+        print_events(archived.events, as_json=as_json)
         typer.echo(_of_archive(archived), err=True)
 
 
-def _print(events: Sequence[FoundEvent], *, as_json: bool) -> None:
+def print_events(events: Sequence[FoundEvent], *, as_json: bool) -> None:
+    """Print events: a line for each, or a JSON object."""
     for event in events:
         if as_json:
             typer.echo(event.to_json())

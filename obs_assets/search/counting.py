@@ -83,7 +83,8 @@ class Measure(Generic[T]):
 
 TALLY = Measure(
     sql.SQL("count(*), coalesce(sum(weight), 0)"),
-    sql.SQL("sum(rows)::bigint, sum(events)"),
+    # The sum of bigint is a numeric, which takes longer.
+    sql.SQL("sum(rows::float8)::bigint, sum(events)"),
     Tally(),
 )
 
@@ -131,7 +132,7 @@ def by_values(name: str, values: Sequence[str]) -> Grouping:
         sql.SQL(" ").join([*branches, sql.SQL("WHEN {} THEN NULL").format(absent)])
     )
     known = sql.SQL(" OR ").join([*(matches for matches, _ in named), absent])
-    return Grouping(text, sql.SQL("NOT ({})").format(known), columns_of(Exists(name)))
+    return Grouping(text, sql.SQL("(({}) IS NOT TRUE)").format(known), columns_of(Exists(name)))
 
 
 def columns_of(query: Query) -> frozenset[str] | None:
@@ -272,14 +273,19 @@ def whole_hours(span: Span) -> Span:
 
 
 def _select(query: Query, slots: Slots[T], source: _Source, part: Span) -> sql.Composed:
+    slot: sql.Composable = sql.SQL("1")
+    if len(slots.starts) > 1:
+        slot = sql.SQL("width_bucket({}, {})").format(
+            source.time, sql.Literal(list(slots.starts))
+        )
     # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
     return sql.SQL(
-        "SELECT width_bucket({time}, {starts}) AS slot, {text}::text AS value, "
+        "SELECT {slot} AS slot, {text}::text AS value, "
         "{is_other} AS is_other, {figures} FROM {table} "
         "WHERE {time} >= {start} AND {time} < {end} AND {matching} GROUP BY 1, 2, 3"
     ).format(
+        slot=slot,
         time=source.time,
-        starts=sql.Literal(list(slots.starts)),
         text=slots.grouping.text,
         is_other=slots.grouping.is_other,
         figures=source.figures,

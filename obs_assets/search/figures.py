@@ -33,7 +33,7 @@ _IS_GRAVE = ", ".join(f"'{level}'" for level in GRAVE)
 _WEIGHTED: LiteralString = "DOUBLE PRECISION"
 
 FIGURES: dict[LiteralString, Figure] = {
-    "rows": Figure("BIGINT NOT NULL", "count(*)", "sum(rows)::bigint"),
+    "rows": Figure("BIGINT NOT NULL", "count(*)", "sum(rows::float8)::bigint"),
     "events": Figure(f"{_WEIGHTED} NOT NULL", "coalesce(sum(weight), 0)", "sum(events)"),
     "errors": Figure(
         f"{_WEIGHTED} NOT NULL",

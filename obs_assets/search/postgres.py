@@ -38,7 +38,7 @@ _EVERYTHING = sql.SQL("true")
 
 
 def condition(query: Query) -> sql.Composable:
-    """SQL of a condition on a row of the table of events: true or false, never NULL.
+    """SQL of a condition on a row of the table of events: true for a match; else false or NULL.
 
     Raises:
         QueryValueError: a numeric column is compared with a text.
@@ -53,8 +53,8 @@ def condition(query: Query) -> sql.Composable:
         case Exists(field):
             return _exists(place_of(field))
         case Not(term):
-            # No condition is NULL, so that NOT finds all other rows.
-            return sql.SQL("NOT {}").format(condition(term))
+            # NOT alone would lose the rows for which the term is NULL.
+            return sql.SQL("({} IS NOT TRUE)").format(condition(term))
         case And(terms):
             return _joined(" AND ", [condition(term) for term in terms], _EVERYTHING)
         case Or(terms):
@@ -63,16 +63,12 @@ def condition(query: Query) -> sql.Composable:
 
 def _joined(
     operator: str,
-    conditions: list[sql.Composable],
+    conditions: Sequence[sql.Composable],
     without: sql.Composable,
 ) -> sql.Composable:
     if not conditions:
         return without
     return sql.SQL("({})").format(sql.SQL(operator).join(conditions))
-
-
-def _never_null(expression: sql.Composable) -> sql.Composable:
-    return sql.SQL("coalesce({}, false)").format(expression)
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
@@ -86,7 +82,7 @@ def _holds(text: str) -> sql.Composable:
     found = [
         sql.SQL("strpos(lower({}), {}) > 0").format(expression, wanted) for expression in texts
     ]
-    return _joined(" OR ", [_never_null(expression) for expression in found], _NOTHING)
+    return _joined(" OR ", found, _NOTHING)
 
 
 def _string_at(key: str) -> sql.Composable:
@@ -107,12 +103,13 @@ def _compared(place: Column | Paths, operator: Operator, value: str) -> sql.Comp
         # As a number of any size: a literal beyond the column's type is no error.
         number = sql.SQL("{}::numeric").format(sql.Literal(str(number_for(place, value))))
         column = sql.SQL("{}::numeric").format(name)
-        form = sql.SQL(f"{{}} {operator} {{}}")
-        return _never_null(form.format(column, number))
+        form = sql.SQL(f"({{}} {operator} {{}})")
+        return form.format(column, number)
     # The order of code points, in every database.
     collation = "" if operator == "=" else ' COLLATE "C"'
-    form = sql.SQL(f"{{}}{collation} {operator} {{}}")
-    return _never_null(form.format(name, sql.Literal(text_for(place, value))))
+    form = sql.SQL(f"({{}}{collation} {operator} {{}})")
+    # By itself: a function around it would keep the index from being used.
+    return form.format(name, sql.Literal(text_for(place, value)))
 
 
 def _begins(place: Column | Paths, text: str) -> sql.Composable:
@@ -121,7 +118,7 @@ def _begins(place: Column | Paths, text: str) -> sql.Composable:
     if place.is_number:
         return _NOTHING  # a number has no text that a query can know
     name, beginning = sql.Identifier(place.name), sql.Literal(beginning_for(place, text))
-    return _never_null(sql.SQL("starts_with({}, {})").format(name, beginning))
+    return sql.SQL("starts_with({}, {})").format(name, beginning)
 
 
 def _exists(place: Column | Paths) -> sql.Composable:
@@ -135,7 +132,7 @@ def _at_any(place: Paths, test: str) -> sql.Composable:
     for path in map(json_path, place.paths):
         # Part of the path, not a variable of it: @?, which the index answers, takes no variables.
         jsonpath = sql.Literal(f"{path} ? ({test})")
-        found.append(_never_null(sql.SQL("data @? {}::jsonpath").format(jsonpath)))
+        found.append(sql.SQL("data @? {}::jsonpath").format(jsonpath))
     return _joined(" OR ", found, _NOTHING)
 
 
