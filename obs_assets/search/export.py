@@ -243,13 +243,15 @@ class _Lines:
     """JSON lines, made by the server."""
 
     def __init__(self) -> None:
-        pairs = sql.SQL(", ").join(
-            sql.SQL(f"'{name}', {form}") for name, form in _COLUMNS.items()
+        forms = {**_COLUMNS, "timestamp": "timestamp"}
+        self.columns: sql.Composable = sql.SQL(", ").join(
+            sql.SQL(f"{form} AS {name}") for name, form in forms.items()
         )
-        self.columns: sql.Composable = sql.SQL("json_build_object({})::text").format(pairs)
 
     def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
-        for rows, data in _copied(connection, sql.SQL("COPY ({}) TO STDOUT").format(select)):
+        # row_to_json takes three quarters of the time of json_build_object.
+        copy = sql.SQL("COPY (SELECT row_to_json(event) FROM ({}) AS event) TO STDOUT")
+        for rows, data in _copied(connection, copy.format(select)):
             # COPY doubles backslashes; JSON has no other sign that COPY writes in another way.
             yield rows, data.replace(rb"\\", b"\\")
 
