@@ -26,7 +26,9 @@ from obs_assets.search.language import EVERYTHING, Exists, parse
 from obs_assets.search.predicate import matches
 from obs_assets.search.questions import Span
 from obs_assets.search.selection import Selection
+from obs_assets.search.statistics import statistics_of
 from obs_assets_tests.search.conftest import HOURS, WHOLE, Stored, StoredRow
+from obs_assets_tests.search.test_compilations import INJECTIONS
 
 HOUR = timedelta(hours=1)
 START = WHOLE.start
@@ -306,3 +308,17 @@ def test_a_facet_of_a_field_that_no_event_has(stored: Stored) -> None:
     (facet,) = facets(stored.connection, selection, ["nö'such\"field"])
     assert [(found.value, found.rows) for found in facet.values] == [(None, len(stored.rows))]
     assert facet.distinct == 0
+
+
+@pytest.mark.parametrize("name", INJECTIONS)
+def test_a_name_of_a_field_stays_a_name(stored: Stored, name: str) -> None:
+    """Signs of SQL, jsonpath and format strings in a field that is counted are a key that no event has."""
+    selection = Selection(stored.tables, EVERYTHING, WHOLE)
+    everything = [(None, len(stored.rows))]
+    (facet,) = facets(stored.connection, selection, [name])
+    assert [(found.value, found.rows) for found in facet.values] == everything
+    found = histogram(stored.connection, selection, by=name, step=timedelta(days=28))
+    groups = [group for bar in found.bars for group in bar.groups]
+    assert sum(group.rows for group in groups if group.value is None) == len(stored.rows)
+    by_name = statistics_of(stored.connection, selection, by=name).statistics
+    assert [(one.value, one.figures.rows) for one in by_name] == everything
