@@ -9,19 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WORDS: Mapping[str, tuple[str, ...]] = {
-    "info": ("information", "informational", "inf", "log", "config"),
-    "warning": ("warn", "wrn", "caution"),
-    "error": ("err", "severe", "fault"),
-    "debug": ("dbg", "fine"),
-    "trace": ("trc", "verbose", "vrb", "finer", "finest", "silly"),
+    "info": ("information", "informational", "inf", "log", "config", "i"),
+    "warning": ("warn", "wrn", "caution", "w"),
+    "error": ("err", "severe", "fault", "failure", "failed", "e"),
+    "debug": ("dbg", "fine", "d"),
+    "trace": ("trc", "verbose", "vrb", "finer", "finest", "silly", "t", "v"),
     "success": (),
-    "notice": (),
-    "critical": ("crit", "dpanic"),
-    "alert": (),
-    "fatal": ("ftl", "panic"),
+    "notice": ("n",),
+    "critical": ("crit", "dpanic", "c"),
+    "alert": ("a",),
+    "fatal": ("ftl", "panic", "f"),
     "emergency": ("emerg",),
 }
-"""Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston."""
+"""Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston, Windows; and
+the letters of Android and klog."""
 
 UNSAID = ("", "default", "unspecified", "severity_number_unspecified", "notset")
 """Words of a field that say that an event has no level: Google Cloud, OpenTelemetry, Python's logging."""
@@ -136,7 +137,10 @@ SCALES: Mapping[str, tuple[Scale, ...]] = {
     "severity_number": (OPENTELEMETRY,),
     "levelno": (PYTHON,),
 }
-"""Field → scales of its numbers. The first scale that has the number counts; other numbers are not levels."""
+"""Field → scales of its numbers. The first scale that has the number counts; other numbers are not levels.
+
+A field that is not here has the scales of ``level``.
+"""
 
 NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
 """Fields that have only numbers: a value that is not a number, for example a list, is not a level."""
@@ -146,6 +150,12 @@ WORDS_ONLY = ("priority", "Level", "Severity", "LogLevel")
 
 Falco's ``priority`` is one; the ``priority`` of a job or a ticket (``P1``, ``high``, 3) is none.
 """
+
+_AROUND = "^[^a-z]+|[^a-z]+$"
+"""Pattern of digits and signs around a word: ``ERROR+4`` (slog), ``WARN3`` (OpenTelemetry), ``[error]``, ``info:``."""
+
+_STRUCTURE = r"""^ *(\{|\[["\[{0-9\]])"""
+"""Pattern of the beginning of an object or a list, which is no level."""
 
 _KNOWN: dict[str, str] = {}
 """Every word → its level."""
@@ -166,12 +176,12 @@ def level_of(text: str, field: str = "level") -> str | None:
         if not re.fullmatch(_LETTER, text):
             return None
         return LETTERS[text[0]]
-    if re.fullmatch("[0-9]+", word) and field in SCALES:
-        found = (scale.level(int(word)) for scale in SCALES[field])
+    if re.fullmatch("[0-9]+", word) and field not in WORDS_ONLY:
+        found = (scale.level(int(word)) for scale in _scales(field))
         return next(filter(None, found), None)
-    if field in NUMBERS_ONLY or word in UNSAID:
+    if field in NUMBERS_ONLY or word in UNSAID or re.match(_STRUCTURE, word):
         return None
-    known = _KNOWN.get(re.sub(r"[+-]?[0-9]+$", "", word))
+    known = _KNOWN.get(word) or _KNOWN.get(re.sub(_AROUND, "", word))
     if field in WORDS_ONLY:
         return known
     return known or word or None
@@ -189,12 +199,11 @@ def word_sql(field: str, name: str) -> str:
         position = f"list_position({list(LETTERS)}, {field}[1])"
         return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
     if name in WORDS_ONLY:
-        return f"CASE WHEN {_place(f'trim({field})')} IS NOT NULL THEN trim({field}) END"
+        return f"CASE WHEN {_known(f'trim({field})')} IS NOT NULL THEN trim({field}) END"
     # Not IN: DuckDB 2.0 makes a hash join of it, and a join loses the order of the rows.
     is_said = f"list_position({list(UNSAID)}, lower(trim({field}))) IS NULL"
-    word = f"CASE WHEN {is_said} THEN trim({field}) END"
-    if name not in SCALES:
-        return word
+    is_word = f"{is_said} AND NOT regexp_matches({field}, '{_STRUCTURE}')"
+    word = f"CASE WHEN {is_word} THEN trim({field}) END"
     if name in NUMBERS_ONLY:
         word = "NULL"
     is_number = f"regexp_full_match({field}, ' *[0-9]+ *')"
@@ -202,18 +211,26 @@ def word_sql(field: str, name: str) -> str:
     steps = [
         f"WHEN {number} BETWEEN {scale.first} AND {scale.last} "
         f"THEN {list(scale.levels)}[({number} - {scale.first}) // {scale.step} + 1]"
-        for scale in SCALES[name]
+        for scale in _scales(name)
     ]
     return f"CASE WHEN {is_number} THEN CASE {' '.join(steps)} END ELSE {word} END"
 
 
 def level_sql(word: str) -> str:
     """SQL for the level of a word; ``word`` is an SQL expression without blanks around its value."""
-    return f"coalesce({list(_KNOWN.values())}[{_place(word)}], lower({word}))"
+    return f"coalesce({_known(word)}, lower({word}))"
 
 
-def _place(word: str) -> str:
-    """SQL: place of a word in the table of words, from 1; NULL if the table lacks it."""
-    # slog writes ERROR+4, OpenTelemetry ERROR2, PostgreSQL DEBUG1.
-    plain = f"regexp_replace(lower({word}), '[+-]?[0-9]+$', '')"
-    return f"list_position({list(_KNOWN)}, {plain})"
+def _known(word: str) -> str:
+    """SQL: the level of a word of the table; NULL if the table lacks it."""
+    plain = f"lower({word})"
+    places = [
+        f"list_position({list(_KNOWN)}, {one})"
+        for one in (plain, f"regexp_replace({plain}, '{_AROUND}', '', 'g')")
+    ]
+    levels = list(_KNOWN.values())
+    return f"coalesce({', '.join(f'{levels}[{place}]' for place in places)})"
+
+
+def _scales(field: str) -> tuple[Scale, ...]:
+    return SCALES.get(field, SCALES["level"])
