@@ -3,18 +3,23 @@
 import { byId, counted, fill, h, some } from "./dom.js";
 import { rangeText } from "./list.js";
 import { state } from "./state.js";
+import { Overview } from "./overview.js";
 import { Trace } from "./trace.js";
 import { Where } from "./where.js";
 
 export function setUpViews() {
-  const others = { trace: new Trace(byId("other-view")), where: new Where(byId("other-view")) };
+  const place = byId("other-view");
+  const others = { overview: new Overview(place), trace: new Trace(place), where: new Where(place) };
   let searched = null;
   let totals = null;
 
   function show() {
     const other = Object.hasOwn(others, state.view) ? others[state.view] : null;
-    for (const id of ["events-view", "search", "status"]) byId(id).hidden = Boolean(other);
-    byId("other-view").hidden = !other;
+    byId("events-view").hidden = Boolean(other);
+    // The overview has a range and a query, the others have not.
+    const hasSearch = !other || state.view === "overview";
+    for (const id of ["search", "status"]) byId(id).hidden = !hasSearch;
+    place.hidden = !other;
     document.body.classList.toggle("has-other", Boolean(other));
     for (const link of document.querySelectorAll(".views a")) {
       const isHere = link.id === `view-${other ? state.view : "events"}`;
@@ -55,7 +60,8 @@ export function setUpViews() {
   return {
     begin: show,
     changed(changed) {
-      if (["view", "same", "find", "offset", "q"].some((name) => changed.includes(name)) || (changed.includes("event") && state.view)) show();
+      const own = ["view", "same", "find", "offset", "q", ...(state.view === "overview" ? ["from", "to", "tz"] : [])];
+      if (own.some((name) => changed.includes(name)) || (changed.includes("event") && state.view)) show();
       if (changed.includes("tz")) summarize();
       if (["q", "from", "to"].some((name) => changed.includes(name))) totals = null;
     },
