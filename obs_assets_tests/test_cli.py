@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -1025,7 +1026,11 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    env = harness.environment(settings, events_dir, PORT=port)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        api_port = str(probe.getsockname()[1])
+    env = harness.environment(settings, events_dir, PORT=port, OBS_API_PORT=api_port)
+    harness.run("obs", "postgres", "init", env=env)
     command = [str(harness.BIN / "obs"), "dev"]
     lines: list[str] = []
     with subprocess.Popen(
@@ -1036,6 +1041,8 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
             lines.append(line)
             if "  landed " in line:
                 break
+        with urllib.request.urlopen(f"http://127.0.0.1:{api_port}/", timeout=30) as page:
+            assert b"Search events" in page.read()
         children = psutil.Process(dev.pid).children(recursive=True)
         dev.send_signal(signal.SIGINT)
         lines += dev.stdout
@@ -1048,6 +1055,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     said = "".join(lines)
     assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
     assert f"the UI is ready: http://127.0.0.1:{port}" in said
+    assert f"the explorer is at http://127.0.0.1:{api_port}" in said
     assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 dead letter " in said
     assert len(lines) < 20, said
     assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()

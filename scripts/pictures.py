@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Take the README's pictures from the real UI: ``make demo KEEP=1`` first, then ``python scripts/pictures.py [HOUR]``.
+"""Take the README's pictures of real pages: ``make demo KEEP=1`` first, then ``python scripts/pictures.py [HOUR]``.
 
 Opens the demo's Dagster instance (``OBS_DATA_DIR``, ``.obs/demo`` by default) in headless Chromium (Debian's package
 ``chromium``) and writes docs/images/*.png. The hour is the demo's last one. So that a check fails, late events of that
@@ -59,6 +59,27 @@ def main() -> None:
         for name, (path, size) in pages.items():
             browse(address + path, f"--window-size={size}", f"--screenshot={IMAGES / name}.png")
             print(IMAGES / f"{name}.png")
+    picture_of_the_explorer()
+
+
+def picture_of_the_explorer() -> None:
+    """The explorer on the demo's table, with the newest event of a trace opened."""
+    port = free_port()
+    command = [program("obs"), "serve", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(f"{address}/healthz", server)
+            asked = f"{address}/api/v1/events?q=type:task_failed&limit=1"
+            with urllib.request.urlopen(asked, timeout=30) as answered:
+                (event,) = json.load(answered)["events"]
+            page = f"{address}/?event={event['id']}"
+            browse(page, "--window-size=1500,940", f"--screenshot={IMAGES / 'explorer.png'}")
+            print(IMAGES / "explorer.png")
+        finally:
+            server.terminate()
 
 
 def let_a_check_fail(hour: str) -> None:
@@ -102,9 +123,7 @@ def browse(url: str, *arguments: str) -> str:
 @contextlib.contextmanager
 def webserver() -> Iterator[str]:
     """Dagster's webserver on the present environment's instance; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         program("dagster-webserver"),
         "-w",
@@ -124,16 +143,20 @@ def webserver() -> Iterator[str]:
             server.terminate()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
     for _ in range(120):
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
             return
         if server.poll() is not None:
-            sys.exit(
-                "the webserver ended; is DAGSTER_HOME a folder of `make demo` or `make dev`?"
-            )
+            sys.exit("the server ended; is DAGSTER_HOME a folder of `make demo` or `make dev`?")
         time.sleep(0.5)
-    sys.exit(f"the webserver does not answer at {url}")
+    sys.exit(f"the server does not answer at {url}")
 
 
 def last_hour() -> str:

@@ -1,4 +1,4 @@
-"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, with a quiet terminal.
+"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, and the explorer, with a quiet terminal.
 
 Dagster prints about a hundred lines a minute. They go into a log file. The terminal shows a line for
 each landing pass and each built hour, warnings and errors.
@@ -72,7 +72,7 @@ def dev(
         3000, envvar="PORT", min=1, max=65535, help="Port of the UI, on loopback only."
     ),
 ) -> None:
-    """Start Dagster's UI, schedule and sensors.
+    """Start Dagster's UI, schedule and sensors, and the explorer.
 
     Starts the embedded servers too, unless the environment names your own.
     """
@@ -97,7 +97,13 @@ def dev(
         typer.echo(f"  {name:<14} {value}")
     for problem in problems.values():
         _say(f"error: {problem}")
-    with _dagster(port, environment, log) as lines, _watched(pipelines.values(), port):
+    environment.setdefault("OBS_DAGSTER_URL", f"http://127.0.0.1:{port}")
+    searched = [file.name for file, hourly in pipelines.items() if hourly.tables()]
+    with (
+        _dagster(port, environment, log) as lines,
+        _explorer(searched[:1], environment, machine.api.port, log.with_name("serve.log")),
+        _watched(pipelines.values(), port),
+    ):
         for line in lines:
             if said := condensed(line):
                 _say(said)
@@ -222,6 +228,55 @@ def _dagster(port: int, environment: Mapping[str, str], log: Path) -> Iterator[I
     _say("stopped; embedded servers go on running until `obs down`")
     if dagster.returncode not in (0, -signal.SIGINT, 130, 1):
         raise ObsError(f"dagster ended with {dagster.returncode}: see {log}")
+
+
+@contextlib.contextmanager
+def _explorer(
+    names: Sequence[str],
+    environment: Mapping[str, str],
+    port: int,
+    log: Path,
+) -> Iterator[None]:
+    """Run ``obs serve`` for a pipeline within the block; without it, the rest works as well.
+
+    Args:
+        names: name of the pipeline; empty if none has a table.
+        environment: the process's environment.
+        port: port of the server.
+        log: file for what it prints.
+    """
+    if not names:
+        yield
+        return
+    program = str(Path(sys.executable).parent / "obs")
+    command = [program, "serve", "--pipeline", names[0]]
+    with (
+        log.open("w", encoding="utf-8") as kept,
+        subprocess.Popen(  # noqa: S603 - our own program
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept, start_new_session=True,
+        ) as server,
+    ):  # fmt: skip
+        is_stopping = threading.Event()
+        watcher = threading.Thread(target=_say_its_end, args=(server, is_stopping, log))
+        watcher.start()
+        _say(f"the explorer is at http://127.0.0.1:{port}")
+        try:
+            yield
+        finally:
+            is_stopping.set()
+            server.terminate()
+            watcher.join()
+
+
+def _say_its_end(
+    server: "subprocess.Popen[bytes]", is_stopping: threading.Event, log: Path
+) -> None:
+    """Say why the explorer ended, if nobody asked it to."""
+    server.wait()
+    if not is_stopping.is_set():
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        reason = next((line for line in reversed(lines) if line), "it printed nothing")
+        _say(f"error: the explorer ended: {reason[:SHOWN]}")
 
 
 def _copied(lines: IO[str], log: IO[str]) -> Iterator[str]:

@@ -209,6 +209,8 @@ def _say_what_next(
         ]
         lines = [
             *servers,
+            f"Search in the explorer: [bold]{prefix} .venv/bin/obs serve[/], then open "
+            f"http://127.0.0.1:{settings.load().api.port}",
             f"Ask with psql:          [bold]{prefix} .venv/bin/obs psql[/]",
             f"Stop the servers:       [bold]{prefix} .venv/bin/obs down[/]",
             *lines,
