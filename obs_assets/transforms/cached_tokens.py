@@ -2,7 +2,8 @@
 
 Providers count them in two ways. *Inside*: ``input_tokens`` includes them. *Beside*: ``input_tokens`` includes only
 the tokens that were not in the cache. The name of the field decides; `COUNTS` is the table of names. A count of
-unknown place, or a count that contradicts another count, is *unclear*: then there is no cost estimate.
+unknown place or under another name, or a count that contradicts another count, is *unclear*: then there is no cost
+estimate.
 
 The functions build SQL over columns of `obs_assets.transforms.enrich`.
 """
@@ -52,6 +53,8 @@ COUNTS = (
 )
 """The names of the fields. Each contains the word ``cache``; objects without that word are skipped."""
 
+_KNOWN = tuple(dict.fromkeys(count.path.partition(".")[0] for count in COUNTS))
+
 
 def counts_sql(objects: Sequence[str], counted: Callable[[str], str]) -> str:
     """SQL: the numbers of `COUNTS`, a list, of the first of these objects with the word ``cache``; else NULL.
@@ -64,11 +67,20 @@ def counts_sql(objects: Sequence[str], counted: Callable[[str], str]) -> str:
     """
     paths = ", ".join(_json_path(count.path) for count in COUNTS)
     lists = [
-        f"CASE WHEN contains({text}, 'cache') THEN json_extract({text}, [{paths}]) END"
+        f"""CASE WHEN contains(lower({text}), 'cache') THEN CASE WHEN {_has_others(text)}
+        THEN ['"unclear"'] ELSE json_extract({text}, [{paths}])::VARCHAR[] END END"""
         for text in objects
     ]
     number = f"CASE WHEN coalesce(x, 'null') = 'null' THEN 0 ELSE {counted('x')} END"
     return f"list_transform(coalesce({', '.join(lists)}), lambda x: {number})"
+
+
+def _has_others(text: str) -> str:
+    """SQL: whether an object counts cached tokens in a field whose name is not in `COUNTS`."""
+    value = f"""try_cast(json_extract_string({text}, '$."' || name || '"') AS DOUBLE)"""
+    is_other = f"""regexp_matches(name, '(?i)cache') AND regexp_matches(name, '(?i)token')
+        AND list_position({list(_KNOWN)}, name) IS NULL AND NOT contains(name, '"')"""
+    return f"len(list_filter(json_keys({text}), lambda name: {is_other} AND {value} > 0)) > 0"
 
 
 def _json_path(path: str) -> str:

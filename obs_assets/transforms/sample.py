@@ -371,7 +371,10 @@ def _by_stratum(values: Iterable[str]) -> str:
 
 # Loggers write these texts where there is no trace. Events without a trace would all share a key, and would
 # be kept or dropped together, in every hour.
-_PLACEHOLDERS = r"[\s0-]*|null|\(null\)|none|nil|n/a|na|undefined|unknown|no-op|noop|false"
+_PLACEHOLDERS = (
+    r"[\s\pP\pS0]*|-1|[\s\pP\pS]*(null|none|nil|n/a|na|nan|undefined|unknown|empty|missing|not[ _-]?set|no-?op|false)"
+    r"[\s\pP\pS]*|.*(\$\{|\{\{|%x\{).*"
+)
 
 
 def _key(config: SampleConfig) -> str:

@@ -532,6 +532,12 @@ def test_cached_tokens_have_their_own_price(
     [
         ({"cached_tokens": 90}, "cached_tokens_unclear"),  # inside or beside?
         ({"cached_tokens": 0}, None),
+        (
+            {"cacheHitTokens": 90},
+            "cached_tokens_unclear",
+        ),  # a name that no provider of the table uses
+        ({"inputCachedTokenCount": 90}, "cached_tokens_unclear"),
+        ({"cacheHitTokens": 0, "cache_ttl": 300, "cacheHit": True}, None),
         ({"cache_read_input_tokens": "many"}, "cached_tokens_unclear"),
         ({"cached_input_tokens": 1001}, "cached_tokens_unclear"),  # more than all
         (
