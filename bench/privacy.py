@@ -531,21 +531,34 @@ def suites_of_others(folder: Path) -> None:
     ]
     outcomes = redact_texts(events, RedactConfig())
     right, of, lines, wrong = Counter[str](), Counter[str](), 0, Counter[str]()
+    unseen_right, unseen = Counter[str](), Counter[str]()
     for case, event, outcome in zip(cases, events, outcomes, strict=True):
         if case.suite == "loghub":
             lines += 1
             wrong.update(set(outcome.types) - ADDRESSES)
             continue
         message = json.loads(outcome.event or event)["message"]
+        is_right = case.value not in message if case.value else not outcome.types
         of[case.suite] += 1
-        right[case.suite] += case.value not in message if case.value else not outcome.types
-    table = Table("suite", "cases", "right", title=f"suites of others in {folder}")
+        right[case.suite] += is_right
+        unseen[case.suite] += case.is_unseen
+        unseen_right[case.suite] += is_right and case.is_unseen
+    table = Table(
+        "suite", "cases", "right", "unseen", "right", title=f"suites of others in {folder}"
+    )
     for suite in sorted(of):
-        table.add_row(suite, f"{of[suite]:,}", f"{right[suite] / of[suite]:.1%}")
+        share = unseen_right[suite] / (unseen[suite] or math.nan)
+        row = (
+            f"{of[suite]:,}",
+            f"{right[suite] / of[suite]:.1%}",
+            f"{unseen[suite]:,}",
+            f"{share:.1%}",
+        )
+        table.add_row(suite, *row)
     if lines:
         shares = [f"{type_} in {count:,}" for type_, count in wrong.most_common()]
         told = ", ".join(shares) or "nothing"
-        table.add_row("loghub: found besides addresses", f"{lines:,}", told)
+        table.add_row("loghub: found besides addresses", f"{lines:,}", told, "", "")
     out.print(table)
     if missing:
         out.print(f"missing in {folder}: {', '.join(missing)}")

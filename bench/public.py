@@ -162,6 +162,9 @@ _BARE = (
     "[warn] rejected ({}) twice",
     '{{"note": "using {} now"}}',
 )
+_PLACEHOLDER = re.compile(r"([A-Za-z])\1{8}")
+"""A letter nine times, as in ``AKCxxxxxxxxxx``: the issue calls placeholders no values, so they have to stay."""
+
 _KEYWORD_FORM = re.compile(r"\[\\w\.-\]\{0,50\}\?|\\w\{0,50\}|\(\?:=\|>\|")
 
 
@@ -237,12 +240,17 @@ def detect_secrets(folder: Path) -> Iterator[Case]:
                     yield Case(
                         "detect-secrets own unshaped", file.stem + text[:5], text, wanted
                     )
+            elif wanted is True and _PLACEHOLDER.search(text):
+                place = r.choice(_BARE).format(text)
+                yield Case("detect-secrets placeholders", file.stem, place, "")
             elif wanted is True and not is_named:
                 yield Case("detect-secrets bare", file.stem, r.choice(_BARE).format(text), text)
                 name = r.choice(_NAMES).format(file.stem.split("_")[0], text)
                 yield Case("detect-secrets named", file.stem, name, text)
             elif wanted is True:
-                value = max(re.split(r"[\s\"'`=:,;/@]+", text), key=len)
+                login = re.search(r"://[^/:]*:([^@]+)@", text)
+                parts = re.split(r"[\s\"'`=:,;/@]+", text)
+                value = login[1] if login else max(parts, key=len)
                 yield Case("detect-secrets own unshaped", file.stem, text, value)
             elif wanted is False and file.stem not in ("ibm_cos_hmac_test", "softlayer_test"):
                 yield Case("detect-secrets look-alikes", file.stem, text, "")
@@ -294,8 +302,9 @@ def credsweeper(folder: Path) -> Iterator[Case]:
     """CredSweeper: the lines of its samples with the values that it expects; tokens of its rules."""
     base = folder / "CredSweeper"
     r = random.Random(23)
-    for rule in _yaml_rules(base / "credsweeper/rules/config.yaml"):
-        name, pattern = rule
+    rules = base / "credsweeper/rules/config.yaml"
+    informing = _informing(rules)
+    for name, pattern in _yaml_rules(rules):
         for _ in range(SAMPLES):
             token = sample(pattern, r).strip("\"'`;= \n\\")
             if len(token) >= 8 and " " not in token:
@@ -314,6 +323,7 @@ def credsweeper(folder: Path) -> Iterator[Case]:
                 or value not in text
                 or line["info"]
                 or "PEM" in found["rule"]
+                or found["rule"] in informing
             ):
                 continue
             seen.add((text, value))
@@ -326,11 +336,24 @@ def credsweeper(folder: Path) -> Iterator[Case]:
             )
 
 
-def _yaml_rules(file: Path) -> Iterator[tuple[str, str]]:
-    """Names and patterns of the rules that know a token by its shape."""
+def _informing(file: Path) -> set[str]:
+    """Names of the rules whose severity is ``info``: CredSweeper itself says that they find no secrets, but host names
+    and ids."""
     import yaml
 
+    return {
+        rule["name"] for rule in yaml.safe_load(file.read_text()) if rule["severity"] == "info"
+    }
+
+
+def _yaml_rules(file: Path) -> Iterator[tuple[str, str]]:
+    """Names and patterns of the rules that know a secret by its shape."""
+    import yaml
+
+    informing = _informing(file)
     for rule in yaml.safe_load(file.read_text()):
+        if rule["name"] in informing:
+            continue
         values = [str(value) for value in rule["values"]]
         is_shaped = rule["type"] == "pattern" and not any(
             part in rule["name"] for part in _CONTAINED
@@ -390,11 +413,13 @@ def presidio(folder: Path) -> Iterator[Case]:
             if len(parts) < 3 or not isinstance(parts[0], str) or not isinstance(parts[1], int):
                 continue
             text, count = parts[:2]
-            spans = (
-                [span for span in parts[2] if isinstance(span, tuple)]
-                if isinstance(parts[2], tuple)
-                else []
-            )
+            spans = [
+                span
+                for part in parts[2:]
+                if isinstance(part, tuple)
+                for span in part
+                if isinstance(span, tuple) and all(isinstance(end, int) for end in span)
+            ]
             if count == 0:
                 yield Case(f"presidio {name} look-alikes", f"{name}", text, "")
             elif spans and spans[0][1] <= len(text):
@@ -432,6 +457,49 @@ def phones(_folder: Path) -> Iterator[Case]:
             yield Case("phones international", region, f"seen {plus} again", plus)
 
 
+def cards(_folder: Path) -> Iterator[Case]:
+    """Faker: a number for each of its prefixes and lengths, bare, in blanks and in dashes; family: the prefix."""
+    from faker.providers.credit_card import Provider
+
+    r = random.Random(24)
+    for network in Provider.credit_card_types.values():
+        for prefix in network.prefixes:
+            first = re.sub("[#%]", lambda _: r.choice("0123456789"), prefix)
+            rest = "".join(r.choices(string.digits, k=network.length - len(first) - 1))
+            number = _with_check_digit(first + rest)
+            groups = [part for part in re.split(_GROUPS[network.length], number) if part]
+            for way, text in (
+                ("bare", number),
+                ("blanks", " ".join(groups)),
+                ("dashes", "-".join(groups)),
+            ):
+                yield Case(
+                    f"cards {way}",
+                    f"{prefix} {network.length}",
+                    f"card {text} was charged",
+                    text,
+                )
+
+
+_GROUPS = {
+    12: r"(.{4})",
+    13: r"^(.{4})(.{3})(.{3})",
+    14: r"^(.{4})(.{6})",
+    15: r"^(.{4})(.{6})",
+    16: r"(.{4})",
+    19: r"(.{4})",
+}
+"""Digits of a number → how issuers group them."""
+
+
+def _with_check_digit(number: str) -> str:
+    doubled = (
+        sum(divmod(int(digit) * 2, 10)) if place % 2 == 0 else int(digit)
+        for place, digit in enumerate(reversed(number))
+    )
+    return f"{number}{-sum(doubled) % 10}"
+
+
 def logs(folder: Path) -> Iterator[Case]:
     """loghub: real lines. They hold addresses too, so that privacy.py counts other findings only."""
     for file in sorted((folder / "loghub").glob("*/*_2k.log")):
@@ -445,5 +513,6 @@ SUITES: dict[str, Callable[[Path], Iterator[Case]]] = {
     "CredSweeper": credsweeper,
     "presidio": presidio,
     "phonenumbers": phones,
+    "Faker": cards,
     "loghub": logs,
 }
