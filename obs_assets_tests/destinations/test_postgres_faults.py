@@ -323,7 +323,8 @@ def test_a_name_is_refused_or_safe_with_all_that_is_named_after_it(name: str) ->
     assert all(len(text.encode()) <= 63 for text in derived)
     assert name.isascii()
     assert name.replace("_", "a").isalnum()
-    for text in [f"{name}_h2025120410", f"{name}_d20251204", f"{name}_hourly", f"idx_{name}"]:
+    taken = ("_h2025120410", "_d20251204", "_hourly", "_hourly_workers")
+    for text in [*(f"{name}{suffix}" for suffix in taken), f"idx_{name}"]:
         with pytest.raises(ValidationError):
             PostgresConfig(table_name=text)
     assert config.table_name == name
