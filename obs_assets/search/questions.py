@@ -16,8 +16,9 @@ from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from obs_assets.errors import ConfigurationError, TransientError
-from obs_assets.search.language import EVERYTHING, Compare, Query
+from obs_assets.search.language import EVERYTHING, And, Compare, Query
 from obs_assets.search.postgres import condition
+from obs_assets.search.rows import Column, place_of
 from obs_assets.storage.postgres import Connection
 
 Order: TypeAlias = Literal["newest", "oldest"]
@@ -416,7 +417,7 @@ def find_rows(
     reached = after or _behind(rest, order)
     is_complete = True
     with snapshot(connection):
-        for part in parts(rest, order):
+        for part in parts(rest, order, first=_first_part(query, rest)):
             left_s = began + deadline_s - time.monotonic()
             # A row more than the limit says that there are more.
             select = search.select(part, limit + 1 - len(found))
@@ -452,9 +453,22 @@ def _rest(span: Span, after: Position | None, order: Order) -> Span:
     return Span(max(span.start, after.timestamp), span.end)
 
 
-def parts(rest: Span, order: Order) -> Iterator[Span]:
+def _first_part(query: Query, rest: Span) -> timedelta:
+    """Length of the first part: the whole range, if an index finds the few rows that match."""
+    terms = query.terms if isinstance(query, And) else (query,)
+    of_trace = [
+        term
+        for term in terms
+        if isinstance(term, Compare)
+        and term.operator == "="
+        and place_of(term.field) == Column("trace_id")
+    ]
+    return rest.end - rest.start if of_trace else FIRST_SLICE
+
+
+def parts(rest: Span, order: Order, *, first: timedelta = FIRST_SLICE) -> Iterator[Span]:
     """The range in parts, in the order of the search; see `FIRST_SLICE`, `QUICK_PART_S`, `SLOW_PART_S`."""
-    length = FIRST_SLICE
+    length = first
     start, end = rest.start, rest.end
     while start < end:
         began = time.monotonic()

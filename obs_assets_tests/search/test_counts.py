@@ -40,7 +40,7 @@ QUERIES = (
     "master:* OR level:warning",
     "disk",
     "n:5",
-    "worker:w1",
+    "-worker:w1",
 )
 FIELDS = (
     "level",
