@@ -27,6 +27,7 @@ from obs_assets.search.predicate import matches
 from obs_assets.search.questions import Span
 from obs_assets.search.selection import Selection
 from obs_assets.search.statistics import statistics_of
+from obs_assets.severities import LEVELS
 from obs_assets_tests.search.conftest import HOURS, WHOLE, Stored, StoredRow
 from obs_assets_tests.search.test_compilations import INJECTIONS
 
@@ -241,10 +242,10 @@ def values_by_hand(stored: Stored, span: Span, query: str, field: str) -> dict[s
 
 
 def _can_compare(field: str, value: str) -> bool:
-    """A number needs a number, and a number as a level is another name of a level."""
+    """A number needs a number; other words for a level find it too."""
     if field == "duration":
         return value.isdigit()
-    return field != "level" or not value.isdigit()
+    return field != "level" or value in LEVELS
 
 
 @pytest.mark.slow
