@@ -22,6 +22,7 @@ from obs_assets.components.automation import (
     VERSION_TAG,
 )
 from obs_assets.components.runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from obs_assets.hourly.adoption import adopt
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
@@ -736,6 +737,26 @@ def test_hours_before_the_start_are_left_alone_and_named_once(deployment: Deploy
     for name in ("event_file_sensor", "remove_expired_events_sensor", "dispatch_alerts_sensor"):
         assert tick(later, name)[0] == []
     assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [hour.key for hour in hours]
+
+
+def test_hours_of_another_data_folder_are_left_alone_and_named_once(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """The sensor does not ask for an hour that another log loaded; adopted, it is asked for like any other."""
+    hours = many_hours(deployment, 2)
+    deployment.materialize(hours[0], hours[1])
+    machine = deployment.machine.model_copy(update={"data_dir": tmp_path / "second"})
+    other = replace(deployment, machine=machine)
+    other.land()
+    assert list(other.hourly.staleness(Clock.moment).elsewhere) == hours
+    requests, _, cursor = tick(other, "stale_hour_sensor")
+    assert requests == []
+    assert json.loads(cursor or "")["elsewhere"] == 2
+    assert tick(other, "stale_hour_sensor", cursor)[2] == cursor
+    list(adopt(other.hourly, hours[:1]))
+    requests, _, cursor = tick(other, "stale_hour_sensor")
+    assert hours_of(requests) == [hours[0].key]
+    assert json.loads(cursor or "")["elsewhere"] == 1
 
 
 def test_hours_before_the_start_expire(deployment: Deployment) -> None:

@@ -309,7 +309,7 @@ def forget_identity(hourly: HourlyPipeline, settings: Settings) -> None:
     harness.ask(settings.postgres, "ALTER TABLE obs.hour_loads DROP COLUMN log_id")
     harness.ask(
         settings.postgres,
-        "DELETE FROM obs.migrations WHERE subject = 'ledger' AND version = 3",
+        "DELETE FROM obs.migrations WHERE subject = 'ledger' AND version >= 3",
     )
     archive = hourly.destination("s3_archive")
     place, key = archive.place, archive.config.manifest_key(HOUR)  # type: ignore[attr-defined]
@@ -435,3 +435,86 @@ def test_status_check_and_command_name_the_hour_once(
     done = json.loads(obs("adopt", HOUR.key, "--json"))
     assert {one["outcome"] for one in done} == {"differs"}
     assert "from this data folder" in obs("adopt", HOUR.key)
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def copied(hourly: HourlyPipeline, events_dir: Path, name: str) -> HourlyPipeline:
+    """A copy of a data folder, with all that it has landed and built."""
+    data_dir = hourly.settings.data_dir
+    shutil.copytree(data_dir, data_dir.parent / name)
+    return folder(hourly.settings, events_dir, name)
+
+
+def when_written(settings: Settings) -> list[tuple[str, str]]:
+    """The row_uid of each row in PostgreSQL, and the transaction that wrote it."""
+    query = "SELECT row_uid, xmin::TEXT FROM events ORDER BY row_uid"
+    return [(str(uid), str(written)) for uid, written in harness.ask(settings.postgres, query)]
+
+
+@pytest.mark.slow
+def test_hours_of_equal_content_are_adopted_without_a_write(
+    settings: Settings, events_dir: Path, tmp_path: Path
+) -> None:
+    """A range of them, after a dry run that changes nothing: only ledgers change, and late events go on as ever."""
+    hours = [HOUR, HOUR.next]
+    harness.write_events(events_dir / "next.jsonl", harness.an_hour(HOUR.next))
+    first = filled(settings, events_dir)
+    harness.build(first, HOUR.next)
+    second = copied(first, events_dir, "second")
+    without_identity(second)
+    harness.write_events(events_dir / "new.jsonl", [harness.at(HOUR.next.next, 1, {"n": 1})])
+    second.land(now=NOW)
+    assert list(second.staleness(NOW).elsewhere) == hours
+    rows_before, objects_before = when_written(settings), harness.objects(settings)
+
+    pipelines = harness.write_pipeline(tmp_path / "pipelines", second.config)
+    environment = harness.environment(second.settings, OBS_PIPELINES_DIR=str(pipelines))
+    command = ["adopt", f"{HOUR}...{HOUR.next}", "--dry-run"]
+    done = CliRunner().invoke(app, command, env=environment, catch_exceptions=False)
+    assert done.stdout.count(" matches ") == len(hours) * len(DESTINATIONS)
+    assert "nothing was changed" in done.stdout
+    assert list(second.staleness(NOW).elsewhere) == hours
+    assert harness.objects(settings) == objects_before
+
+    assert {found.outcome for found in adopt(second, hours)} == {"matches"}
+    assert when_written(settings) == rows_before
+    objects = harness.objects(settings)
+    changed = {key for key in objects if objects[key] != objects_before[key]}
+    assert all("_manifests" in key for key in changed)
+    staleness = second.staleness(NOW)
+    assert staleness.elsewhere == {}
+    assert list(staleness.missing) == [HOUR.next.next]
+    for hour in hours:
+        assert [second.deliver(name, hour).kept for name in DESTINATIONS] == [0, 0, 0]
+    assert when_written(settings) == rows_before
+    assert list(adopt(second, hours)) == []
+
+    held = rows(second)
+    harness.write_events(events_dir / "next.jsonl", [LATE])
+    second.land(now=NOW)
+    assert list(second.staleness(NOW).missing) == [HOUR, HOUR.next.next]
+    harness.build(second, HOUR)
+    assert rows(second) == held + 1
+    assert [one for hour in hours for one in harness.wrong(second, hour)] == []
+    assert all(is_refused(first, name) for name in DESTINATIONS)
+
+
+@pytest.mark.slow
+def test_a_copy_that_has_seen_less_is_refused(settings: Settings, events_dir: Path) -> None:
+    """Two folders with one identity: no hour is replaced by the events of an older state, and one lands at a time."""
+    first = filled(settings, events_dir)
+    copy = copied(first, events_dir, "copy")
+    assert copy.landed().log_id == first.landed().log_id
+    harness.write_events(events_dir / "a.jsonl", [LATE])
+    first.land(now=NOW)
+    harness.build(first, HOUR)
+    held = rows(first)
+    for name in DESTINATIONS:
+        with pytest.raises(StaleHourError, match="holds generation 2"):
+            copy.deliver(name, HOUR)
+    assert rows(first) == held
+    assert copy.staleness(NOW).missing == {}
+    with first.log.lock(), pytest.raises(HourBusyError, match="another landing pass"):
+        folder(settings, events_dir, "first").land(now=NOW)
