@@ -178,6 +178,17 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     environment: str = Field("", max_length=40)
     dagster_url: str | None = Field(None, pattern="^https?://")
 
+    @property
+    def address(self) -> str:
+        """The address for a browser, for example ``http://127.0.0.1:3001``."""
+        scheme = "https" if self.tls_certificate else "http"
+        host = self.host
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of the machine
+            host = next(iter(self.hosts), "127.0.0.1")
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{scheme}://{host}:{self.port}"
+
     @field_validator("proxies", "hosts", mode="before")
     @classmethod
     def _split(cls, listed: object) -> object:

@@ -75,13 +75,6 @@ class Listener:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
-    @property
-    def address(self) -> str:
-        """The address for a browser, for example ``http://127.0.0.1:3001``."""
-        scheme = "https" if self.tls_certificate else "http"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
-
 
 class Stop:
     """The end of the process, as streams see it."""

@@ -12,6 +12,7 @@ from obs_assets.api.serving import Stop, refuse_open
 from obs_assets.api.serving import serve as serve_app
 from obs_assets.api.tokens import read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+from obs_assets.errors import ConfigurationError
 from obs_assets.hourly import pipeline_files
 
 
@@ -40,10 +41,14 @@ def serve(
     refuse_open(listener)
     refuse_contradictions(settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    make_readable(hourly)
+    try:
+        make_readable(hourly)
+    except ConfigurationError as error:
+        # The first load may make the table later; until then each search is answered with this advice.
+        typer.echo(f"obs: {error}", err=True)
     stop = Stop()
     if settings.auth == "token" and not read_tokens(tokens_path(hourly.settings)):
         typer.echo("nobody has a token yet: make one with `obs tokens add NAME`")
-    typer.echo(f"Search API and explorer: {listener.address}  (Ctrl-C stops it)")
+    typer.echo(f"Search API and explorer: {settings.address}  (Ctrl-C stops it)")
     folder = pipeline_files.find(pipeline_name).path.parent
     serve_app(make_app(hourly, stop, Limits(), folder), listener, stop.set)

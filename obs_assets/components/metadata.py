@@ -11,6 +11,7 @@ from obs_assets.delivery.kinds import kind_of
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, TYPES
 from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hours import Hour
 from obs_assets.receipts import ALREADY_THERE, COST, FIELDS, LEVELS_BY_MINUTE, Receipt
 from obs_assets.sources.landing import LandingReport
 from obs_assets.sources.log import Landed
@@ -54,6 +55,17 @@ def destination_metadata(block: DestinationConfig) -> dict[str, Any]:
             ]
         )
     return shown
+
+
+def explorer_link(address: str, hour: Hour) -> dg.UrlMetadataValue:
+    """The hour's events in the explorer of ``obs serve``.
+
+    Args:
+        address: address of the server.
+        hour: the hour.
+    """
+    span = f"from={hour.start:%Y-%m-%dT%H:%M:%SZ}&to={hour.end:%Y-%m-%dT%H:%M:%SZ}"
+    return dg.MetadataValue.url(f"{address}/?{span}")
 
 
 def receipt_metadata(receipt: Receipt, seconds: float) -> dict[str, Any]:

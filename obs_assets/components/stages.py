@@ -14,7 +14,12 @@ import dagster as dg
 from obs_assets.audit.checks import Finding
 from obs_assets.audit.review import RECEIPT_CHECK, checks_of, review
 from obs_assets.components.keys import Naming
-from obs_assets.components.metadata import columns, destination_metadata, receipt_metadata
+from obs_assets.components.metadata import (
+    columns,
+    destination_metadata,
+    explorer_link,
+    receipt_metadata,
+)
 from obs_assets.components.resources import client_from, resource_key
 from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.destinations.base import DestinationConfig
@@ -119,7 +124,9 @@ def destination_asset(
             def work(hour: Hour) -> Receipt:
                 return hourly.deliver(name, hour, run_id=context.run.run_id, client=client)
 
-            task = _Task(hourly, name, work, in_order=kind.in_order)
+            # `obs serve` reads the first table.
+            is_searched = block in hourly.enabled("has_tables")[:1]
+            task = _Task(hourly, name, work, in_order=kind.in_order, is_searched=is_searched)
             yield from _each_hour(context, naming, task, hold_back=False)
 
     return deliver
@@ -178,6 +185,7 @@ class _Task:
         together: builds some of several small hours in one query, and returns their receipts; None
             for a destination.
         in_order: deliver an hour only after the hour before it.
+        is_searched: ``obs serve`` finds the events of the asset.
     """
 
     hourly: HourlyPipeline
@@ -185,6 +193,7 @@ class _Task:
     work: Callable[[Hour], Receipt]
     together: Callable[[Sequence[Hour]], Mapping[Hour, Receipt]] | None = None
     in_order: bool = False
+    is_searched: bool = False
 
     def do(
         self,
@@ -210,6 +219,8 @@ class _Task:
         except ObsError as error:
             return _Outcome(error=error)
         metadata = receipt_metadata(receipt, time.monotonic() - began)
+        if self.is_searched:
+            metadata["explorer"] = explorer_link(self.hourly.settings.api.address, hour)
         return _Outcome(metadata, review(self.hourly, self.name, hour, receipt))
 
     def do_all(self, hours: Sequence[Hour]) -> Iterator[tuple[Hour, _Outcome]]:

@@ -391,6 +391,10 @@ def test_receipts_are_metadata(deployment: Deployment) -> None:
     assert "| filtered:level | 3 |" in metadata(result, "sampled_events")["receipt"]
     assert "| email | 20 |" in metadata(result, "redacted_events")["redacted values"]
     assert "total_events_sent" in metadata(result, "webhook_alerts")["figures"]
+    assert metadata(result, "postgres_events")["explorer"] == (
+        "http://127.0.0.1:3001/?from=2025-12-04T10:00:00Z&to=2025-12-04T11:00:00Z"
+    )
+    assert "explorer" not in metadata(result, "s3_archive")
 
 
 # -- nothing personal, no secret ---------------------------------------------------------------------------------------
