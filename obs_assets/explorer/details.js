@@ -1,7 +1,7 @@
 // One event: its columns and members as a tree, its JSON as text, its neighbours in time.
 
 import { ask, isMissing, Latest, request } from "./api.js";
-import { button, byId, copyText, counted, cut, fill, h, sized, toast, visible } from "./dom.js";
+import { blocksOf, button, byId, copyText, counted, cut, fill, h, sized, toast, visible } from "./dom.js";
 import { Exact, levelClass, parseExactly, SHORT_NAMES, summaryOf, textOf, timeOfId } from "./events.js";
 import { factsOf, hourOf } from "./hours.js";
 import { boxText, hasTerm, opposite, parse, termOf, withoutTerm, withTerm } from "./language.js";
@@ -193,7 +193,7 @@ function textPanel(text) {
     const rest = button(`Show all ${sized(whole.length)}`, () => show(true));
     const isCut = shown.length < whole.length && !all;
     const note = isCut ? h("p", {}, `The first ${sized(SHOWN_EVENT)} are shown. `, rest) : null;
-    fill(box, note, h("pre", { tabindex: "0" }, visible(shown)));
+    fill(box, note, h("pre", { tabindex: "0" }, blocksOf(visible(shown))));
   }
   show(false);
   return box;
@@ -309,7 +309,8 @@ function leaf({ key, value, field, marks }) {
   function show(all) {
     const part = all ? text : cut(text, SHOWN_VALUE);
     const rest = part === text ? null : button(`Show all ${sized(text.length)}`, () => show(true));
-    fill(box, value === null ? "null" : visible(part), rest);
+    const shown = value === null ? "null" : visible(part);
+    fill(box, shown.length > SHOWN_VALUE * 2 ? blocksOf(shown) : shown, rest);
   }
   show(false);
   const badges = marks.map((type) => h("span", { class: "redacted", title: "Redacted before it was stored" }, type));

@@ -98,6 +98,24 @@ export function visible(text) {
   return text.replace(HIDDEN, (c) => `‹U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`);
 }
 
+/** Characters of a block of a long text: a browser needs seconds to break a single block of 64 kB into lines. */
+const BLOCK = 1000;
+
+/** A long text as blocks below one another, which the browser lays out one by one as they come into sight. */
+export function blocksOf(text) {
+  const blocks = [];
+  for (let start = 0; start < text.length; ) {
+    let end = Math.min(text.length, start + BLOCK);
+    const lineEnd = text.lastIndexOf("\n", end - 1);
+    if (end < text.length && lineEnd > start) end = lineEnd + 1;
+    else if (/[\uD800-\uDBFF]/.test(text[end - 1])) end += 1;
+    // A line end between blocks is there already.
+    blocks.push(h("div", { class: "block" }, text.slice(start, end).replace(/\n$/, "")));
+    start = end;
+  }
+  return blocks;
+}
+
 /** A number of bytes or characters in words. */
 export function sized(count) {
   if (count < 1024) return `${count} B`;
