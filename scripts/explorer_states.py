@@ -19,6 +19,11 @@ EVENTS = "**/api/v1/events?**"
 EVERYTHING = "**/api/v1/**"
 
 
+def nothing(page: Page) -> None:
+    """The page is as it comes."""
+    del page
+
+
 @dataclass(frozen=True)
 class State:
     """A state of the page.
@@ -34,12 +39,12 @@ class State:
     path: str = "/"
     size: tuple[int, int] = WIDE
     theme: str = "light"
-    prepare: Callable[[Page], None] = lambda page: None
-    act: Callable[[Page], None] = lambda page: None
+    prepare: Callable[[Page], None] = nothing
+    act: Callable[[Page], None] = nothing
 
 
 def never_answered(page: Page) -> None:
-    page.route(EVERYTHING, lambda route: None)
+    page.route(EVERYTHING, lambda _: None)
 
 
 def refused(page: Page) -> None:

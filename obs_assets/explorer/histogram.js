@@ -85,7 +85,7 @@ export function setUpHistogram() {
     drag(drawing);
     if (!table.hidden) fillTable();
     const until = minuteTime(answer.searched.until, zone());
-    fill(note, answer.complete ? null : `Counted as far as ${until}: the time limit ended the count. The hatched part was not counted.`);
+    fill(note, answer.complete ? null : `Counted as far as ${until}: the time limit ended the count. The grey part was not counted.`);
   }
 
   function controls() {
@@ -248,7 +248,10 @@ export function setUpHistogram() {
   addEventListener("stored", search);
 
   return {
-    begin: search,
+    begin() {
+      controls();
+      search();
+    },
     changed(changed) {
       if (isSearch(changed.filter((name) => name !== "order")) || changed.includes("by") || changed.includes("tz")) search();
       else if (changed.includes("count") && answer) draw();

@@ -47,6 +47,10 @@ export function setUpList() {
   let seen = 0;
   let slowTimer = 0;
 
+  // There before the first answer: it says that a search takes long.
+  list.hidden = true;
+  list.after(foot);
+
   // -- asking ----------------------------------------------------------------------------------
 
   function question(cursor) {
@@ -69,6 +73,7 @@ export function setUpList() {
     document.body.classList.add("is-searching");
     clearTimeout(slowTimer);
     slowTimer = setTimeout(() => slow(text), SLOW_MS);
+    if (!body.childElementCount && empty.hidden) fill(foot, h("p", {}, text));
   }
 
   function slow(text) {
@@ -212,7 +217,6 @@ export function setUpList() {
     );
     fill(list, h("div", { role: "rowgroup", class: "heads" }, row), body);
     body.before(...(above ? [newest()] : []));
-    list.after(foot);
     list.hidden = !body.childElementCount;
   }
 

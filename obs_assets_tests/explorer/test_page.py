@@ -223,3 +223,17 @@ def test_the_environment_is_named(seen: Seen, address: str) -> None:
     badge = page.locator("#environment")
     expect(badge).to_have_text("production <b>")
     expect(badge).to_have_class("environment is-production")
+
+
+def test_a_slow_search_can_be_stopped(seen: Seen, address: str) -> None:
+    """Without an answer the page says that it searches, then offers to stop; a new search goes on."""
+    seen.page.route("**/api/v1/events?**", lambda route: None)
+    seen.page.goto(address)
+    foot = seen.page.locator(".foot")
+    expect(foot).to_contain_text("Searching…")
+    foot.get_by_role("button", name="Stop").click()
+    expect(foot).to_contain_text("Stopped.")
+    seen.page.unroute("**/api/v1/events?**")
+    foot.get_by_role("button", name="Search again").click()
+    settled(seen.page)
+    assert rows(seen.page) == 100
