@@ -151,6 +151,14 @@ export function setUpList() {
     scroller.scrollTop -= height - scroller.scrollHeight;
   }
 
+  /** Live rows push older ones out; the next page would not follow on what is left. */
+  function dropBelow() {
+    while (body.childElementCount > MOST_ROWS) remove(body.lastElementChild);
+    next = null;
+    sentinel.disconnect();
+    fill(foot, "Older rows have left the page. ", button("Search again", search), " shows them.");
+  }
+
   function remove(row) {
     rows.delete(row.dataset.id);
     row.remove();
@@ -348,7 +356,7 @@ export function setUpList() {
         else fragment.prepend(row);
       }
       body.prepend(fragment);
-      while (body.childElementCount > MOST_ROWS) remove(body.lastElementChild);
+      if (body.childElementCount > MOST_ROWS) dropBelow();
       if (!focused()) body.firstElementChild.setAttribute("tabindex", "0");
       if (list.hidden || !body.isConnected) head();
       empty.hidden = true;

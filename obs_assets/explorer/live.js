@@ -8,7 +8,10 @@ import { zone } from "./range.js";
 import { MOST_ROWS } from "./list.js";
 
 /** The page is changed at most this often, however many rows come. */
-const SHOW_EVERY_MS = 250;
+const SHOW_EVERY_MS = 200;
+
+/** Rows of a change: more at a time would make the page stutter. */
+const SHOW_ROWS = 200;
 const FIRST_RETRY_MS = 3000;
 const LAST_RETRY_MS = 30000;
 const REFRESH_MS = 3000;
@@ -31,6 +34,7 @@ export function setUpLive(list) {
     isPaused = !isPaused;
     if (!isPaused) {
       list.scroller.scrollTop = 0;
+      clearTimeout(timer);
       flush();
     }
     show();
@@ -90,19 +94,18 @@ export function setUpLive(list) {
 
   function take(events) {
     waiting.push(...events);
-    if (waiting.length > MOST_ROWS) {
-      lost += waiting.length - MOST_ROWS;
-      waiting = waiting.slice(-MOST_ROWS);
-    }
+    // The list holds no more, so that the older ones would leave it at once.
+    if (waiting.length > MOST_ROWS) waiting = waiting.slice(-MOST_ROWS);
     if (!isPaused && !timer) timer = setTimeout(flush, SHOW_EVERY_MS);
   }
 
   function flush() {
     timer = 0;
     if (isPaused) return;
-    const events = waiting;
-    waiting = [];
+    const events = waiting.slice(0, SHOW_ROWS);
+    waiting = waiting.slice(SHOW_ROWS);
     list.addLive(events);
+    if (waiting.length) timer = setTimeout(flush, SHOW_EVERY_MS);
     if (events.length) announce(`${events.length} new rows`);
     show();
   }
@@ -134,7 +137,7 @@ export function setUpLive(list) {
     if (status === "lost") return "Lost, trying again";
     if (status === "connecting") return "Connecting";
     if (isPaused) return waiting.length ? `Paused, ${counted(waiting.length)} new` : "Paused";
-    if (waiting.length > 200) return "Catching up";
+    if (waiting.length > SHOW_ROWS) return "Catching up";
     return status === "live" ? "Live" : "Waiting";
   }
 

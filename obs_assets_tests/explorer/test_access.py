@@ -27,7 +27,9 @@ def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_rule_is_broken(browser: Browser, address: str, theme: str, size: str) -> None:
+def test_no_rule_is_broken(  # noqa: PLR0915 - a walk through every state
+    browser: Browser, address: str, theme: str, size: str
+) -> None:
     """In the list, an event, its text, neighbours and trace, the range, menu, help, a mistake, nothing found."""
     width, height = SIZES[size]
     page = browser.new_page(
