@@ -1,7 +1,8 @@
 """What is stored of each hour, why a search is empty, where an event is, and how a search is run."""
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -22,6 +23,7 @@ from obs_assets.api.problems import wrong_parameter
 from obs_assets.api.served import served
 from obs_assets.audit.hour_states import State, WhyEmpty, hour_states, why_empty
 from obs_assets.audit.whereabouts import Asked, Found, Place, whereabouts
+from obs_assets.hours import Hour
 from obs_assets.search.explain import Explained, explain
 from obs_assets.search.questions import Order
 from obs_assets.search.rows import storable
@@ -100,7 +102,7 @@ async def states_of_hours(
                 partition=state.hour.key,
                 start=state.hour.start,
                 end=state.hour.end,
-                stages=[StageShape.model_validate(stage) for stage in state.stages],
+                stages=_stages(state.stages),
                 **{name: getattr(state, name) for name in _SAME},
             )
             for state in states
@@ -202,7 +204,7 @@ async def where_an_event_is(
             text=event.text,
             place=event.place,
             detail=event.detail,
-            partition=event.hour.key if event.hour else None,
+            partition=_key(event.hour),
             id=event.id,
             file=event.file,
             offset=event.offset,
@@ -253,3 +255,13 @@ async def how_a_search_is_run(
         }
     )
     return json_answer(shape, None)
+
+
+def _stages(counts: Iterable[Any]) -> list[StageShape]:
+    return [StageShape.model_validate(count) for count in counts]
+
+
+def _key(hour: Hour | None) -> str | None:
+    if hour is None:
+        return None
+    return hour.key

@@ -275,12 +275,13 @@ def _with_archive(hourly: HourlyPipeline, states: list[HourState]) -> list[HourS
     archived = _archived(hourly)
     if archived is None:
         return states
-    return [
-        HourState(**{**vars(hour), "is_archived": hour.hour in archived})
-        if hour.state == "expired"
-        else hour
-        for hour in states
-    ]
+    found: list[HourState] = []
+    for hour in states:
+        known = hour
+        if hour.state == "expired":
+            known = HourState(**{**vars(hour), "is_archived": hour.hour in archived})
+        found.append(known)
+    return found
 
 
 def _archived(hourly: HourlyPipeline) -> frozenset[Hour] | None:

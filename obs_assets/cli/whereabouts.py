@@ -7,6 +7,7 @@ import typer
 from obs_assets.audit.whereabouts import Asked, Found, Whereabouts, whereabouts
 from obs_assets.cli.app import AsJson, Pipeline, app, hourly_pipeline, out, print_json
 from obs_assets.errors import ConfigurationError
+from obs_assets.hours import Hour
 from obs_assets.storage.postgres import session
 
 STYLES = {"stored": "green", "dead": "red", "waiting": "yellow", "expired": "yellow"}
@@ -81,7 +82,7 @@ def _as_json(found: Found) -> dict[str, Any]:
         {
             "place": event.place,
             "detail": event.detail,
-            "hour": event.hour.key if event.hour else None,
+            "hour": _key(event.hour),
             "id": event.id,
             "file": event.file,
             "offset": event.offset,
@@ -89,3 +90,9 @@ def _as_json(found: Found) -> dict[str, Any]:
         for event in found.events
     ]
     return {"events": events, "complete": found.is_complete}
+
+
+def _key(hour: Hour | None) -> str | None:
+    if hour is None:
+        return None
+    return hour.key

@@ -364,7 +364,11 @@ def test_the_component_reads_its_file_as_the_command_line_does(tmp_path: Path) -
         lines[0] == f"{file}:5: sample: unknown option 'error_rat'; did you mean 'error_rate'?"
     )
     assert lines[1].startswith(f"{file}:6: redact.mode: ")
-    assert lines[2] == f"{file}:8: destinations.0: type must be one of postgres, s3, webhook"
+    assert (
+        lines[2]
+        == f"{file}:8: destinations.0: type must be one of cloudwatch, datadog, elasticsearch, postgres, "
+        "s3, splunk, webhook"
+    )
     assert lines[3].startswith(f"{file}:11: destinations.1.retention_days: ")
     assert "soon" not in lines[3]
 
@@ -408,7 +412,7 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
     for line, words in {
         5: "attributes.sample.error_rat Additional properties are not allowed ('error_rat' was unexpected)",
         6: "attributes.redact.mode 'blur' is not one of ['mask', 'hash', 'remove']",
-        8: "attributes.destinations.0.type 's33' is not one of ['postgres', 'postgresql', 's3', 'webhook']",
+        8: "attributes.destinations.0.type 's33' is not one of ['postgres', 'postgresql', 's3', 'w,
         11: "attributes.destinations.1.retention_days 'soon' is not of type 'integer'",
     }.items():
         assert (

@@ -369,6 +369,7 @@ def test_readers_get_events_and_nothing_else(
         "Make",
         "Make",
         "Note",
+        "Note",
         "Make",
         "Make",
         "Index",

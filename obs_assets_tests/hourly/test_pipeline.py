@@ -59,7 +59,9 @@ def test_the_environment_fills_templates_in(tmp_path: Path) -> None:
         (
             "  destinations:\n    - {type: s33}\n",
             4,
-            ["type must be one of postgres, s3, webhook"],
+            [
+                "type must be one of cloudwatch, datadog, elasticsearch, postgres, s3, splunk, webhook"
+            ],
         ),
         (
             "  destinations:\n    - {type: s3}\n    - {type: s3}\n",
@@ -190,7 +192,8 @@ def test_the_builder_takes_the_originals_names() -> None:
     ]
     with pytest.raises(
         ConfigurationError,
-        match=r"Unknown destination type 'kafka'; there are postgres, postgresql, s3, webhook",
+        match=r"Unknown destination type 'kafka'; there are cloudwatch, datadog, elasticsearch, "
+        "opensearch, postgres, postgresql, s3, splunk, webhook",
     ):
         PipelineConfig.builder().add_destination("kafka")
 

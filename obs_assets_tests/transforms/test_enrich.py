@@ -642,7 +642,7 @@ def test_a_price_table_is_a_file_and_part_of_the_version(tmp_path: Path) -> None
         ("{}", "enrich.prices: .*at least 1"),
         (
             "a: {input_usd_per_million: 1}",
-            "enrich.prices.a.output_usd_per_million: Field required",
+            "enrich.prices.a.output_usd_per_million: is missing",
         ),
         (
             "a: {input_usd_per_million: -1, output_usd_per_million: 1}",

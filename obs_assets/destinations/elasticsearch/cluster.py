@@ -188,5 +188,7 @@ def _rows(lines: bytes) -> int:
 def _only(lines: bytes, positions: list[int]) -> bytes:
     """The two lines of each document at these positions."""
     parts = lines.split(b"\n")
-    kept = [line for at in positions for line in parts[2 * at : 2 * at + 2]]
+    kept: list[bytes] = []
+    for position in positions:
+        kept += parts[2 * position : 2 * position + 2]
     return b"\n".join(kept) + b"\n"

@@ -5,13 +5,14 @@ one list holds records, is an envelope of these records.** A record is an object
 text, as Loki writes it. The list may lie in other objects and lists, if these have no time, type or level either.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from obs_assets.events import ALIASES, MESSAGES
+from obs_assets.events import ALIASES
 from obs_assets.sources.formats.base import Envelope, Event
 from obs_assets.sources.json_text import loaded, written
 from obs_assets.sources.times import has_time, is_possible
@@ -25,10 +26,10 @@ _OWN = (*ALIASES["event_type"], *ALIASES["event_level"])
 """Fields of an event that an envelope does not have."""
 
 _ABOUT_THE_ENVELOPE = frozenset(
-    name
-    for column in ("event_id", "status", "error", "duration_ms", "cost_usd")
-    for name in ALIASES[column]
-) | frozenset(MESSAGES)
+    itertools.chain.from_iterable(
+        ALIASES[column] for column in ("event_id", "status", "error", "duration_ms", "cost_usd")
+    )
+)
 """Fields of an envelope that say something about the answer, and nothing about its records."""
 
 _LISTS = re.compile(r"\[\s*[\[{]")
