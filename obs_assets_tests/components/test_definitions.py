@@ -412,7 +412,7 @@ def test_dg_names_the_line_of_a_mistake(settings: Settings, copy_of_project: Pat
     for line, words in {
         5: "attributes.sample.error_rat Additional properties are not allowed ('error_rat' was unexpected)",
         6: "attributes.redact.mode 'blur' is not one of ['mask', 'hash', 'remove']",
-        8: "attributes.destinations.0.type 's33' is not one of ['postgres', 'postgresql', 's3', 'w,
+        8: "attributes.destinations.0.type 's33' is not one of ['postgres', 'postgresql', 's3',",
         11: "attributes.destinations.1.retention_days 'soon' is not of type 'integer'",
     }.items():
         assert (
