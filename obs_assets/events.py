@@ -288,7 +288,7 @@ def one_of(expression: str, values: Iterable[str]) -> str:
 
 
 _APART = WORDS_ONLY
-"""Fields that are read one by one: DuckDB has no structure with ``priority`` and ``PRIORITY`` in it."""
+"""Fields that are read beside the structure: DuckDB has no structure with ``priority`` and ``PRIORITY`` in it."""
 
 
 def _structure(aliases: Iterable[str]) -> str:
@@ -302,9 +302,10 @@ def _structure(aliases: Iterable[str]) -> str:
 
 
 def _fields(alias: str) -> list[str]:
-    """SQL over ``event`` and the parsed event ``j``: the field of this name, then the field at this path."""
+    """SQL over the parsed event ``j`` and the list ``apart``: the field of this name, then the field at this path."""
     if alias in _APART:
-        return [f"json_extract_string(event, {quote(f'$.{alias}')})"]
+        # Lists of SQL begin at 1.
+        return [f"apart[{_APART.index(alias) + 1}]"]
     outer, _, name = alias.partition(".")
     fields = [f'j."{alias}"']
     if isinstance(_PARSED.get(outer), dict):
@@ -361,9 +362,11 @@ def _level_word() -> str:
     words.append(
         """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
     )
-    common = one_of("j.level", LEVELS)
-    return f"CASE WHEN {common} THEN j.level ELSE {_first(words)} END"
+    return f"CASE WHEN {_HAS_LEVEL} THEN j.level ELSE {_first(words)} END"
 
+
+_HAS_LEVEL = one_of("j.level", LEVELS)
+"""SQL over the parsed event ``j``: whether its field ``level`` is the name of a level, as in most events."""
 
 _LEVEL_WORD = _level_word()
 _COLUMNS = {name: _column(name) for name in PROMOTED}
@@ -389,7 +392,13 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
             for name, expression in _COLUMNS.items()
         }
     structured = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
-    parsed = structured.project(f"*, {_LEVEL_WORD} AS level_word")
+    # A second parsing, for all these fields at once, and only for events that have such a key and need it: of
+    # large events it takes much memory.
+    paths = [f"$.{name}" for name in _APART]
+    is_needed = f"NOT {_HAS_LEVEL} AND regexp_matches({event}, '\"({'|'.join(_APART)})\"')"
+    apart = f"CASE WHEN {is_needed} THEN json_extract_string({event}, {paths}) END"
+    extracted = structured.project(f"*, {apart} AS apart")
+    parsed = extracted.project(f"*, {_LEVEL_WORD} AS level_word")
     columns = [f"{expression} AS {name}" for name, expression in expressions.items()]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))
 
