@@ -21,7 +21,7 @@ from obs_assets.api.access import needs
 from obs_assets.api.parameters import read
 from obs_assets.api.problems import wrong_parameter
 from obs_assets.api.served import served
-from obs_assets.audit.hour_states import State, WhyEmpty, hour_states, why_empty
+from obs_assets.audit.hour_states import HourState, State, WhyEmpty, hour_states, why_empty
 from obs_assets.audit.whereabouts import Asked, Found, Place, whereabouts
 from obs_assets.hours import Hour
 from obs_assets.search.explain import Explained, explain
@@ -103,7 +103,7 @@ async def states_of_hours(
                 start=state.hour.start,
                 end=state.hour.end,
                 stages=_stages(state.stages),
-                **{name: getattr(state, name) for name in _SAME},
+                **_same(state),
             )
             for state in states
         ]
@@ -255,6 +255,11 @@ async def how_a_search_is_run(
         }
     )
     return json_answer(shape, None)
+
+
+def _same(state: HourState) -> dict[str, Any]:
+    """The members that the answer takes over as they are."""
+    return {name: getattr(state, name) for name in _SAME}
 
 
 def _stages(counts: Iterable[Any]) -> list[StageShape]:

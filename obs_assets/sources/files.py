@@ -533,9 +533,10 @@ class Identities:
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
         """The files that are not in place, in the order to ask about them: an original before its copies.
 
-        A copy is never longer than its original. A file that is still being compressed is incomplete, so compressed
-        files come last. A complete compressed file that begins like another file is ordered by the length of its
-        content, not by its compressed size.
+        A copy is never longer than its original, separators at their ends left out: a program writes over zeros that
+        it has reserved. A file that is still being compressed is incomplete, so compressed files come last. A
+        complete compressed file that begins like another file is ordered by the length of its content, not by its
+        compressed size.
         """
         files = list(files)
         heads = {file.path: self._head_if_any(file) for file in files}
@@ -544,10 +545,10 @@ class Identities:
         def turn(file: EventFile) -> tuple[bool, int, bool, str]:
             length = file.size
             comes_last = file.is_packed
-            # Unpacking costs time: it is done only for a file that has the same head as another file
-            if file.is_packed and with_head[digest(heads[file.path])] > 1:
+            # Reading costs time: it is done only for a file that has the same head as another file
+            if with_head[digest(heads[file.path])] > 1:
                 length, is_whole = _content_length(file)
-                comes_last = not is_whole
+                comes_last = file.is_packed and not is_whole
             return comes_last, -length, file.is_packed, file.path
 
         return sorted(files, key=turn)
@@ -622,15 +623,34 @@ def _folder(file: EventFile) -> str:
 
 
 def _content_length(file: EventFile) -> tuple[int, bool]:
-    """Number of unpacked bytes of a compressed file, and whether the file is complete."""
+    """Number of unpacked bytes of a file up to its last byte that is no separator, and whether the file is complete."""
     length = 0
+    position = 0
     try:
         with Content(file) as content:
+            if not file.is_packed:
+                return _used_length(content, file.size), True
             while block := content.read(_BLOCK):
-                length += len(block)
+                kept = len(block.rstrip(SEPARATORS))
+                if kept:
+                    length = position + kept
+                position += len(block)
             return length, content.fault is None
     except OSError:
         return length, False
+
+
+def _used_length(content: Content, size: int) -> int:
+    """Number of bytes up to the last byte that is no separator; the end is read first, so that little is read."""
+    end = size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        content.seek(start)
+        kept = len(content.read(end - start).rstrip(SEPARATORS))
+        if kept:
+            return start + kept
+        end = start
+    return 0
 
 
 def _is_same_kind(file: EventFile, known: KnownFile) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -316,6 +317,33 @@ class EventFiles(RuleBasedStateMachine):
         landed = Counter(self.place.audit().lines())
         assert max(landed.values(), default=1) == 1
         assert self.must <= landed.keys() <= self.may
+
+
+class OnlyFile:
+    """Draws this file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def draw(self, *_: Any, **__: Any) -> str:
+        return self.name
+
+
+def test_an_original_that_was_written_on_and_converted_keeps_its_copy() -> None:
+    """A copy ends with zeros that the program later wrote over: it is no longer than the original, which lands once."""
+    state = EventFiles()
+    state.begin(batch_bytes=1)
+    file: Any = OnlyFile("a.jsonl")
+    state.append(completes=False, count=1, name="a.jsonl")
+    state.reserve(name="a.jsonl", size=1)
+    state.land_a_little(files=1, size=1)
+    state.reserve(name="a.jsonl", size=700)
+    state.append_garbage(garbage="what?", name="a.jsonl")
+    state.copy(data=file)
+    state.append_torn(cut=0.3, name="a.jsonl")
+    state.encode(data=file, encoding="utf-16")
+    state.land()
+    state.teardown()
 
 
 EventFilesTest = pytest.mark.slow(EventFiles.TestCase)

@@ -12,6 +12,8 @@ from obs_assets.storage.engine import computing, connect, interruptible
 def test_an_interrupt_during_a_query_stays_an_interrupt(tmp_path: Path) -> None:
     """Ctrl-C cancels a run also while DuckDB computes; a run that failed would be repeated."""
     connection = connect(tmp_path, threads=1)
+    # A process of a test run that is spread over several ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt), computing("an hour", connection):
@@ -19,6 +21,7 @@ def test_an_interrupt_during_a_query_stays_an_interrupt(tmp_path: Path) -> None:
             "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(1000) b"
         ).fetchall()
     timer.join()
+    signal.signal(signal.SIGINT, before)
     connection.close()
 
 

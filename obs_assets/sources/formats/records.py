@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from obs_assets.events import ALIASES
+from obs_assets.events import ALIASES, MESSAGES
 from obs_assets.sources.formats.base import Envelope, Event
 from obs_assets.sources.json_text import loaded, written
 from obs_assets.sources.times import has_time, is_possible
@@ -29,7 +29,7 @@ _ABOUT_THE_ENVELOPE = frozenset(
     itertools.chain.from_iterable(
         ALIASES[column] for column in ("event_id", "status", "error", "duration_ms", "cost_usd")
     )
-)
+).union(MESSAGES)
 """Fields of an envelope that say something about the answer, and nothing about its records."""
 
 _LISTS = re.compile(r"\[\s*[\[{]")
