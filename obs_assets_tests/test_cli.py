@@ -410,7 +410,7 @@ def test_where_says_where_an_event_is(obs: Obs, built: HourlyPipeline) -> None:
     assert json.loads(at.out)["events"] == [event]
     unknown = obs("where", "never")
     assert (unknown.code, unknown.out) == (1, "")
-    assert "no event of this name is known" in unknown.err
+    assert "no such event is known" in unknown.err
     nameless = obs("where")
     assert nameless.code == 2
     assert "name one of: the id of an event, --trace, or --file" in nameless.err

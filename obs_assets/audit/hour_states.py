@@ -6,7 +6,7 @@ says what has landed. On a machine without that folder, the ledger alone answers
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
@@ -18,7 +18,7 @@ from obs_assets.receipts import InputVersion
 from obs_assets.search.histogram import Histogram, count
 from obs_assets.search.questions import Span, snapshot
 from obs_assets.search.selection import Selection
-from obs_assets.sources.log import LandedHour
+from obs_assets.sources.log import Landed, LandedHour
 from obs_assets.sources.replay import open_rows
 from obs_assets.storage.postgres import VERSION, Connection
 
@@ -131,35 +131,11 @@ def hour_states(hourly: HourlyPipeline, connection: Connection, span: Span) -> l
     with snapshot(connection):
         held = _ledger(hourly, connection, hours)
         stages = _stages(hourly, connection, hours)
-    now, landed = hourly.clock(), hourly.landed()
-    # A machine without the landing log knows only the time.
-    open_hour = first_open_hour(hourly.log.looked_at() or now, hourly.config.allowed_lateness)
-    block = hourly.searched_table().config
-    states = []
-    for hour in hours:
-        loaded, in_log = held.get(hour), landed.hour(hour)
-        state = _state(loaded, in_log, landed.version(hour))
-        if hour >= open_hour:
-            state = "open"
-        elif loaded is None and (in_log.expired or block.has_expired(hour, now)):
-            state = "expired"
-        counts = stages.get(hour, ())
-        of_receipts = counts[0].taken if counts else 0
-        loaded = loaded or _NOT_LOADED
-        states.append(
-            HourState(
-                hour,
-                state,
-                landed=in_log.rows or of_receipts,
-                rows=loaded.rows,
-                generation=loaded.version.generation if loaded.version else None,
-                content_hash=loaded.content_hash,
-                loaded_at=loaded.loaded_at,
-                is_replaced=loaded.is_replaced,
-                stages=tuple(counts),
-                is_archived=None,
-            )
-        )
+    judge = _Judge(hourly, hourly.landed(), hourly.log.looked_at(), hourly.clock())
+    states = [
+        judge.state_of(hour, held.get(hour, _NOT_LOADED), stages.get(hour, []))
+        for hour in hours
+    ]
     return _with_archive(hourly, states)
 
 
@@ -208,6 +184,11 @@ class _Loaded:
     content_hash: str | None = None
     loaded_at: datetime | None = None
     is_replaced: bool = False
+
+    @property
+    def generation(self) -> int | None:
+        """The landing generation that the table holds."""
+        return self.version.generation if self.version else None
 
 
 _NOT_LOADED = _Loaded()
@@ -258,14 +239,60 @@ def _stages(
     return stages
 
 
-def _state(loaded: _Loaded | None, landed: LandedHour, version: InputVersion) -> State:
-    """The state of an hour that is closed and has not expired."""
-    if loaded is None:
+@dataclass(frozen=True)
+class _Judge:
+    """Compares the ledger with the landing log.
+
+    Attributes:
+        hourly: the pipeline.
+        landed: the hours that have landed in this data folder.
+        looked_at: begin of the last landing pass; None if none ran in this data folder.
+        now: the present time, UTC.
+    """
+
+    hourly: HourlyPipeline
+    landed: Landed
+    looked_at: datetime | None
+    now: datetime
+
+    def state_of(self, hour: Hour, loaded: _Loaded, stages: list[StageCounts]) -> HourState:
+        """An hour, with what the ledger and the receipts say of it."""
+        landed = self.landed.hour(hour).rows
+        if not landed and stages:
+            landed = stages[0].taken
+        return HourState(
+            hour,
+            self._state(hour, loaded),
+            landed,
+            rows=loaded.rows,
+            generation=loaded.generation,
+            content_hash=loaded.content_hash,
+            loaded_at=loaded.loaded_at,
+            is_replaced=loaded.is_replaced,
+            stages=tuple(stages),
+            is_archived=None,
+        )
+
+    def _state(self, hour: Hour, loaded: _Loaded) -> State:
+        # A machine without the landing log knows only the time.
+        watermark = self.looked_at or self.now
+        if hour >= first_open_hour(watermark, self.hourly.config.allowed_lateness):
+            return "open"
+        landed = self.landed.hour(hour)
+        if loaded.version is None:
+            return self._state_without_rows(hour, landed)
+        # Without a log, nothing is known that the table does not have.
+        version = self.landed.version(hour)
+        if landed.generation and loaded.version.standing(version) == "older":
+            return "stale"
+        return "settled"
+
+    def _state_without_rows(self, hour: Hour, landed: LandedHour) -> State:
+        is_old = self.hourly.searched_table().config.has_expired(hour, self.now)
+        may_have_landed = landed.generation > 0 or self.looked_at is None
+        if landed.expired or (is_old and may_have_landed):
+            return "expired"
         return "missing" if landed.rows else "empty"
-    # Without a log, nothing is known that the table does not have.
-    if loaded.version and landed.generation and loaded.version.standing(version) == "older":
-        return "stale"
-    return "settled"
 
 
 def _with_archive(hourly: HourlyPipeline, states: list[HourState]) -> list[HourState]:
@@ -275,13 +302,11 @@ def _with_archive(hourly: HourlyPipeline, states: list[HourState]) -> list[HourS
     archived = _archived(hourly)
     if archived is None:
         return states
-    found: list[HourState] = []
-    for hour in states:
-        known = hour
-        if hour.state == "expired":
-            known = HourState(**{**vars(hour), "is_archived": hour.hour in archived})
-        found.append(known)
-    return found
+    expired = {hour.hour for hour in states if hour.state == "expired"}
+    kept = {hour.hour: hour for hour in states}
+    for hour in expired:
+        kept[hour] = replace(kept[hour], is_archived=hour in archived)
+    return list(kept.values())
 
 
 def _archived(hourly: HourlyPipeline) -> frozenset[Hour] | None:

@@ -50,17 +50,16 @@ def where(  # noqa: PLR0917 (typer makes an option of each)
         found = whereabouts(hourly, connection, asked, deadline_s=seconds)
     if as_json:
         print_json(_as_json(found))
-    for place in () if as_json else found.events:
-        style = STYLES.get(place.place, "")
-        out.print(_line(place), style=style, highlight=False, markup=False)
+    else:
+        for place in found.events:
+            style = STYLES.get(place.place, "")
+            out.print(_line(place), style=style, highlight=False, markup=False)
     if not found.is_complete:
         typer.echo(
             "the time was over before all data was searched: give more --seconds", err=True
         )
     elif not found.events:
-        typer.echo(
-            "no event of this name is known: it has not landed, or it has expired", err=True
-        )
+        typer.echo("no such event is known: it has not landed, or it has expired", err=True)
     if not found.events:
         raise typer.Exit(1)
 
