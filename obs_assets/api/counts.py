@@ -165,12 +165,12 @@ async def figures(
             deadline_s=deadline_s,
         )
 
-    told = await ask_about(request, q, since, until, question)
-    if isinstance(told, Response):
-        return told
-    found = told.answer
+    asked = await ask_about(request, q, since, until, question)
+    if isinstance(asked, Response):
+        return asked
+    found = asked.answer
     common = envelope(
-        told.selection.span,
+        asked.selection.span,
         found.searched.start,
         is_complete=found.is_complete,
         seconds=found.seconds,
@@ -187,7 +187,7 @@ async def figures(
             "events_estimated": total.events,
         }
     )
-    return json_answer(shape, told.tag if found.is_complete else None)
+    return json_answer(shape, asked.tag if found.is_complete else None)
 
 
 @router.get("/histogram", responses={200: {"model": HistogramAnswer}})
@@ -223,12 +223,12 @@ async def count_over_time(
             deadline_s=deadline_s,
         )
 
-    told = await ask_about(request, q, since, until, question)
-    if isinstance(told, Response):
-        return told
-    found = told.answer
+    asked = await ask_about(request, q, since, until, question)
+    if isinstance(asked, Response):
+        return asked
+    found = asked.answer
     common = envelope(
-        told.selection.span,
+        asked.selection.span,
         found.searched.start,
         is_complete=found.is_complete,
         seconds=found.seconds,
@@ -242,7 +242,7 @@ async def count_over_time(
             "events_estimated": found.events,
         }
     )
-    return json_answer(shape, told.tag if found.is_complete else None)
+    return json_answer(shape, asked.tag if found.is_complete else None)
 
 
 def _refuse_unknown_zone(name: str) -> None:
@@ -274,18 +274,18 @@ async def most_frequent_values(
     def question(connection: Connection, selection: Selection) -> tuple[Facet, ...]:
         return facets(connection, selection, field, limit=limit, deadline_s=deadline_s)
 
-    told = await ask_about(request, q, since, until, question)
-    if isinstance(told, Response):
-        return told
+    asked = await ask_about(request, q, since, until, question)
+    if isinstance(asked, Response):
+        return asked
     shapes = [
         {**_members(facet, FacetShape), "took_ms": round(facet.seconds * 1000, 1)}
-        for facet in told.answer
+        for facet in asked.answer
     ]
-    span = told.selection.span
-    seconds = max(facet.seconds for facet in told.answer)
+    span = asked.selection.span
+    seconds = max(facet.seconds for facet in asked.answer)
     common = envelope(span, span.start, is_complete=True, seconds=seconds)
     shape = FacetsAnswer.model_validate({**common, "facets": shapes})
-    return json_answer(shape, told.tag)
+    return json_answer(shape, asked.tag)
 
 
 @router.get("/fields", responses={200: {"model": FieldsAnswer}})
@@ -301,12 +301,12 @@ async def fields_of_events(
     def question(connection: Connection, selection: Selection) -> Fields:
         return fields_seen(connection, selection, deadline_s=deadline_s)
 
-    told = await ask_about(request, q, since, until, question)
-    if isinstance(told, Response):
-        return told
-    found = told.answer
+    asked = await ask_about(request, q, since, until, question)
+    if isinstance(asked, Response):
+        return asked
+    found = asked.answer
     common = envelope(
-        told.selection.span,
+        asked.selection.span,
         found.searched.start,
         is_complete=found.is_complete,
         seconds=found.seconds,
@@ -314,7 +314,7 @@ async def fields_of_events(
     shape = FieldsAnswer.model_validate(
         {**common, "fields": found.fields, "sample_rows": found.sample_rows}
     )
-    return json_answer(shape, told.tag if found.is_complete else None)
+    return json_answer(shape, asked.tag if found.is_complete else None)
 
 
 def _members(record: object, shape: type[Shape]) -> dict[str, Any]:

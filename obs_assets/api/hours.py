@@ -114,11 +114,11 @@ async def states_of_hours(
         return shapes, reasons
 
     # What has landed is in no ETag, so that the answer is always computed.
-    told = await ask_about(request, q, since, until, question, is_cached=False)
-    assert not isinstance(told, Response)  # noqa: S101 - without a tag there is no 304
-    shapes, reasons = told.answer
-    span = told.selection.span
-    common = envelope(span, span.start, is_complete=True, seconds=told.seconds)
+    asked = await ask_about(request, q, since, until, question, is_cached=False)
+    assert not isinstance(asked, Response)  # noqa: S101 - without a tag there is no 304
+    shapes, reasons = asked.answer
+    span = asked.selection.span
+    common = envelope(span, span.start, is_complete=True, seconds=asked.seconds)
     shape = HoursAnswer.model_validate({**common, "hours": shapes, "why": _why(reasons)})
     return json_answer(shape, None)
 
@@ -242,10 +242,10 @@ async def how_a_search_is_run(
     def question(connection: Connection, selection: Selection) -> Explained:
         return explain(connection, selection, order=order, limit=limit)
 
-    told = await ask_about(request, q, since, until, question, is_cached=False)
-    assert not isinstance(told, Response)  # noqa: S101 - without a tag there is no 304
-    span, found = told.selection.span, told.answer
-    common = envelope(span, span.start, is_complete=True, seconds=told.seconds)
+    asked = await ask_about(request, q, since, until, question, is_cached=False)
+    assert not isinstance(asked, Response)  # noqa: S101 - without a tag there is no 304
+    span, found = asked.selection.span, asked.answer
+    common = envelope(span, span.start, is_complete=True, seconds=asked.seconds)
     shape = ExplainAnswer.model_validate(
         {
             **common,
