@@ -83,7 +83,12 @@ def test_together_as_alone(
         assert together == {hour: hourly.store.read_receipt(stage, hour) for hour in HOURS}
         for hour, frame in frames(hourly, stage).items():
             assert frame.cast(expected[hour].schema).equals(expected[hour]), f"{stage} {hour}"
-    assert [receipt.kept > 0 for receipt in together.values()] == [True, True, False, True]
+    is_kept = [receipt.kept > 0 for receipt in together.values()]
+    assert not is_kept[2]
+    assert any(is_kept)
+    if not sample:
+        # At random, none of the few events of an hour may be kept: the identity of the file decides.
+        assert is_kept == [True, True, False, True]
     assert any(receipt.other for receipt in together.values())
 
 
