@@ -365,7 +365,7 @@ def _end(server: Server, pid: int) -> None:
                 os.kill(pid, number)
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
-            if _is_gone(pid):
+            if is_gone(pid):
                 return
             time.sleep(POLL_S)
     raise TransientError(
@@ -373,9 +373,14 @@ def _end(server: Server, pid: int) -> None:
     )
 
 
-def _is_gone(pid: int) -> bool:
-    # A process loses its command line first, while it still holds its ports: look at its state.
+def is_gone(pid: int) -> bool:
+    """Whether a process and all its threads have ended, though perhaps its parent has not reaped it.
+
+    A process loses its command line first, while it still holds its ports. Its first thread can be a zombie
+    while another still creates a socket. So neither of the two is a sign of its end.
+    """
     try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        found = psutil.Process(pid)
+        return bool(found.status() == psutil.STATUS_ZOMBIE) and found.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True

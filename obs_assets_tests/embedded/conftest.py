@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from obs_assets import embedded
+from obs_assets.embedded.process import is_gone
 
 
 @pytest.fixture
@@ -38,11 +38,3 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     while not is_gone(pid):
         time.sleep(0.01)
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, though perhaps nobody has reaped it."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

@@ -1,14 +1,21 @@
 """Both servers behind one call."""
 
+import ctypes
+import multiprocessing
+import os
 import shutil
+import sys
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from obs_assets import embedded
+from obs_assets.embedded.process import is_gone
 from obs_assets.errors import ConfigurationError
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
-from obs_assets_tests.embedded.conftest import is_gone
 
 
 def test_servers_of_the_users_own_are_left_alone(data_dir: Path) -> None:
@@ -91,3 +98,31 @@ def test_a_deleted_folder_makes_new_servers(data_dir: Path) -> None:
     assert all(pid and is_gone(pid) for pid in old)
     assert before.postgres != after.postgres
     assert before.s3 != after.s3
+
+
+SYS_EXIT = {"x86_64": 60, "aarch64": 93}
+"""Number of the Linux system call that ends one thread, by machine."""
+
+
+def lose_its_first_thread(seconds: float, number: int) -> None:
+    """End the first thread of this process; another lives on for so long."""
+    threading.Thread(target=time.sleep, args=(seconds,)).start()
+    ctypes.CDLL(None).syscall(number, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system calls of Linux")
+def test_a_process_lives_as_long_as_its_last_thread() -> None:
+    """A zombie with a live thread is not gone: that thread can still create a socket."""
+    number = SYS_EXIT[os.uname().machine]
+    process = multiprocessing.get_context("spawn").Process(
+        target=lose_its_first_thread, args=(1.0, number)
+    )
+    process.start()
+    assert process.pid
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not is_gone(process.pid)
+    while psutil.Process(process.pid).num_threads() > 1:
+        time.sleep(0.01)
+    assert is_gone(process.pid)
+    process.join()
