@@ -32,6 +32,7 @@ CRASH_POINTS = frozenset(
         "postgres.after_index",
         "postgres.before_commit",
         "postgres.after_commit",
+        "s3.after_packing",
         "s3.before_object",
         "s3.after_object",
         "s3.after_manifest",

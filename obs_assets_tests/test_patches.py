@@ -9,7 +9,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 
-MOST = 15
+MOST = 7
 """Places that may do it: a fault there has no cause outside of our code. This number may only fall."""
 
 REGISTRIES = {"KINDS", "DETECTORS"}

@@ -33,10 +33,6 @@ Answer = TypeVar("Answer")
 ROLE = "obs_reader"
 """Role whose rights every question has; `obs postgres init` makes it."""
 
-POOL_WAIT_S = 3.0
-"""Seconds to wait for a connection. Admission lets no more questions in than there are connections, so that a
-longer wait means a server that does not answer."""
-
 BACKGROUND = 3
 """Questions of live streams at a time."""
 
@@ -73,6 +69,8 @@ class Limits:
         wait_s: seconds for which a question waits for a place.
         deadline_s: seconds of a search, see `questions.list_events`.
         statement_s: seconds after which the database ends a statement.
+        connection_s: seconds to wait for a connection. There are as many connections as admitted
+            questions, so that a longer wait means a database that does not answer.
     """
 
     searches: int = 4
@@ -82,6 +80,7 @@ class Limits:
     wait_s: float = 2.0
     deadline_s: float = 10.0
     statement_s: float = 15.0
+    connection_s: float = 3.0
 
 
 class Gate:
@@ -341,7 +340,8 @@ class Reader:
     @contextlib.contextmanager
     def _lent(self) -> Iterator[Connection]:
         """A connection of the pool."""
-        with self._explained(), self._pool.connection(timeout=POOL_WAIT_S) as connection:
+        timeout_s = self.limits.connection_s
+        with self._explained(), self._pool.connection(timeout=timeout_s) as connection:
             yield connection
 
     @contextlib.contextmanager

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import secrets
 import stat
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,9 +29,6 @@ SCOPES: dict[Scope, str] = {
 
 PREFIX = "obs_"
 """Beginning of every token: scanners of secrets find it."""
-
-LOOK_EVERY_S = 2.0
-"""Seconds between two looks at the file: a token that was revoked is refused after them."""
 
 FILE_MODE = 0o600
 
@@ -184,6 +180,10 @@ def _write(path: Path, tokens: tuple[Token, ...]) -> None:
         tmp_path.write_text(_Content(tokens=tokens).model_dump_json(indent=2) + "\n")
 
 
+_Version: TypeAlias = tuple[int, ...]
+"""Inode, size in bytes, and times of change in nanoseconds. A change of the file's mode changes them, too."""
+
+
 class TokenFile:
     """The tokens of a file, as they are now.
 
@@ -196,7 +196,7 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._tokens: dict[str, Token] = {}
-        self._looked_at = -LOOK_EVERY_S
+        self._version: _Version | None = None
 
     def find(self, token: str) -> Token | None:
         """The valid token with this text; None if there is none."""
@@ -204,13 +204,23 @@ class TokenFile:
 
     def find_hash(self, sha256: str) -> Token | None:
         """The valid token with this hash; None if there is none."""
-        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
-            self._look()
+        # To ask for the version costs microseconds, so that a revoked token is refused at once.
+        version = self._version_now()
+        if version != self._version:
+            self._read()
+            self._version = version
         found = self._tokens.get(sha256)
         return found if found is not None and found.is_valid(datetime.now(UTC)) else None
 
-    def _look(self) -> None:
-        self._looked_at = time.monotonic()
+    def _version_now(self) -> _Version:
+        """The version of the file; empty if it does not exist or cannot be reached."""
+        try:
+            now = self._path.stat()
+        except OSError:
+            return ()
+        return (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+    def _read(self) -> None:
         try:
             tokens = read_tokens(self._path)
         except ConfigurationError as error:

@@ -121,6 +121,7 @@ def facets(
     fields: Sequence[str],
     *,
     limit: int = 10,
+    sample_rows: int = SAMPLE_ROWS,
     deadline_s: float = 10.0,
 ) -> tuple[Facet, ...]:
     """The most frequent values of fields, in the order of the fields.
@@ -130,6 +131,7 @@ def facets(
         selection: the events that are asked about.
         fields: columns, their short names, or paths.
         limit: values of a field, at most.
+        sample_rows: newest matching rows that are read for fields that are not counted exactly.
         deadline_s: seconds after which the search ends.
 
     Raises:
@@ -145,7 +147,14 @@ def facets(
                 found |= _exact(connection, selection, name, limit=limit, ends_at=until)
         others = [name for name in dict.fromkeys(fields) if name not in found]
         if others:
-            found |= _sampled(connection, selection, others, limit=limit, ends_at=ends_at)
+            found |= _sampled(
+                connection,
+                selection,
+                others,
+                limit=limit,
+                sample_rows=sample_rows,
+                ends_at=ends_at,
+            )
     return tuple(found[name] for name in fields)
 
 
@@ -179,6 +188,7 @@ def _sampled(
     names: Sequence[str],
     *,
     limit: int,
+    sample_rows: int,
     ends_at: float,
 ) -> dict[str, Facet]:
     """The values of fields in the newest rows that match."""
@@ -189,7 +199,7 @@ def _sampled(
         columns,
         selection.query,
         selection.span,
-        limit=SAMPLE_ROWS,
+        limit=sample_rows,
         deadline_s=ends_at - time.monotonic(),
     )
     rows, is_exact = len(found.rows), found.next is None

@@ -116,6 +116,7 @@ def histogram(
     *,
     step: timedelta | Literal["auto"] = "auto",
     by: str | None = None,
+    most_groups: int = MOST_GROUPS,
     tz: str = "UTC",
     deadline_s: float = 10.0,
 ) -> Histogram:
@@ -126,6 +127,7 @@ def histogram(
         selection: the events to count.
         step: length of a bar; ``auto`` gives at most `AUTO_BARS` bars.
         by: a field; each bar is divided into its most frequent values.
+        most_groups: values of that field that are counted by themselves, at most.
         tz: name of a time zone; bars begin at its full hours and days.
         deadline_s: seconds after which the count ends.
 
@@ -136,7 +138,8 @@ def histogram(
     if step == "auto":
         step = auto_step(selection.span)
     starts = starts_of_bars(selection.span, step, tz)
-    return _counted(connection, selection, _Bars(starts, step, by), deadline_s)
+    bars = _Bars(starts, step, by, most_groups)
+    return _counted(connection, selection, bars, deadline_s)
 
 
 def count(
@@ -153,11 +156,12 @@ def count(
 
 @dataclass(frozen=True)
 class _Bars:
-    """The bars that are asked for: their starts, their length and the field that divides them."""
+    """The bars that are asked for: their starts, their length, the field that divides them and into how many."""
 
     starts: Sequence[datetime]
     step: timedelta
     by: str | None
+    most_groups: int = MOST_GROUPS
 
 
 def _counted(
@@ -169,10 +173,16 @@ def _counted(
     began = time.monotonic()
     with snapshot(connection):
         # A third of the time, at most, is spent to find the values to count.
-        grouping = grouping_by(connection, selection, asked.by, deadline_s=deadline_s / 3)
+        grouping = grouping_by(
+            connection,
+            selection,
+            asked.by,
+            limit=asked.most_groups,
+            deadline_s=deadline_s / 3,
+        )
         slots = Slots(asked.starts, TALLY, grouping)
         counted = count_slots(connection, selection, slots, ends_at=began + deadline_s)
-    counts = _most_frequent(counted.figures)
+    counts = _most_frequent(counted.figures, asked.most_groups)
     ends = [*asked.starts[1:], selection.span.end]
     bars = [
         _bar(Span(start, end), counts, slot, has_groups=asked.by is not None)
@@ -188,16 +198,17 @@ def grouping_by(
     selection: Selection,
     by: str | None,
     *,
+    limit: int = MOST_GROUPS,
     deadline_s: float,
 ) -> Grouping:
-    """How rows are divided by the values of a field; None for no division."""
+    """How rows are divided by the values of a field, of which ``limit`` are found; None for no division."""
     if by is None:
         return ALL_TOGETHER
     column = by_column(by)
     if column.columns and column.columns <= FEW_VALUES:
         return column
     # A field such as trace_id has millions of values: only the most frequent are counted.
-    (top,) = facets(connection, selection, [by], limit=MOST_GROUPS, deadline_s=deadline_s)
+    (top,) = facets(connection, selection, [by], limit=limit, deadline_s=deadline_s)
     return by_values(by, [found.value for found in top.values if found.value is not None])
 
 
@@ -205,13 +216,13 @@ _Counts: TypeAlias = Mapping[tuple[int, Value], Tally]
 """(number of a bar from 0, value) → tally."""
 
 
-def _most_frequent(counts: _Counts) -> _Counts:
+def _most_frequent(counts: _Counts, limit: int) -> _Counts:
     """Counts with all values but the most frequent together."""
     totals: dict[Value, Tally] = {}
     for (_, value), tally in counts.items():
         totals[value] = totals.get(value, Tally()).plus(*tally)
     ranked = sorted(totals, key=lambda value: (-totals[value].rows, value.text or ""))
-    kept = set(ranked[:MOST_GROUPS])
+    kept = set(ranked[:limit])
     folded: dict[tuple[int, Value], Tally] = {}
     for (slot, value), tally in counts.items():
         key = (slot, value if value in kept else OTHER)

@@ -12,7 +12,6 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from obs_assets.api import tokens
 from obs_assets.api.access import refuse_contradictions
 from obs_assets.api.app import make_app
 from obs_assets.api.reader import Limits
@@ -81,11 +80,8 @@ def test_a_token_in_an_address_is_refused(opened: Opens, path: Path) -> None:
         assert client.get(PATH, params={name: token}).status_code in {400, 401}
 
 
-def test_a_change_of_the_file_holds_soon(
-    opened: Opens, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A new token is let in, a revoked or expired one is not, a damaged file lets no one in."""
-    monkeypatch.setattr(tokens, "LOOK_EVERY_S", 0.0)
+def test_a_change_of_the_file_holds_at_once(opened: Opens, path: Path) -> None:
+    """A new token is let in; a revoked or expired token is not; a damaged file admits no request."""
     client = opened(auth="token", tokens=path)
     token = add_token(path, "reader", ["read"], NOW, days=1)
     assert client.get(PATH, headers=bearer(token)).status_code == 200
@@ -101,16 +97,8 @@ def test_a_change_of_the_file_holds_soon(
     assert client.get(PATH, headers=bearer(ended)).status_code == 401
 
 
-def test_changes_hold_within_ten_seconds() -> None:
-    """By the interval between two looks at the file."""
-    assert tokens.LOOK_EVERY_S < 10
-
-
-def test_a_session_takes_the_place_of_the_header(
-    opened: Opens, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_takes_the_place_of_the_header(opened: Opens, path: Path) -> None:
     """Its cookie is for this site alone and no script; it ends with its token, or by a request."""
-    monkeypatch.setattr(tokens, "LOOK_EVERY_S", 0.0)
     token = add_token(path, "page", ["read"], NOW, days=1)
     client = opened(auth="token", tokens=path)
     assert client.post("/api/v1/session").status_code == 401

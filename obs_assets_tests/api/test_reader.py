@@ -16,7 +16,6 @@ from psycopg import sql
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from obs_assets.api import reader
 from obs_assets.api.app import make_app, make_readable
 from obs_assets.api.problems import ProblemError
 from obs_assets.api.reader import ROLE, Gate, Limits
@@ -149,14 +148,12 @@ def at(hourly: HourlyPipeline, **changes: object) -> HourlyPipeline:
 
 
 @pytest.mark.slow
-def test_a_database_that_goes_away_is_waited_for(
-    hourly: HourlyPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_goes_away_is_waited_for(hourly: HourlyPipeline) -> None:
     """503 without a message of the database while it is away; answers as before when it is back."""
-    monkeypatch.setattr(reader, "POOL_WAIT_S", 1.0)
     assert hourly.settings.postgres
     forwarder = Forwarder(hourly.settings.postgres.host, hourly.settings.postgres.port)
-    app = make_app(at(hourly, host="127.0.0.1", port=forwarder.port), Stop(), Limits())
+    behind = at(hourly, host="127.0.0.1", port=forwarder.port)
+    app = make_app(behind, Stop(), Limits(connection_s=1.0))
     with TestClient(app, "http://localhost") as client:
         for _ in range(2):
             assert client.get(PATH).status_code == 200

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +25,13 @@ import duckdb
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
+from botocore.httpsession import URLLib3Session
 from pydantic import SecretStr, ValidationError
 from urllib3 import HTTPResponse
 
+from obs_assets.crash import interrupted
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.s3 import Manifest, S3Config, S3Destination, encode
-from obs_assets.destinations.s3 import destination as s3_destination
 from obs_assets.destinations.s3.config import MIB
 from obs_assets.errors import (
     ConfigurationError,
@@ -70,6 +73,13 @@ def client(server: S3Settings) -> Iterator["S3Client"]:
 def destination(server: S3Settings) -> S3Destination:
     """The default archive in it."""
     return S3Destination(S3Config(), server)
+
+
+def files_held() -> int:
+    """Temporary files of packed objects that this process has open."""
+    spool = tempfile.SpooledTemporaryFile
+    files = [found for found in gc.get_objects() if type(found) is spool]
+    return sum(not file.closed for file in files)
 
 
 def keys(client: "S3Client", server: S3Settings) -> list[str]:
@@ -577,57 +587,50 @@ def test_a_lost_answer_is_no_lost_race(
 
 
 def test_an_object_is_packed_while_another_is_on_its_way(
-    server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    server: S3Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    """The upload of the first of three objects ends only when the second is packed, and none is held longer."""
+    """The upload of the first of three objects waits until the second is packed; two are held at most."""
     destination = S3Destination(S3Config(part_size_mb=1), server)
-    packed: list[Any] = []
     second = threading.Event()
+    held: list[int] = []
 
-    def watched(*arguments: Any) -> Iterator[Any]:
-        for one in encode.pack(*arguments):
-            packed.append(one)
-            second.set() if len(packed) == 2 else None
-            yield one
+    def count() -> None:
 
-    upload = destination.place.upload
+        held.append(files_held())
+        if len(held) == 2:
+            second.set()
 
-    def slow(*arguments: Any) -> Any:
+    def wait() -> None:
         assert second.wait(20)
-        assert sum(not one.file.closed for one in packed) <= 2
-        return upload(*arguments)
+        held.append(files_held())
 
-    monkeypatch.setattr(s3_destination, "pack", watched)
-    monkeypatch.setattr(destination.place, "upload", slow)
     offer = offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(3)]))
-    assert destination.deliver(offer).written == 3
-    assert [one.file.closed for one in packed] == [True] * 3
+    with interrupted("s3.after_packing", count), interrupted("s3.before_object", wait):
+        assert destination.deliver(offer).written == 3
+    assert max(held) == 2
+    assert files_held() == 0
 
 
 @pytest.mark.slow
 def test_an_upload_that_fails_ends_the_packing(
-    server: S3Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    server: S3Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    """Nothing is published, nothing is packed for nobody, and no file is left open."""
+    """Nothing is published, no third object is packed, and no file is left open."""
     destination = S3Destination(S3Config(part_size_mb=1), server)
-    packed: list[Any] = []
+    packed: list[str] = []
 
-    def watched(*arguments: Any) -> Iterator[Any]:
-        for one in encode.pack(*arguments):
-            packed.append(one)
-            yield one
-
-    def failing(*_: Any) -> Any:
+    def fail() -> None:
         raise TransientError("S3 failed")
 
-    monkeypatch.setattr(s3_destination, "pack", watched)
-    monkeypatch.setattr(destination.place, "upload", failing)
-    with pytest.raises(TransientError, match="S3 failed"):
-        destination.deliver(
-            offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(9)]))
-        )
-    assert len(packed) == 2
-    assert all(one.file.closed for one in packed)
+    offer = offer_of(frame_of(duck, [{"n": n, "text": "x" * MIB} for n in range(9)]))
+    with (
+        interrupted("s3.after_packing", lambda: packed.append("object")),
+        interrupted("s3.before_object", fail),
+        pytest.raises(TransientError, match="S3 failed"),
+    ):
+        destination.deliver(offer)
+    assert len(packed) <= 2
+    assert files_held() == 0
     assert destination.holding(HOUR) is None
 
 
@@ -637,8 +640,10 @@ def test_threads_share_a_destination(
     """Sensors of one process ask it at the same time: who is done first, closes nothing under another's request."""
     destination.deliver(offer_of(frame_of(duck, [{"n": 1}])))
     closed: list[int] = []
-    close = destination.place.client.close
-    monkeypatch.setattr(destination.place.client, "close", lambda: (closed.append(1), close()))
+    close = URLLib3Session.close
+    monkeypatch.setattr(
+        URLLib3Session, "close", lambda session: (closed.append(1), close(session))
+    )
     both_asked = threading.Barrier(2, timeout=20)
 
     def meet(**_: object) -> None:
@@ -680,7 +685,7 @@ with duckdb.connect() as connection:
 @pytest.mark.parametrize(
     ("point", "committed"),
     [
-        ("before_object", 1),
+        ("after_packing:2", 1),
         ("before_object:2", 1),
         ("after_object", 1),
         ("after_object:2", 1),

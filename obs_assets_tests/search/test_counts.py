@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from obs_assets.errors import ConfigurationError
-from obs_assets.search import facets as facets_module
 from obs_assets.search.facets import Facet, facets, fields_seen
 from obs_assets.search.histogram import (
     AUTO_BARS,
@@ -150,14 +149,11 @@ def test_a_count_whose_time_is_over_says_until_where(stored: Stored) -> None:
     )
 
 
-def test_most_frequent_values_have_bars_of_their_own(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_most_frequent_values_have_bars_of_their_own(stored: Stored) -> None:
     """All other values are counted together, so that no row is lost."""
-    monkeypatch.setattr("obs_assets.search.histogram.MOST_GROUPS", 1)
     for by in ("type", "tags"):
         selection = Selection(stored.tables, EVERYTHING, WHOLE)
-        found = histogram(stored.connection, selection, by=by)
+        found = histogram(stored.connection, selection, by=by, most_groups=1)
         assert found.rows == len(stored.rows)
         assert any(group.is_other for bar in found.bars for group in bar.groups)
         assert sum(group.rows for bar in found.bars for group in bar.groups) == found.rows
@@ -263,13 +259,11 @@ def test_a_facet_counts_what_a_filter_by_its_value_finds(
         assert facet.distinct == len(expected.keys() - {None})
 
 
-def test_a_facet_of_many_rows_says_that_it_read_the_newest(
-    stored: Stored, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_facet_of_many_rows_says_that_it_read_the_newest(stored: Stored) -> None:
     """A field of the statistics stays exact beside it."""
-    monkeypatch.setattr(facets_module, "SAMPLE_ROWS", 12)
     selection = Selection(stored.tables, EVERYTHING, WHOLE)
-    trace, level, worker = facets(stored.connection, selection, ["trace", "level", "worker"])
+    fields = ["trace", "level", "worker"]
+    trace, level, worker = facets(stored.connection, selection, fields, sample_rows=12)
     assert (trace.how, level.how, worker.how) == ("newest 12 rows", "exact", "exact")
     newest = Span(HOURS[-1].start, HOURS[-1].end)
     assert {found.value: found.rows for found in trace.values} == values_by_hand(

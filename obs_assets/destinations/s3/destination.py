@@ -339,6 +339,7 @@ class S3Destination:
         ):
             for number, packed in enumerate(objects):
                 try:
+                    crash_point("s3.after_packing")
                     # At most two objects are in memory or on disk: this object and the last.
                     if built:
                         built[-1].result()
