@@ -421,9 +421,11 @@ class Stages:
             chunks: paths of landed chunks.
             where: SQL condition of the lines.
         """
-        lines = connection.from_arrow(LANDED_SCHEMA.empty_table())
         if chunks:
             lines = connection.read_parquet(list(chunks)).filter(where)
+        else:
+            # Only here: DuckDB imports pandas to read a table of Arrow, which takes half a second.
+            lines = connection.from_arrow(LANDED_SCHEMA.empty_table())
         kind = self.config.source.type
         named_source = {"name": self.config.source.name or kind, "type": kind}
         source = json.dumps(named_source, separators=(",", ":"))

@@ -1,5 +1,7 @@
 """Hours that go through a stage together: they become what each becomes alone."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -231,3 +233,34 @@ def test_nobody_gets_between_hours_that_are_built(events_dir: Path, settings: Se
         thread.start()
         thread.join()
     assert [hour for hour in HOURS if hour not in done[0]] == [HOURS[1]]
+
+
+BUILD = """
+import sys
+from pathlib import Path
+
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import PipelineConfig
+from obs_assets.hourly.stage_rows import STAGES
+from obs_assets.hours import parse_hour
+from obs_assets.settings import Settings
+
+events_dir, data_dir, hour = sys.argv[1:]
+config = PipelineConfig(source={"events_dir": events_dir})
+hourly = HourlyPipeline(config, Settings(data_dir=Path(data_dir)))
+for stage in STAGES:
+    hourly.build(stage, parse_hour(hour))
+print(*sys.modules)
+"""
+"""A program that builds an hour and prints which modules it has imported."""
+
+
+@pytest.mark.slow
+def test_a_build_imports_no_pandas(events_dir: Path, settings: Settings) -> None:
+    """Stages do without pandas: its import takes as long as ten tiny hours."""
+    landed(events_dir, settings)
+    command = [sys.executable, "-c", BUILD, str(events_dir), str(settings.data_dir), HOUR.key]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = done.stdout.splitlines()[-1].split()
+    assert "duckdb" in imported
+    assert "pandas" not in imported
