@@ -21,6 +21,7 @@ from botocore.config import Config
 from psycopg import sql
 
 from obs_assets import embedded
+from obs_assets.delivery.breaker import Breakers
 from obs_assets.settings import PostgresSettings, S3Settings, Settings
 
 if TYPE_CHECKING:
@@ -145,6 +146,11 @@ def settings(
     )
     postgres_admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
     s3_admin.delete_bucket(Bucket=name)  # with all that it holds: SeaweedFS allows that
+
+
+def breakers_of(server: PostgresSettings) -> Breakers:
+    """The breakers of tests that share a database; the folder goes with the session's servers."""
+    return Breakers(Path(os.environ[SERVERS_VARIABLE], "breakers", server.database))
 
 
 @pytest.fixture

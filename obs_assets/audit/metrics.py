@@ -32,6 +32,8 @@ MEANINGS = {
     "obs_missing_partitions": "Closed hours that a destination lacks or holds in an old version.",
     "obs_other_folder_partitions": "Closed hours that a destination holds of another data folder.",
     "obs_destination_up": "1 if the destination answers, 0 if it does not.",
+    "obs_breaker_open": "1 if the breaker of the destination is open or half open, 0 if it is closed.",
+    "obs_breaker_open_seconds": "Since the first of the failures in a row; 0 while closed.",
     "obs_dispatches": "Webhook dispatches by state.",
 }
 """Metric → its meaning, in the order in which they are printed."""
@@ -62,6 +64,7 @@ def measure(hourly: HourlyPipeline, now: datetime) -> list[Sample]:
     for stage in (*STAGES, *hourly.destination_names):
         found += _stage(hourly, stage, now)
     found += _destinations(hourly)
+    found += _breakers(hourly, now)
     return found
 
 
@@ -133,6 +136,18 @@ def _destinations(hourly: HourlyPipeline) -> Iterator[Sample]:
         elsewhere = sum(name in logs for logs in staleness.elsewhere.values())
         yield Sample("obs_other_folder_partitions", labels, elsewhere)
     yield from _dispatches(hourly, staleness)
+
+
+def _breakers(hourly: HourlyPipeline, now: datetime) -> Iterator[Sample]:
+    for name in hourly.destination_names:
+        labels = {"pipeline": hourly.name, "destination": name}
+        state = hourly.breaker(name).state()
+        is_closed = state.stage(now) == "closed"
+        yield Sample("obs_breaker_open", labels, not is_closed)
+        seconds = 0.0
+        if state.failing_since and not is_closed:
+            seconds = (now - state.failing_since).total_seconds()
+        yield Sample("obs_breaker_open_seconds", labels, seconds)
 
 
 def _dispatches(hourly: HourlyPipeline, staleness: Staleness) -> Iterator[Sample]:

@@ -220,7 +220,12 @@ def _agree(
         offered = replace(offered, kept=kept, content_hash=receipt.content_hash)
     held = hourly.destination(receipt.stage).holding(hour, count=True)
     takes_all = kind_of(config).takes_all
-    return checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
+    found = checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
+    resting = hourly.breaker(receipt.stage).state().sentence(hourly.clock())
+    if resting:
+        # The hour itself may be there, or wait in an outbox.
+        return replace(found, sentence=f"{found.sentence} The breaker is {resting}.")
+    return found
 
 
 def _filtered(receipt: Receipt) -> int:

@@ -58,6 +58,7 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         "dead letters": _counted(letters),
         "remarks": _counted(landed.remarks),
         **_staleness(hourly),
+        **_breakers(hourly),
     }
     first_hour = hourly.config.first_hour
     if before_start := sum(parse_hour(key) < first_hour for key in landed.hours):
@@ -140,6 +141,14 @@ def _staleness(hourly: HourlyPipeline) -> dict[str, int | str]:
     if staleness.elsewhere:
         facts["another folder's"] = staleness.sentence_elsewhere()
     return facts
+
+
+def _breakers(hourly: HourlyPipeline) -> dict[str, str]:
+    """Since when and why destinations get no hours; empty if all get them. No server is asked."""
+    resting = hourly.resting(hourly.clock())
+    if not resting:
+        return {}
+    return {"breakers": "; ".join(f"{name} {sentence}" for name, sentence in resting.items())}
 
 
 def _is_there(hourly: HourlyPipeline, config: DestinationConfig) -> bool:

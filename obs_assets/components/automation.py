@@ -266,7 +266,10 @@ def stale_hours_sensor(
         requests = _due(context.instance, hourly, naming, staleness, now)
         if requests:
             return dg.SensorResult(run_requests=requests, cursor=cursor.to_json())
-        reasons = [_none_due(staleness), *staleness.unreachable.values()]
+        resting = [
+            f"the breaker of {name} is {reason}" for name, reason in staleness.resting.items()
+        ]
+        reasons = [_none_due(staleness), *staleness.unreachable.values(), *resting]
         return dg.SensorResult(skip_reason="; ".join(reasons), cursor=cursor.to_json())
 
     return stale_hour_sensor
@@ -285,6 +288,8 @@ def _log_findings(
         log.warning(staleness.sentence_elsewhere())
     for name, problem in staleness.unreachable.items():
         log.warning("%s cannot be asked for its hours: %s", name, problem)
+    for name, reason in staleness.resting.items():
+        log.warning("the breaker of %s is %s", name, reason)
 
 
 @dataclass(frozen=True)
@@ -400,13 +405,13 @@ def _due(
     now: datetime,
 ) -> list[dg.RunRequest]:
     """The requests of a tick. While every run fails, a single hour tests whether the outage is over."""
-    if not staleness.missing:
+    if not staleness.due:
         return []
     landed = hourly.landed()
     under_way = hours_under_way(instance, naming, now)
     closed_by = now - hourly.config.allowed_lateness - LEFT_TO_THE_SCHEDULE
     waiting = [
-        hour for hour in staleness.missing if hour not in under_way and hour.end <= closed_by
+        hour for hour in staleness.due if hour not in under_way and hour.end <= closed_by
     ]
     attempts = _attempts(instance, naming, waiting[:HOURS_LOOKED_AT])
     candidates: list[_Candidate] = []
@@ -416,12 +421,14 @@ def _due(
         last = attempts.get((hour, version), NEVER)
         if last.allows_another(now):
             candidates.append(_Candidate(hour, version, last.number + 1, last.failed, events))
-    cap = 1 if _everything_fails(instance, naming) else HOURS_A_TICK
+    cap = HOURS_A_TICK
+    if staleness.is_probe or _everything_fails(instance, naming):
+        cap = 1
     selection = None
-    if staleness.unreachable:
-        # The run leaves unreachable destinations out, so that it can succeed.
+    if staleness.left_out:
+        # The run leaves such destinations out, so that it can succeed.
         names = [*STAGES, *hourly.destination_names]
-        selection = [naming.key(name) for name in names if name not in staleness.unreachable]
+        selection = [naming.key(name) for name in names if name not in staleness.left_out]
     return [_request_range(naming, group, selection) for group in _grouped(candidates[:cap])]
 
 

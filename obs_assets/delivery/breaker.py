@@ -1,44 +1,111 @@
-"""The circuit breaker of an endpoint.
+"""Circuit breakers: an endpoint that fails gets no requests for a while, and then a single probe.
 
-Runs are short, so the state of a breaker is in PostgreSQL, where all processes that send share it.
+::
+
+    closed ── failures in a row ─▶ open ── the pause is over ─▶ half open, one probe
+      ▲                             ▲                              │        │
+      │                             └────────── it failed ─────────┘        │
+      └──────────────────────────────────────── it passed ──────────────────┘
+
+Runs are short processes, so the state of a breaker is a file in ``OBS_DATA_DIR/breakers``. Each write
+replaces the whole file, and a lock orders the writers. A closed breaker without failures has no file; to
+close a breaker by hand, remove its file.
 """
 
+import contextlib
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import SecretStr
 
-from obs_assets.destinations.webhook import LONGEST_WAIT_S
-from obs_assets.storage.postgres import Connection
+from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, TransientError
+from obs_assets.storage.disk import locked, make_private_dir, replacing
 
 BREAKS_AFTER = 5
 """Failed requests in a row after which an endpoint gets no requests for a while."""
 
+HOURS_BEFORE_BREAK = 3
+"""Failed deliveries in a row after which a destination gets no hours; each has retried its requests."""
+
 BROKEN_S = 30.0
-"""Seconds of the first pause; each further failure doubles the pause, up to `LONGEST_WAIT_S`."""
+"""Seconds of the first pause; each further failure doubles the pause, up to `LONGEST_PAUSE_S`."""
+
+LONGEST_PAUSE_S = 900.0
+"""Seconds of the longest pause, unless the receiver asks for a longer one."""
+
+PROBE_S = 600.0
+"""Seconds that a probe may take. If its process dies, the next probe is let through after this time."""
+
+LOCK_WAIT_S = 10.0
+"""Seconds to wait for another process that changes the same breaker."""
 
 _MOST_DOUBLINGS = 10
 """Limit of the exponent, so that a long row of failures makes no huge number."""
 
-TABLES = """
-CREATE TABLE IF NOT EXISTS obs.webhook_endpoints (
-    endpoint TEXT PRIMARY KEY, failures INT NOT NULL DEFAULT 0, not_before TIMESTAMPTZ,
-    disabled_at TIMESTAMPTZ);
-"""
+_LONGEST_REASON = 500
+"""Characters of a reason that are kept."""
 
-_RECORD_OUTCOME = """
-INSERT INTO obs.webhook_endpoints AS e (endpoint, failures, not_before, disabled_at)
-VALUES (%s, %s, %s, %s)
-ON CONFLICT (endpoint) DO UPDATE SET (failures, not_before, disabled_at) = (
-    CASE WHEN excluded.failures = 0 THEN 0 ELSE e.failures + 1 END,
-    excluded.not_before, excluded.disabled_at)
-RETURNING failures
-"""
+Stage = Literal["closed", "open", "half open"]
+"""Whether requests pass, none passes, or the next request is a probe."""
 
-_PAUSE = """
-UPDATE obs.webhook_endpoints SET not_before = greatest(not_before, %s) WHERE endpoint = %s
-"""
+Thing = TypeVar("Thing")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class BreakerState:
+    """The state of a breaker, as its file holds it.
+
+    Attributes:
+        name: the endpoint in words, for example ``splunk_events``.
+        failures: failures in a row.
+        failing_since: time of the first of these failures, UTC; None without a failure.
+        not_before: no request passes before this time, UTC; None: requests pass.
+        reason: message of the last failure.
+        is_gone: the endpoint has answered that it will never work again.
+    """
+
+    name: str = ""
+    failures: int = 0
+    failing_since: datetime | None = None
+    not_before: datetime | None = None
+    reason: str = ""
+    is_gone: bool = False
+
+    def stage(self, now: datetime) -> Stage:
+        """The stage at a time, UTC."""
+        if self.is_gone:
+            return "open"
+        if self.not_before is None:
+            return "closed"
+        return "open" if now < self.not_before else "half open"
+
+    def sentence(self, now: datetime) -> str:
+        """Since when and why the endpoint gets no requests; empty if it gets them.
+
+        For example ``open since 2025-12-04T10:02:00Z, asked again at 10:07:31: … cannot be reached``.
+        """
+        stage = self.stage(now)
+        if stage == "closed":
+            return ""
+        since = ""
+        if self.failing_since:
+            since = f" since {self.failing_since:%Y-%m-%dT%H:%M:%SZ}"
+        again = "asked with the next hour"
+        if self.is_gone:
+            again = "not asked again"
+        elif self.not_before and stage == "open":
+            again = f"asked again at {self.not_before:%H:%M:%S} UTC"
+        return f"{stage}{since}, {again}: {self.reason}"
+
+
+CLOSED = BreakerState()
+"""The state of an endpoint that has not failed."""
 
 
 @dataclass(frozen=True)
@@ -46,71 +113,197 @@ class Breaker:
     """The breaker of an endpoint.
 
     Attributes:
-        connection: connection to the database that holds the state.
-        endpoint: hash of the endpoint's address; see `of`.
+        path: its file.
+        name: the endpoint in words.
+        breaks_after: failures in a row that start a pause.
     """
 
-    connection: Connection
-    endpoint: str
+    path: Path
+    name: str
+    breaks_after: int = BREAKS_AFTER
 
-    @classmethod
-    def of(cls, connection: Connection, url: SecretStr) -> "Breaker":
-        """The breaker of an address. The address is a secret, so the key is a hash of it."""
-        return cls(connection, hashlib.sha256(url.get_secret_value().encode()).hexdigest()[:32])
+    def state(self) -> BreakerState:
+        """The present state. A file that cannot be read counts as missing: the endpoint is asked."""
+        try:
+            values = json.loads(self.path.read_text())
+            for key in ("failing_since", "not_before"):
+                values[key] = values[key] and datetime.fromisoformat(values[key])
+            return BreakerState(**values)
+        except (OSError, ValueError, KeyError, TypeError):
+            return CLOSED
 
-    def lets_through(self, now: datetime) -> bool:
-        """Whether the endpoint may get a request: it is neither disabled nor in a pause."""
-        row = self.connection.execute(
-            "SELECT disabled_at IS NULL AND (not_before IS NULL OR not_before <= %s) "
-            "FROM obs.webhook_endpoints WHERE endpoint = %s",
-            [now, self.endpoint],
-        ).fetchone()
-        # An endpoint without a row has never failed since its last reset.
-        return row is None or bool(row[0])
+    def admit(self, now: datetime) -> bool:
+        """Whether a request may be made now. In the stage ``half open`` this caller makes the probe."""
+        # The usual case costs no lock.
+        if self.state() == CLOSED:
+            return True
+        with self._alone():
+            state = self.state()
+            stage = state.stage(now)
+            if stage == "half open":
+                until = now + timedelta(seconds=PROBE_S)
+                self._write(replace(state, not_before=until))
+            return stage != "open"
 
-    def record_outcome(
+    def passed(self) -> None:
+        """Record an answer: the endpoint works."""
+        if self.path.exists():
+            with self._alone():
+                self.path.unlink(missing_ok=True)
+
+    def failed(
         self,
         now: datetime,
+        reason: str,
         *,
-        failed: bool,
-        asked_wait_s: float | None,
-        gone: bool,
-        jitter: float,
+        asked_wait_s: float | None = None,
+        jitter: float = 1.0,
     ) -> None:
-        """Record an answer. `BREAKS_AFTER` failures in a row, or a request to wait, start a pause.
+        """Record a failure. `breaks_after` failures in a row, or a request to wait, start a pause.
 
         Args:
-            now: time of the answer.
-            failed: whether the endpoint failed, so that a later attempt may succeed. The refusal of
-                a single request is no failure of the endpoint.
+            now: time of the failure, UTC.
+            reason: message of the failure; without event text and secrets, as all messages are.
             asked_wait_s: seconds of pause that the receiver asked for.
-            gone: whether the receiver answered 410; the endpoint is then disabled.
             jitter: number from 0 to 1: part of the second half of a pause that is waited.
         """
-        not_before = None
-        if asked_wait_s:
-            not_before = now + timedelta(seconds=asked_wait_s)
-        # 410 means that the address will never work again; only a retry by a user enables it.
-        disabled_at = now if gone else None
-        # The database counts: several processes send to the same endpoint.
-        row = self.connection.execute(
-            _RECORD_OUTCOME, [self.endpoint, int(failed), not_before, disabled_at]
-        ).fetchone()
-        assert row  # noqa: S101 - an upsert always returns its row
-        failures = int(row[0])
-        if failed and failures >= BREAKS_AFTER:
-            pause_s = _longest_pause_s(failures) * (1 + jitter) / 2
-            self.connection.execute(_PAUSE, [now + timedelta(seconds=pause_s), self.endpoint])
+        with self._alone():
+            before = self.state()
+            failures = before.failures + 1
+            pause_s = asked_wait_s or 0.0
+            if failures >= self.breaks_after:
+                longest_s = _longest_pause_s(failures - self.breaks_after)
+                pause_s = max(pause_s, longest_s * (1 + jitter) / 2)
+            not_before = None
+            if pause_s:
+                not_before = now + timedelta(seconds=pause_s)
+            self._write(
+                BreakerState(
+                    self.name,
+                    failures,
+                    before.failing_since or now,
+                    not_before,
+                    reason[:_LONGEST_REASON],
+                )
+            )
+
+    def gone(self, now: datetime, reason: str) -> None:
+        """Record that the endpoint will never work again; only `reset` lets requests pass."""
+        state = BreakerState(self.name, 1, now, None, reason[:_LONGEST_REASON], is_gone=True)
+        with self._alone():
+            self._write(state)
+
+    def undecided(self, now: datetime) -> None:
+        """Give a probe back whose result says nothing about the endpoint."""
+        with self._alone():
+            state = self.state()
+            if state.not_before:
+                self._write(replace(state, not_before=min(state.not_before, now)))
+
+    def restore(self, state: BreakerState) -> None:
+        """Take a state over from another store, unless there is a state."""
+        with self._alone():
+            if not self.path.exists():
+                self._write(state)
 
     def reset(self) -> None:
-        """Forget failures, pause and 410, because a user retries a dispatch to the endpoint."""
-        self.connection.execute(
-            "DELETE FROM obs.webhook_endpoints WHERE endpoint = %s", [self.endpoint]
-        )
+        """Forget failures, pause and 410, because a user asks for the endpoint."""
+        self.passed()
+
+    def _write(self, state: BreakerState) -> None:
+        with replacing(self.path) as tmp_path:
+            tmp_path.write_text(json.dumps(asdict(state), default=datetime.isoformat))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other writers out.
+
+        Raises:
+            TransientError: another process holds the lock.
+        """
+        make_private_dir(self.path.parent)
+        try:
+            with locked(self.path.with_suffix(".lock"), wait_s=LOCK_WAIT_S):
+                yield
+        except BlockingIOError:
+            raise TransientError(
+                f"the breaker {self.path} is locked by another process: try again"
+            ) from None
 
 
-def _longest_pause_s(failures: int) -> float:
-    """Seconds of pause after a number of failures in a row, before jitter shortens them."""
-    doublings = min(failures - BREAKS_AFTER, _MOST_DOUBLINGS)
+@dataclass(frozen=True)
+class Breakers:
+    """The breakers of a data folder.
+
+    Attributes:
+        folder: folder of their files, ``OBS_DATA_DIR/breakers``.
+    """
+
+    folder: Path
+
+    def of_destination(self, ledger_name: str) -> Breaker:
+        """The breaker of a destination: its failures are failed deliveries of hours."""
+        return Breaker(self.folder / f"{ledger_name}.json", ledger_name, HOURS_BEFORE_BREAK)
+
+    def of_address(self, name: str, url: SecretStr) -> Breaker:
+        """The breaker of an address, which several destinations can share.
+
+        Args:
+            name: the endpoint in words.
+            url: the address, which can hold a secret: the name of the file is a hash of it.
+        """
+        return Breaker(self.folder / f"address-{hash_of(url)}.json", name)
+
+
+def hash_of(url: SecretStr) -> str:
+    """The first 32 digits of the SHA-256 of an address."""
+    return hashlib.sha256(url.get_secret_value().encode()).hexdigest()[:32]
+
+
+def guarded(
+    send: Callable[[Thing], Answer], breaker: Breaker, clock: Callable[[], datetime]
+) -> Callable[[Thing], Answer]:
+    """The same sender, behind a breaker.
+
+    Args:
+        send: sends a thing, for example offers an hour to a destination.
+        breaker: the breaker of its receiver.
+        clock: gives the time, UTC.
+
+    Raises (when called):
+        TransientError: the breaker is open; nothing was sent.
+        ObsError: as ``send``.
+    """
+
+    def send_if_closed(thing: Thing) -> Answer:
+        if not breaker.admit(clock()):
+            sentence = breaker.state().sentence(clock())
+            raise TransientError(f"the breaker of {breaker.name} is {sentence}")
+        try:
+            answer = send(thing)
+        except HourBusyError:
+            # Another run writes the hour: that says nothing about the receiver.
+            breaker.undecided(clock())
+            raise
+        except (TransientError, ConfigurationError) as error:
+            asked_wait_s = getattr(error, "retry_after_s", None)
+            breaker.failed(clock(), str(error), asked_wait_s=asked_wait_s)
+            raise
+        except ObsError:
+            # The receiver answered, and refused this thing.
+            breaker.passed()
+            raise
+        except BaseException:
+            breaker.undecided(clock())
+            raise
+        breaker.passed()
+        return answer
+
+    return send_if_closed
+
+
+def _longest_pause_s(failures_too_many: int) -> float:
+    """Seconds of pause after failures behind the first that broke, before jitter shortens them."""
+    doublings = min(failures_too_many, _MOST_DOUBLINGS)
     factor: int = 2**doublings
-    return min(LONGEST_WAIT_S, BROKEN_S * factor)
+    return min(LONGEST_PAUSE_S, BROKEN_S * factor)

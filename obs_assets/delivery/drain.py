@@ -82,12 +82,14 @@ class SenderDeps:
         clock: gives the time, UTC.
         sleep: waits a number of seconds between attempts.
         jitter: gives a number from 0 to 1: part of the second half of a wait that is waited.
+        breaker: the breaker of the address.
     """
 
     sender: WebhookSender
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
     jitter: Callable[[], float]
+    breaker: Breaker
 
 
 @dataclass(frozen=True)
@@ -119,35 +121,41 @@ class Drain:
         The claim is a row lock, which ends with this process. If the machine loses its network or
         its power, PostgreSQL ends the transaction after the longest time that attempts can take.
         """
-        assert self.config.url  # noqa: S101 - a drain has a sender, and a sender needs an address
         dispatches = Dispatches(self.connection, self.destination)
-        breaker = Breaker.of(self.connection, self.config.url)
+        breaker = self.deps.breaker
         with self.connection.transaction():
-            if not breaker.lets_through(now):
-                return False
             # Otherwise a machine that vanished would keep its claim until TCP gives up, after hours.
             self.connection.execute(
                 "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
                 [f"{self._longest_s():.0f}s"],
             )
             claimed = dispatches.claim(now)
-            if claimed is None:
+            # The last question, because it can make this drain the one that probes the endpoint.
+            if claimed is None or not breaker.admit(now):
                 return False
             # A crash between the answer and the commit sends the dispatch again, with the same id.
             crash_point("webhook.before_send")
             result = self._attempt(claimed)
             crash_point("webhook.after_send")
             self._record(dispatches, claimed, result)
-            breaker.record_outcome(
-                self.deps.clock(),
-                failed=result.transient,
-                asked_wait_s=result.asked_wait_s,
-                gone=result.gone,
-                jitter=self.deps.jitter(),
-            )
+            self._tell_breaker(result)
         self._count(result, claimed.events)
         # After a dispatch that its receiver refuses, the next may pass; after an outage it cannot.
         return result.state == "sent" or (result.state == "failed" and not result.transient)
+
+    def _tell_breaker(self, result: AttemptResult) -> None:
+        """Record a result. The refusal of a single dispatch is no failure of the endpoint."""
+        breaker, now = self.deps.breaker, self.deps.clock()
+        reason = result.error or ""
+        if result.gone:
+            # 410 means that the address will never work again; only a retry by a user enables it.
+            breaker.gone(now, reason)
+        elif result.transient:
+            breaker.failed(
+                now, reason, asked_wait_s=result.asked_wait_s, jitter=self.deps.jitter()
+            )
+        else:
+            breaker.passed()
 
     def _attempt(self, claimed: Claimed) -> AttemptResult:
         """Send a dispatch, and give it up when it has failed for ``give_up_after_hours``."""

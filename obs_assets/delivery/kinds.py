@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import duckdb
-from pydantic import Discriminator, GetCoreSchemaHandler, Tag
+from pydantic import Discriminator, GetCoreSchemaHandler, SecretStr, Tag
 from pydantic_core import CoreSchema
 
 from obs_assets import embedded
 from obs_assets.alerts.rules import with_rule
+from obs_assets.delivery.breaker import Breakers
 from obs_assets.delivery.outbox import WebhookAlerts
 from obs_assets.destinations.appending import AppendingDestination, Sender
 from obs_assets.destinations.base import Destination, DestinationConfig, Offer, Page, StoredPart
@@ -120,6 +121,8 @@ class Kind:
         takes_hours_by: ``replace``: an hour takes the place of its older version; ``append``: new
             events of an hour are added.
         is_archive: hours are restored from it unless another destination is named.
+        address: the address that a breaker guards instead of the deliveries, for a kind that keeps an
+            outbox; None for other kinds, and without an address.
         alerts: the destination judges alert rules and keeps dispatches, as `WebhookAlerts` does.
         has_tables: the destination keeps tables for ``obs postgres`` and the daily upkeep.
         in_order: hours are delivered singly, in their order.
@@ -148,6 +151,7 @@ class Kind:
     takes_all: bool = True
     takes_hours_by: Literal["replace", "append"] = "replace"
     is_archive: bool = False
+    address: Callable[[Any, Settings], SecretStr | None] = lambda _, __: None
     alerts: bool = False
     has_tables: bool = False
     in_order: bool = False
@@ -179,8 +183,13 @@ def _make_webhook(order: Order) -> Destination:
         order.config,
         order.server,
         order.settings.webhook,
+        Breakers(order.settings.data_dir / "breakers"),
         clock=order.clock,
     )
+
+
+def _webhook_address(config: WebhookConfig, settings: Settings) -> SecretStr | None:
+    return config.url or settings.webhook.url
 
 
 def _make_elasticsearch(order: Order) -> Destination:
@@ -355,6 +364,7 @@ KINDS: tuple[Kind, ...] = (
         keeps_events=False,
         takes_all=False,
         takes_hours_by="append",
+        address=_webhook_address,
         alerts=True,
         # The state of an alert follows from the hours before.
         in_order=True,

@@ -43,8 +43,8 @@ from obs_assets.alerts.notices import Decision, bundle, message
 from obs_assets.alerts.receivers import compose as compose_message
 from obs_assets.alerts.receivers import forwarded
 from obs_assets.crash import crash_point
-from obs_assets.delivery import breaker, dispatches, journal
-from obs_assets.delivery.breaker import Breaker
+from obs_assets.delivery import dispatches, journal
+from obs_assets.delivery.breaker import Breaker, Breakers, BreakerState, hash_of
 from obs_assets.delivery.dispatches import Dispatch, Dispatches, Draft, State
 from obs_assets.delivery.drain import Drain, SenderDeps, stats
 from obs_assets.delivery.journal import FoldResult, Journal
@@ -90,11 +90,18 @@ CHUNK_ROWS = 2_000
 TABLE_ROWS = 50
 """Largest number of alerts in the UI's table of a delivery."""
 
+_ENDPOINTS = """
+CREATE TABLE IF NOT EXISTS obs.webhook_endpoints (
+    endpoint TEXT PRIMARY KEY, failures INT NOT NULL DEFAULT 0, not_before TIMESTAMPTZ,
+    disabled_at TIMESTAMPTZ);
+"""
+"""Older releases kept breakers in this table; `WebhookAlerts` takes its row over."""
+
 ALERTS = (
     Migration(
         "Make the outbox: dispatches, the rows in them, endpoints; "
         "measurements, states and notices of alerts.",
-        dispatches.TABLES + breaker.TABLES + journal.TABLES,
+        dispatches.TABLES + _ENDPOINTS + journal.TABLES,
     ),
     Migration(
         "Note by which rules an hour was folded, "
@@ -147,6 +154,7 @@ class WebhookAlerts:
         config: rules and receiver.
         server: the PostgreSQL that keeps the outbox.
         environment: address and secrets for the options that the configuration leaves out.
+        breakers: the breakers of the data folder.
         clock: gives the time, UTC.
         sleep: waits a number of seconds, between attempts and for the rate limit.
         busy_after_s: seconds to wait for another run that writes to the outbox.
@@ -163,6 +171,7 @@ class WebhookAlerts:
         config: WebhookConfig,
         server: PostgresSettings,
         environment: WebhookSettings,
+        breakers: Breakers,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
@@ -183,8 +192,10 @@ class WebhookAlerts:
         self._jitter = jitter
         self._send_old = environment.send_old
         self._deps: SenderDeps | None = None
+        self.breaker: Breaker | None = None
         if self.config.url:
-            self._deps = self._make_deps(environment.allow_private)
+            self.breaker = breakers.of_address(name, self.config.url)
+            self._deps = self._make_deps(environment.allow_private, self.breaker)
 
     def deliver(self, offer: Offer) -> Delivery:
         """Write dispatches of the hour's new matches, then send the dispatches that are due.
@@ -290,7 +301,7 @@ class WebhookAlerts:
                 if count:
                     return f"{self.name}: {count:,} hours are to be judged"
                 outbox = self._dispatches(connection)
-                if self._can_send(connection) and outbox.is_due(self._clock()):
+                if self._can_send() and outbox.is_due(self._clock()):
                     return f"{self.name}: a dispatch is due"
             except errors.UndefinedTable:
                 # No hour was delivered yet.
@@ -306,11 +317,11 @@ class WebhookAlerts:
         empty, closed = self._journal(connection).unjudged(closed_until, is_empty)
         return len(empty) + len(closed)
 
-    def _can_send(self, connection: Connection) -> bool:
+    def _can_send(self) -> bool:
         """Whether the webhook has an address, and its breaker lets a request through."""
-        if self._deps is None or self.config.url is None:
+        if self.breaker is None:
             return False
-        return Breaker.of(connection, self.config.url).lets_through(self._clock())
+        return self.breaker.state().stage(self._clock()) != "open"
 
     def alerts(self) -> list[dict[str, Any]]:
         """Alerts that fire or are pending after the latest hour: rows of the view ``obs.alerts``."""
@@ -378,8 +389,8 @@ class WebhookAlerts:
         with self._session() as connection:
             found = self._dispatches(connection).revive(webhook_id, self._clock())
             # The user knows that the endpoint works again; its pause would delay the retry.
-            if found and self.config.url:
-                Breaker.of(connection, self.config.url).reset()
+            if found and self.breaker:
+                self.breaker.reset()
             return found
 
     def holding(self, hour: Hour, *, count: bool = False) -> Holding | None:
@@ -635,11 +646,11 @@ class WebhookAlerts:
             },
         )
 
-    def _make_deps(self, allow_private: bool) -> SenderDeps:
+    def _make_deps(self, allow_private: bool, breaker: Breaker) -> SenderDeps:
         sender = WebhookSender(
             self.config, allow_private=allow_private, clock=self._clock, sleep=self._sleep
         )
-        return SenderDeps(sender, self._clock, self._sleep, self._jitter)
+        return SenderDeps(sender, self._clock, self._sleep, self._jitter, breaker)
 
     def _warn_off(self) -> None:
         """Log once for each process that nothing is sent."""
@@ -656,7 +667,29 @@ class WebhookAlerts:
             with connection.transaction():
                 migrate(connection, "ledger", LEDGER)
                 migrate(connection, "alerts", ALERTS)
+                self._take_over(connection)
             yield connection
+
+    def _take_over(self, connection: Connection) -> None:
+        """Move the breaker's row of an older release into its file, inside the caller's transaction."""
+        if self.breaker is None or self.config.url is None:
+            return
+        row = connection.execute(
+            "DELETE FROM obs.webhook_endpoints WHERE endpoint = %s "
+            "RETURNING failures, not_before, disabled_at",
+            [hash_of(self.config.url)],
+        ).fetchone()
+        if row:
+            failures, not_before, disabled_at = row
+            state = BreakerState(
+                self.name,
+                failures,
+                disabled_at or self._clock(),
+                not_before,
+                "of an older release",
+                is_gone=disabled_at is not None,
+            )
+            self.breaker.restore(state)
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[Connection]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import duckdb
 
 from obs_assets.delivery.kinds import asset_name, kind_of
-from obs_assets.destinations.base import Destination, DestinationConfig, Offer
+from obs_assets.destinations.base import Delivery, DestinationConfig, Offer
 from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
@@ -41,7 +41,7 @@ class Deliverer:
     def deliver(
         self,
         config: DestinationConfig,
-        destination: Destination,
+        send: Callable[[Offer], Delivery],
         hour: Hour,
         *,
         run_id: str,
@@ -52,7 +52,7 @@ class Deliverer:
 
         Args:
             config: block of the destination.
-            destination: the destination that writes the hour.
+            send: writes the offered hour, for example `Destination.deliver` behind a breaker.
             hour: the hour to offer.
             run_id: id of the run, for the ledger.
             rebuild: the destination writes the hour even if it holds this version.
@@ -67,7 +67,7 @@ class Deliverer:
             offer, filtered = self.offer(connection, config, hour)
             receipts = tuple(self._receipts(hour, up_to=config.stage))
             offer = replace(offer, run_id=run_id, rebuild=rebuild, receipts=receipts)
-            delivery = destination.deliver(replace(offer, closed_until=closed_until))
+            delivery = send(replace(offer, closed_until=closed_until))
         # The receipt counts from the frame on, so events of the destination's filter are in it.
         other = dict(filtered)
         if delivery.already_there:

@@ -7,7 +7,7 @@ Every count of a receipt is read back from the written frame. The rules of a sta
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import duckdb
 
 from obs_assets import embedded
+from obs_assets.delivery.breaker import Breaker, Breakers, guarded
 from obs_assets.delivery.kinds import Order, asset_name, kind_of
-from obs_assets.destinations.base import Destination, DestinationConfig, Offer
+from obs_assets.destinations.base import Delivery, Destination, DestinationConfig, Offer
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.build import Builder
 from obs_assets.hourly.deliver import Deliverer
@@ -297,12 +298,17 @@ class HourlyPipeline:
     def needs_build(self, hour: Hour) -> bool:
         """Whether an hour is stale at a destination, and at no destination from another data folder.
 
+        Destinations whose breaker is not closed are not asked; `staleness` finds their hours later.
+
         Raises:
             TransientError: a destination does not answer.
         """
         landed = self.landed().version(hour)
         states = set()
+        resting = self.resting(self.clock())
         for block in self.config.enabled_destinations:
+            if asset_name(block) in resting:
+                continue
             held = self.destination(asset_name(block)).holding(hour)
             states.add(state_of(self.config, block, held, landed))
         # A build delivers to every destination, and must not replace the hour of another folder.
@@ -320,14 +326,16 @@ class HourlyPipeline:
             now: the time, UTC; the clock by default.
             empty: hours without events that destinations hold nevertheless.
         """
-        return find_staleness(
+        now = now or self.clock()
+        found = find_staleness(
             self.config,
             self.landed(),
             self.destination,
             open_hour=self.first_open_hour(),
-            now=now or self.clock(),
+            now=now,
             empty=empty,
         )
+        return replace(found, resting=self.resting(now), probed=self._probed(now))
 
     # Stages
 
@@ -408,12 +416,51 @@ class HourlyPipeline:
             closed_until = self._closed_until(hour)
             return self._deliverer.deliver(
                 config,
-                destination,
+                self._sender(config, destination),
                 hour,
                 run_id=run_id,
                 rebuild=rebuild,
                 closed_until=closed_until,
             )
+
+    def _sender(
+        self, config: DestinationConfig, destination: Destination
+    ) -> Callable[[Offer], Delivery]:
+        """Offers an hour to a destination, behind its breaker."""
+        if kind_of(config).alerts:
+            # Its deliveries go into an outbox; the requests of the outbox have a breaker.
+            return destination.deliver
+        return guarded(destination.deliver, self.breaker(asset_name(config)), self.clock)
+
+    def breaker(self, name: str) -> Breaker:
+        """The breaker of a destination, or of the address that its outbox sends to.
+
+        Args:
+            name: name of the destination's asset.
+        """
+        config = self.destination_config(name)
+        breakers = Breakers(self.settings.data_dir / "breakers")
+        address = kind_of(config).address(config, self.settings)
+        if address:
+            return breakers.of_address(name, address)
+        return breakers.of_destination(self.ledger_name(name))
+
+    def resting(self, now: datetime) -> dict[str, str]:
+        """Asset name of each enabled destination whose breaker is not closed → since when and why.
+
+        Args:
+            now: the time, UTC.
+        """
+        sentences = {
+            name: self.breaker(name).state().sentence(now) for name in self.destination_names
+        }
+        return {name: sentence for name, sentence in sentences.items() if sentence}
+
+    def _probed(self, now: datetime) -> frozenset[str]:
+        stages = {
+            name: self.breaker(name).state().stage(now) for name in self.destination_names
+        }
+        return frozenset(name for name, stage in stages.items() if stage == "half open")
 
     def offer(
         self,

@@ -29,6 +29,8 @@ class Staleness:
         elsewhere: hour, oldest first → asset name → identity of the landing log of another data
             folder from which that destination holds the hour. Such an hour is in ``missing`` for no
             destination: it is left alone until `obs_assets.hourly.adoption` takes it over.
+        resting: asset name → since when and why the breaker of the destination is not closed.
+        probed: the destinations of ``resting`` that may be asked for a single hour, as a probe.
     """
 
     missing: Mapping[Hour, tuple[str, ...]]
@@ -37,11 +39,31 @@ class Staleness:
     held: Mapping[str, frozenset[Hour]] = field(default_factory=dict)
     log_id: str = ""
     elsewhere: Mapping[Hour, Mapping[str, str]] = field(default_factory=dict)
+    resting: Mapping[str, str] = field(default_factory=dict)
+    probed: frozenset[str] = frozenset()
 
     @property
     def hours(self) -> list[Hour]:
         """The hours, oldest first."""
         return list(self.missing)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Asset names of the destinations that no hour is asked of: no answer, or an open breaker."""
+        return frozenset({*self.unreachable, *self.resting}) - self.probed
+
+    @property
+    def due(self) -> list[Hour]:
+        """The hours that lack at a destination which can be asked, oldest first."""
+        return [
+            hour for hour, names in self.missing.items() if not self.left_out.issuperset(names)
+        ]
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether a single hour is to test a destination that failed."""
+        lacking = set[str]().union(*self.missing.values())
+        return not self.probed.isdisjoint(lacking)
 
     def sentence_elsewhere(self) -> str:
         """Which hours were loaded from another data folder, and the command that takes them over."""

@@ -21,6 +21,7 @@ from obs_assets.delivery.outbox import WebhookAlerts
 from obs_assets.destinations.webhook import WebhookConfig
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings, Settings, WebhookSettings
+from obs_assets_tests.conftest import breakers_of
 from obs_assets_tests.delivery.test_outbox import CRASH_POINTS, FakeClock
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
@@ -41,7 +42,10 @@ def webhook(server: PostgresSettings, url: str, clock: FakeClock) -> WebhookAler
         {"url": url, "rules": RULES, "batch_size": 3, "max_retries": 2}
     )
     environment = WebhookSettings(allow_private=True)
-    return WebhookAlerts("hook", config, server, environment, clock=clock, sleep=clock.sleep)
+    breakers = breakers_of(server)
+    return WebhookAlerts(
+        "hook", config, server, environment, breakers, clock=clock, sleep=clock.sleep
+    )
 
 
 def hour_of(number: int) -> Hour:

@@ -32,6 +32,7 @@ from obs_assets.hours import parse_hour
 from obs_assets.receipts import InputVersion
 from obs_assets.settings import PostgresSettings, WebhookSettings
 from obs_assets.storage.postgres import lock
+from obs_assets_tests.conftest import breakers_of
 
 HOUR = parse_hour("2025-12-04-10:00")
 NAME = "webhook_alerts"
@@ -85,6 +86,7 @@ class Outbox:
             config,
             self.server,
             environment,
+            breakers_of(self.server),
             clock=self.clock,
             busy_after_s=self.busy_after_s,
             sleep=self.clock.sleep,
@@ -642,7 +644,8 @@ def test_the_environment_names_the_receiver(
         allow_private=True,
         send_old=True,
     )
-    WebhookAlerts(NAME, WebhookConfig(auth_type="bearer"), server, environment).deliver(
+    config = WebhookConfig(auth_type="bearer")
+    WebhookAlerts(NAME, config, server, environment, breakers_of(server)).deliver(
         offer_of(connection, [event(0)])
     )
     assert httpserver.log[0][0].headers["Authorization"] == "Bearer t"
