@@ -74,7 +74,7 @@ def slow_value(events: list[dict[str, Any]], measure: str, minutes: int) -> floa
 @pytest.mark.slow
 @given(events=EVENTS, measure=st.sampled_from(MEASURES), windows=st.sampled_from([None, 5, 20]))
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
 )
 def test_measures_are_those_of_a_slow_count(
     connection: duckdb.DuckDBPyConnection,

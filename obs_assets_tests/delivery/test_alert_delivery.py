@@ -146,11 +146,12 @@ def test_rebuilding_sends_nothing_again(place: Place) -> None:
 def test_any_order_of_hours_ends_in_one_state(
     server: PostgresSettings, httpserver: HTTPServer, clock: FakeClock
 ) -> None:
-    """Four hours in every order, through the database: the same rows of state."""
+    """Four hours in eight of their 24 orders, through the database: the same rows of state."""
     then(httpserver)
     counts = [{"a": 3}, {"a": 1, "b": 5}, {"a": 3, "b": 3}, {"b": 3}]
     found = set()
-    for number, order in enumerate(itertools.permutations(range(4))):
+    orders = [*itertools.permutations(range(4))][::3]
+    for number, order in enumerate(orders):
         place = Place(server, httpserver, FakeClock(), name=f"n{number}")
         place.webhook.name = f"hook{number}"
         for hours in order:

@@ -173,7 +173,9 @@ def test_it_outlives_the_process_that_started_it(
     data_dir: Path, number: signal.Signals
 ) -> None:
     """Neither Ctrl-C in a terminal nor the end of the command reaches the server."""
-    script = f"{START}time.sleep(60)"
+    # A worker of the suite ignores Ctrl-C, and its children inherit that.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+    script = f"{heeds}\n{START}time.sleep(60)"
     command = [sys.executable, "-c", script, data_dir]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, process_group=0
