@@ -244,7 +244,11 @@ def test_env_names_the_folder_of_pipelines(
     assert pipeline_files.VARIABLE not in json.loads(obs("env", "--json").out)
     own = str(tmp_path / "pipelines")
     written = json.loads(obs("init", ".", "--json").out)["wrote"]
-    assert written == [f"{own}/events/defs.yaml", str(tmp_path / "README.md")]
+    assert written == [
+        f"{own}/events/defs.yaml",
+        f"{own}/events/tests.yaml",
+        str(tmp_path / "README.md"),
+    ]
     for named in ("", "pipelines"):
         found = json.loads(obs("env", "--json", OBS_PIPELINES_DIR=named).out)
         assert found[pipeline_files.VARIABLE] == own

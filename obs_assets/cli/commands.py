@@ -48,11 +48,15 @@ COMMANDS: dict[str, Row] = {
     ),
     "init": Row(
         "configuration",
-        "Write a pipeline, DIR/pipelines/NAME/defs.yaml, and a README with the next commands.",
+        "Write a pipeline, DIR/pipelines/NAME/defs.yaml, its tests, and a README with the next commands.",
     ),
     "validate": Row(
         "configuration",
         "Check pipeline files, then whether events folders and servers can be reached. Starts no server.",
+    ),
+    "test": Row(
+        "testing",
+        "Run the tests beside pipeline files: given events, expected outcomes. Starts no server.",
     ),
     "inspect": Row(
         "inspection",

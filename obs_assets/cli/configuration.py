@@ -57,7 +57,7 @@ def init_pipeline(
     name: Annotated[str, typer.Option("--name", help="Pipeline name.")] = "events",
     as_json: AsJson = False,
 ) -> None:
-    """Write a pipeline, DIR/pipelines/NAME/defs.yaml, and a README with the next commands."""
+    """Write a pipeline, DIR/pipelines/NAME/defs.yaml, its tests, and a README with the next commands."""
     pipelines = folder.absolute() / OWN_DIR
     others = list(pipelines.glob(f"*/{FILE_NAME}"))
     if not _NAME.fullmatch(name):
@@ -78,7 +78,7 @@ def init_pipeline(
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
     file = pipelines / name / FILE_NAME
     readme = folder.absolute() / "README.md"
-    templates = {file: "defs.yaml"}
+    templates = {file: "defs.yaml", file.parent / "tests.yaml": "tests.yaml"}
     # A README of an earlier `obs init` may have been edited.
     if not readme.exists():
         templates[readme] = "README.md"

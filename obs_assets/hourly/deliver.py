@@ -8,7 +8,7 @@ import duckdb
 
 from obs_assets.delivery.kinds import asset_name, kind_of
 from obs_assets.destinations.base import Delivery, DestinationConfig, Offer
-from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, count_by
+from obs_assets.events import CONTENT_HASH, LINEAGE, PROMOTED, Frame, count_by
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
 from obs_assets.receipts import ALREADY_THERE, COST, LEVELS_BY_MINUTE, Receipt
@@ -94,9 +94,8 @@ class Deliverer:
     ) -> tuple[Offer, dict[str, int]]:
         """The present offer of an hour, and reason → number of events that the destination's own filter drops."""
         receipt = self.store.read_receipt(config.stage, hour).check()
-        offered = _OFFERED if config.from_ == "sampled" else _OFFERED_WHOLE
         whole = self.store.read_frame(connection, config.stage, hour)
-        frame = whole.project(offered)
+        frame, judged = offered(connection, config, whole)
         offer = Offer(
             frame,
             hour,
@@ -104,9 +103,8 @@ class Deliverer:
             receipt.kept,
             receipt.content_hash,
         )
-        if config.filter is None or not config.filter.enabled:
+        if judged is None:
             return offer, {}
-        judged = apply_filter(connection, frame, config.filter)
         kept = judged.filter("dropped_by IS NULL").project(_OFFERED)
         # The destination holds a part of the frame: number and hash of that part are compared.
         rows, content = kept.aggregate(f"count(*), {CONTENT_HASH}").fetchall()[0]
@@ -136,6 +134,24 @@ class Deliverer:
                 yield receipt
             if stage == up_to:
                 return
+
+
+def offered(
+    connection: duckdb.DuckDBPyConnection, config: DestinationConfig, frame: Frame
+) -> tuple[Frame, Frame | None]:
+    """The frame of a destination's stage with the columns that are offered.
+
+    Returns:
+        all events, and the same with ``dropped_by`` of the destination's own filter; None without a
+        filter.
+    """
+    columns = _OFFERED_WHOLE
+    if config.from_ == "sampled":
+        columns = _OFFERED
+    whole = frame.project(columns)
+    if config.filter is None or not config.filter.enabled:
+        return whole, None
+    return whole, apply_filter(connection, whole, config.filter)
 
 
 def _levels_and_cost(receipts: Sequence[Receipt]) -> dict[str, Mapping[str, int | float | str]]:

@@ -341,15 +341,22 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
         raise ConfigurationError("\n".join(problems)) from None
 
 
-def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
+def read_yaml(
+    path: Path, loader: type[yaml.SafeLoader] | None = None
+) -> tuple[yaml.Node | None, Any]:
     """The nodes of a YAML file, which know their lines, and its values.
+
+    Args:
+        path: the file.
+        loader: makes the values; by default dates without quotes are dates.
 
     Raises:
         ConfigurationError: the file cannot be read; the message says file, line and mistake.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return yaml.compose(text), yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(text, loader or _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.compose(text), values
     except OSError as error:
         raise ConfigurationError(
             f"cannot read the pipeline file {path}: {error.strerror}"

@@ -373,8 +373,32 @@ class Stages:
         A stage that can drop events adds ``dropped_by``: the reason, or null for a kept event.
         """
         if stage == STAGES[0]:
-            return with_columns(self._landed(connection, paths), "event_file", "collector")
-        frame = connection.read_parquet(list(paths))
+            return self.raw(connection, paths)
+        return self.after(connection, stage, connection.read_parquet(list(paths)), workers)
+
+    def raw(self, connection: duckdb.DuckDBPyConnection, chunks: Sequence[str]) -> Frame:
+        """The frame of ``raw_events`` from landed chunks; nothing is written."""
+        return with_columns(self._landed(connection, chunks), "event_file", "collector")
+
+    def after(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        stage: Stage,
+        frame: Frame,
+        workers: Workers | None = None,
+    ) -> Frame:
+        """The events of a frame after a stage, in their order; nothing is written.
+
+        Args:
+            connection: computes the frame.
+            stage: any stage but ``raw_events``.
+            frame: the frame of the stage before.
+            workers: processes that help to redact.
+
+        Returns:
+            A frame; a stage that can drop events adds ``dropped_by``: the reason, or null for a
+            kept event.
+        """
         match stage:
             case "enriched_events":
                 if self.config.enrich:

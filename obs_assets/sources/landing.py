@@ -190,6 +190,7 @@ def land(
     first_hour: Hour,
     now: datetime | None = None,
     sizes: BatchSizes = BatchSizes(),
+    origin: "Origin | None" = None,
 ) -> LandingReport:
     """Land all new events.
 
@@ -199,6 +200,7 @@ def land(
         first_hour: events before this hour become dead letters.
         now: landing time of the whole pass; default: the clock.
         sizes: number of bytes that are read at a time.
+        origin: ids of new files, and the landing process; default: random ids and this process.
 
     Raises:
         HourBusyError: another pass is running.
@@ -208,7 +210,7 @@ def land(
     began_at = (now or datetime.now(UTC)).astimezone(UTC)
     with log.lock():
         landed = log.load()
-        landing = Pass(config, log, landed, first_hour, began_at, sizes=sizes)
+        landing = Pass(config, log, landed, first_hour, began_at, sizes=sizes, origin=origin)
         return landing.run()
 
 
@@ -248,6 +250,19 @@ def collector() -> dict[str, Any]:
         "process_id": os.getpid(),
         "python_version": platform.python_version(),
     }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The parts of a landed event that its bytes do not decide. A trial fixes them.
+
+    Attributes:
+        file_id: path of a new file → its id, 32 hexadecimal digits.
+        collector: host and process that land the events.
+    """
+
+    file_id: Callable[[str], str] = lambda _: uuid.uuid4().hex
+    collector: Mapping[str, Any] = field(default_factory=collector)
 
 
 class _ReplacedError(Exception):
@@ -615,6 +630,7 @@ class PassWriter:
         first_hour: Hour,
         began_at: datetime,
         keeps_letters_of: Callable[[Progress], bool] = lambda _: True,
+        origin: Origin | None = None,
     ) -> None:
         """Prepare a pass; nothing is written yet.
 
@@ -626,6 +642,7 @@ class PassWriter:
             began_at: landing time of all rows of the pass.
             keeps_letters_of: whether the dead letters of a file are written. It is called when the events of the file
                 are counted.
+            origin: names the landing process; default: this process.
         """
         self.number = landed.last_pass + 1
         self.rows: Counter[str] = Counter()
@@ -636,7 +653,7 @@ class PassWriter:
         self._first_hour = first_hour
         self._began_at = began_at
         self._keeps_letters_of = keeps_letters_of
-        self._collector = collector()
+        self._collector = dict((origin or Origin()).collector)
         self._collector_json = json.dumps(self._collector, separators=(",", ":"))
         own_path = (config.time_path,) if config.time_path else ()
         self._rules = Rules(
@@ -889,15 +906,24 @@ class Pass:
         began_at: datetime,
         *,
         sizes: BatchSizes = BatchSizes(),
+        origin: Origin | None = None,
     ) -> None:
         self._config = config
         self._log = log
+        self._origin = origin or Origin()
         self._sizes = sizes
         self._landed = landed
         self._began_at = began_at
         self._warnings: Counter[str] = Counter()
         self._files_warned: defaultdict[str, list[str]] = defaultdict(list)
-        self._writer = PassWriter(config, log, landed, first_hour=first_hour, began_at=began_at)
+        self._writer = PassWriter(
+            config,
+            log,
+            landed,
+            first_hour=first_hour,
+            began_at=began_at,
+            origin=self._origin,
+        )
 
     def run(self) -> LandingReport:
         """List the files, read them and publish the pass."""
@@ -1014,7 +1040,7 @@ class Pass:
             ) and not self._is_sealed(file):
                 self._warn(fault, file)
                 continue
-            new = KnownFile(uuid.uuid4().hex, file.path, 0, 0, file.node)
+            new = KnownFile(self._origin.file_id(file.path), file.path, 0, 0, file.node)
             if original := self._tolerant(identities.original_of, file):
                 self._warn("copy of another file", file)
                 yield file, new, original
