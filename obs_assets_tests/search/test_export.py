@@ -95,7 +95,9 @@ def odd(stored: Stored) -> Any:
         'say "a\\b"',
         "two\nlines",
         "a\\\\b\\n",
+        "",
         "\u2028",
+        "x" * 1_300_000,
         None,
     ]
     for number, text in enumerate(texts):
@@ -131,12 +133,18 @@ def test_texts_and_numbers_stay_as_they_are(stored: Stored, odd: Any) -> None:
         data = b"".join(
             export(stored.connection, selection, form="csv", escape_formulas=escape)
         ).decode()
+        csv.field_size_limit(10_000_000)
         *cells, _ = csv.DictReader(io.StringIO(data, newline=""))
         told = [cell["error"] for cell in cells]
         is_formula = [escape and bool(text) and text[0] in "=+-@\t" for text in texts]
         signs = ["'" if escaped else "" for escaped in is_formula]
         expected = [sign + (text or "") for sign, text in zip(signs, texts, strict=True)]
         assert told == expected
+    table = pa.ipc.open_stream(b"".join(export(stored.connection, selection, form="arrow")))
+    events = table.read_all().to_pylist()
+    assert [event["error"] for event in events] == texts
+    assert [json.loads(event["data"])["text"] for event in events] == texts
+    assert {event["timestamp"] for event in events} == {HOURS[0].start}
 
 
 def test_an_export_that_fails_has_no_closing_record(stored: Stored) -> None:
