@@ -104,6 +104,12 @@ INTERNAL = Kind(
     "A fault of the server",
     "The log of the server has the place of the fault. Please report it.",
 )
+ARCHIVE = Kind(
+    "archive",
+    502,
+    "The archive cannot be read",
+    "The detail names the object or the server of the archive. The table answers as before.",
+)
 UNAVAILABLE = Kind(
     "unavailable",
     503,
@@ -130,6 +136,7 @@ KINDS = (
     TOO_WIDE,
     BUSY,
     INTERNAL,
+    ARCHIVE,
     UNAVAILABLE,
     NOT_READY,
 )

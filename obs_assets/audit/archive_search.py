@@ -79,7 +79,7 @@ def search_archive(
         QueryValueError: a numeric column is compared with a text.
     """
     began = time.monotonic()
-    archive = _archive(hourly)
+    archive = searched_archive(hourly)
     states = hour_states(hourly, connection, selection.span)
     wanted = [state.hour for state in reversed(states) if state.is_archived]
     events: list[FoundEvent] = []
@@ -105,7 +105,12 @@ def search_archive(
     )
 
 
-def _archive(hourly: HourlyPipeline) -> S3Destination:
+def searched_archive(hourly: HourlyPipeline) -> S3Destination:
+    """The archive that `search_archive` reads.
+
+    Raises:
+        ConfigurationError: the pipeline has no archive, or several.
+    """
     destination = archive_of(hourly).destination
     if not isinstance(destination, S3Destination):
         raise ConfigurationError(

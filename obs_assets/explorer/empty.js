@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { button, fill, h, some } from "./dom.js";
 import { boxText, parse } from "./language.js";
 import { change, searched, state } from "./state.js";
+import { archiveOffer } from "./archive.js";
 import { whyPanel } from "./hours.js";
 import { rangeText } from "./list.js";
 
@@ -68,7 +69,8 @@ async function explainStages(place, answer) {
   const parameters = { from: answer.searched.from, to: answer.searched.to };
   try {
     const { why } = await ask("hours", { ...parameters, q: state.q, why: true });
-    fill(place, ...whyPanel(why));
+    const offer = why.states.expired ? archiveOffer({ ...parameters, q: state.q }) : null;
+    fill(place, ...whyPanel(why), offer);
   } catch {
     await countStored(place, parameters);
   }

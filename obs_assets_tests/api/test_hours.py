@@ -188,3 +188,10 @@ def test_a_sampler_of_many_questions_at_a_time(client: TestClient) -> None:
     for thread in threads:
         thread.join()
     assert codes == [200] * 8
+
+
+def test_a_pipeline_without_an_archive_says_so(client: TestClient) -> None:
+    """A search of the archive is a mistake there, with the reason."""
+    answered = client.get("/api/v1/archive")
+    assert answered.status_code == 404
+    assert "has no archive" in answered.json()["detail"]

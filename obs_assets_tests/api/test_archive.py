@@ -1,0 +1,61 @@
+"""A search of the archive over HTTP: hours that retention dropped from the table."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from obs_assets.api.app import make_app
+from obs_assets.api.reader import ROLE, Limits
+from obs_assets.api.serving import Stop
+from obs_assets.hourly import pipeline
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.settings import Settings
+from obs_assets_tests import harness
+from obs_assets_tests.frames import HOUR
+
+pytestmark = pytest.mark.slow
+
+RANGE = "from=2025-12-04T10:00&to=2025-12-04T12:00"
+
+
+@pytest.fixture
+def client(settings: Settings, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of a server whose only hour is in the archive."""
+    events = tmp_path / "events"
+    harness.write_events(events / "a.jsonl", harness.an_hour(HOUR))
+
+    def made(**options: object) -> HourlyPipeline:
+        blocks = [{"type": "postgres", **options}, {"type": "s3"}]
+        config = {"source": {"events_dir": str(events)}, "destinations": blocks}
+        return HourlyPipeline(pipeline.parse(config), settings)
+
+    hourly = made()
+    hourly.searched_table().init(reader=ROLE)
+    hourly.land()
+    harness.build(hourly, HOUR)
+    after = made(retention_days=1)
+    after.searched_table().upkeep.drop_expired(datetime.now(UTC))
+    with TestClient(make_app(after, Stop(), Limits()), "http://localhost") as opened:
+        yield opened
+
+
+def test_an_expired_hour_is_found_in_the_archive(client: TestClient) -> None:
+    """The table finds nothing; the archive has the events, and says which hours it read."""
+    assert client.get(f"/api/v1/events?{RANGE}").json()["events"] == []
+    all_of_them = client.get(f"/api/v1/archive?{RANGE}").json()
+    assert all_of_them["rows"] == len(all_of_them["events"]) > 3
+    assert (all_of_them["complete"], all_of_them["left"]) == (True, [])
+    assert [hour[:13] for hour in all_of_them["hours"]] == ["2025-12-04T10"]
+    assert 0 < all_of_them["bytes_read"] <= all_of_them["budget_bytes"] == 200_000_000
+    times = [event["timestamp"] for event in all_of_them["events"]]
+    assert times == sorted(times, reverse=True)
+    first = all_of_them["events"][0]
+    one = client.get(f"/api/v1/archive?{RANGE}&q=row_uid:{first['row_uid']}").json()
+    assert one["events"] == [first]
+    few = client.get(f"/api/v1/archive?{RANGE}&limit=2&q=NOT type:nothing").json()
+    assert few["events"] == all_of_them["events"][:2]
+    for mistake in ("q=(", "q=duration:soon", "megabytes=0", "megabytes=2001", "from=x"):
+        assert client.get(f"/api/v1/archive?{mistake}").status_code == 400
