@@ -1,5 +1,6 @@
 """Enrichment, against a slow and obvious enricher of one event written from the original's rules."""
 
+import functools
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -754,6 +755,18 @@ def test_a_missing_timestamp_is_the_event_time(connection: duckdb.DuckDBPyConnec
         "2025-12-04T10:00:00.120Z",
         "2025-12-04T10:00:00.120007Z",
     ]
+
+
+def test_events_of_many_landing_processes_keep_their_own_facts(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Also where more processes landed the hour than have a text that is made once."""
+    collectors = [{**COLLECTOR, "process_id": number} for number in range(12)]
+    frames = [raw(connection, [{"n": n}], facts) for n, facts in enumerate(collectors)]
+    together = functools.reduce(lambda upper, lower: upper.union(lower), frames)
+    found = map(json.loads, texts_of(enrich(connection, together, ALL)))
+    by_number = {event["n"]: event["_enrichment"]["collector"] for event in found}
+    assert by_number == dict(enumerate(collectors))
 
 
 @pytest.mark.parametrize("collector", [None, {}, {"hostname": None}])
