@@ -108,6 +108,7 @@ async def ask_about(
         now, began = datetime.now(UTC), time.monotonic()
         span = read("from", asked_span, connection, tables.events, since, until, now)
         tag = tag_of(request, connection, tables.key, span)
+        # The client has this answer: the question itself need not be asked.
         if is_cached and is_known(request, tag):
             return unchanged(tag)
         selection = Selection(tables, query, span)
@@ -119,9 +120,11 @@ async def ask_about(
 
 def tag_of(request: Request, connection: Connection, key: str, span: Span) -> str:
     """The ETag of an answer: the same parameters over the same generations of the same hours."""
+    # A load of an hour changes its generation, so that every answer about the hour gets another tag.
     generations = generations_of(connection, key, span)
     parts = [request.url.path, sorted(request.query_params.multi_items()), span, generations]
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    # Weak: two answers with this tag may differ in `took_ms`.
     return f'W/"{digest}"'
 
 

@@ -83,6 +83,7 @@ class Access:
 
     def _user(self, client: HTTPConnection) -> Caller:
         address = _address_of(client)
+        # Only the listed proxies are believed: any client can send the header itself.
         networks = self.settings.api.proxies
         trusted = address is not None and any(address in network for network in networks)
         # A proxy that passes on a client's own header would send two.
@@ -96,6 +97,7 @@ class Access:
         if scheme.lower() == "bearer" and text:
             token = self.tokens.find(text)
         else:
+            # A browser's EventSource cannot send a header: its cookie takes the place of the token.
             token = self._token_of_session(client.cookies.get(COOKIE, ""))
         if token is None:
             raise ProblemError(UNAUTHORIZED, "send a valid token: Authorization: Bearer …")
@@ -105,11 +107,13 @@ class Access:
         sha256, ends_at = self.sessions.get(sha256_of(name), ("", 0.0))
         if time.monotonic() >= ends_at:
             return None
+        # The token is asked for again, so that a revoked token ends its sessions, too.
         return self.tokens.find_hash(sha256)
 
     def open_session(self, token: str) -> str:
         """A session of a valid token; returns its name, for the cookie."""
         name = secrets.token_urlsafe(32)
+        # The name is stored as a hash: a dump of the memory holds no usable cookie.
         self.sessions[sha256_of(name)] = (sha256_of(token), time.monotonic() + SESSION_S)
         while len(self.sessions) > MOST_SESSIONS:
             self.sessions.popitem(last=False)
@@ -128,6 +132,7 @@ def _address_of(client: HTTPConnection) -> ipaddress.IPv4Address | ipaddress.IPv
         address = ipaddress.ip_address(client.client.host)
     except ValueError:
         return None
+    # A server that listens on IPv6 sees 10.0.0.5 as ::ffff:10.0.0.5.
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped
     return address
@@ -151,6 +156,7 @@ def needs(scope: Scope) -> Callable[[HTTPConnection], Awaitable[None]]:
     async def check(client: HTTPConnection) -> None:
         access: Access = client.app.state.served.access
         caller = access.caller(client)
+        # The log of requests is written outside of the routes and takes the name from here.
         client.scope.setdefault("state", {})["caller"] = caller.name
         if scope not in caller.scopes:
             raise ProblemError(
@@ -167,6 +173,7 @@ def refuse_other_sites(client: HTTPConnection) -> None:
         ProblemError: the header ``Origin`` names another host than the header ``Host``.
     """
     origin = client.headers.get("origin")
+    # Programs send no such header; a browser names the site of the page that asks.
     if origin is None:
         return
     host = client.headers.get("host", "")
@@ -188,6 +195,7 @@ async def open_session(request: Request) -> Response:
             access.open_session(token),
             max_age=SESSION_S,
             path="/",
+            # Without TLS, as on loopback, a browser may not send a secure cookie back.
             secure=request.url.scheme == "https",
             httponly=True,
             samesite="strict",

@@ -178,12 +178,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # Before the reader: the hub's last question must not find a closed pool.
         parts.hub.close()
         parts.reader.close()
 
 
 def _complete(app: Application) -> Application:
     """The application with the headers of every answer; an error that was answered goes no further."""
+    # Encoded once, not for each request.
     added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
     async def completed(scope: Scope, receive: Receive, send: Send) -> None:

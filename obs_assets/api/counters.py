@@ -44,6 +44,7 @@ class Counters:
 def route_of(scope: Scope) -> str:
     """The path of a request's route, for example ``/api/v1/events/{id}``: a path itself can hold a value."""
     route = scope.get("route")
+    # A path without a route is not counted under its own text: a scanner would make thousands of series.
     return str(getattr(route, "path", "other"))
 
 
@@ -51,6 +52,7 @@ def parameters_of(scope: Scope) -> Iterator[str]:
     """Names of the parameters in a request's query."""
     for pair in scope["query_string"].decode("latin-1").split("&"):
         name = pair.partition("=")[0]
+        # A name that a client invents may be a value: only names like ours are logged.
         if name.isidentifier():
             yield name
 
@@ -73,6 +75,7 @@ def counted(app: Application, counters: Counters) -> Application:
             await send(message)
 
         try:
+            # A stream ends here after hours; its first byte was timed when it began.
             await app(scope, receive, noted)
         finally:
             path = route_of(scope)

@@ -247,6 +247,7 @@ async def count_over_time(
 
 def _refuse_unknown_zone(name: str) -> None:
     try:
+        # Before the question is asked, so that the message names the parameter `tz` and not `step`.
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         wrong_parameter("tz", f"{name!r} is no time zone: write for example Europe/Berlin")
@@ -282,6 +283,7 @@ async def most_frequent_values(
         for facet in asked.answer
     ]
     span = asked.selection.span
+    # Fields that are read together have the same seconds: a sum would count them twice.
     seconds = max(facet.seconds for facet in asked.answer)
     common = envelope(span, span.start, is_complete=True, seconds=seconds)
     shape = FacetsAnswer.model_validate({**common, "facets": shapes})

@@ -20,6 +20,7 @@ PROBLEM = {
 
 def document(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document of an application."""
+    # Made once: FastAPI walks all routes and models for it.
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes
@@ -65,6 +66,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
 def _row(parameter: Mapping[str, Any]) -> str:
     schema = parameter["schema"]
     name = parameter["name"] + (" (required)" if parameter.get("required") else "")
+    # 0 and false are defaults that must be shown; only a missing default is empty.
     default = schema.get("default")
     cells = [
         name,

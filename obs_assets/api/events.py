@@ -140,6 +140,7 @@ async def search_events(
         following = cursor_of(asked, result.page, found.next)
         envelope["next"] = following
         headers["Link"] = f'<{_next_address(request, following)}>; rel="next"'
+    # A hint is worth its place only where the misspelt name may be the cause of an empty answer.
     if not found.events and found.is_complete:
         envelope["hints"] = [
             f"{field!r} is no column; did you mean {near!r}?"
@@ -269,6 +270,7 @@ def _envelope(result: _Result, order: Order) -> dict[str, Any]:
     found = result.found
     until = found.searched.start if order == "newest" else found.searched.end
     hours = {_hour_of(event) for event in found.events}
+    # Hours without an event in the page are left out: a range of years has thousands.
     touched = [hour for hour in result.generations if hour in hours]
     return {
         "next": None,
@@ -292,5 +294,6 @@ def _hour_of(event: FoundEvent) -> datetime:
 
 def _next_address(request: Request, cursor: str) -> str:
     """The address of the next page, relative to this one."""
+    # The other parameters stay: a cursor is valid for the same search only.
     values = {**request.query_params, "cursor": cursor}
     return f"{request.url.path}?{urlencode(values)}"

@@ -61,6 +61,7 @@ async def export_events(
         now = datetime.now(UTC)
         return read("from", asked_span, connection, tables.events, since, until, now)
 
+    # A mistake in the range must be answered before the stream begins: then the status is sent already.
     span = await parts.reader.ask(request, asked)
     selection = Selection(tables, query, span)
 

@@ -107,6 +107,7 @@ async def states_of_hours(
             )
             for state in states
         ]
+        # The reasons read the receipts of every hour: only a client that asks for them waits.
         reasons = None
         if why:
             deadline_s = parts.limits.deadline_s
@@ -189,6 +190,7 @@ async def where_an_event_is(
 ) -> Response:
     """Where an event is: stored, sampled out, filtered, dead, waiting, not landed or expired."""
     named = [name for name in (event_id, trace_id, file) if name]
+    # Two names could mean two events, and the answer could not say which is meant.
     if len(named) != 1:
         wrong_parameter("event_id", "name one of event_id, trace_id or file")
     parts = served(request)

@@ -83,6 +83,7 @@ class Message:
         if self.id:
             head["id"] = self.id
         rest = self.body[1:]
+        # `{}` closes at once: a comma in front of the brace would be wrong JSON.
         separator = "" if rest == "}" else ", "
         return f"{json.dumps(head)[:-1]}{separator}{rest}"
 
@@ -147,6 +148,7 @@ class Hub:
         self._tables = reader.table.table.searched
         self._ledger = Ledger(self._tables)
         self._streams: set[Stream] = set()
+        # A client that connects again after more changes gets some rows a second time.
         self._announced: deque[Change] = deque(maxlen=1_000)
         self._newest: Load | None = None
         self._answered_at = time.monotonic()
@@ -166,6 +168,7 @@ class Hub:
             mark: the last row that it has seen; None: it gets what arrives from now on.
         """
         stream = Stream(query)
+        # At once, so that a client knows that it is connected before the first event.
         yield _message("hello", speed="stored")
         try:
             if not await self._join(stream, mark):
@@ -212,9 +215,11 @@ class Hub:
                 {stop, news}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
+            # A wait that is left behind would stay in the event loop until the process ends.
             stop.cancel()
             news.cancel()
         is_stale = time.monotonic() - self._answered_at > STALE_S
+        # Only a change is sent: a client shows the state until the next message.
         if is_stale != stream.is_stale:
             stream.is_stale = is_stale
             if is_stale:
@@ -227,6 +232,7 @@ class Hub:
 
     def _lag(self) -> Message:
         """How old the newest stored hour is."""
+        # A table without a loaded hour has no age.
         if self._newest is None:
             return _message("lag", hour=None, loaded_at=None, seconds=None)
         age = datetime.now(UTC) - self._newest.loaded_at
@@ -260,6 +266,7 @@ class Hub:
         self._newest = self._ledger.newest
         for stream in self._streams:
             stream.changes.extend(changes)
+            # A stale stream wakes up without news: the client must learn that the database is back.
             if changes or stream.is_stale:
                 stream.news.set()
 
@@ -277,6 +284,7 @@ class Hub:
             )
         after, sent = change.after, 0
         while not self._stop.is_set:
+            # An hour of millions of rows would keep its client from every later hour.
             if sent >= MOST_ROWS:
                 yield _message("dropped", hour=load.hour, generation=load.generation, sent=sent)
                 return
@@ -290,6 +298,7 @@ class Hub:
                 yield _rows_message(change, events)
                 sent += len(events)
                 after = Position(events[-1].timestamp, events[-1].row_uid)
+            # A page that is not full is the last: the next question would find no row.
             if len(events) < PAGE_ROWS:
                 return
 
@@ -374,6 +383,7 @@ async def follow(
 def _checked(q: str) -> Search:
     """A query whose mistakes are found before the stream begins."""
     query = parse(q)
+    # The text is not used here: making it finds values that the table cannot compare.
     condition(query)
     return query
 
@@ -439,6 +449,7 @@ async def _converse(socket: WebSocket, parts: Served) -> None:
         receiving = asyncio.create_task(socket.receive_text())
         try:
             await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            # The messages end by themselves only when the process ends.
             if sending.done():
                 sending.result()
                 await socket.close(GOING_AWAY)

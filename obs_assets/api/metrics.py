@@ -22,8 +22,10 @@ class Metrics:
 
     async def text(self) -> str:
         """The samples in Prometheus' text format."""
+        # A second scraper waits for the measurement that runs, and gets its samples.
         async with self._lock:
             if time.monotonic() - self._measured_at >= METRICS_KEPT_S:
+                # In a thread: to read the receipts of a year takes seconds, and searches go on meanwhile.
                 self._text = await asyncio.to_thread(self._measure)
                 self._measured_at = time.monotonic()
         return self._text

@@ -64,6 +64,7 @@ def _moment(name: str, text: str) -> datetime | None:
 
 def _times(start: str, end: str) -> tuple[datetime | None, datetime | None]:
     since, until = _moment("startTime", start), _moment("endTime", end)
+    # Without this refusal, a client would take the empty answer for an hour without events.
     if since and until and since >= until:
         wrong_parameter("startTime", "startTime is not before endTime")
     return since, until
@@ -85,6 +86,7 @@ async def health(request: Request) -> Response:
     try:
         await parts.reader.ask(request, parts.reader.probe)
     except ProblemError as problem:
+        # The text of the problem is ours: a message of the database could name its users.
         body |= {"status": "unhealthy", "message": problem.detail}
         return JSONResponse(body, problem.kind.status)
     return JSONResponse(body)
@@ -148,6 +150,8 @@ async def one_event(request: Request, event_id: Annotated[str, Path(alias="id")]
     deadline_s = _deadline_s(request)
 
     def question(connection: Connection, tables: Tables) -> Listed | None:
+        # The dashboard linked events by their number; an `id` of a list is never a plain number.
+        # A longer number cannot be in a column of 64 bits.
         if event_id.isascii() and event_id.isdigit() and len(event_id) <= len(str(2**63)):
             number = int(event_id)
             return original.listed_by_number(connection, tables, number, deadline_s=deadline_s)
@@ -202,6 +206,7 @@ async def _page(
 
     def question(connection: Connection, tables: Tables) -> original.Page:
         span = original.span_between(connection, tables, *times)
+        # A table without an event has no range to search.
         if span is None:
             return original.Page()
         return original.page_of(
@@ -228,6 +233,7 @@ async def _page(
     }
     if meta is not None:
         rest["meta"] = meta
+    # The events are text already, so that numbers keep the digits that the table stores.
     events = ", ".join(map(_event, found.events))
     return _json_text(f'{{"data": [{events}], {json.dumps(rest)[1:]}')
 
@@ -243,6 +249,7 @@ def _event(event: Listed) -> str:
         "created_at": _time(event.columns["created_at"]),
     }
     text = json.dumps(columns, ensure_ascii=False)
+    # The event has no other key: a comma would have no member after it.
     if event.rest == "{}":
         return text
     return f"{text[:-1]}, {event.rest[1:]}"
@@ -252,6 +259,7 @@ def _time(moment: datetime | None) -> str | None:
     """A time as JavaScript writes it; more than milliseconds if it has them."""
     if moment is None:
         return None
+    # JavaScript writes milliseconds; a time with microseconds must not lose them.
     precision = "microseconds" if moment.microsecond % 1000 else "milliseconds"
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
@@ -328,6 +336,7 @@ async def timeline(
     deadline_s = _deadline_s(request)
 
     def question(connection: Connection, tables: Tables) -> list[original.Slot]:
+        # Without a start only the newest part: a bar for each minute of years would be millions.
         span = original.timeline_span(connection, tables, interval, since, until)
         return original.timeline(connection, tables, span, interval, deadline_s=deadline_s)
 
@@ -361,6 +370,7 @@ async def by_type(request: Request) -> Response:
                 "total_cost_usd": entry.figures.cost_usd or 0,
                 "rows": entry.figures.rows,
             }
+            # The path that clients know never listed more types.
             for entry in found[: original.TOP]
         ]
     )
@@ -404,6 +414,7 @@ async def costs(
             {
                 group_by: entry.key,
                 "total_cost_usd": entry.figures.cost_usd,
+                # The mean cost is over events that name a cost, so the count must be, too.
                 "event_count": _number(entry.figures.with_cost),
                 "avg_cost_usd": entry.figures.cost_usd_mean,
                 "rows": entry.figures.rows,
@@ -428,6 +439,7 @@ async def masters(request: Request) -> Response:
                 "rows": entry.figures.rows,
             }
             for entry in found
+            # An event without a master belongs to no row of this list.
             if entry.key is not None
         ]
     )
@@ -451,6 +463,7 @@ def _number(events: float) -> int:
 
 
 def _data(data: Sequence[Mapping[str, Any]] | Mapping[str, Any], **others: Any) -> Response:
+    # A list has its number of rows beside it; an object holds its number itself.
     if isinstance(data, Mapping):
         return JSONResponse({"data": {**data, **others}})
     return JSONResponse({"data": data, "rows": len(data)})

@@ -48,6 +48,7 @@ async def facts_of_the_page(request: Request) -> PageAnswer:
     if parts.pipeline_folder is not None:
         path = parts.pipeline_folder / FILE_NAME
         try:
+            # Read for each page, so that an edited file is shown without a restart.
             saved = (await asyncio.to_thread(read_searches, path)).searches
         except ConfigurationError as error:
             # Of the file's path, its name is enough for a browser.

@@ -21,6 +21,7 @@ from obs_assets.storage.postgres import Connection
 
 Value = TypeVar("Value")
 
+# Raised when the members of a cursor change: an old cursor is refused, not misread.
 CURSOR_VERSION = 1
 
 
@@ -39,6 +40,7 @@ def listed_parameters(app: FastAPI) -> dict[str, dict[str, bool]]:
 
 
 def _is_list(schema: Mapping[str, Any]) -> bool:
+    # An optional list is described as `anyOf` a list and null.
     kinds = [schema, *schema.get("anyOf", ())]
     return any(kind.get("type") == "array" for kind in kinds)
 
@@ -62,6 +64,7 @@ async def refuse_unknown(request: HTTPConnection) -> None:
 
 
 def _unknown(name: str, known: list[str]) -> str:
+    # A misspelt parameter that is ignored would give an answer to another question.
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f"there is no parameter {name!r} here; did you mean {near[0]!r}?"
@@ -117,6 +120,7 @@ class Asked:
     @property
     def name(self) -> str:
         """Short name of the search: a cursor of another search must not be used."""
+        # JSON keeps the borders between the parts: ('a', 'bc') and ('ab', 'c') must differ.
         parts = [self.query, self.order, self.since, self.until]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -141,6 +145,7 @@ def asked_page(
         return Page(span)
     try:
         name, page = _read_cursor(cursor)
+    # Every way in which a text that was edited by hand can fail to be a cursor.
     except (ValueError, KeyError, TypeError, OverflowError, ConfigurationError):
         raise ProblemError(CURSOR, "this is no cursor of this server: search anew") from None
     if name != asked.name:
@@ -161,16 +166,19 @@ def cursor_of(asked: Asked, page: Page, after: Position) -> str:
         "at": after.id,
     }
     text = json.dumps(values, separators=(",", ":")).encode()
+    # Without padding: `=` would have to be escaped in an address.
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
 def _read_cursor(text: str) -> tuple[str, Page]:
     """The name of the search that a cursor belongs to, and its page."""
+    # Base64 without padding is not read by Python: up to three signs are added again.
     padded = text.encode("ascii") + b"=" * (-len(text) % 4)
     values = json.loads(base64.b64decode(padded, b"-_", validate=True))
     if values["v"] != CURSOR_VERSION:
         raise ValueError(values["v"])
     start, end = map(datetime.fromisoformat, (values["from"], values["to"]))
+    # A cursor comes from outside: a time that PostgreSQL cannot hold is no mistake of the server.
     if not EARLIEST <= start < end <= LATEST:
         raise ValueError(start)
     span = Span(start.astimezone(UTC), end.astimezone(UTC))

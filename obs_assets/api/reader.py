@@ -99,6 +99,7 @@ class Gate:
         Raises:
             ProblemError: no place became free.
         """
+        # Refused at once: a long queue would answer clients that have gone away already.
         if self._places.locked() and self._waiting >= self._may_wait:
             raise _busy()
         self._waiting += 1
@@ -147,6 +148,7 @@ class _Statement:
         with self._lock:
             self._is_cancelled = True
             if self._connection is not None:
+                # The statement has ended meanwhile, or the connection is lost: both are what is wanted.
                 with contextlib.suppress(psycopg.Error):
                     self._connection.cancel_safe(timeout=2)
 
@@ -166,6 +168,7 @@ class Reader:
         self.streams = Gate(limits.streams, 0, limits.wait_s)
         self._background = asyncio.Semaphore(BACKGROUND)
         self.exports = Gate(limits.exports, limits.exports, limits.wait_s)
+        # No admitted question waits for a connection.
         size = limits.searches + limits.exports + BACKGROUND + 1
         self._pool = make_pool(table.server, size=size, application_name="obs serve")
         self._running: set[_Statement] = set()
@@ -174,10 +177,12 @@ class Reader:
 
     def open(self) -> None:
         """Start the pool; it connects when a question needs it."""
+        # The server starts while the database is away, and answers 503 until it is back.
         self._pool.open(wait=False)
 
     def close(self) -> None:
         """Cancel the statements that run, and close the pool."""
+        # A copy: a statement that ends takes itself out of the set.
         for statement in list(self._running):
             statement.cancel()
         self._pool.close(timeout=1)
@@ -274,6 +279,7 @@ class Reader:
         connection = stack.enter_context(self._lent())
         stack.enter_context(statement.on(connection))
         pieces = begin(connection)
+        # The generator holds a cursor of the server, which must end before its connection is given back.
         stack.callback(pieces.close)
         return pieces
 
@@ -390,6 +396,7 @@ def _unavailable() -> ProblemError:
 async def _disconnected(client: HTTPConnection) -> None:
     """Returns when the client has gone."""
     while True:
+        # Starlette's own `is_disconnected` does not wait: it would have to be asked in a loop.
         message = await client._receive()  # type: ignore[attr-defined]
         if message["type"] == "http.disconnect":
             return

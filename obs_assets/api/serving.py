@@ -193,6 +193,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _refuse_wrong_tls(listener: Listener) -> None:
+    # Plain HTTP: loopback, or TLS that ends at a proxy.
     if listener.tls_certificate is None and listener.tls_key is None:
         return
     if listener.tls_certificate is None or listener.tls_key is None:
@@ -269,6 +270,7 @@ def only_known_hosts(app: Application, names: Iterable[str]) -> Application:
 
 def _is_known(scope: Scope, known: frozenset[str]) -> bool:
     hosts = [value for name, value in scope["headers"] if name == b"host"]
+    # Two headers could be read differently by a proxy and by this server.
     if len(hosts) != 1:
         return False
     name = host_name(hosts[0].decode("latin-1"))
@@ -292,6 +294,7 @@ def _is_address(name: str) -> bool:
 
 async def _refuse_host(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
+        # A WebSocket must be received before it can be closed.
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return

@@ -52,6 +52,7 @@ def impatient(send: Send) -> Send:
     """The function, which gives up on a client that takes nothing for `SEND_S`."""
 
     async def sending(message: Any) -> None:
+        # A client that reads nothing would keep its place, and with it a connection of the database.
         async with asyncio.timeout(SEND_S):
             await send(message)
 

@@ -97,6 +97,7 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         return ()
     except OSError as error:
         raise ConfigurationError(f"{path} (OBS_TOKENS): {error.strerror}") from None
+    # As ssh does with keys: a mistake in the mode must be seen at once.
     if stat.S_IMODE(mode) & ~FILE_MODE:
         raise ConfigurationError(
             f"others than its owner may use {path} (OBS_TOKENS): run chmod 600 {path}"
@@ -129,6 +130,7 @@ def add_token(
     Raises:
         ConfigurationError: the name is taken, or is no name.
     """
+    # The only moment at which the token exists as text.
     token = PREFIX + secrets.token_urlsafe(32)
     expires_at = None if days is None else now + timedelta(days=days)
     try:
@@ -150,6 +152,7 @@ def add_token(
             raise ConfigurationError(
                 f"there is a token {name} already: revoke it first, or choose another name"
             )
+        # Under the lock: of two commands at once, neither loses the token of the other.
         _write(path, (*tokens, made))
     return token
 
@@ -176,6 +179,7 @@ def _lock_of(path: Path) -> Path:
 
 def _write(path: Path, tokens: tuple[Token, ...]) -> None:
     with replacing(path, setting="OBS_TOKENS") as tmp_path:
+        # Before the first byte: no other user can open the file in between.
         tmp_path.chmod(FILE_MODE)
         tmp_path.write_text(_Content(tokens=tokens).model_dump_json(indent=2) + "\n")
 

@@ -108,6 +108,7 @@ class DatadogSender:
 
     def chunks(self, lines: Iterator[Line]) -> Iterator[list[Line]]:
         """Chunks of at most 1,000 logs and 5 MB."""
+        # The brackets of the list count, and a comma for each log.
         return cut(lines, most_bytes=MOST_BYTES - 2, most_lines=MOST_LOGS, extra_bytes=1)
 
     def send(self, hour: Hour, lines: Sequence[Line]) -> Iterator[Answer]:
@@ -136,6 +137,7 @@ class DatadogSender:
 
     def _refuse_errors(self, status: int) -> None:
         where = f"{self._url} (HTTP {status})"
+        # The intake answers 202; some proxies of it answer 200.
         if status in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
             return
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
@@ -157,6 +159,7 @@ class DatadogSender:
         about = {"ddsource": self.config.ddsource}
         if self.config.tags:
             about["ddtags"] = ",".join(self.config.tags)
+        # Without its last brace: the members that differ from row to row follow.
         start = json.dumps(about, ensure_ascii=False)[:-1]
         message = f"coalesce({_message()}, {text})"
         members = {
@@ -172,6 +175,7 @@ class DatadogSender:
             f"{quote(json.dumps(name) + ':')} || to_json({expression})::VARCHAR"
             for name, expression in members.items()
         ]
+        # Milliseconds are the finest time that Datadog stores.
         texts += ["'\"timestamp\":' || epoch_ms(event_time)", "'\"weight\":' || weight"]
         return f"{quote(start + ',')} || concat_ws(',', {', '.join(texts)}) || {quote(key)} || {value} || '}}'"
 

@@ -57,6 +57,7 @@ class Poster:
             TransientError: no attempt got an answer.
         """
         for attempt in range(self.max_retries + 1):
+            # The last attempt gives its answer back, whatever it is: the sender explains it.
             is_last = attempt == self.max_retries
             try:
                 answer = self.session.request(
@@ -90,6 +91,7 @@ class Poster:
         """Wait after a failed attempt; the first attempt is 0."""
         # At random between half and the whole time, so that several runs do not come back together.
         wait_s = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        # The header may also be a date; then the own waiting time is long enough.
         if retry_after and retry_after.isdecimal():
             wait_s = max(wait_s, float(retry_after))
         self.sleep(min(wait_s, LONGEST_WAIT_S))
@@ -97,6 +99,7 @@ class Poster:
     @property
     def session(self) -> requests.Session:
         """The session of this thread: a session is not safe to share."""
+        # Made at the first use in a thread: a session keeps its connections open.
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()

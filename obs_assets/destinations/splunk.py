@@ -93,6 +93,7 @@ class SplunkSender:
     ) -> None:
         self.config = config
         self._sleep = sleep
+        # Splunk's own documents give the address with and without the path.
         self._url = settings.shown_url.removesuffix("/event").removesuffix(PATH) + PATH
         # Acknowledgements are counted by channel; each run has a channel of its own.
         self._channel = str(uuid.uuid4())
@@ -117,6 +118,7 @@ class SplunkSender:
         about = {"source": self.config.source, "sourcetype": self.config.sourcetype}
         if self.config.index:
             about["index"] = self.config.index
+        # Without its last brace: the members that differ from row to row follow.
         text = json.dumps(about, ensure_ascii=False)[:-1]
         names = [
             f"{quote(json.dumps(name) + ':')} || to_json({name})::VARCHAR" for name in FIELDS
@@ -162,9 +164,11 @@ class SplunkSender:
                 self._wait_for(answer.get("ackId"))
                 yield Answer(len(rest))
                 return
+            # No smaller request is possible, so that the event itself is refused.
             if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(rest) == 1:
                 yield Answer(1, {0: "too large for the collector"})
                 return
+            # Without the number of the wrong event nothing is known about the others.
             wrong = answer.get("invalid-event-number")
             if code not in REASONS or not isinstance(wrong, int) or not 0 <= wrong < len(rest):
                 raise self._error(status, code)
@@ -181,9 +185,11 @@ class SplunkSender:
         return f"Splunk's collector at {self._url}"
 
     def _post(self, lines: Sequence[Line]) -> tuple[int, dict[str, Any]]:
+        # Level 1: the network is faster than a better compression. No time of writing: same bytes each time.
         body = gzip.compress(b"\n".join(line.text for line in lines), 1, mtime=0)
         answer = self._poster.send("POST", f"{self._url}/event", body)
         try:
+            # A proxy in between answers with a page of HTML.
             found = answer.json()
         except ValueError:
             found = {}
@@ -203,6 +209,7 @@ class SplunkSender:
         if not isinstance(ack_id, int):
             raise self._error(HTTPStatus.BAD_REQUEST, NO_ACKNOWLEDGEMENT)
         body = gzip.compress(json.dumps({"acks": [ack_id]}).encode(), mtime=0)
+        # Counted, not measured: tests pass their own `sleep`.
         waited = 0.0
         while waited <= self.config.acknowledge_within_s:
             answer = self._poster.send("POST", f"{self._url}/ack?channel={self._channel}", body)

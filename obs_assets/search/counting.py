@@ -131,6 +131,7 @@ def by_values(name: str, values: Sequence[str]) -> Grouping:
     text = sql.SQL("CASE {} ELSE NULL END").format(
         sql.SQL(" ").join([*branches, sql.SQL("WHEN {} THEN NULL").format(absent)])
     )
+    # A row that matches no value and has the field belongs to the values that are counted together.
     known = sql.SQL(" OR ").join([*(matches for matches, _ in named), absent])
     return Grouping(text, sql.SQL("(({}) IS NOT TRUE)").format(known), columns_of(Exists(name)))
 
@@ -140,6 +141,7 @@ def columns_of(query: Query) -> frozenset[str] | None:
     if has_text(query):
         return None
     places = list(map(place_of, fields_of(query)))
+    # A path reads the event itself, so it is no column of a table of statistics.
     columns = frozenset(place.name for place in places if isinstance(place, Column))
     return columns if len(columns) == len(set(places)) else None
 
@@ -193,10 +195,12 @@ def count_slots(
     for source, segment in _segments(selection, slots):
         for part in source.parts(segment):
             select = _select(selection.query, slots, source, part)
+            # A part after the other, the newest first: when the time is over, the newest bars are complete.
             rows = rows_within(connection, select, ends_at - time.monotonic())
             if rows is None:
                 return Counted(figures, Span(reached, span.end))
             for slot, text, is_other, *values in rows:
+                # `width_bucket` of SQL counts from 1.
                 key = (slot - 1, OTHER if is_other else Value(text))
                 figures[key] = figures.get(key, slots.measure.nothing).plus(*values)
             reached = part.start
@@ -236,11 +240,13 @@ def _segments(selection: Selection, slots: Slots[T]) -> Iterator[tuple[_Source, 
     table = hourly_table(selection, slots.grouping)
     hours = whole_hours(span)
     begin_with_hours = all(floor_to_hour(start) == start for start in slots.starts[1:])
+    # Statistics are stored by hour: a bar that begins within an hour needs the events.
     if table is None or not begin_with_hours or hours.start == hours.end:
         yield events, span
         return
     hourly = _Source(table, sql.Identifier("hour"), slots.measure.of_hours, False)
     segments = [
+        # The hours at both ends are not whole, so that their events are counted themselves.
         (events, Span(hours.end, span.end)),
         (hourly, hours),
         (events, Span(span.start, hours.start)),

@@ -79,6 +79,7 @@ def matching_rows(frame: Frame, query: Query) -> Iterator[dict[str, Any]]:
     with frame.filter(superset(query)).to_arrow_reader(BATCH_ROWS) as batches:
         for batch in batches:
             for row in batch.to_pylist():
+                # SQL keeps every row that may match; the language itself decides.
                 if matches(query, row, read_event(row["event"])):
                     yield row
 
@@ -115,6 +116,7 @@ def _joined(operator: str, parts: Sequence[_Sql], without: str) -> _Sql:
 
 def _compared(place: Column | Paths, operator: Operator, value: str) -> _Sql:
     if isinstance(place, Paths):
+        # A number can be written in several ways (1, 1.0, 1e0), so its text cannot be searched for.
         is_text = operator == "=" and number_of(value) is None
         return _Sql(_may_have(place, value if is_text else ""), False)
     if place.is_number:
@@ -127,6 +129,7 @@ def _compared(place: Column | Paths, operator: Operator, value: str) -> _Sql:
 def _near(name: str, operator: Operator, number: Decimal) -> str:
     """A comparison of numbers that keeps those that are nearly on the wrong side."""
     bound = float(number)
+    # DOUBLE has fewer digits than the number that is compared with.
     tolerance = _NEAR * max(1.0, abs(bound))
     column = f'"{name}"::DOUBLE'
     match operator:
@@ -178,6 +181,7 @@ def _may_have(place: Paths, value: str) -> str:
         key += '"'
     parts = [key, _longest(_PLAIN, value)]
     tests = [f"contains(event, {quote(part)})" for part in parts if part]
+    # Neither key nor value has a run of plain signs: no row can be ruled out.
     if not tests:
         return "true"
     return f"({_ESCAPED} OR ({' AND '.join(tests)}))"

@@ -144,6 +144,7 @@ def export(
     exported = Exported()
     reading = _Reading(connection, selection, role, hour_s)
     writer = _writer(form, escape_formulas=escape_formulas)
+    # A snapshot for each hour: a single one over hours of export would keep PostgreSQL from cleaning up.
     for start in reading.hours():
         with reading.snapshot():
             version = reading.version(start)
@@ -154,6 +155,7 @@ def export(
             for rows, data in writer.rows(connection, select):
                 exported.rows += rows
                 yield data
+        # Noted when the hour is complete: an hour in the closing record has all of its rows.
         exported.hours[start] = version
     yield writer.end(exported.to_json())
 
@@ -170,6 +172,7 @@ class _Reading:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """A `questions.snapshot` with the role and the time limit of an hour."""
+        # The limit of searches would end the export of a large hour.
         limit = sql.SQL("SET LOCAL statement_timeout = {}")
         with snapshot(self.connection):
             self.connection.execute(limit.format(sql.Literal(int(self.hour_s * 1000))))
@@ -184,6 +187,7 @@ class _Reading:
         with self.snapshot():
             rows = self.connection.execute(
                 "SELECT hour FROM obs.hour_loads WHERE destination = %s AND rows > 0 "
+                # An hour that begins before the range may still reach into it.
                 "AND hour > %s AND hour < %s ORDER BY hour",
                 [self.selection.tables.key, span.start - ONE_HOUR, span.end],
             ).fetchall()
@@ -318,6 +322,7 @@ class _Arrow:
         self._stream = pa.ipc.new_stream(self._sink, self._schema)
 
     def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
+        # A named cursor stays on the server, so that the rows of an hour are never all in memory.
         with connection.cursor("exported") as cursor:
             cursor.execute(select)
             while rows := cursor.fetchmany(BATCH_ROWS):
@@ -332,6 +337,7 @@ class _Arrow:
     def end(self, closing: str) -> bytes:
         none = [pa.array([], column.type) for column in self._schema]
         empty = pa.record_batch(none, schema=self._schema)
+        # A batch without rows: a reader that does not know the closing record gets the events only.
         self._stream.write_batch(empty, custom_metadata={"obs_export": closing})
         self._stream.close()
         return self._taken()
@@ -339,6 +345,7 @@ class _Arrow:
     def _taken(self) -> bytes:
         """The bytes that were written since the last call."""
         data = self._sink.getvalue()
+        # The sink is emptied, not replaced: the stream keeps writing into it.
         self._sink.seek(0)
         self._sink.truncate()
         return data

@@ -145,6 +145,7 @@ def facets(
                 # Half of the time is left for the sample: hours at the ends of the range can be large.
                 until = ends_at - deadline_s / 2
                 found |= _exact(connection, selection, name, limit=limit, ends_at=until)
+        # All other fields are read from the same rows, in a single search.
         others = [name for name in dict.fromkeys(fields) if name not in found]
         if others:
             found |= _sampled(
@@ -174,6 +175,7 @@ def _exact(
     began = time.monotonic()
     slots = Slots([selection.span.start], TALLY, by_column(name))
     counted = count_slots(connection, selection, slots, ends_at=ends_at)
+    # A part of the range would name the values of that part as the most frequent of all.
     if counted.searched != selection.span:
         return {}
     tallies = {value.text: tally for (_, value), tally in counted.figures.items()}
@@ -215,6 +217,7 @@ def _tallies(found: FoundRows, index: int) -> dict[str | None, Tally]:
     """The values of a field: value → tally. A row of several values counts for each of them."""
     tallies: dict[str | None, Tally] = {}
     for _, _, weight, *values in found.rows:
+        # A list that names a value twice is still a single row with it.
         for value in set(values[index] or [None]):
             tallies[value] = tallies.get(value, Tally()).plus(1, weight)
     return tallies
@@ -283,6 +286,7 @@ def fields_seen(
             name for name, value in zip(COLUMNS, stored, strict=True) if value is not None
         )
         seen = set(_paths(read_event(data)))
+        # A path with values of two kinds is still in a single row.
         at_paths.update({path for path, _ in seen})
         for path, kind in seen:
             kinds.setdefault(path, set()).add(kind)

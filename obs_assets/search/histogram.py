@@ -182,6 +182,7 @@ def _counted(
         )
         slots = Slots(asked.starts, TALLY, grouping)
         counted = count_slots(connection, selection, slots, ends_at=began + deadline_s)
+    # Values are ranked over the whole range: a group means the same value in each bar.
     counts = _most_frequent(counted.figures, asked.most_groups)
     ends = [*asked.starts[1:], selection.span.end]
     bars = [
@@ -266,6 +267,7 @@ def starts_of_bars(span: Span, step: timedelta, tz: str) -> list[datetime]:
     Raises:
         ConfigurationError: the step gives too many bars, or the zone is not known.
     """
+    # Checked before the list of starts is made: it could fill the memory.
     if step <= timedelta(0) or (span.end - span.start) / step > MOST_BARS:
         raise ConfigurationError(
             f"steps of {step} divide the range into more than {MOST_BARS:,} bars: "
@@ -274,12 +276,14 @@ def starts_of_bars(span: Span, step: timedelta, tz: str) -> list[datetime]:
     zone = _zone(tz)
     local_day = span.start.astimezone(zone).date()
     if step % _ONE_DAY:
+        # So that bars of six hours begin at 0, 6, 12 and 18 of the zone, wherever the range begins.
         first = _midnight(local_day, zone)
         first += (span.start - first) // step * step
         grid = [first]
         while grid[-1] + step < span.end:
             grid.append(grid[-1] + step)
     else:
+        # Counted in days of the calendar: a day of the zone may have 23 or 25 hours.
         days = step // _ONE_DAY
         day = local_day.toordinal()
         day -= (day - _A_MONDAY) % days

@@ -47,6 +47,7 @@ class Mark:
     @property
     def id(self) -> str:
         """The mark as text: ``<hour>.<generation>.<µs>.<row_uid>``, hour and µs since 1970."""
+        # Hours instead of seconds: the mark stands in front of each message.
         hours = int(self.hour.timestamp()) // 3600
         microseconds, _, row_uid = self.position.id.rpartition("-")
         return f"{hours}.{self.generation}.{microseconds}.{row_uid}"
@@ -55,6 +56,7 @@ class Mark:
     def of_id(cls, text: str) -> "Mark | None":
         """The mark of an id; None if the text is none."""
         written = _MARK.fullmatch(text)
+        # The text comes from a client, and may be anything.
         if written is None:
             return None
         try:
@@ -147,6 +149,7 @@ class Ledger:
             connection: in a `questions.snapshot`.
         """
         present = loads(connection, self._tables)
+        # At the first look every hour is new to this process, but none is new to a client.
         if self._loads is None:
             self._since = datetime.now(UTC) - SEEDED
             for load in present.values():
@@ -156,6 +159,7 @@ class Ledger:
             return []
         before, self._loads = self._loads, present
         changed = [load for hour, load in present.items() if before.get(hour) != load]
+        # The ledger has no order, and clients expect the hours as they were loaded.
         changed.sort(key=lambda load: (load.loaded_at, load.hour))
         return [self._change(connection, load, load.hour in before) for load in changed]
 
@@ -168,6 +172,7 @@ class Ledger:
 
     def _change(self, connection: Connection, load: Load, is_replaced: bool) -> Change:
         times = self._times(connection, load.hour)
+        # A load that only removes rows has no new time of writing.
         new = times - self._seen.get(load.hour, set())
         self._seen[load.hour] = times
         return Change(load, is_replaced, tuple(sorted(new)))
@@ -199,6 +204,7 @@ def changes_since(
             tables.events, sql.Literal(position.timestamp), sql.Literal(position.row_uid)
         )
     ).fetchone()
+    # The hour was replaced, or retention dropped it: the client must search anew.
     if row is None:
         return None
     written_at = row[0].astimezone(UTC)

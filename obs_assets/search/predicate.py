@@ -46,6 +46,7 @@ _CONSTANT_VALUES: Mapping[str, bool | None] = {"true": True, "false": False, "nu
 
 def read_event(event: str) -> dict[str, Any]:
     """The event of a row for `matches`: numbers keep their digits."""
+    # Slow and exact: this meaning decides where SQL is uncertain.
     # A float would lose digits of large numbers.
     read: dict[str, Any] = json.loads(event, parse_float=Decimal, parse_int=Decimal)
     return read
@@ -95,6 +96,7 @@ def _folded_character(character: str) -> str:
 
 def _holds(text: str, row: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
     wanted = folded(storable(text))
+    # Only strings are searched for a text: the digits of a number are no words.
     texts = [row["error"], *(event.get(key) for key in SEARCHED_KEYS)]
     return any(isinstance(value, str) and wanted in folded(value) for value in texts)
 
@@ -139,6 +141,7 @@ def _begins(
         texts = [value for value in _at(place, event) if isinstance(value, str)]
         return any(value.startswith(storable(text)) for value in texts)
     stored = row[place.name]
+    # A number has no beginning: `duration:1*` matches no row.
     return isinstance(stored, str) and stored.startswith(beginning_for(place, text))
 
 

@@ -122,9 +122,11 @@ def index_mappings(mapping: Mapping, *, is_opensearch: bool) -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for field in FIELDS:
         _put(properties, field.path(mapping).split("."), _TYPES[field.type])
+    # By these, a delivery finds the documents of an older delivery of its hour.
     for name in ("hour", "build"):
         _put(properties, ["obs", name], {"type": "keyword"})
     anything: dict[str, Any] = {"type": "flat_object"}
+    # The two programs have the same type under different names.
     if not is_opensearch:
         anything = {"type": "flattened", "ignore_above": KEYWORD_BYTES, "depth_limit": 200}
     properties["data"] = anything
