@@ -26,6 +26,8 @@ CRASH_POINTS = frozenset(
         "frame.before_rename",
         "frame.after_rename",
         "receipt.before_rename",
+        "receive.before_sync",
+        "receive.after_sync",
         "postgres.before_swap",
         "postgres.after_delete",
         "postgres.after_copy",

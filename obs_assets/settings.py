@@ -150,7 +150,55 @@ class DatadogSettings(BaseModel, frozen=True, extra="forbid"):
     site: str = Field("datadoghq.com", pattern=r"^[A-Za-z0-9.-]+$")
 
 
-class ApiSettings(BaseModel, frozen=True, extra="forbid"):
+class ServerSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where a server listens.
+
+    Attributes:
+        host: address that it listens on.
+        port: TCP port.
+        hosts: names that a request may ask for in its header ``Host``, beside ``localhost`` and
+            addresses.
+        tls_certificate: file with the certificate and its chain; None for plain HTTP.
+        tls_key: file with the key of the certificate.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65_535)
+    hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """The address for a browser, for example ``http://127.0.0.1:3001``."""
+        scheme = "https" if self.tls_certificate else "http"
+        host = self.host
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of the machine
+            host = next(iter(self.hosts), "127.0.0.1")
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{scheme}://{host}:{self.port}"
+
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, listed: object) -> object:
+        """A list in an environment variable has commas between its items."""
+        return _items(listed)
+
+
+class ReceiveSettings(ServerSettings, frozen=True, extra="forbid"):
+    """Where ``obs receive`` listens, and who may send events.
+
+    Attributes:
+        auth: who may send: ``none``, any program of this machine; ``token``, the holder of a token
+            with the scope ``write``.
+    """
+
+    port: int = Field(4318, ge=1, le=65_535)
+    auth: Literal["none", "token"] = "none"
+
+
+class ApiSettings(ServerSettings, frozen=True, extra="forbid"):
     """Where and to whom ``obs serve`` answers.
 
     Attributes:
@@ -178,24 +226,17 @@ class ApiSettings(BaseModel, frozen=True, extra="forbid"):
     environment: str = Field("", max_length=40)
     dagster_url: str | None = Field(None, pattern="^https?://")
 
-    @property
-    def address(self) -> str:
-        """The address for a browser, for example ``http://127.0.0.1:3001``."""
-        scheme = "https" if self.tls_certificate else "http"
-        host = self.host
-        if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of the machine
-            host = next(iter(self.hosts), "127.0.0.1")
-        if ":" in host:
-            host = f"[{host}]"
-        return f"{scheme}://{host}:{self.port}"
-
-    @field_validator("proxies", "hosts", mode="before")
+    @field_validator("proxies", mode="before")
     @classmethod
     def _split(cls, listed: object) -> object:
         """A list in an environment variable has commas between its items."""
-        if isinstance(listed, str):
-            return [item.strip() for item in listed.split(",") if item.strip()]
-        return listed
+        return _items(listed)
+
+
+def _items(listed: object) -> object:
+    if isinstance(listed, str):
+        return [item.strip() for item in listed.split(",") if item.strip()]
+    return listed
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -214,6 +255,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         aws_region: region of ``type: cloudwatch``; empty when ``AWS_REGION`` is unset.
         hash_key: secret key of the tokens that redaction leaves (``OBS_HASH_KEY``).
         api: where and to whom ``obs serve`` answers.
+        receive: where and from whom ``obs receive`` takes events.
     """
 
     data_dir: Path = Path(".obs")
@@ -226,6 +268,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     aws_region: str = ""
     hash_key: SecretStr | None = None
     api: ApiSettings = ApiSettings()
+    receive: ReceiveSettings = ReceiveSettings()
 
 
 PIPELINES_DIR = "OBS_PIPELINES_DIR"
@@ -409,6 +452,37 @@ VARIABLES = (
         "Key of that certificate.",
     ),
     Variable(
+        "OBS_RECEIVE_HOST",
+        "127.0.0.1",
+        "OBS_RECEIVE_HOST=0.0.0.0",
+        "Address that `obs receive` listens on; beyond loopback it needs `OBS_RECEIVE_AUTH=token`.",
+    ),
+    Variable("OBS_RECEIVE_PORT", "4318", "OBS_RECEIVE_PORT=8088", "Port of `obs receive`."),
+    Variable(
+        "OBS_RECEIVE_AUTH",
+        "none",
+        "OBS_RECEIVE_AUTH=token",
+        "Who may send to `obs receive`: `none` (any program of this machine) or `token`.",
+    ),
+    Variable(
+        "OBS_RECEIVE_HOSTS",
+        "none",
+        "OBS_RECEIVE_HOSTS=logs.example.com",
+        "Names by which senders may reach `obs receive`, beside `localhost` and addresses.",
+    ),
+    Variable(
+        "OBS_RECEIVE_TLS_CERTIFICATE",
+        "none: plain HTTP",
+        "OBS_RECEIVE_TLS_CERTIFICATE=/etc/obs/cert.pem",
+        "Certificate of `obs receive`, with its chain.",
+    ),
+    Variable(
+        "OBS_RECEIVE_TLS_KEY",
+        "none",
+        "OBS_RECEIVE_TLS_KEY=/etc/obs/key.pem",
+        "Key of that certificate.",
+    ),
+    Variable(
         "OBS_TOKENS",
         "`tokens.json` in `OBS_DATA_DIR`",
         "OBS_TOKENS=/etc/obs/tokens.json",
@@ -468,6 +542,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             aws_region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "",
             hash_key=_secret(env, "OBS_HASH_KEY"),
             api=_api(env),
+            receive=_receive(env),
         )
     except ValidationError as error:
         # pydantic's whole message would repeat the value, which can be a password.
@@ -475,6 +550,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
         field = str(first["loc"][-1])
         fields = {
             ApiSettings.__name__: _API,
+            ReceiveSettings.__name__: _RECEIVE,
             DatadogSettings.__name__: _DATADOG,
             ElasticsearchSettings.__name__: _ELASTICSEARCH,
             SplunkSettings.__name__: _SPLUNK,
@@ -527,6 +603,23 @@ _API = {
 def _api(env: Mapping[str, str]) -> ApiSettings:
     return ApiSettings.model_validate(
         {field: env[name] for field, name in _API.items() if name in env}
+    )
+
+
+_RECEIVE = {
+    "host": "OBS_RECEIVE_HOST",
+    "port": "OBS_RECEIVE_PORT",
+    "auth": "OBS_RECEIVE_AUTH",
+    "hosts": "OBS_RECEIVE_HOSTS",
+    "tls_certificate": "OBS_RECEIVE_TLS_CERTIFICATE",
+    "tls_key": "OBS_RECEIVE_TLS_KEY",
+}
+"""Field of `ReceiveSettings` → its variable."""
+
+
+def _receive(env: Mapping[str, str]) -> ReceiveSettings:
+    return ReceiveSettings.model_validate(
+        {field: env[name] for field, name in _RECEIVE.items() if name in env}
     )
 
 

@@ -75,6 +75,10 @@ COMMANDS: dict[str, Row] = {
         "Say where an event is: stored, sampled out, filtered, dead, waiting, not landed or expired.",
     ),
     "serve": Row("serving", "Serve the search API and the explorer over HTTP."),
+    "receive": Row(
+        "receiving",
+        "Receive events over HTTP (OpenTelemetry, JSON, Splunk, Elasticsearch) and write them into event files.",
+    ),
     "tokens": Row("tokens", "Tokens of clients of the search API."),
     "verify": Row(
         "verification",

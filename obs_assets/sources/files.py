@@ -93,6 +93,7 @@ class SourceConfig(Block, frozen=True):
         "azure",
         "cloudwatch",
         "otlp",
+        "splunk",
         "kubernetes",
         "docker",
         "journald",

@@ -22,8 +22,18 @@ def decode(text: str) -> tuple[int, str | None]:
     """Position where the value at the start of the text ends, and the fault of its numbers, if any."""
     try:
         return _DECODER.raw_decode(text)[1], None
-    except _NotFiniteError:
+    except NotFiniteError:
         return _LENIENT_DECODER.raw_decode(text)[1], "number_not_finite"
+
+
+def decode_at(text: str, position: int) -> tuple[Any, int]:
+    """The value at a position, and the position after it. Numbers become floats.
+
+    Raises:
+        NotFiniteError: a number that JSON or a double cannot hold.
+        ValueError: the text there is not JSON.
+    """
+    return _DECODER.raw_decode(text, position)
 
 
 def are_values(text: str, separators: str) -> bool:
@@ -200,12 +210,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
-class _NotFiniteError(ValueError):
+class NotFiniteError(ValueError):
     """A number that JSON or a double cannot hold."""
 
 
 def _refuse_constant(_: str) -> Any:
-    raise _NotFiniteError
+    raise NotFiniteError
 
 
 # a jsonb column accepts 16,383 digits after the point
@@ -215,7 +225,7 @@ _VANISHING = re.compile(r"[eE]-\d{5,}$")
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value) or _VANISHING.search(text):
-        raise _NotFiniteError
+        raise NotFiniteError
     return value
 
 

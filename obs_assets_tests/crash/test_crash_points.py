@@ -50,6 +50,8 @@ PLACES = {
 """Crash points, and at which of the times that a run passes them it is killed."""
 
 ELSEWHERE = {
+    "receive.before_sync": "receive/test_killed.py",
+    "receive.after_sync": "receive/test_killed.py",
     "s3.after_packing": "destinations/test_s3.py",
     "postgres.before_swap": "destinations/test_leaves.py",
     "landing.after_listing": "sources/test_landing.py",

@@ -70,6 +70,20 @@ SERVICE = {"attributes": [{"key": "service.name", "value": {"stringValue": "cart
 
 CORPUS = [
     Truth(
+        "splunk",
+        lines(
+            {
+                "time": int(nanos("09:01")) / 10**9,
+                "host": "h",
+                "sourcetype": "_json",
+                "event": {"type": "a", "level": "error"},
+                "fields": {"f": 1},
+            },
+            {"time": str(int(nanos("09:02")) // 10**9), "sourcetype": "app", "event": "text"},
+        ),
+        [("09:01", "error", "a"), ("09:02", None, None)],
+    ),
+    Truth(
         "cloudtrail",
         lines({"Records": [trail("09:01", "CreateUser")]}),
         [("09:01", None, "CreateUser")],

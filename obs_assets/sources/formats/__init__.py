@@ -20,6 +20,7 @@ from obs_assets.sources.formats import (
     journald_export,
     kubernetes,
     otlp,
+    splunk,
     syslog,
 )
 from obs_assets.sources.formats.base import Envelope, Pieces, Text
@@ -34,6 +35,7 @@ FORMATS: tuple[Format, ...] = (
     *otlp.FORMATS,
     kubernetes.FORMAT,
     *elasticsearch.FORMATS,
+    splunk.FORMAT,
     docker.FORMAT,
     journald.FORMAT,
     cri.FORMAT,

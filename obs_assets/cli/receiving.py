@@ -1,0 +1,153 @@
+"""``obs receive``: an HTTP server that writes events into event files."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from obs_assets.api.serving import Listener, refuse_open, serve
+from obs_assets.api.tokens import TokenFile, read_tokens, tokens_path
+from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+from obs_assets.errors import ConfigurationError
+from obs_assets.hourly.pipeline_files import list_files, open_all
+from obs_assets.receive.app import Receiver
+from obs_assets.receive.keys import Keys
+from obs_assets.receive.spool import Rotation, Spool
+from obs_assets.receive.upkeep import Uploader, every, remove_landed
+from obs_assets.settings import ReceiveSettings, Settings
+
+FOLDER = "receiver"
+"""Folder of all receivers below the events folder."""
+
+_UPKEEP_S = 600.0
+"""Seconds between two looks for files that can be removed."""
+
+
+@app.command()
+def receive(  # noqa: PLR0917 - the options of the command
+    name: Annotated[
+        str,
+        typer.Option("--name", help="Name of this receiver; receivers need different names."),
+    ] = "main",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, show_default="OBS_RECEIVE_PORT, else 4318", help="Port."
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            show_default="OBS_RECEIVE_HOST, else 127.0.0.1",
+            help="Address to listen on.",
+        ),
+    ] = None,
+    spool: Annotated[
+        Path | None,
+        typer.Option("--spool", help="Folder for files before their upload into a bucket."),
+    ] = None,
+    rotate_mb: Annotated[
+        int, typer.Option(min=1, max=1024, help="Size of a file, in megabytes.")
+    ] = 64,
+    rotate_s: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds after which a file is finished.")
+    ] = 300.0,
+    keep_received_hours: Annotated[
+        int, typer.Option(min=0, help="Hours for which a file is kept after it has landed.")
+    ] = 72,
+    pipeline_name: Pipeline = "",
+) -> None:
+    """Receive events over HTTP (OpenTelemetry, JSON, Splunk, Elasticsearch) and write them into event files."""
+    hourly = hourly_pipeline(pipeline_name)
+    machine = hourly.settings
+    chosen = {key: value for key, value in {"port": port, "host": host}.items() if value}
+    settings = machine.receive.model_copy(update=chosen)
+    listener = _listener(settings)
+    refuse_open(listener)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    tokens = _tokens(settings, machine)
+    events_dir = hourly.source.events_dir
+    if events_dir is None:
+        raise ConfigurationError(
+            "there is no events folder to write into: set OBS_EVENTS_DIR, or source.events_dir "
+            "in the pipeline file"
+        )
+    rotation = Rotation(rotate_mb << 20, rotate_s)
+    with _opened(events_dir, spool, name, rotation) as files:
+        keys = Keys(files.folder, time.time())
+        files.note_keys = keys.store
+        receiver = Receiver(files, keys, tokens)
+        typer.echo(f"Receiver: {settings.address}, files: {files.folder}  (Ctrl-C stops it)")
+        with contextlib.ExitStack() as stack:
+            if isinstance(events_dir, Path):
+                keep = timedelta(hours=keep_received_hours)
+                stack.enter_context(every(_UPKEEP_S, lambda: _remove(events_dir, files, keep)))
+            serve(receiver, listener, lambda: None)
+
+
+def _listener(settings: ReceiveSettings) -> Listener:
+    return Listener(
+        settings.host,
+        settings.port,
+        port_setting="OBS_RECEIVE_PORT",
+        host_setting="OBS_RECEIVE_HOST",
+        auth_setting="OBS_RECEIVE_AUTH",
+        is_guarded=settings.auth != "none",
+        names=settings.hosts,
+        tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key,
+    )
+
+
+def _tokens(settings: ReceiveSettings, machine: Settings) -> TokenFile | None:
+    if settings.auth == "none":
+        return None
+    path = tokens_path(machine)
+    if not any("write" in token.scopes for token in read_tokens(path)):
+        typer.echo("no token has the scope write yet: `obs tokens add NAME --scope write`")
+    return TokenFile(path)
+
+
+@contextlib.contextmanager
+def _opened(
+    events_dir: Path | str, spool: Path | None, name: str, rotation: Rotation
+) -> Iterator[Spool]:
+    """The files of the receiver; at the end they are finished, and uploaded if a bucket holds the events."""
+    if isinstance(events_dir, Path):
+        if spool is not None:
+            raise ConfigurationError(
+                "--spool is for an events folder in a bucket, and this one is no bucket"
+            )
+        files = Spool(events_dir.expanduser().absolute() / FOLDER / name, name, rotation)
+        try:
+            yield files
+        finally:
+            files.close()
+        return
+    if spool is None:
+        raise ConfigurationError(
+            f"the events folder {events_dir} is in a bucket: name a folder of this machine with "
+            "--spool DIR"
+        )
+    uploader = Uploader(events_dir, f"{FOLDER}/{name}")
+    files = Spool(spool.expanduser().absolute() / name, name, rotation, uploader.add)
+    try:
+        yield files
+    finally:
+        files.close()
+        uploader.close()
+
+
+def _remove(events_dir: Path, files: Spool, keep: timedelta) -> None:
+    finished = [path for path in files.files() if path != files.current]
+    opened, problems = open_all(list_files())
+    # A pipeline that cannot be read may not have landed the files.
+    if not problems:
+        folder = events_dir.expanduser().absolute()
+        remove_landed(folder, finished, opened.values(), datetime.now(UTC), keep)
