@@ -94,6 +94,7 @@ def test_an_export_that_fails_is_an_error_of_its_client(
 ) -> None:
     """The body breaks off when the database ends the session; curl says so. The next export is whole."""
     address = f"/api/v1/export?from={many.start:%Y-%m-%d}&to={many.start + timedelta(days=2):%Y-%m-%d}"
+    out = tmp_path / "out"
     with running(hourly, tmp_path) as (_, at):
         curl = [
             "curl",
@@ -101,10 +102,13 @@ def test_an_export_that_fails_is_an_error_of_its_client(
             "--limit-rate",
             "200k",
             "-o",
-            str(tmp_path / "out"),
+            str(out),
             at + address,
         ]
         with subprocess.Popen(curl, stderr=subprocess.PIPE) as downloading:
+            # Before that, the server may ask the database something else.
+            while not (out.exists() and out.stat().st_size):
+                time.sleep(0.05)
             with connect(hourly.searched_table().server, autocommit=True) as admin:
                 for _ in range(200):
                     ended = admin.execute(
