@@ -24,6 +24,7 @@ from obs_assets.api import (
     live,
     original,
     page,
+    rule,
 )
 from obs_assets.api.access import Access
 from obs_assets.api.counters import Counters, counted
@@ -81,7 +82,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
     app.include_router(access.router)
-    for module in (events, archive, counts, export, hours, live, page, original):
+    for module in (events, archive, counts, export, hours, rule, live, page, original):
         app.include_router(module.router)
     app.include_router(document.router)
     app.openapi = partial(document.document, app)  # type: ignore[method-assign]

@@ -127,7 +127,7 @@ def hour_states(hourly: HourlyPipeline, connection: Connection, span: Span) -> l
     Raises:
         ConfigurationError: the range has more than `MOST_HOURS` hours.
     """
-    hours = _hours_of(span)
+    hours = hours_of(span)
     with snapshot(connection):
         held = _ledger(hourly, connection, hours)
         stages = _stages(hourly, connection, hours)
@@ -194,7 +194,12 @@ class _Loaded:
 _NOT_LOADED = _Loaded()
 
 
-def _hours_of(span: Span) -> list[Hour]:
+def hours_of(span: Span) -> list[Hour]:
+    """The hours that overlap a range, the oldest first.
+
+    Raises:
+        ConfigurationError: the range has more than `MOST_HOURS` hours.
+    """
     number = (span.end - span.start) / ONE_HOUR
     if number > MOST_HOURS:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
-// The search in other forms: link, curl, SQL, Python, DuckDB on the archive, Markdown.
+// The search in other forms: link, curl, SQL, Python, obs search, an alert rule, Markdown.
 
 import { ask, pathOf } from "./api.js";
-import { byId, copyText, fill, h, toast } from "./dom.js";
+import { byId, copyText, fill, h, some, toast } from "./dom.js";
 import { summaryOf } from "./events.js";
 import { eventOf } from "./list.js";
 import { addressOf, searched, state } from "./state.js";
@@ -30,6 +30,7 @@ const KINDS = [
   ["SQL", "SQL", sqlText],
   ["Python", "Python", python],
   ["command", "obs search", command],
+  ["alert rule", "Alert rule", alertRule],
   ["rows", "Markdown table of the rows", markdown],
 ];
 
@@ -42,6 +43,22 @@ function curl() {
 async function sqlText() {
   const found = await ask("explain", { ...absolute(), order: state.order });
   return found.psql ?? found.sql;
+}
+
+/** A text within a comment: YAML ends a line at these signs too. */
+const onOneLine = (text) => JSON.stringify(text).replace(/[\u0085\u2028\u2029]/g, " ");
+
+/** The search as an alert rule, with the alerts that it would have sent over the range. */
+async function alertRule() {
+  const { q = "", from = "", to = "" } = absolute();
+  const tried = await ask("rule", { q, from, to });
+  const left = tried.left ? `; ${some(tried.left, "hour")} not tried: not built on the server's machine, or too many` : "";
+  const notes = [
+    `From the search ${onOneLine(q)}, tried on ${some(tried.hours, "hour")} from ${from} to ${to}${left}.`,
+    `The alert would have fired in ${some(tried.firing.length, "hour")}, with ${some(tried.messages, "message")}.`,
+    "It fires above this number of events an hour; try another number with: obs backtest --rules FILE HOURS",
+  ];
+  return `${notes.map((note) => `# ${note}\n`).join("")}${tried.rule}`;
 }
 
 function python() {

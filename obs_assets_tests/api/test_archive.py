@@ -1,4 +1,4 @@
-"""A search of the archive over HTTP: hours that retention dropped from the table."""
+"""Hours that retention dropped from the table: a search of the archive, a rule tried on them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -43,7 +43,10 @@ def client(settings: Settings, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def test_an_expired_hour_is_found_in_the_archive(client: TestClient) -> None:
-    """The table finds nothing; the archive has the events, and says which hours it read."""
+    """The table finds nothing; the archive has the events, and says which hours it read.
+
+    A rule is tried on the frames of this machine.
+    """
     assert client.get(f"/api/v1/events?{RANGE}").json()["events"] == []
     all_of_them = client.get(f"/api/v1/archive?{RANGE}").json()
     assert all_of_them["rows"] == len(all_of_them["events"]) > 3
@@ -59,3 +62,10 @@ def test_an_expired_hour_is_found_in_the_archive(client: TestClient) -> None:
     assert few["events"] == all_of_them["events"][:2]
     for mistake in ("q=(", "q=duration:soon", "megabytes=0", "megabytes=2001", "from=x"):
         assert client.get(f"/api/v1/archive?{mistake}").status_code == 400
+    tried = client.get(f"/api/v1/rule?{RANGE}&q=level:error").json()
+    assert (tried["hours"], tried["left"], tried["messages"]) == (1, 1, 1)
+    assert [hour[:13] for hour in tried["firing"]] == ["2025-12-04T10"]
+    assert "event_level == error" in tried["rule"]
+    assert client.get(f"/api/v1/rule?{RANGE}&q=level:error&above=1000").json()["firing"] == []
+    refused = client.get(f"/api/v1/rule?{RANGE}&q=timeout").json()
+    assert (refused["status"], refused["parameter"]) == (400, "q")

@@ -1,10 +1,11 @@
-"""An empty page over hours that retention dropped offers the archive, and shows what it finds there."""
+"""Hours that retention dropped: the page offers the archive, and tries a rule on frames of this machine."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from playwright.sync_api import Browser, expect
 
 from obs_assets.hourly import pipeline
@@ -48,6 +49,7 @@ def address(settings: Settings, tmp_path: Path) -> Iterator[str]:
 def seen(browser: Browser, address: str) -> Iterator[Seen]:
     """A page in a new context."""
     context = browser.new_context(viewport=WIDE)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
     watched = Seen(context.new_page())
     watch(watched, address)
     yield watched
@@ -56,7 +58,10 @@ def seen(browser: Browser, address: str) -> Iterator[Seen]:
 
 
 def test_an_expired_hour_is_searched_in_the_archive(seen: Seen, address: str) -> None:
-    """One button away; the answer says what was read, and text of events is text."""
+    """One button away; the answer says what was read, and text of events is text.
+
+    The search is copied as an alert rule that was tried on the hour.
+    """
     page = open_page(seen, address, "?from=2025-12-04T10:00&to=2025-12-04T11:00&q=type:odd")
     empty = page.locator("#empty")
     empty.get_by_role("button", name="Search the archive").click()
@@ -67,3 +72,10 @@ def test_an_expired_hour_is_searched_in_the_archive(seen: Seen, address: str) ->
     expect(line.locator("summary")).to_contain_text("<script>alert(1)</script>")
     line.locator("summary").click()
     expect(line.locator("pre")).to_contain_text("‹U+202E›")
+    page.locator("#copy-button").click()
+    page.get_by_role("menuitem", name="Alert rule").click()
+    expect(page.locator("#toast")).to_have_text("alert rule copied", timeout=30_000)
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert "tried on 1 hour from 2025-12-04T10:00:00" in copied
+    assert "would have fired in 1 hour, with 1 message." in copied
+    assert yaml.safe_load(copied)["rules"][0]["where"] == ["event_type == odd"]

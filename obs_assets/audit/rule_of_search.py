@@ -1,0 +1,162 @@
+"""An alert rule with the meaning of a search, and the alerts that it would have sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import yaml
+from pydantic import ValidationError
+
+from obs_assets.alerts.backtest import RuleOutcome, Simulation
+from obs_assets.alerts.rules import AlertRule
+from obs_assets.audit.hour_states import hours_of
+from obs_assets.errors import ConfigurationError
+from obs_assets.events import PROMOTED
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.search.language import And, Compare, Exists, Not, Or, Query
+from obs_assets.search.questions import Span
+from obs_assets.search.rows import Column, place_of
+from obs_assets.storage.engine import connect
+
+FRAME = "redacted_events"
+"""The frame in which rules are tried: webhooks take it by default."""
+
+
+def conditions_of(query: Query) -> list[str]:
+    """The query as conditions of ``where``, which must all hold.
+
+    Raises:
+        ConfigurationError: a rule cannot say what the query says; the message names the term.
+    """
+    terms = query.terms if isinstance(query, And) else (query,)
+    return [_condition(term) for term in terms]
+
+
+def rule_of(query: Query, above: float) -> AlertRule:
+    """The rule that fires for an hour in which more events match than ``above``.
+
+    Raises:
+        ConfigurationError: a rule cannot say what the query says.
+    """
+    where = conditions_of(query)
+    try:
+        return AlertRule(name="from_search", where=tuple(where), above=above)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"this search makes no rule: {reason}") from None
+
+
+def rule_text(rule: AlertRule) -> str:
+    """The rule as YAML for a webhook's ``rules`` in a pipeline file, or for `obs backtest --rules`."""
+    options = {"name": rule.name, "where": list(rule.where), "above": rule.above}
+    return yaml.safe_dump({"rules": [options]}, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _condition(term: Query) -> str:
+    match term:
+        case Compare(field, "=", value):
+            return f"{_name(field)} == {_written(value)}"
+        case Compare(field, operator, value):
+            return f"{_name(field)} {operator} {value}"
+        case Exists(field):
+            return f"{_name(field)} exists"
+        case Not(Exists(field)):
+            return f"{_name(field)} missing"
+        case Not(Compare(field, "=", value)):
+            return f"{_name(field)} != {_written(value)}"
+        case Or(terms):
+            return _one_of(terms)
+    raise ConfigurationError(
+        "a rule has equality, numbers, presence and lists of values: leave words, beginnings and "
+        "groups out of the search, or write a rule with `text` (docs/alerts.md)"
+    )
+
+
+def _one_of(terms: Sequence[Query]) -> str:
+    """``level:(error OR fatal)`` as a list of values of the field."""
+    values = {
+        term.field: [other.value for other in terms if isinstance(other, Compare)]
+        for term in terms
+        if isinstance(term, Compare) and term.operator == "="
+    }
+    ((field, listed), *others) = values.items() or (("", []),)
+    if others or len(listed) < len(terms) or any("," in value for value in listed):
+        raise ConfigurationError("OR in a rule joins values of one field: make two rules")
+    return f"{_name(field)} in {', '.join(listed)}"
+
+
+def _name(field: str) -> str:
+    """The field as a rule names it.
+
+    Raises:
+        ConfigurationError: the column is one of the table's own, which rules do not see.
+    """
+    place = place_of(field)
+    if not isinstance(place, Column):
+        return field
+    if place.name not in PROMOTED:
+        raise ConfigurationError(
+            f"a rule cannot compare {place.name}: leave it out of the search"
+        )
+    return place.name
+
+
+def _written(value: str) -> str:
+    """A value as ``where`` reads it: quotes keep blanks and quotes at its ends."""
+    if value != value.strip() or value[:1] in {'"', "'"} or not value:
+        return f'"{value}"'
+    return value
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The rule over past hours.
+
+    Attributes:
+        rule: the rule: an alert for each hour in which more events match than `above`.
+        outcome: the alerts that it would have sent.
+        hours: hours that were tried.
+        left: hours of the range that are not built here, or that the time did not allow.
+    """
+
+    rule: AlertRule
+    outcome: RuleOutcome
+    hours: int
+    left: int
+
+
+def try_rule(
+    hourly: HourlyPipeline,
+    query: Query,
+    span: Span,
+    *,
+    above: float = 0.0,
+    deadline_s: float = 10.0,
+) -> Tried:
+    """The rule of a search over hours that are built in this data folder. Nothing is sent.
+
+    Args:
+        hourly: the pipeline.
+        query: the search.
+        span: its range; hours that it cuts are tried whole.
+        above: number of events of an hour above which the alert fires; every redacted event counts.
+        deadline_s: seconds after which no further hour is tried.
+
+    Raises:
+        ConfigurationError: a rule cannot say what the query says, or the range is too long.
+    """
+    ends_at = monotonic() + deadline_s
+    hours = hours_of(span)
+    rule = rule_of(query, above)
+    simulation = Simulation([rule])
+    tried = 0
+    for hour in hours:
+        if monotonic() > ends_at:
+            break
+        if not hourly.store.frame_path(FRAME, hour).exists():
+            continue
+        with connect(hourly.store.temp_dir, threads=1) as connection:
+            simulation.take(hour, hourly.store.read_frame(connection, FRAME, hour))
+        tried += 1
+    (outcome,) = simulation.outcomes("webhook")
+    return Tried(rule, outcome, tried, len(hours) - tried)

@@ -1,0 +1,80 @@
+"""An alert rule that is made of a search matches the events that the search finds, or is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from obs_assets.alerts.rules import AlertRule, with_rule
+from obs_assets.audit.rule_of_search import conditions_of, rule_of, rule_text
+from obs_assets.errors import ConfigurationError
+from obs_assets.events import count_by
+from obs_assets.search.duckdb import matching_rows
+from obs_assets.search.language import parse
+from obs_assets.storage import engine
+from obs_assets_tests.frames import frame_of
+
+EVENTS: list[dict[str, Any]] = [
+    {"id": "1", "type": "task", "level": "error", "error": "refused", "duration_ms": 700},
+    {"id": "2", "type": "task", "level": "warn", "usage": {"model": "a b"}},
+    {"id": "3", "type": "beat", "level": "info", "duration_ms": 5, "n": 5, "worker": "w1"},
+    {"id": "4", "type": "note", "n": "5", "worker_id": "w1", "usage": {"model": "x"}},
+    {"id": "5", "type": " odd", "level": "fatal", "cost": 0.25, "trace_id": "t1"},
+]
+
+QUERIES = (
+    "",
+    "level:error",
+    "level:WARN",
+    "-level:error",
+    "level:(error OR fatal)",
+    "NOT type:task -type:beat",
+    'usage.model:"a b"',
+    "usage.model:*",
+    "NOT error:*",
+    "duration:>500",
+    "duration:<=5 type:beat",
+    "cost:>=0.25",
+    "n:5",
+    "worker:w1",
+    "trace:t1 level:fatal",
+    'type:" odd"',
+)
+
+
+def test_rule_and_search_match_the_same_events(tmp_path: Path) -> None:
+    """For equality, lists, numbers, presence, absence, names of levels, paths and blanks."""
+    with engine.connect(temp_dir=tmp_path) as duck:
+        frame = frame_of(duck, EVENTS)
+        for text in QUERIES:
+            query = parse(text)
+            rule = AlertRule(name="r", levels=(), where=tuple(conditions_of(query)))
+            matched = count_by(with_rule(frame, [rule]), "rule").get("r", 0)
+            assert matched == len(list(matching_rows(frame, query))), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "timeout",
+        "type:task_*",
+        "level:error OR type:task",
+        "-(level:error type:task)",
+        'type:("a,b" OR c)',
+        "row_uid:ab",
+        "type:>a",
+    ],
+)
+def test_a_search_that_a_rule_cannot_say_is_refused(text: str) -> None:
+    """With a reason, and never with a rule that means something else."""
+    with pytest.raises(ConfigurationError):
+        rule_of(parse(text), 0)
+
+
+def test_the_text_of_a_rule_can_be_pasted_into_a_pipeline_file() -> None:
+    """It is read back as the same rule, odd signs too."""
+    rule = rule_of(parse('level:error usage.model:"é: # \\"x\\""'), 3)
+    (read,) = yaml.safe_load(rule_text(rule))["rules"]
+    assert AlertRule.model_validate(json.loads(json.dumps(read))) == rule
