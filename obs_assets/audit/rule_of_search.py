@@ -74,15 +74,15 @@ def _condition(term: Query) -> str:
 
 def _one_of(terms: Sequence[Query]) -> str:
     """``level:(error OR fatal)`` as a list of values of the field."""
-    values = {
-        term.field: [other.value for other in terms if isinstance(other, Compare)]
-        for term in terms
-        if isinstance(term, Compare) and term.operator == "="
-    }
-    ((field, listed), *others) = values.items() or (("", []),)
-    if others or len(listed) < len(terms) or any("," in value for value in listed):
-        raise ConfigurationError("OR in a rule joins values of one field: make two rules")
-    return f"{_name(field)} in {', '.join(listed)}"
+    compared = [term for term in terms if isinstance(term, Compare) and term.operator == "="]
+    fields = {term.field for term in compared}
+    values = [term.value for term in compared]
+    is_plain = all(_written(value) == value and "," not in value for value in values)
+    if len(compared) < len(terms) or len(fields) > 1 or not is_plain:
+        raise ConfigurationError(
+            "OR in a rule joins values of one field, without commas: make two rules"
+        )
+    return f"{_name(compared[0].field)} in {', '.join(values)}"
 
 
 def _name(field: str) -> str:

@@ -63,6 +63,7 @@ def test_rule_and_search_match_the_same_events(tmp_path: Path) -> None:
         "level:error OR type:task",
         "-(level:error type:task)",
         'type:("a,b" OR c)',
+        'type:(" a" OR c)',
         "row_uid:ab",
         "type:>a",
     ],
