@@ -1,4 +1,4 @@
-"""Who may ask: anybody on loopback, the holder of a token, or the users of a proxy."""
+"""Access to the API: every program on loopback, the holder of a token, or the users of a proxy."""
 
 import ipaddress
 import secrets
@@ -139,7 +139,7 @@ def _address_of(client: HTTPConnection) -> ipaddress.IPv4Address | ipaddress.IPv
 
 
 def refuse_contradictions(settings: ApiSettings) -> None:
-    """Raise for settings with which nobody could ask.
+    """Raise for settings that refuse every request.
 
     Raises:
         ConfigurationError: the mode ``proxy`` has no proxy.
@@ -151,7 +151,7 @@ def refuse_contradictions(settings: ApiSettings) -> None:
 
 
 def needs(scope: Scope) -> Callable[[HTTPConnection], Awaitable[None]]:
-    """A dependency of routes that lets only callers with a scope in."""
+    """A FastAPI dependency that refuses a caller whose token does not have the scope."""
 
     async def check(client: HTTPConnection) -> None:
         access: Access = client.app.state.served.access
@@ -167,7 +167,7 @@ def needs(scope: Scope) -> Callable[[HTTPConnection], Awaitable[None]]:
 
 
 def refuse_other_sites(client: HTTPConnection) -> None:
-    """Raise for a page of another site. A browser lets it open a WebSocket here, without asking.
+    """Raise for a page of another site: a browser allows every page to open a WebSocket to this server.
 
     Raises:
         ProblemError: the header ``Origin`` names another host than the header ``Host``.

@@ -247,7 +247,7 @@ class Dispatches:
         )
 
     def rows_of(self, hour: Hour) -> list[str]:
-        """``row_uid`` of the rows of an hour that are in a dispatch."""
+        """The ``row_uid`` of each row of an hour that was put into a dispatch."""
         found = self.connection.execute(
             "SELECT row_uid FROM obs.webhook_rows WHERE destination = %s AND hour = %s",
             [self.destination, hour.start],

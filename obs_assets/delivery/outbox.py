@@ -27,6 +27,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString, get_args
@@ -69,7 +70,7 @@ from obs_assets.storage.postgres import (
     adopt_load,
     lock,
     migrate,
-    session,
+    utc_session,
 )
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
@@ -691,15 +692,8 @@ class WebhookAlerts:
             )
             self.breaker.restore(state)
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        """A connection in autocommit mode, whose errors are those of `obs_assets.errors`."""
-        with session(
-            self._server, application_name="obs_assets outbox", autocommit=True
-        ) as connection:
-            # Times come back in the zone of the session; hours are UTC.
-            connection.execute("SET TIME ZONE 'UTC'")
-            yield connection
+    def _connected(self) -> AbstractContextManager[Connection]:
+        return utc_session(self._server, "obs_assets outbox")
 
 
 def _chunks(matched: Frame) -> Iterator[list[_Row]]:
@@ -727,7 +721,7 @@ def _figures(decision: Decision) -> dict[str, int | float]:
 
 
 def _table(states: States) -> dict[str, dict[str, int | float | str]]:
-    """The alerts after an hour, for the UI. Values of groups are redacted, as the frame is."""
+    """Metadata for the UI: the state of each alert after an hour. The names of groups come from redacted events."""
     ordered = sorted(states.values(), key=lambda s: (s.status, s.rule, str(s.group)))
     rows: dict[str, int | float | str] = {}
     for state in ordered[:TABLE_ROWS]:

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -47,7 +48,7 @@ from obs_assets.storage.postgres import (
     Migration,
     adopt_load,
     migrate,
-    session,
+    utc_session,
 )
 
 READ_ROWS = 2_000
@@ -487,13 +488,8 @@ class AppendingDestination:
                 migrate(ledger, "appended", APPENDED)
             yield ledger
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with session(
-            self._server, application_name="obs_assets appending", autocommit=True
-        ) as ledger:
-            ledger.execute("SET TIME ZONE 'UTC'")
-            yield ledger
+    def _connected(self) -> AbstractContextManager[Connection]:
+        return utc_session(self._server, "obs_assets appending")
 
 
 def cut(

@@ -68,6 +68,19 @@ def session(
     _idle.put(use, connection)
 
 
+@contextlib.contextmanager
+def utc_session(server: PostgresSettings, application_name: str) -> Iterator[Connection]:
+    """A `session` in autocommit mode whose times are in UTC, as hours are.
+
+    Raises:
+        ConfigurationError, TransientError, PermanentError: see `explained`.
+    """
+    with session(server, application_name=application_name, autocommit=True) as connection:
+        # Times come back in the zone of the session.
+        connection.execute("SET TIME ZONE 'UTC'")
+        yield connection
+
+
 def cancel_queries() -> None:
     """Cancel the running statements of all threads of this process; each raises a `TransientError`."""
     for connection in list(_in_use):

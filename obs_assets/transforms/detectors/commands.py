@@ -110,7 +110,7 @@ def _passwords(match: re.Match[str]) -> Iterator[Span]:
 
 
 def _logins(match: re.Match[str], *, fetches: bool) -> Iterator[Span]:
-    """The span of the password in ``A:B``, if these are a user and a password and not a user and a group."""
+    """The span of the password in ``user:password``; ``user:group`` looks the same and is left alone."""
     user, password = match["user"], match["password"]
     if is_no_value(password) or (password.isdigit() and user.isdigit()):
         return

@@ -47,7 +47,11 @@ _PAIRS_OF_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}:){1,30}[0-9A-Fa-f]{2}")
 
 
 def _find_ips(text: str, key: str) -> Iterator[Span]:
-    """IPv6 addresses (RFC 4291), also with an IPv4 address at the end, and IPv4 addresses that are no version."""
+    """IPv6 addresses (RFC 4291) and IPv4 addresses.
+
+    An IPv6 address may end with an IPv4 address. Four numbers that are a version, such as ``version 1.2.3.4``,
+    are not an address.
+    """
     spans = [match.span() for match in _IPV4.finditer(text) if not _is_version(match, key)]
     if text.count(":") >= _MIN_COLONS:
         spans += [span for match in _IPV6.finditer(text) if (span := _ipv6_span(match))]

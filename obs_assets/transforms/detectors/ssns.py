@@ -21,7 +21,7 @@ _SSN_BEFORE = re.compile(
 
 
 def _find_ssns(text: str, key: str) -> Iterator[Span]:
-    """Social security numbers: with hyphens anywhere; with spaces or unbroken only just after a name such as ``ssn``.
+    """Social security numbers: with hyphens anywhere, without hyphens only directly after a name such as ``ssn``.
 
     Nine digits without hyphens may be many other things.
     """
