@@ -82,6 +82,7 @@ def differences(expected: Expected, result: Result) -> list[str]:
 
 def _of_events(expected: Sequence[ExpectedRecord], records: Sequence[Record]) -> Iterator[str]:
     if len(expected) != len(records):
+        # The numbers alone would not say which record is missing.
         outcomes = ", ".join(record.outcome for record in records) or "none"
         yield f"events: expected {len(expected)}, found {len(records)}: {outcomes}"
     for number, (entry, record) in enumerate(zip(expected, records, strict=False), start=1):
@@ -91,6 +92,7 @@ def _of_events(expected: Sequence[ExpectedRecord], records: Sequence[Record]) ->
 
 def _of_record(expected: ExpectedRecord, record: Record) -> Iterator[str]:
     yield from _unequal("outcome", expected.outcome, record.outcome)
+    # A dead letter has no event: each expected field is then named as missing.
     event = record.event or {}
     if expected.event is not None:
         yield from _subset("event", expected.event, event)
@@ -133,6 +135,7 @@ def _of_list(path: str, expected: Sequence[Any], found: Sequence[Any]) -> Iterat
 def _unequal(path: str, expected: Any, found: Any) -> Iterator[str]:
     """Differences of two values; those of mappings and lists are named one by one."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        # Keys of both sides, in their order: a field too many is a difference as well.
         for key in dict.fromkeys((*expected, *found)):
             yield from _unequal(
                 f"{path}.{key}", expected.get(key, _MISSING), found.get(key, _MISSING)
@@ -189,6 +192,7 @@ def snapshot(expected: Expected | None, result: Result) -> dict[str, Any]:
     if expected.alerts is not None:
         names: Sequence[str] = _PUBLIC_ALERT
         if expected.alerts:
+            # The author chose these fields: a new snapshot must not add others.
             names = list(expected.alerts[0])
         found["alerts"] = [_named(alert, names) for alert in result.alerts]
     if expected.forwarded is not None:
@@ -208,6 +212,7 @@ def _entry(expected: ExpectedRecord | None, record: Record) -> dict[str, Any]:
     if event is None:
         return entry
     if expected is None:
+        # Fields that stages add depend on the configuration, which a test may want to change.
         entry["event"] = {k: v for k, v in event.items() if not k.startswith("_")}
         return entry
     if expected.event is not None:

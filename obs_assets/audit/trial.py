@@ -164,6 +164,7 @@ def _landed(
         if isinstance(given.content, Path):
             # Two trials can read the same file, and a pass lands a copy of a file only once.
             key = given.name
+        # A landing pass has a single time, so that trials with the same time can share a pass.
         groups.setdefault(key, []).append(given)
     for number, group in enumerate(groups.values()):
         events_dir = folder / f"events-{number}"
@@ -177,6 +178,7 @@ def _landed(
                 "event_types": ("all",),
             }
         )
+        # A log for each group: its passes have times of their own.
         log = LandingLog(folder / f"landed-{number}")
         origin = Origin(_digest, COLLECTOR)
         land(source, log, first_hour=config.first_hour, now=group[0].now, origin=origin)
@@ -212,6 +214,7 @@ class _Trials:
     def results(self) -> dict[str, Result]:
         """Name of a trial → its result."""
         judged = self._held("redacted", self._redacted())
+        # Held once: two more frames and every destination read it.
         passed = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")
         redacted = self._held("passed", passed)
         sampled = self._held("sampled", self._sampled(redacted))
@@ -228,7 +231,9 @@ class _Trials:
         frames = {"redacted": redacted, "sampled": kept}
         for block in self.config.enabled_destinations:
             self._offer(block, frames[block.from_], records, results)
+        # The file tells the trials apart in frames that they share.
         names = {given.file_id: given.name for given in self.trials}
+        # The offset in the file is the order of the input.
         for (file_id, _), record in sorted(records.items()):
             results[names[file_id]].records.append(record)
         return results
@@ -289,6 +294,7 @@ class _Trials:
         results: Mapping[str, Result],
     ) -> None:
         """Note which records a destination takes, and the alerts that it would send."""
+        # The second frame is there only for a destination that itself drops events.
         taken, judged = offered(self.connection, block, frame)
         if judged is not None:
             taken = judged.filter("dropped_by IS NULL").project("* EXCLUDE (dropped_by)")

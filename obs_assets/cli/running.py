@@ -44,6 +44,7 @@ def land(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     job = _named(hourly, "_", "land_event_files")
     _dagster(hourly, "land", "job", "execute", *MODULE, "-j", job)
     passes = [read_pass(path) for path in sorted(_passes(hourly) - before)]
+    # Two passes of the same run can bring events of the same hour.
     rows: Counter[str] = Counter()
     dead = 0
     for landing in passes:

@@ -42,10 +42,12 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
     """Show files and events that have landed, events of the last day, stale hours, tables and servers."""
     hourly = hourly_pipeline(pipeline_name)
     landed = hourly.landed()
+    # The last pass that looked at the folder, also if it found no new event.
     looked_at = hourly.log.looked_at()
     finished = "none yet"
     if looked_at:
         finished = looked_at.isoformat(timespec="seconds")
+    # The time at which each reason was first seen is left out here.
     letters = {reason: count for reason, (count, _) in landed.letters.items()}
     facts = {
         "events folder": str(hourly.source.events_dir or "not set: OBS_EVENTS_DIR"),
@@ -73,6 +75,7 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         return
     for name, value in facts.items():
         out.print(f"{name:>18}  {_plain(value)}", highlight=False)
+    # The heading stands in front of the first line only.
     heading = "last day"
     for line in day.lines():
         out.print(f"{heading:>18}  {line}", highlight=False)
@@ -101,6 +104,7 @@ def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
 
     No server is started.
     """
+    # Asking would start an embedded server: `obs status` must change nothing.
     if not all(_is_there(hourly, config) for config in hourly.enabled("has_tables")):
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -108,6 +112,7 @@ def _tables(hourly: HourlyPipeline) -> dict[str, dict[str, Any]]:
         try:
             health = table.health()
         except ObsError as error:
+            # A table that cannot be read must not hide the state of the others.
             found[name] = {"problem": str(error)}
             continue
         found[name] = {"table": "does not exist yet"}

@@ -56,6 +56,7 @@ def list_tokens(as_json: AsJson = False) -> None:
     path = tokens_path(settings.load())
     found = read_tokens(path)
     if as_json:
+        # A hash is of no use to a reader, and it should not be copied into logs.
         print_json([token.model_dump(exclude={"sha256"}) for token in found])
         return
     now = datetime.now(UTC)
@@ -71,7 +72,7 @@ def list_tokens(as_json: AsJson = False) -> None:
 
 @tokens.command()
 def revoke(name: Name, as_json: AsJson = False) -> None:
-    """Remove a token. A running server refuses it within seconds."""
+    """Remove a token. A running server refuses it from the next request on."""
     revoke_token(tokens_path(settings.load()), name)
     if as_json:
         print_json({"revoked": name})

@@ -648,6 +648,7 @@ def timeline_span(
     span = span_between(connection, tables, since, until)
     if span is None or since is not None:
         return span
+    # Without a start, a bar for each minute of years would be millions of bars.
     return Span(max(span.start, span.end - TIMELINE_RANGES[interval]), span.end)
 
 

@@ -173,6 +173,7 @@ class EnrichConfig(Block, frozen=True):
     @property
     def applied(self) -> tuple[Enrichment, ...]:
         """The selected enrichments, in the order of `ENRICHMENTS`."""
+        # The order of the configuration does not matter: equal sets give equal bytes.
         if "all" in self.enrichments:
             return ENRICHMENTS
         return tuple(name for name in ENRICHMENTS if name in self.enrichments)
@@ -219,6 +220,7 @@ def enrich(connection: duckdb.DuckDBPyConnection, frame: Frame, config: EnrichCo
         Lineage, promoted columns and ``event``; same rows, same order.
     """
     if not config.enabled:
+        # Columns that only landing needs end here, as they do after an enrichment.
         return frame.project(", ".join([*LINEAGE, *PROMOTED, "event"]))
     keys = _EVENT_KEYS
     if "context" not in config.applied:
@@ -557,6 +559,7 @@ def _collector_texts(frame: Frame, config: EnrichConfig) -> dict[str, str]:
     """
     if config.collector_fields != "nested":
         return {}
+    # An event without a collector gets no text.
     some = frame.filter("collector IS NOT NULL").project("collector").distinct()
     facts = _extract("collector", map(_path, _COLLECTOR_KEYS))
     extracted = _derive(some.limit(KNOWN_COLLECTORS), collected=facts)

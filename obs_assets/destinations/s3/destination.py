@@ -59,6 +59,7 @@ class S3Destination:
         client: "S3Client | None" = None,
     ) -> None:
         self.config = config
+        # The options win over the settings of the machine.
         server = server_of(config, settings or S3Settings(bucket=config.bucket or ""))
         self.place: Bucket | Folder
         if server.bucket.startswith(LOCAL):
@@ -112,6 +113,7 @@ class S3Destination:
         """
         with self.place.session():
             tags = self.place.tags(f"{self.config.prefix}/")
+            # Manifests have a prefix of their own, so that a listing of events finds no manifest.
             manifests_prefix = f"{self.config.prefix}/_manifests/"
             manifest_keys = [key for key in tags if key.startswith(manifests_prefix)]
             changed = [key for key in manifest_keys if self._known_tag(key) != tags[key]]
@@ -145,6 +147,7 @@ class S3Destination:
             busy = HourBusyError(
                 f"{self.place.url} holds another {hour} than it did a moment ago: try again"
             )
+            # The caller has compared this holding: any other content would be adopted unseen.
             expected = (held.version, held.content_hash)
             if manifest is None or (manifest.version, manifest.content_hash) != expected:
                 raise busy
@@ -195,11 +198,13 @@ class S3Destination:
         ):
             held, _ = self._manifest(hour)
             objects = held.objects if held else ()
+            # A set: the objects of the manifest are in the listing, too.
             keys = {stored.key for stored in objects}.union(self._tags(hour))
             for number, key in enumerate(sorted(keys)):
                 path = Path(folder, f"{number:04}-{key.rpartition('/')[2]}")
                 if self._download(key, path, held):
                     rows_of(connection, path).project("row_uid, event").insert_into(name)
+                # Deleted at once, so that a single object is on the disk at a time.
                 path.unlink(missing_ok=True)
         return connection.table(name)
 
@@ -290,6 +295,7 @@ class S3Destination:
             self._remove(tags.keys() - intact.keys())
             return Delivery(written=0, already_there=offer.rows)
 
+        # Before new parts are uploaded: parts of a killed upload are paid for until they are removed.
         self.place.clean_up(self.config.base_key(offer.hour))
         built = self._build(offer, tags, intact)
         manifest = Manifest(
@@ -311,6 +317,7 @@ class S3Destination:
                 manifest_tag,
             )
         crash_point("s3.after_manifest")
+        # After the manifest: until then, the old objects are the hour.
         older = {stored.key for stored in objects}.union(tags)
         self._remove(older - {stored.key for stored in built})
         uploaded = [stored for stored in built if stored not in intact.values()]
@@ -403,6 +410,7 @@ class S3Destination:
     def _tags(self, hour: Hour) -> dict[str, str]:
         """Key → tag of all objects with the hour's name, in each format."""
         base = self.config.base_key(hour)
+        # Other objects may share the beginning of the name: they are not ours to remove.
         ours = re.compile(re.escape(base) + r"(-\d{4,})?\.(jsonl(\.gz)?|parquet)")
         return {key: tag for key, tag in self.place.tags(base).items() if ours.fullmatch(key)}
 
