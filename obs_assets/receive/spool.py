@@ -1,7 +1,9 @@
 """Event files of a receiver: requests are appended, flushed to disk together, and only then answered.
 
 A file is never changed where landing may have read it. After a failed write, or a kill, only the
-bytes behind the last line end are cut off, and the next request goes into a new file.
+bytes behind the last line end are cut off, and the next request goes into a new file. A file that
+has rested is left as it is: landing reads an unfinished last line after ``seal_after_minutes``, and
+then takes a file that became shorter for a new file with the same events.
 """
 
 import contextlib
@@ -30,6 +32,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
 _BLOCK = 1 << 16
 """Bytes that are read at a time to find the last line end of a file."""
+
+_RESTED_S = 30.0
+"""Seconds without a change after which landing may have read the unfinished last line of a file."""
 
 _LOOK_S = 1.0
 """Seconds after which the writer looks at the age of its file, if no request comes."""
@@ -121,7 +126,7 @@ class Spool:
         left = self.files()
         for path in left:
             self.on_sealed(path)
-        if left:
+        if left and time.time() - left[-1].stat().st_mtime < _RESTED_S:
             cut_unfinished(left[-1])
         self._sequence = _sequence_of(left)
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)

@@ -1,6 +1,7 @@
 """The files of a receiver: an answer means that its events are on disk, whole, in one file, and land once."""
 
 import errno
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -96,6 +97,22 @@ def test_a_line_that_a_kill_cut_is_removed(inside: Inside) -> None:
     send(inside, 3)
     assert numbers(inside) == [1, 3]
     assert len(inside.spool.files()) == 2
+
+
+def test_a_file_that_has_rested_is_never_made_shorter(inside: Inside) -> None:
+    """Landing has read its torn line as a dead letter; a shorter file would land a second time."""
+    send(inside, 1, 2)
+    inside.spool.close()
+    (left,) = inside.spool.files()
+    with left.open("ab") as file:
+        file.write(b'{"time": 1935738000, "n": 3')
+    hour_ago = time.time() - 3600
+    os.utime(left, (hour_ago, hour_ago))
+    report = inside.place.land(seal_after_minutes=0)
+    assert report.dead_letters == {"unfinished": 1}
+    inside.start()
+    send(inside, 4)
+    assert numbers(inside) == [1, 2, 4]
 
 
 def test_a_repeated_request_is_stored_once(inside: Inside) -> None:
