@@ -57,10 +57,12 @@ def running(
         text=True,
     ) as process:
         try:
-            address = f"http://127.0.0.1:{port}"
+            scheme = "https" if "OBS_API_TLS_CERTIFICATE" in variables else "http"
+            address = f"{scheme}://127.0.0.1:{port}"
             for _ in range(300):
                 with contextlib.suppress(httpx.TransportError):
-                    httpx.get(f"{address}/healthz")
+                    # A test's certificate has no authority.
+                    httpx.get(f"{address}/healthz", verify=False)
                     break
                 if process.poll() is not None:
                     break
