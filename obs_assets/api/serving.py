@@ -204,8 +204,12 @@ def _refuse_wrong_tls(listener: Listener) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(listener.tls_certificate, listener.tls_key)
     except OSError as error:
-        # An SSLError is an OSError without a file name.
-        reason = error.strerror or "the key does not belong to the certificate"
+        reason = error.strerror
+        # Also an OSError, whose text names a line of OpenSSL.
+        if isinstance(error, ssl.SSLError):
+            reason = (
+                "the key does not belong to the certificate, or a file is not in PEM format"
+            )
         raise ConfigurationError(
             f"the certificate {listener.tls_certificate} or the key {listener.tls_key} cannot "
             f"be used: {reason}"
