@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from obs_assets.severities import LEVELS, STATUSES, WORDS_ONLY, level_sql, word_sql
+from obs_assets.severities import (
+    LEVELS,
+    STATUSES,
+    WORDS_ONLY,
+    known_word_sql,
+    level_sql,
+    word_sql,
+)
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 """The events of an hour, a row for each event."""
@@ -137,10 +144,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
         "levelno",
         "s",
         "detected_level",
-        "priority",
-        "Level",
-        "Severity",
-        "LogLevel",
+        *WORDS_ONLY,
     ),
     "source_name": (
         "_source.name",
@@ -209,6 +213,15 @@ TIME_FIELDS = (
     "TimeGenerated",
     "eventTimestamp",
     "unixTime",
+    "lastTimestamp",
+    "firstTimestamp",
+    "event.created",
+    "Event.System.TimeCreated.#attributes.SystemTime",
+    "Event.System.TimeCreated.@SystemTime",
+    "Event.System.TimeCreated.SystemTime",
+    "Sns.Timestamp",
+    "kinesis.approximateArrivalTimestamp",
+    "attributes.SentTimestamp",
 )
 """Fields with the time of an event. The first field that exists and is not null gives the time.
 
@@ -221,6 +234,8 @@ MESSAGES = (
     "@m",
     "@mt",
     "MESSAGE",
+    "_msg",
+    "_raw",
     "short_message",
     "textPayload",
     "body",
@@ -322,7 +337,7 @@ def _all_fields(column: str) -> list[str]:
 _STRUCTURE = _structure([*itertools.chain.from_iterable(ALIASES.values()), *_SERILOG])
 _PARSED = json.loads(_STRUCTURE)
 
-SOURCE_KEYS = frozenset(_PARSED).union(_APART)
+SOURCE_KEYS = frozenset(_PARSED).union(name.partition(".")[0] for name in _APART)
 """Keys of an event from which the promoted columns are computed."""
 
 
@@ -353,22 +368,34 @@ def _column(name: str) -> str:
     return _first(fields)
 
 
-def _level_word() -> str:
-    """SQL over the parsed event ``j``: the word of its level, in any case of letters."""
+def _words(aliases: Iterable[str]) -> list[str]:
+    """SQL: the word in each of these fields of the level."""
     words: list[str] = []
-    for alias in ALIASES["event_level"]:
+    for alias in aliases:
         words += [word_sql(field, alias) for field in _fields(alias)]
-    words.append(f"CASE WHEN {one_of('lower(j.status)', STATUSES)} THEN j.status END")
-    words.append(
-        """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
-    )
-    return f"CASE WHEN {_HAS_LEVEL} THEN j.level ELSE {_first(words)} END"
+    return words
 
 
-_HAS_LEVEL = one_of("j.level", LEVELS)
+_IS_IN_TABLE = one_of("j.level", LEVELS)
 """SQL over the parsed event ``j``: whether its field ``level`` is the name of a level, as in most events."""
 
+_USUAL_WORD = (
+    f"CASE WHEN {_IS_IN_TABLE} THEN j.level "
+    f"ELSE {_first(_words(name for name in ALIASES['event_level'] if name not in _APART))} END"
+)
+"""SQL over the parsed event ``j``: the word of its level in the fields that are read with the structure."""
+
+
+def _level_word() -> str:
+    """SQL over ``j``, ``usual_word`` and ``apart``: the word of the level, in any case of letters."""
+    status = f"CASE WHEN {one_of('lower(j.status)', STATUSES)} THEN j.status END"
+    serilog = """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
+    return _first(["usual_word", f"trim({known_word_sql('apart')})", status, serilog])
+
+
 _LEVEL_WORD = _level_word()
+_APART_PATHS = ["$." + ".".join(f'"{part}"' for part in name.split(".")) for name in _APART]
+_APART_ENDS = "|".join(sorted({name.rpartition(".")[2] for name in _APART} - {"name"}))
 _COLUMNS = {name: _column(name) for name in PROMOTED}
 
 
@@ -392,12 +419,12 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
             for name, expression in _COLUMNS.items()
         }
     structured = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
+    worded = structured.project(f"*, {_USUAL_WORD} AS usual_word")
     # A second parsing, for all these fields at once, and only for events that have such a key and need it: of
     # large events it takes much memory.
-    paths = [f"$.{name}" for name in _APART]
-    is_needed = f"NOT {_HAS_LEVEL} AND regexp_matches({event}, '\"({'|'.join(_APART)})\"')"
-    apart = f"CASE WHEN {is_needed} THEN json_extract_string({event}, {paths}) END"
-    extracted = structured.project(f"*, {apart} AS apart")
+    is_needed = f"usual_word IS NULL AND regexp_matches({event}, '\"({_APART_ENDS})\" *:')"
+    apart = f"CASE WHEN {is_needed} THEN json_extract_string({event}, {_APART_PATHS}) END"
+    extracted = worded.project(f"*, {apart} AS apart")
     parsed = extracted.project(f"*, {_LEVEL_WORD} AS level_word")
     columns = [f"{expression} AS {name}" for name, expression in expressions.items()]
     return parsed.project(", ".join([*LINEAGE, *columns, *carried, "event"]))

@@ -11,21 +11,24 @@ from dataclasses import dataclass
 WORDS: Mapping[str, tuple[str, ...]] = {
     "info": ("information", "informational", "inf", "log", "config", "i"),
     "warning": ("warn", "wrn", "caution", "w"),
-    "error": ("err", "severe", "fault", "failure", "failed", "e"),
+    "error": ("err", "severe", "fault", "failure", "failed", "exception", "e"),
     "debug": ("dbg", "fine", "d"),
     "trace": ("trc", "verbose", "vrb", "finer", "finest", "silly", "t", "v"),
     "success": (),
-    "notice": ("n",),
+    "notice": ("note", "n"),
     "critical": ("crit", "dpanic", "c"),
     "alert": ("a",),
-    "fatal": ("ftl", "panic", "f"),
+    "fatal": ("ftl", "panic", "assert", "wtf", "f"),
     "emergency": ("emerg",),
 }
 """Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston, Windows; and
 the letters of Android and klog."""
 
-UNSAID = ("", "default", "unspecified", "severity_number_unspecified", "notset")
-"""Words of a field that say that an event has no level: Google Cloud, OpenTelemetry, Python's logging."""
+UNSAID = (
+    *("", "default", "unspecified", "severity_number_unspecified", "notset"),
+    *("null", "none", "undefined", "unknown", "n/a", "-", "true", "false"),
+)
+"""Words of a field that say that an event has no level: Google Cloud, OpenTelemetry, Python's logging, templates."""
 
 LEVELS = tuple(WORDS)
 """All levels of the table."""
@@ -38,6 +41,9 @@ GRAVE = ("error", "critical", "alert", "fatal", "emergency")
 
 NOTEWORTHY = ("warning", *GRAVE)
 """Levels whose events are never of low value."""
+
+ERROR_STATUSES = ("error", "failed", "failure", "fail")
+"""Values of ``status``, in lower case, of events that count as errors."""
 
 SUCCESSES = ("info", "success")
 """Levels of events that went well."""
@@ -117,6 +123,9 @@ OPENTELEMETRY = Scale(1, 4, _OTEL)
 PYTHON = Scale(10, 10, ("debug", "info", "warning", "error", "critical"))
 """Numbers of Python's module logging."""
 
+LOGBACK = Scale(10_000, 10_000, ("debug", "info", "warning", "error", "fatal"))
+"""Numbers of Logback and log4j 1. Their TRACE is 5000."""
+
 LETTERS: Mapping[str, str] = {
     "F": "fatal",
     "E": "error",
@@ -130,7 +139,7 @@ _LETTER = "[FEWI]|D[1-5]?"
 """Pattern of the text of MongoDB's field ``s``, for example ``D2``."""
 
 SCALES: Mapping[str, tuple[Scale, ...]] = {
-    "level": (SYSLOG, PINO, MONOLOG),
+    "level": (SYSLOG, PINO, MONOLOG, LOGBACK),
     "severity": (SYSLOG, GCP),
     "PRIORITY": (SYSLOG,),
     "severityNumber": (OPENTELEMETRY,),
@@ -143,19 +152,48 @@ A field that is not here has the scales of ``level``.
 """
 
 NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
-"""Fields that have only numbers: a value that is not a number, for example a list, is not a level."""
+"""Fields of numbers: another value is a level only if it is a word of the table, as in ``SEVERITY_NUMBER_ERROR``."""
 
-WORDS_ONLY = ("priority", "Level", "Severity", "LogLevel")
+WORDS_ONLY = (
+    *("priority", "Level", "Severity", "LogLevel", "logLevel", "LEVEL", "SEVERITY", "LOGLEVEL"),
+    *(
+        "LOG_LEVEL",
+        "LevelName",
+        "levelName",
+        "levelText",
+        "level_text",
+        "level_str",
+        "levelStr",
+    ),
+    *("SeverityText", "severityLevel", "SeverityLevel", "severity_level", "severityName"),
+    *("severity_name", "SeverityName", "severityLabel", "severity_label", "logSeverity"),
+    *("log_severity", "syslog_severity", "error_level", "errorLevel", "log_level_name"),
+    *("@severity", "sev", "Sev", "messageType"),
+    *("event.level", "event.severity", "attributes.level", "attributes.severity"),
+    *("fields.level", "jsonPayload.level", "jsonPayload.severity", "record.level.name"),
+    *("labels.level", "labels.severity", "context.level", "metadata.level", "winlog.level"),
+    *("logger.level", "log.severity", "log.syslog.severity.name"),
+)
 """Fields that often hold something other than a level: only a word of the table is a level.
 
-Falco's ``priority`` is one; the ``priority`` of a job or a ticket (``P1``, ``high``, 3) is none.
+Falco's ``priority`` is one; the ``priority`` of a job or a ticket (``P1``, ``high``, 3) is none. Dots lead into
+objects.
 """
+
+_COLOUR = "\x1b\\[[0-9;]*m"
+"""Pattern of a terminal's colour, which loggers for the console write around a level."""
 
 _AROUND = "^[^a-z]+|[^a-z]+$"
 """Pattern of digits and signs around a word: ``ERROR+4`` (slog), ``WARN3`` (OpenTelemetry), ``[error]``, ``info:``."""
 
+_PREFIX = "^(?:(?:log|level|loglevel|severity|number|sev|syslog|audit|priority)[^a-z]+)+"
+"""Pattern of words before a level: ``SEVERITY_NUMBER_ERROR``, ``LOG_ERR``, ``LogLevel.Warning``, ``AUDIT_FAILURE``."""
+
 _STRUCTURE = r"""^ *(\{|\[["\[{0-9\]])"""
 """Pattern of the beginning of an object or a list, which is no level."""
+
+_NAME = r""" *\{.*?"(?:name|text|label|standardLevel|levelname)" *: *"([^"\\]{1,40})".*"""
+"""Pattern of an object with the name of a level: Loguru, log4j, ``{"text": "ERROR", "number": 17}``."""
 
 _KNOWN: dict[str, str] = {}
 """Every word → its level."""
@@ -173,18 +211,26 @@ def level_of(text: str, field: str = "level") -> str | None:
     # Only blanks are cut off, as `trim` of SQL does; Python's `strip()` would cut off tabs too.
     word = text.strip(" ").lower()
     if field == "s":
-        if not re.fullmatch(_LETTER, text):
-            return None
-        return LETTERS[text[0]]
-    if re.fullmatch("[0-9]+", word) and field not in WORDS_ONLY:
-        found = (scale.level(int(word)) for scale in _scales(field))
+        is_letter = re.fullmatch(_LETTER, text)
+        return LETTERS[text[0]] if is_letter else None
+    number = re.fullmatch(r"([0-9]+)(?:\.0+)?", word)
+    if number and field not in WORDS_ONLY:
+        found = (scale.level(int(number[1])) for scale in _scales(field))
         return next(filter(None, found), None)
-    if field in NUMBERS_ONLY or word in UNSAID or re.match(_STRUCTURE, word):
+    if field in WORDS_ONLY or field in NUMBERS_ONLY:
+        return _known_of(word)
+    if re.match(_STRUCTURE, word):
+        name = re.fullmatch(_NAME, text, re.DOTALL)
+        word = name[1].lower() if name else ""
+    elif word in UNSAID:
         return None
-    known = _KNOWN.get(word) or _KNOWN.get(re.sub(_AROUND, "", word))
-    if field in WORDS_ONLY:
-        return known
-    return known or word or None
+    return _known_of(word) or word or None
+
+
+def _known_of(word: str) -> str | None:
+    """The level of a word of the table, in lower case; None if the table lacks it."""
+    plain = re.sub(_AROUND, "", re.sub(_COLOUR, "", word))
+    return _KNOWN.get(word) or _KNOWN.get(plain) or _KNOWN.get(re.sub(_PREFIX, "", plain))
 
 
 def word_sql(field: str, name: str) -> str:
@@ -192,21 +238,21 @@ def word_sql(field: str, name: str) -> str:
 
     Args:
         field: SQL expression of the field, VARCHAR.
-        name: name of the field; it decides the meaning of numbers, see `SCALES`.
+        name: name of the field; it decides the meaning of numbers, see `SCALES`. It is none of `WORDS_ONLY`.
     """
     if name == "s":
         is_letter = f"regexp_full_match({field}, '{_LETTER}')"
         position = f"list_position({list(LETTERS)}, {field}[1])"
         return f"CASE WHEN {is_letter} THEN {list(LETTERS.values())}[{position}] END"
-    if name in WORDS_ONLY:
-        return f"CASE WHEN {_known(f'trim({field})')} IS NOT NULL THEN trim({field}) END"
+    text = f"trim({field})"
     # Not IN: DuckDB 2.0 makes a hash join of it, and a join loses the order of the rows.
-    is_said = f"list_position({list(UNSAID)}, lower(trim({field}))) IS NULL"
-    is_word = f"{is_said} AND NOT regexp_matches({field}, '{_STRUCTURE}')"
-    word = f"CASE WHEN {is_word} THEN trim({field}) END"
+    is_said = f"list_position({list(UNSAID)}, lower({text})) IS NULL"
+    word = f"""CASE WHEN regexp_matches({field}, '{_STRUCTURE}')
+        THEN nullif(regexp_extract({field}, '^{_NAME}$', 1, 's'), '')
+        WHEN {is_said} THEN {text} END"""
     if name in NUMBERS_ONLY:
-        word = "NULL"
-    is_number = f"regexp_full_match({field}, ' *[0-9]+ *')"
+        word = f"CASE WHEN {_known(text)} IS NOT NULL THEN {text} END"
+    is_number = f"regexp_full_match({field}, ' *[0-9]+(\\.0+)? *')"
     number = f"try_cast({field} AS INTEGER)"
     steps = [
         f"WHEN {number} BETWEEN {scale.first} AND {scale.last} "
@@ -214,6 +260,11 @@ def word_sql(field: str, name: str) -> str:
         for scale in _scales(name)
     ]
     return f"CASE WHEN {is_number} THEN CASE {' '.join(steps)} END ELSE {word} END"
+
+
+def known_word_sql(words: str) -> str:
+    """SQL for the first word in a list of texts that the table has; NULL if there is none."""
+    return f"list_filter({words}, lambda text: {_known('trim(text)')} IS NOT NULL)[1]"
 
 
 def level_sql(word: str) -> str:
@@ -224,9 +275,11 @@ def level_sql(word: str) -> str:
 def _known(word: str) -> str:
     """SQL: the level of a word of the table; NULL if the table lacks it."""
     plain = f"lower({word})"
+    bare = f"regexp_replace({plain}, '{_COLOUR}', '', 'g')"
+    inner = f"regexp_replace({bare}, '{_AROUND}', '', 'g')"
     places = [
         f"list_position({list(_KNOWN)}, {one})"
-        for one in (plain, f"regexp_replace({plain}, '{_AROUND}', '', 'g')")
+        for one in (plain, inner, f"regexp_replace({inner}, '{_PREFIX}', '')")
     ]
     levels = list(_KNOWN.values())
     return f"coalesce({', '.join(f'{levels}[{place}]' for place in places)})"

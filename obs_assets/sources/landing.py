@@ -69,7 +69,7 @@ from obs_assets.sources.times import (
     TIME_REASON,
     TIME_SOURCES,
     json_path,
-    keys_without_time,
+    other_paths,
     time_text,
     usual_place,
 )
@@ -859,8 +859,8 @@ class PassWriter:
         asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
         if pc.any(pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))).as_py():
             paths = tuple(map(json_path, self._time_fields))
-            if names := keys_without_time(connection, "lines", paths):
-                times = _times(self._time_fields, usual, names)
+            if others := other_paths(connection, "lines", paths):
+                times = _times(self._time_fields, usual, others)
                 asked = connection.sql(times, params=values).to_arrow_table()
         connection.unregister("lines")
         return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
@@ -1263,15 +1263,15 @@ def _byte_ranges(
     return pa.array([byte_ranges.get(place) for place in places], kind)
 
 
-def _times(fields: Sequence[str], usual: int, names: Sequence[str] = ()) -> str:
+def _times(fields: Sequence[str], usual: int, others: Sequence[str] = ()) -> str:
     """SQL: time of each row of ``lines``, from the first of these fields, and ``reason`` where it fits no hour.
 
-    ``names`` are fields that count only where none of the others is, see `time_text`.
+    ``others`` are paths that count only where none of the fields is, see `time_text`.
     """
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(tuple(map(json_path, fields)), usual, names)} AS time_text
+FROM (SELECT *, {time_text(tuple(map(json_path, fields)), usual, others)} AS time_text
 FROM (SELECT line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines)))
 """
 

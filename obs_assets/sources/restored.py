@@ -24,7 +24,7 @@ from obs_assets.sources.times import (
     EVENT_TIME,
     TIME_PATHS,
     json_path,
-    keys_without_time,
+    other_paths,
     time_text,
 )
 from obs_assets.storage.disk import sync_file
@@ -122,14 +122,14 @@ def timed_events(
         "CREATE OR REPLACE TEMP TABLE searched (row_uid VARCHAR, weight DOUBLE, line VARCHAR)"
     )
     rows.project("row_uid, weight, event").insert_into("searched")
-    names = keys_without_time(connection, "searched", paths)
+    others = other_paths(connection, "searched", paths)
     start, end = (
         f"{quote(moment.isoformat())}::TIMESTAMPTZ" for moment in (hour.start, hour.end)
     )
     texts = connection.table("searched").project(
         f"*, {end} AS landed_at, {start} AS first_hour"
     )
-    timed = texts.project(f"*, {time_text(paths, names=names)} AS time_text")
+    timed = texts.project(f"*, {time_text(paths, others=others)} AS time_text")
     found = timed.project(f"*, {EVENT_TIME} AS found")
     is_within = f"found >= {start} AND found < {end}"
     return found.project(
@@ -138,7 +138,7 @@ def timed_events(
     )
 
 
-def _timed(paths: Sequence[str], names: Sequence[str]) -> str:
+def _timed(paths: Sequence[str], others: Sequence[str]) -> str:
     """SQL: the archived rows with the columns of a chunk; for the arguments see `time_text`."""
     # An event without a time of its own happened at some time in its hour
     return f"""
@@ -147,7 +147,7 @@ SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_
         THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector,
     NULL::BIGINT[] AS byte_ranges, line
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(paths, names=names)} AS time_text
+FROM (SELECT *, {time_text(paths, others=others)} AS time_text
 FROM (SELECT *, $landed_at AS landed_at, $start AS first_hour FROM archived)))
 """
 
@@ -186,7 +186,7 @@ def _fresh(  # noqa: PLR0917
         "collector": quote(json.dumps(collector(), separators=(",", ":"))),
     }
     # All in one step: a value that looks like a placeholder, for example in an object's key, stays unchanged
-    timed = _timed(paths, keys_without_time(connection, "archived", paths))
+    timed = _timed(paths, other_paths(connection, "archived", paths))
     statement = re.sub(rf"\$({'|'.join(values)})\b", lambda found: values[found[1]], timed)
     return connection.sql(
         f"SELECT timed.* FROM ({statement}) timed LEFT JOIN known USING (row_uid) WHERE known.row_uid IS NULL"

@@ -7,14 +7,18 @@ ISO 8601 with an offset    that moment, floored to microseconds; ``T`` or a spac
                            ``Z``, ``UTC``, ``GMT``, ``-06:00``, ``-0600`` or ``-06``, a space before it allowed.
                            The name of a zone behind an offset is ignored: ``+01:00[Europe/Berlin]``, Go's
                            ``+0000 UTC m=+0.5``
+as programs print dates    forms that name year, month and day without doubt: the tables of `dates`
 ISO 8601 without offset    UTC, and ``time_from`` says ``event_without_zone``; without a time of day, midnight
 number, or its text        seconds, milliseconds, microseconds or nanoseconds, by its magnitude; a number with a
-                           fraction is a double, as in JSON; OpenTelemetry's 0 is no time
+                           fraction is a double, as in JSON; OpenTelemetry's 0 is no time. Windows' counts of 100 ns
+                           since 1601 or since the year 1, and microseconds since 1601, are read as such
 ``/Date(…)/``              milliseconds since 1970, as .NET writes them; an offset in it changes nothing
-object                     its seconds and nanoseconds (log4j, Protocol Buffers), or its ``$date`` (MongoDB)
-web server or mail         ``25/Nov/2026:09:00:00 +0100``, ``Wed, 25 Nov 2026 09:00:00 GMT``
-absent or null             the time in a field whose name says time, see `names_of_times`; else the landing time, and
-                           ``time_from`` says ``landed_at``
+object                     its seconds and nanoseconds or microseconds (log4j, Protocol Buffers, Rust), its ``$date``
+                           (MongoDB), its ``iso`` or ``timestamp``
+list of numbers            year, month, day, hour, minute, second, nanosecond (Jackson), UTC
+absent or null             the time in a field whose name says time, see `names_of_times`; else the time in an object
+                           that holds the event, see `HOLDERS`; else the landing time, and ``time_from`` says
+                           ``landed_at``
 anything else              dead letter ``time_unreadable``: names of time zones, which are ambiguous, empty text,
                            other objects, a leap second ``:60``; but ``24:00:00`` is the next day
 =========================  ======================================================================
@@ -23,7 +27,8 @@ anything else              dead letter ``time_unreadable``: names of time zones,
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -31,6 +36,7 @@ from typing import Any
 import duckdb
 
 from obs_assets.events import TIME_FIELDS, quote
+from obs_assets.sources import dates
 from obs_assets.sources.json_text import decode_unique
 
 ZERO_IS_UNKNOWN = ("timeUnixNano", "observedTimeUnixNano")
@@ -54,21 +60,19 @@ TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
 _ZERO_PATHS = frozenset(map(json_path, ZERO_IS_UNKNOWN))
 
 
-def time_text(paths: Sequence[str], usual: int = 0, names: Sequence[str] = ()) -> str:
+def time_text(paths: Sequence[str], usual: int = 0, others: Sequence[str] = ()) -> str:
     """SQL over ``line`` and ``landed_at``: text of the event time, which is the first value at these paths that is
     present and not null.
 
     Args:
         paths: paths in DuckDB's form.
         usual: index in ``paths`` of the field that most lines use. In those lines, later paths are not searched.
-        names: further fields, from `names_of_times`. A value there counts only if it is a possible time.
+        others: further paths, from `other_paths`. A value there counts only if it is a possible time.
     """
     parts = [paths[: usual + 1], paths[usual + 1 :]]
     values = [_first_of(part) for part in parts if part]
-    if names:
-        found = (
-            f"json_extract_string(line, [{', '.join(quote(_of_name(name)) for name in names)}])"
-        )
+    if others:
+        found = f"json_extract_string(line, [{', '.join(map(quote, others))}])"
         values.append(
             f"list_any_value(list_filter({found}, lambda text: {_is_possible('text')}))"
         )
@@ -91,21 +95,62 @@ def names_of_times(keys: Iterable[str]) -> list[str]:
     return [key for _, key in ranked]
 
 
-def keys_without_time(
+def other_paths(
     connection: duckdb.DuckDBPyConnection, table: str, paths: Sequence[str]
 ) -> list[str]:
-    """Names of top-level fields that say time, in those lines of a table that have no value at these paths."""
-    query = f"""SELECT DISTINCT unnest(json_keys(line)) FROM {table}
-        WHERE {time_text(paths)} IS NULL"""
-    return names_of_times(key for (key,) in connection.sql(query).fetchall())
+    """Paths where lines of a table that have no value at ``paths`` may have their time, the best first.
+
+    They are top-level fields that say time, then such fields of the objects `HOLDERS`.
+    """
+    timeless = f"FROM {table} WHERE {time_text(paths)} IS NULL"
+    found = connection.sql(f"SELECT DISTINCT unnest(json_keys(line)) {timeless}").fetchall()
+    keys = [key for (key,) in found]
+    others = [_of_name(name) for name in names_of_times(keys)]
+    for holder in sorted(filter(_is_holder, keys)):
+        place = _of_name(holder)
+        inner = f"SELECT DISTINCT unnest(json_keys(line, {quote(place)})) {timeless}"
+        names = _names_within(key for (key,) in connection.sql(inner).fetchall())
+        others += [f'{place}."{name}"' for name in names]
+    return others
+
+
+HOLDERS = frozenset(
+    {
+        *("event", "log", "record", "entry", "message", "doc", "document", "result"),
+        *("attributes", "fields", "map", "source", "id", "metadata", "meta", "header"),
+        *("json", "text"),
+    }
+)
+"""Words of the name of an object that holds the event, or facts about the event, in an object without a time.
+
+An object under another name, such as ``user`` or ``data``, describes something that has times of its own.
+"""
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_holder(name: str) -> bool:
+    words = _words(name)
+    return bool(words) and all(word in HOLDERS or word == "payload" for word in words)
+
+
+def _names_within(keys: Iterable[str]) -> list[str]:
+    """Names of fields of a holder that say when the event happened: ``time``, not ``created_at`` or ``date``."""
+    keys = list(keys)
+    ranked = sorted((_rank(key), key) for key in keys if _says_when(key) and key not in _SURE)
+    return [*(key for key in _SURE if key in keys), *(key for _, key in ranked)]
+
+
+def _says_when(name: str) -> bool:
+    """Whether a name says the moment of an event: neither the beginning of something nor a date."""
+    rank = _rank(name)
+    is_of_thing = not {"date", "at"}.isdisjoint(_words(name))
+    return rank is not None and rank <= _LOGGED_RANK and not is_of_thing
 
 
 @functools.lru_cache(maxsize=4096)
 def _rank(name: str) -> int | None:
     """Rank of a name that says time, the best is 0; None for other names."""
-    if len(name) > _LONGEST_NAME or '"' in name or "\\" in name:
-        return None
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = _words(name)
     if not words or not all(word in _RANKS or word in _BESIDE for word in words):
         return None
     if not any(word in _MOMENTS for word in words):
@@ -116,7 +161,25 @@ def _rank(name: str) -> int | None:
     return min(others, default=_PLAIN_RANK)
 
 
+def _words(name: str) -> list[str]:
+    """Words of a name, in lower case; none for a name that is too long or that needs escapes in a path."""
+    if len(name) > _LONGEST_NAME or '"' in name or "\\" in name:
+        return []
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 _TIME_FIELDS = frozenset(TIME_FIELDS)
+_SURE = (
+    "timestamp",
+    "@timestamp",
+    "time",
+    "ts",
+    "event_time",
+    "eventTime",
+    "_time",
+    "datetime",
+)
+"""Names of the time in a holder."""
 _LONGEST_NAME = 64
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _RANKED: tuple[tuple[str, ...], ...] = (
@@ -130,6 +193,7 @@ _RANKED: tuple[tuple[str, ...], ...] = (
 """Words of names of times. A name with a word of an earlier row is preferred."""
 _RANKS = {word: rank for rank, words in enumerate(_RANKED) for word in words}
 _PLAIN_RANK = _RANKS["time"]
+_LOGGED_RANK = _RANKS["logged"]
 _BESIDE = frozenset(
     {
         *("at", "on", "utc", "gmt", "iso", "unix"),
@@ -190,12 +254,26 @@ def has_time(event: dict[str, Any], time_path: str | None = None) -> bool:
     known = (time_path, *TIME_FIELDS) if time_path else TIME_FIELDS
     if any(value_at(event, path) is not None for path in known):
         return True
-    return bool(time_field(event))
+    return any(is_possible(event[name]) for name in names_of_times(event))
 
 
 def time_field(event: dict[str, Any]) -> str:
-    """The field whose name says time and whose value is a possible time; empty if there is none."""
-    return next((name for name in names_of_times(event) if is_possible(event[name])), "")
+    """The path of a possible time in an event without a known field: a field whose name says time, or such a field of
+    an object in `HOLDERS`. Empty if there is none.
+
+    >>> time_field({"id": {"time": "2026-11-25T09:00:00Z"}}), time_field({"user": {"time": 1795597200}})
+    ('id.time', '')
+    """
+    for name in names_of_times(event):
+        if is_possible(event[name]):
+            return name
+    for holder in sorted(filter(_is_holder, event)):
+        held = event[holder]
+        names = _names_within(held) if isinstance(held, dict) else ()
+        for name in names:
+            if is_possible(held[name]):
+                return f"{holder}.{name}"
+    return ""
 
 
 def is_possible(value: Any) -> bool:
@@ -205,15 +283,16 @@ def is_possible(value: Any) -> bool:
     (True, True, False, False)
     """
     if isinstance(value, dict):
-        return any(is_possible(value.get(key)) for key in ("$date", "$numberLong", *_SECONDS))
+        return any(is_possible(value.get(key)) for key in (*_TEXTS, "$numberLong", *_SECONDS))
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
-    text = str(value)
-    if re.match(rf"{_DAY}|{_DATE_OF_NET}|{_OF_WEB_SERVER}|{_OF_MAIL}", text.strip()):
+    text = str(value).strip()
+    if re.match(rf"{_DAY}|{_DATE_OF_NET}", text) or dates.is_printed(text):
         return True
     try:
         number = Decimal(text)
-        return any(_EARLIEST_SECONDS <= number / unit < _LATEST_SECONDS for unit in _UNITS)
+        in_units = (_EARLIEST_SECONDS <= number / unit < _LATEST_SECONDS for unit in _UNITS)
+        return any(in_units) or any(epoch.holds(number) for epoch in _EPOCHS)
     except ArithmeticError:  # text that is no number, NaN, or an exponent out of range
         return False
 
@@ -224,14 +303,62 @@ _EARLIEST_SECONDS = 946_684_800
 """The year 2000, in seconds since 1970."""
 _LATEST_SECONDS = 4_102_444_800
 """The year 2100."""
-_SECONDS = ("epochSecond", "seconds", "_seconds")
-"""Fields with the seconds of an object that is a time: log4j, Protocol Buffers, Firestore."""
-_NANOS = ("nanoOfSecond", "nanos", "_nanoseconds")
+_SECONDS = (
+    *("epochSecond", "seconds", "_seconds"),  # log4j, Protocol Buffers, Firestore
+    *("secs_since_epoch", "tv_sec", "sec", "timestamp"),  # Rust, C, PHP, Loguru
+)
+"""Fields with the seconds of an object that is a time."""
+_NANOS = ("nanoOfSecond", "nanos", "_nanoseconds", "nanos_since_epoch", "tv_nsec", "nsec")
 """Fields with its nanoseconds."""
+_MICROS = ("tv_usec", "usec")
+"""Fields with its microseconds."""
+_TEXTS = ("$date", "iso")
+"""Fields with its time in ISO 8601: MongoDB, Parse."""
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """Numbers that are counted from another year than 1970. As a time since 1970 each lies before 2000 or after 2300.
+
+    Attributes:
+        a_second: how many of them a second has.
+        seconds: seconds from that year to 1970.
+    """
+
+    a_second: int
+    seconds: int
+
+    @property
+    def first(self) -> int:
+        """The number of the year 2000."""
+        return (_EARLIEST_SECONDS + self.seconds) * self.a_second
+
+    @property
+    def last(self) -> int:
+        """The number of the year 2100."""
+        return (_LATEST_SECONDS + self.seconds) * self.a_second
+
+    def holds(self, number: Decimal) -> bool:
+        """Whether a number is a time between 2000 and 2100."""
+        return self.first <= number < self.last
+
+
+_FROM_1601 = 11_644_473_600
+_EPOCHS = (
+    _Epoch(10**7, _FROM_1601),  # Windows' FILETIME, Active Directory
+    _Epoch(10**7, 62_135_596_800),  # .NET's ticks, from the year 1
+    _Epoch(10**6, _FROM_1601),  # Chromium
+)
 
 # Boundaries between the units: 10^11 seconds is the year 5138, 10^11 milliseconds is 1973. All decimals: a double would
 # round nanoseconds up.
-_EPOCH_MICROS = """CASE
+_OF_OTHER_EPOCHS = " ".join(
+    f"WHEN number >= {epoch.first} AND number < {epoch.last} "
+    f"THEN (number - {epoch.seconds * epoch.a_second}) * {10**6 / epoch.a_second}"
+    for epoch in _EPOCHS
+)
+_EPOCH_MICROS = f"""CASE
+    {_OF_OTHER_EPOCHS}
     WHEN abs(number) < 100000000000 THEN number * 1000000
     WHEN abs(number) < 100000000000000 THEN number * 1000
     WHEN abs(number) < 100000000000000000 THEN number
@@ -242,13 +369,14 @@ _DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?"
 _ISO = rf"\s*{_DAY}(?:{_CLOCK}(?:{_OFFSET})?)?\s*"
 
 # Behind an offset: Java's [Europe/Berlin], RFC 9557's [u-ca=iso8601], Go's zone name and monotonic clock
-_ZONE = r"(?:\[[^\[\]]*\])+|(?: (?:[A-Z][A-Za-z]{1,5}|[+-]\d{2,4}))?(?: m=[+-]\d+\.\d+)?"
+_NAME = r"[A-Z][A-Za-z_]*(?:/[A-Za-z_+-]+)*"
+_ZONE = rf"(?:\[[^\[\]]*\])+| \({_NAME}\)|(?: (?:{_NAME}|[+-]\d{{2,4}}))?(?: m=[+-]\d+\.\d+)?"
 _ISO_AND_ZONE = rf"\s*({_DAY}{_CLOCK}{_OFFSET})(?:{_ZONE})\s*"
 
 
 _DATE_OF_NET = r"/Date\((-?\d{1,14})(?:[+-]\d{4})?\)/"
-_OF_WEB_SERVER = r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
-_OF_MAIL = r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d (?:GMT|UTC|[+-]\d{4})"
+_LIST = r"\[\d{4},\d{1,2},\d{1,2},\d{1,2},\d{1,2}(?:,\d{1,2}(?:,\d{1,9})?)?\]"
+_WITHOUT_ZONE = "|".join([rf"\s*{_DAY}(?:{_CLOCK})?\s*", _LIST, *dates.WITHOUT_ZONE])
 
 
 def _of_name(name: str) -> str:
@@ -258,12 +386,24 @@ def _of_name(name: str) -> str:
 
 def _of_object(text: str) -> str:
     """SQL: the time of an object as the text of a number or in ISO 8601; NULL if the object is no time."""
-    seconds, nanos = (
+    seconds, nanos, micros = (
         f"coalesce({', '.join(_field(text, key) for key in keys)})"
-        for keys in (_SECONDS, _NANOS)
+        for keys in (_SECONDS, _NANOS, _MICROS)
     )
-    return f"""coalesce(json_extract_string({text}, '$."$date"."$numberLong"'), {_field(text, "$date")},
-    {seconds} || '.' || lpad(coalesce({nanos}, '0'), 9, '0'))"""
+    fraction = f"coalesce(lpad({nanos}, 9, '0'), lpad({micros}, 6, '0'))"
+    number = f"{seconds} || coalesce('.' || {fraction}, '')"
+    texts = ", ".join(_field(text, key) for key in _TEXTS)
+    return f"""coalesce(json_extract_string({text}, '$."$date"."$numberLong"'), {texts}, {number})"""
+
+
+def _of_list(text: str) -> str:
+    """SQL: the time of a list of numbers in ISO 8601; NULL if it is no time."""
+    numbers = f"(string_split(trim({text}, '[]'), ',') || ['0', '0'])"
+    two = [f"lpad({numbers}[{place}], 2, '0')" for place in range(2, 7)]
+    nanos = f"CASE WHEN len({numbers}) > 8 THEN '.' || lpad({numbers}[7], 9, '0') ELSE '' END"
+    month, day, hour, minute, second = two
+    date = f"{numbers}[1] || '-' || {month} || '-' || {day}"
+    return f"{date} || 'T' || {hour} || ':' || {minute} || ':' || {second} || {nanos}"
 
 
 def _field(text: str, key: str) -> str:
@@ -286,26 +426,35 @@ def _since_1970(number: str) -> str:
     return f"make_timestamptz(floor({_EPOCH_MICROS.replace('number', number)})::BIGINT)"
 
 
-def _read(text: str) -> str:
-    """SQL: the moment of a text; NULL where it cannot be read."""
-    return rf"""CASE
+def _numeric(text: str) -> str:
+    """SQL: branches of a CASE for a text in ISO 8601, and for numbers."""
+    return rf"""
     WHEN regexp_full_match({text}, '{_ISO}') THEN {_moment(text)}
     WHEN regexp_full_match({text}, '-?\d{{1,19}}(\.\d{{1,9}})?') THEN {_since_1970(f"{text}::DECIMAL(29, 9)")}
     WHEN regexp_full_match({text}, '\d(\.\d{{1,18}})?[eE]\+?\d{{1,2}}')
-        THEN {_since_1970(f"try_cast({text} AS DECIMAL(29, 9))")}
+        THEN {_since_1970(f"try_cast({text} AS DECIMAL(29, 9))")}"""
+
+
+def _read(text: str) -> str:
+    """SQL: the moment of a text; NULL where it cannot be read."""
+    return rf"""CASE {_numeric(text)}
     WHEN regexp_full_match({text}, '{_ISO_AND_ZONE}')
         THEN {_moment(f"regexp_extract({text}, '{_ISO_AND_ZONE}', 1)")}
     WHEN regexp_full_match({text}, '{_DATE_OF_NET}')
         THEN make_timestamptz(try_cast(regexp_extract({text}, '{_DATE_OF_NET}', 1) AS BIGINT) * 1000)
-    WHEN regexp_full_match({text}, '{_OF_WEB_SERVER}') THEN try_strptime({text}, '%d/%b/%Y:%H:%M:%S %z')
-    WHEN regexp_full_match({text}, '{_OF_MAIL}')
-        THEN try_strptime(regexp_replace({text}, '(GMT|UTC)$', '+0000'), '%a, %d %b %Y %H:%M:%S %z')
-    END"""
+    WHEN regexp_full_match({text}, '{_LIST}') THEN {_once(_of_list(text), _moment)}
+    ELSE coalesce({_once(dates.in_digits(text), _moment)}, {dates.with_month(text)}) END"""
+
+
+def _once(value: str, read: Callable[[str], str]) -> str:
+    """SQL: ``read`` of a value that is computed once, however often ``read`` names it."""
+    return f"list_transform([{value}], lambda found: {read('found')})[1]"
 
 
 def _of_any(text: str) -> str:
     """SQL: the moment of a text or of an object's text; NULL where it cannot be read."""
-    return f"""CASE WHEN starts_with({text}, '{{') AND json_valid({text}) THEN {_read(_of_object(text))}
+    within = _once(_of_object(text), lambda found: f"CASE {_numeric(found)} END")
+    return f"""CASE WHEN starts_with({text}, '{{') AND json_valid({text}) THEN {within}
     ELSE {_read(text)} END"""
 
 
@@ -321,12 +470,11 @@ EVENT_TIME = f"CASE WHEN time_text IS NULL THEN landed_at ELSE {_of_any('time_te
 TIME_SOURCES = ("event", "event_without_zone", "landed_at")
 """Origins of a moment; ``event_without_zone``: UTC is assumed."""
 
-# Most end in Z. The others are those with a time of day and no offset after it
+# Most end in Z: they need no pattern
 TIME_FROM = f"""CASE
     WHEN time_text IS NULL THEN 2
-    WHEN ends_with(time_text, 'Z') OR NOT regexp_full_match(time_text, '{_ISO}')
-        OR regexp_matches(time_text, ':\\d\\d(?:[.,]\\d+)? ?(?:[Zz]|UTC|GMT|[+-][0-9:]+)\\s*$') THEN 0
-    ELSE 1 END::TINYINT"""
+    WHEN NOT ends_with(time_text, 'Z') AND regexp_full_match(time_text, '{_WITHOUT_ZONE}') THEN 1
+    ELSE 0 END::TINYINT"""
 """SQL over ``time_text``: which of `TIME_SOURCES` the moment comes from."""
 
 TIME_REASON = f"""CASE

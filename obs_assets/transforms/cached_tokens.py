@@ -53,8 +53,6 @@ COUNTS = (
 )
 """The names of the fields. Each contains the word ``cache``; objects without that word are skipped."""
 
-_KNOWN = tuple(dict.fromkeys(count.path.partition(".")[0] for count in COUNTS))
-
 
 def counts_sql(objects: Sequence[str], counted: Callable[[str], str]) -> str:
     """SQL: the numbers of `COUNTS`, a list, of the first of these objects with the word ``cache``; else NULL.
@@ -76,11 +74,23 @@ def counts_sql(objects: Sequence[str], counted: Callable[[str], str]) -> str:
 
 
 def _has_others(text: str) -> str:
-    """SQL: whether an object counts cached tokens in a field whose name is not in `COUNTS`."""
-    value = f"""try_cast(json_extract_string({text}, '$."' || name || '"') AS DOUBLE)"""
-    is_other = f"""regexp_matches(name, '(?i)cache') AND regexp_matches(name, '(?i)token')
-        AND list_position({list(_KNOWN)}, name) IS NULL AND NOT contains(name, '"')"""
-    return f"len(list_filter(json_keys({text}), lambda name: {is_other} AND {value} > 0)) > 0"
+    """SQL: whether an object counts cached tokens in a field that is not in `COUNTS`, at any depth."""
+    names = f"regexp_extract_all({text}, {_COUNTED}, 1)"
+    unknown = f"len(list_filter({names}, lambda name: NOT regexp_matches(name, '{_NO_COUNT}')))"
+    paths = ", ".join(_json_path(count.path) for count in COUNTS)
+    numbers = f"json_extract_string({text}, [{paths}])"
+    known = f"len(list_filter({numbers}, lambda x: try_cast(x AS DOUBLE) > 0))"
+    return f"({unknown} > {known} OR regexp_matches({text}, {_IN_OBJECT}))"
+
+
+_COUNTED = r"""'"([^"]*(?i:cach)[^"]*)"\s*:\s*"?[0-9.]*[1-9]'"""
+"""Name of a field with a number above 0 and the word ``cache``."""
+_NO_COUNT = (
+    "(?i)cost|usd|price|rate|ratio|perc|pct|ttl|time|second|hits?$|request|size|bytes|_ms$"
+)
+"""Names of such fields that count no tokens."""
+_IN_OBJECT = r"""'"cache"\s*:\s*\{[^{}]*:\s*[0-9.]*[1-9]'"""
+"""An object ``cache`` with a number above 0."""
 
 
 def _json_path(path: str) -> str:

@@ -24,7 +24,7 @@ from obs_assets.events import (
     quote,
 )
 from obs_assets.patterns import Pattern
-from obs_assets.severities import LOW, NOTEWORTHY, level_of
+from obs_assets.severities import ERROR_STATUSES, LOW, NOTEWORTHY, level_of
 from obs_assets.transforms.functions import DottedPath, digest, kept_by
 
 LOW_VALUE_TYPES = ("heartbeat", "health_check", "ping", "pong", "keepalive", "status", "info")
@@ -54,6 +54,8 @@ NO_CONTENT = (
     "logger",
     "thread",
     "version",
+    *("_context", "_enrichment", "_redaction", "_sampling", "_source", "_destination", "_obs"),
+    *("_index", "_score", "_type", "_routing", "_version"),
 )
 """Keys whose text gives the time, the origin or the severity of an event. They do not count as content."""
 
@@ -127,15 +129,14 @@ def apply_filter(
     =======================  ===============================================================================
 
     An event is of low value if its type, in lower case, is one of `LOW_VALUE_TYPES`, if its level is one of
-    `severities.LOW`, or if it is empty. An event with an ``error``, or with a level of
-    `severities.NOTEWORTHY`, is never of low value.
+    `severities.LOW`, or if it is empty. An event with an ``error``, a status of `severities.ERROR_STATUSES`, or
+    a level of `severities.NOTEWORTHY`, is never of low value.
 
     An event is empty if all of this holds:
 
     - It has no type. An event of type `zombie_detected` says something even without other fields.
     - Each of `MESSAGES` is missing, null or an empty string.
-    - No other key holds a text, an object or a list; keys of `NO_CONTENT` and keys that begin with ``_`` are
-      not counted.
+    - No other key holds a text, an object or a list; keys of `NO_CONTENT` are not counted.
     - It has at most `EMPTY_KEYS` keys; keys that begin with ``_`` and `ENRICHED_KEYS` are not counted.
 
     Args:
@@ -214,7 +215,10 @@ _STRINGS = r"""regexp_extract_all(event, '"(?:[^"\\]|\\.)*"(?:\s*:)?')"""
 _TEXTS = f"""list_transform(list_filter({_STRINGS}, lambda string: NOT ends_with(string, ':')), lambda string:
     CASE WHEN contains(string, '\\') THEN json_extract_string(string, '$') ELSE string[2:-2] END)"""
 
-_GRAVE = f"(error IS NOT NULL OR {one_of('event_level', NOTEWORTHY)})"
+_GRAVE = (
+    f"(error IS NOT NULL OR {one_of('event_level', NOTEWORTHY)} "
+    f"OR {one_of('lower(status)', ERROR_STATUSES)})"
+)
 
 # The greatest of the texts is empty only if all of them are.
 _MESSAGE_PATHS = [f'$."{key}"' for key in MESSAGES]
@@ -226,7 +230,7 @@ list_filter(json_keys(event), lambda key:
 
 # A text, an object or a list with content is longer than its two quotes or brackets.
 _OWN_TEXTS = f"""list_filter(list_zip(json_keys(event), json_extract(event, '$.*')), lambda pair:
-    NOT starts_with(pair[1], '_') AND NOT {one_of("pair[1]", NO_CONTENT)}
+    NOT {one_of("pair[1]", NO_CONTENT)}
     AND contains('"{{[', (pair[2]::VARCHAR)[1]) AND strlen(pair[2]::VARCHAR) > 2)"""
 
 # CASE and AND save work: the keys are counted only in events without a message, and the texts only in events

@@ -17,10 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from obs_assets.config import Block
 from obs_assets.events import LINEAGE, PROMOTED, Frame, append_fields, one_of, quote
-from obs_assets.severities import GRAVE, SUCCESSES
-
-ERROR_STATUSES = ("error", "failed")
-"""Statuses, in lower case, of events that count as errors."""
+from obs_assets.severities import ERROR_STATUSES, GRAVE, SUCCESSES
 
 SUCCESS_STATUSES = ("success", "completed")
 """Statuses, in lower case, of events that count as successes."""
@@ -371,9 +368,25 @@ def _by_stratum(values: Iterable[str]) -> str:
 
 # Loggers write these texts where there is no trace. Events without a trace would all share a key, and would
 # be kept or dropped together, in every hour.
+_NO_TRACE = (
+    *("null", "none", "nil", "n/a", r"n\.a\.?", "na", "nan", "undefined", "unknown", "empty"),
+    *("missing", "absent", "invalid", "disabled", "unset", "not[ _-]?(set|available)", "tbd"),
+    *(
+        "no-?op",
+        "false",
+        "default",
+        "anonymous",
+        "no[ _-]?trace([ _-]?id)?",
+        "unsampled",
+        "not[ _-]?sampled",
+        "x+",
+    ),
+)
+_ZEROS = r"(root=|projects/[^/]*/traces/)?(0x|[01]-|0?[01]-)?[\s\pP\pS0]*(-0?1|o=0)?"
+"""Zeros, also in the forms of X-Ray (``1-00000000-…``), W3C (``00-000…-000…-01``) and Google Cloud (``…;o=0``)."""
+_TEMPLATE = r".*(\$\{|\{\{|%x?\{|#\{).*|\$[a-z_.]+"
 _PLACEHOLDERS = (
-    r"[\s\pP\pS0]*|-1|[\s\pP\pS]*(null|none|nil|n/a|na|nan|undefined|unknown|empty|missing|not[ _-]?set|no-?op|false)"
-    r"[\s\pP\pS]*|.*(\$\{|\{\{|%x\{).*"
+    rf"{_ZEROS}|-1|f{{16,}}|([\s\pP\pS]*({'|'.join(_NO_TRACE)})[\s\pP\pS]*)+|{_TEMPLATE}"
 )
 
 

@@ -287,6 +287,24 @@ def scans(*clocks: str) -> list[Found]:
 RS = b"\x1e"
 CRI, SYSLOG, EXPORT = ({"format": name} for name in ("cri", "syslog", "journald_export"))
 
+
+def logged(clock: str, status: str) -> dict[str, Any]:
+    """A log of Datadog's API."""
+    attributes = {"timestamp": at(clock), "status": status, "message": "x", "service": "s"}
+    return {"id": "AZ", "type": "log", "attributes": {**attributes, "attributes": {"n": 1}}}
+
+
+def searched(clock: str, **fields: Any) -> dict[str, Any]:
+    """A result of a search in Splunk."""
+    result = {"_time": at(clock, ":00.000+00:00"), "_raw": "x", **fields}
+    return {"preview": False, "offset": 0, "result": result}
+
+
+def collected(clock: str, event: Any) -> dict[str, Any]:
+    """An event of Splunk's HTTP Event Collector."""
+    return {"time": seconds(clock) + 0.5, "host": "h", "sourcetype": "t", "event": event}
+
+
 FILES: dict[str, list[File]] = {
     "json-seq (RFC 7464)": [
         File(RS + lines({"time": at("09:00"), "type": "a"}), [("09:00", None, "a")]),
@@ -421,6 +439,41 @@ FILES: dict[str, list[File]] = {
             ),
             [("09:04", None, None)],
         ),
+    ],
+    "datadog": [
+        File(lines(logged("09:00", "error")), [("09:00", "error", "log")]),
+        File(
+            lines({"data": [logged("09:01", "info"), logged("09:02", "warn")], "meta": {}}),
+            [("09:01", "info", "log"), ("09:02", "warning", "log")],
+        ),
+        File(printed(logged("09:03", "critical")), [("09:03", "critical", "log")]),
+        File(
+            lines({"id": 7, "type": "user", "attributes": {"name": "x"}}),
+            [("now", None, "user")],
+        ),
+        File(
+            lines(logged("09:04", "ok"), {"id": 7, "type": "log", "attributes": "x"}),
+            [("09:04", None, "log"), ("now", None, "log")],
+        ),
+    ],
+    "splunk": [
+        File(lines(searched("09:00", level="ERROR")), [("09:00", "error", None)]),
+        File(
+            lines(searched("09:01", type="a"), {"preview": False, "lastrow": True}),
+            [("09:01", None, "a")],
+        ),
+        File(
+            lines({"preview": False, "results": [{"_time": at("09:02"), "_raw": "x"}]}),
+            [("09:02", None, None)],
+        ),
+        File(
+            lines(
+                collected("09:03", {"severity": "ERROR", "message": "x"}),
+                collected("09:04", "a text"),
+            ),
+            [("09:03", "error", None), ("09:04", None, None)],
+        ),
+        File(lines(collected("09:05", {"host": "b", "type": "a"})), [("09:05", None, "a")]),
     ],
     "elasticsearch": [
         File(

@@ -16,6 +16,7 @@ from obs_assets.sources.times import (
     TIME_REASON,
     is_possible,
     names_of_times,
+    other_paths,
     time_text,
 )
 
@@ -41,8 +42,11 @@ def judge(
     """The time of an event landed at `LANDED_AT`, or why it has none."""
     line = event if isinstance(event, str) else json.dumps(event)
     parameters = {"line": line, "landed_at": LANDED_AT, "first_hour": first_hour}
-    names = names_of_times(json.loads(line))
-    sql = _SQL.replace("TIME_TEXT", time_text(TIME_PATHS, names=names))
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE judged AS SELECT $1::VARCHAR AS line", [line]
+    )
+    others = other_paths(connection, "judged", TIME_PATHS)
+    sql = _SQL.replace("TIME_TEXT", time_text(TIME_PATHS, others=others))
     ((moment, reason),) = connection.execute(sql, parameters).fetchall()
     return str(reason) if reason else moment.astimezone(UTC)
 
@@ -54,6 +58,8 @@ def at(path: str, value: object) -> dict[str, object]:
 
 
 NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
+TEN = NINE + timedelta(hours=1)
+NINE_AND_5 = NINE + timedelta(microseconds=5)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,21 @@ NINE = datetime(2031, 5, 6, 9, 0, tzinfo=UTC)
         ("2031-05-06 18:30:00 +0930 ACST m=+12.000000001", NINE),
         ("2031-05-06 12:00:00 +0300 +03", NINE),
         ("2031-05-06 09:00:00 UTC m=+3.1", NINE),
+        ("20310506T100000+0100", NINE),
+        ("20310506T090000.250", NINE + timedelta(milliseconds=250)),
+        ("2031/05/06 09:00:00.5", NINE + timedelta(milliseconds=500)),
+        ("[06/May/2031:10:00:00.5 +0100]", NINE + timedelta(milliseconds=500)),
+        ("Tue, 06 May 2031 09:00:00 +0000 (UTC)", NINE),
+        ("Tuesday, 06-May-31 09:00:00 GMT", NINE),
+        ("Tue May  6 09:00:00 2031", NINE),
+        ("Tue May  6 09:00:00 UTC 2031", NINE),
+        ("Tue May 06 14:30:00 +0530 2031", NINE),
+        ("Tue May 06 2031 11:00:00 GMT+0200 (Central European Summer Time)", NINE),
+        ("May 6, 2031, 9:00:00 AM", NINE),
+        ("May 6, 2031 @ 09:00:00.000", NINE),
+        ("May 6, 2031, 12:00:00 AM", NINE.replace(hour=0)),
+        ("2031-05-06T11:00:00+02:00 Europe/Berlin", NINE),
+        ("2031-05-06T11:00:00+02:00 (CEST)", NINE),
         ("1.935824400E9", datetime.fromtimestamp(1935824400, UTC)),
         ("1.9358244001234e+12", datetime.fromtimestamp(1935824400.1234, UTC)),
     ],
@@ -147,8 +168,12 @@ def test_epochs(
         ("2031-05-06T09:00:00.Z", "time_unreadable"),
         ("2031-05-06T09:00:00Z\0", "time_unreadable"),
         ("2031-05-06 (BC)", "time_unreadable"),
-        ("20310506T090000Z", "time_unreadable"),
         ("06.05.2031 09:00", "time_unreadable"),
+        ("05/06/2031 9:00:00 AM", "time_unreadable"),
+        ("Tue May  6 11:00:00 CEST 2031", "time_unreadable"),
+        ("Foo 6, 2031 09:00:00", "time_unreadable"),
+        ("2031-05-06 09:00:00 (soon)", "time_unreadable"),
+        ([2031, 13, 6, 9, 0], "time_unreadable"),
         ("292278994-08-17T07:12:55Z", "time_unreadable"),
         (10**20, "time_unreadable"),
         (-(10**19), "time_unreadable"),
@@ -208,6 +233,21 @@ def test_bounds(connection: duckdb.DuckDBPyConnection) -> None:
         ({"date": 1935824400.0, "log": "Fluent Bit"}, NINE),
         ({"time_iso8601": "2031-05-06T11:00:00+02:00", "status": "502"}, NINE),
         ({"name": "osquery", "unixTime": 1935824400}, NINE),
+        ({"kind": "Event", "eventTime": None, "lastTimestamp": "2031-05-06T09:00:00Z"}, NINE),
+        ({"event": {"created": "2031-05-06T09:00:00Z", "action": "login"}}, NINE),
+        ({"Event": {"System": {"TimeCreated": {"@SystemTime": "2031-05-06T09:00:00Z"}}}}, NINE),
+        ({"Sns": {"Timestamp": "2031-05-06T09:00:00.000Z"}, "EventSource": "aws:sns"}, NINE),
+        ({"timestamp": [2031, 5, 6, 9, 0]}, NINE),
+        ({"timestamp": [2031, 5, 6, 9, 0, 0, 250_000_000]}, NINE + timedelta(milliseconds=250)),
+        (
+            {"timestamp": {"secs_since_epoch": 1935824400, "nanos_since_epoch": 5000}},
+            NINE_AND_5,
+        ),
+        ({"timestamp": {"sec": 1935824400, "usec": 5}}, NINE_AND_5),
+        ({"timestamp": {"__type": "Date", "iso": "2031-05-06T09:00:00.000005Z"}}, NINE_AND_5),
+        ({"timestamp": 135_802_980_000_000_050}, NINE_AND_5),
+        ({"timestamp": "640714212000000050"}, NINE_AND_5),
+        ({"timestamp": 13_580_298_000_000_005}, NINE_AND_5),
         ({"TimeGenerated": "2031-05-06T09:00:00.0000000Z", "Type": "AzureDiagnostics"}, NINE),
         ({"timestamp": "0001-01-01T00:00:00Z[UTC"}, "time_unreadable"),
         ({"timestamp": "2031-05-06T09:00:00[Europe/Berlin]"}, "time_unreadable"),
@@ -248,6 +288,29 @@ def test_missing_time_is_the_landing_time(
 ) -> None:
     """An event without a time of its own has the time at which it was landed."""
     assert judge(connection, event) == LANDED_AT
+
+
+@pytest.mark.parametrize(
+    ("event", "moment"),
+    [
+        ({"id": {"time": "2031-05-06T09:00:00Z"}, "actor": {"email": "x"}}, NINE),
+        ({"metadata": {"timestamp": 1935824400000}, "kind": "audit"}, NINE),
+        ({"log": {"ts": "soon"}, "record": {"time": {"timestamp": 1935824400.0}}}, NINE),
+        ({"result": {"_time": "2031-05-06T09:00:00.000+00:00"}, "offset": 0}, NINE),
+        ({"jsonPayload": {"eventTime": "2031-05-06T09:00:00Z"}}, NINE),
+        ({"user": {"time": "2031-05-06T09:00:00Z"}}, LANDED_AT),
+        ({"event": {"created_at": "2031-05-06T09:00:00Z"}}, LANDED_AT),
+        ({"log": {"date": "2031-05-06"}}, LANDED_AT),
+        ({"log": {"time": "2031-05-09T09:00:00Z"}}, LANDED_AT),
+        ({"record": {"timestamp": "2031-05-06T09:00:00Z"}, "ts": "2031-05-06T10:00:00Z"}, TEN),
+        ({"record": {"timestamp": "2031-05-06T09:00:00Z"}, "start": "x"}, NINE),
+    ],
+)
+def test_the_time_of_an_object_that_holds_the_event(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object], moment: datetime
+) -> None:
+    """An event without a time has that of its object ``log``, ``record``, …: a time of day, not of a thing."""
+    assert judge(connection, event) == moment
 
 
 @pytest.mark.parametrize(

@@ -538,6 +538,9 @@ def test_cached_tokens_have_their_own_price(
             "cached_tokens_unclear",
         ),  # a name that no provider of the table uses
         ({"inputCachedTokenCount": 90}, "cached_tokens_unclear"),
+        ({"cache_read": 90}, "cached_tokens_unclear"),  # a name without the word token
+        ({"inputTokenDetails": {"cacheReadTokens": 90}}, "cached_tokens_unclear"),
+        ({"tokens": {"cache": {"read": 90, "write": 0}}}, "cached_tokens_unclear"),
         ({"cacheHitTokens": 0, "cache_ttl": 300, "cacheHit": True}, None),
         ({"cache_read_input_tokens": "many"}, "cached_tokens_unclear"),
         ({"cached_input_tokens": 1001}, "cached_tokens_unclear"),  # more than all

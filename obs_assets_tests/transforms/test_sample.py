@@ -575,6 +575,16 @@ PLACEHOLDERS = [
     "",
     " ",
     "(null)",
+    "0x0",
+    "n.a.",
+    "no trace",
+    "UNSET",
+    "f" * 32,
+    "%{trace_id}",
+    "$trace_id",
+    f"00-{'0' * 32}-{'0' * 16}-01",
+    f"Root=1-00000000-{'0' * 24}",
+    f"projects/shop/traces/{'0' * 32}",
 ]
 ZERO_UUID = "00000000-0000-0000-0000-000000000000"
 

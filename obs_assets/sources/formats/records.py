@@ -2,7 +2,8 @@
 
 The list of records is found by its records: **an object without a time, a type and a level of its own, in which exactly
 one list holds records, is an envelope of these records.** A record is an object with a time, or a pair of a time and a
-text, as Loki writes it. The list may lie in other objects and lists, if these have no time, type or level either.
+text, as Loki writes it; a list holds records if most of its values are records. The list may lie in other objects and
+lists, if these have no time, type or level either.
 """
 
 import itertools
@@ -15,9 +16,9 @@ from typing import Any
 from obs_assets.events import ALIASES, MESSAGES
 from obs_assets.sources.formats.base import Envelope, Event
 from obs_assets.sources.json_text import loaded, written
-from obs_assets.sources.times import has_time, is_possible
+from obs_assets.sources.times import has_time, is_possible, time_field
 
-_MOST_NESTED = 4
+_MOST_NESTED = 6
 """Names on the way to the list of records."""
 _LOOKED_AT = 100
 """Records of a list that are looked at."""
@@ -91,7 +92,7 @@ class Unnamed:
                     yield from self._lists(value, here)
                 case [dict(), *_]:
                     objects = value[:_LOOKED_AT]
-                    if all(isinstance(one, dict) and self._is_record(one) for one in objects):
+                    if self._are_records(objects):
                         yield here, False
                     else:
                         for one in objects:
@@ -107,8 +108,14 @@ class Unnamed:
             event, self.time_path
         )
 
+    def _are_records(self, objects: Sequence[Any]) -> bool:
+        """Whether most values of a list are objects with a time."""
+        timed = sum(isinstance(one, dict) and self._is_record(one) for one in objects)
+        return 2 * timed > len(objects)
+
     def _is_record(self, record: Event) -> bool:
-        return has_time(self._converted(record), self.time_path)
+        event = self._converted(record)
+        return has_time(event, self.time_path) or bool(time_field(event))
 
     def _converted(self, record: Event) -> Event:
         """The record as the event of its own format, if it has one."""
