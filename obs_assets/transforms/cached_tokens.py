@@ -83,7 +83,7 @@ def _has_others(text: str) -> str:
     return f"({unknown} > {known} OR regexp_matches({text}, {_IN_OBJECT}))"
 
 
-_COUNTED = r"""'"([^"]*(?i:cach)[^"]*)"\s*:\s*"?[0-9.]*[1-9]'"""
+_COUNTED = r"""'"([^"]*(?i:cache)[^"]*)"\s*:\s*"?[0-9.]*[1-9]'"""
 """Name of a field with a number above 0 and the word ``cache``."""
 _NO_COUNT = (
     "(?i)cost|usd|price|rate|ratio|perc|pct|ttl|time|second|hits?$|request|size|bytes|_ms$"
