@@ -317,10 +317,7 @@ def _structure(aliases: Iterable[str]) -> str:
 
 
 def _fields(alias: str) -> list[str]:
-    """SQL over the parsed event ``j`` and the list ``apart``: the field of this name, then the field at this path."""
-    if alias in _APART:
-        # Lists of SQL begin at 1.
-        return [f"apart[{_APART.index(alias) + 1}]"]
+    """SQL over the parsed event ``j``: the field of this name, then the field at this path."""
     outer, _, name = alias.partition(".")
     fields = [f'j."{alias}"']
     if isinstance(_PARSED.get(outer), dict):
@@ -331,7 +328,8 @@ def _fields(alias: str) -> list[str]:
 
 def _all_fields(column: str) -> list[str]:
     """SQL over the parsed event ``j``: all fields of a promoted column, in order."""
-    return list(itertools.chain.from_iterable(map(_fields, ALIASES[column])))
+    usual = (alias for alias in ALIASES[column] if alias not in _APART)
+    return list(itertools.chain.from_iterable(map(_fields, usual)))
 
 
 _STRUCTURE = _structure([*itertools.chain.from_iterable(ALIASES.values()), *_SERILOG])
@@ -368,6 +366,12 @@ def _column(name: str) -> str:
     return _first(fields)
 
 
+def _paths(name: str) -> list[str]:
+    """JSON paths of a field: the field of this name, then the field at this path."""
+    nested = "$." + ".".join(f'"{part}"' for part in name.split("."))
+    return list(dict.fromkeys([f'$."{name}"', nested]))
+
+
 def _words(aliases: Iterable[str]) -> list[str]:
     """SQL: the word in each of these fields of the level."""
     words: list[str] = []
@@ -394,8 +398,11 @@ def _level_word() -> str:
 
 
 _LEVEL_WORD = _level_word()
-_APART_PATHS = ["$." + ".".join(f'"{part}"' for part in name.split(".")) for name in _APART]
-_APART_ENDS = "|".join(sorted({name.rpartition(".")[2] for name in _APART} - {"name"}))
+_APART_PATHS = list(itertools.chain.from_iterable(map(_paths, _APART)))
+_ENDS = "|".join(sorted({name.rpartition(".")[2] for name in _APART}))
+_APART_KEY = rf'"(?:[A-Za-z.]+\.)?({_ENDS})" *:'
+"""Pattern of a key of these fields."""
+
 _COLUMNS = {name: _column(name) for name in PROMOTED}
 
 
@@ -422,7 +429,7 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
     worded = structured.project(f"*, {_USUAL_WORD} AS usual_word")
     # A second parsing, for all these fields at once, and only for events that have such a key and need it: of
     # large events it takes much memory.
-    is_needed = f"usual_word IS NULL AND regexp_matches({event}, '\"({_APART_ENDS})\" *:')"
+    is_needed = f"usual_word IS NULL AND regexp_matches({event}, '{_APART_KEY}')"
     apart = f"CASE WHEN {is_needed} THEN json_extract_string({event}, {_APART_PATHS}) END"
     extracted = worded.project(f"*, {apart} AS apart")
     parsed = extracted.project(f"*, {_LEVEL_WORD} AS level_word")
