@@ -32,6 +32,9 @@ BREAKS_AFTER = 5
 HOURS_BEFORE_BREAK = 3
 """Failed deliveries in a row after which a destination gets no hours; each has retried its requests."""
 
+REQUESTS_BEFORE_ASIDE = 2
+"""Failed requests in a row after which a door is set aside: there are other doors."""
+
 BROKEN_S = 30.0
 """Seconds of the first pause; each further failure doubles the pause, up to `LONGEST_PAUSE_S`."""
 
@@ -244,6 +247,12 @@ class Breakers:
     def of_destination(self, ledger_name: str) -> Breaker:
         """The breaker of a destination: its failures are failed deliveries of hours."""
         return Breaker(self.folder / f"{ledger_name}.json", ledger_name, HOURS_BEFORE_BREAK)
+
+    def of_door(self, ledger_name: str, url: str) -> Breaker:
+        """The breaker of a door of a destination, see `obs_assets.destinations.sending.Doors`."""
+        name = f"{ledger_name} at {url}"
+        digest = hash_of(SecretStr(name))
+        return Breaker(self.folder / f"door-{digest}.json", name, REQUESTS_BEFORE_ASIDE)
 
     def of_address(self, name: str, url: SecretStr) -> Breaker:
         """The breaker of an address, which several destinations can share.

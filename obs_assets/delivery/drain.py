@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 from obs_assets.crash import crash_point
 from obs_assets.delivery.breaker import Breaker
 from obs_assets.delivery.dispatches import Claimed, Dispatches, State
+from obs_assets.destinations.sending import LONGEST_PAUSE_S
 from obs_assets.destinations.webhook import (
-    LONGEST_WAIT_S,
     GoneError,
     RateLimitedError,
     WebhookConfig,
@@ -235,7 +235,7 @@ class Drain:
     def _backoff_s(self, attempts: int) -> float:
         """Seconds to wait after a number of attempts, before jitter shortens them."""
         factor = self.config.retry_backoff ** min(attempts - 1, _MOST_BACKOFFS)
-        return float(min(LONGEST_WAIT_S, self.config.retry_delay_s * factor))
+        return float(min(LONGEST_PAUSE_S, self.config.retry_delay_s * factor))
 
     def _longest_s(self) -> float:
         """Longest time that the attempts at a dispatch can take, in seconds."""

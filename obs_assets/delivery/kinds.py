@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from obs_assets import embedded
 from obs_assets.alerts.rules import with_rule
-from obs_assets.delivery.breaker import Breakers
+from obs_assets.delivery.breaker import Breaker, Breakers
 from obs_assets.delivery.outbox import WebhookAlerts
 from obs_assets.destinations.appending import AppendingDestination, Sender
 from obs_assets.destinations.base import Destination, DestinationConfig, Offer, Page, StoredPart
@@ -65,6 +65,15 @@ class Order:
     ledger_name: str
     client: Any = None
     clock: Callable[[], datetime] = utc_now
+
+    @property
+    def breakers(self) -> Breakers:
+        """The breakers of the data folder."""
+        return Breakers(self.settings.data_dir / "breakers")
+
+    def gate(self, url: str) -> Breaker:
+        """The gate of a door of the destination."""
+        return self.breakers.of_door(self.ledger_name, url)
 
 
 def whole_events(config: DestinationConfig, offer: Offer) -> Size:
@@ -183,7 +192,7 @@ def _make_webhook(order: Order) -> Destination:
         order.config,
         order.server,
         order.settings.webhook,
-        Breakers(order.settings.data_dir / "breakers"),
+        order.breakers,
         clock=order.clock,
     )
 
@@ -196,7 +205,7 @@ def _make_elasticsearch(order: Order) -> Destination:
     settings = order.settings.elasticsearch
     if settings is None:
         raise ConfigurationError(f"{order.ledger_name} is off: ELASTICSEARCH_URL is not set")
-    return ElasticsearchDestination(order.config, settings, clock=order.clock)
+    return ElasticsearchDestination(order.config, settings, order.clock, order.gate)
 
 
 def _missing_elasticsearch(settings: Settings) -> str:
@@ -207,14 +216,14 @@ def _make_splunk(order: Order) -> Destination:
     settings = order.settings.splunk
     if settings is None:
         raise ConfigurationError(f"{order.ledger_name} is off: SPLUNK_HEC_URL is not set")
-    return _appending(order, SplunkSender(order.config, settings))
+    return _appending(order, SplunkSender(order.config, settings, order.gate))
 
 
 def _make_datadog(order: Order) -> Destination:
     settings = order.settings.datadog
     if settings is None:
         raise ConfigurationError(f"{order.ledger_name} is off: DD_API_KEY is not set")
-    return _appending(order, DatadogSender(order.config, settings))
+    return _appending(order, DatadogSender(order.config, settings, order.gate))
 
 
 def _make_cloudwatch(order: Order) -> Destination:

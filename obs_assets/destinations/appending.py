@@ -8,7 +8,8 @@ So rows are sent in chunks, and the ledger in PostgreSQL has a row for each chun
 
 After a crash between the two it is not known whether the service has the chunk. The next run sends the
 rows of such a chunk again, and no other row that was sent: each row arrives at least once, and at most the rows of the
-chunks that were in flight arrive twice. ``sent again`` counts them.
+chunks that were in flight arrive twice. ``sent again`` counts them. Several chunks are in flight at the same
+time; `sending.Limit` says how many.
 
 A rebuilt hour sends only the rows that are in no chunk. Rows that the new version lacks stay at the
 service; the receipt counts them.
@@ -17,10 +18,11 @@ service; the receipt counts them.
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import duckdb
@@ -36,6 +38,7 @@ from obs_assets.destinations.base import (
     Offer,
     refuse_older,
 )
+from obs_assets.destinations.sending import Limit, flow
 from obs_assets.errors import ConfigurationError, HourBusyError, ObsError
 from obs_assets.events import Frame, one_of
 from obs_assets.hours import Hour
@@ -122,14 +125,22 @@ class Answer:
     Attributes:
         lines: number of lines that are settled: taken or refused.
         refused: position among these lines → the reason, for lines that the service does not take.
+        lost: requests with these lines that may have arrived although no answer came.
     """
 
     lines: int
     refused: Mapping[int, str] = field(default_factory=dict)
+    lost: int = 0
 
 
 class Sender(Protocol):
-    """Speaks to a service. A new service is a class with these four methods, and a row in `kinds`."""
+    """Speaks to a service. A new service is a class with these methods, and a row in `kinds`.
+
+    Attributes:
+        limit: requests that may be under way at the same time.
+    """
+
+    limit: Limit
 
     def lines_sql(self, hour: Hour) -> str:
         """SQL of the text of a row, over the columns of a frame."""
@@ -145,6 +156,8 @@ class Sender(Protocol):
 
     def send(self, hour: Hour, lines: Sequence[Line]) -> Iterator[Answer]:
         """Send a chunk; an answer as soon as the next lines of the chunk are settled.
+
+        Several threads send at the same time.
 
         Raises:
             ConfigurationError: address or credentials are wrong.
@@ -173,14 +186,23 @@ class _InFlight:
 
 @dataclass
 class _Progress:
-    """Counts of a delivery."""
+    """Counts of a delivery, or of a chunk."""
 
     written: int = 0
     sent_again: int = 0
+    unanswered: int = 0
     size_bytes: int = 0
     chunks: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
+
+    def add(self, chunk: "_Progress") -> None:
+        """Count a chunk."""
+        self.written += chunk.written
+        self.unanswered += chunk.unanswered
+        self.size_bytes += chunk.size_bytes
+        self.chunks += 1
+        self.refused.update(chunk.refused)
 
 
 class AppendingDestination:
@@ -234,6 +256,8 @@ class AppendingDestination:
             self._write_load(ledger, offer)
             crash_point("appending.after_load")
         stats: dict[str, int | float | str] = {"requests": progress.chunks, **progress.remarks}
+        if progress.unanswered:
+            stats["sent again without an answer"] = progress.unanswered
         if progress.sent_again:
             stats["sent again after an interruption"] = progress.sent_again
         if gone:
@@ -320,29 +344,35 @@ class AppendingDestination:
         """Send rows in chunks, in the order of the frame; each chunk is in the ledger before and after."""
         if not wanted:
             return
-        hour = offer.hour
-        for lines in self._sender.chunks(self._lines(ledger, offer, wanted, progress)):
-            uids = [line.row_uid for line in lines]
-            self._write_chunk(ledger, hour, uids, 0)
-            crash_point("appending.before_send")
-            settled = 0
-            refused: Counter[str] = Counter()
-            for answer in self._sender.send(hour, lines):
-                settled += answer.lines
-                refused.update(answer.refused.values())
-                crash_point("appending.after_send")
-                # Before the rest is sent: if that fails, the next run sends the rest only.
-                if settled < len(lines):
-                    self._write_chunk(ledger, hour, uids, settled, refused)
-            self._write_chunk(ledger, hour, uids, len(uids), refused)
-            progress.chunks += 1
-            progress.written += len(lines) - refused.total()
-            progress.refused.update(refused)
-            progress.size_bytes += sum(len(line.text) for line in lines)
+        send = partial(self._send_chunk, ledger, offer.hour)
+        # Closed after an error too: DuckDB runs no other query while a result is open.
+        with contextlib.closing(self._lines(ledger, offer, wanted, progress)) as lines:
+            for sent in flow(self._sender.chunks(lines), send, self._sender.limit, _size_of):
+                progress.add(sent)
+
+    def _send_chunk(self, ledger: Connection, hour: Hour, lines: Sequence[Line]) -> _Progress:
+        """Send a chunk, and write to the ledger before and after. Several threads do this at once."""
+        uids = [line.row_uid for line in lines]
+        self._write_chunk(ledger, hour, uids, 0)
+        crash_point("appending.before_send")
+        settled = 0
+        found = _Progress(size_bytes=_size_of(lines))
+        for answer in self._sender.send(hour, lines):
+            if answer.lost:
+                found.unanswered += len(lines) - settled
+            settled += answer.lines
+            found.refused.update(answer.refused.values())
+            crash_point("appending.after_send")
+            # Before the rest is sent: if that fails, the next run sends the rest only.
+            if settled < len(lines):
+                self._write_chunk(ledger, hour, uids, settled, found.refused)
+        self._write_chunk(ledger, hour, uids, len(uids), found.refused)
+        found.written = len(lines) - found.refused.total()
+        return found
 
     def _lines(
         self, ledger: Connection, offer: Offer, wanted: set[str], progress: _Progress
-    ) -> Iterator[Line]:
+    ) -> Generator[Line]:
         """The wanted rows that can be sent. Rows that cannot are written to the ledger as refused."""
         columns = (
             f"row_uid, {self._sender.refusal_sql(self._clock())} AS reason, "
@@ -514,6 +544,10 @@ def cut(
         size += length
     if chunk:
         yield chunk
+
+
+def _size_of(lines: Sequence[Line]) -> int:
+    return sum(len(line.text) for line in lines)
 
 
 def _uids_of(frame: Frame) -> list[str]:

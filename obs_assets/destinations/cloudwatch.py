@@ -4,17 +4,34 @@ Source of the limits: the API reference of PutLogEvents.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    ProxyConnectionError,
+)
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
-from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.posting import RequestsConfig
+from obs_assets.destinations.sending import (
+    Limit,
+    Request,
+    UnansweredError,
+    limited,
+    retried,
+)
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.events import append_fields, quote
 from obs_assets.hours import Hour
@@ -47,7 +64,10 @@ EXPIRED = "cw_expired"
 BUSY = frozenset(
     {"ThrottlingException", "ServiceUnavailableException", "InternalFailure", "RequestTimeout"}
 )
-"""Error codes after which a later run can succeed; botocore has tried again before."""
+"""Error codes after which a later attempt can succeed."""
+
+NOT_SENT = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
+"""Errors before a connection was made."""
 
 DENIED = frozenset(
     {
@@ -60,7 +80,7 @@ DENIED = frozenset(
 )
 
 
-class CloudWatchConfig(DestinationConfig, frozen=True):
+class CloudWatchConfig(RequestsConfig, frozen=True):
     """Events in CloudWatch Logs; region and credentials come from the usual AWS variables.
 
     Attributes:
@@ -70,8 +90,6 @@ class CloudWatchConfig(DestinationConfig, frozen=True):
             ``obs/2025-12-04-10``.
         retention_days: days that a new log group keeps events; null keeps them.
         kms_key: ARN of the key that encrypts a new log group; null for AWS's own key.
-        timeout_s: seconds to wait for an answer.
-        max_retries: further attempts of a request.
     """
 
     type: Literal["cloudwatch"] = "cloudwatch"
@@ -83,8 +101,6 @@ class CloudWatchConfig(DestinationConfig, frozen=True):
     kms_key: str | None = Field(
         None, pattern="^arn:", examples=["arn:aws:kms:eu-central-1:123456789012:key/1a2b"]
     )
-    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
-    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
 
 
 class CloudWatchSender:
@@ -94,6 +110,7 @@ class CloudWatchSender:
         config: options of the destination.
         region: AWS region.
         make_client: makes the boto3 client from a region and a botocore configuration.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -101,8 +118,11 @@ class CloudWatchSender:
         config: CloudWatchConfig,
         region: str,
         make_client: Callable[..., Any] = boto3.client,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.config = config
+        self.limit = Limit(config.connections)
+        self._sleep = sleep
         self._region = region
         self._client = make_client(
             "logs",
@@ -110,7 +130,9 @@ class CloudWatchSender:
             config=Config(
                 connect_timeout=config.timeout_s,
                 read_timeout=config.timeout_s,
-                retries={"mode": "standard", "total_max_attempts": config.max_retries + 1},
+                # `retried` repeats requests, so that `Limit` sees each answer.
+                retries={"mode": "standard", "total_max_attempts": 1},
+                max_pool_connections=config.connections,
             ),
         )
         self._made: set[str] = set()
@@ -146,18 +168,27 @@ class CloudWatchSender:
             ConfigurationError, TransientError, PermanentError: see `Sender.send`.
         """
         stream = f"{self.config.stream_prefix}{hour.start:%Y-%m-%d-%H}"
-        self._make(stream)
+        request = Request(path=stream)
+        self._retried(self._make)(request)
         # Rows of a chunk that was in flight, and new rows, are each in the order of time.
         events = [
             {"timestamp": line.at_us // 1000, "message": line.text.decode()} for line in lines
         ]
+        answer = self._retried(limited(partial(self._put, events), self.limit))(request)
+        rejected = refused_by(answer.get("rejectedLogEventsInfo", {}), len(lines))
+        yield Answer(len(lines), rejected, request.lost)
+
+    def _retried(self, send: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        return retried(send, self.config.max_retries, self._sleep)
+
+    def _put(self, events: Sequence[Any], request: Request) -> Any:
+        """A single attempt to put events into the stream that is the path of the request."""
         with self._explained():
-            answer = self._client.put_log_events(
-                logGroupName=self.config.log_group, logStreamName=stream, logEvents=events
+            return self._client.put_log_events(
+                logGroupName=self.config.log_group,
+                logStreamName=request.path,
+                logEvents=events,
             )
-        yield Answer(
-            len(lines), refused_by(answer.get("rejectedLogEventsInfo", {}), len(lines))
-        )
 
     def check(self) -> str:
         """Ask for the log group."""
@@ -165,8 +196,9 @@ class CloudWatchSender:
             self._client.describe_log_groups(logGroupNamePrefix=self.config.log_group, limit=1)
         return f"CloudWatch Logs in {self._region}, log group {self.config.log_group}"
 
-    def _make(self, stream: str) -> None:
-        """Make the log group and a stream where they are missing."""
+    def _make(self, request: Request) -> None:
+        """Make the log group and the request's stream where they are missing."""
+        stream = request.path
         if stream in self._made:
             return
         group = self.config.log_group
@@ -206,9 +238,12 @@ class CloudWatchSender:
         except ClientError as error:
             raise self._error(str(error.response["Error"]["Code"])) from None
         except BotoCoreError as error:
-            raise TransientError(
+            message = (
                 f"CloudWatch Logs in {self._region} cannot be reached ({type(error).__name__})"
-            ) from None
+            )
+            if isinstance(error, HTTPClientError) and not isinstance(error, NOT_SENT):
+                raise UnansweredError(message) from None
+            raise TransientError(message) from None
 
     def _error(self, code: str) -> ObsError:
         where = f"CloudWatch Logs in {self._region}, log group {self.config.log_group} ({code})"

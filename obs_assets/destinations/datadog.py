@@ -15,12 +15,14 @@ from typing import Literal
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
-from obs_assets.destinations.base import DestinationConfig
-from obs_assets.destinations.posting import BUSY, Poster
-from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.destinations.posting import Poster, PostingConfig
+from obs_assets.destinations.sending import Gate, Limit, Request, doors_of
+from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.events import quote
 from obs_assets.hours import Hour
 from obs_assets.settings import DatadogSettings
+
+PATH = "api/v2/logs"
 
 MOST_BYTES = 5_000_000
 """Bytes of a request before compression, brackets and commas included."""
@@ -41,7 +43,7 @@ TOO_OLD = "older than 18 hours"
 CUT = "cut to 1 MB"
 
 
-class DatadogConfig(DestinationConfig, frozen=True):
+class DatadogConfig(PostingConfig, frozen=True):
     """Logs in Datadog; ``DD_API_KEY`` and ``DD_SITE`` name the account.
 
     Attributes:
@@ -50,8 +52,6 @@ class DatadogConfig(DestinationConfig, frozen=True):
         ddsource: name of the integration that Datadog uses for the logs.
         tags: tags of each log, for example ``env:production``.
         url: address of the intake; null for that of ``DD_SITE``. A proxy has another.
-        timeout_s: seconds to wait for an answer.
-        max_retries: further attempts of a request that Datadog could not take (408, 429, 5xx).
     """
 
     type: Literal["datadog"] = "datadog"
@@ -61,8 +61,6 @@ class DatadogConfig(DestinationConfig, frozen=True):
     url: str | None = Field(
         None, pattern="^https?://", examples=["https://dd-proxy.example.com"]
     )
-    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
-    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
 
 
 class DatadogSender:
@@ -71,6 +69,7 @@ class DatadogSender:
     Args:
         config: options of the destination.
         settings: API key and site.
+        gate: makes the gate of a door from its address.
         sleep: waits for a number of seconds.
     """
 
@@ -78,17 +77,26 @@ class DatadogSender:
         self,
         config: DatadogConfig,
         settings: DatadogSettings,
+        gate: Callable[[str], Gate] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.config = config
-        self._url = (config.url or f"https://http-intake.logs.{settings.site}").rstrip("/")
+        self.limit = Limit(config.connections)
+        urls = config.doors_or(config.url or f"https://http-intake.logs.{settings.site}")
+        self._url = urls[0]
         headers = {
             "DD-API-KEY": settings.api_key.get_secret_value(),
             "Content-Type": "application/json",
             "Content-Encoding": "gzip",
         }
         self._poster = Poster(
-            self._url, "DD_SITE", config.timeout_s, config.max_retries, headers, sleep=sleep
+            doors_of(urls, gate),
+            "DD_SITE",
+            config.timeout_s,
+            config.max_retries,
+            self.limit,
+            headers,
+            sleep=sleep,
         )
 
     def lines_sql(self, hour: Hour) -> str:
@@ -119,17 +127,14 @@ class DatadogSender:
         """
         del hour
         body = b"[" + b",".join(line.text for line in lines) + b"]"
-        answer = self._poster.send(
-            "POST", f"{self._url}/api/v2/logs", gzip.compress(body, 1, mtime=0)
-        )
+        request = Request(path=PATH, body=gzip.compress(body, 1, mtime=0))
+        answer = self._poster.send(request)
         self._refuse_errors(answer.status_code)
-        yield Answer(len(lines))
+        yield Answer(len(lines), lost=request.lost)
 
     def check(self) -> str:
         """Send an empty list, which stores nothing, to learn whether the key is accepted."""
-        answer = self._poster.send(
-            "POST", f"{self._url}/api/v2/logs", gzip.compress(b"[]", mtime=0)
-        )
+        answer = self._poster.send(Request(path=PATH, body=gzip.compress(b"[]", mtime=0)))
         # An empty list can be a mistake for the intake; it is after the key that this is found.
         if answer.status_code != HTTPStatus.BAD_REQUEST:
             self._refuse_errors(answer.status_code)
@@ -144,8 +149,6 @@ class DatadogSender:
             raise ConfigurationError(
                 f"{where}: the key in DD_API_KEY is not accepted; is DD_SITE the site of its account?"
             )
-        if status in BUSY:
-            raise TransientError(f"{where}: Datadog has no time")
         raise PermanentError(f"{where}: Datadog refuses the request")
 
     def _whole(self) -> str:

@@ -1,23 +1,63 @@
-"""HTTP requests of destinations: a session for each thread, retries, and errors that name the setting."""
+"""HTTP requests of destinations: a session for each thread, and errors that name the setting."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
 
 import requests
+from pydantic import Field
 
+from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.sending import (
+    Doors,
+    Limit,
+    Request,
+    UnansweredError,
+    balanced,
+    limited,
+    retried,
+    retry_after_s,
+)
 from obs_assets.errors import ConfigurationError, TransientError
-
-FIRST_WAIT_S = 0.5
-"""Seconds before the second attempt; each further wait is twice as long."""
-
-LONGEST_WAIT_S = 30.0
-"""Seconds that an attempt waits at most, whatever ``Retry-After`` says."""
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses of answers that can succeed later."""
+
+
+class RequestsConfig(DestinationConfig, frozen=True):
+    """Options of destinations that get requests.
+
+    Attributes:
+        connections: requests that are sent at the same time at most; the number adapts to the receiver.
+        timeout_s: seconds to wait for an answer.
+        max_retries: further attempts of a request that the receiver could not take (429, 5xx).
+    """
+
+    connections: int = Field(8, ge=1, le=64, json_schema_extra={"unit": "requests"})
+    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
+    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
+
+
+class PostingConfig(RequestsConfig, frozen=True):
+    """Options of destinations that get HTTP requests at addresses of their users.
+
+    Attributes:
+        endpoints: several doors to the same store, such as nodes of a cluster or forwarders, in the
+            place of the address in the environment, whose credentials they share. A request goes to the
+            healthy door with the least outstanding bytes; a door that fails is set aside and probed.
+    """
+
+    endpoints: tuple[str, ...] = Field(
+        (),
+        examples=[["https://node-1.example.com:9200", "https://node-2.example.com:9200"]],
+    )
+
+    def doors_or(self, url: str) -> tuple[str, ...]:
+        """The doors, without a slash at the end; a single door without ``endpoints``."""
+        return tuple(endpoint.rstrip("/") for endpoint in self.endpoints or (url,))
 
 
 @dataclass(frozen=True)
@@ -25,81 +65,75 @@ class Poster:
     """Sends requests to a service.
 
     Attributes:
-        shown: address of the service without secrets, for messages.
+        doors: addresses of the service, without secrets.
         setting: variable that holds the address, for messages.
         timeout_s: seconds to wait for an answer.
         max_retries: further attempts of a request.
+        limit: requests at the same time.
         headers: headers of each request; they can hold a secret.
         auth: user and password; None for credentials in the headers.
         sleep: waits for a number of seconds.
     """
 
-    shown: str
+    doors: Doors
     setting: str
     timeout_s: float
     max_retries: int
+    limit: Limit
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     auth: tuple[str, str] | None = field(default=None, repr=False)
     sleep: Callable[[float], object] = time.sleep
     _local: threading.local = field(default_factory=threading.local, repr=False)
 
-    def send(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        headers: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        """The first answer that is not `BUSY`, or the last answer.
+    @cached_property
+    def send(self) -> Callable[[Request], requests.Response]:
+        """Sends a request; returns the first answer whose status is not in `BUSY`.
 
-        Raises:
+        Raises (when called):
             ConfigurationError: the certificate of the service is not trusted.
-            TransientError: no attempt got an answer.
+            TransientError: no attempt got such an answer.
         """
-        for attempt in range(self.max_retries + 1):
-            # The last attempt gives its answer back, whatever it is: the sender explains it.
-            is_last = attempt == self.max_retries
-            try:
-                answer = self.session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    timeout=self.timeout_s,
-                    # Another address would get the events and the credentials.
-                    allow_redirects=False,
-                )
-            except requests.exceptions.SSLError:
-                raise ConfigurationError(
-                    f"the certificate of {self.shown} is not trusted: REQUESTS_CA_BUNDLE names a "
-                    "file with your authority's certificate"
-                ) from None
-            except requests.RequestException as error:
-                if is_last:
-                    raise TransientError(
-                        f"{self.shown} cannot be reached ({type(error).__name__}); "
-                        f"the address is {self.setting}"
-                    ) from None
-                self.wait(attempt)
-                continue
-            if answer.status_code not in BUSY or is_last:
-                return answer
-            self.wait(attempt, answer.headers.get("Retry-After"))
-        raise AssertionError("the last attempt returns or raises")
+        return retried(
+            limited(balanced(self.post, self.doors), self.limit), self.max_retries, self.sleep
+        )
 
-    def wait(self, attempt: int, retry_after: str | None = None) -> None:
-        """Wait after a failed attempt; the first attempt is 0."""
-        # At random between half and the whole time, so that several runs do not come back together.
-        wait_s = FIRST_WAIT_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        # The header may also be a date; then the own waiting time is long enough.
-        if retry_after and retry_after.isdecimal():
-            wait_s = max(wait_s, float(retry_after))
-        self.sleep(min(wait_s, LONGEST_WAIT_S))
+    def post(self, url: str, request: Request) -> requests.Response:
+        """A single attempt at the door ``url``; see `send`."""
+        try:
+            answer = self.session.request(
+                request.method,
+                f"{url}/{request.path}",
+                data=request.body,
+                headers=request.headers,
+                timeout=self.timeout_s,
+                # Another address would get the events and the credentials.
+                allow_redirects=False,
+            )
+        except requests.exceptions.SSLError:
+            raise ConfigurationError(
+                f"the certificate of {url} is not trusted: REQUESTS_CA_BUNDLE names a "
+                "file with your authority's certificate"
+            ) from None
+        except requests.RequestException as error:
+            message = (
+                f"{url} cannot be reached ({type(error).__name__}); "
+                f"the address is {self.setting}"
+            )
+            if _was_not_sent(error):
+                raise TransientError(message) from None
+            raise UnansweredError(message) from None
+        if answer.status_code in BUSY:
+            path = request.path.partition("?")[0]
+            raise TransientError(
+                f"{request.method} {url}/{path} was answered with HTTP {answer.status_code}: "
+                "the service has no time",
+                retry_after_s=_asked_s(answer),
+            )
+        return answer
 
     @property
     def session(self) -> requests.Session:
         """The session of this thread: a session is not safe to share."""
-        # Made at the first use in a thread: a session keeps its connections open.
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = requests.Session()
@@ -107,6 +141,17 @@ class Poster:
             session.auth = self.auth or _no_other_credentials
             self._local.session = session
         return session
+
+
+def _was_not_sent(error: requests.RequestException) -> bool:
+    """Whether no connection was made, so that the request cannot have arrived."""
+    if isinstance(error, requests.ConnectTimeout):
+        return True
+    return "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
+
+
+def _asked_s(answer: requests.Response) -> float | None:
+    return retry_after_s(answer.headers.get("Retry-After"), datetime.now(UTC))
 
 
 def _no_other_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -10,14 +10,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal
 
+import requests
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
-from obs_assets.destinations.base import DestinationConfig
-from obs_assets.destinations.posting import BUSY, Poster
+from obs_assets.destinations.posting import Poster, PostingConfig
+from obs_assets.destinations.sending import Gate, Limit, Request, doors_of, retried
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.events import quote
 from obs_assets.hours import Hour
@@ -47,7 +49,7 @@ FIELDS = ("event_type", "event_level", "source_name", "trace_id", "worker_id", "
 """Columns that are indexed fields, so that ``tstats`` finds events by them."""
 
 
-class SplunkConfig(DestinationConfig, frozen=True):
+class SplunkConfig(PostingConfig, frozen=True):
     """Events in Splunk; address and token come from ``SPLUNK_HEC_URL`` and ``SPLUNK_HEC_TOKEN``.
 
     Attributes:
@@ -59,8 +61,6 @@ class SplunkConfig(DestinationConfig, frozen=True):
         acknowledge: wait until the indexers have the events. The token must have "indexer
             acknowledgement" on; Splunk Cloud does not have it.
         acknowledge_within_s: longest wait for that.
-        timeout_s: seconds to wait for an answer.
-        max_retries: further attempts of a request that Splunk could not take (429, 5xx).
     """
 
     type: Literal["splunk"] = "splunk"
@@ -72,8 +72,6 @@ class SplunkConfig(DestinationConfig, frozen=True):
     acknowledge_within_s: float = Field(
         120.0, gt=0, le=3600, json_schema_extra={"unit": "seconds"}
     )
-    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
-    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
 
 
 class SplunkSender:
@@ -82,6 +80,7 @@ class SplunkSender:
     Args:
         config: options of the destination.
         settings: address and token.
+        gate: makes the gate of a door from its address.
         sleep: waits for a number of seconds.
     """
 
@@ -89,12 +88,16 @@ class SplunkSender:
         self,
         config: SplunkConfig,
         settings: SplunkSettings,
+        gate: Callable[[str], Gate] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.config = config
+        self.limit = Limit(config.connections)
         self._sleep = sleep
         # Splunk's own documents give the address with and without the path.
-        self._url = settings.shown_url.removesuffix("/event").removesuffix(PATH) + PATH
+        addresses = config.doors_or(settings.shown_url)
+        urls = [url.removesuffix("/event").removesuffix(PATH) + PATH for url in addresses]
+        self._url = urls[0]
         # Acknowledgements are counted by channel; each run has a channel of its own.
         self._channel = str(uuid.uuid4())
         headers = {
@@ -104,10 +107,11 @@ class SplunkSender:
             "Content-Encoding": "gzip",
         }
         self._poster = Poster(
-            self._url,
+            doors_of(urls, gate),
             "SPLUNK_HEC_URL",
             config.timeout_s,
             config.max_retries,
+            self.limit,
             headers,
             sleep=sleep,
         )
@@ -158,11 +162,16 @@ class SplunkSender:
         start = 0
         while start < len(lines):
             rest = lines[start:]
-            status, answer = self._post(rest)
+            # Level 1: the network is faster than a better compression. No time of writing: same bytes each time.
+            body = gzip.compress(b"\n".join(line.text for line in rest), 1, mtime=0)
+            request = Request(path="event", body=body)
+            response = self._poster.send(request)
+            status, answer = response.status_code, _content(response)
             code = answer.get("code")
             if status == HTTPStatus.OK and code == OK:
-                self._wait_for(answer.get("ackId"))
-                yield Answer(len(rest))
+                # A channel's acknowledgements are known at the door that took the request.
+                self._wait_for(answer.get("ackId"), response.url.removesuffix("/event"))
+                yield Answer(len(rest), lost=request.lost)
                 return
             # No smaller request is possible, so that the event itself is refused.
             if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(rest) == 1:
@@ -172,33 +181,20 @@ class SplunkSender:
             wrong = answer.get("invalid-event-number")
             if code not in REASONS or not isinstance(wrong, int) or not 0 <= wrong < len(rest):
                 raise self._error(status, code)
-            yield Answer(wrong + 1, {wrong: REASONS[code]})
+            yield Answer(wrong + 1, {wrong: REASONS[code]}, lost=request.lost)
             start += wrong + 1
 
     def check(self) -> str:
         """Ask for the collector's health, which stores no event."""
-        answer = self._poster.send("GET", f"{self._url}/health", None)
+        answer = self._poster.send(Request("GET", "health"))
         if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise self._error(answer.status_code, None)
         if answer.status_code != HTTPStatus.OK:
             raise TransientError(f"{self._url} is not healthy: HTTP {answer.status_code}")
         return f"Splunk's collector at {self._url}"
 
-    def _post(self, lines: Sequence[Line]) -> tuple[int, dict[str, Any]]:
-        # Level 1: the network is faster than a better compression. No time of writing: same bytes each time.
-        body = gzip.compress(b"\n".join(line.text for line in lines), 1, mtime=0)
-        answer = self._poster.send("POST", f"{self._url}/event", body)
-        try:
-            # A proxy in between answers with a page of HTML.
-            found = answer.json()
-        except ValueError:
-            found = {}
-        if not isinstance(found, dict):
-            found = {}
-        return answer.status_code, found
-
-    def _wait_for(self, ack_id: object) -> None:
-        """Wait until the indexers have a request.
+    def _wait_for(self, ack_id: object, door: str) -> None:
+        """Wait until the indexers behind a door have a request.
 
         Raises:
             ConfigurationError: the token gives no acknowledgements.
@@ -209,10 +205,12 @@ class SplunkSender:
         if not isinstance(ack_id, int):
             raise self._error(HTTPStatus.BAD_REQUEST, NO_ACKNOWLEDGEMENT)
         body = gzip.compress(json.dumps({"acks": [ack_id]}).encode(), mtime=0)
+        question = Request(path=f"ack?channel={self._channel}", body=body)
+        ask = retried(partial(self._poster.post, door), self.config.max_retries, self._sleep)
         # Counted, not measured: tests pass their own `sleep`.
         waited = 0.0
         while waited <= self.config.acknowledge_within_s:
-            answer = self._poster.send("POST", f"{self._url}/ack?channel={self._channel}", body)
+            answer = ask(question)
             if answer.status_code == HTTPStatus.OK and answer.json()["acks"].get(str(ack_id)):
                 return
             self._sleep(ACK_WAIT_S)
@@ -237,6 +235,14 @@ class SplunkSender:
             )
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return PermanentError(f"{where}: the request is too large: lower request_size_kb")
-        if status in BUSY:
-            return TransientError(f"{where}: Splunk has no time")
         return PermanentError(f"{where}: Splunk refuses the request")
+
+
+def _content(response: requests.Response) -> dict[str, Any]:
+    """The object in an answer; empty without an object."""
+    try:
+        # A proxy in between answers with a page of HTML.
+        found = response.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from obs_assets.alerts import AlertRule
 from obs_assets.alerts.receivers import PAGERDUTY_URL, Receiver, with_routing_key
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.guard import Deadline, Guard, GuardedAdapter, unlogged
+from obs_assets.destinations.sending import retry_after_s
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 
 CONTENT_TYPE = "application/json"
@@ -36,9 +36,6 @@ USER_AGENT = f"obs_assets/{version('obs_assets')}"
 
 READ_LIMIT_BYTES = 64 * 1024
 """Bytes of an answer that are read; the answer's body is not used."""
-
-LONGEST_WAIT_S = 3600.0
-"""Longest pause in seconds; a receiver that asks for more gets a request after this time."""
 
 LONGEST_REACH_S = 5.0
 """Seconds that a check of the connection may take."""
@@ -544,28 +541,6 @@ def judge(status: int, asked_wait_s: float | None = None) -> None:
         )
     if not 200 <= status < 300:  # noqa: PLR2004
         raise PermanentError(f"the webhook answered {status}")
-
-
-def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Seconds of pause that ``Retry-After`` asks for, at most `LONGEST_WAIT_S`.
-
-    Args:
-        header: a number of seconds, for example ``120``, or a date, for example
-            ``Wed, 21 Oct 2026 07:28:00 GMT``. Other text gives None.
-        now: the present time, UTC.
-    """
-    if not header:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_WAIT_S)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(0.0, (moment - now).total_seconds()), LONGEST_WAIT_S)
 
 
 def _drain_start(response: requests.Response) -> None:

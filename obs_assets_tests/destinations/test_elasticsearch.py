@@ -312,7 +312,11 @@ def test_documents_without_time_are_sent_again_alone(url: str) -> None:
     answer = json.dumps({"errors": True, "items": items}).encode()
     waits: list[float] = []
     with gateway(url, Fault("_bulk", status=200, body=answer)) as address:
-        cluster = Cluster(ElasticsearchSettings(url=SecretStr(address)), 10, 3, waits.append)
+        cluster = Cluster(
+            ElasticsearchConfig(timeout_s=10, max_retries=3),
+            ElasticsearchSettings(url=SecretStr(address)),
+            sleep=waits.append,
+        )
         lines = b"".join(b'{"index":{"_id":"%d"}}\n{"n":%d}\n' % (n, n) for n in range(3))
         verdicts = cluster.store("busy", Body(3, lines))
     assert (verdicts.taken, len(waits)) == (3, 1)
@@ -346,7 +350,7 @@ def test_credentials_are_sent(url: str) -> None:
     headers: list[str] = []
 
     def send(settings: ElasticsearchSettings) -> None:
-        cluster = Cluster(settings, 10, 0)
+        cluster = Cluster(ElasticsearchConfig(timeout_s=10, max_retries=0), settings)
         session = cluster.poster.session
         request = session.prepare_request(requests.Request("GET", url))
         headers.append(str(request.headers.get("Authorization")))

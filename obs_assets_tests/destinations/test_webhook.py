@@ -21,6 +21,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from obs_assets.destinations.guard import is_allowed
+from obs_assets.destinations.sending import retry_after_s
 from obs_assets.destinations.webhook import (
     READ_LIMIT_BYTES,
     WebhookConfig,
@@ -29,7 +30,6 @@ from obs_assets.destinations.webhook import (
     compose,
     identify,
     judge,
-    retry_after_s,
     signatures,
 )
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError

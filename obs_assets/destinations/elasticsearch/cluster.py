@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from obs_assets.destinations.elasticsearch.documents import Body
-from obs_assets.destinations.posting import BUSY, Poster
+from obs_assets.destinations.posting import BUSY, Poster, PostingConfig
+from obs_assets.destinations.sending import Gate, Limit, Request, doors_of, wait_s
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.settings import ElasticsearchSettings
 
@@ -42,36 +43,44 @@ class Cluster:
     """An Elasticsearch or OpenSearch cluster.
 
     Args:
+        config: the cluster's doors, time limits and retries.
         settings: address and credentials.
-        timeout_s: seconds to wait for an answer.
-        max_retries: further attempts of a request.
+        gate: makes the gate of a door from its address.
         sleep: waits for a number of seconds.
     """
 
     def __init__(
         self,
+        config: PostingConfig,
         settings: ElasticsearchSettings,
-        timeout_s: float,
-        max_retries: int,
+        gate: Callable[[str], Gate] | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        self.url = settings.shown_url
-        self._max_retries = max_retries
+        self.limit = Limit(config.connections)
+        self._max_retries = config.max_retries
+        self._sleep = sleep
         headers = {}
         auth = settings.basic_auth
         if settings.api_key:
             headers["Authorization"] = f"ApiKey {settings.api_key.get_secret_value()}"
             auth = None
+        urls = config.doors_or(settings.shown_url)
+        self.url = urls[0]
         self.poster = Poster(
-            self.url, "ELASTICSEARCH_URL", timeout_s, max_retries, headers, auth, sleep
+            doors_of(urls, gate),
+            "ELASTICSEARCH_URL",
+            config.timeout_s,
+            config.max_retries,
+            self.limit,
+            headers,
+            auth,
+            sleep,
         )
 
     def _send(
         self, method: str, path: str, body: bytes | None, content_type: str
     ) -> requests.Response:
-        return self.poster.send(
-            method, f"{self.url}/{path}", body, {"Content-Type": content_type}
-        )
+        return self.poster.send(Request(method, path, body, {"Content-Type": content_type}))
 
     def ask(
         self,
@@ -131,7 +140,7 @@ class Cluster:
                 return found
             lines = _only(lines, busy)
             if attempt < self._max_retries:
-                self.poster.wait(attempt)
+                self._sleep(wait_s(attempt))
         raise TransientError(
             f"{self.url} had no time for {_rows(lines):,} documents of {index} "
             f"in {self._max_retries + 1} attempts"
@@ -152,8 +161,6 @@ class Cluster:
                 f"{request} is refused as too large (HTTP 413): lower request_size_mb, or raise the "
                 "server's http.max_content_length"
             )
-        if status in BUSY:
-            raise TransientError(f"{request} was answered with HTTP {status}")
         raise PermanentError(f"{request} was refused: HTTP {status}, {_error_type(answer)}")
 
 

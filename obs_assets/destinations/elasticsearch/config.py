@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.elasticsearch.documents import Mapping
+from obs_assets.destinations.posting import PostingConfig
 from obs_assets.hours import Hour
 
 MIB = 1 << 20
 
 
-class ElasticsearchConfig(DestinationConfig, frozen=True):
+class ElasticsearchConfig(PostingConfig, frozen=True):
     """Hours as documents in Elasticsearch or OpenSearch; the address comes from ``ELASTICSEARCH_URL``.
 
     Attributes:
@@ -23,9 +23,6 @@ class ElasticsearchConfig(DestinationConfig, frozen=True):
             ``event.original`` (``original`` without ECS) to read its text.
         request_size_mb: size of a request body. The server refuses bodies above its own limit,
             ``http.max_content_length``, 100 MB by default.
-        connections: requests that are sent at the same time.
-        timeout_s: seconds to wait for an answer.
-        max_retries: further attempts of a request that the server could not take (429, 5xx).
         shards: primary shards of a daily index.
         replicas: copies of each shard.
     """
@@ -40,9 +37,6 @@ class ElasticsearchConfig(DestinationConfig, frozen=True):
     request_size_mb: float = Field(
         5.0, ge=0.05, le=90, examples=[10.0], json_schema_extra={"unit": "MiB"}
     )
-    connections: int = Field(2, ge=1, le=16, json_schema_extra={"unit": "requests"})
-    timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
-    max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
     shards: int = Field(1, ge=1, le=100, json_schema_extra={"unit": "shards"})
     replicas: int = Field(1, ge=0, le=10, json_schema_extra={"unit": "copies"})
 

@@ -2,9 +2,10 @@
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +22,7 @@ from obs_assets.destinations.elasticsearch.documents import (
     index_mappings,
     original_path,
 )
+from obs_assets.destinations.sending import Gate, flow
 from obs_assets.errors import HourBusyError, TransientError
 from obs_assets.events import Frame, one_of
 from obs_assets.hours import Hour, parse_hour
@@ -32,9 +34,6 @@ READ_DOCUMENTS = 1_000
 
 READ_HOURS = 1_000
 """Hours of an answer when the ledger is read."""
-
-SLICES_IN_FLIGHT = 2
-"""Request bodies in memory for each connection: while one is sent, the next is made."""
 
 STORED = pa.schema({"row_uid": pa.string(), "event": pa.string()})
 
@@ -84,16 +83,18 @@ class ElasticsearchDestination:
         config: options of the destination.
         settings: address and credentials of the cluster.
         clock: gives the time, UTC.
+        gate: makes the gate of a door from its address.
     """
 
     def __init__(
         self,
         config: ElasticsearchConfig,
         settings: ElasticsearchSettings,
-        clock: Any,
+        clock: Callable[[], datetime],
+        gate: Callable[[str], Gate] | None = None,
     ) -> None:
         self.config = config
-        self._cluster = Cluster(settings, config.timeout_s, config.max_retries)
+        self._cluster = Cluster(config, settings, gate)
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -267,34 +268,22 @@ class ElasticsearchDestination:
         index = self.config.index_of(offer.hour)
         found = Verdicts()
         size = 0
-        in_flight: list[Future[Verdicts]] = []
 
-        def settle(future: Future[Verdicts]) -> None:
-            verdicts = future.result()
-            if verdicts.overtaken:
-                raise HourBusyError(
-                    f"another run is writing {offer.hour} to {self._where}: let it finish, then try again"
-                )
-            found.add(verdicts)
-
-        def store(body: Body) -> Verdicts:
+        def store(body: Body) -> tuple[Verdicts, int]:
             verdicts = self._cluster.store(index, body)
             crash_point("elasticsearch.after_request")
-            return verdicts
+            return verdicts, len(body.lines)
 
-        with ThreadPoolExecutor(self.config.connections) as senders:
-            try:
-                for body in documents.bodies(frame, self.config.request_bytes):
-                    size += len(body.lines)
-                    in_flight.append(senders.submit(store, body))
-                    if len(in_flight) >= SLICES_IN_FLIGHT * self.config.connections:
-                        settle(in_flight.pop(0))
-                for future in in_flight:
-                    settle(future)
-            except BaseException:
-                for future in in_flight:
-                    future.cancel()
-                raise
+        # Closed after an error too: DuckDB runs no other query while a result is open.
+        with closing(documents.bodies(frame, self.config.request_bytes)) as bodies:
+            for verdicts, sent in flow(bodies, store, self._cluster.limit, _size_of):
+                if verdicts.overtaken:
+                    raise HourBusyError(
+                        f"another run is writing {offer.hour} to {self._where}: "
+                        "let it finish, then try again"
+                    )
+                found.add(verdicts)
+                size += sent
         return found, size
 
     def _remove_others(self, index: str, entry: LedgerEntry) -> int:
@@ -413,6 +402,10 @@ class ElasticsearchDestination:
             for hit in hits:
                 yield _entry_of(hit["_source"])
             question["search_after"] = hits[-1]["sort"]
+
+
+def _size_of(body: Body) -> int:
+    return len(body.lines)
 
 
 def _entry_of(source: Mapping[str, Any]) -> LedgerEntry:

@@ -1,6 +1,6 @@
 """Rows as documents: the fields of a mapping, and the bodies of bulk requests."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -205,7 +205,7 @@ class Documents:
         )
         return f"{action} || {_object(tree)} || chr(10)"
 
-    def bodies(self, frame: Frame, size: int) -> Iterator[Body]:
+    def bodies(self, frame: Frame, size: int) -> Generator[Body]:
         """Bodies of about ``size`` bytes, in the order of the frame; a larger document is alone in its body."""
         lines = frame.project(f"{self.lines_sql()} AS lines")
         with lines.to_arrow_reader(BATCH_ROWS) as batches:
