@@ -322,7 +322,7 @@ def _archived(hourly: HourlyPipeline) -> frozenset[Hour] | None:
     found: set[Hour] = set()
     for block in blocks:
         try:
-            found.update(hourly.destination(asset_name(block)).holdings())
+            found.update(hourly.holdings(asset_name(block)))
         except ObsError:
             return None
     return frozenset(found) if blocks else None

@@ -218,8 +218,9 @@ def _agree(
         # The destination's own filter drops events of the frame: the rest is compared
         kept = receipt.taken - _filtered(receipt)
         offered = replace(offered, kept=kept, content_hash=receipt.content_hash)
-    held = hourly.destination(receipt.stage).holding(hour, count=True)
-    takes_all = kind_of(config).takes_all
+    holder = hourly.holder(receipt.stage, hour)
+    held = hourly.destination(holder).holding(hour, count=True)
+    takes_all = kind_of(hourly.destination_config(holder)).takes_all
     found = checks.destinations_agree(receipt.stage, offered, held, takes_all=takes_all)
     resting = hourly.breaker(receipt.stage).state().sentence(hourly.clock())
     if resting:

@@ -182,7 +182,7 @@ def _read(
     if store in REDACTED:
         frame = hourly.store.read_frame(connection, store, hour)
         return frame.project(f"row_uid, event, {', '.join(TEXT_COLUMNS)}")
-    return hourly.destination(store).read_back(connection, hour)
+    return hourly.destination(hourly.holder(store, hour)).read_back(connection, hour)
 
 
 def _leaks_of(

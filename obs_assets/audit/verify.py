@@ -157,7 +157,7 @@ def _rows_before(
 def _destination(
     hourly: HourlyPipeline, hour: Hour, name: str, connection: duckdb.DuckDBPyConnection
 ) -> HourCheck:
-    destination = hourly.destination(name)
+    destination = hourly.destination(hourly.holder(name, hour))
     with _reading("the frame that is loaded into it"):
         offer = hourly.offer(connection, name, hour)
         offered = destination.selected(offer.frame)

@@ -143,6 +143,10 @@ def _staleness(hourly: HourlyPipeline) -> dict[str, int | str]:
         # Two destinations on the same server give the same reason.
         reasons = dict.fromkeys(staleness.unreachable.values())
         facts["stale hours"] = f"not known: {'; '.join(reasons)}"
+    for name, hours in staleness.lent.items():
+        if hours:
+            holder = hourly.holder(name, min(hours))
+            facts["held elsewhere"] = f"{len(hours):,} hours of {name} are held by {holder}"
     if staleness.elsewhere:
         facts["another folder's"] = staleness.sentence_elsewhere()
     return facts

@@ -19,6 +19,21 @@ from obs_assets.receipts import InputVersion, Receipt, short_id
 from obs_assets.transforms.filter import FilterConfig
 
 
+class FailoverConfig(Block, frozen=True):
+    """Another destination that takes the hours of an outage.
+
+    Attributes:
+        to: name of another destination of the pipeline. It gets no other hours and has no asset.
+        after_minutes: length of an outage from which hours go there.
+        hand_back: when the destination answers again, the hours are delivered to it and removed from
+            the other; ``to`` must then be of a kind that replaces hours. Otherwise they stay there.
+    """
+
+    to: str = Field(examples=["spare_archive"])
+    after_minutes: float = Field(15, ge=0, le=7 * 24 * 60)
+    hand_back: bool = True
+
+
 class DestinationConfig(Block, frozen=True):
     """Options that every destination has.
 
@@ -29,6 +44,7 @@ class DestinationConfig(Block, frozen=True):
             ``redacted`` (every event). No destination receives a frame before redaction.
         filter: a filter for this destination alone, applied to that frame; it has the options of
             the ``filter`` block.
+        failover: another destination that takes the hours while this destination fails.
     """
 
     name: str | None = Field(
@@ -36,6 +52,7 @@ class DestinationConfig(Block, frozen=True):
     )
     from_: Literal["redacted", "sampled"] = Field("sampled", alias="from")
     filter: FilterConfig | None = Field(None, examples=[{"drop_levels": ["debug"]}])
+    failover: FailoverConfig | None = Field(None, examples=[{"to": "spare_archive"}])
 
     @property
     def stage(self) -> Literal["redacted_events", "sampled_events"]:

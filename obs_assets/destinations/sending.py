@@ -191,6 +191,7 @@ class Limit:
         self._is_fixed = is_fixed
         self._allowed = float(most) if is_fixed else min(FIRST_CONCURRENCY, most)
         self._under_way = 0
+        self._has_trouble = False
         self._changed_at = clock()
         self._full_at = self._changed_at - 1
         self._paused_until = 0.0
@@ -235,6 +236,9 @@ class Limit:
             # A larger number is of use only if this number was reached.
             was_full = self._full_at >= began_at or self._under_way >= self.allowed
             self._under_way -= 1
+            if is_busy and not self._is_fixed:
+                # All wait until a place is free at the receiver, so that a request is rarely refused twice.
+                pause_s = max(pause_s, self._mean_s / self._allowed)
             if pause_s:
                 until = now + min(pause_s, LONGEST_WAIT_S)
                 self._paused_until = max(self._paused_until, until)
@@ -251,15 +255,17 @@ class Limit:
             if self._mean_s:
                 self._deviation_s += SMOOTHING * (abs(difference_s) - self._deviation_s)
             self._mean_s += (SMOOTHING if self._mean_s else 1.0) * difference_s
-        if is_busy or is_slow:
-            # Once in a round: other answers are to the old number, and refusals come at once.
-            is_new = began_at >= self._changed_at and now - self._changed_at >= self._mean_s
-            if is_new:
-                self._allowed = max(1.0, self._allowed * DECREASE)
-                self._changed_at = now
+        # Answers to requests that began before the last change speak of the old number.
+        self._has_trouble |= (is_busy or is_slow) and began_at >= self._changed_at
+        # A decision for each round: refusals come at once, and would add up.
+        if now - self._changed_at < self._mean_s:
+            return
+        if self._has_trouble:
+            self._allowed = max(1.0, self._allowed * DECREASE)
         elif was_full:
-            # Together the requests of a round make the number larger by 1.
-            self._allowed = min(float(self.most), self._allowed + 1 / self._allowed)
+            self._allowed = min(float(self.most), self._allowed + 1)
+        self._changed_at = now
+        self._has_trouble = False
 
 
 def limited(send: Callable[[Thing], Answer], limit: Limit) -> Callable[[Thing], Answer]:

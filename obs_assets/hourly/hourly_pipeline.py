@@ -17,8 +17,15 @@ import duckdb
 
 from obs_assets import embedded
 from obs_assets.delivery.breaker import Breaker, Breakers, guarded
+from obs_assets.delivery.failover import Failover, Notes, Side
 from obs_assets.delivery.kinds import Order, asset_name, kind_of
-from obs_assets.destinations.base import Delivery, Destination, DestinationConfig, Offer
+from obs_assets.destinations.base import (
+    Delivery,
+    Destination,
+    DestinationConfig,
+    Holding,
+    Offer,
+)
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.build import Builder
 from obs_assets.hourly.deliver import Deliverer
@@ -307,9 +314,14 @@ class HourlyPipeline:
         states = set()
         resting = self.resting(self.clock())
         for block in self.config.enabled_destinations:
-            if asset_name(block) in resting:
+            name = asset_name(block)
+            failover = self.failover(name)
+            if failover:
+                held = self.holdings(name).get(hour)
+            elif name in resting:
                 continue
-            held = self.destination(asset_name(block)).holding(hour)
+            else:
+                held = self.destination(name).holding(hour)
             states.add(state_of(self.config, block, held, landed))
         # A build delivers to every destination, and must not replace the hour of another folder.
         return "stale" in states and "elsewhere" not in states
@@ -330,12 +342,21 @@ class HourlyPipeline:
         found = find_staleness(
             self.config,
             self.landed(),
-            self.destination,
+            self.holdings,
             open_hour=self.first_open_hour(),
             now=now,
             empty=empty,
         )
-        return replace(found, resting=self.resting(now), probed=self._probed(now))
+        failovers = self._failovers()
+        return replace(
+            found,
+            resting=self.resting(now),
+            probed=self._probed(now),
+            covered=frozenset(
+                name for name, failover in failovers.items() if failover.is_taking_over()
+            ),
+            lent={name: frozenset(each.notes.hours()) for name, each in failovers.items()},
+        )
 
     # Stages
 
@@ -427,10 +448,65 @@ class HourlyPipeline:
         self, config: DestinationConfig, destination: Destination
     ) -> Callable[[Offer], Delivery]:
         """Offers an hour to a destination, behind its breaker."""
+        failover = self.failover(asset_name(config), destination)
+        if failover:
+            return failover.deliver
         if kind_of(config).alerts:
             # Its deliveries go into an outbox; the requests of the outbox have a breaker.
             return destination.deliver
         return guarded(destination.deliver, self.breaker(asset_name(config)), self.clock)
+
+    def failover(self, name: str, destination: Destination | None = None) -> Failover | None:
+        """The failover of a destination; None if its block has none.
+
+        Args:
+            name: name of the destination's asset.
+            destination: the destination, if the caller has made it.
+        """
+        config = self.destination_config(name)
+        if config.failover is None:
+            return None
+        spare = config.failover.to
+        return Failover(
+            Side(name, destination or self.destination(name), self.breaker(name)),
+            Side(spare, self.destination(spare), self.breaker(spare)),
+            timedelta(minutes=config.failover.after_minutes),
+            config.failover.hand_back,
+            Notes(self._root / "failover" / name),
+            self.clock,
+        )
+
+    def _failovers(self) -> dict[str, Failover]:
+        """Asset name → failover, of the enabled destinations that have a failover."""
+        found = {name: self.failover(name) for name in self.destination_names}
+        return {name: failover for name, failover in found.items() if failover}
+
+    def holdings(self, name: str) -> Mapping[Hour, Holding]:
+        """Hour → its version at a destination, of the hours that need no delivery now.
+
+        Raises:
+            TransientError: the destination does not answer.
+        """
+        failover = self.failover(name)
+        if failover is None:
+            return self.destination(name).holdings()
+        return failover.holdings(lambda: self._delivered(name))
+
+    def _delivered(self, name: str) -> dict[Hour, Holding]:
+        """Hour → version, by the receipts of a destination's deliveries."""
+        found: dict[Hour, Holding] = {}
+        for path in self.store.receipt_dir(name).glob("*.json"):
+            # A damaged receipt fails the check of its own hour.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                receipt = Receipt.from_json(path.read_text())
+                held = Holding(receipt.version, receipt.kept, receipt.content_hash)
+                found[parse_hour(receipt.hour)] = held
+        return found
+
+    def holder(self, name: str, hour: Hour) -> str:
+        """Name of the destination that holds an hour of a destination: its secondary, or the name itself."""
+        failover = self.failover(name)
+        return failover.holder(hour).name if failover else name
 
     def breaker(self, name: str) -> Breaker:
         """The breaker of a destination, or of the address that its outbox sends to.

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from obs_assets import settings
 from obs_assets.alerts import AlertRule
 from obs_assets.delivery import kinds
-from obs_assets.delivery.kinds import AnyDestination, asset_name, type_names
+from obs_assets.delivery.kinds import AnyDestination, asset_name, kind_of, type_names
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.checks_config import ChecksConfig
@@ -157,6 +157,28 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
             )
         return self
 
+    @model_validator(mode="after")
+    def _failovers_fit(self) -> "PipelineConfig":
+        blocks = {asset_name(block): block for block in self.destinations}
+        for name, block in blocks.items():
+            if block.failover is None:
+                continue
+            to = block.failover.to
+            spare = blocks.get(to)
+            if spare is None or spare is block or spare.failover:
+                raise ValueError(
+                    f"{name}: failover.to is {to!r}, which must be the name of another destination "
+                    "of this pipeline, without a failover of its own"
+                )
+            if kind_of(block).alerts or kind_of(spare).alerts:
+                raise ValueError(f"{name}: a webhook takes no part in a failover")
+            if kind_of(spare).takes_hours_by == "append" and block.failover.hand_back:
+                raise ValueError(
+                    f"{name}: events cannot be removed from {to}, so that its hours cannot be handed "
+                    "back: set `hand_back: false`, or choose a destination that replaces hours"
+                )
+        return self
+
     def stored_name(self, folder: str) -> str:
         """The name of the pipeline's data, and value of the tag ``obs/pipeline`` of its runs.
 
@@ -189,8 +211,13 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
 
     @property
     def enabled_destinations(self) -> tuple[DestinationConfig, ...]:
-        """The destinations that hours are delivered to."""
-        return tuple(destination for destination in self.destinations if destination.enabled)
+        """The destinations that hours are delivered to; the secondaries of failovers are not among them."""
+        spare = {block.failover.to for block in self.destinations if block.failover}
+        return tuple(
+            destination
+            for destination in self.destinations
+            if destination.enabled and asset_name(destination) not in spare
+        )
 
     def version(self, stage: Stage, landed: InputVersion = NOTHING_LANDED) -> InputVersion:
         """The version of a stage's hour, if this configuration and code build it and all stages before it.

@@ -179,7 +179,9 @@ def open_all(
 
 def _stores(hourly: HourlyPipeline) -> list[str]:
     """Tables and folders of the destinations: a second pipeline that writes there would replace hours."""
-    stores = [kind_of(block).place(block) for block in hourly.config.enabled_destinations]
+    stores = [
+        kind_of(block).place(block) for block in hourly.config.destinations if block.enabled
+    ]
     return [store for store in stores if store]
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from obs_assets.delivery.kinds import asset_name
-from obs_assets.destinations.base import Destination, DestinationConfig, Holding
+from obs_assets.destinations.base import DestinationConfig, Holding
 from obs_assets.errors import ObsError
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hours import Hour, parse_hour
@@ -31,6 +31,8 @@ class Staleness:
             destination: it is left alone until `obs_assets.hourly.adoption` takes it over.
         resting: asset name → since when and why the breaker of the destination is not closed.
         probed: the destinations of ``resting`` that may be asked for a single hour, as a probe.
+        covered: the destinations of ``resting`` whose hours a secondary takes.
+        lent: asset name → the hours that its secondary holds.
     """
 
     missing: Mapping[Hour, tuple[str, ...]]
@@ -41,6 +43,8 @@ class Staleness:
     elsewhere: Mapping[Hour, Mapping[str, str]] = field(default_factory=dict)
     resting: Mapping[str, str] = field(default_factory=dict)
     probed: frozenset[str] = frozenset()
+    covered: frozenset[str] = frozenset()
+    lent: Mapping[str, frozenset[Hour]] = field(default_factory=dict)
 
     @property
     def hours(self) -> list[Hour]:
@@ -50,7 +54,7 @@ class Staleness:
     @property
     def left_out(self) -> frozenset[str]:
         """Asset names of the destinations that no hour is asked of: no answer, or an open breaker."""
-        return frozenset({*self.unreachable, *self.resting}) - self.probed
+        return frozenset({*self.unreachable, *self.resting}) - self.probed - self.covered
 
     @property
     def due(self) -> list[Hour]:
@@ -132,7 +136,7 @@ def state_of(
 def find_staleness(
     config: PipelineConfig,
     landed: Landed,
-    destination: Callable[[str], Destination],
+    holdings: Callable[[str], Mapping[Hour, Holding]],
     *,
     open_hour: Hour,
     now: datetime,
@@ -147,7 +151,7 @@ def find_staleness(
     Args:
         config: configuration of the pipeline.
         landed: the hours that have landed.
-        destination: returns the destination of an asset name.
+        holdings: returns the ledger of the destination with an asset name.
         open_hour: the first hour that is not closed.
         now: the time, UTC; it decides which hours a destination can have removed.
         empty: hours without events that destinations hold nevertheless.
@@ -166,7 +170,7 @@ def find_staleness(
         name = asset_name(block)
         try:
             # The whole ledger in few requests: a request for each hour would take minutes.
-            held = destination(name).holdings()
+            held = holdings(name)
         except ObsError as error:
             # The other destinations are still compared.
             unreachable[name] = str(error)

@@ -50,8 +50,8 @@ class SlowReceiver:
         """Wait as the receiver does; the status of the answer."""
         with self._lock:
             now = time.monotonic()
-            # A burst of two requests is taken.
-            start = max(now - 1 / self.rate, self._next_at)
+            # Refusals are by a bucket of ten requests, as rate limits of services are.
+            start = max(now - (0 if self.queues else 10 / self.rate), self._next_at)
             if start > now and not self.queues:
                 return 429
             self._next_at = start + 1 / self.rate
