@@ -12,7 +12,8 @@ from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets_tests.test_docs import ROOT
 
 
-def _load_script() -> ModuleType:
+def load_reference() -> ModuleType:
+    """The script that writes docs/settings.md."""
     spec = importlib.util.spec_from_file_location(
         "reference", ROOT / "scripts" / "settings_reference.py"
     )
@@ -25,7 +26,7 @@ def _load_script() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    return _load_script()
+    return load_reference()
 
 
 def test_the_page_is_what_the_models_say(reference: ModuleType) -> None:

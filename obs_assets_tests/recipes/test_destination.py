@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -20,11 +21,13 @@ from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.hourly.restore import archive_of, restore
+from obs_assets.hours import utc_now
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS
 from obs_assets_tests.harness import HOUR
 from obs_assets_tests.recipes import tape
+from obs_assets_tests.test_settings_reference import load_reference
 
 pytestmark = DAGSTER_WARNINGS
 
@@ -97,6 +100,40 @@ def test_it_is_verified_scanned_and_checked(hourly: HourlyPipeline) -> None:
     assert (verdict.store, verdict.different) == ("tape_events", 1)
     (found,) = scan(hourly, HOUR, ["tape_events"])
     assert found.by_type == {"email": 1}
+
+
+def test_its_outages_are_handled(hourly: HourlyPipeline) -> None:
+    """A drive that is down opens its breaker; another tape takes its hours, and hands them back."""
+    values = hourly.config.model_dump(by_alias=True, exclude_unset=True)
+    blocks = [
+        {"type": "tape", "from": "redacted", "failover": {"to": "spare", "after_minutes": 0}},
+        {"type": "tape", "name": "spare", "label": "red"},
+    ]
+    config = pipeline.parse({**values, "destinations": blocks})
+    now = [utc_now()]
+    both = HourlyPipeline(config, hourly.settings, "tapes", clock=lambda: now[0])
+    failover = both.failover("tape_events")
+    assert failover
+    for number in range(3):
+        failover.primary.breaker.failed(now[0], f"failure {number}")
+    assert "failure 2" in both.resting(now[0])["tape_events"]
+    both.deliver("tape_events", HOUR, rebuild=True)
+    assert both.holder("tape_events", HOUR) == "spare"
+    assert harness.wrong(both) == []
+    now[0] += timedelta(minutes=20)
+    assert both.staleness().due == [HOUR]
+    both.deliver("tape_events", HOUR)
+    assert both.holder("tape_events", HOUR) == "tape_events"
+    assert both.resting(now[0]) == {}
+    assert harness.wrong(both) == []
+    held = both.destination("spare").holding(HOUR)
+    assert held
+    assert held.rows == 0
+
+
+def test_its_options_are_in_the_reference(registered: None) -> None:
+    """docs/settings.md, made anew, has a section of the kind."""
+    assert "| `label` |" in load_reference().page()
 
 
 def test_what_another_configuration_would_give_it(hourly: HourlyPipeline) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -84,6 +85,7 @@ class ElasticsearchDestination:
         settings: address and credentials of the cluster.
         clock: gives the time, UTC.
         gate: makes the gate of a door from its address.
+        sleep: waits for a number of seconds between two attempts.
     """
 
     def __init__(
@@ -92,9 +94,10 @@ class ElasticsearchDestination:
         settings: ElasticsearchSettings,
         clock: Callable[[], datetime],
         gate: Callable[[str], Gate] | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.config = config
-        self._cluster = Cluster(config, settings, gate)
+        self._cluster = Cluster(config, settings, gate, sleep)
         self._clock = clock
         self._lock = threading.Lock()
 
