@@ -16,10 +16,19 @@ from obs_assets import settings
 from obs_assets.hourly import pipeline, pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import parse_hour
-from obs_assets.sources import landing
+from obs_assets.sources.landing import Origin, land
 from obs_assets_tests.harness import build
 
 NOW = datetime(2025, 12, 4, 18, 0, tzinfo=UTC)
+
+HERE = {
+    "hostname": "here",
+    "platform": "linux",
+    "arch": "x86_64",
+    "process_id": 7,
+    "python_version": "3",
+}
+"""The process that lands, the same in every run."""
 
 # Forked from a server that has imported everything: a real process for each run, and no second of imports.
 _processes = get_context("forkserver")
@@ -58,7 +67,8 @@ def _end_of(target: Callable[..., None], *arguments: Any) -> int:
 def _run(env: Mapping[str, str], key: str) -> None:
     hourly = _hourly(env)
     _hold_still()
-    hourly.land(now=NOW)
+    first = hourly.config.first_hour
+    land(hourly.source, hourly.log, first_hour=first, now=NOW, origin=Origin(collector=HERE))
     build(hourly, parse_hour(key))
 
 
@@ -81,10 +91,3 @@ def _hourly(env: Mapping[str, str]) -> HourlyPipeline:
 def _hold_still() -> None:
     numbers = itertools.count(1)
     uuid.uuid4 = lambda: uuid.UUID(int=next(numbers))
-    landing.collector = lambda: {
-        "hostname": "here",
-        "platform": "linux",
-        "arch": "x86_64",
-        "process_id": 7,
-        "python_version": "3",
-    }

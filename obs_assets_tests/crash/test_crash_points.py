@@ -66,6 +66,9 @@ ELSEWHERE = {
     "elasticsearch.after_documents": "destinations/test_elasticsearch.py",
     "elasticsearch.after_removal": "destinations/test_elasticsearch.py",
     "elasticsearch.after_commit": "destinations/test_elasticsearch.py",
+    "failover.after_note": "delivery/test_failover.py",
+    "failover.before_removal": "delivery/test_failover.py",
+    "failover.after_removal": "delivery/test_failover.py",
 }
 """Crash points at which other tests kill, and the module of these tests."""
 

@@ -522,7 +522,7 @@ BAD_SERVERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_SERVERS)
 def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None:
-    """One sentence names the setting and no secret, nothing is written anywhere, and the hour can be built later."""
+    """One sentence names the setting and no secret, only the breaker is written, and the hour can be built later."""
     kind, wrong, setting = BAD_SERVERS[name]
     for stage in STAGES:
         hourly.build(stage, HOUR)
@@ -538,6 +538,9 @@ def test_a_server_that_cannot_be_used(hourly: HourlyPipeline, name: str) -> None
             act()
         sentence(caught, setting)
         assert "CANARY" not in str(caught.value)
+    breakers = hourly.settings.data_dir / "breakers"
+    assert all("CANARY" not in path.read_text() for path in breakers.iterdir())
+    shutil.rmtree(breakers)
     assert harness.tree(hourly.settings.data_dir) == before
     assert harness.objects(hourly.settings) == {}
     assert harness.ask(hourly.settings.postgres, "SELECT 1 FROM events") == []
