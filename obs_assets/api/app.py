@@ -135,6 +135,7 @@ def listener_of(settings: ApiSettings) -> Listener:
         port_setting="OBS_API_PORT",
         host_setting="OBS_API_HOST",
         auth_setting="OBS_API_AUTH",
+        hosts_setting="OBS_API_HOSTS",
         is_guarded=settings.auth != "none",
         names=settings.hosts,
         tls_certificate=settings.tls_certificate,

@@ -59,6 +59,7 @@ class Listener:
         port_setting: variable that names the port, for messages.
         host_setting: variable that names the address, for messages.
         auth_setting: variable that chooses how clients are known, for messages.
+        hosts_setting: variable that lists the names, for messages.
         is_guarded: whether clients must prove who they are; without it only loopback is allowed.
         names: names that a request may have in its header ``Host``, beside `LOCAL_NAMES` and addresses.
         tls_certificate: file of the certificate and its chain; None for plain HTTP.
@@ -70,6 +71,7 @@ class Listener:
     port_setting: str
     host_setting: str
     auth_setting: str
+    hosts_setting: str
     is_guarded: bool = False
     names: Sequence[str] = ()
     tls_certificate: Path | None = None
@@ -107,7 +109,7 @@ def serve(app: Application, listener: Listener, stop: Callable[[], None]) -> Non
     refuse_open(listener)
     _refuse_wrong_tls(listener)
     config = uvicorn.Config(
-        only_known_hosts(app, listener.names),
+        only_known_hosts(app, listener.names, listener.hosts_setting),
         http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=65_536,
@@ -256,17 +258,22 @@ def _unusable(error: OSError, listener: Listener) -> str:
 # -- the header Host -------------------------------------------------------------------------------
 
 
-def only_known_hosts(app: Application, names: Iterable[str]) -> Application:
+def only_known_hosts(app: Application, names: Iterable[str], setting: str) -> Application:
     """The application, for requests whose header ``Host`` is an address, ``localhost`` or a listed name.
 
     A page of another site can make a browser ask this server under a name of that site, which it
     points to this machine (DNS rebinding). An address needs no list: no site can be named like it.
+
+    Args:
+        app: the application.
+        names: the listed names.
+        setting: variable that lists them; a refusal names it.
     """
     known = LOCAL_NAMES | {name.lower().rstrip(".") for name in names}
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"} and not _is_known(scope, known):
-            return await _refuse_host(scope, receive, send)
+            return await _refuse_host(scope, receive, send, setting)
         return await app(scope, receive, send)
 
     return guarded
@@ -296,7 +303,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def _refuse_host(scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse_host(scope: Scope, receive: Receive, send: Send, setting: str) -> None:
     if scope["type"] == "websocket":
         # A WebSocket must be received before it can be closed.
         await receive()
@@ -305,7 +312,7 @@ async def _refuse_host(scope: Scope, receive: Receive, send: Send) -> None:
     body = (
         b'{"type":"/problems#host","title":"Unknown host","status":421,"detail":'
         b'"This server does not answer under this name: ask it by its address, or add the name to '
-        b'OBS_API_HOSTS."}'
+        b'%s."}' % setting.encode()
     )
     headers = [
         (b"content-type", b"application/problem+json"),

@@ -75,6 +75,7 @@ def dead_letter_share(
     total: int,
     limit: float,
     where: str,
+    command: str = "obs dead-letters list",
 ) -> Finding:
     """At most a small share of the records are dead letters.
 
@@ -83,6 +84,7 @@ def dead_letter_share(
         total: number of dead letters and events.
         limit: the largest allowed share, 0 to 1.
         where: the records, for the sentence: ``10 of 3,771 <where> (0.27%) could not be parsed``.
+        command: the command that lists them.
     """
     share = dead / total if total else 0.0
     facts = {
@@ -93,7 +95,7 @@ def dead_letter_share(
     }
     sentence = f"{dead:,} of {total:,} {where} ({share:.2%}) could not be parsed"
     if share > limit:
-        sentence += f", more than the allowed {limit:.2%}: see `obs dead-letters list`"
+        sentence += f", more than the allowed {limit:.2%}: see `{command}`"
     return Finding(share <= limit, f"{sentence}.", facts)
 
 

@@ -104,7 +104,8 @@ def _unreadable(
     limit = hourly.config.checks.dead_letter_share
     # A record that could not be parsed has no hour, so all records of the same passes are counted.
     records = "records of the landing passes of this hour"
-    return checks.dead_letter_share(dead, dead + events, limit, records)
+    command = hourly.command("obs dead-letters list")
+    return checks.dead_letter_share(dead, dead + events, limit, records, command)
 
 
 def _unredactable(

@@ -98,6 +98,7 @@ def _listener(settings: ReceiveSettings) -> Listener:
         port_setting="OBS_RECEIVE_PORT",
         host_setting="OBS_RECEIVE_HOST",
         auth_setting="OBS_RECEIVE_AUTH",
+        hosts_setting="OBS_RECEIVE_HOSTS",
         is_guarded=settings.auth != "none",
         names=settings.hosts,
         tls_certificate=settings.tls_certificate,

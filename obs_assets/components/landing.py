@@ -194,7 +194,9 @@ def _report_check(
 
 def _finding(hourly: HourlyPipeline, dead: int, events: int) -> Finding:
     limit = hourly.config.checks.dead_letter_share
-    return dead_letter_share(dead, dead + events, limit, "records of the last landing pass")
+    where = "records of the last landing pass"
+    command = hourly.command("obs dead-letters list")
+    return dead_letter_share(dead, dead + events, limit, where, command)
 
 
 def _listed(paths: Sequence[str]) -> str:

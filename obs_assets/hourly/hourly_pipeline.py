@@ -601,6 +601,12 @@ class HourlyPipeline:
         )
         return kind_of(config).make(order)
 
+    def command(self, command: str) -> str:
+        """A command for this pipeline: ``obs land`` → ``obs land --pipeline audit``."""
+        if self.name == DEFAULT_PIPELINE:
+            return command
+        return f"{command} --pipeline {self.name}"
+
     def ledger_name(self, name: str) -> str:
         """The name of a destination in a ledger that several pipelines share."""
         # A pipeline without a prefix has its data and its rows in ledgers under bare names.

@@ -15,6 +15,7 @@ SETTINGS = {
     "port_setting": "OBS_API_PORT",
     "host_setting": "OBS_API_HOST",
     "auth_setting": "OBS_API_AUTH",
+    "hosts_setting": "OBS_API_HOSTS",
 }
 
 
@@ -27,6 +28,7 @@ def test_a_process_serves_until_it_is_told_to_end(
         assert httpx.get(f"{address}/readyz").json() == {"status": "ok"}
         strange = httpx.get(f"{address}/readyz", headers={"Host": "evil.example"})
         assert (strange.status_code, strange.json()["type"]) == (421, "/problems#host")
+        assert "add the name to OBS_API_HOSTS." in strange.json()["detail"]
         for known in ("localhost:1", "[::1]:3001", "10.0.0.1"):
             assert httpx.get(f"{address}/healthz", headers={"Host": known}).status_code == 200
         assert httpx.get(f"{address}/api/v1/events?q=secret").status_code == 200

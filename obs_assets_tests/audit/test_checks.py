@@ -14,7 +14,10 @@ from obs_assets.audit.checks import (
     volume,
 )
 from obs_assets.destinations.base import Holding
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline import PipelineConfig
 from obs_assets.receipts import InputVersion, Receipt
+from obs_assets.settings import Settings
 
 VERSION = InputVersion(3, "c", "1")
 RECEIPT = Receipt(
@@ -45,6 +48,17 @@ def test_dead_letters_above_the_limit_are_told(dead: int, *, passed: bool) -> No
     assert f"{dead} of 1,000 records" in found.sentence
     assert ("obs dead-letters list" in found.sentence) != passed
     assert dead_letter_share(0, 0, 0.0, "records").passed
+
+
+def test_the_command_for_dead_letters_names_the_pipeline(settings: Settings) -> None:
+    """A command that is copied from a sentence lists the dead letters of the pipeline that it is about."""
+    pipelines = [
+        HourlyPipeline(PipelineConfig(), settings, name) for name in ("pipeline", "audit")
+    ]
+    commands = [pipeline.command("obs dead-letters list") for pipeline in pipelines]
+    assert commands == ["obs dead-letters list", "obs dead-letters list --pipeline audit"]
+    found = dead_letter_share(1, 2, 0.01, "records", commands[1])
+    assert f"see `{commands[1]}`" in found.sentence
 
 
 @pytest.mark.parametrize(("failed", "passed"), [(0, True), (1, False), (1_000_000, False)])
