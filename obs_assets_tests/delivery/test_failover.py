@@ -128,7 +128,13 @@ def place(server: OsmemServer, folder: Path, **failover: Any) -> Iterator[Place]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "point", ["", "failover.after_note", "failover.before_removal", "failover.after_removal"]
+    "point",
+    [
+        "",
+        pytest.param("failover.after_note", marks=pytest.mark.soak),
+        "failover.before_removal",
+        pytest.param("failover.after_removal", marks=pytest.mark.soak),
+    ],
 )
 def test_the_hours_of_an_outage_come_back_once(
     server: OsmemServer, tmp_path: Path, point: str

@@ -145,7 +145,7 @@ def test_an_hour_of_large_events_is_built_in_parts(tmp_path: Path, settings: Set
         stage: (hourly.build(stage, HOUR), pq.read_table(hourly.store.frame_path(stage, HOUR)))
         for stage in STAGES
     }
-    little = Sizes(sorted_bytes=8 << 20, group_bytes=4 << 20, memory="112MB")
+    little = Sizes(sorted_bytes=8 << 20, group_bytes=4 << 20, memory="192MB")
     in_parts = replace(hourly, sizes=little)
     for stage, (receipt, frame) in whole.items():
         with harness.cores(2):

@@ -251,7 +251,8 @@ def test_pages_beside_a_process_that_loads(
                 rounds += 1
             assert loads_of(connection) >= loads + 8
     finally:
-        loader.terminate()
+        # Not SIGTERM: a process can be in a query that goes on.
+        loader.kill()
         loader.join()
 
 
