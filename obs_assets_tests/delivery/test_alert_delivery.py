@@ -11,7 +11,6 @@ import duckdb
 import pytest
 from pytest_httpserver import HTTPServer
 
-from obs_assets.delivery.breaker import hash_of
 from obs_assets.delivery.outbox import ALERTS, MEASURED, WebhookAlerts
 from obs_assets.destinations.base import Delivery
 from obs_assets.destinations.webhook import WebhookConfig
@@ -266,30 +265,6 @@ def test_a_failing_endpoint_is_left_alone(
     clock.pass_time(31)
     other.webhook.drain(clock())
     assert len(httpserver.log) == 12
-
-
-def test_a_breaker_of_an_older_release_is_taken_over(
-    server: PostgresSettings, httpserver: HTTPServer, clock: FakeClock
-) -> None:
-    """A row of `obs.webhook_endpoints` becomes the state of the address, once."""
-    then(httpserver)
-    place = Place(server, httpserver, clock)
-    assert place.webhook.breaker
-    assert place.webhook.config.url
-    place.webhook.states()
-    address = hash_of(place.webhook.config.url)
-    with closing(connect(server, autocommit=True)) as connection:
-        connection.execute(
-            "INSERT INTO obs.webhook_endpoints VALUES (%s, 7, %s, NULL)",
-            [address, clock() + timedelta(seconds=60)],
-        )
-    place.build(0, {"a": 3})
-    state = place.webhook.breaker.state()
-    assert (state.failures, state.stage(clock()), len(httpserver.log)) == (7, "open", 0)
-    assert harness.ask(server, "SELECT count(*) FROM obs.webhook_endpoints") == [(0,)]
-    clock.pass_time(61)
-    place.webhook.drain(clock())
-    assert (len(httpserver.log), place.webhook.breaker.state().stage(clock())) == (1, "closed")
 
 
 def test_what_cannot_be_sent_for_a_day_is_given_up(place: Place) -> None:
