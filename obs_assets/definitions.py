@@ -1,5 +1,6 @@
 """Everything that Dagster loads: the pipelines of `obs_assets.hourly.pipeline_files`. Wiring, nothing else."""
 
+import atexit
 import functools
 import gc
 
@@ -16,4 +17,6 @@ def defs() -> dg.Definitions:
     # What is loaded now stays until the process ends. The garbage collector would look at all of it again
     # and again: a seventh of the processor time of a run that builds a tiny hour.
     gc.freeze()
+    # Without this, DuckDB reports objects that are left when the process ends.
+    atexit.register(gc.unfreeze)
     return found
