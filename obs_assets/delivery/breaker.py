@@ -287,7 +287,9 @@ def guarded(
     def send_if_closed(thing: Thing) -> Answer:
         if not breaker.admit(clock()):
             sentence = breaker.state().sentence(clock())
-            raise TransientError(f"the breaker of {breaker.name} is {sentence}")
+            raise TransientError(
+                f"the breaker of {breaker.name} is {sentence}; to ask it now, remove {breaker.path}"
+            )
         try:
             answer = send(thing)
         except HourBusyError:

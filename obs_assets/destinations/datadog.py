@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from obs_assets.destinations.appending import Answer, Line, cut
-from obs_assets.destinations.posting import Poster, PostingConfig
+from obs_assets.destinations.posting import Poster, PostingConfig, without_secrets
 from obs_assets.destinations.sending import Gate, Limit, Request, doors_of
 from obs_assets.errors import ConfigurationError, PermanentError
 from obs_assets.events import quote
@@ -58,9 +58,12 @@ class DatadogConfig(PostingConfig, frozen=True):
     service: str = Field("obs_assets", min_length=1, max_length=100)
     ddsource: str = Field("obs_assets", min_length=1, max_length=100)
     tags: tuple[str, ...] = Field((), examples=[["env:production"]])
-    url: str | None = Field(
-        None, pattern="^https?://", examples=["https://dd-proxy.example.com"]
-    )
+    url: str | None = Field(None, examples=["https://dd-proxy.example.com"])
+
+    @field_validator("url")
+    @classmethod
+    def _url_without_secrets(cls, url: str | None) -> str | None:
+        return url and without_secrets(url)
 
 
 class DatadogSender:
@@ -91,7 +94,7 @@ class DatadogSender:
         }
         self._poster = Poster(
             doors_of(urls, gate),
-            "DD_SITE",
+            config.address_setting("DD_SITE"),
             config.timeout_s,
             config.max_retries,
             self.limit,

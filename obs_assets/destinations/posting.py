@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from urllib.parse import urlsplit
 
 import requests
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.destinations.sending import (
@@ -55,9 +56,40 @@ class PostingConfig(RequestsConfig, frozen=True):
         examples=[["https://node-1.example.com:9200", "https://node-2.example.com:9200"]],
     )
 
+    @field_validator("endpoints")
+    @classmethod
+    def _without_secrets(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(without_secrets, endpoints))
+
+    def address_setting(self, variable: str) -> str:
+        """The setting that names the doors, for messages: ``endpoints`` or the variable."""
+        return "endpoints" if self.endpoints else variable
+
     def doors_or(self, url: str) -> tuple[str, ...]:
         """The doors, without a slash at the end; a single door without ``endpoints``."""
         return tuple(endpoint.rstrip("/") for endpoint in self.endpoints or (url,))
+
+
+def without_secrets(address: str) -> str:
+    """The address, if it is one that messages and files may show: ``https://node-1.example.com:9200``.
+
+    Raises:
+        ValueError: it is no address, or has a user, a password, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_plain = parts.username is None and not parts.query and not parts.fragment
+        # A port that is no number raises here.
+        is_known = is_address and is_plain and parts.port != 0
+    except ValueError:
+        is_known = False
+    if not is_known:
+        raise ValueError(
+            "an address is http:// or https://, a host and perhaps a port and a path, without a "
+            "user or a query: credentials come from the environment"
+        )
+    return address
 
 
 @dataclass(frozen=True)

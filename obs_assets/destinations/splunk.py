@@ -108,7 +108,7 @@ class SplunkSender:
         }
         self._poster = Poster(
             doors_of(urls, gate),
-            "SPLUNK_HEC_URL",
+            config.address_setting("SPLUNK_HEC_URL"),
             config.timeout_s,
             config.max_retries,
             self.limit,

@@ -23,7 +23,9 @@ from obs_assets.destinations.sending import (
     limited,
     retried,
 )
-from obs_assets.errors import PermanentError, TransientError
+from obs_assets.destinations.splunk import SplunkConfig
+from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.hourly import pipeline
 
 
 @dataclass
@@ -301,3 +303,44 @@ def test_requests_go_to_the_door_with_the_least_outstanding_bytes(nodes: Nodes) 
     with nodes.doors.taken(5_000_000) as first:
         others = nodes.send(20)
     assert set(others) == {"a", "b"} - {first}
+
+
+WITH_SECRETS = (
+    "https://user:CANARY@node.example.com:9200",
+    "https://CANARY@node.example.com",
+    "https://node.example.com/?token=CANARY",
+    "https://node.example.com#CANARY",
+    "node.example.com:9200/CANARY",
+    "ftp://node.example.com/CANARY",
+    "https://:9200/CANARY",
+    "https://node.example.com:CANARY",
+)
+"""Addresses that no message may show, or that are none."""
+
+
+@pytest.mark.parametrize("address", WITH_SECRETS)
+@pytest.mark.parametrize("kind", ["elasticsearch", "splunk", "datadog"])
+def test_an_address_in_the_pipeline_file_has_no_secret(kind: str, address: str) -> None:
+    """Messages and breakers' files show the addresses of doors: credentials come from the environment."""
+    with pytest.raises(ConfigurationError, match="without a user or a query") as caught:
+        pipeline.parse({"destinations": [{"type": kind, "endpoints": [address]}]})
+    assert "endpoints" in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+def test_the_address_of_a_proxy_has_no_secret() -> None:
+    """Datadog's ``url`` is shown as the endpoints are."""
+    with pytest.raises(ConfigurationError, match="without a user or a query") as caught:
+        pipeline.parse({"destinations": [{"type": "datadog", "url": WITH_SECRETS[0]}]})
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_message_names_the_setting_of_its_address() -> None:
+    """The variable, or ``endpoints`` where they take its place."""
+    block = {
+        "type": "splunk",
+        "endpoints": ["http://127.0.0.1:9/collector", "https://[::1]:8088"],
+    }
+    doors, alone = SplunkConfig.model_validate(block), SplunkConfig()
+    assert doors.address_setting("SPLUNK_HEC_URL") == "endpoints"
+    assert alone.address_setting("SPLUNK_HEC_URL") == "SPLUNK_HEC_URL"

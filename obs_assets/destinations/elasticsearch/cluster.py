@@ -68,7 +68,7 @@ class Cluster:
         self.url = urls[0]
         self.poster = Poster(
             doors_of(urls, gate),
-            "ELASTICSEARCH_URL",
+            config.address_setting("ELASTICSEARCH_URL"),
             config.timeout_s,
             config.max_retries,
             self.limit,
