@@ -124,10 +124,11 @@ class Spool:
                 f"another `obs receive` writes into {self.folder}: choose another --name"
             ) from None
         left = self.files()
-        for path in left:
-            self.on_sealed(path)
+        # First the cut: a file that is handed on may be uploaded and removed at once.
         if left and time.time() - left[-1].stat().st_mtime < _RESTED_S:
             cut_unfinished(left[-1])
+        for path in left:
+            self.on_sealed(path)
         self._sequence = _sequence_of(left)
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()

@@ -60,7 +60,12 @@ class Uploader:
         try:
             client().upload_file(str(path), self._bucket, self._prefix + path.name)
         except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-            _log.error("cannot upload %s: %s", path.name, type(error).__name__)
+            _log.error(
+                "cannot upload %s into the bucket %s (%s): it stays in the spool and is tried again",
+                path.name,
+                self._bucket,
+                type(error).__name__,
+            )
             return False
         path.unlink()
         return True
