@@ -29,8 +29,8 @@ from obs_assets.transforms.redact import redact, redacted_by_type
 SAMPLE = 50_000
 """Events of a file on which redaction and filter are tried."""
 
-_TIMED_EVENTS = 200
-"""Events of a file whose fields with time, type and id are named."""
+NAMED = 200
+"""Events of a file whose fields with time, type and id are named, from its begin to its end at equal distances."""
 
 _FIRST_BYTES = 64 << 10
 """Bytes of a file that are read to find the separators of its events."""
@@ -56,9 +56,9 @@ class Inspection:
         warnings: reason → number of files that are not read to their end.
         first: time of the earliest event.
         last: time of the latest event.
-        time_from: field with the time → number of events, among the first `_TIMED_EVENTS`;
+        time_from: field with the time → number of events, among at most `NAMED`;
             ``landed_at`` for events without such a field.
-        type_from: field with the type → number of events, among the first `_TIMED_EVENTS`; ``none``
+        type_from: field with the type → number of events, among at most `NAMED`; ``none``
             for events without a type.
         id_from: the same for the event's id, by which `obs search` finds an event as ``id:…``.
         levels: level → number of events; ``none`` for events without a level.
@@ -201,8 +201,11 @@ def _of_events(
     event = "row_uid, event_time, file_id, file_offset, landed_at, line AS event"
     frame = with_columns(landed.project(event))
     redacted_values, dropped = _judged(connection, frame.limit(SAMPLE), hourly)
-    first_lines = landed.limit(_TIMED_EVENTS).project("line").fetchall()
-    events = [decode_unique(line) for (line,) in first_lines]
+    numbered = landed.project("line, row_number() OVER () AS number")
+    # A file can hold events of several programs, one behind the other.
+    distance = max(1, found.events // NAMED)
+    named = numbered.filter(f"number % {distance} = 0").limit(NAMED)
+    events = [decode_unique(line) for (line,) in named.project("line").fetchall()]
     return replace(
         found,
         first=first.astimezone(UTC),

@@ -48,6 +48,10 @@ def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa:
     times = "none"
     if found.first:
         times = f"{found.first:%Y-%m-%d %H:%M:%S} to {found.last:%Y-%m-%d %H:%M:%S} UTC"
+    looked_at = sum(found.time_from.values())
+    of = ""
+    if looked_at < found.events:
+        of = f", of {looked_at:,}"
     rows = {
         "compression": found.compression,
         "encoding": found.encoding,
@@ -56,9 +60,9 @@ def _table(found: "Inspection") -> Table:  # type: ignore[name-defined]  # noqa:
         "events": f"{found.events:,}",
         "dead letters": dead or "none",
         "times": times,
-        "time from": _counts(found.time_from),
-        "type from": _counts(found.type_from),
-        "id from": _counts(found.id_from),
+        f"time from{of}": _counts(found.time_from),
+        f"type from{of}": _counts(found.type_from),
+        f"id from{of}": _counts(found.id_from),
         "levels": _counts(found.levels),
         "remarks": _counts(found.remarks),
         "warnings": _counts(found.warnings),

@@ -54,6 +54,21 @@ def test_a_file_is_described_and_nothing_lands(tmp_path: Path, hourly: HourlyPip
     assert not (tmp_path / "data").exists()
 
 
+def test_the_fields_of_a_file_are_those_of_all_its_parts(
+    tmp_path: Path, hourly: HourlyPipeline
+) -> None:
+    """A file of several programs, one behind the other: each has its share among the events that are looked at."""
+    moment = "2025-12-04T10:00:00Z"
+    parts = [{"time": moment, "type": "a"}, {"@timestamp": moment, "id": "1"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f"{json.dumps(part)}\n" * 500 for part in parts))
+    found = inspect_file(hourly, path)
+    assert found.events == 1000
+    assert found.time_from == {"time": 100, "@timestamp": 100}
+    assert found.type_from == {"type": 100, "none": 100}
+    assert found.id_from == {"none": 100, "id": 100}
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, hourly: HourlyPipeline) -> None:
     """The message says which."""
     with pytest.raises(ConfigurationError, match=r"nowhere\.log is no file"):
