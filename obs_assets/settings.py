@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -154,6 +154,7 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     """Where a server listens.
 
     Attributes:
+        auth: how clients are known; ``none`` is any program of this machine.
         host: address that it listens on.
         port: TCP port.
         hosts: names that a request may ask for in its header ``Host``, beside ``localhost`` and
@@ -162,6 +163,10 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
         tls_key: file with the key of the certificate.
     """
 
+    prefix: ClassVar[str]
+    """Beginning of the variables of these settings."""
+
+    auth: str
     host: str = "127.0.0.1"
     port: int = Field(ge=1, le=65_535)
     hosts: tuple[str, ...] = ()
@@ -195,6 +200,7 @@ class ReceiveSettings(ServerSettings, frozen=True, extra="forbid"):
     """
 
     port: int = Field(4318, ge=1, le=65_535)
+    prefix = "OBS_RECEIVE_"
     auth: Literal["none", "token"] = "none"
 
 
@@ -217,6 +223,7 @@ class ApiSettings(ServerSettings, frozen=True, extra="forbid"):
 
     host: str = "127.0.0.1"
     port: int = Field(3001, ge=1, le=65_535)
+    prefix = "OBS_API_"
     auth: Literal["none", "token", "proxy"] = "none"
     proxies: tuple[IPvAnyNetwork, ...] = ()
     hosts: tuple[str, ...] = ()

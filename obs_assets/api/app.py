@@ -34,11 +34,10 @@ from obs_assets.api.parameters import listed_parameters, refuse_unknown
 from obs_assets.api.problems import ProblemDetails, handle_problems
 from obs_assets.api.reader import ROLE, GoneError, Limits, Reader, refuse_unreadable
 from obs_assets.api.served import Served
-from obs_assets.api.serving import Application, Listener, Message, Receive, Scope, Send, Stop
+from obs_assets.api.serving import Application, Message, Receive, Scope, Send, Stop
 from obs_assets.delivery.kinds import kind_of
 from obs_assets.errors import TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.settings import ApiSettings
 
 EXPLORER = "explorer"
 """Folder of the package with the explorer's files, served at ``/``: HTML, CSS and JavaScript, no Python."""
@@ -125,22 +124,6 @@ def make_app(
     )
     routes = make_routes({"served": parts})
     return counted(_complete(routes), parts.counters)
-
-
-def listener_of(settings: ApiSettings) -> Listener:
-    """Where the server of these settings listens."""
-    return Listener(
-        settings.host,
-        settings.port,
-        port_setting="OBS_API_PORT",
-        host_setting="OBS_API_HOST",
-        auth_setting="OBS_API_AUTH",
-        hosts_setting="OBS_API_HOSTS",
-        is_guarded=settings.auth != "none",
-        names=settings.hosts,
-        tls_certificate=settings.tls_certificate,
-        tls_key=settings.tls_key,
-    )
 
 
 def make_readable(hourly: HourlyPipeline) -> None:

@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from obs_assets.errors import ConfigurationError
+from obs_assets.settings import ServerSettings
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -56,10 +57,7 @@ class Listener:
     Attributes:
         host: address or name to listen on.
         port: TCP port.
-        port_setting: variable that names the port, for messages.
-        host_setting: variable that names the address, for messages.
-        auth_setting: variable that chooses how clients are known, for messages.
-        hosts_setting: variable that lists the names, for messages.
+        prefix: beginning of the server's variables, for messages: ``OBS_API_`` of ``OBS_API_PORT``.
         is_guarded: whether clients must prove who they are; without it only loopback is allowed.
         names: names that a request may have in its header ``Host``, beside `LOCAL_NAMES` and addresses.
         tls_certificate: file of the certificate and its chain; None for plain HTTP.
@@ -68,14 +66,24 @@ class Listener:
 
     host: str
     port: int
-    port_setting: str
-    host_setting: str
-    auth_setting: str
-    hosts_setting: str
+    prefix: str
     is_guarded: bool = False
     names: Sequence[str] = ()
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+
+
+def listener_of(settings: ServerSettings) -> Listener:
+    """Where the server of these settings listens."""
+    return Listener(
+        settings.host,
+        settings.port,
+        settings.prefix,
+        is_guarded=settings.auth != "none",
+        names=settings.hosts,
+        tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key,
+    )
 
 
 class Stop:
@@ -109,7 +117,7 @@ def serve(app: Application, listener: Listener, stop: Callable[[], None]) -> Non
     refuse_open(listener)
     _refuse_wrong_tls(listener)
     config = uvicorn.Config(
-        only_known_hosts(app, listener.names, listener.hosts_setting),
+        only_known_hosts(app, listener.names, f"{listener.prefix}HOSTS"),
         http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=65_536,
@@ -180,8 +188,8 @@ def refuse_open(listener: Listener) -> None:
     if listener.is_guarded or _is_loopback(listener.host):
         return
     raise ConfigurationError(
-        f"{listener.host_setting}={listener.host} can be reached from other machines: set "
-        f"{listener.auth_setting} to token or proxy, or listen on 127.0.0.1"
+        f"{listener.prefix}HOST={listener.host} can be reached from other machines: set "
+        f"{listener.prefix}AUTH to token, or listen on 127.0.0.1"
     )
 
 
@@ -230,7 +238,7 @@ def _bound(listener: Listener) -> socket.socket:
         )
     except OSError:
         raise ConfigurationError(
-            f"{listener.host_setting}={listener.host} is no address of this machine"
+            f"{listener.prefix}HOST={listener.host} is no address of this machine"
         ) from None
     bound = socket.socket(family, kind, protocol)
     # Without this option, the port of a server that has just ended seems to be in use.
@@ -247,11 +255,11 @@ def _bound(listener: Listener) -> socket.socket:
 
 def _unusable(error: OSError, listener: Listener) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{listener.host_setting}={listener.host} is no address of this machine"
+        return f"{listener.prefix}HOST={listener.host} is no address of this machine"
     problem = f"cannot be used ({os.strerror(error.errno or 0)})"
     if error.errno == errno.EADDRINUSE:
         problem = "is in use"
-    setting = listener.port_setting
+    setting = f"{listener.prefix}PORT"
     return f"port {listener.port} {problem}: set {setting}, for example {setting}=3100"
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from obs_assets.api.serving import Listener, refuse_open, serve
+from obs_assets.api.serving import listener_of, refuse_open, serve
 from obs_assets.api.tokens import TokenFile, read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, hourly_pipeline
 from obs_assets.errors import ConfigurationError
@@ -68,7 +68,7 @@ def receive(  # noqa: PLR0917 - the options of the command
     machine = hourly.settings
     chosen = {key: value for key, value in {"port": port, "host": host}.items() if value}
     settings = machine.receive.model_copy(update=chosen)
-    listener = _listener(settings)
+    listener = listener_of(settings)
     refuse_open(listener)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     tokens = _tokens(settings, machine)
@@ -89,21 +89,6 @@ def receive(  # noqa: PLR0917 - the options of the command
                 keep = timedelta(hours=keep_received_hours)
                 stack.enter_context(every(_UPKEEP_S, lambda: _remove(events_dir, files, keep)))
             serve(receiver, listener, lambda: None)
-
-
-def _listener(settings: ReceiveSettings) -> Listener:
-    return Listener(
-        settings.host,
-        settings.port,
-        port_setting="OBS_RECEIVE_PORT",
-        host_setting="OBS_RECEIVE_HOST",
-        auth_setting="OBS_RECEIVE_AUTH",
-        hosts_setting="OBS_RECEIVE_HOSTS",
-        is_guarded=settings.auth != "none",
-        names=settings.hosts,
-        tls_certificate=settings.tls_certificate,
-        tls_key=settings.tls_key,
-    )
 
 
 def _tokens(settings: ReceiveSettings, machine: Settings) -> TokenFile | None:

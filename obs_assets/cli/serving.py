@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from obs_assets.api.access import refuse_contradictions
-from obs_assets.api.app import listener_of, make_app, make_readable
+from obs_assets.api.app import make_app, make_readable
 from obs_assets.api.reader import Limits
-from obs_assets.api.serving import Stop, refuse_open
+from obs_assets.api.serving import Stop, listener_of, refuse_open
 from obs_assets.api.serving import serve as serve_app
 from obs_assets.api.tokens import read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, hourly_pipeline
