@@ -53,7 +53,7 @@ test-pythons: setup ## the redaction tests on the oldest and the newest supporte
 	scripts/other_pythons.sh
 
 soak: setup ## long proofs: many crashes, many hours
-	$(BIN)/python -m pytest -m soak --timeout=14400
+	$(BIN)/python -m pytest -m soak --timeout=14400 --hypothesis-profile=default
 
 bench: setup ## speed of every stage on a million events, then what Dagster adds to a tiny hour
 	$(BIN)/python bench/stages.py

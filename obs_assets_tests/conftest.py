@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -38,6 +39,10 @@ MEMORY_NEEDED = 4 << 30
 
 QUICK_S = 1.0
 """Processor seconds; a test that takes more is to be marked ``slow``, or `make test-fast` is fast no longer."""
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
+"""The same examples in each run, so that a red test is the change's own; `make soak` looks for new ones."""
 
 BEGAN_S = pytest.StashKey[float]()
 

@@ -7,7 +7,7 @@ from logging import Logger
 import dagster as dg
 
 from obs_assets.audit.checks import Finding, dead_letter_share
-from obs_assets.components.cancel import in_process
+from obs_assets.components.cancel import in_process, in_thread
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import landing_metadata
 from obs_assets.errors import ObsError
@@ -63,7 +63,7 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     def land(context: dg.OpExecutionContext) -> None:
         warned: set[str] = set()
         for number in itertools.count(1):
-            report = hourly.land()
+            report = in_thread(hourly.land)
             _log(context.log, hourly.source.events_dir, report, warned)
             warned.update(report.warnings)
             # The job has no step of the asset `event_files` that could yield the result of its check.
@@ -122,7 +122,9 @@ def replay_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
     def replay(context: dg.OpExecutionContext) -> None:
         chosen = context.op_config
         try:
-            report = hourly.replay(chosen.get("reason"), chosen.get("event_file"))
+            report = in_thread(
+                lambda: hourly.replay(chosen.get("reason"), chosen.get("event_file"))
+            )
         except ObsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         if report.number is None:

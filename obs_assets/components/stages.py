@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +13,7 @@ import dagster as dg
 
 from obs_assets.audit.checks import Finding
 from obs_assets.audit.review import RECEIPT_CHECK, checks_of, review
+from obs_assets.components.cancel import stop
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import (
     columns,
@@ -29,9 +30,7 @@ from obs_assets.hourly.stage_rows import Stage, row_of
 from obs_assets.hourly.stages import SMALL
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.receipts import Receipt
-from obs_assets.storage.disk import interrupt_waits
-from obs_assets.storage.engine import interrupt_queries
-from obs_assets.storage.postgres import cancel_queries, connections_kept
+from obs_assets.storage.postgres import connections_kept
 
 Context: TypeAlias = dg.AssetExecutionContext
 """Context of a step."""
@@ -59,12 +58,6 @@ HOURS_PER_BATCH = 24
 
 DESTINATION_WORKERS = 4
 """Number of small hours of a range that are delivered to a destination in parallel."""
-
-STOPS_WITHIN_S = 6.0
-"""Seconds for which a cancelled run waits for its threads. A write that still runs then completes or leaves nothing."""
-
-LOOKS_EVERY_S = 0.2
-"""Seconds between two interrupts of the threads of a cancelled run. A thread may start another query."""
 
 
 def stage_asset(hourly: HourlyPipeline, naming: Naming, stage: Stage) -> dg.AssetsDefinition:
@@ -244,20 +237,10 @@ class _Task:
                 for job in jobs:
                     yield from job.result()
             except BaseException:
-                self._stop(jobs)
+                stop(jobs)
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-
-    def _stop(self, jobs: "Sequence[Future[Any]]") -> None:
-        """Cancel waiting work, interrupt running work, and wait for it at most `STOPS_WITHIN_S`."""
-        running = [job for job in jobs if not job.cancel()]
-        until = time.monotonic() + STOPS_WITHIN_S
-        while time.monotonic() < until and not all(job.done() for job in running):
-            interrupt_queries()
-            interrupt_waits()
-            cancel_queries()
-            wait(running, timeout=LOOKS_EVERY_S)
 
     def _workers(self, largest: int) -> int:
         """Number of threads; ``largest`` is the number of events of the largest hour."""

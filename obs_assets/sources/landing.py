@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import socket
+import threading
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from obs_assets.crash import crash_point
-from obs_assets.errors import HourBusyError, ObsError, ReceiptError
+from obs_assets.errors import HourBusyError, ObsError, ReceiptError, TransientError
 from obs_assets.events import TIME_FIELDS, row_uids
 from obs_assets.hours import Hour, parse_hour
 from obs_assets.sources import views
@@ -609,6 +610,16 @@ class EnvelopeBatch(Batch):
             self.file.digest(self.whole, len(self.whole), len(self.whole))
 
 
+_at_work: set[threading.Event] = set()
+"""The interrupts of the passes that are being written, of all threads."""
+
+
+def interrupt_passes() -> None:
+    """End the passes of all threads before their next batch; each raises a `TransientError` and lands nothing."""
+    for interrupted in list(_at_work):
+        interrupted.set()
+
+
 class PassWriter:
     """The folder of a pass: batches become chunks by hour and dead letters. The folder appears in one step.
 
@@ -669,6 +680,7 @@ class PassWriter:
         )
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
         self._unsynced: list[Path] = []
+        self._interrupted = threading.Event()
 
     def write(self, files: list[Progress], batches: Iterable[Batch]) -> Path:
         """Write the batches. Returns the folder; `publish` puts it in place.
@@ -679,8 +691,10 @@ class PassWriter:
 
         Raises:
             ObsError: the file system or DuckDB reported an error.
+            TransientError: `interrupt_passes` was called.
         """
         folder = self._log.begin(self.number)
+        _at_work.add(self._interrupted)
         try:
             with explained(folder), interruptible():
                 self._write_batches(files, batches, folder)
@@ -692,6 +706,8 @@ class PassWriter:
             raise ObsError(
                 f"landing pass {self.number}: DuckDB refused ({type(error).__name__})"
             ) from None
+        finally:
+            _at_work.discard(self._interrupted)
         return folder
 
     def publish(self, folder: Path, receipts: Iterable[FileReceipt]) -> None:
@@ -730,6 +746,7 @@ class PassWriter:
         ):
             jobs: list[Future[None]] = []
             for number, batch in enumerate(batches):
+                self._check_interrupt()
                 reading = batch.read(judging, self._rules)
                 batch.advance(reading)
                 _wait(jobs)
@@ -743,10 +760,17 @@ class PassWriter:
                 ]
             _wait(jobs)
             _sync(self._unsynced)
+        self._check_interrupt()
         if pq.read_metadata(folder / "dead_letters.parquet").num_rows:
             sync_file(folder / "dead_letters.parquet")
         else:
             (folder / "dead_letters.parquet").unlink()
+
+    def _check_interrupt(self) -> None:
+        if self._interrupted.is_set():
+            raise TransientError(
+                f"landing pass {self.number} was cancelled; nothing of it has landed"
+            )
 
     def _write_batch(
         self,

@@ -78,7 +78,8 @@ def reference(event: Event, config: FilterConfig) -> str | None:
 
 
 def is_low_value(event: Event, event_type: str | None, event_level: str | None) -> bool:
-    if has_error(event) or event_level in ("warning", "error", "critical", "fatal"):
+    is_grave = event_level in ("warning", "error", "critical", "fatal")
+    if is_grave or has_error(event) or has_failed(event):
         return False
     if event_type and event_type.lower() in LOW_VALUE:
         return True
@@ -126,6 +127,10 @@ def has_error(event: Event) -> bool:
     return any(
         first(event, key) not in (None, "", "false", "0") for key in ("error", "error_message")
     )
+
+
+def has_failed(event: Event) -> bool:
+    return (first(event, "status") or "").lower() in ("error", "failed", "failure", "fail")
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -275,6 +280,9 @@ CONFIGS = st.builds(
 @example(
     told=[{"error_message": False}],
     config=FilterConfig(filter_mode="allowlist", keep_patterns=("staging",)),
+)
+@example(
+    told=[{"type": "heartbeat", "level": "info", "status": "Failed"}], config=FilterConfig()
 )
 def test_events_are_judged_as_the_reference_does(
     connection: duckdb.DuckDBPyConnection, told: list[Event], config: FilterConfig
