@@ -105,6 +105,7 @@ export function setUpSearch() {
   let chosen = -1;
   let timer = 0;
   let place = null;
+  let offered = null; // the place of the choices that are shown
   let fields = null;
 
   form.addEventListener("submit", (event) => {
@@ -195,12 +196,18 @@ export function setUpSearch() {
   }
 
   function offer(found) {
+    const choiceBefore = choices[chosen];
     choices = found.filter((choice) => choice.label !== place.typed).slice(0, MOST);
     if (!choices.length) return close();
+    // The same list can come again with more names: the choice stays.
+    const kept = offered?.typed === place.typed ? choiceBefore?.label : undefined;
+    offered = place;
     chosen = -1;
     fill(shown, ...choices.map(itemOf));
     shown.hidden = false;
     box.setAttribute("aria-expanded", "true");
+    const again = choices.findIndex(({ label }) => label === kept);
+    if (again >= 0) choose(again);
     return undefined;
   }
 

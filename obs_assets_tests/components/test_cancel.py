@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from obs_assets.components.cancel import in_thread
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hours import Hour
@@ -174,9 +176,60 @@ def test_a_signal_cancels_a_landing_pass(
     assert harness.leftovers(settings) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
-@pytest.mark.parametrize("hours", [HOURS[1:], HOURS], ids=["alone", "range"])
-@pytest.mark.parametrize("asset", ["postgres_events", "webhook_alerts"])
+class StoppedError(BaseException):
+    """Raised by a handler of signals, as Dagster's handler does."""
+
+
+@pytest.mark.soak
+def test_no_interrupt_gets_lost(settings: Settings, tmp_path: Path) -> None:
+    """Wherever a landing pass is, an interrupt ends it, and it has landed nothing: 100 times."""
+    block = harness.write_events(tmp_path / "block.jsonl", harness.an_hour(HOUR)).read_bytes()
+    (tmp_path / "events").mkdir()
+    (tmp_path / "events" / "a.jsonl").write_bytes(block * ((100 << 20) // len(block)))
+    hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events"), settings)
+
+    def stop(_number: int, _frame: object) -> None:
+        raise StoppedError
+
+    with signals_go_to(stop):
+        for number in range(100):
+            timer = threading.Timer(0.2 + number / 200, os.kill, [os.getpid(), signal.SIGUSR1])
+            timer.start()
+            with pytest.raises(StoppedError):
+                in_thread(hourly.land)
+            timer.join()
+            assert hourly.landed().last_pass == 0
+
+
+@contextmanager
+def signals_go_to(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Within the block, SIGUSR1 calls the handler. Workers of the tests ignore SIGINT."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+# Each asset, each signal, a range and an hour alone; `make soak` runs the other four.
+@pytest.mark.parametrize(
+    ("asset", "hours", "how"),
+    [
+        pytest.param("postgres_events", HOURS, signal.SIGTERM, id="postgres-range-SIGTERM"),
+        pytest.param("postgres_events", HOURS[1:], signal.SIGINT, id="postgres-alone-SIGINT"),
+        pytest.param("webhook_alerts", HOURS, signal.SIGINT, id="webhook-range-SIGINT"),
+        pytest.param("webhook_alerts", HOURS[1:], signal.SIGTERM, id="webhook-alone-SIGTERM"),
+        *[
+            pytest.param(asset, hours, how, id=f"{asset}-{how.name}", marks=pytest.mark.soak)
+            for asset, hours, how in [
+                ("postgres_events", HOURS, signal.SIGINT),
+                ("postgres_events", HOURS[1:], signal.SIGTERM),
+                ("webhook_alerts", HOURS, signal.SIGTERM),
+                ("webhook_alerts", HOURS[1:], signal.SIGINT),
+            ]
+        ],
+    ],
+)
 def test_a_signal_cancels_a_run(
     settings: Settings, tmp_path: Path, asset: str, hours: tuple[Hour, ...], how: signal.Signals
 ) -> None:

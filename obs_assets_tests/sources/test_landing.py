@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from obs_assets.crash import CRASH_POINTS, interrupted
-from obs_assets.errors import HourBusyError, ObsError
+from obs_assets.errors import HourBusyError, ObsError, TransientError
 from obs_assets.hours import parse_hour
-from obs_assets.sources.landing import LANDED_SCHEMA, BatchSizes, collector
+from obs_assets.sources.landing import LANDED_SCHEMA, BatchSizes, collector, interrupt_passes
 from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests.dying import DiedError, dies_at
-from obs_assets_tests.sources.place import NOW, Place, event, events, text
+from obs_assets_tests.sources.place import NOW, Place, event, events, once_at, text
 
 HOUR = timedelta(hours=1)
 
@@ -549,6 +549,20 @@ def test_failed_pass_is_repaired_by_the_next(place: Place) -> None:
         with dies_at(point), pytest.raises(DiedError, match=point):
             place.land()
         assert place.log.load() == before
+    place.land()
+    assert place.audit().lines() == sorted(lines)
+
+
+def test_an_interrupted_pass_lands_nothing(place: Place) -> None:
+    """It ends before its next batch, and the next pass lands each event once."""
+    place.sizes = BatchSizes(largest=1)
+    lines = place.write("a.jsonl", events(80))
+    with (
+        once_at("landing.before_chunk", interrupt_passes),
+        pytest.raises(TransientError, match="cancelled"),
+    ):
+        place.land()
+    assert place.log.load().last_pass == 0
     place.land()
     assert place.audit().lines() == sorted(lines)
 
