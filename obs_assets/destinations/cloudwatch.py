@@ -24,6 +24,7 @@ from botocore.exceptions import (
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.mapping import MappingName, line_sql
 from obs_assets.destinations.posting import RequestsConfig
 from obs_assets.destinations.sending import (
     Limit,
@@ -89,6 +90,8 @@ class CloudWatchConfig(RequestsConfig, frozen=True):
         stream_prefix: beginning of the names of streams; the hour follows, for example
             ``obs/2025-12-04-10``.
         retention_days: days that a new log group keeps events; null keeps them.
+        mapping: names of the fields, see docs/mappings.md. ``none``: the event itself; the others: these
+            fields, and the event in ``data``.
         kms_key: ARN of the key that encrypts a new log group; null for AWS's own key.
     """
 
@@ -98,6 +101,7 @@ class CloudWatchConfig(RequestsConfig, frozen=True):
     retention_days: (
         Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731] | None
     ) = Field(None, examples=[30], json_schema_extra={"unit": "days"})
+    mapping: MappingName = "none"
     kms_key: str | None = Field(
         None, pattern="^arn:", examples=["arn:aws:kms:eu-central-1:123456789012:key/1a2b"]
     )
@@ -255,7 +259,7 @@ class CloudWatchSender:
 
     def _whole(self) -> str:
         about = """',"_obs":{"row_uid":"' || row_uid || '","weight":' || weight || '}'"""
-        return append_fields("event", f"({about})")
+        return append_fields(f"({line_sql(self.config.mapping)})", f"({about})")
 
     def _short(self) -> str:
         return (

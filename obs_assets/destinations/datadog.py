@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.mapping import VALUES, WHOLE, MappingName, fields_of, of_frame
 from obs_assets.destinations.posting import Poster, PostingConfig, without_secrets
 from obs_assets.destinations.sending import Gate, Limit, Request, doors_of
 from obs_assets.errors import ConfigurationError, PermanentError
@@ -39,6 +40,12 @@ OLDEST = timedelta(hours=18)
 CUT_CHARACTERS = 200_000
 """Characters that are left of the text of a log that is too long; a character has at most 4 bytes."""
 
+LONGEST_ATTRIBUTE = 1_000
+"""Characters that are left of other texts."""
+
+TIMES = ("event_time", "time_unix_ns")
+"""Values that are in ``timestamp`` under every mapping."""
+
 TOO_OLD = "older than 18 hours"
 CUT = "cut to 1 MB"
 
@@ -51,6 +58,9 @@ class DatadogConfig(PostingConfig, frozen=True):
         service: service of logs whose event names no source.
         ddsource: name of the integration that Datadog uses for the logs.
         tags: tags of each log, for example ``env:production``.
+        mapping: names of the attributes, see docs/mappings.md. Attributes that Datadog reserves
+            (``message``, ``status``, ``service``, ``hostname``, ``dd.trace_id``) are there in any case, and
+            the event is under ``data``.
         url: address of the intake; null for that of ``DD_SITE``. A proxy has another.
     """
 
@@ -58,6 +68,7 @@ class DatadogConfig(PostingConfig, frozen=True):
     service: str = Field("obs_assets", min_length=1, max_length=100)
     ddsource: str = Field("obs_assets", min_length=1, max_length=100)
     tags: tuple[str, ...] = Field((), examples=[["env:production"]])
+    mapping: MappingName = "datadog"
     url: str | None = Field(None, examples=["https://dd-proxy.example.com"])
 
     @field_validator("url")
@@ -103,7 +114,7 @@ class DatadogSender:
         )
 
     def lines_sql(self, hour: Hour) -> str:
-        """The log of a row: Datadog's own attributes, and the event under ``event``."""
+        """The log of a row: Datadog's own attributes, and the event under ``data``."""
         del hour
         return f"CASE WHEN {self._is_too_long()} THEN {self._short()} ELSE {self._whole()} END"
 
@@ -155,7 +166,7 @@ class DatadogSender:
         raise PermanentError(f"{where}: Datadog refuses the request")
 
     def _whole(self) -> str:
-        return self._log("event", ',"event":', "event")
+        return self._log("event", f',"{WHOLE}":', "event")
 
     def _short(self) -> str:
         return self._log(f"left(event, {CUT_CHARACTERS})", ',"obs_cut":', "'true'")
@@ -167,19 +178,24 @@ class DatadogSender:
             about["ddtags"] = ",".join(self.config.tags)
         # Without its last brace: the members that differ from row to row follow.
         start = json.dumps(about, ensure_ascii=False)[:-1]
-        message = f"coalesce({_message()}, {text})"
-        members = {
-            "message": f"left({message}, {CUT_CHARACTERS})",
-            "service": f"coalesce(left(source_name, 1000), {quote(self.config.service)})",
-            "status": "left(event_level, 100)",
-            "hostname": "left(json_extract_string(event, '$.hostname'), 1000)",
-            "dd.trace_id": "left(trace_id, 1000)",
-            "event_type": "left(event_type, 1000)",
-            "row_uid": "row_uid",
+        message = f"coalesce({of_frame('{message}')}, {text})"
+        hostname = VALUES["hostname"].json_of_at_most(LONGEST_ATTRIBUTE)
+        reserved = {
+            "message": _text(message, CUT_CHARACTERS),
+            "service": _text(f"coalesce(source_name, {quote(self.config.service)})"),
+            "status": _text("event_level"),
+            "hostname": hostname,
+            "dd.trace_id": _text("trace_id"),
+            "row_uid": _text("row_uid"),
         }
+        mapped = {
+            ".".join(path): value.json_of_at_most(LONGEST_ATTRIBUTE)
+            for path, value in fields_of(self.config.mapping, TIMES)
+        }
+        # A reserved attribute keeps its meaning, whatever another schema means by its name.
+        members = mapped | reserved
         texts = [
-            f"{quote(json.dumps(name) + ':')} || to_json({expression})::VARCHAR"
-            for name, expression in members.items()
+            f"{quote(json.dumps(name) + ':')} || {value}" for name, value in members.items()
         ]
         # Milliseconds are the finest time that Datadog stores.
         texts += ["'\"timestamp\":' || epoch_ms(event_time)", "'\"weight\":' || weight"]
@@ -189,6 +205,6 @@ class DatadogSender:
         return f"strlen({self._whole()}) > {LONGEST_LOG}"
 
 
-def _message() -> str:
-    found = "json_extract_string(event, ['$.message', '$.msg'])"
-    return f"coalesce({found}[1], {found}[2])"
+def _text(sql: str, characters: int = LONGEST_ATTRIBUTE) -> str:
+    """SQL of a text as JSON. It is cut: only the event itself can be long for a reason."""
+    return f"to_json(left({sql}, {characters}))::VARCHAR"

@@ -18,6 +18,7 @@ import requests
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
+from obs_assets.destinations.mapping import MappingName, fields_of, of_frame
 from obs_assets.destinations.posting import Poster, PostingConfig
 from obs_assets.destinations.sending import Gate, Limit, Request, doors_of, retried
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
@@ -45,8 +46,11 @@ HEALTHY = 17
 ACK_WAIT_S = 1.0
 """Seconds between two questions whether a request was indexed."""
 
-FIELDS = ("event_type", "event_level", "source_name", "trace_id", "worker_id", "row_uid")
-"""Columns that are indexed fields, so that ``tstats`` finds events by them."""
+TIMES = ("event_time", "time_unix_ns")
+"""Values that the envelope has in ``time``."""
+
+LONGEST_FIELD = 1_000
+"""Characters of the longest indexed field: an index of long texts would be larger than the events."""
 
 
 class SplunkConfig(PostingConfig, frozen=True):
@@ -57,6 +61,7 @@ class SplunkConfig(PostingConfig, frozen=True):
         index: index of the events; null for the default index of the token.
         sourcetype: source type of the events; ``_json`` makes Splunk find their keys.
         source: source of the events.
+        mapping: names of the indexed fields, see docs/mappings.md; the event itself stays as it is.
         request_size_kb: size of a request before compression; Splunk Cloud takes at most 1 MB.
         acknowledge: wait until the indexers have the events. The token must have "indexer
             acknowledgement" on; Splunk Cloud does not have it.
@@ -67,6 +72,7 @@ class SplunkConfig(PostingConfig, frozen=True):
     index: str | None = Field(None, pattern=r"^[a-z0-9_][a-z0-9_-]{0,80}$", examples=["agents"])
     sourcetype: str = Field("_json", min_length=1, max_length=100)
     source: str = Field("obs_assets", min_length=1, max_length=1000)
+    mapping: MappingName = "splunk_cim"
     request_size_kb: int = Field(900, ge=10, le=800_000, json_schema_extra={"unit": "kB"})
     acknowledge: bool = False
     acknowledge_within_s: float = Field(
@@ -124,8 +130,13 @@ class SplunkSender:
             about["index"] = self.config.index
         # Without its last brace: the members that differ from row to row follow.
         text = json.dumps(about, ensure_ascii=False)[:-1]
+        fields = {
+            ".".join(path): value.sql for path, value in fields_of(self.config.mapping, TIMES)
+        }
+        fields["row_uid"] = "row_uid"
         names = [
-            f"{quote(json.dumps(name) + ':')} || to_json({name})::VARCHAR" for name in FIELDS
+            f"{quote(json.dumps(name) + ':')} || to_json({_short(sql)})::VARCHAR"
+            for name, sql in fields.items()
         ]
         # Splunk takes texts as fields. A weight is a number of events, as Splunk's own `sum` reads it.
         weight = """'"weight":"' || weight || '"'"""
@@ -236,6 +247,11 @@ class SplunkSender:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return PermanentError(f"{where}: the request is too large: lower request_size_kb")
         return PermanentError(f"{where}: Splunk refuses the request")
+
+
+def _short(sql: str) -> str:
+    """SQL of the text of an indexed field."""
+    return f"left(({of_frame(sql)})::VARCHAR, {LONGEST_FIELD})"
 
 
 def _content(response: requests.Response) -> dict[str, Any]:

@@ -398,7 +398,7 @@ def test_errors_name_the_setting_and_no_secret(
 def test_logs_have_datadogs_own_attributes(
     settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    """Status, service, trace and time are found where Datadog looks for them, the event under ``event``."""
+    """Status, service, trace and time are found where Datadog looks for them, the event under ``data``."""
     event = {
         "level": "error",
         "source": "agents",
@@ -415,7 +415,7 @@ def test_logs_have_datadogs_own_attributes(
     assert (log["status"], log["service"], log["dd.trace_id"]) == ("error", "agents", "t1")
     assert log["ddtags"] == "env:production,team:x"
     assert log["message"] == "no answer"
-    assert log["event"] == event
+    assert log["data"] == event
     assert datetime.fromtimestamp(log["timestamp"] / 1000, UTC) == HOUR.start
 
 

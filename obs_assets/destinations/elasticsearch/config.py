@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from obs_assets.destinations.elasticsearch.documents import Mapping
+from obs_assets.destinations.mapping import MappingName
 from obs_assets.destinations.posting import PostingConfig
 from obs_assets.hours import Hour
 
@@ -18,9 +18,8 @@ class ElasticsearchConfig(PostingConfig, frozen=True):
         type: ``elasticsearch`` or ``opensearch``, which mean the same: the server says which it is.
         index: alias of the events, and beginning of the names of the daily indices, for example
             ``obs-events-2025.12.04``. The index ``<index>_ledger`` holds the ledger.
-        mapping: names of the fields. ``ecs``: Elastic Common Schema (``log.level``, ``trace.id``);
-            ``none``: the names of the columns. Both add the whole event: ``data`` to search its keys,
-            ``event.original`` (``original`` without ECS) to read its text.
+        mapping: names of the fields, see docs/mappings.md. Each document also has the whole event:
+            ``data`` to search its keys, ``event.original`` (``original`` without ECS) to read its text.
         request_size_mb: size of a request body. The server refuses bodies above its own limit,
             ``http.max_content_length``, 100 MB by default.
         shards: primary shards of a daily index.
@@ -33,7 +32,7 @@ class ElasticsearchConfig(PostingConfig, frozen=True):
         pattern=r"^[a-z0-9][a-z0-9_.-]{0,200}$",
         examples=["agent-events"],
     )
-    mapping: Mapping = "ecs"
+    mapping: MappingName = "ecs"
     request_size_mb: float = Field(
         5.0, ge=0.05, le=90, examples=[10.0], json_schema_extra={"unit": "MiB"}
     )

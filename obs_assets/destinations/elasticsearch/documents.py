@@ -2,15 +2,22 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from obs_assets.destinations.base import Column, Page
+from obs_assets.destinations.mapping import (
+    WHOLE,
+    MappingName,
+    Tree,
+    Value,
+    fields_of,
+    object_sql,
+    put,
+)
 from obs_assets.events import MEANINGS, Frame, quote
-
-Mapping: TypeAlias = Literal["ecs", "none"]
 
 BATCH_ROWS = 2_000
 """Rows that DuckDB turns into documents at a time."""
@@ -18,143 +25,79 @@ BATCH_ROWS = 2_000
 KEYWORD_BYTES = 8_191
 """Characters of the longest value that is found by equality; a term has at most 32,766 bytes of UTF-8."""
 
-
-@dataclass(frozen=True)
-class DocumentField:
-    """A field of a document.
-
-    Attributes:
-        column: name in ``mapping: none``.
-        ecs: path in ``mapping: ecs``.
-        type: type in the index, a key of `_TYPES`.
-        value: SQL of its JSON text; NULL leaves the field out.
-        is_ours: the field has this name in every mapping.
-    """
-
-    column: str
-    ecs: str
-    type: str
-    value: str
-    is_ours: bool = False
-
-    @property
-    def meaning(self) -> str:
-        """Its meaning and unit, for the catalogue."""
-        return MEANINGS.get(self.column) or _MEANINGS[self.column]
-
-    def path(self, mapping: Mapping) -> str:
-        """Names of objects and of the field, with dots between them."""
-        if mapping == "none" and not self.is_ours:
-            return self.column
-        return self.ecs
-
-
-def _text(expression: str) -> str:
-    return f"to_json({expression})::VARCHAR"
-
-
-def _number(expression: str) -> str:
-    return f"({expression})::VARCHAR"
-
-
-_TIME = "strftime(event_time AT TIME ZONE 'UTC', '\"%Y-%m-%dT%H:%M:%S.%fZ\"')"
-_MESSAGE = (
-    "coalesce(json_extract_string(event, '$.message'), json_extract_string(event, '$.msg'))"
-)
-
-FIELDS = (
-    DocumentField("@timestamp", "@timestamp", "date_nanos", _TIME),
-    DocumentField("message", "message", "text", _text(_MESSAGE)),
-    DocumentField("event_id", "event.id", "keyword", _text("event_id")),
-    DocumentField("event_type", "event.action", "keyword", _text("event_type")),
-    DocumentField("event_level", "log.level", "keyword", _text("event_level")),
-    DocumentField("source_name", "service.name", "keyword", _text("source_name")),
-    DocumentField("trace_id", "trace.id", "keyword", _text("trace_id")),
-    DocumentField("error", "error.message", "text", _text("error")),
-    # ECS counts nanoseconds. A decimal, because a BIGINT of milliseconds can exceed its range.
-    DocumentField(
-        "duration_ns",
-        "event.duration",
-        "long",
-        _number("duration_ms::DECIMAL(25, 0) * 1000000"),
-    ),
-    DocumentField("master_type", "labels.master_type", "keyword", _text("master_type")),
-    DocumentField("worker_type", "labels.worker_type", "keyword", _text("worker_type")),
-    DocumentField("worker_id", "labels.worker_id", "keyword", _text("worker_id")),
-    DocumentField("session_id", "labels.session_id", "keyword", _text("session_id")),
-    DocumentField("cost_usd", "obs.cost_usd", "double", _number("cost_usd"), is_ours=True),
-    DocumentField("weight", "obs.weight", "double", _number("weight"), is_ours=True),
-    DocumentField("row_uid", "obs.row_uid", "keyword", _text("row_uid"), is_ours=True),
-    DocumentField("original", "event.original", "original", _text("event")),
-)
-"""The fields of a document, beside ``data`` (the event itself), ``obs.hour`` and ``obs.build``."""
-
-_MEANINGS = {
-    "@timestamp": MEANINGS["event_time"],
-    "message": "message or msg",
-    "duration_ns": "duration_ms or duration, in nanoseconds as ECS counts it",
-    "original": "the whole event as JSON text",
-}
+TIMES = ("event_time", "time_unix_ns")
+"""Values that are in ``@timestamp`` under every mapping, because Kibana and data streams ask for that field."""
 
 _TYPES: dict[str, dict[str, Any]] = {
-    "date_nanos": {"type": "date_nanos"},
+    "time": {"type": "date_nanos"},
     "text": {"type": "text"},
     "keyword": {"type": "keyword", "ignore_above": KEYWORD_BYTES},
     # A duration of over 292 years is kept and not indexed.
     "long": {"type": "long", "ignore_malformed": True},
     "double": {"type": "double", "ignore_malformed": True},
-    # Read back as text; `data` is what a search looks into.
-    "original": {"type": "keyword", "index": False, "doc_values": False},
 }
+"""Kind of a value → its type in the index."""
+
+_OWN = {
+    "@timestamp": Value("{event_time}", MEANINGS["event_time"], "time"),
+    "obs.weight": Value("weight", MEANINGS["weight"], "double"),
+    "obs.row_uid": Value("row_uid", MEANINGS["row_uid"]),
+}
+"""Fields that every document has under every mapping."""
+
+# Read back as text; `data` is what a search looks into.
+_ORIGINAL = {"type": "keyword", "index": False, "doc_values": False}
 
 
-def original_path(mapping: Mapping) -> str:
-    """Path of the field with the text of the event."""
-    return FIELDS[-1].path(mapping)
+def original_path(mapping: MappingName) -> str:
+    """Path of the field with the text of the event; ECS has a name for it."""
+    return "event.original" if mapping == "ecs" else "original"
 
 
-def index_mappings(mapping: Mapping, *, is_opensearch: bool) -> dict[str, Any]:
+def document_fields(mapping: MappingName) -> dict[str, Value]:
+    """Path → value of the fields of a document, beside the event itself and our own ``obs.hour`` and ``obs.build``."""
+    mapped = {".".join(path): value for path, value in fields_of(mapping, TIMES)}
+    return mapped | _OWN
+
+
+def index_mappings(mapping: MappingName, *, is_opensearch: bool) -> dict[str, Any]:
     """The ``mappings`` of an index template.
 
     Fields of events are not added to it one by one: ``data`` is a single field that searches by path
     (``data.usage.model``), so that no event can make a field or meet a field of another type.
     """
-    properties: dict[str, Any] = {}
-    for field in FIELDS:
-        _put(properties, field.path(mapping).split("."), _TYPES[field.type])
+    types = {path: _TYPES[value.kind] for path, value in document_fields(mapping).items()}
     # By these, a delivery finds the documents of an older delivery of its hour.
-    for name in ("hour", "build"):
-        _put(properties, ["obs", name], {"type": "keyword"})
+    types |= {path: {"type": "keyword"} for path in ("obs.hour", "obs.build")}
+    types[original_path(mapping)] = _ORIGINAL
+    properties: dict[str, Any] = {}
+    for path, definition in types.items():
+        # Members of an object are one level below it.
+        put(properties, tuple(path.replace(".", ".properties.").split(".")), definition)
     anything: dict[str, Any] = {"type": "flat_object"}
     # The two programs have the same type under different names.
     if not is_opensearch:
         anything = {"type": "flattened", "ignore_above": KEYWORD_BYTES, "depth_limit": 200}
-    properties["data"] = anything
+    properties[WHOLE] = anything
     return {
         "dynamic": False,
-        # `original` holds the same content, with the digits of its numbers.
-        "_source": {"excludes": ["data"]},
+        # The text of the event holds the same content, with the digits of its numbers.
+        "_source": {"excludes": [WHOLE]},
         "properties": properties,
     }
-
-
-def _put(properties: dict[str, Any], path: list[str], definition: dict[str, Any]) -> None:
-    *outer, name = path
-    for key in outer:
-        properties = properties.setdefault(key, {"properties": {}})["properties"]
-    properties[name] = definition
 
 
 def documents_page(config: Any) -> Page:
     """The page of an index for the catalogue."""
     columns = [
-        Column(field.path(config.mapping), _TYPES[field.type]["type"], field.meaning)
-        for field in FIELDS
+        Column(path, _TYPES[value.kind]["type"], value.meaning)
+        for path, value in document_fields(config.mapping).items()
     ]
     columns += [
+        Column(original_path(config.mapping), "keyword", "the whole event as JSON text"),
         Column("obs.hour", "keyword", "key of the hour"),
         Column("obs.build", "keyword", "identity of the delivery that wrote the document"),
-        Column("data", "flattened", "the whole event, searchable by path: data.usage.model"),
+        Column(WHOLE, "flattened", "the whole event, searchable by path: data.usage.model"),
     ]
     return Page(config.index, tuple(columns))
 
@@ -184,7 +127,7 @@ class Documents:
         has_data: the document has the searchable copy of the event.
     """
 
-    mapping: Mapping
+    mapping: MappingName
     hour: str
     build: str
     version: int
@@ -192,18 +135,20 @@ class Documents:
 
     def lines_sql(self) -> str:
         """SQL of the two lines of a row: the action and the document."""
-        tree: dict[str, Any] = {}
-        for field in FIELDS:
-            _insert(tree, field.path(self.mapping).split("."), field.value)
-        _insert(tree, ["obs", "hour"], quote(f'"{self.hour}"'))
-        _insert(tree, ["obs", "build"], quote(f'"{self.build}"'))
+        fields = {path: value.json for path, value in document_fields(self.mapping).items()}
+        fields["obs.hour"] = quote(f'"{self.hour}"')
+        fields["obs.build"] = quote(f'"{self.build}"')
+        fields[original_path(self.mapping)] = "to_json(event)::VARCHAR"
+        tree: Tree = {}
+        for path, value in fields.items():
+            put(tree, tuple(path.split(".")), value)
         if self.has_data:
-            tree["data"] = "event"
+            tree[WHOLE] = "event"
         action = (
             f"""'{{"index":{{"_id":"' || row_uid || '","version":{self.version},"""
             f""""version_type":"external_gte"}}}}' || chr(10)"""
         )
-        return f"{action} || {_object(tree)} || chr(10)"
+        return f"{action} || {object_sql(tree)} || chr(10)"
 
     def bodies(self, frame: Frame, size: int) -> Generator[Body]:
         """Bodies of about ``size`` bytes, in the order of the frame; a larger document is alone in its body."""
@@ -211,26 +156,6 @@ class Documents:
         with lines.to_arrow_reader(BATCH_ROWS) as batches:
             for batch in batches:
                 yield from _cut(batch.column(0), size)
-
-
-def _insert(tree: dict[str, Any], path: list[str], value: str) -> None:
-    *outer, name = path
-    for key in outer:
-        tree = tree.setdefault(key, {})
-    tree[name] = value
-
-
-def _object(tree: dict[str, Any]) -> str:
-    """SQL of a JSON object; a member whose value is NULL is left out."""
-    members = []
-    for name, value in tree.items():
-        text = value
-        if isinstance(value, dict):
-            # An object without members is left out.
-            text = f"nullif({_object(value)}, '{{}}')"
-        key = quote(f'"{name}":')
-        members.append(f"{key} || {text}")
-    return f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'"
 
 
 def _cut(lines: pa.Array, size: int) -> Iterator[Body]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator
 
 from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.mapping import MappingName
 from obs_assets.destinations.postgres import leaves
 from obs_assets.hours import Hour
 from obs_assets.settings import PostgresSettings
@@ -31,6 +32,8 @@ class PostgresConfig(DestinationConfig, frozen=True):
         schema_name: schema of the table.
         create_table_if_not_exists: ``false`` when an administrator creates the tables with ``obs
             postgres init``. Loads create the partitions of the table in any case.
+        mapping: ``none`` makes no view; the others make a view of the table, for example ``events_ecs``,
+            whose columns have the names of a schema, see docs/mappings.md.
         pool_size: connections of the search API; a load uses one connection.
         retention_days: days after which ``obs postgres upkeep`` drops a partition of the table;
             null keeps all.
@@ -46,6 +49,7 @@ class PostgresConfig(DestinationConfig, frozen=True):
     table_name: str = Field("events", pattern=NAME)
     schema_name: str = Field("public", pattern=NAME)
     create_table_if_not_exists: bool = True
+    mapping: MappingName = "none"
     pool_size: int = Field(
         10,
         ge=1,

@@ -380,6 +380,8 @@ class PostgresDestination:
             self.table.workers,
             self.table.receipts,
         ]
+        if self.table.view:
+            tables.append(self.table.view)
         readable = sql.SQL(", ").join(tables)
         connection.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(readable, role))
         # A search says which version of an hour it read.

@@ -10,6 +10,7 @@ from psycopg import errors, sql
 from obs_assets.destinations.base import Column, Page
 from obs_assets.destinations.postgres.config import PostgresConfig
 from obs_assets.destinations.postgres.leaves import Span, span_of
+from obs_assets.destinations.postgres.view import view_migration, view_name
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import MEANINGS
 from obs_assets.search.figures import FIGURES
@@ -156,6 +157,7 @@ class EventTable:
         statistics: quoted name of the table of statistics by type, level and master.
         workers: quoted name of the table of statistics by worker.
         receipts: quoted name of the view of receipts.
+        view: quoted name of the view under the names of a mapping; None without a mapping.
         absent: message for a table that does not exist or is outdated.
     """
 
@@ -166,6 +168,10 @@ class EventTable:
         self.statistics = sql.Identifier(config.schema_name, f"{config.table_name}_hourly")
         self.workers = sql.Identifier(config.schema_name, f"{config.table_name}_hourly_workers")
         self.receipts = sql.Identifier(config.schema_name, "receipts")
+        self.view: sql.Identifier | None = None
+        if config.mapping != "none":
+            name = view_name(config.table_name, config.mapping)
+            self.view = sql.Identifier(config.schema_name, name)
         self.absent = (
             f"{self.key} or its ledger does not exist, or is of an older version: "
             "run `obs postgres init`"
@@ -210,11 +216,14 @@ class EventTable:
         query = """
             SELECT count(*) FILTER (WHERE subject = %s) >= %s
                 AND count(*) FILTER (WHERE subject = 'ledger') >= %s
+                AND count(*) FILTER (WHERE subject = %s) >= %s
             FROM obs.migrations"""
         parameters = [
             self._subject,
             len(self._migrations()),
             len(LEDGER),
+            self._view_subject,
+            len(self._view_migrations()),
         ]
         return bool(one(connection, query, parameters)[0])
 
@@ -231,16 +240,19 @@ class EventTable:
             # Another process may be making the table: wait for it, then look again.
             lock(connection, SCHEMA_LOCK)
             if not self.is_there(connection):
+                # Its views were dropped with it.
                 connection.execute(
-                    "DELETE FROM obs.migrations WHERE subject = %s", [self._subject]
+                    "DELETE FROM obs.migrations WHERE subject = %s OR starts_with(subject, %s)",
+                    [self._subject, f"view {self.key}_"],
                 )
         there = self.is_there(connection)
-        return done + migrate(
+        done += migrate(
             connection,
             self._subject,
             self._migrations(),
             start=int(there),
         )
+        return done + migrate(connection, self._view_subject, self._view_migrations())
 
     def leaves(self, connection: Connection) -> list[Span]:
         """Spans of the table's leaves, in the order of time."""
@@ -343,6 +355,16 @@ class EventTable:
     @property
     def _subject(self) -> str:
         return f"table {self.key}"
+
+    @property
+    def _view_subject(self) -> str:
+        return f"view {self.key}_{self._config.mapping}"
+
+    def _view_migrations(self) -> list[Migration]:
+        if self.view is None:
+            return []
+        name = self._view_subject.removeprefix("view ")
+        return [view_migration(self.name, self.view, self._config.mapping, name)]
 
     def _migrations(self) -> list[Migration]:
         return [

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from obs_assets.destinations.base import DestinationConfig
+from obs_assets.destinations.mapping import MappingName
 from obs_assets.hours import Hour
 from obs_assets.settings import S3Settings
 
@@ -50,6 +51,9 @@ class S3Config(DestinationConfig, frozen=True):
             hour.
         format: ``jsonl``: one JSON event a line; ``parquet``: typed columns, ``weight`` and
             ``event``.
+        mapping: names of the fields, see docs/mappings.md. ``none``: a line is the event itself; the
+            others: a line is these fields, and the event in ``data``. In ``parquet`` the columns have
+            these names. Hours that were stored under another mapping can be read.
         compression: compress objects: gzip for ``jsonl``, Zstandard inside ``parquet``.
         compression_level: 1 is fastest, 9 makes the smallest objects.
         storage_class: S3 storage class of new objects; manifests stay in STANDARD.
@@ -83,6 +87,7 @@ class S3Config(DestinationConfig, frozen=True):
         "year/month/day/hour"
     )
     format: Literal["jsonl", "parquet"] = "jsonl"
+    mapping: MappingName = "none"
     compression: bool = True
     compression_level: int = Field(
         6,

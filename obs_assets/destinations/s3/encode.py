@@ -4,6 +4,9 @@ A line is the event with another field at its end::
 
     {…,"_obs":{"row_uid":"…","weight":10.0,"hour":"2025-12-04-10:00"}}
 
+Under a mapping, a line is the mapped fields, then the event in ``data``, then this field with the name of the
+mapping.
+
 Lines are compressed in blocks of equal size, in parallel, and joined into a single gzip member, as
 ``pigz`` does. So each reader of gzip reads the objects, and their bytes depend neither on the number
 of threads nor on batches. The output of zlib-ng depends on the level alone; the output of ISA-L
@@ -29,6 +32,13 @@ import pyarrow.parquet as pq
 from zlib_ng import zlib_ng
 
 from obs_assets.destinations.base import Column, Page
+from obs_assets.destinations.mapping import (
+    WHOLE,
+    MappingName,
+    fields_of,
+    line_sql,
+    of_frame,
+)
 from obs_assets.destinations.s3.config import MIB, S3Config
 from obs_assets.events import LINEAGE, MEANINGS, PROMOTED, Frame, append_fields, quote
 from obs_assets.hours import Hour
@@ -46,8 +56,8 @@ THREADS = min(os.cpu_count() or 1, 4)
 """Threads that compress blocks."""
 
 # The added field at the end of a line, and the row's identity in it.
-_SUFFIX = r"""'(,?"_obs":\{"row_uid":"([^"]*)","weight":([^,{}]*),"hour":"[^"]*"\})\}$',
-    ['suffix', 'row_uid', 'weight']"""
+_SUFFIX = r"""'(,?"_obs":\{"row_uid":"([^"]*)","weight":([^,{}]*),"hour":"[^"]*"(?:,"mapping":"([a-z_]*)")?\})\}$',
+    ['suffix', 'row_uid', 'weight', 'mapping']"""
 _LONGEST_SUFFIX = 200
 """Characters at the end of a line in which that field is searched for."""
 
@@ -81,12 +91,15 @@ def archived_event(event: str) -> str:
     return f"CASE WHEN {has} THEN {moved} ELSE {event} END"
 
 
-def line_of(frame: Frame, hour: Hour) -> Frame:
+def line_of(frame: Frame, hour: Hour, mapping: MappingName) -> Frame:
     """A column ``line``: each event with the field ``_obs``, and a line feed at the end."""
+    # Without a mapping, the bytes are those of releases that had none.
+    named = "" if mapping == "none" else f',"mapping":"{mapping}"'
     row = """',"_obs":{"row_uid":"', row_uid, '","weight":', weight"""
-    added = f"""concat({row}, ',"hour":"{hour}"}}') AS added"""
+    added = f"""concat({row}, ',"hour":"{hour}"{named}}}') AS added"""
     line = f"concat({append_fields('event', 'added')}, chr(10)) AS line"
-    return frame.project(f"event, {added}").project(line)
+    text = f"{line_sql(mapping)} AS event"
+    return frame.project(f"{text}, {added}").project(line)
 
 
 def lines_of(connection: duckdb.DuckDBPyConnection, path: Path) -> Frame:
@@ -108,10 +121,17 @@ def event_of(lines: Frame) -> Frame:
     found = lines.project(
         f"line, regexp_extract(right(line, {_LONGEST_SUFFIX}), {_SUFFIX}) AS found"
     )
+    # No text of a mapped field can hold this key: in it, a quote has a backslash before it.
+    key = quote(f',"{WHOLE}":')
+    event = (
+        "CASE WHEN found.suffix = '' THEN line "
+        "WHEN found.mapping = '' THEN left(line, length(line) - length(found.suffix) - 1) || '}' "
+        f"ELSE substr(line, strpos(line, {key}) + length({key}), "
+        f"length(line) - length(found.suffix) - strpos(line, {key}) - length({key})) END"
+    )
     return found.project(
         "nullif(found.row_uid, '') AS row_uid, try_cast(found.weight AS DOUBLE) AS weight, "
-        "CASE WHEN found.suffix = '' THEN line "
-        "ELSE left(line, length(line) - length(found.suffix) - 1) || '}' END AS event, line"
+        f"{event} AS event, line"
     )
 
 
@@ -169,7 +189,7 @@ def pack(
     if config.format == "parquet":
         yield from _pack_parquet(frame, config, batch_rows)
     else:
-        yield from _pack_lines(line_of(frame, hour), config, batch_rows)
+        yield from _pack_lines(line_of(frame, hour, config.mapping), config, batch_rows)
 
 
 def packed_size(frame: Frame, hour: Hour, config: S3Config) -> int:
@@ -186,11 +206,17 @@ def archive_page(config: S3Config) -> Page:
     """Fields of a line of the archive, for the catalogue; a Parquet file names its columns itself."""
     if config.format != "jsonl":
         return Page()
-    own = Column("…", "any", "the event's own fields, redacted, as they were written")
+    own = [Column("…", "any", "the event's own fields, redacted, as they were written")]
+    if config.mapping != "none":
+        own = [
+            Column(".".join(path), value.kind, value.meaning)
+            for path, value in fields_of(config.mapping)
+        ]
+        own.append(Column(WHOLE, "object", "the whole event, redacted, as it was written"))
     uid = Column("_obs.row_uid", "string", MEANINGS["row_uid"])
     weight = Column("_obs.weight", "float", MEANINGS["weight"])
     of_hour = Column("_obs.hour", "string", "the event's hour, as Dagster's partition key")
-    return Page(columns=(own, uid, weight, of_hour))
+    return Page(columns=(*own, uid, weight, of_hour))
 
 
 _IN_MEMORY_BYTES = 16 * MIB
@@ -423,14 +449,24 @@ class _ParquetPacker:
         self._group, self._group_rows, self._group_bytes = [], 0, 0
 
 
+def _parquet_columns(mapping: MappingName) -> str:
+    """SQL of the columns of a file: ``row_uid``, ``weight`` and ``event`` have these names under every mapping."""
+    if mapping == "none":
+        return ", ".join(PARQUET_COLUMNS)
+    named = [
+        f'{of_frame(value.sql)} AS "{".".join(path)}"' for path, value in fields_of(mapping)
+    ]
+    return ", ".join([*LINEAGE, *named, "weight", "event"])
+
+
 def _pack_parquet(
     frame: Frame, config: S3Config, batch_rows: int
 ) -> Generator[Packed, None, None]:
     """Parquet files; a file ends after the row that reaches ``part_size_mb`` of ``event``."""
     target = config.part_size_mb * MIB
     packer: _ParquetPacker | None = None
-    for batch in frame.project(", ".join(PARQUET_COLUMNS)).to_arrow_reader(batch_rows):
-        _, ends = _text(batch.column(len(PARQUET_COLUMNS) - 1))
+    for batch in frame.project(_parquet_columns(config.mapping)).to_arrow_reader(batch_rows):
+        _, ends = _text(batch.column(batch.num_columns - 1))
         start = first = 0
         while first < len(ends):
             packer = packer or _ParquetPacker(config, batch.schema)
