@@ -8,18 +8,23 @@ import yaml
 from pydantic import ValidationError
 
 from obs_assets.alerts.backtest import RuleOutcome, Simulation
-from obs_assets.alerts.rules import AlertRule
+from obs_assets.alerts.rules import AlertRule, matching
 from obs_assets.audit.hour_states import hours_of
 from obs_assets.errors import ConfigurationError
-from obs_assets.events import PROMOTED
+from obs_assets.events import PROMOTED, Frame
+from obs_assets.hours import Hour
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.search.language import And, Compare, Exists, Not, Or, Query
+from obs_assets.search.duckdb import matching_rows
+from obs_assets.search.language import And, Compare, Exists, Not, Or, Query, fields_of
 from obs_assets.search.questions import Span
-from obs_assets.search.rows import Column, place_of
+from obs_assets.search.rows import Column, Paths, place_of
 from obs_assets.storage.engine import connect
 
 FRAME = "redacted_events"
 """The frame in which rules are tried: webhooks take it by default."""
+
+COMPARED_ROWS = 20_000
+"""Events of an hour for which search and rule are compared: more would take the time of a search."""
 
 
 def conditions_of(query: Query) -> list[str]:
@@ -143,7 +148,8 @@ def try_rule(
         deadline_s: seconds after which no further hour is tried.
 
     Raises:
-        ConfigurationError: a rule cannot say what the query says, or the range is too long.
+        ConfigurationError: a rule cannot say what the query says, or its rule matches other
+            events of these hours, or the range is too long.
     """
     ends_at = monotonic() + deadline_s
     hours = hours_of(span)
@@ -156,7 +162,40 @@ def try_rule(
         if not hourly.store.frame_path(FRAME, hour).exists():
             continue
         with connect(hourly.store.temp_dir, threads=1) as connection:
-            simulation.take(hour, hourly.store.read_frame(connection, FRAME, hour))
+            frame = hourly.store.read_frame(connection, FRAME, hour)
+            refuse_other_events(frame, query, rule, hour)
+            simulation.take(hour, frame)
         tried += 1
     (outcome,) = simulation.outcomes("webhook")
     return Tried(rule, outcome, tried, len(hours) - tried)
+
+
+def refuse_other_events(frame: Frame, query: Query, rule: AlertRule, hour: Hour) -> None:
+    """Raise if search and rule match different events of an hour.
+
+    They do where a field is a list: a search looks at each element, a rule at the text of the list.
+    The first `COMPARED_ROWS` events decide.
+
+    Args:
+        frame: the events of the hour.
+        query: the search.
+        rule: the rule that was made of it.
+        hour: named in the message.
+
+    Raises:
+        ConfigurationError: they match different events.
+    """
+    paths = [field for field in fields_of(query) if isinstance(place_of(field), Paths)]
+    # A column is never a list, and both compare columns in the same way.
+    if not paths:
+        return
+    # The same rows for both: an hour's frame has a fixed order.
+    compared = frame.limit(COMPARED_ROWS)
+    found = {row["row_uid"] for row in matching_rows(compared, query)}
+    matched = {uid for (uid,) in matching(compared, rule).project("row_uid").fetchall()}
+    if found != matched:
+        raise ConfigurationError(
+            f"a rule would match other events than this search in the hour {hour.key}: in one of "
+            f"them {' or '.join(paths)} is a list, of which a search looks at each element and a "
+            "rule at the whole text"
+        )

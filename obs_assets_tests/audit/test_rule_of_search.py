@@ -8,13 +8,18 @@ import pytest
 import yaml
 
 from obs_assets.alerts.rules import AlertRule, with_rule
-from obs_assets.audit.rule_of_search import conditions_of, rule_of, rule_text
+from obs_assets.audit.rule_of_search import (
+    conditions_of,
+    refuse_other_events,
+    rule_of,
+    rule_text,
+)
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import count_by
 from obs_assets.search.duckdb import matching_rows
 from obs_assets.search.language import parse
 from obs_assets.storage import engine
-from obs_assets_tests.frames import frame_of
+from obs_assets_tests.frames import HOUR, frame_of
 
 EVENTS: list[dict[str, Any]] = [
     {"id": "1", "type": "task", "level": "error", "error": "refused", "duration_ms": 700},
@@ -79,3 +84,22 @@ def test_the_text_of_a_rule_can_be_pasted_into_a_pipeline_file() -> None:
     rule = rule_of(parse('level:error usage.model:"é: # \\"x\\""'), 3)
     (read,) = yaml.safe_load(rule_text(rule))["rules"]
     assert AlertRule.model_validate(json.loads(json.dumps(read))) == rule
+
+
+@pytest.mark.parametrize(
+    "text", ["tags:new", "-tags:new", "usage.model:x", "NOT steps.name:*", "deep.n:>4"]
+)
+def test_a_rule_that_would_match_other_events_is_refused(tmp_path: Path, text: str) -> None:
+    """A search looks at each element of a list, a rule at the text of the list."""
+    lists: list[dict[str, Any]] = [
+        {"id": "6", "tags": ["old", "new"]},
+        {"id": "7", "usage": [{"model": "x"}]},
+        {"id": "8", "steps": [{"name": "a"}], "deep": {"n": [5]}},
+    ]
+    query = parse(text)
+    rule = rule_of(query, 0)
+    with engine.connect(temp_dir=tmp_path) as duck:
+        refuse_other_events(frame_of(duck, EVENTS), query, rule, HOUR)
+        field = text.lstrip("-NOT ").split(":")[0]
+        with pytest.raises(ConfigurationError, match=field):
+            refuse_other_events(frame_of(duck, EVENTS + lists), query, rule, HOUR)
