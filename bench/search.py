@@ -76,6 +76,8 @@ def main() -> None:
             engine.connect(SIZE / "tmp") as duck,
             connect(server, autocommit=True) as connection,
         ):
+            # As the connections of `obs serve`: no statement is prepared in secret.
+            connection.prepare_threshold = None
             hours = Hours(duck, server)
             hours.destination("size").init()
             newest = Hour.of(datetime.now(UTC) - timedelta(hours=2))

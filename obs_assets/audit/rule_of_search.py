@@ -12,8 +12,8 @@ from obs_assets.alerts.rules import AlertRule, matching
 from obs_assets.audit.hour_states import hours_of
 from obs_assets.errors import ConfigurationError
 from obs_assets.events import PROMOTED, Frame
-from obs_assets.hours import Hour
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hours import Hour
 from obs_assets.search.duckdb import matching_rows
 from obs_assets.search.language import And, Compare, Exists, Not, Or, Query, fields_of
 from obs_assets.search.questions import Span

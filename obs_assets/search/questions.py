@@ -4,6 +4,7 @@ Each question is a function over a connection. Each reads, and none writes.
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import time
@@ -12,30 +13,41 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, LiteralString, TypeAlias
 
-from psycopg import errors, sql
+import psycopg
+from psycopg import Cursor, errors, sql
 from psycopg.pq import TransactionStatus
 
 from obs_assets.errors import ConfigurationError, TransientError
 from obs_assets.search.language import EVERYTHING, And, Compare, Query
 from obs_assets.search.postgres import condition
-from obs_assets.search.rows import Column, place_of
+from obs_assets.search.rows import Column, place_of, text_for
 from obs_assets.storage.postgres import Connection
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
 FIRST_SLICE = timedelta(hours=1)
-"""Length of the part of a range that is searched first. Behind a quick part, the next is twice as long.
+"""Length of the part of a range that is searched first. Behind a quick part, the next is longer.
 
 A query that matches often needs the first parts only; a rare one is at the range's end after few steps.
 """
 
-QUICK_PART_S = 0.25
+QUICK_PART_S = 0.1
 """A part that takes longer than this is followed by a part of the same length."""
+
+GROWTH = 4
+"""Behind a quick part, the next is this many times as long."""
 
 SLOW_PART_S = 1.0
 """A part that takes longer than this is followed by a part of half the length.
 
 A part that the time limit stops has found nothing, so that long parts would waste the time.
+"""
+
+KEPT_PLAN_FROM = timedelta(days=7)
+"""Length of a range from which on the server keeps the plan of a trace.
+
+To plan over the partitions of months takes ten times as long as to look into their indexes. A kept
+plan is for any range: it locks all partitions, and reads those of the range.
 """
 
 LEAST_STATEMENT_S = 0.05
@@ -382,15 +394,35 @@ def snapshot(
         yield
         return
     # With LOCAL, nothing is left on the connection, also behind a pooler that shares it.
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        if role is not None:
-            connection.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-        if timeout_s is not None:
-            limit = sql.SQL("SET LOCAL statement_timeout = {}")
-            # 0 would mean no limit.
-            connection.execute(limit.format(sql.Literal(max(1, int(timeout_s * 1000)))))
+    begin: list[sql.Composable] = [sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")]
+    if role is not None:
+        begin.append(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+    if timeout_s is not None:
+        # 0 would mean no limit.
+        begin.append(_time_limit(max(timeout_s, 0.001)))
+    try:
+        together(connection, begin)
         yield
+    except BaseException:
+        # The connection may be lost: then there is nothing to take back.
+        with contextlib.suppress(psycopg.Error):
+            connection.rollback()
+        raise
+    connection.commit()
+
+
+def together(connection: Connection, statements: Sequence[sql.Composable]) -> Cursor[Any]:
+    """Statements in a single message; the cursor has the result of each. An error ends them.
+
+    Each message takes longer than a statement that the server answers from an index.
+    """
+    # Several statements cannot be prepared together.
+    return connection.execute(sql.SQL("; ").join(statements), prepare=False)
+
+
+def _time_limit(seconds: float) -> sql.Composed:
+    milliseconds = sql.Literal(int(seconds * 1000))
+    return sql.SQL("SET LOCAL statement_timeout = {}").format(milliseconds)
 
 
 def find_rows(
@@ -411,7 +443,8 @@ def find_rows(
         columns: SQL of the columns.
     """
     began = time.monotonic()
-    search = _Search(table, columns, condition(query), order, after)
+    condition(query)  # a mistake in it is found before the first statement
+    search = _Search(table, columns, query, order, after)
     rest = _rest(span, after, order)
     found: list[tuple[Any, ...]] = []
     reached = after or _behind(rest, order)
@@ -420,8 +453,7 @@ def find_rows(
         for part in parts(rest, order, first=_first_part(query, rest)):
             left_s = began + deadline_s - time.monotonic()
             # A row more than the limit says that there are more.
-            select = search.select(part, limit + 1 - len(found))
-            rows = rows_within(connection, select, left_s)
+            rows = search.rows(connection, part, limit + 1 - len(found), left_s)
             if rows is None:
                 is_complete = False
                 break
@@ -456,14 +488,17 @@ def _rest(span: Span, after: Position | None, order: Order) -> Span:
 def _first_part(query: Query, rest: Span) -> timedelta:
     """Length of the first part: the whole range, if an index finds the few rows that match."""
     terms = query.terms if isinstance(query, And) else (query,)
-    of_trace = [
-        term
-        for term in terms
-        if isinstance(term, Compare)
-        and term.operator == "="
-        and place_of(term.field) == Column("trace_id")
-    ]
-    return rest.end - rest.start if of_trace else FIRST_SLICE
+    is_of_trace = any(_trace_of(term) is not None for term in terms)
+    return rest.end - rest.start if is_of_trace else FIRST_SLICE
+
+
+def _trace_of(query: Query) -> str | None:
+    """The value of a query ``trace:VALUE``; None for any other query."""
+    if isinstance(query, Compare) and query.operator == "=":
+        place = place_of(query.field)
+        if place == Column("trace_id"):
+            return text_for(place, query.value)
+    return None
 
 
 def parts(rest: Span, order: Order, *, first: timedelta = FIRST_SLICE) -> Iterator[Span]:
@@ -483,7 +518,7 @@ def parts(rest: Span, order: Order, *, first: timedelta = FIRST_SLICE) -> Iterat
         # The caller has searched the part in the meantime.
         seconds = time.monotonic() - began
         if seconds < QUICK_PART_S:
-            length *= 2
+            length *= GROWTH
         elif seconds > SLOW_PART_S:
             length = max(FIRST_SLICE, length / 2)
 
@@ -505,20 +540,47 @@ def _searched(rest: Span, reached: Position, order: Order) -> Span:
 
 def rows_within(
     connection: Connection,
-    select: sql.Composed,
+    select: sql.Composable,
     seconds: float,
+    *,
+    prepare: sql.Composable | None = None,
 ) -> list[tuple[Any, ...]] | None:
-    """Rows of a statement; None if it takes longer."""
+    """Rows of a statement; None if it takes longer.
+
+    Args:
+        connection: in a `snapshot`.
+        select: the statement.
+        seconds: how long it may take.
+        prepare: PREPARE of the statement that ``select`` executes.
+    """
     if seconds < LEAST_STATEMENT_S:
         return None
+    # A savepoint: a statement that is stopped must not end the whole transaction.
+    before = [sql.SQL("SAVEPOINT part"), _time_limit(seconds)]
+    if prepare is not None:
+        before.append(sql.SQL("SET LOCAL plan_cache_mode = force_generic_plan"))
     try:
-        # A savepoint: a statement that is stopped must not end the whole transaction.
-        with connection.transaction():
-            limit = sql.SQL("SET LOCAL statement_timeout = {}")
-            connection.execute(limit.format(sql.Literal(int(seconds * 1000))))
-            return connection.execute(select).fetchall()
+        return _rows(connection, before, select)
     except errors.QueryCanceled:
+        connection.execute(_UNDO, prepare=False)
         return None
+    except errors.InvalidSqlStatementName:
+        if prepare is None:
+            raise
+        # Only now, since behind a pooler only the server knows its prepared statements.
+        connection.execute(_UNDO, prepare=False)
+        return _rows(connection, [*before, prepare], select)
+
+
+_UNDO = sql.SQL("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part")
+
+
+def _rows(
+    connection: Connection, before: Sequence[sql.Composable], select: sql.Composable
+) -> list[tuple[Any, ...]]:
+    with together(connection, [*before, select, sql.SQL("RELEASE SAVEPOINT part")]) as cursor:
+        cursor.set_result(len(before))
+        return cursor.fetchall()
 
 
 @dataclass(frozen=True)
@@ -527,13 +589,49 @@ class _Search:
 
     table: sql.Identifier
     columns: Sequence[sql.Composable]
-    matching: sql.Composable
+    query: Query
     order: Order
     after: Position | None
 
-    def select(self, part: Span, limit: int) -> sql.Composed:
+    def rows(
+        self, connection: Connection, part: Span, limit: int, seconds: float
+    ) -> list[tuple[Any, ...]] | None:
+        """The rows of a part, see `rows_within`."""
+        trace = _trace_of(self.query)
+        is_long = part.end - part.start >= KEPT_PLAN_FROM
+        if trace is not None and self.after is None and is_long:
+            return self._rows_of_trace(connection, part, trace, limit, seconds)
+        # Literals, not parameters: the plan is then for the partitions of the part alone.
+        values = map(sql.Literal, (part.start, part.end, limit))
+        select = self._select(*values, matching=condition(self.query))
+        return rows_within(connection, select, seconds)
+
+    def _rows_of_trace(
+        self, connection: Connection, part: Span, trace: str, limit: int, seconds: float
+    ) -> list[tuple[Any, ...]] | None:
+        """The rows of a trace, by a plan that the server keeps."""
+        # The limit is a literal: with a limit that it does not know, the planner expects thousands
+        # of rows and walks along the times.
+        places = (sql.SQL("$1"), sql.SQL("$2"), sql.Literal(limit))
+        body = self._select(*places, matching=sql.SQL("trace_id = $3"))
+        # The name says the statement: a statement of this name is this statement.
+        digest = hashlib.sha256(body.as_bytes(connection)).hexdigest()
+        name = sql.Identifier(f"obs_{digest[:32]}")
+        types = sql.SQL("timestamptz, timestamptz, text")
+        prepare = sql.SQL("PREPARE {} ({}) AS {}").format(name, types, body)
+        values = map(sql.Literal, (part.start, part.end, trace))
+        execute = sql.SQL("EXECUTE {} ({})").format(name, sql.SQL(", ").join(values))
+        return rows_within(connection, execute, seconds, prepare=prepare)
+
+    def _select(
+        self,
+        start: sql.Composable,
+        end: sql.Composable,
+        limit: sql.Composable,
+        *,
+        matching: sql.Composable,
+    ) -> sql.Composed:
         """SQL of a part. The bounds of time stand by themselves: PostgreSQL then reads the part's leaves only."""
-        # Literals, not parameters: a generic plan of a prepared statement would read all leaves.
         direction = _DIRECTIONS[self.order]
         return sql.SQL(
             "SELECT timestamp, row_uid, {columns} FROM {table} WHERE timestamp >= {start} AND timestamp < {end} "
@@ -542,12 +640,12 @@ class _Search:
         ).format(
             columns=sql.SQL(", ").join(self.columns),
             table=self.table,
-            start=sql.Literal(part.start),
-            end=sql.Literal(part.end),
+            start=start,
+            end=end,
             behind=self._is_behind(),
-            matching=self.matching,
+            matching=matching,
             direction=direction,
-            limit=sql.Literal(limit),
+            limit=limit,
         )
 
     def _is_behind(self) -> sql.Composable:

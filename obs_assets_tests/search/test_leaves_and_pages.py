@@ -36,7 +36,7 @@ from obs_assets.settings import PostgresSettings
 from obs_assets.storage import engine
 from obs_assets.storage.postgres import Connection, session
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
-from obs_assets_tests.search.conftest import Stored
+from obs_assets_tests.search.conftest import WHOLE, Stored
 
 FIRST_DAY = Span(HOUR.start, HOUR.start + timedelta(hours=3))
 
@@ -96,6 +96,21 @@ def test_questions_lock_only_the_leaves_of_their_range(stored: Stored, text: str
                 locked = {leaf for (leaf,) in connection.execute(LOCKED).fetchall()}
             assert locked <= {"events_d20251204"}, name
             assert locked or name == "statistics", name
+
+
+def test_a_trace_of_months_has_a_plan_that_is_kept(stored: Stored) -> None:
+    """Its rows are those of a short range; another range takes the same plan; too little time is no error."""
+    query, table = parse("trace:t1"), stored.tables.events
+    with session(stored.server, autocommit=True) as connection:
+        short = list_events(connection, table, query, WHOLE)
+        assert len(short.events) > 3
+        for days in (30, 60):
+            long = Span(WHOLE.start - timedelta(days=days), WHOLE.end)
+            assert list_events(connection, table, query, long).events == short.events
+        names = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'obs%'"
+        assert len(connection.execute(names).fetchall()) == 1
+        late = list_events(connection, table, query, long, deadline_s=0)
+        assert (late.is_complete, late.events) == (False, ())
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
