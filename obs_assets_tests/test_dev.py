@@ -2,7 +2,7 @@
 
 from pytest_httpserver import HTTPServer
 
-from obs_assets.cli.dev import LOCATION, reload_code
+from obs_assets.embedded.code_location import LOCATION, reload_code
 
 
 def test_the_ui_is_asked_to_load_the_code_again(httpserver: HTTPServer) -> None:
@@ -13,8 +13,8 @@ def test_the_ui_is_asked_to_load_the_code_again(httpserver: HTTPServer) -> None:
     ]
     for answer in [*answers, {"errors": [{"message": "no"}], "data": None}]:
         httpserver.expect_oneshot_request("/graphql", method="POST").respond_with_json(answer)
-    assert [reload_code(httpserver.port) for _ in range(3)] == [True, False, False]
+    assert [reload_code(httpserver.url_for("")) for _ in range(3)] == [True, False, False]
     sent = httpserver.log[0][0].get_json()
     assert sent["variables"] == {"location": LOCATION}
     httpserver.stop()
-    assert not reload_code(httpserver.port)
+    assert not reload_code(httpserver.url_for(""))

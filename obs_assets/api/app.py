@@ -1,8 +1,10 @@
 """The application: routes, problems, headers, the explorer's files."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
@@ -36,7 +38,7 @@ from obs_assets.api.reader import ROLE, GoneError, Limits, Reader, refuse_unread
 from obs_assets.api.served import Served
 from obs_assets.api.serving import Application, Message, Receive, Scope, Send, Stop
 from obs_assets.delivery.kinds import kind_of
-from obs_assets.errors import TransientError
+from obs_assets.errors import ObsError, TransientError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 EXPLORER = "explorer"
@@ -47,6 +49,9 @@ CONTENT_POLICY = (
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 """A page may load nothing but files of this server, and runs no script within its HTML."""
+
+LOOK_EVERY_S = 10.0
+"""Seconds between two looks at the pipeline file."""
 
 HEADERS = {
     "Content-Security-Policy": CONTENT_POLICY,
@@ -100,6 +105,7 @@ def make_app(
     stop: Stop,
     limits: Limits,
     pipeline_folder: Path | None = None,
+    present: Callable[[], HourlyPipeline] | None = None,
 ) -> Application:
     """The application for a pipeline's first table.
 
@@ -108,6 +114,7 @@ def make_app(
         stop: the end of the process.
         limits: how much is done at a time.
         pipeline_folder: folder of the pipeline file; None if it has no file.
+        present: gives the pipeline as its file says now; None if it stays as it is.
 
     Raises:
         ConfigurationError: the pipeline has no table.
@@ -122,7 +129,7 @@ def make_app(
         stop=stop,
         pipeline_folder=pipeline_folder,
     )
-    routes = make_routes({"served": parts})
+    routes = make_routes({"served": parts, "present": present})
     return counted(_complete(routes), parts.counters)
 
 
@@ -156,16 +163,68 @@ class _Files(StaticFiles):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Served = app.state.served
+    end = parts.stop
     # Here, because a gate belongs to the event loop.
-    parts.reader = Reader(parts.table, parts.limits)
-    parts.hub = Hub(parts.reader, parts.stop)
-    parts.reader.open()
+    _open(parts, end.part())
+    present = app.state.present
+    following = None
+    if present is not None:
+        following = asyncio.create_task(_follow(app, present, end))
     try:
         yield
     finally:
-        # Before the reader: the hub's last question must not find a closed pool.
-        parts.hub.close()
-        parts.reader.close()
+        if following is not None:
+            following.cancel()
+        _close(app.state.served)
+
+
+def _open(parts: Served, stop: Stop) -> None:
+    """Make the parts that ask the table."""
+    parts.stop = stop
+    parts.reader = Reader(parts.table, parts.limits)
+    parts.hub = Hub(parts.reader, stop)
+    parts.reader.open()
+
+
+def _close(parts: Served) -> None:
+    """End the streams and questions of a table."""
+    parts.stop.set()
+    # Before the reader: the hub's last question must not find a closed pool.
+    parts.hub.close()
+    parts.reader.close()
+
+
+async def _follow(app: FastAPI, present: Callable[[], HourlyPipeline], end: Stop) -> None:
+    """Put a changed pipeline in the place of the one before, until the task is cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            hourly = await asyncio.to_thread(present)
+            if hourly is not app.state.served.hourly:
+                app.state.served = await _changed(app.state.served, hourly, end)
+        except Exception:  # noqa: BLE001
+            # The next look may succeed; requests go on with the pipeline before.
+            _log.exception("the changed pipeline file is not followed")
+
+
+async def _changed(before: Served, hourly: HourlyPipeline, end: Stop) -> Served:
+    """The parts for a changed pipeline. A request that runs keeps the parts with which it began."""
+    table = hourly.searched_table()
+    parts = replace(before, hourly=hourly, metrics=Metrics(hourly))
+    if table.config == before.table.config:
+        # Streams and questions go on.
+        parts.reader = before.reader
+        parts.hub = before.hub
+        return parts
+    try:
+        await asyncio.to_thread(make_readable, hourly)
+    except ObsError as error:
+        # Until the table is there, each search is answered with this advice.
+        _log.warning("%s", error)
+    parts.table = table
+    _open(parts, end.part())
+    _close(before)
+    return parts
 
 
 def _complete(app: Application) -> Application:

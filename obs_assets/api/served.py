@@ -52,5 +52,6 @@ class Served:
 
 def served(connection: HTTPConnection) -> Served:
     """The parts of the server that a request came to."""
-    found: Served = connection.app.state.served
+    # A request that has begun goes on with the same parts, although the pipeline file changes.
+    found: Served = connection.scope.setdefault("obs_served", connection.app.state.served)
     return found

@@ -87,10 +87,11 @@ def listener_of(settings: ServerSettings) -> Listener:
 
 
 class Stop:
-    """The end of the process, as streams see it."""
+    """The end of the process, or of the table that it reads, as streams see it."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._parts: list[Stop] = []
 
     @property
     def is_set(self) -> bool:
@@ -98,6 +99,14 @@ class Stop:
 
     def set(self) -> None:
         self._event.set()
+        for part in self._parts:
+            part.set()
+
+    def part(self) -> "Stop":
+        """A stop that comes with this one, or before."""
+        made = Stop()
+        self._parts.append(made)
+        return made
 
     async def wait(self) -> None:
         await self._event.wait()

@@ -13,7 +13,10 @@ from obs_assets.cli.commands import CommandsOnDemand
 from obs_assets.errors import ConfigurationError, ObsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+    from obs_assets.hourly.present import Present
 
 app = typer.Typer(
     cls=CommandsOnDemand,
@@ -129,3 +132,12 @@ def hourly_pipeline(name: str) -> "HourlyPipeline":
     from obs_assets.hourly.pipeline_files import open_pipeline
 
     return open_pipeline(name)
+
+
+def present_pipeline(
+    name: str, refuse: "Callable[[HourlyPipeline, HourlyPipeline], str]"
+) -> "Present":
+    """The pipeline of that name for a program that runs on, see `Present`."""
+    from obs_assets.hourly.present import open_present
+
+    return open_present(name, refuse=refuse)

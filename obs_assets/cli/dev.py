@@ -6,7 +6,6 @@ each landing pass and each built hour, warnings and errors.
 
 import contextlib
 import errno
-import json
 import os
 import re
 import signal
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +24,7 @@ import typer
 from obs_assets import embedded, settings
 from obs_assets.cli.app import app, counted
 from obs_assets.embedded import exports
+from obs_assets.embedded.code_location import LOCATION, reload_code
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -33,15 +32,6 @@ from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets.sources.log import LandingPass, read_pass
 from obs_assets.storage.disk import make_private_dir
-
-LOCATION = "obs_assets.definitions"
-"""Module of the Dagster code location."""
-
-_RELOAD = """
-mutation Reload($location: String!) {
-    reloadRepositoryLocation(repositoryLocationName: $location) { __typename }
-}"""
-"""GraphQL that makes the UI load the code location again."""
 
 POLL_S = 2.0
 """Seconds between two looks for new passes and built hours."""
@@ -322,25 +312,9 @@ def _watch(hourly: HourlyPipeline, ended: threading.Event, port: int) -> None:
                 _say(f"built {_counted_hours(changed)}")
             built = latest
             landed_first = hourly.first_partition(datetime.now(UTC))
-            if landed_first < first and reload_code(port):
+            if landed_first < first and reload_code(f"http://127.0.0.1:{port}"):
                 _say(f"the UI shows the hours from {landed_first} on")
                 first = landed_first
-
-
-def reload_code(port: int) -> bool:
-    """Make Dagster load the code again, because loaded code has fixed partitions. False if that fails."""
-    body = json.dumps({"query": _RELOAD, "variables": {"location": LOCATION}}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
-    )
-    # A proxy of the environment cannot reach the loopback address of this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=60) as answer:
-        data = json.load(answer).get("data") or {}
-        reloaded = data.get("reloadRepositoryLocation", {})
-        # If the code cannot be loaded, the UI answers with another type.
-        return bool(reloaded.get("__typename") == "WorkspaceLocationEntry")
-    return False
 
 
 def _passes(hourly: HourlyPipeline) -> set[Path]:

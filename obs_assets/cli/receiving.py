@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,17 +11,22 @@ import typer
 
 from obs_assets.api.serving import listener_of, refuse_open, serve
 from obs_assets.api.tokens import TokenFile, read_tokens, tokens_path
-from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+from obs_assets.cli.app import Pipeline, app, present_pipeline
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly.pipeline_files import list_files, open_all
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.present import Present, open_valid
 from obs_assets.receive.app import Receiver
 from obs_assets.receive.keys import Keys
+from obs_assets.receive.moving import move
 from obs_assets.receive.spool import Rotation, Spool
 from obs_assets.receive.upkeep import Uploader, every, remove_landed
 from obs_assets.settings import ReceiveSettings, Settings
 
 FOLDER = "receiver"
 """Folder of all receivers below the events folder."""
+
+_LOOK_S = 10.0
+"""Seconds between two looks at the pipeline file."""
 
 _UPKEEP_S = 600.0
 """Seconds between two looks for files that can be removed."""
@@ -64,7 +68,8 @@ def receive(  # noqa: PLR0917 - the options of the command
     pipeline_name: Pipeline = "",
 ) -> None:
     """Receive events over HTTP (OpenTelemetry, JSON, Splunk, Elasticsearch) and write them into event files."""
-    hourly = hourly_pipeline(pipeline_name)
+    present = present_pipeline(pipeline_name, _refuse_bucket)
+    hourly = present()
     machine = hourly.settings
     chosen = {key: value for key, value in {"port": port, "host": host}.items() if value}
     settings = machine.receive.model_copy(update=chosen)
@@ -79,16 +84,43 @@ def receive(  # noqa: PLR0917 - the options of the command
             "in the pipeline file"
         )
     rotation = Rotation(rotate_mb << 20, rotate_s)
-    with _opened(events_dir, spool, name, rotation) as files:
+    with contextlib.ExitStack() as stack:
+        if isinstance(events_dir, Path):
+            _refuse_spool(spool)
+            files = Spool(_folder(events_dir, name), name, rotation)
+        else:
+            files = _uploaded(events_dir, spool, name, rotation, stack)
         keys = Keys(files.folder, time.time())
         files.note_keys = keys.store
         receiver = Receiver(files, keys, tokens)
+        stack.callback(receiver.close)
         typer.echo(f"Receiver: {settings.address}, files: {files.folder}  (Ctrl-C stops it)")
-        with contextlib.ExitStack() as stack:
-            if isinstance(events_dir, Path):
-                keep = timedelta(hours=keep_received_hours)
-                stack.enter_context(every(_UPKEEP_S, lambda: _remove(events_dir, files, keep)))
-            serve(receiver, listener, lambda: None)
+        if isinstance(events_dir, Path):
+            keep = timedelta(hours=keep_received_hours)
+            stack.enter_context(every(_UPKEEP_S, lambda: _remove(receiver.spool, keep)))
+            stack.enter_context(every(_LOOK_S, lambda: _follow(present, receiver)))
+        serve(receiver, listener, lambda: None)
+
+
+def _refuse_bucket(before: HourlyPipeline, after: HourlyPipeline) -> str:
+    """A changed events folder is followed from folder to folder only."""
+    folders = {before.source.events_dir, after.source.events_dir}
+    if len(folders) > 1 and not all(isinstance(folder, Path) for folder in folders):
+        return "the events folder is another: restart `obs receive`"
+    return ""
+
+
+def _follow(present: Present, receiver: Receiver) -> None:
+    """Go on in the events folder that the pipeline file names now."""
+    events_dir = present().source.events_dir
+    if isinstance(events_dir, Path):
+        folder = _folder(events_dir, receiver.spool.name)
+        if folder != receiver.spool.folder:
+            move(receiver, folder)
+
+
+def _folder(events_dir: Path, name: str) -> Path:
+    return events_dir.expanduser().absolute() / FOLDER / name
 
 
 def _tokens(settings: ReceiveSettings, machine: Settings) -> TokenFile | None:
@@ -100,40 +132,37 @@ def _tokens(settings: ReceiveSettings, machine: Settings) -> TokenFile | None:
     return TokenFile(path)
 
 
-@contextlib.contextmanager
-def _opened(
-    events_dir: Path | str, spool: Path | None, name: str, rotation: Rotation
-) -> Iterator[Spool]:
-    """The files of the receiver; at the end they are finished, and uploaded if a bucket holds the events."""
-    if isinstance(events_dir, Path):
-        if spool is not None:
-            raise ConfigurationError(
-                "--spool is for an events folder in a bucket, and this one is no bucket"
-            )
-        files = Spool(events_dir.expanduser().absolute() / FOLDER / name, name, rotation)
-        try:
-            yield files
-        finally:
-            files.close()
-        return
+def _refuse_spool(spool: Path | None) -> None:
+    if spool is not None:
+        raise ConfigurationError(
+            "--spool is for an events folder in a bucket, and this one is no bucket"
+        )
+
+
+def _uploaded(
+    events_dir: str,
+    spool: Path | None,
+    name: str,
+    rotation: Rotation,
+    stack: contextlib.ExitStack,
+) -> Spool:
+    """The files of a receiver for an events folder in a bucket; the stack ends their upload."""
     if spool is None:
         raise ConfigurationError(
             f"the events folder {events_dir} is in a bucket: name a folder of this machine with "
             "--spool DIR"
         )
     uploader = Uploader(events_dir, f"{FOLDER}/{name}")
-    files = Spool(spool.expanduser().absolute() / name, name, rotation, uploader.add)
-    try:
-        yield files
-    finally:
-        files.close()
-        uploader.close()
+    stack.callback(uploader.close)
+    return Spool(spool.expanduser().absolute() / name, name, rotation, uploader.add)
 
 
-def _remove(events_dir: Path, files: Spool, keep: timedelta) -> None:
+def _remove(files: Spool, keep: timedelta) -> None:
     finished = [path for path in files.files() if path != files.current]
-    opened, problems = open_all(list_files())
+    opened = open_valid()
     # A pipeline that cannot be read may not have landed the files.
-    if not problems:
-        folder = events_dir.expanduser().absolute()
-        remove_landed(folder, finished, opened.values(), datetime.now(UTC), keep)
+    if all(file in opened.pipelines for file in opened.problems):
+        # The events folder, above FOLDER and the receiver's own.
+        events_dir = files.folder.parents[1]
+        now = datetime.now(UTC)
+        remove_landed(events_dir, finished, opened.pipelines.values(), now, keep)

@@ -12,6 +12,7 @@ from obs_assets.delivery import kinds
 from obs_assets.destinations.base import DestinationConfig
 from obs_assets.errors import ObsError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.present import restart_reason
 from obs_assets.hours import parse_hour
 
 
@@ -67,6 +68,9 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         facts["hours before start"] = (
             f"{before_start:,}, left alone: they landed before `start` was moved"
         )
+    restart = restart_reason(hourly.settings.data_dir)
+    if restart:
+        facts["code server"] = restart
     day = last_day(hourly)
     tables = _tables(hourly)
     if as_json:

@@ -11,9 +11,9 @@ from obs_assets.api.reader import Limits
 from obs_assets.api.serving import Stop, listener_of, refuse_open
 from obs_assets.api.serving import serve as serve_app
 from obs_assets.api.tokens import read_tokens, tokens_path
-from obs_assets.cli.app import Pipeline, app, hourly_pipeline
+from obs_assets.cli.app import Pipeline, app, present_pipeline
 from obs_assets.errors import ConfigurationError
-from obs_assets.hourly import pipeline_files
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 
 
 @app.command()
@@ -33,7 +33,8 @@ def serve(
     pipeline_name: Pipeline = "",
 ) -> None:
     """Serve the search API and the explorer over HTTP."""
-    hourly = hourly_pipeline(pipeline_name)
+    present = present_pipeline(pipeline_name, _refuse_without_table)
+    hourly = present()
     chosen = {name: value for name, value in {"port": port, "host": host}.items() if value}
     settings = hourly.settings.api.model_copy(update=chosen)
     listener = listener_of(settings)
@@ -50,5 +51,14 @@ def serve(
     if settings.auth == "token" and not read_tokens(tokens_path(hourly.settings)):
         typer.echo("nobody has a token yet: make one with `obs tokens add NAME`")
     typer.echo(f"Search API and explorer: {settings.address}  (Ctrl-C stops it)")
-    folder = pipeline_files.find(pipeline_name).path.parent
-    serve_app(make_app(hourly, stop, Limits(), folder), listener, stop.set)
+    folder = present.file.path.parent
+    serve_app(make_app(hourly, stop, Limits(), folder, present), listener, stop.set)
+
+
+def _refuse_without_table(before: HourlyPipeline, after: HourlyPipeline) -> str:
+    del before
+    try:
+        after.searched_table()
+    except ConfigurationError as error:
+        return str(error)
+    return ""

@@ -5,10 +5,11 @@ save work: if they are lost, an hour is perhaps built twice, with the same resul
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from logging import Logger
+from typing import TypeAlias
 
 import dagster as dg
 
@@ -69,12 +70,15 @@ FAILURES = 3
 HOURS_LOOKED_AT = 500
 """Largest number of stale hours, or of runs without events, that a tick reads from Dagster."""
 
+Following: TypeAlias = Callable[[], HourlyPipeline]
+"""Gives the pipeline as its file says now. A tick calls it once."""
+
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """Before any run and any tick."""
 
 
 def new_files_sensor(
-    hourly: HourlyPipeline,
+    present: Following,
     naming: Naming,
     job: dg.JobDefinition,
 ) -> dg.SensorDefinition:
@@ -93,6 +97,7 @@ def new_files_sensor(
     def event_file_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
+        hourly = present()
         began_at = hourly.clock()
         try:
             listing = hourly.listing()
@@ -121,7 +126,7 @@ def new_files_sensor(
 
 
 def hourly_schedule(
-    hourly: HourlyPipeline,
+    present: Following,
     naming: Naming,
     job: "dg.UnresolvedAssetJobDefinition",
 ) -> dg.ScheduleDefinition:
@@ -138,6 +143,7 @@ def hourly_schedule(
     def hourly_pipeline_schedule(
         context: dg.ScheduleEvaluationContext,
     ) -> dg.RunRequest | dg.SkipReason:
+        hourly = present()
         hour = hourly.first_open_hour().previous
         if hour < hourly.config.first_hour:
             return dg.SkipReason("no hour has closed yet: no landing pass has finished")
@@ -157,7 +163,7 @@ def hourly_schedule(
 
 
 def open_hour_sensor(
-    hourly: HourlyPipeline,
+    present: Following,
     naming: Naming,
     job: "dg.UnresolvedAssetJobDefinition",
 ) -> list[dg.SensorDefinition]:
@@ -165,7 +171,7 @@ def open_hour_sensor(
 
     The list is empty if ``refresh_open_hour_minutes`` is not set.
     """
-    minutes = hourly.config.refresh_open_hour_minutes
+    minutes = present().config.refresh_open_hour_minutes
     if minutes is None:
         return []
 
@@ -182,6 +188,7 @@ def open_hour_sensor(
     def open_hour_sensor(
         context: dg.SensorEvaluationContext,
     ) -> dg.SensorResult | dg.SkipReason:
+        hourly = present()
         now = hourly.clock()
         requests = _open_hour_requests(context.instance, hourly, naming, now)
         if requests:
@@ -218,7 +225,7 @@ def _open_hour_requests(
 
 
 def stale_hours_sensor(
-    hourly: HourlyPipeline,
+    present: Following,
     naming: Naming,
     job: "dg.UnresolvedAssetJobDefinition",
 ) -> dg.SensorDefinition:
@@ -239,6 +246,7 @@ def stale_hours_sensor(
         ),
     )
     def stale_hour_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        hourly = present()
         now = hourly.clock()
         state = _landing_state(hourly)
         last = _Cursor.of(context.cursor)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from obs_assets import settings
 from obs_assets.components.alerting import stuck_check
 from obs_assets.components.automation import (
+    Following,
     hourly_schedule,
     new_files_sensor,
     open_hour_sensor,
@@ -31,12 +32,13 @@ from obs_assets.hours import utc_now
 from obs_assets.settings import Settings
 
 
-def pipeline_definitions(
+def pipeline_definitions(  # noqa: PLR0917 - the public call
     config: PipelineConfig,
     name: str = DEFAULT_PIPELINE,
     machine: Settings | None = None,
     resources: Mapping[str, Any] | None = None,
     clock: Callable[[], datetime] = utc_now,
+    present: Following | None = None,
 ) -> dg.Definitions:
     """The definitions of a pipeline: assets, checks, jobs, the schedule, sensors and resources.
 
@@ -47,8 +49,11 @@ def pipeline_definitions(
         resources: resources that replace those made here, for example ``s3``, the archive's
             `dagster_aws.s3.S3Resource`.
         clock: gives the time, UTC.
+        present: gives the pipeline as its file says now, to each tick of a sensor or the schedule;
+            by default they keep ``config``. Runs load the definitions, and so the file, themselves.
     """
     hourly = HourlyPipeline(config, machine or settings.load(), name, clock=clock)
+    following = present or (lambda: hourly)
     first = hourly.first_partition(clock())
     # Assets of the default pipeline have no prefix: `raw_events`, not `pipeline/raw_events`.
     prefix = ""
@@ -74,16 +79,16 @@ def pipeline_definitions(
         assets=[*landing_assets(naming), *stages, *destinations],
         asset_checks=[pass_check(hourly, naming), *checks],
         jobs=[landing, replay_job(hourly, naming), job],
-        schedules=[hourly_schedule(hourly, naming, job)],
+        schedules=[hourly_schedule(following, naming, job)],
         sensors=[
-            new_files_sensor(hourly, naming, landing),
-            stale_hours_sensor(hourly, naming, job),
-            *open_hour_sensor(hourly, naming, job),
+            new_files_sensor(following, naming, landing),
+            stale_hours_sensor(following, naming, job),
+            *open_hour_sensor(following, naming, job),
         ],
         executor=in_process,
         resources={**client_resources(hourly, naming), **(resources or {})},
     )
-    return dg.Definitions.merge(own, upkeep_definitions(hourly, naming))
+    return dg.Definitions.merge(own, upkeep_definitions(hourly, naming, following))
 
 
 class PipelineAttributes(BaseModel, frozen=True, extra="allow"):

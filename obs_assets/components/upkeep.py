@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE
+from obs_assets.components.automation import LEFT_TO_THE_SCHEDULE, Following
 from obs_assets.components.cancel import in_process
 from obs_assets.components.keys import Naming
 from obs_assets.components.runs import UNDER_WAY
@@ -42,91 +42,98 @@ class _Chore:
 
     name: str
     description: str
-    due: Callable[[], str]
-    work: Callable[[], Iterable[str]]
+    due: Callable[[HourlyPipeline], str]
+    work: Callable[[HourlyPipeline], Iterable[str]]
     look_every_s: int
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def upkeep_definitions(hourly: HourlyPipeline, naming: Naming) -> dg.Definitions:
+def upkeep_definitions(
+    hourly: HourlyPipeline, naming: Naming, present: Following
+) -> dg.Definitions:
     """The maintenance jobs that a pipeline needs, each with its sensor.
 
     - ``postgres_upkeep``: the same as ``obs postgres upkeep``, for pipelines with tables.
     - ``remove_expired_events``: the same as ``obs expire``, if ``retention_days`` is set.
     - ``dispatch_alerts``: sends waiting dispatches and evaluates hours without events, for pipelines
       with webhooks.
+
+    Args:
+        hourly: the pipeline, for the jobs.
+        naming: names of the pipeline.
+        present: gives the pipeline to the sensors.
     """
     chores: list[_Chore] = []
     if hourly.enabled("has_tables"):
-        chores.append(_look_after_tables(hourly))
+        chores.append(_LOOK_AFTER_TABLES)
     if hourly.config.retention_days:
-        chores.append(_remove_expired_events(hourly))
+        chores.append(_REMOVE_EXPIRED_EVENTS)
     if hourly.enabled("alerts"):
-        chores.append(_dispatch_alerts(hourly))
-    definitions = [_definitions(hourly, naming, chore) for chore in chores]
+        chores.append(_DISPATCH_ALERTS)
+    definitions = [_definitions(hourly, naming, present, chore) for chore in chores]
     # `merge` needs at least an empty value.
     return dg.Definitions.merge(dg.Definitions(), *definitions)
 
 
-def _look_after_tables(hourly: HourlyPipeline) -> _Chore:
-    def due() -> str:
-        now = hourly.clock()
-        leaves = sum(len(table.upkeep.due(now)) for table in hourly.tables().values())
-        if not leaves:
-            return ""
-        return f"{leaves:,} leaves have expired or are to be rolled up"
-
-    def work() -> Iterator[str]:
-        now = hourly.clock()
-        for table in hourly.tables().values():
-            for done in table.upkeep.run(now) or ["Nothing to do."]:
-                yield f"{table.key}: {done}"
-
-    return _Chore(
-        "postgres_upkeep",
-        "Drops leaves that are older than retention_days, and rolls old leaves up. "
-        "Harmless to repeat.",
-        due,
-        work,
-        SOME_TIMES_A_DAY,
-    )
+def _tables_due(hourly: HourlyPipeline) -> str:
+    now = hourly.clock()
+    leaves = sum(len(table.upkeep.due(now)) for table in hourly.tables().values())
+    if not leaves:
+        return ""
+    return f"{leaves:,} leaves have expired or are to be rolled up"
 
 
-def _remove_expired_events(hourly: HourlyPipeline) -> _Chore:
-    return _Chore(
-        "remove_expired_events",
-        "Removes landed events, dead letters, raw and enriched frames that are older than "
-        "retention_days, of hours that every destination holds. Harmless to repeat.",
-        lambda: hourly.expiry_due(hourly.clock()),
-        lambda: hourly.expire(hourly.clock()).sentences(),
-        SOME_TIMES_A_DAY,
-    )
+def _look_after_tables(hourly: HourlyPipeline) -> Iterator[str]:
+    now = hourly.clock()
+    for table in hourly.tables().values():
+        for done in table.upkeep.run(now) or ["Nothing to do."]:
+            yield f"{table.key}: {done}"
 
 
-def _dispatch_alerts(hourly: HourlyPipeline) -> _Chore:
-    def work() -> Iterator[str]:
-        for name, counts in hourly.dispatch_alerts().items():
-            moved = {count: n for count, n in counts.items() if n}
-            yield f"{name}: {moved or 'nothing is due'}"
-
-    return _Chore(
-        "dispatch_alerts",
-        "Evaluates the rules on hours that have closed or stayed empty, and sends alerts that are due.",
-        # An hour that has just closed is about to be built, and that run evaluates it.
-        lambda: hourly.dispatch_due(hourly.clock() - LEFT_TO_THE_SCHEDULE),
-        work,
-        EACH_MINUTE,
-        tags={"dagster/max_runtime": "600"},
-    )
+def _dispatch_alerts(hourly: HourlyPipeline) -> Iterator[str]:
+    for name, counts in hourly.dispatch_alerts().items():
+        moved = {count: n for count, n in counts.items() if n}
+        yield f"{name}: {moved or 'nothing is due'}"
 
 
-def _definitions(hourly: HourlyPipeline, naming: Naming, chore: _Chore) -> dg.Definitions:
+_LOOK_AFTER_TABLES = _Chore(
+    "postgres_upkeep",
+    "Drops leaves that are older than retention_days, and rolls old leaves up. "
+    "Harmless to repeat.",
+    _tables_due,
+    _look_after_tables,
+    SOME_TIMES_A_DAY,
+)
+
+_REMOVE_EXPIRED_EVENTS = _Chore(
+    "remove_expired_events",
+    "Removes landed events, dead letters, raw and enriched frames that are older than "
+    "retention_days, of hours that every destination holds. Harmless to repeat.",
+    lambda hourly: hourly.expiry_due(hourly.clock()),
+    lambda hourly: hourly.expire(hourly.clock()).sentences(),
+    SOME_TIMES_A_DAY,
+)
+
+_DISPATCH_ALERTS = _Chore(
+    "dispatch_alerts",
+    "Evaluates the rules on hours that have closed or stayed empty, and sends alerts that are due.",
+    # An hour that has just closed is about to be built, and that run evaluates it.
+    lambda hourly: hourly.dispatch_due(hourly.clock() - LEFT_TO_THE_SCHEDULE),
+    _dispatch_alerts,
+    EACH_MINUTE,
+    tags={"dagster/max_runtime": "600"},
+)
+
+
+def _definitions(
+    hourly: HourlyPipeline, naming: Naming, present: Following, chore: _Chore
+) -> dg.Definitions:
     """The job that does and logs the work, and its sensor, which is enabled by default."""
 
     @dg.op(name=naming.job(f"do_{chore.name}"), out=dg.Out(dg.Nothing))
     def do(context: dg.OpExecutionContext) -> None:
         try:
-            for sentence in chore.work():
+            for sentence in chore.work(hourly):
                 context.log.info(sentence)
         except ObsError as error:
             # No retry: the sensor requests the next run, which does the rest.
@@ -149,13 +156,14 @@ def _definitions(hourly: HourlyPipeline, naming: Naming, chore: _Chore) -> dg.De
         description=f"Starts {chore.name} when it is due.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        now = present()
         try:
-            reason = chore.due()
+            reason = chore.due(now)
         except ObsError as error:
             return dg.SkipReason(str(error))
         if not reason:
             return dg.SkipReason("nothing is due")
-        since = hourly.clock() - LOST_AFTER
+        since = now.clock() - LOST_AFTER
         under_way = dg.RunsFilter(job_name=job.name, statuses=UNDER_WAY, created_after=since)
         if context.instance.get_run_records(under_way, limit=1):
             return dg.SkipReason(f"{reason}; a run is under way")

@@ -77,6 +77,9 @@ _REPLACED = {
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 """Names that assets and jobs may have."""
 
+_OWNER = re.compile(r"team:.+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+"""Owners that Dagster shows."""
+
 
 class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """The configuration of a pipeline, from the files to the destinations.
@@ -140,6 +143,15 @@ class PipelineConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_error
             return parse_hour(value).key
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_can_be_shown(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            # Dagster refuses all others, which would take the pipeline down when it is loaded.
+            if not _OWNER.fullmatch(owner):
+                raise ValueError("an owner is an e-mail address or team:name")
+        return owners
 
     @model_validator(mode="after")
     def _names_differ(self) -> "PipelineConfig":
@@ -327,18 +339,21 @@ def parse(values: Mapping[str, Any], where: str = "") -> PipelineConfig:
         raise ConfigurationError("\n".join(lines)) from None
 
 
-def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
+def load(
+    path: Path, env: Mapping[str, str] | None = None, text: str | None = None
+) -> PipelineConfig:
     """Read a pipeline file, a component's ``defs.yaml``.
 
     Args:
         path: the file.
         env: for ``{{ env.NAME }}``; the process's environment by default.
+        text: content to use instead of the file's; messages name the file all the same.
 
     Raises:
         ConfigurationError: a value is wrong; the message says file, line, field and the allowed
             values.
     """
-    document, values = read_yaml(path)
+    document, values = read_yaml(path, text=text)
     if not isinstance(values, dict) or not isinstance(values.get("attributes"), dict):
         raise ConfigurationError(
             f"{path}: a pipeline file has `type:` and a block `attributes:`"
@@ -369,19 +384,21 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> PipelineConfig:
 
 
 def read_yaml(
-    path: Path, loader: type[yaml.SafeLoader] | None = None
+    path: Path, loader: type[yaml.SafeLoader] | None = None, text: str | None = None
 ) -> tuple[yaml.Node | None, Any]:
     """The nodes of a YAML file, which know their lines, and its values.
 
     Args:
         path: the file.
         loader: makes the values; by default dates without quotes are dates.
+        text: content to use instead of the file's.
 
     Raises:
         ConfigurationError: the file cannot be read; the message says file, line and mistake.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if text is None:
+            text = path.read_text(encoding="utf-8")
         values = yaml.load(text, loader or _Loader)  # noqa: S506 - a SafeLoader
         return yaml.compose(text), values
     except OSError as error:

@@ -7,6 +7,7 @@ all of them see the same pipelines.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from obs_assets import settings
 from obs_assets.delivery.kinds import kind_of
@@ -45,6 +46,7 @@ class PipelineFile:
         self,
         env: Mapping[str, str] | None = None,
         machine: Settings | None = None,
+        text: str | None = None,
     ) -> HourlyPipeline:
         """Read the file, and bind the pipeline to this machine.
 
@@ -52,11 +54,12 @@ class PipelineFile:
             env: environment for ``{{ env.NAME }}`` in the file and for the settings; the process's
                 environment by default.
             machine: settings to use instead of those of the environment.
+            text: content to use instead of the file's.
 
         Raises:
             ConfigurationError: the file is wrong; the message says file, line and field.
         """
-        config = pipeline.load(self.path, env)
+        config = pipeline.load(self.path, env, text)
         machine = machine or settings.load(env)
         return HourlyPipeline(config, machine, config.stored_name(self.name))
 
@@ -143,13 +146,17 @@ def find(name: str = "", env: Mapping[str, str] | None = None) -> PipelineFile:
 
 
 def open_all(
-    files: Iterable[PipelineFile], env: Mapping[str, str] | None = None
+    files: Iterable[PipelineFile],
+    env: Mapping[str, str] | None = None,
+    texts: Mapping[PipelineFile, str | None] = MappingProxyType({}),
 ) -> tuple[dict[PipelineFile, HourlyPipeline], dict[PipelineFile, str]]:
     """Open pipelines; a mistake in one file does not stop the others.
 
     Args:
-        files: pipeline files, for example from `list_files`.
+        files: pipeline files, for example from `list_files`. Of two that want the same table, the
+            first has it.
         env: environment; the process's environment by default.
+        texts: file → content to use instead of the file's.
 
     Returns:
         File → pipeline for the correct files, and file → its mistakes, a line each, for the others.
@@ -159,7 +166,7 @@ def open_all(
     owners: dict[str, PipelineFile] = {}
     for file in files:
         try:
-            hourly = file.open(env)
+            hourly = file.open(env, text=texts.get(file))
         except ObsError as error:
             problems[file] = str(error)
             continue

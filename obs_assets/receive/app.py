@@ -128,6 +128,10 @@ class Receiver:
             self.figures.requests[protocol.name, answer.status] += 1
         await _send(answer, send, with_body=scope["method"] != "HEAD")
 
+    def close(self) -> None:
+        """Finish the files; `move` may have changed the spool since the start."""
+        self.spool.close()
+
     # -- events ------------------------------------------------------------------------------------
 
     async def _stored(
@@ -187,6 +191,7 @@ class Receiver:
                 await self._flushed(earlier)
                 return
         try:
+            # Read once: another thread can put another spool here.
             written = asyncio.wrap_future(self.spool.write(checked.lines, key))
         except BusyError:
             raise RefusedError(429, "the disk is behind", retry_after_s=1) from None

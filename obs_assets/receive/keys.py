@@ -63,6 +63,16 @@ class Keys:
 
         written.add_done_callback(end)
 
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, which gets the files of keys of this folder.
+
+        Raises:
+            OSError: the file system refused it.
+        """
+        for path in self._folder.glob(".keys-*"):
+            _append(folder / path.name, path.read_bytes())
+        self._folder = folder
+
     def store(self, keys: Sequence[str]) -> None:
         """Flush keys to disk; called in the thread that writes.
 
@@ -70,14 +80,17 @@ class Keys:
             OSError: the file system refused it.
         """
         day = time.strftime("%Y%m%d", time.gmtime())
-        path = self._folder / f".keys-{day}"
         lines = b"".join(_digest(key) + b"\n" for key in keys)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
-        try:
-            os.write(descriptor, lines)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _append(self._folder / f".keys-{day}", lines)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+    try:
+        os.write(descriptor, lines)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _digest(key: str) -> bytes:

@@ -165,6 +165,22 @@ class Spool:
         self._queue.put(_Item(lines, key, written))
         return written
 
+    def reopened(self, folder: Path) -> "Spool":
+        """After `close`: the same receiver in this or another folder.
+
+        Raises:
+            ConfigurationError, ObsError: see `Spool`.
+        """
+        return Spool(
+            folder,
+            self.name,
+            self.rotation,
+            self.on_sealed,
+            self.note_keys,
+            self.committed,
+            self.failed,
+        )
+
     def close(self) -> None:
         """Write all requests that wait, and finish the file."""
         with self._lock:
