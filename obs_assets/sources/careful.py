@@ -8,7 +8,7 @@ which bytes are a dead letter.
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ LINE_ENDS = b"\n\0"
 
 TOO_LONG = "too_long"
 """Reason of dead letters longer than the longest allowed event."""
+
+RECORD_SEPARATOR = b"\x1e"
+"""Begins each record of RFC 7464. JSON allows it nowhere, so no object reaches over it."""
 
 _BOM = b"\xef\xbb\xbf"
 _FIRST_WINDOW = 2048
@@ -83,6 +86,7 @@ class Segment:
         takes_envelopes: an envelope longer than the longest allowed event is left, see `CarefulLane.begins_envelope`.
         refused_at: offset in the file of an object that looks like an envelope but could not be opened; -1: none.
         refused_as: reason of the dead letters of that object.
+        landed_to: bytes before this offset in the file have landed; more than ``offset`` if an envelope is read again.
     """
 
     file: int
@@ -96,6 +100,7 @@ class Segment:
     takes_envelopes: bool = False
     refused_at: int = -1
     refused_as: str = TOO_LONG
+    landed_to: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,18 @@ class DeadLetter:
     length: int
     reason: str
     raw: bytes
+
+    def behind(self, offset: int) -> "DeadLetter | None":
+        """The part of the letter from an offset in the file on; None if nothing is left."""
+        before = max(0, offset - self.file_offset)
+        if before >= self.length:
+            return None
+        return replace(
+            self,
+            file_offset=self.file_offset + before,
+            length=self.length - before,
+            raw=self.raw[before:],
+        )
 
 
 @dataclass(frozen=True)
@@ -179,6 +196,9 @@ class CarefulLane:
         self._starts = starts
         self._segments = segments
         self._rules = rules
+        self._separator = (
+            -1
+        )  # position of a 0x1E; there is none between the lines read last and this position
         self._covered: list[tuple[int, int]] = []
         self._dead: list[tuple[int, int, int, str]] = []
         self.events: list[tuple[int, int, int, str, int]] = []
@@ -228,16 +248,26 @@ class CarefulLane:
             )
             self._add_dead(number, begin, end, segment.refused_as)
             self.within_line[number] = end == limit and self._data[end - 1] not in LINE_ENDS
-            position, line_end = end, self._line_end(end - 1, limit)
+            position, line_end = end, self._line_end(max(begin, end - 1), limit)
         elif segment.within_line and begin == self._starts[number]:
-            self._add_dead(number, begin, line_end, segment.refused_as)
-            self.within_line[number] = self._data[line_end - 1] not in LINE_ENDS
-            position = line_end
+            position = min(line_end, self._next_separator(begin, limit))
+            self._add_dead(number, begin, position, segment.refused_as)
+            is_over = position < line_end or self._data[line_end - 1] in LINE_ENDS
+            self.within_line[number] = not is_over
         done = position
         while (position := self._skip_separators(done, line_end)) < line_end:
             offset = self._offset(number, position)
-            is_final = segment.at_end and segment.sealed
-            damage = _Damage(self._data, position, limit, self._rules, is_final, offset)
+            separator = self._next_separator(position, limit)
+            is_over = separator < limit
+            is_framed = RECORD_SEPARATOR in self._data[done:position]
+            is_short = separator - position <= self._rules.max_event_bytes
+            damage = _Damage(
+                *(self._data, position, separator, self._rules),
+                sealed=is_over or (segment.at_end and segment.sealed),
+                offset=offset,
+                is_over=is_over,
+                is_framed=is_framed and (is_over or is_short),
+            )
             found = _read_one(damage, segment)
             if found is None:
                 self.consumed[number] = done - int(self._starts[number])
@@ -261,6 +291,13 @@ class CarefulLane:
             if done > line_end:
                 line_end = self._line_end(done - 1, limit)
         self._covered.append((begin, line_end))
+
+    def _next_separator(self, position: int, limit: int) -> int:
+        """Position of the next 0x1E; ``limit`` if there is none before it. Each byte is searched only once."""
+        if self._separator < position:
+            found = self._data.find(RECORD_SEPARATOR, position)
+            self._separator = found if found >= 0 else len(self._data)
+        return min(self._separator, limit)
 
     def _limit(self, number: int) -> int:
         """Position where the bytes of a segment end, without the zeros at its end if they may still be overwritten.
@@ -307,10 +344,11 @@ def _end_of_given_up(
     """Position where an object over several lines ends that was given up before, and the state after it.
 
     The number of open brackets is no longer known, so the indentation decides. The object ends at a closing bracket in
-    the column where the object began, or before a line that begins an object in that column or further left.
+    the column where the object began, or before a line that begins an object in that column or further left, or before
+    a 0x1E.
     """
     column = segment.within_object - 1
-    found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)" % column, re.MULTILINE)
+    found = re.compile(rb"^(?:[ \t]{%d}[{}]|\{)|\x1e" % column, re.MULTILINE)
     start = (data.find(b"\n", begin, limit) + 1 or limit) if segment.within_line else begin
     # ^ matches at the beginning of the data and after a newline, never at an offset given to search
     if start == begin and (
@@ -476,6 +514,9 @@ class _Damage:
         rules: limits of an event.
         sealed: no more bytes will come, so an incomplete end is given up.
         offset: offset of ``begin`` in the file.
+        is_over: a 0x1E follows at ``limit``.
+        is_framed: a 0x1E is before it: a record of RFC 7464, whose inner lines are no events. It ends at the next 0x1E,
+            or at the end of a file that has not more bytes left than an event may have.
     """
 
     data: bytes | bytearray
@@ -484,6 +525,8 @@ class _Damage:
     rules: Rules
     sealed: bool
     offset: int
+    is_over: bool = False
+    is_framed: bool = False
 
     def of_text(self, reason: str) -> _Found | None:
         """Include the line, and an object that the line leaves open: `INFO {` and the lines after it up to `}`."""
@@ -523,6 +566,8 @@ class _Damage:
         if error_at >= line_end:
             return self._up_to(self._reach(self.begin), reason, self._column() + 1)
         closed = self._closing(self.begin, line_end)
+        if self.is_framed:
+            return self._up_to(closed or self._reach(self.begin), reason)
         neighbour = self.data.find(b"\n{", self.begin, self.limit) + 1
         closed = closed or self._closing(self.begin, neighbour or self.limit)
         size = self.limit - self.begin
@@ -533,8 +578,11 @@ class _Damage:
     def _reach(self, opened: int) -> int:
         """Position after the bracket that closes the bracket at ``opened``, if no line begins an object before it.
 
-        Otherwise the begin of that line; 0 if neither is found.
+        Otherwise the begin of that line; 0 if neither is found. A record of RFC 7464 reaches to its end.
         """
+        if self.is_framed:
+            end = self.limit if self.sealed else 0
+            return self._closing(opened, self.limit) or end
         neighbour = self.data.find(b"\n{", opened, self.limit) + 1
         return self._closing(opened, neighbour or self.limit) or neighbour
 
@@ -548,8 +596,8 @@ class _Damage:
         return 0 if self.data[line_begin : self.begin].strip() else self.begin - line_begin
 
     def _up_to(self, end: int, reason: str, object_goes_on: int = 0) -> _Found | None:
-        if end:
-            return _Found(end, reason=reason)
+        if end or self.is_over:
+            return _Found(end or self.limit, reason=reason)
         if self.limit - self.begin > self.rules.max_event_bytes:
             ends_line = self.data[self.limit - 1] in LINE_ENDS
             is_over_lines = self.data.find(b"\n", self.begin, self.limit) >= 0

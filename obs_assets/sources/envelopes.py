@@ -7,7 +7,7 @@ the records (the outer text) are complete only after the first pass, since the o
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from obs_assets.sources.formats import Envelope, Format, Unnamed
@@ -76,6 +76,21 @@ class Opened:
     begin: int
     end: int
     _cache: dict[tuple[int, ...], tuple[Event, ...]] = field(default_factory=dict)
+
+    @property
+    def tail(self) -> int:
+        """Number of bytes behind the last record; 0 if there is no record."""
+        return self.end - self.spans[-1].end if self.spans else 0
+
+    @property
+    def outside(self) -> int:
+        """Number of bytes outside the records."""
+        return self.end - self.begin - sum(span.end - span.begin for span in self.spans)
+
+    def behind(self, position: int) -> "Opened":
+        """The rest of the envelope from a position on, which no record includes."""
+        spans = [span for span in self.spans if span.begin >= position]
+        return replace(self, spans=spans, begin=max(self.begin, position))
 
     def around(self, span: Span) -> tuple[Event, ...]:
         """The objects around a record, the outermost first, without the lists that lead to the record."""

@@ -7,6 +7,7 @@ A copy of another listed file counts once. A file is a copy if another listed fi
 also be equal to that file from begin to end, or at least `HEAD_BYTES` long.
 """
 
+import codecs
 import functools
 import hashlib
 import io
@@ -29,7 +30,14 @@ from obs_assets.errors import ConfigurationError
 from obs_assets.events import MAX_NESTING
 from obs_assets.sources import bucket
 from obs_assets.sources.careful import SEPARATORS
-from obs_assets.sources.unpack import COMPRESSIONS, DamagedError, is_encoding, layers
+from obs_assets.sources.unpack import (
+    COMPRESSIONS,
+    DamagedError,
+    in_form,
+    is_encoding,
+    layers,
+    other_forms,
+)
 
 HEAD_BYTES = 1024
 """Bytes at the beginning of a file that are compared first, to find candidates."""
@@ -40,10 +48,14 @@ KEPT_RANGES = 64
 
 _BLOCK = 1 << 20
 """Bytes that are read at a time to compare two files."""
+_ENVELOPE_ENDS = SEPARATORS + b"}"
+"""Bytes behind the last record of an envelope. A later version of the envelope has a comma and more records there."""
 _ROTATED_OR_COMPRESSED = re.compile(r"([.-]\d+|\.(gz|zst|xz|bz2|lz4|zip))+$")
 """End of a name such as ``app.log.3.gz`` that does not show the kind of the file."""
 _ENDINGS = ("jsonl", "ndjson", "json", "log")
 _BEHIND_ENDINGS = ("", *COMPRESSIONS, ".[0-9]*", "-[0-9]*")
+_FIRST_BYTES = 2 * HEAD_BYTES + len(codecs.BOM_UTF8)
+"""First bytes of a file: its head in any form of the text is made of them."""
 _SIGNATURE_BYTES = 8
 """Bytes at the beginning of a file that show its compression or encoding."""
 
@@ -96,6 +108,7 @@ class SourceConfig(Block, frozen=True):
         "splunk",
         "kubernetes",
         "docker",
+        "fluentd",
         "journald",
         "cri",
         "syslog",
@@ -131,6 +144,7 @@ class EventFile:
         size, mtime_ns: size in bytes and time of the last change, as the file system reports them.
         node: an identity that a rename does not change: device and inode, or the ETag of an object.
         open: opens the file; it never follows a link that was created after the listing.
+        form: changes of its text, so that it has the form in which it landed first, see `unpack.other_forms`.
     """
 
     path: str
@@ -138,6 +152,7 @@ class EventFile:
     mtime_ns: int
     node: str
     open: Callable[[], io.BufferedReader] = field(compare=False, repr=False)
+    form: tuple[str, ...] = ()
 
     @functools.cached_property
     def packing(self) -> tuple[str, ...]:
@@ -153,8 +168,8 @@ class EventFile:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the file is compressed or encoded, so that offsets count unpacked bytes."""
-        return bool(self.packing)
+        """Whether the file is compressed, encoded or changed, so that offsets count other bytes than its own."""
+        return bool(self.form or self.packing)
 
     @property
     def is_readable(self) -> bool:
@@ -184,8 +199,11 @@ class KnownFile:
         within_line: the next byte belongs to a line that was too long.
         within_object: 0, or the next byte belongs to an object over several lines that was given up: the column of its
             bracket, plus 1.
+        envelope_at: offset of the envelope that holds the last landed record; -1: none. It is read again if the file
+            changes, because programs write envelopes again with more records in them.
         is_copy: nothing was landed from the file, because another file begins with all of its bytes.
         packing: compression or encoding, as in `EventFile`.
+        form: changes of its text, as in `EventFile`.
         landed_at: begin of the last pass that landed bytes of the file: ISO 8601, UTC.
     """
 
@@ -195,6 +213,7 @@ class KnownFile:
     mtime_ns: int
     node: str
     packing: tuple[str, ...] = ()
+    form: tuple[str, ...] = ()
     offset: int = 0
     head: str = ""
     head_bytes: int = 0
@@ -203,6 +222,7 @@ class KnownFile:
     has_rest: bool = False
     within_line: bool = False
     within_object: int = 0
+    envelope_at: int = -1
     is_copy: bool = False
     landed_at: str = ""
 
@@ -215,6 +235,7 @@ class KnownFile:
             mtime_ns=file.mtime_ns,
             node=file.node,
             packing=file.packing,
+            form=file.form,
         )
 
     def is_unchanged(self, file: EventFile) -> bool:
@@ -396,6 +417,7 @@ class Content:
 
     def __init__(self, file: EventFile) -> None:
         self._raw = file.open()
+        self._form = file.form
         try:
             self._begin()
         except BaseException:
@@ -407,7 +429,11 @@ class Content:
         self._raw.seek(0)
         first = self._raw.read(_SIGNATURE_BYTES)
         self._raw.seek(0)
-        self.packing, self._blocks = layers(self._raw, first)
+        self.packing, blocks = layers(self._raw, first)
+        if self._form and not self.packing:
+            blocks = iter(functools.partial(self._raw.read, _BLOCK), b"")
+        self._blocks = in_form(blocks, self._form)
+        self._is_direct = not (self.packing or self._form)
         self._position, self._rest = 0, b""
 
     @property
@@ -432,7 +458,7 @@ class Content:
 
     def seek(self, offset: int) -> None:
         """Go to a byte offset of the unpacked file."""
-        if not self.packing:
+        if self._is_direct:
             self._raw.seek(offset)
             return
         if offset < self._position:
@@ -442,7 +468,7 @@ class Content:
 
     def read(self, length: int) -> bytes:
         """The next bytes; fewer than ``length`` only at the end or before a fault."""
-        if not self.packing:
+        if self._is_direct:
             return self._raw.read(length)
         blocks = []
         while length > 0 and (block := self._next(length)):
@@ -455,7 +481,7 @@ class Content:
 
         The buffer is full except at the end or before a fault.
         """
-        if not self.packing:
+        if self._is_direct:
             return self._raw.readinto(space)
         filled = 0
         while filled < len(space) and (block := self._next(len(space) - filled)):
@@ -468,7 +494,7 @@ class Content:
         block = self._rest
         if not block and not self.fault:
             try:
-                block = next(self._blocks, b"")
+                block = next(filter(None, self._blocks), b"")
             except EOFError:
                 self.fault = f"unfinished {self.packing[0]}"
             except DamagedError:
@@ -506,30 +532,32 @@ class Identities:
         self._head_lengths = {length for length, _ in self._by_head if length}
         self._claimed: dict[str, EventFile] = {}
         self._new: defaultdict[str, list[EventFile]] = defaultdict(list)
-        self._heads: dict[str, tuple[bytes, str | None]] = {}
+        self._firsts: dict[str, tuple[bytes, str | None]] = {}
 
     def claim_unchanged(self, file: EventFile, *, sealed: bool) -> bool:
         """Whether there is nothing to do: the file is unchanged, and has no incomplete end to be given up now."""
         known = self._by_path.get(file.path)
         if known is None or not known.is_unchanged(file) or (known.has_rest and sealed):
             return False
-        self._claimed[known.file_id] = file
+        self._claimed[known.file_id] = replace(file, form=known.form)
         return True
 
-    def claim_in_place(self, file: EventFile) -> KnownFile | None:
-        """The known file with the same name or inode whose content this file continues; None if there is none."""
-        candidates = [self._by_node.get(file.node), self._by_path.get(file.path)]
-        # A copy that has grown may have been incomplete before; an inode may have been used again
-        in_place = (
-            known
-            for known in candidates
-            if known and not known.is_copy and _is_same_kind(file, known)
-        )
-        known = self._claim(file, in_place, _ends_match)
-        if known and not known.head_bytes:
-            # Nothing landed from it, so it has no known head: its copies are found as copies of a new file
-            self._new[digest(self._head_if_any(file))].append(file)
-        return known
+    def claim_in_place(self, file: EventFile) -> tuple[EventFile, KnownFile] | None:
+        """The known file with the same name or inode whose content this file continues; None if there is none.
+
+        Returns:
+            the file, in the form in which it landed first, and the known file.
+        """
+        for known in (self._by_node.get(file.node), self._by_path.get(file.path)):
+            # A copy that has grown may have been incomplete before; an inode may have been used again
+            if known and not known.is_copy and _is_same_kind(file, known):
+                formed = replace(file, form=known.form)
+                if self._claim(formed, [known], _ends_match):
+                    if not known.head_bytes:
+                        # Nothing landed, so there is no known head: its copies are found as copies of a new file
+                        self._new[digest(self._head_if_any(formed))].append(formed)
+                    return formed, known
+        return None
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:
         """The files that are not in place, in the order to ask about them: an original before its copies.
@@ -561,7 +589,7 @@ class Identities:
     def fault_of_stub(self, file: EventFile) -> str | None:
         """Reason why only the first bytes of a compressed file can be read, too few to identify the file; or None."""
         is_short = len(self._head(file)) < HEAD_BYTES
-        return self._heads[file.path][1] if is_short else None
+        return self._firsts[file.path][1] if is_short else None
 
     def original_of(self, file: EventFile) -> "Original | None":
         """A claimed or new file that begins with all bytes of this file."""
@@ -581,18 +609,33 @@ class Identities:
             others += [Original(new) for alike in self._new.values() for new in alike]
             originals = [other for other in others if _folder(other.file) == _folder(file)]
         return next(
-            (original for original in originals if _is_beginning(file, original.file)), None
+            (
+                original
+                for original in originals
+                if _is_beginning(file, original.file) or _is_older_version(file, original.known)
+            ),
+            None,
         )
 
     def add_new(self, file: EventFile) -> None:
         """Record a file that is new."""
         self._new[digest(self._head(file))].append(file)
 
+    def in_forms(self, file: EventFile) -> Iterator[EventFile]:
+        """The file as it is, then in each other form in which it may have landed before."""
+        yield file
+        for form in other_forms(self._first(file)):
+            yield replace(file, form=form)
+
     def _head(self, file: EventFile) -> bytes:
-        if file.path not in self._heads:
-            with Content(file) as content:
-                self._heads[file.path] = content.read(HEAD_BYTES), content.fault
-        return self._heads[file.path][0]
+        return b"".join(in_form(iter([self._first(file)]), file.form))[:HEAD_BYTES]
+
+    def _first(self, file: EventFile) -> bytes:
+        """First bytes of a file as it is: enough for its head in any form."""
+        if file.path not in self._firsts:
+            with Content(replace(file, form=())) as content:
+                self._firsts[file.path] = content.read(_FIRST_BYTES), content.fault
+        return self._firsts[file.path][0]
 
     def _head_if_any(self, file: EventFile) -> bytes:
         try:
@@ -684,7 +727,9 @@ def ends_match(content: Content, known: KnownFile) -> tuple[bool, bytes, bytes]:
 
 def _is_telling(known: KnownFile, last_byte: bytes, rest: Content) -> bool:
     """Whether the landed bytes are enough to identify a file. Files of a program often begin with the same line."""
-    return known.offset >= HEAD_BYTES or last_byte in {b"\n", b"}"} or not rest.read(1)
+    if known.offset >= HEAD_BYTES or last_byte in {b"\n", b"}"} or known.envelope_at >= 0:
+        return True
+    return not rest.read(1)
 
 
 def _content_matches(file: EventFile, known: KnownFile) -> bool:
@@ -710,7 +755,11 @@ def _is_beginning(file: EventFile, original: EventFile) -> bool:
             other = others.read(len(block))
             if other != block:
                 same = _alike_until(block, other)
-                if not _are_separators(block[same:], content):
+                is_longer_list = (
+                    block[:same].endswith(b"}") and other[same:].lstrip()[:1] == b","
+                )
+                ends = _ENVELOPE_ENDS if is_longer_list else SEPARATORS
+                if not _are_separators(block[same:], content, ends):
                     return False
                 length += same
                 if not holds_something:
@@ -727,6 +776,16 @@ def _is_beginning(file: EventFile, original: EventFile) -> bool:
         )
 
 
+def _is_older_version(file: EventFile, known: KnownFile | None) -> bool:
+    """Whether a file is an envelope that was written again since, with more records: it ends behind the landed ones."""
+    if known is None or known.envelope_at < 0 or not _content_matches(file, known):
+        return False
+    with Content(file) as content:
+        content.seek(known.offset)
+        rest = content.read(_BLOCK)
+    return rest.lstrip().startswith(b"]") and b"\n{" not in rest and len(rest) < _BLOCK
+
+
 def _alike_until(block: bytes, other: bytes) -> int:
     """Length of the common beginning."""
     shared = min(len(block), len(other))
@@ -734,9 +793,9 @@ def _alike_until(block: bytes, other: bytes) -> int:
     return int(differs.argmax()) if differs.any() else shared
 
 
-def _are_separators(block: bytes, rest: Content) -> bool:
+def _are_separators(block: bytes, rest: Content, separators: bytes = SEPARATORS) -> bool:
     """Whether only separators follow, in ``block`` and then in ``rest``, which is read block by block."""
-    while not block.strip(SEPARATORS):
+    while not block.strip(separators):
         block = rest.read(_BLOCK)
         if not block:
             return True
@@ -756,4 +815,5 @@ def known_from_json(values: dict[str, Any]) -> KnownFile:
     # Older records have no packing
     packing = tuple(values.get("packing", packing_named(values["path"])))
     ranges = tuple((start, end, sha) for start, end, sha in values["ranges"])
-    return KnownFile(**{**values, "ranges": ranges, "packing": packing})
+    form = tuple(values.get("form", ()))
+    return KnownFile(**{**values, "ranges": ranges, "packing": packing, "form": form})

@@ -56,6 +56,7 @@ from obs_assets.sources.formats import enabled
 from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
 from obs_assets.sources.reader import (
     ROWS_A_TASK,
+    OpenEnvelope,
     Reading,
     RecordBatch,
     read_batch,
@@ -303,6 +304,11 @@ class Progress:
         begins_envelope: such an envelope begins at ``position``.
         refused_at: offset of an object that looked like an envelope but could not be read as an envelope; -1: none.
         refused_as: reason of the dead letters of that object.
+        landed_to: bytes before this offset have landed. More than ``position`` at first if an envelope is read again.
+        envelope_at: begin of the envelope that holds the last landed record; -1: none.
+        tail_bytes: bytes of that envelope behind ``settled``.
+        passed_tails: bytes of earlier envelopes behind their last records; they are outside the records too.
+        digested: offset before which all bytes were read for the SHA-256.
     """
 
     index: int
@@ -335,9 +341,18 @@ class Progress:
     begins_envelope: bool = False
     refused_at: int = -1
     refused_as: str = TOO_LONG
+    landed_to: int = 0
+    envelope_at: int = -1
+    tail_bytes: int = 0
+    passed_tails: int = 0
+    digested: int = 0
 
     def __post_init__(self) -> None:
-        self.position = self.settled = self.start
+        self.position = self.settled = self.landed_to = self.start
+        self.envelope_at = self.known.envelope_at
+        if self.envelope_at >= 0 and not self.is_copy:
+            self.position = self.envelope_at
+        self.digested = self.position
         self.within_line = self.known.within_line
         self.within_object = self.known.within_object
 
@@ -386,6 +401,7 @@ class Progress:
         *,
         within_line: bool = False,
         within_object: int = 0,
+        envelope: OpenEnvelope | None = None,
     ) -> None:
         """Record the result of reading ``data``.
 
@@ -394,10 +410,15 @@ class Progress:
             consumed: bytes of ``data`` that need not be read again.
             settled: bytes of ``data`` up to the end of its last event or dead letter; 0 if there is none.
             within_line, within_object: state at the new position, see `Progress`.
+            envelope: the envelope around the last record, if ``settled`` lies in it.
         """
         if settled:
             self.settled = self.position + settled
             self.settled_tail = self._tail_after(data[:settled])
+            self.passed_tails += self.tail_bytes
+            self.envelope_at, self.tail_bytes = -1, 0
+        if envelope:
+            self.envelope_at, self.tail_bytes = envelope.offset, envelope.tail
         self.tail = self._tail_after(data[:consumed])
         self.position += consumed
         self.within_line = within_line
@@ -409,10 +430,12 @@ class Progress:
 
     def digest(self, data: memoryview, consumed: int, settled: int) -> None:
         """Add these bytes to the SHA-256 of the file."""
-        self.sha.update(data[:settled])
+        before = min(max(0, self.start - self.digested), consumed)
+        self.digested += consumed
+        self.sha.update(data[before:settled])
         if settled:
             self.settled_sha = self.sha.copy()
-        self.sha.update(data[settled:consumed])
+        self.sha.update(data[max(before, settled) : consumed])
 
     def _tail_after(self, data: memoryview) -> bytes:
         return (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]
@@ -442,7 +465,7 @@ class Progress:
         """
         copied = self.settled - self.start if self.is_copy else 0
         separators = self.settled - self.start - self.event_bytes - self.dead_bytes - copied
-        separators -= self.envelope_bytes
+        separators -= self.envelope_bytes + self.passed_tails
         if separators < 0:
             raise ReceiptError(f"{self.file.path}: {-separators:,} bytes were read twice")
         return FileReceipt(
@@ -455,7 +478,7 @@ class Progress:
             dead_bytes=self.dead_bytes,
             separator_bytes=separators,
             copied_bytes=copied,
-            envelope_bytes=self.envelope_bytes,
+            envelope_bytes=self.envelope_bytes + self.passed_tails,
         )
 
     def known_now(self) -> KnownFile:
@@ -482,6 +505,7 @@ class Progress:
             )[-KEPT_RANGES:],
             within_line=self.within_line,
             within_object=self.within_object,
+            envelope_at=self.envelope_at,
         )
 
     def _open(self) -> Content:
@@ -490,6 +514,10 @@ class Progress:
         if not matches:
             self.close()
             raise _ReplacedError
+        if self.position < self.start:
+            begin = max(0, self.position - TAIL_BYTES)
+            self.content.seek(begin)
+            self.tail = self.content.read(self.position - begin)
         return self.content
 
 
@@ -536,6 +564,7 @@ class Batch:
                 takes_envelopes=file.takes_envelopes,
                 refused_at=file.refused_at,
                 refused_as=file.refused_as,
+                landed_to=file.landed_to,
             )
             for file, begin, end in self.pieces
         ]
@@ -548,19 +577,29 @@ class Batch:
         """Update the position of each file from the result."""
         for (file, *_), begins in zip(self.pieces, reading.begins_envelope, strict=False):
             file.begins_envelope = begins
+        envelopes = map(reading.open_envelopes.get, range(len(self.pieces)))
         states = zip(
             reading.consumed,
             reading.settled,
             reading.within_line,
             reading.within_object,
+            envelopes,
             strict=True,
         )
-        for (file, begin, end), (consumed, settled, within_line, within_object) in zip(
-            self.pieces, states, strict=True
-        ):
-            piece = memoryview(self.data)[begin:end]
+        for (file, begin, end), (
+            consumed,
+            settled,
+            within_line,
+            within_object,
+            envelope,
+        ) in zip(self.pieces, states, strict=True):
             file.advance(
-                piece, consumed, settled, within_line=within_line, within_object=within_object
+                memoryview(self.data)[begin:end],
+                consumed,
+                settled,
+                within_line=within_line,
+                within_object=within_object,
+                envelope=envelope,
             )
 
     def digest(self, reading: Reading) -> None:
@@ -581,12 +620,17 @@ class EnvelopeBatch(Batch):
         records: the records.
         file: the file that holds the envelope.
         whole: bytes of the envelope. Set in the batch with its last record: then the whole envelope is read.
-        outside: bytes of the envelope outside all records.
+        tail: bytes of the envelope behind its last record.
+        settled: bytes of the envelope up to the end of its last record, or up to its own end if it has none; 0 if
+            there is nothing new.
+        outside: new bytes of the envelope outside all records, without the tail.
     """
 
     records: RecordBatch | None = None
     file: Progress | None = None
     whole: memoryview | None = None
+    tail: int = 0
+    settled: int = 0
     outside: int = 0
 
     def read(self, connection: duckdb.DuckDBPyConnection, rules: Rules) -> Reading:
@@ -601,13 +645,14 @@ class EnvelopeBatch(Batch):
         del reading
         if self.file and self.whole is not None:
             self.file.pending = b""
-            self.file.advance(self.whole, len(self.whole), len(self.whole))
+            envelope = OpenEnvelope(self.file.position, self.tail) if self.tail else None
+            self.file.advance(self.whole, len(self.whole), self.settled, envelope=envelope)
 
     def digest(self, reading: Reading) -> None:
         """Add the envelope to the SHA-256 of the file."""
         del reading
         if self.file and self.whole is not None:
-            self.file.digest(self.whole, len(self.whole), len(self.whole))
+            self.file.digest(self.whole, len(self.whole), self.settled)
 
 
 _at_work: set[threading.Event] = set()
@@ -1051,8 +1096,8 @@ class Pass:
         ]
         others = []
         for file in changed:
-            if known := self._tolerant(identities.claim_in_place, file):
-                yield file, known, None
+            if found := self._tolerant(identities.claim_in_place, file):
+                yield *found, None
             else:
                 others.append(file)
         for file in identities.originals_first(others):
@@ -1064,15 +1109,27 @@ class Pass:
             ) and not self._is_sealed(file):
                 self._warn(fault, file)
                 continue
-            new = KnownFile(self._origin.file_id(file.path), file.path, 0, 0, file.node)
-            if original := self._tolerant(identities.original_of, file):
+            yield self._tolerant(functools.partial(self._recognised, identities), file) or (
+                file,
+                self._new(file),
+                None,
+            )
+
+    def _recognised(
+        self, identities: Identities, file: EventFile
+    ) -> tuple[EventFile, KnownFile, Original | None]:
+        """A file that is not in place: a copy, a known file under another name or in another form, or a new file."""
+        for formed in identities.in_forms(file):
+            if original := identities.original_of(formed):
                 self._warn("copy of another file", file)
-                yield file, new, original
-            elif known := self._tolerant(identities.claim_moved, file):
-                yield file, known, None
-            else:
-                self._tolerant(identities.add_new, file)
-                yield file, new, None
+                return formed, self._new(file), original
+            if known := identities.claim_moved(formed):
+                return formed, known, None
+        identities.add_new(file)
+        return file, self._new(file), None
+
+    def _new(self, file: EventFile) -> KnownFile:
+        return KnownFile(self._origin.file_id(file.path), file.path, 0, 0, file.node)
 
     def _warn(self, reason: str, file: EventFile) -> None:
         self._warnings[reason] += 1
@@ -1098,7 +1155,7 @@ class Pass:
         for file in files:
             while not file.at_end and not file.is_copy:
                 # Read on up to an event: after a pass that ends in a gap as long as a pass, the next stops there too
-                has_got_on = file.position == file.start or file.settled > file.start
+                has_got_on = file.position <= file.start or file.settled > file.start
                 if taken >= self._config.max_bytes_per_pass and has_got_on:
                     file.is_left = True
                     file.close()
@@ -1187,6 +1244,7 @@ class Pass:
                     within_line=known.within_line,
                     within_object=known.within_object,
                 )
+                copy.envelope_at = known.envelope_at
             copy.is_left = bool(original and not original.at_end)
 
     def _read_piece(self, file: Progress, space: memoryview) -> int | None:
@@ -1246,24 +1304,31 @@ def _records_of(
 ) -> Iterator[EnvelopeBatch]:
     """Batches of the records of the envelope at the position of a file, of about ``size`` bytes each."""
     shift = file.position
-    outside = opened.end
     batch = RecordBatch(opened.row)
     begin = 0
     if not opened.spans or not opened.row.holds_events(opened.outer):
         batch.without_events = 1
         opened.spans.clear()
+    tail = opened.tail
+    opened = opened.behind(file.landed_to - shift)
     for number, span in enumerate(opened.spans, start=1):
         is_full = span.end - opened.spans[begin].begin >= size
         if is_full or number == len(opened.spans):
-            outside -= batch.add_records(
-                data, opened, opened.spans[begin:number], file.index, shift
-            )
+            batch.add_records(data, opened, opened.spans[begin:number], file.index, shift)
             begin = number
         if is_full and number < len(opened.spans):
             yield EnvelopeBatch(bytearray(), records=batch, file=file)
             batch = RecordBatch(opened.row)
-    whole = memoryview(data)[: opened.end]
-    yield EnvelopeBatch(bytearray(), records=batch, file=file, whole=whole, outside=outside)
+    is_new = bool(opened.spans or batch.without_events)
+    yield EnvelopeBatch(
+        bytearray(),
+        records=batch,
+        file=file,
+        whole=memoryview(data)[: opened.end],
+        tail=tail,
+        settled=opened.end - tail if is_new else 0,
+        outside=opened.outside - tail,
+    )
 
 
 def _wait(jobs: list[Future[None]]) -> None:

@@ -13,7 +13,7 @@ import contextlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -80,6 +80,8 @@ class Reading:
             ``consumed`` ends: `read_records` reads it.
         byte_ranges: file and offset of an event that was joined from pieces → begin and end of each piece in the
             file, in order.
+        open_envelopes: number of a segment → the envelope around its ``settled``. Its bytes behind ``settled`` are not
+            among ``envelope_bytes``.
     """
 
     lines: pa.Table
@@ -92,6 +94,20 @@ class Reading:
     envelope_bytes: Mapping[int, int] = field(default_factory=dict)
     begins_envelope: Sequence[bool] = ()
     byte_ranges: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    open_envelopes: Mapping[int, "OpenEnvelope"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OpenEnvelope:
+    """An envelope that may be written again with more records.
+
+    Attributes:
+        offset: begin of the envelope in its file.
+        tail: number of its bytes behind its last record.
+    """
+
+    offset: int
+    tail: int
 
 
 def read_records(
@@ -117,12 +133,43 @@ def read_batch(
         segments: the segments; read together, so that ten thousand small files cost no more than a large file.
         rules: limits of an event, and the formats to try.
     """
+    reading = _read_all(connection, data, segments, rules)
+    if any(segment.landed_to > segment.offset for segment in segments):
+        return _behind_landed(reading, segments)
+    return reading
+
+
+def _read_all(
+    connection: duckdb.DuckDBPyConnection,
+    data: bytes | bytearray,
+    segments: list[Segment],
+    rules: Rules,
+) -> Reading:
     if rules.formats and isinstance(rules.formats[0], Text):
         return _read_text(data, segments, rules.formats[0], rules)
     reading, places = _read_objects(connection, data, segments, rules)
     if not rules.formats or not (places.formats != 0).any():
         return reading
     return _Apart(connection, data, segments, rules).of(reading, places)
+
+
+def _behind_landed(reading: Reading, segments: list[Segment]) -> Reading:
+    """The reading without what has landed already: an envelope that has grown is read again from its begin."""
+    landed_to = np.zeros(max(segment.file for segment in segments) + 1, np.int64)
+    landed_to[[segment.file for segment in segments]] = [one.landed_to for one in segments]
+    lines = reading.lines
+    is_new = lines["file_offset"].to_numpy() >= landed_to[lines["file"].to_numpy()]
+    letters = (one.behind(int(landed_to[one.file])) for one in reading.dead)
+    settled = [
+        end if segment.offset + end > segment.landed_to else 0
+        for end, segment in zip(reading.settled, segments, strict=True)
+    ]
+    return replace(
+        reading,
+        lines=views.filter_rows(lines, is_new),
+        dead=[letter for letter in letters if letter],
+        settled=settled,
+    )
 
 
 @dataclass(frozen=True)
@@ -275,6 +322,9 @@ class _Apart:
         self.remarks: Counter[str] = Counter()
         # File, offset, bytes outside the records
         self._envelopes: list[tuple[int, int, int]] = []
+        # File → begin, end of the last record, and end of each envelope; offsets in the file
+        self._opened: defaultdict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self._landed_to = {segment.file: segment.landed_to for segment in segments}
         self._waits_from: dict[int, int] = {}
         self._byte_ranges: dict[tuple[int, int], tuple[int, ...]] = {}
 
@@ -315,18 +365,39 @@ class _Apart:
                 reading = self._joined(
                     reading, row, np.flatnonzero(places.formats[is_left] == number)
                 )
+        # A row that was joined to another row, or that waits, has length 0
+        kept = reading.lines["length"].to_numpy() > 0
+        reading = replace(reading, lines=views.filter_rows(reading.lines, kept))
         envelope_bytes: Counter[int] = Counter()
         for file, offset, size in self._envelopes:
             envelope_bytes[file] += (
                 size if offset < self._waits_from.get(file, offset + 1) else 0
             )
         remarks = Counter(reading.remarks) + self.remarks
+        settled = list(reading.settled)
+        open_envelopes = {}
+        for number, segment in enumerate(self._segments):
+            if around := self._around(segment, segment.offset + settled[number]):
+                begin, last, end = around
+                settled[number] = last - segment.offset
+                open_envelopes[number] = OpenEnvelope(begin, end - last)
+                envelope_bytes[segment.file] -= end - last
         return replace(
             reading,
+            settled=settled,
             remarks=remarks,
             envelope_bytes=envelope_bytes,
             byte_ranges=self._byte_ranges,
+            open_envelopes=open_envelopes,
         )
+
+    def _around(self, segment: Segment, settled: int) -> tuple[int, int, int] | None:
+        """Begin, end of the last record, and end of the envelope that holds the byte before an offset, if any."""
+        for envelope in self._opened.get(segment.file, ()):
+            begin, _, end = envelope
+            if begin < settled <= end:
+                return envelope
+        return None
 
     def _take_apart(
         self,
@@ -377,9 +448,13 @@ class _Apart:
         ):
             with contextlib.suppress(NoEnvelopeError, LookupError, TypeError):
                 opened = open_envelope(self._data, position, row)
-                offset = end - (opened.end - position)
-                size = batch.add(self._data, opened, file, offset - position)
-                self._envelopes.append((file, offset, size))
+                shift = end - opened.end
+                batch.add(self._data, opened, file, shift, landed_to=self._landed_to[file])
+                whole = opened.behind(self._landed_to[file] - shift)
+                self._envelopes.append((file, opened.begin + shift, whole.outside))
+                if opened.spans:
+                    last = opened.spans[-1].end + shift
+                    self._opened[file].append((opened.begin + shift, last, end))
                 is_envelope[place] = True
         read, letters = self.read_records(batch)
         return read, letters, is_envelope
@@ -411,12 +486,13 @@ class _Apart:
         return pa.table(columns, inner.lines.schema), dead
 
     def _joined(self, reading: Reading, row: Pieces, rows: npt.NDArray[np.int64]) -> Reading:
-        """The reading with the pieces of lines joined. Pieces that wait for the rest of their line are removed."""
+        """The reading with the pieces of lines joined; the length of a row to remove becomes 0."""
         if not len(rows):
             return reading
-        query = f"""SELECT json_extract_string(line, '$."{row.stream}"') AS stream,
-            json_type(line, '$."{row.text}"') = 'VARCHAR' AS is_text,
-            ends_with(json_extract_string(line, '$."{row.text}"'), chr(10)) AS is_whole FROM batch_lines"""
+        if row.event:
+            reading = replace(reading, lines=self._changed(reading.lines, row.event, rows))
+        query = f"""SELECT {row.stream} AS stream, {row.is_whole} AS is_whole,
+            coalesce(json_type(line, '$."{row.text}"') = 'VARCHAR', false) AS is_text FROM batch_lines"""
         asked = _ask(
             self._connection, query, views.take_rows(reading.lines.select(["line"]), rows)
         )
@@ -435,9 +511,20 @@ class _Apart:
                     int(rows[one]): (streams[one] or "", bool(is_whole[one])) for one in mine
                 }
                 reading = self._joined_in(reading, number, row, pieces)
-        # A row that was joined to another row, or that waits, has length 0
-        kept = reading.lines["length"].to_numpy() > 0
-        return replace(reading, lines=views.filter_rows(reading.lines, kept))
+        return reading
+
+    def _changed(
+        self,
+        lines: pa.Table,
+        event: Callable[[Event, Sequence[Event]], Event],
+        rows: npt.NDArray[np.int64],
+    ) -> pa.Table:
+        texts = lines["line"].to_pylist()
+        for one in rows.tolist():
+            if "[" in texts[one]:
+                texts[one] = written(event(loaded(texts[one]), ()))
+        place = lines.column_names.index("line")
+        return lines.set_column(place, "line", pa.array(texts, lines["line"].type))
 
     def _joined_in(
         self, reading: Reading, number: int, row: Pieces, pieces: Mapping[int, tuple[str, bool]]
@@ -476,6 +563,7 @@ class _Apart:
             if others and texts:
                 event = loaded(texts[first])
                 event[row.text] += "".join(loaded(texts[other])[row.text] for other in others)
+                event = _without(event, row.marks_of_pieces)
                 texts[first] = written(event)
                 lengths[first] += lengths[others].sum()
                 lengths[others] = 0
@@ -508,6 +596,11 @@ class _Apart:
         ]
         ends = [one.file_offset + one.length for one in dead if one.file == segment.file]
         ends += (begins + lengths)[is_before].tolist()
+        ends += [
+            ranges[-1]
+            for (file, begin), ranges in self._byte_ranges.items()
+            if file == segment.file and begin < waits_from
+        ]
         consumed, settled = list(reading.consumed), list(reading.settled)
         within_line, within_object = list(reading.within_line), list(reading.within_object)
         consumed[number] = waits_from - segment.offset
@@ -548,25 +641,27 @@ class RecordBatch:
     around: list[tuple[Event, ...]] = field(default_factory=list)
     without_events: int = 0
 
-    def add(self, data: Buffer, opened: Opened, file: int, shift: int) -> int:
-        """Add the records of an envelope. Returns the number of its bytes outside the records.
+    def add(
+        self, data: Buffer, opened: Opened, file: int, shift: int, *, landed_to: int = 0
+    ) -> None:
+        """Add the records of an envelope; if it holds no events, count it and forget its records.
 
         Args:
             data: the bytes that hold the envelope.
             opened: the envelope.
             file: index of its file.
             shift: difference between the byte offset in the file and the position in ``data``.
+            landed_to: records before this offset in the file have landed.
         """
-        size = opened.end - opened.begin
         if not opened.spans or not self.row.holds_events(opened.outer):
             self.without_events += 1
-            return size
-        return size - self.add_records(data, opened, opened.spans, file, shift)
+            opened.spans.clear()
+        self.add_records(data, opened, opened.behind(landed_to - shift).spans, file, shift)
 
     def add_records(
         self, data: Buffer, opened: Opened, spans: Sequence[Span], file: int, shift: int
-    ) -> int:
-        """Add some records of an envelope. Returns the number of their bytes."""
+    ) -> None:
+        """Add some records of an envelope."""
         around = [opened.around(span) for span in spans]
         for span, fields in zip(spans, around, strict=True):
             raw = bytes(data[span.begin : span.end])
@@ -577,12 +672,15 @@ class RecordBatch:
             self.texts.append(text)
             self.files.append(file)
             self.around.append(fields)
-        return sum(span.end - span.begin for span in spans)
 
     def letter(self, letter: DeadLetter) -> DeadLetter:
         """The dead letter of a whole record, for a dead letter from its JSON."""
         raw, segment = self.raw[letter.file], self.segments[letter.file]
         return replace(letter, file_offset=segment.offset, length=len(raw), raw=raw)
+
+
+def _without(event: Event, names: Sequence[str]) -> Event:
+    return {name: value for name, value in event.items() if name not in names}
 
 
 def _by_row(lines: pa.Table, unnamed: Unnamed) -> dict[Envelope, list[int]]:
@@ -673,6 +771,7 @@ class _Texts:
             event[self._row.text] = "".join(
                 one.event[self._row.text] for one in records if one.event
             )
+            event = _without(event, self._row.marks_of_pieces)
         text, remarks = cleaned(
             json.dumps(event, ensure_ascii=False), self._rules.unfold, self._rules.max_nesting
         )

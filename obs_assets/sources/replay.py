@@ -177,6 +177,7 @@ def _stretch(landed: Landed, index: int, letters: tuple[Letter, ...]) -> _Stretc
     stretch = _Stretch(index, file, known, sealed=True, at_end=True, letters=letters)
     stretch.takes_envelopes = False
     stretch.position, stretch.within_line, stretch.within_object = first.file_offset, False, 0
+    stretch.landed_to = 0
     return stretch
 
 
@@ -260,7 +261,10 @@ def _receipt(stretches: list[_Stretch]) -> FileReceipt:
     known = stretches[0].known
     event_bytes = sum(stretch.event_bytes for stretch in stretches)
     dead_bytes = sum(stretch.dead_bytes - stretch.length for stretch in stretches)
-    envelope_bytes = sum(stretch.envelope_bytes for stretch in stretches)
+    envelope_bytes = sum(
+        stretch.envelope_bytes + stretch.passed_tails + stretch.tail_bytes
+        for stretch in stretches
+    )
     return FileReceipt(
         file=known,
         start=known.offset,

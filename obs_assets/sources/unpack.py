@@ -1,4 +1,4 @@
-"""Unpacks compressed and encoded event files piece by piece, into UTF-8.
+"""Unpacks compressed and encoded event files piece by piece, into UTF-8, and changes the form of a text.
 
 The first bytes show the packing of a file, not its name. All bytes after a fault are lost, and few bytes before it.
 
@@ -173,6 +173,70 @@ def _transcoded(encoded: Readable, encoding: str) -> Iterator[bytes]:
             yield text.encode("utf-8", "surrogatepass")
     if decoder.getstate()[0]:
         raise EOFError
+
+
+def other_forms(first: bytes) -> Iterator[tuple[str, ...]]:
+    """The forms in which a file may have landed before it was written again as it is now.
+
+    A form is a sequence of changes: a byte order mark is added or removed, line ends become those of Windows or of
+    Unix. Changes that leave the first bytes as they are can still change the bytes behind them.
+
+    Args:
+        first: first bytes of the file.
+
+    >>> list(other_forms(b'{}\\n{}\\n'))
+    [('crlf',), ('mark',), ('mark', 'crlf')]
+    """
+    mark = "no_mark" if first.startswith(codecs.BOM_UTF8) else "mark"
+    is_windows = b"\r\n" in first
+    ends: list[tuple[str, ...]] = [()] if is_windows else [(), ("crlf",)]
+    if is_windows or b"\n" not in first:
+        ends.append(("lf",))
+    for marks in ((), (mark,)):
+        yield from (form for end in ends if (form := (*marks, *end)))
+
+
+def in_form(blocks: Iterator[bytes], form: tuple[str, ...]) -> Iterator[bytes]:
+    """The blocks of a text after the changes of a form, see `other_forms`."""
+    for change in form:
+        blocks = _CHANGES[change](blocks)
+    return blocks
+
+
+def _with_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    yield codecs.BOM_UTF8
+    yield from blocks
+
+
+def _without_mark(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    first, rest = _peeked(blocks)
+    block = next(rest, b"")
+    while len(block) < len(first):
+        block += next(rest)
+    yield block.removeprefix(codecs.BOM_UTF8)
+    yield from rest
+
+
+def _with_unix_line_ends(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    held = b""  # a carriage return at the end of a block: its line feed may follow
+    for block in blocks:
+        text = held + block
+        held = b"\r" if text.endswith(b"\r") else b""
+        yield text.removesuffix(held).replace(b"\r\n", b"\n")
+    yield held
+
+
+def _with_windows_line_ends(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        yield block.replace(b"\n", b"\r\n")
+
+
+_CHANGES: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {
+    "mark": _with_mark,
+    "no_mark": _without_mark,
+    "lf": _with_unix_line_ends,
+    "crlf": _with_windows_line_ends,
+}
 
 
 def unpacked(packed: Readable, compression: str) -> Iterator[bytes]:

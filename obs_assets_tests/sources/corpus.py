@@ -139,6 +139,15 @@ def docker(clock: str, log: str, stream: str = "stdout", **fields: Any) -> dict[
     return {"log": log, "stream": stream, "time": at(clock, ":01.123456789Z"), **fields}
 
 
+def driven(clock: str, log: str, ordinal: int = 0, **fields: Any) -> dict[str, Any]:
+    """A record of Docker's log driver fluentd; with an ordinal it is a piece, the second piece being the last."""
+    record = {"container_id": "9f2c", "container_name": "/cart", "source": "stdout", "log": log}
+    marks = {"message": "true", "id": "7d01", "ordinal": str(ordinal)}
+    marks["last"] = "true" if ordinal == 2 else "false"
+    piece = {f"partial_{name}": value for name, value in marks.items()} if ordinal else {}
+    return {**record, **piece, "@timestamp": at(clock), **fields}
+
+
 def journal(clock: str, priority: str, **fields: Any) -> dict[str, Any]:
     return {
         "__CURSOR": "s=1;i=2",
@@ -151,11 +160,24 @@ def journal(clock: str, priority: str, **fields: Any) -> dict[str, Any]:
     }
 
 
+def mark(ordinal: int) -> dict[str, str]:
+    """Fields of a piece of Docker's log driver journald, the second piece being the last."""
+    marks = {"ID": "ab12", "ORDINAL": str(ordinal), "LAST": "true" if ordinal == 2 else "false"}
+    marks |= {} if ordinal == 2 else {"MESSAGE": "true"}
+    return {"CONTAINER_ID": "c", **{f"CONTAINER_PARTIAL_{k}": v for k, v in marks.items()}}
+
+
 def entry(clock: str, priority: str = "", message: bytes = b"MESSAGE=up\n") -> bytes:
     """A record of the journal's export format."""
     level = b"PRIORITY=%s\n" % priority.encode() if priority else b""
     time = b"__REALTIME_TIMESTAMP=%d000321\n" % seconds(clock)
     return b"__CURSOR=s=1;i=2\n" + time + level + message + b"\n"
+
+
+def exported_piece(ordinal: int) -> bytes:
+    """Message and marks of a piece in the journal's export format."""
+    fields = {"MESSAGE": "half", **mark(ordinal)}
+    return "".join(f"{name}={value}\n" for name, value in fields.items()).encode()
 
 
 def binary(name: bytes, value: bytes) -> bytes:
@@ -307,6 +329,19 @@ def collected(clock: str, event: Any) -> dict[str, Any]:
 
 FILES: dict[str, list[File]] = {
     "json-seq (RFC 7464)": [
+        File(  # a printed record that was cut, another record on the same line, and inner lines of a last record
+            RS
+            + b'{\n"a":[\n{"n":1},\n{"n":2}\n'
+            + RS
+            + b'{"n":'
+            + RS
+            + lines({"time": at("09:07"), "level": "error", "type": "t"})
+            + RS
+            + b'{\n"l":[\n{"n":3}\n',
+            [("09:07", "error", "t")],
+            dead={"unfinished": 3},
+            joins=False,
+        ),
         File(RS + lines({"time": at("09:00"), "type": "a"}), [("09:00", None, "a")]),
         File(
             RS
@@ -728,6 +763,42 @@ FILES: dict[str, list[File]] = {
             joins=False,
         ),
     ],
+    "fluentd": [
+        File(lines(driven("09:00", "up", ecs_cluster="c")), [("09:00", None, None)]),
+        File(
+            lines(
+                driven("09:01", '{"a', 1),
+                driven("09:02", "other", 1, partial_id="88aa"),
+                driven("09:03", '":1}', 2),
+                driven("09:03", " lines", 2, partial_id="88aa"),
+            ),
+            [("09:01", None, None), ("09:02", None, None)],
+        ),
+        File(  # an older Docker marks all pieces but the last
+            lines(
+                driven("09:04", "tw", partial_message="true"),
+                driven("09:05", "err", source="stderr"),
+                driven("09:06", "o", level="error"),
+            ),
+            [("09:04", None, None), ("09:05", None, None)],
+        ),
+        File(
+            lines(
+                {"time": at("09:07"), "stream": "stdout", "logtag": "P", "log": "a"},
+                {"time": at("09:08"), "stream": "stderr", "logtag": "F", "log": "e"},
+                {"time": at("09:09"), "stream": "stdout", "logtag": "F", "log": "b"},
+            ),
+            [("09:07", None, None), ("09:08", None, None)],
+        ),
+        File(
+            lines(
+                {"time": at("09:10"), "stream": "stdout", "_p": "P", "message": "a"},
+                {"time": at("09:11"), "stream": "stdout", "_p": "P", "message": "b"},
+                {"time": at("09:12"), "stream": "stdout", "_p": "F", "message": "c"},
+            ),
+            [("09:10", None, None)],
+        ),
+    ],
     "journalctl -o json": [
         File(lines(journal("09:00", "3")), [("09:00", "error", None)]),
         File(lines(journal("09:01", "6", MESSAGE=[104, 13])), [("09:01", "info", None)]),
@@ -737,6 +808,14 @@ FILES: dict[str, list[File]] = {
             [("09:03", "emergency", None), ("09:04", "debug", None)],
         ),
         File(printed(journal("09:05", "5", MESSAGE=["a", "b"])), [("09:05", "notice", None)]),
+        File(
+            lines(
+                journal("09:06", "6", MESSAGE="tw", **mark(1)),
+                journal("09:07", "3", MESSAGE="other", CONTAINER_ID="c"),
+                journal("09:08", "6", MESSAGE=[111, 27], **mark(2)),
+            ),
+            [("09:06", "info", None), ("09:07", "error", None)],
+        ),
     ],
     "journalctl -o export": [
         File(entry("09:00", "3"), [("09:00", "error", None)], EXPORT),
@@ -748,6 +827,12 @@ FILES: dict[str, list[File]] = {
         File(
             entry("09:03", "7") + b"\n" + entry("09:04"),
             [("09:03", "debug", None), ("09:04", None, None)],
+            EXPORT,
+        ),
+        File(
+            entry("09:05", message=exported_piece(1))
+            + entry("09:06", message=exported_piece(2)),
+            [("09:05", None, None)],
             EXPORT,
         ),
         File(

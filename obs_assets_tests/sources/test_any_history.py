@@ -1,5 +1,6 @@
 """Whatever happens to event files between and during passes, each event that a pass could read is landed once."""
 
+import codecs
 import gzip
 import json
 import shutil
@@ -50,15 +51,24 @@ def _list(events: list[str]) -> str:
     return "[\n" + ",\n".join(events) + "\n]\n"
 
 
+def _envelope(events: list[str]) -> str:
+    return '{"Records": [\n' + ",\n".join(events) + "\n]}\n"
+
+
+def _unpacked(content: bytes) -> bytes:
+    if content.startswith(b"\x1f\x8b"):
+        return gzip.decompress(content)
+    if content.startswith(b"\x28\xb5\x2f\xfd"):
+        return zstd.decompress(content)
+    return content
+
+
 def _lines(content: bytes) -> list[str]:
     """The lines of a file, whatever its packing, without what separates events."""
-    if content.startswith(b"\x1f\x8b"):
-        content = gzip.decompress(content)
-    elif content.startswith(b"\x28\xb5\x2f\xfd"):
-        content = zstd.decompress(content)
+    content = _unpacked(content)
     is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if is_utf16 else "utf-8")
-    return [line.strip("\0,[] ") for line in text.split("\n")]
+    return [line.strip("\0,[] \r\ufeff") for line in text.split("\n")]
 
 
 class EventFiles(RuleBasedStateMachine):
@@ -67,7 +77,7 @@ class EventFiles(RuleBasedStateMachine):
     Attributes:
         torn: name → what is missing of a file's last event.
         reserved: names of files that may end with zeros, which are overwritten.
-        listed: the events of a list that is written anew each time.
+        listed: name → the events of a list, or of an envelope, that is written anew each time.
         copies: names of files that no program writes on: it and its original would be two files that began alike.
         must, may: the events that have landed for sure, and those that may have.
         is_settled: no event hides behind an unfinished one that was never completed.
@@ -79,7 +89,7 @@ class EventFiles(RuleBasedStateMachine):
         self.place = Place(Path(self.folder.name))
         self.torn: dict[str, str] = {}
         self.reserved: set[str] = set()
-        self.listed: list[str] = []
+        self.listed: dict[str, list[str]] = {}
         self.copies: set[str] = set()
         self.must: set[str] = set()
         self.may: set[str] = set()
@@ -117,6 +127,8 @@ class EventFiles(RuleBasedStateMachine):
         path = self.place.path(name)
         before = path.read_bytes() if path.exists() else b""
         size = len(before.rstrip(b"\0")) if name in self.reserved else len(before)
+        if b"\r\n" in before:
+            written = written.replace("\n", "\r\n")
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(size)
             file.write(written.encode())
@@ -157,14 +169,40 @@ class EventFiles(RuleBasedStateMachine):
             with self.place.path(name).open("ab") as file:
                 file.write(b"\0" * size)
 
-    @rule(count=st.integers(1, 3))
-    def rewrite_list(self, count: int) -> None:
-        """With more events in it, unless something else has become of the file."""
-        path = self.place.path("list.json")
-        if not path.exists() or path.read_text() != _list(self.listed):
-            self.listed = []
-        self.listed += [self.event() for _ in range(count)]
-        path.write_text(_list(self.listed))
+    @rule(count=st.integers(1, 3), name=st.sampled_from(["list.json", "envelope.json"]))
+    def rewrite_list(self, count: int, name: str) -> None:
+        """A list or an envelope, with more events in it, unless something else has become of the file."""
+        path = self.place.path(name)
+        content = _list if name == "list.json" else _envelope
+        listed = self.listed.setdefault(name, [])
+        if not path.exists() or path.read_text() != content(listed):
+            listed.clear()
+        listed += [self.event() for _ in range(count)]
+        path.write_text(content(listed))
+
+    @precondition(lambda self: self.names())
+    @rule(data=st.data(), line_end=st.sampled_from([b"\n", b"\r\n"]), has_mark=st.booleans())
+    def rewrite_in_form(self, data: st.DataObject, line_end: bytes, has_mark: bool) -> None:
+        """In place, with the line ends of another system, with or without a byte order mark."""
+        path = self.place.path(self.pick(data))
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")
+        mark = codecs.BOM_UTF8 if has_mark else b""
+        path.write_bytes(mark + content.replace(b"\n", line_end))
+
+    @rule(data=st.data(), suffix=st.sampled_from(["gz", "zst"]))
+    def compress_otherwise(self, data: st.DataObject, suffix: str) -> None:
+        """A file that may be compressed is compressed, perhaps in another way, under a name that says so."""
+        found = [
+            path
+            for path in sorted(self.place.events_dir.rglob("*"))
+            if path.suffix in COMPRESSIONS and not path.name.endswith(".half.gz")
+        ]
+        if found:
+            path = data.draw(st.sampled_from(found), label="packed file")
+            content = _unpacked(path.read_bytes())
+            path.unlink()
+            packed = gzip.compress(content) if suffix == "gz" else zstd.compress(content)
+            path.with_suffix(f".{suffix}").write_bytes(packed)
 
     @precondition(lambda self: self.names())
     @rule(data=st.data(), suffix=st.sampled_from(["gz", "zst"]))

@@ -75,7 +75,7 @@ def test_every_event_of_a_format_lands_once(place: Place, name: str) -> None:
 def test_each_row_of_the_table_of_formats_has_files() -> None:
     """A format that is added gets its five files."""
     others = {"azure", "cloudtrail", "cloudwatch", "cri", "docker", "elasticsearch", "otlp"}
-    others |= {"datadog", "splunk"}
+    others |= {"datadog", "fluentd", "splunk"}
     text = {
         "kubernetes": "kubernetes audit",
         "journald": "journalctl -o json",

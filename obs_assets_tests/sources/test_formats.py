@@ -508,7 +508,7 @@ def test_records_have_their_own_offsets_and_the_fields_around_them(place: Place)
         "logEvents": [{"id": 1, "message": "a"}, {"id": 2, "message": "b"}],
     }
     envelope |= {"messageType": "DATA_MESSAGE", "logGroup": "g", "logStream": "s"}
-    content = b"\n" + lines(envelope)
+    content = b"\n" + lines(envelope) + b"?\n"  # so that the end of the envelope counts as read
     landed(place, content)
     rows = sorted(place.rows(), key=lambda row: row["file_offset"])
     for row, own in zip(rows, envelope["logEvents"], strict=True):

@@ -7,15 +7,18 @@ The values are invented; all times lie on 2031-05-05. The parts of these stories
 import gzip
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 
+from obs_assets.sources.landing import BatchSizes
 from obs_assets_tests.sources.corpus import (
     at,
     exported,
     gelf,
     journal,
     lines,
+    nanos,
     otlp,
     subscription,
     trail,
@@ -158,3 +161,75 @@ def test_a_file_that_is_mapped_into_memory(place: Place) -> None:
         assert Counter(json.loads(line)["n"] for line in place.audit().lines()) == Counter(
             range(count)
         )
+
+
+def written_again(name: str, records: list[dict[str, Any]]) -> bytes:
+    """A file of some format with these records."""
+    match name:
+        case "cloudtrail":
+            return lines({"Records": records})
+        case "otlp":
+            return lines(exported(*(otlp("09:00", **record) for record in records)))
+        case "printed":
+            about = {"owner": "o", "tail": "fields behind the list"}
+            return json.dumps({"next": "t", "entries": records, **about}, indent=2).encode()
+        case "loki":
+            values = [[nanos("09:00"), record["note"]] for record in records]
+            return lines({"data": {"result": [{"stream": {"app": "pay"}, "values": values}]}})
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("most", [16 << 20, 2048])
+@pytest.mark.parametrize("name", ["cloudtrail", "otlp", "printed", "loki"])
+def test_an_envelope_that_is_written_again_with_more_records(
+    place: Place, name: str, most: int
+) -> None:
+    """Each record lands once: in place, behind a line that came before, moved, packed, and beside an old copy."""
+    place.sizes = BatchSizes(largest=1)
+    records = [{"time": at("09:00"), "note": f"{n} " + "x" * 300} for n in range(9)]
+    before = lines({"time": at("08:00"), "note": "before"})
+    for count in (2, 2, 3, 5):
+        place.path("a.json").write_bytes(before + written_again(name, records[:count]))
+        place.land(max_event_bytes=most)
+        assert len(place.audit().lines()) == count + 1
+    place.path("old.json").write_bytes(place.path("a.json").read_bytes())
+    place.path("a.json").write_bytes(before + written_again(name, records[:7]))
+    place.land(max_event_bytes=most)
+    assert len(place.audit().lines()) == 8
+    place.path("a.json").unlink()
+    content = before + written_again(name, records) + lines({"time": at("10:00")})
+    place.path("b.json.gz").write_bytes(gzip.compress(content))
+    place.land(max_event_bytes=most, seal_after_minutes=0)
+    assert len(place.audit().lines()) == 11
+    ((receipts),) = [one for one in place.receipts().values() if len(one) > 1]
+    assert receipts[-1].separator_bytes <= 8
+    assert place.dead() == []
+
+
+@pytest.mark.parametrize("change", ["\r\n", "mark", "both", "back"])
+def test_a_file_that_is_written_again_in_another_form(place: Place, change: str) -> None:
+    """Line ends of another system, a byte order mark, or both: known, in place or beside; its new events land."""
+    content = [lines({"time": at("09:00"), "n": n, "note": "x" * 300}) for n in range(12)]
+    if change == "back":
+        content = [b"\xef\xbb\xbf", *(line.replace(b"\n", b"\r\n") for line in content)]
+    name = "a.jsonl"
+    place.path(name).write_bytes(b"".join(content[:6]))
+    place.land()
+    before = len(place.lines())
+
+    def formed(data: bytes) -> bytes:
+        if change == "back":
+            return data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+        data = data if change == "mark" else data.replace(b"\n", b"\r\n")
+        return data if change == "\r\n" else b"\xef\xbb\xbf" + data
+
+    place.path("copy.jsonl").write_bytes(formed(b"".join(content[:6])))
+    assert place.land().warnings == {"copy of another file": 1}
+    for count in (6, 8, len(content)):
+        place.path(name).write_bytes(formed(b"".join(content[:count])))
+        place.now = NOW
+        place.land()
+        assert len(place.audit().lines()) == before + count - 6
+    place.path(name).rename(place.path("moved.jsonl"))
+    assert place.land().hours == {}
+    assert place.dead() == []

@@ -74,16 +74,25 @@ class Pieces:
 
     Attributes:
         name: name of the row.
-        text, stream: names of the fields with the text and with its stream.
+        text: name of the field with the text.
+        stream: SQL over ``line`` for the stream of a piece.
+        is_whole: SQL over ``line`` for whether the line ends with the piece.
         keys: top-level keys that such an object must have.
-        others: further top-level keys that it may have.
+        marks: keys of which it must have one; empty: none is needed.
+        others: further top-level keys that it may have; None: any keys.
+        event: changes the object before its pieces are joined, as in `Envelope`.
+        marks_of_pieces: fields that say something about a piece, and nothing about the joined event.
     """
 
     name: str
     text: str
     stream: str
+    is_whole: str
     keys: frozenset[str]
-    others: frozenset[str]
+    marks: frozenset[str] = frozenset()
+    others: frozenset[str] | None = None
+    event: Callable[[Event, Sequence[Event]], Event] | None = None
+    marks_of_pieces: tuple[str, ...] = ()
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -92,7 +101,31 @@ class Pieces:
 
     def fits(self, event: Event) -> bool:
         """Whether an object may have this format, by its keys. Its field ``text`` may still hold another type."""
-        return self.keys <= event.keys() <= self.keys | self.others
+        if not self.keys <= event.keys() or (self.marks and self.marks.isdisjoint(event)):
+            return False
+        return self.others is None or event.keys() <= self.keys | self.others
+
+
+def field_text(*names: str) -> str:
+    """SQL: text of the first of these fields of ``line`` that is not null; an empty text without any.
+
+    >>> field_text("a", "b")
+    "coalesce(json_extract_string(line, '$.\"a\"'), json_extract_string(line, '$.\"b\"'), '')"
+    """
+    found = "".join(f"json_extract_string(line, '$.\"{name}\"'), " for name in names)
+    return f"coalesce({found}'')"
+
+
+def is_last_piece(message: str, last: str) -> str:
+    """SQL: whether a line ends with a piece, by the fields with which Docker's log drivers mark pieces.
+
+    Newer versions of Docker write on each piece whether it is the last; older versions mark all pieces but the last.
+
+    Args:
+        message: field that is true on a piece.
+        last: field that is true on the last piece.
+    """
+    return f"{field_text(last)} = 'true' OR ({field_text(last)} = '' AND {field_text(message)} <> 'true')"
 
 
 @dataclass(frozen=True)
@@ -123,6 +156,7 @@ class Text:
         records: the records of a text that ends where a record ends.
         ends: position where the last complete record of a text ends, in bytes.
         text: name of the field in which pieces are joined.
+        marks_of_pieces: as in `Pieces`.
     """
 
     name: str
@@ -130,6 +164,7 @@ class Text:
     records: Callable[[bytes], Iterator[Record]]
     ends: Callable[[bytes], int]
     text: str = "message"
+    marks_of_pieces: tuple[str, ...] = ()
 
 
 def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[Record]:

@@ -4,12 +4,13 @@ Docker cuts a line after 16 KiB. If ``log`` does not end with a newline, the lin
 stream.
 """
 
-from obs_assets.sources.formats.base import Pieces
+from obs_assets.sources.formats.base import Pieces, field_text
 
 FORMAT = Pieces(
     "docker",
     text="log",
-    stream="stream",
+    stream=field_text("stream"),
+    is_whole=f"ends_with({field_text('log')}, chr(10))",
     keys=frozenset({"log", "stream", "time"}),
     others=frozenset({"attrs"}),
 )

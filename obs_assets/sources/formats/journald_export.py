@@ -1,7 +1,8 @@
 """systemd's Journal Export Format: ``journalctl -o export``.
 
 A record consists of lines ``FIELD=text``. For other bytes it has ``FIELD``, a newline, eight bytes of length, the bytes
-and a newline. An empty line ends the record. A field that comes twice becomes a list.
+and a newline. An empty line ends the record. A field that comes twice becomes a list. Pieces of a container's line are
+marked as in `journald`.
 https://systemd.io/JOURNAL_EXPORT_FORMATS/
 """
 
@@ -9,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from obs_assets.sources.formats.base import Event, Record, Text
+from obs_assets.sources.formats.journald import MARKS, PARTIAL
 
 _LENGTH_BYTES = 8
 """Bytes of the length before a field of other bytes; little-endian."""
@@ -18,9 +20,21 @@ def _records(data: bytes) -> Iterator[Record]:
     position = 0
     while position < len(data):
         end, event = _record(data, position)
-        if event != {}:
-            yield Record(position, end, event)
+        if event:
+            stream, is_whole = _piece(event)
+            yield Record(position, end, event, is_whole, stream)
+        elif event is None:
+            yield Record(position, end, None)
         position = end
+
+
+def _piece(event: Event) -> tuple[str, bool]:
+    """Stream of a record, and whether its line ends with the record."""
+    is_last = event.get(f"{PARTIAL}LAST", "")
+    is_piece = event.get(f"{PARTIAL}MESSAGE") == "true"
+    is_whole = is_last == "true" or (not is_last and not is_piece)
+    names = (f"{PARTIAL}ID", "CONTAINER_ID_FULL", "CONTAINER_ID", "PRIORITY")
+    return next((str(event[name]) for name in names if name in event), ""), is_whole
 
 
 def _record(data: bytes, begin: int) -> tuple[int, Event | None]:
@@ -77,4 +91,6 @@ FORMAT = Text(
     looks_like=re.compile(r"__CURSOR=|__REALTIME_TIMESTAMP="),
     records=_records,
     ends=_ends,
+    text="MESSAGE",
+    marks_of_pieces=MARKS,
 )
