@@ -279,11 +279,14 @@ class _Lines:
         return sql.SQL(", ").join([sql.SQL("{} AS id").format(identity), *named])
 
     def rows(self, connection: Connection, select: sql.Composed) -> Iterator[tuple[int, bytes]]:
-        # row_to_json takes three quarters of the time of json_build_object.
-        copy = sql.SQL("COPY (SELECT row_to_json(event) FROM ({}) AS event) TO STDOUT")
-        for rows, data in _copied(connection, copy.format(select)):
-            # COPY doubles backslashes; JSON has no other sign that COPY writes in another way.
-            yield rows, data.replace(rb"\\", b"\\")
+        # row_to_json takes three quarters of the time of json_build_object. CSV whose signs are
+        # control characters, which JSON never has, is the JSON text as it is: the other form
+        # doubles each backslash.
+        copy = sql.SQL(
+            "COPY (SELECT row_to_json(event) FROM ({}) AS event) "
+            r"TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01')"
+        )
+        return _copied(connection, copy.format(select))
 
     def end(self, closing: str) -> bytes:
         return f"{closing}\n".encode()
@@ -327,16 +330,17 @@ class _Csv:
 
 def _copied(connection: Connection, statement: sql.Composed) -> Iterator[tuple[int, bytes]]:
     """The bytes that COPY sends, a few hundred kilobytes at a time, with the number of rows."""
-    rows, chunk = 0, bytearray()
+    chunk: list[bytes] = []
+    size = 0
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for row in copy:
-            chunk += row
-            rows += 1
-            if len(chunk) >= CHUNK_BYTES:
-                yield rows, bytes(chunk)
-                rows, chunk = 0, bytearray()
-    if rows:
-        yield rows, bytes(chunk)
+            chunk.append(bytes(row))
+            size += len(row)
+            if size >= CHUNK_BYTES:
+                yield len(chunk), b"".join(chunk)
+                chunk, size = [], 0
+    if chunk:
+        yield len(chunk), b"".join(chunk)
 
 
 class _Arrow:

@@ -80,9 +80,9 @@ def test_an_export_has_every_event_and_a_closing_record(
 
 @pytest.fixture
 def many(load: Load) -> Hour:
-    """An hour with 3 MB of events, and an hour behind it."""
+    """An hour with 9 MB of events, more than sockets hold, and an hour behind it."""
     hour = Hour(HOUR.start + timedelta(days=2))
-    load(hour, [{"type": "large", "text": "x" * 1000, "n": number} for number in range(3000)])
+    load(hour, [{"type": "large", "text": "x" * 3000, "n": number} for number in range(3000)])
     behind = Hour(hour.start + timedelta(days=1))
     load(behind, some_events(behind))
     return hour

@@ -160,8 +160,8 @@ def test_an_export_that_fails_has_no_closing_record(stored: Stored) -> None:
         stored.tables.key,
     )
     stream = export(stored.connection, Selection(tables, EVERYTHING, WHOLE))
-    written = b"".join(next(stream) for _ in range(3))
-    assert written.count(b"\n") == 36
+    # The hours of the first day are read together.
+    assert next(stream).count(b"\n") == 36
     with pytest.raises(errors.DivisionByZero):
         next(stream)
     assert len(exported(stored).splitlines()) == len(stored.rows) + 1
@@ -170,7 +170,6 @@ def test_an_export_that_fails_has_no_closing_record(stored: Stored) -> None:
 def test_an_export_that_is_closed_early_leaves_no_transaction(stored: Stored) -> None:
     """The client went away in the middle of an hour."""
     stream = export(stored.connection, Selection(stored.tables, EVERYTHING, WHOLE))
-    next(stream)
     next(stream)
     stream.close()
     assert stored.connection.info.transaction_status == 0
