@@ -6,8 +6,9 @@ Source of the limits: the API reference of PutLogEvents.
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 import boto3
@@ -20,18 +21,21 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     ProxyConnectionError,
+    SSLError,
 )
+from botocore.parsers import ResponseParserError
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
 from obs_assets.destinations.mapping import MappingName, line_sql
-from obs_assets.destinations.posting import RequestsConfig
+from obs_assets.destinations.posting import BUSY, RequestsConfig
 from obs_assets.destinations.sending import (
     Limit,
     Request,
     UnansweredError,
     limited,
     retried,
+    retry_after_s,
 )
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.events import append_fields, quote
@@ -62,10 +66,13 @@ TOO_NEW = "cw_too_new"
 EXPIRED = "cw_expired"
 """Reasons of refused rows: older than 14 days, more than 2 hours in the future, older than the group's retention."""
 
-BUSY = frozenset(
+BUSY_CODES = frozenset(
     {"ThrottlingException", "ServiceUnavailableException", "InternalFailure", "RequestTimeout"}
 )
 """Error codes after which a later attempt can succeed."""
+
+MAY_HAVE_ARRIVED = (HTTPClientError, ResponseParserError)
+"""Errors after which a request may have arrived, unless it was not sent."""
 
 NOT_SENT = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 """Errors before a connection was made."""
@@ -240,21 +247,34 @@ class CloudWatchSender:
                 "AWS_SECRET_ACCESS_KEY, a profile or a role"
             ) from None
         except ClientError as error:
-            raise self._error(str(error.response["Error"]["Code"])) from None
+            raise self._error(error.response) from None
+        except SSLError:
+            raise ConfigurationError(
+                f"the certificate of CloudWatch Logs in {self._region} is not trusted: "
+                "AWS_CA_BUNDLE names a file with your authority's certificate"
+            ) from None
         except BotoCoreError as error:
             message = (
                 f"CloudWatch Logs in {self._region} cannot be reached ({type(error).__name__})"
             )
-            if isinstance(error, HTTPClientError) and not isinstance(error, NOT_SENT):
+            if isinstance(error, MAY_HAVE_ARRIVED) and not isinstance(error, NOT_SENT):
                 raise UnansweredError(message) from None
             raise TransientError(message) from None
 
-    def _error(self, code: str) -> ObsError:
+    def _error(self, response: Any) -> ObsError:
+        code = str(response["Error"]["Code"])
+        about = response["ResponseMetadata"]
+        status = about["HTTPStatusCode"]
         where = f"CloudWatch Logs in {self._region}, log group {self.config.log_group} ({code})"
-        if code in DENIED:
+        # A proxy or a load balancer answers without AWS's codes.
+        if code in DENIED or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return ConfigurationError(f"{where}: the AWS credentials are not accepted for this")
-        if code in BUSY:
-            return TransientError(f"{where}: the service has no time")
+        if code in BUSY_CODES or status in BUSY:
+            asked = about["HTTPHeaders"].get("retry-after")
+            return TransientError(
+                f"{where}: the service has no time",
+                retry_after_s=retry_after_s(asked, datetime.now(UTC)),
+            )
         return PermanentError(f"{where}: the service refuses the request")
 
     def _whole(self) -> str:

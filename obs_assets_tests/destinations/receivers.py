@@ -6,14 +6,18 @@ Each is written from the vendor's documented table, and counts events as they ar
 import gzip
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
+import botocore.session
+from botocore.validate import ParamValidator
+
+from obs_assets_tests.frames import HOUR
 
 TOKEN = "splunk-token-1"
 KEY = "datadog-key-1"
@@ -33,6 +37,8 @@ class Received:
             headers and body; None lets the receiver answer.
         is_stored_before: the receiver stores the events before such an answer.
         acknowledges: whether the token has indexer acknowledgement.
+        rejected: ``rejectedLogEventsInfo`` of the next answer of CloudWatch.
+        made: names of log groups, and of streams with their group.
     """
 
     events: list[Any] = field(default_factory=list)
@@ -40,6 +46,8 @@ class Received:
     answers: Callable[[int], tuple[int, dict[str, str], bytes] | None] = lambda _: None
     is_stored_before: bool = False
     acknowledges: bool = False
+    rejected: dict[str, int] = field(default_factory=dict)
+    made: set[tuple[str, ...]] = field(default_factory=set)
     url: str = ""
 
 
@@ -123,6 +131,96 @@ def datadog(received: Received, path: str, headers: Any, body: bytes) -> Answere
     return _answer(202, {})
 
 
+_LOGS = botocore.session.get_session().get_service_model("logs")
+
+_NOW_MS = int(HOUR.next.start.timestamp() * 1000)
+"""The receiver's clock: an hour after the events."""
+
+_DAY_MS = 24 * 3_600_000
+
+
+def cloudwatch(  # noqa: PLR0911 - an answer for each action
+    received: Received, path: str, headers: Any, body: bytes
+) -> Answered:
+    """CloudWatch Logs by AWS's own model of requests, and the limits in its API reference."""
+    del path
+    if "Credential=testing/" not in headers.get("Authorization", ""):
+        return _refused("UnrecognizedClientException")
+    action = headers["X-Amz-Target"].removeprefix("Logs_20140328.")
+    request = json.loads(body)
+    shape = _LOGS.operation_model(action).input_shape
+    # Lengths and types, as the model has them.
+    if ParamValidator().validate(request, shape).has_errors():
+        return _refused("SerializationException")
+    if set(request) - set(shape.members):
+        return _refused("SerializationException")
+    match action:
+        case "CreateLogGroup":
+            return _made(received, (request["logGroupName"],))
+        case "CreateLogStream":
+            return _made(received, (request["logGroupName"], request["logStreamName"]))
+        case "PutLogEvents":
+            return _put(received, request)
+        case "DescribeLogGroups":
+            return _answer(200, {"logGroups": []})
+        case "PutRetentionPolicy":
+            return _answer(200, {})
+    raise AssertionError(f"nothing here answers {action}")
+
+
+def _refused(code: str) -> Answered:
+    return _answer(400, {"__type": code, "message": "no"})
+
+
+def _made(received: Received, name: tuple[str, ...]) -> Answered:
+    if name in received.made:
+        return _refused("ResourceAlreadyExistsException")
+    if len(name) > 1 and name[:1] not in received.made:
+        return _refused("ResourceNotFoundException")
+    received.made.add(name)
+    return _answer(200, {})
+
+
+def _put(received: Received, request: Any) -> Answered:
+    """PutLogEvents: the whole request is refused, or events at either end of it, or nothing."""
+    events = request["logEvents"]
+    if (request["logGroupName"], request["logStreamName"]) not in received.made:
+        return _refused("ResourceNotFoundException")
+    times = [event["timestamp"] for event in events]
+    sizes = [len(event["message"].encode()) + 26 for event in events]
+    is_right = (
+        1 <= len(events) <= 10_000
+        and sum(sizes) <= 1_048_576
+        and min(sizes) > 26
+        and times == sorted(times)
+        and times[-1] - times[0] <= _DAY_MS
+    )
+    if not is_right:
+        return _refused("InvalidParameterException")
+    rejected, received.rejected = received.rejected, {}
+    old = sum(time < _NOW_MS - 14 * _DAY_MS for time in times)
+    new = sum(time > _NOW_MS + 2 * 3_600_000 for time in times)
+    if old:
+        rejected["tooOldLogEventEndIndex"] = old
+    if new:
+        rejected["tooNewLogEventStartIndex"] = len(events) - new
+    first = rejected.get("tooOldLogEventEndIndex", 0)
+    last = rejected.get("tooNewLogEventStartIndex", len(events))
+    received.requests += 1
+    received.events += events[first:last]
+    return _answer(200, {"rejectedLogEventsInfo": rejected} if rejected else {})
+
+
+def logs_client(url: str) -> Callable[..., Any]:
+    """`boto3.client` for the receiver at this address."""
+    return partial(
+        boto3.client,
+        endpoint_url=url,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+
+
 @contextmanager
 def receiving(service: Callable[[Received, str, Any, bytes], Answered]) -> Iterator[Received]:
     """A running receiver."""
@@ -168,46 +266,3 @@ def receiving(service: Callable[[Received, str, Any, bytes], Answered]) -> Itera
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@dataclass
-class StrictLogs:
-    """A client of CloudWatch Logs that refuses what AWS refuses and moto takes: the API reference's limits.
-
-    Attributes:
-        client: the client that stores.
-        rejected: ``rejectedLogEventsInfo`` of the next answer.
-    """
-
-    client: Any
-    rejected: dict[str, int] = field(default_factory=dict)
-
-    def put_log_events(self, **request: Any) -> Any:
-        """Check the limits, leave out the rejected events, store the others."""
-        events = request["logEvents"]
-        assert 1 <= len(events) <= 10_000
-        sizes = [len(event["message"].encode()) + 26 for event in events]
-        assert sum(sizes) <= 1_048_576
-        assert min(sizes) > 26
-        times = [event["timestamp"] for event in events]
-        assert times == sorted(times)
-        assert times[-1] - times[0] <= 24 * 3_600_000
-        rejected, self.rejected = self.rejected, {}
-        first = rejected.get("tooOldLogEventEndIndex", 0)
-        last = rejected.get("tooNewLogEventStartIndex", len(events))
-        # moto drops events that are old by the machine's clock, and these tests have a clock of their own.
-        later = int(time.time() * 1000) - times[-1]
-        stored = [
-            {**event, "timestamp": event["timestamp"] + later} for event in events[first:last]
-        ]
-        if stored:
-            self.client.put_log_events(**{**request, "logEvents": stored})
-        return {"rejectedLogEventsInfo": rejected} if rejected else {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.client, name)
-
-
-def strict_logs(*arguments: Any, **options: Any) -> StrictLogs:
-    """`boto3.client` with `StrictLogs` around it."""
-    return StrictLogs(boto3.client(*arguments, **options))

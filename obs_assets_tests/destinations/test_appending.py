@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import pytest
-from moto import mock_aws
 from pydantic import SecretStr
 
 from obs_assets import crash
@@ -31,7 +30,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import DatadogSettings, Settings, SplunkSettings
 from obs_assets_tests import harness
 from obs_assets_tests.destinations import receivers
-from obs_assets_tests.destinations.receivers import KEY, TOKEN, Received, StrictLogs, receiving
+from obs_assets_tests.destinations.receivers import KEY, TOKEN, Received, receiving
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
 NOW = HOUR.end + timedelta(minutes=10)
@@ -56,7 +55,7 @@ class Service:
         kind: its name.
         sender: speaks to it.
         arrived: the identities of the rows that arrived, in order.
-        received: the receiver; None for CloudWatch.
+        received: the receiver.
     """
 
     kind: str
@@ -78,10 +77,16 @@ def datadog_sender(url: str, key: str = KEY, **options: Any) -> DatadogSender:
     return DatadogSender(config, DatadogSettings(api_key=SecretStr(key)), sleep=lambda _: None)
 
 
+def cloudwatch_sender(url: str, **options: Any) -> CloudWatchSender:
+    """A sender that does not sleep."""
+    config = CloudWatchConfig.model_validate({"max_retries": 2, **options})
+    return CloudWatchSender(
+        config, "us-east-1", receivers.logs_client(url), sleep=lambda _: None
+    )
+
+
 @pytest.fixture(params=["splunk", "datadog", "cloudwatch"])
-def service(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     """Each service, empty."""
     if request.param == "splunk":
         with receiving(receivers.splunk) as received:
@@ -100,27 +105,18 @@ def service(
                 received,
             )
     else:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "testing")
-        with mock_aws():
-            sender = CloudWatchSender(CloudWatchConfig(), "us-east-1", receivers.strict_logs)
-            yield Service("cloudwatch", sender, lambda: cloudwatch_uids(sender))
+        with receiving(receivers.cloudwatch) as received:
+            yield Service(
+                "cloudwatch",
+                cloudwatch_sender(received.url),
+                lambda: [event["_obs"]["row_uid"] for event in messages(received)],
+                received,
+            )
 
 
-def cloudwatch_events(sender: CloudWatchSender) -> list[dict[str, Any]]:
-    """All events of the log group."""
-    client = sender._client
-    try:
-        pages = client.get_paginator("filter_log_events").paginate(
-            logGroupName=sender.config.log_group
-        )
-        return [json.loads(event["message"]) for page in pages for event in page["events"]]
-    except client.exceptions.ResourceNotFoundException:
-        return []
-
-
-def cloudwatch_uids(sender: CloudWatchSender) -> list[str]:
-    return [event["_obs"]["row_uid"] for event in cloudwatch_events(sender)]
+def messages(received: Received) -> list[dict[str, Any]]:
+    """The events that CloudWatch has stored."""
+    return [json.loads(event["message"]) for event in received.events]
 
 
 def destination(service: Service, settings: Settings) -> AppendingDestination:
@@ -241,7 +237,6 @@ FAULTS: dict[str, tuple[int, dict[str, str], bool]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("lasts", [1, 99])
-@pytest.mark.parametrize("service", ["splunk", "datadog"], indirect=True)
 def test_a_fault_loses_nothing(
     service: Service, settings: Settings, duck: duckdb.DuckDBPyConnection, name: str, lasts: int
 ) -> None:
@@ -337,13 +332,13 @@ def test_rows_that_are_too_old_are_refused_with_a_reason(
     assert settings.postgres
     now = HOUR.start + timedelta(seconds=20) + age
     frame = frame_of(duck, EVENTS)
-    with mock_aws(), receiving(receivers.datadog) as received:
-        config: Any = DatadogConfig()
-        sender: Sender = datadog_sender(received.url)
+    with receiving(receivers.datadog) as datadog, receiving(receivers.cloudwatch) as cloudwatch:
+        sender: Any = datadog_sender(datadog.url)
         if kind == "cloudwatch":
-            config = CloudWatchConfig()
-            sender = CloudWatchSender(config, "us-east-1", receivers.strict_logs)
-        ours = AppendingDestination("old", config, settings.postgres, sender, lambda: now)
+            sender = cloudwatch_sender(cloudwatch.url)
+        ours = AppendingDestination(
+            "old", sender.config, settings.postgres, sender, lambda: now
+        )
         delivery = ours.deliver(offer_of(frame))
         assert dict(delivery.refused) == {reason: 20}
         assert delivery.written == 20
@@ -351,25 +346,16 @@ def test_rows_that_are_too_old_are_refused_with_a_reason(
 
 
 def test_what_cloudwatch_rejects_is_counted(
-    settings: Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """The end index of old events is behind them, the start index of new events is their first."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    made: list[StrictLogs] = []
-
-    def client(*arguments: Any, **options: Any) -> StrictLogs:
-        made.append(receivers.strict_logs(*arguments, **options))
-        return made[-1]
-
     frame = frame_of(duck, EVENTS)
-    with mock_aws():
-        sender = CloudWatchSender(CloudWatchConfig(), "us-east-1", client)
-        made[0].rejected = {"tooOldLogEventEndIndex": 3, "tooNewLogEventStartIndex": 38}
-        service = Service("cloudwatch", sender, list)
+    with receiving(receivers.cloudwatch) as received:
+        received.rejected = {"tooOldLogEventEndIndex": 3, "tooNewLogEventStartIndex": 38}
+        service = Service("cloudwatch", cloudwatch_sender(received.url), list)
         delivery = destination(service, settings).deliver(offer_of(frame))
-        assert dict(delivery.refused) == {"cw_too_old": 3, "cw_too_new": 2}
-        assert len(cloudwatch_events(sender)) == 35
+    assert dict(delivery.refused) == {"cw_too_old": 3, "cw_too_new": 2}
+    assert len(received.events) == 35
 
 
 def test_errors_name_the_setting_and_no_secret(

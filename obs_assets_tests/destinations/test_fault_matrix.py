@@ -6,6 +6,7 @@ once, and at most a chunk of rows again for each answer that was lost.
 
 import gzip
 import itertools
+import json
 import multiprocessing
 import random
 import signal
@@ -14,9 +15,10 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -27,7 +29,7 @@ from osmem_server import OsmemServer
 from pydantic import SecretStr
 
 from obs_assets.destinations.appending import AppendingDestination
-from obs_assets.destinations.base import Destination
+from obs_assets.destinations.base import Delivery, Destination
 from obs_assets.destinations.elasticsearch import ElasticsearchConfig, ElasticsearchDestination
 from obs_assets.errors import ObsError
 from obs_assets.events import Frame
@@ -35,10 +37,14 @@ from obs_assets.hours import utc_now
 from obs_assets.settings import ElasticsearchSettings, PostgresSettings, Settings
 from obs_assets_tests.destinations import receivers
 from obs_assets_tests.destinations.receivers import Received
-from obs_assets_tests.destinations.test_appending import datadog_sender, splunk_sender
+from obs_assets_tests.destinations.test_appending import (
+    cloudwatch_sender,
+    datadog_sender,
+    splunk_sender,
+)
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
 
-KINDS = ("splunk", "datadog", "elasticsearch")
+KINDS = ("splunk", "datadog", "cloudwatch", "elasticsearch")
 
 FAULTS = (
     "refused",
@@ -67,7 +73,26 @@ EVENTS: list[dict[str, Any] | str] = [{"n": n, "pad": "x" * 400} for n in range(
 MANY: list[dict[str, Any] | str] = [{"n": n} for n in range(2_200)]
 """Datadog's chunks have a thousand logs."""
 
+LONG: list[dict[str, Any] | str] = [{"n": n, "pad": "x" * 12_000} for n in range(220)]
+"""CloudWatch's chunks have a mebibyte, which is 86 of these."""
+
+OFFERED = {"splunk": EVENTS, "datadog": MANY, "cloudwatch": LONG, "elasticsearch": EVENTS}
+"""The events that each kind sends in three chunks."""
+
+LONGEST_CHUNK = {"splunk": 100, "datadog": 1_000, "cloudwatch": 90, "elasticsearch": 0}
+"""Rows of a chunk, which is how many may arrive again after a lost answer; documents are replaced."""
+
+SERVICES = {
+    "splunk": receivers.splunk,
+    "datadog": receivers.datadog,
+    "cloudwatch": receivers.cloudwatch,
+}
+
 TIMEOUT_S = 0.4
+"""Seconds that a sender waits for an answer of a receiver that hangs or drips; with other faults it waits long.
+
+A busy machine can need this time for an honest answer, and then rows arrive again without a fault.
+"""
 
 
 @dataclass
@@ -79,7 +104,8 @@ class Faulty:
         chunk: number of the first request with events that meets it.
         left: requests that meet it.
         seen: requests with events until now.
-        lost: requests whose events were stored, and whose answer was lost.
+        lost: requests whose events were stored, and whose answer was lost or late.
+        is_hasty: the sender waits for `TIMEOUT_S` only.
         url: its address.
     """
 
@@ -91,6 +117,7 @@ class Faulty:
     left: int = 0
     seen: int = 0
     lost: int = 0
+    is_hasty: bool = False
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -98,6 +125,7 @@ class Faulty:
         """Have this fault from the next delivery on."""
         self.fault, self.chunk, self.seen, self.lost = fault, chunk, 0, 0
         self.left = 1_000_000 if stays else 1
+        self.is_hasty = fault in ("hang", "drip")
 
     def meets(self) -> str:
         """The fault that the next request with events meets."""
@@ -120,16 +148,20 @@ class Faulty:
             )
             return answer.status_code, answer.content
         text = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
-        service = receivers.splunk if self.kind == "splunk" else receivers.datadog
         with self.lock:
-            status, _, content = service(self.received, path, headers, text)
+            status, _, content = SERVICES[self.kind](self.received, path, headers, text)
         return status, content
 
     def arrived(self) -> Counter[str]:
         """Identities of the rows at the receiver."""
-        if self.kind == "splunk":
-            return Counter(event["fields"]["row_uid"] for event in self.received.events)
-        return Counter(log["row_uid"] for log in self.received.events)
+        events = self.received.events
+        match self.kind:
+            case "splunk":
+                return Counter(event["fields"]["row_uid"] for event in events)
+            case "cloudwatch":
+                texts = [json.loads(event["message"]) for event in events]
+                return Counter(text["_obs"]["row_uid"] for text in texts)
+        return Counter(log["row_uid"] for log in events)
 
 
 @contextmanager
@@ -141,9 +173,11 @@ def faulty(kind: str, upstream: str = "") -> Iterator[Faulty]:
         protocol_version = "HTTP/1.1"
 
         def _handle(self) -> None:
+            began = time.monotonic()
             length = int(self.headers.get("Content-Length", 0))
             path = self.path
-            has_events = path.endswith(("/event", "/logs", "/_bulk"))
+            target = self.headers.get("X-Amz-Target", path)
+            has_events = target.endswith(("/event", "/logs", "/_bulk", ".PutLogEvents"))
             fault = state.meets() if has_events else ""
             if fault == "reset in the body":
                 self.rfile.read(length // 2)
@@ -164,6 +198,8 @@ def faulty(kind: str, upstream: str = "") -> Iterator[Faulty]:
                 self._reset()
                 return
             status, content = state.store(path, self.headers, body)
+            if has_events and state.is_hasty and time.monotonic() - began > TIMEOUT_S / 2:
+                state.lost += 1
             if fault == "answer lost":
                 state.lost += 1
                 self._reset()
@@ -173,8 +209,8 @@ def faulty(kind: str, upstream: str = "") -> Iterator[Faulty]:
         do_GET = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - http.server's names
 
         def _store_part(self, body: bytes) -> None:
-            """Splunk stores events singly, Elasticsearch documents; Datadog takes all or nothing."""
-            if state.kind == "datadog":
+            """Splunk stores events singly, Elasticsearch documents; the others take all or nothing."""
+            if state.kind in ("datadog", "cloudwatch"):
                 return
             state.lost += 1
             is_packed = self.headers.get("Content-Encoding") == "gzip"
@@ -228,15 +264,18 @@ def faulty(kind: str, upstream: str = "") -> Iterator[Faulty]:
 def destination_of(
     kind: str, url: str, server: PostgresSettings, name: str, **options: Any
 ) -> Destination:
-    """A destination with short time limits."""
-    common = {"max_retries": 2, "timeout_s": TIMEOUT_S, "connections": 1, **options}
+    """A destination that gives up after three attempts."""
+    common = {"max_retries": 2, "timeout_s": 30, "connections": 1, **options}
     if kind == "elasticsearch":
         config = ElasticsearchConfig(index=name, request_size_mb=0.05, **common)
         settings = ElasticsearchSettings(url=SecretStr(url))
         return ElasticsearchDestination(config, settings, utc_now, sleep=lambda _: None)
-    sender: Any = datadog_sender(url, **common)
-    if kind == "splunk":
-        sender = splunk_sender(url, request_size_kb=30, **common)
+    make: dict[str, Callable[..., Any]] = {
+        "splunk": partial(splunk_sender, request_size_kb=30),
+        "datadog": datadog_sender,
+        "cloudwatch": cloudwatch_sender,
+    }
+    sender = make[kind](url, **common)
     clock = HOUR.next.start
     return AppendingDestination(name, sender.config, server, sender, lambda: clock)
 
@@ -260,7 +299,9 @@ def check_case(
     state.received.events.clear()
     state.begin(fault, chunk, stays=stays)
     try:
-        destination_of(state.kind, url, server, name).deliver(offer_of(frame))
+        timeout_s = TIMEOUT_S if state.is_hasty else 30
+        hasty = destination_of(state.kind, url, server, name, timeout_s=timeout_s)
+        hasty.deliver(offer_of(frame))
         failed = False
     except ObsError:
         failed = True
@@ -277,10 +318,7 @@ def check_case(
         arrived = state.arrived()
     assert set(arrived) == set(offered), case
     doubles = arrived.total() - len(offered)
-    most = 1_000 if state.kind == "datadog" else 100
-    assert 0 <= doubles <= lost * most, case
-    if state.kind == "elasticsearch":
-        assert doubles == 0, case
+    assert 0 <= doubles <= lost * LONGEST_CHUNK[state.kind], case
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +338,8 @@ def check_cases(
     duck: duckdb.DuckDBPyConnection,
 ) -> None:
     assert settings.postgres
-    frame = frame_of(duck, MANY if kind == "datadog" else EVENTS)
+    # Computed once, not by each of hundreds of deliveries.
+    frame = duck.from_arrow(frame_of(duck, OFFERED[kind]).to_arrow_table())
     upstream = cluster.url if kind == "elasticsearch" else ""
     with faulty(kind, upstream) as state:
         for case in cases:
@@ -315,7 +354,8 @@ def test_a_share_of_the_faults(
     """Each fault with a chunk and a duration that differ from kind to kind."""
     turn = KINDS.index(kind)
     cases = [
-        (fault, (number + turn) % 3, (number + turn) % 2 == 0)
+        # A `Retry-After` that stays is waited for in earnest.
+        (fault, (number + turn) % 3, (number + turn) % 2 == 0 and "Retry" not in fault)
         for number, fault in enumerate(FAULTS)
     ]
     check_cases(kind, cases, cluster, settings, duck)
@@ -334,31 +374,39 @@ def test_every_fault(
 # -- random kills
 
 
-def deliver_in_child(kind: str, url: str, server: PostgresSettings, name: str) -> None:
+def deliver_in_child(
+    kind: str, url: str, server: PostgresSettings, name: str, connections: int
+) -> None:
     """Deliver the events; the parent kills this process at any moment."""
     with duckdb.connect() as connection:
-        frame = frame_of(connection, MANY if kind == "datadog" else EVENTS)
+        frame = frame_of(connection, OFFERED[kind])
         # A slow receiver: time for a kill between two chunks.
-        destination_of(kind, url, server, name, timeout_s=30).deliver(offer_of(frame))
+        destination_of(kind, url, server, name, connections=connections).deliver(
+            offer_of(frame)
+        )
+
+
+Plan = tuple[str, int, int]
+"""Kind, number of kills, and connections of a delivery."""
 
 
 def kill_at_random(
-    kind: str,
-    kills: int,
+    plan: Plan,
     cluster: OsmemServer,
     settings: Settings,
     duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """Kill deliveries at random moments; afterwards every row is there, as often as it may be."""
+    kind, kills, connections = plan
     assert settings.postgres
     processes = multiprocessing.get_context("fork")
     chance = random.Random(kills)
-    frame = frame_of(duck, MANY if kind == "datadog" else EVENTS)
+    frame = frame_of(duck, OFFERED[kind])
     offered = [uid for (uid,) in frame.project("row_uid").fetchall()]
     upstream = cluster.url if kind == "elasticsearch" else ""
     with faulty(kind, upstream) as state:
         state.begin("drip", stays=True)
-        killed = rounds = 0
+        killed = rounds = most_doubles = 0
         longest_s = 1.0
         while killed < kills:
             rounds += 1
@@ -367,9 +415,8 @@ def kill_at_random(
             state.received.events.clear()
             deaths = 0
             for _ in range(3):
-                child = processes.Process(
-                    target=deliver_in_child, args=(kind, state.url, settings.postgres, name)
-                )
+                given = (kind, state.url, settings.postgres, name, connections)
+                child = processes.Process(target=deliver_in_child, args=given)
                 began = time.monotonic()
                 child.start()
                 child.join(chance.uniform(0, longest_s))
@@ -381,50 +428,57 @@ def kill_at_random(
                 assert child.exitcode == -signal.SIGKILL
                 deaths += 1
             killed += deaths
-            ours = destination_of(kind, state.url, settings.postgres, name, timeout_s=30)
-            _deliver_when_free(ours, frame)
+            ours = destination_of(kind, state.url, settings.postgres, name)
+            repaired = _deliver_when_free(ours, frame)
             arrived = Counter(uid for uid, _ in ours.read_back(duck, HOUR).fetchall())
             assert arrived == Counter(offered)
             if kind == "elasticsearch":
                 continue
             arrived = state.arrived()
             assert set(arrived) == set(offered)
-            most = 1_000 if kind == "datadog" else 100
-            assert arrived.total() - len(offered) <= deaths * most
+            doubles = arrived.total() - len(offered)
+            assert doubles <= deaths * connections * LONGEST_CHUNK[kind]
+            # A run that was killed has no receipt, so that only the last run's figures are known.
+            if deaths == 1:
+                assert doubles <= repaired.stats.get(SENT_AGAIN, 0)
+            most_doubles = max(most_doubles, doubles)
+    print(f"{kind}, {connections} connections: {killed} kills, at most {most_doubles} doubles")
 
 
-def _deliver_when_free(ours: Destination, frame: Frame) -> None:
+SENT_AGAIN = "sent again after an interruption"
+
+
+def _deliver_when_free(ours: Destination, frame: Frame) -> Delivery:
     """PostgreSQL needs a moment to see that the connection of a dead process is gone."""
     for _ in range(100):
         try:
-            ours.deliver(offer_of(frame))
+            return ours.deliver(offer_of(frame))
         except ObsError:
             time.sleep(0.05)
-        else:
-            return
     raise AssertionError("the hour stays busy")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "kills"), [("splunk", 4), ("datadog", 3), ("elasticsearch", 3)]
+    "plan", [("splunk", 3, 1), ("datadog", 2, 8), ("cloudwatch", 2, 1), ("elasticsearch", 3, 1)]
 )
 def test_killed_at_random(
-    kind: str,
-    kills: int,
-    cluster: OsmemServer,
-    settings: Settings,
-    duck: duckdb.DuckDBPyConnection,
+    plan: Plan, cluster: OsmemServer, settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
-    """Nothing is lost; a killed run leaves at most a chunk that arrives twice."""
-    kill_at_random(kind, kills, cluster, settings, duck)
+    """Nothing is lost; a killed run leaves at most a chunk for each connection that arrives twice, and counts it."""
+    kill_at_random(plan, cluster, settings, duck)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("connections", [1, 8])
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_two_hundred_times(
-    kind: str, cluster: OsmemServer, settings: Settings, duck: duckdb.DuckDBPyConnection
+    kind: str,
+    connections: int,
+    cluster: OsmemServer,
+    settings: Settings,
+    duck: duckdb.DuckDBPyConnection,
 ) -> None:
     """The same with two hundred kills of each kind."""
-    kill_at_random(kind, 200, cluster, settings, duck)
+    kill_at_random((kind, 200, connections), cluster, settings, duck)

@@ -12,7 +12,6 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 import requests
-from moto import mock_aws
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 from opentelemetry.semconv._incubating import attributes
 from osmem_server import OsmemServer
@@ -20,7 +19,6 @@ from pydantic import SecretStr
 
 from obs_assets.delivery.kinds import KINDS
 from obs_assets.destinations.appending import AppendingDestination
-from obs_assets.destinations.cloudwatch import CloudWatchConfig, CloudWatchSender
 from obs_assets.destinations.elasticsearch import ElasticsearchConfig, ElasticsearchDestination
 from obs_assets.destinations.mapping import (
     CIM_SEVERITIES,
@@ -42,8 +40,9 @@ from obs_assets_tests.conftest import connect_postgres
 from obs_assets_tests.destinations import receivers
 from obs_assets_tests.destinations.receivers import receiving
 from obs_assets_tests.destinations.test_appending import (
-    cloudwatch_events,
+    cloudwatch_sender,
     datadog_sender,
+    messages,
     splunk_sender,
 )
 from obs_assets_tests.frames import HOUR, frame_of, offer_of
@@ -274,26 +273,21 @@ def test_a_search_by_the_names_of_the_schema_finds_the_event(
 
 @pytest.mark.slow
 def test_services_get_the_names_of_the_schema(
-    settings: Settings, duck: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, duck: duckdb.DuckDBPyConnection
 ) -> None:
     """Splunk in its indexed fields, Datadog in attributes beside those it reserves, CloudWatch in the message."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
     assert settings.postgres
     offer = offer_of(frame_of(duck, EVENTS))
     for mapping in NAMES:
         with (
             receiving(receivers.splunk) as splunk,
             receiving(receivers.datadog) as datadog,
-            mock_aws(),
+            receiving(receivers.cloudwatch) as cloudwatch,
         ):
-            cloudwatch = CloudWatchSender(
-                CloudWatchConfig(mapping=mapping), "us-east-1", receivers.strict_logs
-            )
             senders: list[Any] = [
                 splunk_sender(splunk.url, mapping=mapping),
                 datadog_sender(datadog.url, mapping=mapping),
-                cloudwatch,
+                cloudwatch_sender(cloudwatch.url, mapping=mapping),
             ]
             for number, sender in enumerate(senders):
                 AppendingDestination(
@@ -303,8 +297,7 @@ def test_services_get_the_names_of_the_schema(
                     sender,
                     lambda: HOUR.next.start,
                 ).deliver(offer)
-            stored = cloudwatch_events(cloudwatch)
-        envelope, log, message = splunk.events[0], datadog.events[0], stored[0]
+        envelope, log, message = splunk.events[0], datadog.events[0], messages(cloudwatch)[0]
         ((name, value),) = SEARCHED[mapping].items()
         assert envelope["fields"][name] == log[name] == value
         assert (log["service"], log["status"], log["dd.trace_id"]) == ("agents", "error", "t1")
