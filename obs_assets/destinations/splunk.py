@@ -18,7 +18,7 @@ import requests
 from pydantic import Field
 
 from obs_assets.destinations.appending import Answer, Line, cut
-from obs_assets.destinations.mapping import MappingName, fields_of, of_frame
+from obs_assets.destinations.mapping import VALUES, MappingName, fields_of, of_frame
 from obs_assets.destinations.posting import Poster, PostingConfig
 from obs_assets.destinations.sending import Gate, Limit, Request, doors_of, retried
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
@@ -123,7 +123,7 @@ class SplunkSender:
         )
 
     def lines_sql(self, hour: Hour) -> str:
-        """The envelope of a row: time with microseconds, source, flat fields, and the whole event."""
+        """The envelope of a row: time with microseconds, host, source, flat fields, and the whole event."""
         del hour
         about = {"source": self.config.source, "sourcetype": self.config.sourcetype}
         if self.config.index:
@@ -144,7 +144,8 @@ class SplunkSender:
             "printf('%d.%06d', epoch_us(event_time) // 1000000, epoch_us(event_time) % 1000000)"
         )
         return (
-            f"{quote(text)} || ',\"time\":' || {seconds} || ',\"fields\":{{' || "
+            f"{quote(text)} || coalesce(',\"host\":' || {VALUES['hostname'].json}, '') || "
+            f"',\"time\":' || {seconds} || ',\"fields\":{{' || "
             f"concat_ws(',', {', '.join([*names, weight])}) || '}},\"event\":' || event || '}}'"
         )
 
