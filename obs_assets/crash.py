@@ -46,6 +46,7 @@ CRASH_POINTS = frozenset(
         "appending.before_send",
         "appending.after_send",
         "appending.after_load",
+        "appending.after_report",
         "failover.after_note",
         "failover.before_removal",
         "failover.after_removal",

@@ -227,12 +227,18 @@ def _make_datadog(order: Order) -> Destination:
 
 
 def _make_cloudwatch(order: Order) -> Destination:
-    return _appending(order, CloudWatchSender(order.config, order.settings.aws_region))
+    sender = CloudWatchSender(order.config, order.settings.aws_region)
+    report = None
+    if order.config.metrics_namespace:
+        report = functools.partial(sender.send_counts, order.ledger_name)
+    return _appending(order, sender, report)
 
 
-def _appending(order: Order, sender: Sender) -> Destination:
+def _appending(
+    order: Order, sender: Sender, report: Callable[[Hour, Frame], None] | None = None
+) -> Destination:
     return AppendingDestination(
-        order.ledger_name, order.config, order.server, sender, order.clock
+        order.ledger_name, order.config, order.server, sender, order.clock, report=report
     )
 
 

@@ -214,6 +214,7 @@ class AppendingDestination:
         server: the PostgreSQL that keeps the ledger.
         sender: speaks to the service.
         clock: gives the time, UTC.
+        report: sends figures about an hour, from its rows, after the rows; a repetition changes nothing.
     """
 
     def __init__(
@@ -223,12 +224,15 @@ class AppendingDestination:
         server: PostgresSettings,
         sender: Sender,
         clock: Callable[[], datetime],
+        *,
+        report: Callable[[Hour, Frame], None] | None = None,
     ) -> None:
         self.name = name
         self.config = config
         self._server = server
         self._sender = sender
         self._clock = clock
+        self._report = report
 
     def deliver(self, offer: Offer) -> Delivery:
         """Send the rows of the hour that are in no chunk; see `base.Destination.deliver`.
@@ -238,7 +242,8 @@ class AppendingDestination:
             HourBusyError: another run is sending this hour.
         """
         with self._session() as ledger, self._alone(ledger, offer.hour):
-            refuse_older(self.name, self._loaded(ledger, offer.hour), offer)
+            held = self._loaded(ledger, offer.hour)
+            refuse_older(self.name, held, offer)
             settled, in_flight = self._chunks(ledger, offer.hour)
             offered = _uids_of(offer.frame)
             progress = _Progress()
@@ -253,6 +258,9 @@ class AppendingDestination:
             self._send_all(ledger, offer, set(offered) - settled, progress)
             gone = settled.difference(offered)
             self._write_gone(ledger, offer.hour, sorted(gone))
+            if self._report and (held is None or held.content_hash != offer.content_hash):
+                self._report(offer.hour, offer.frame)
+                crash_point("appending.after_report")
             self._write_load(ledger, offer)
             crash_point("appending.after_load")
         stats: dict[str, int | float | str] = {"requests": progress.chunks, **progress.remarks}

@@ -4,6 +4,7 @@ Source of the limits: the API reference of PutLogEvents.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from botocore.exceptions import (
     SSLError,
 )
 from botocore.parsers import ResponseParserError
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from obs_assets.destinations.appending import Answer, Line, cut
 from obs_assets.destinations.mapping import MappingName, line_sql
@@ -38,8 +39,9 @@ from obs_assets.destinations.sending import (
     retry_after_s,
 )
 from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
-from obs_assets.events import append_fields, quote
+from obs_assets.events import Frame, append_fields, one_of, quote
 from obs_assets.hours import Hour
+from obs_assets.severities import LEVELS
 
 MOST_BYTES = 1_048_576
 """Bytes of a request: of each event the text in UTF-8, and `EXTRA_BYTES`."""
@@ -99,6 +101,9 @@ class CloudWatchConfig(RequestsConfig, frozen=True):
         retention_days: days that a new log group keeps events; null keeps them.
         mapping: names of the fields, see docs/mappings.md. ``none``: the event itself; the others: these
             fields, and the event in ``data``.
+        metrics_namespace: CloudWatch gets the hour's counts as metrics of this namespace, each at the
+            begin of its hour: ``Events`` and ``EventsWeighted`` of the destination and of each level. A
+            rebuilt hour sends them again, so that the statistic ``Maximum`` is right; null sends none.
         kms_key: ARN of the key that encrypts a new log group; null for AWS's own key.
     """
 
@@ -109,9 +114,21 @@ class CloudWatchConfig(RequestsConfig, frozen=True):
         Literal[1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731] | None
     ) = Field(None, examples=[30], json_schema_extra={"unit": "days"})
     mapping: MappingName = "none"
+    metrics_namespace: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._/#-]{1,255}$", examples=["Agents"]
+    )
     kms_key: str | None = Field(
         None, pattern="^arn:", examples=["arn:aws:kms:eu-central-1:123456789012:key/1a2b"]
     )
+
+    @field_validator("metrics_namespace")
+    @classmethod
+    def _is_of_the_user(cls, namespace: str | None) -> str | None:
+        if namespace and namespace.startswith("AWS/"):
+            raise ValueError(
+                "must not begin with AWS/: such namespaces are for services of AWS"
+            )
+        return namespace
 
 
 class CloudWatchSender:
@@ -188,6 +205,28 @@ class CloudWatchSender:
         answer = self._retried(limited(partial(self._put, events), self.limit))(request)
         rejected = refused_by(answer.get("rejectedLogEventsInfo", {}), len(lines))
         yield Answer(len(lines), rejected, request.lost)
+
+    def send_counts(self, name: str, hour: Hour, frame: Frame) -> None:
+        """Send the counts of an hour as log events in embedded metric format, from which metrics are made.
+
+        Args:
+            name: name of the destination, a dimension of the metrics.
+            hour: the hour.
+            frame: its rows.
+
+        Raises:
+            ConfigurationError, TransientError, PermanentError: see `Sender.send`.
+        """
+        at_ms = int(hour.start.timestamp() * 1000)
+        events = [
+            {"timestamp": at_ms, "message": json.dumps(text)}
+            for text in counts_as_metrics(
+                name, at_ms, frame, str(self.config.metrics_namespace)
+            )
+        ]
+        request = Request(path=f"{self.config.stream_prefix}metrics")
+        self._retried(self._make)(request)
+        self._retried(limited(partial(self._put, events), self.limit))(request)
 
     def _retried(self, send: Callable[[Request], Any]) -> Callable[[Request], Any]:
         return retried(send, self.config.max_retries, self._sleep)
@@ -289,6 +328,40 @@ class CloudWatchSender:
 
     def _is_too_long(self) -> str:
         return f"strlen({self._whole()}) > {LONGEST_EVENT}"
+
+
+def counts_as_metrics(
+    name: str, at_ms: int, frame: Frame, namespace: str
+) -> list[dict[str, Any]]:
+    """An object in embedded metric format for the rows of a frame, then one for each level.
+
+    The format: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html.
+    """
+    level = f"CASE WHEN {one_of('event_level', LEVELS)} THEN event_level ELSE 'other' END"
+    counted = frame.aggregate(f"{level} AS level, count(*) AS n, sum(weight) AS weight")
+    rows = counted.order("level").fetchall()
+    total = (sum(n for _, n, _ in rows), sum(weight for *_, weight in rows))
+    found = [({"Destination": name}, *total)]
+    found += [({"Destination": name, "Level": level}, n, weight) for level, n, weight in rows]
+    metrics = [{"Name": metric, "Unit": "Count"} for metric in ("Events", "EventsWeighted")]
+    return [
+        {
+            "_aws": {
+                "Timestamp": at_ms,
+                "CloudWatchMetrics": [
+                    {
+                        "Namespace": namespace,
+                        "Dimensions": [[*dimensions]],
+                        "Metrics": metrics,
+                    }
+                ],
+            },
+            **dimensions,
+            "Events": n,
+            "EventsWeighted": weight,
+        }
+        for dimensions, n, weight in found
+    ]
 
 
 def refused_by(rejected: Mapping[str, int], events: int) -> dict[int, str]:

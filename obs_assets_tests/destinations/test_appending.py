@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import jsonschema
 import pytest
 from pydantic import SecretStr
 
@@ -356,6 +358,97 @@ def test_what_cloudwatch_rejects_is_counted(
         delivery = destination(service, settings).deliver(offer_of(frame))
     assert dict(delivery.refused) == {"cw_too_old": 3, "cw_too_new": 2}
     assert len(received.events) == 35
+
+
+EMF = {
+    "type": "object",
+    "required": ["_aws"],
+    "properties": {
+        "_aws": {
+            "type": "object",
+            "required": ["Timestamp", "CloudWatchMetrics"],
+            "properties": {
+                "Timestamp": {"type": "integer"},
+                "CloudWatchMetrics": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["Namespace", "Dimensions", "Metrics"],
+                        "properties": {
+                            "Namespace": {"type": "string", "minLength": 1, "maxLength": 1024},
+                            "Dimensions": {
+                                "type": "array",
+                                "minItems": 1,
+                                "items": {
+                                    "type": "array",
+                                    "items": {"type": "string", "maxLength": 250},
+                                    "maxItems": 30,
+                                },
+                            },
+                            "Metrics": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": ["Name"],
+                                    "properties": {
+                                        "Name": {"type": "string", "maxLength": 1024},
+                                        "Unit": {"enum": ["Count"]},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+"""The schema in AWS's specification of the embedded metric format, without its units that are unused here."""
+
+
+def test_cloudwatch_makes_metrics_of_an_hours_counts(
+    settings: Settings, duck: duckdb.DuckDBPyConnection
+) -> None:
+    """In embedded metric format, for the hour and each level: once, or again if a run ends before the ledger."""
+    assert settings.postgres
+    mixed = [
+        {**event, "level": ("error", "info", "odd")[n % 3]} for n, event in enumerate(EVENTS)
+    ]  # type: ignore[dict-item]
+    first, all_rows = frame_of(duck, mixed[:30], weight=2.0), frame_of(duck, mixed, weight=2.0)
+    with receiving(receivers.cloudwatch) as received:
+        sender = cloudwatch_sender(received.url, metrics_namespace="Agents")
+        report = partial(sender.send_counts, "cw")
+        ours = AppendingDestination(
+            "cw", sender.config, settings.postgres, sender, lambda: NOW, report=report
+        )
+
+        def sent() -> list[dict[str, Any]]:
+            return [found for found in messages(received) if "_aws" in found]
+
+        def end() -> None:
+            raise KeyboardInterrupt
+
+        ours.deliver(offer_of(first))
+        ours.deliver(offer_of(first, rebuild=True))
+        assert len(sent()) == 4
+        with (
+            crash.interrupted("appending.after_report", end),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            ours.deliver(offer_of(all_rows, generation=2))
+        ours.deliver(offer_of(all_rows, generation=2))
+    assert sent()[4:8] == sent()[8:]
+    for metric in sent():
+        jsonschema.validate(metric, EMF)
+        (directive,) = metric["_aws"]["CloudWatchMetrics"]
+        (dimensions,) = directive["Dimensions"]
+        # Every name in a directive is a member of the object.
+        assert {*dimensions, "Events", "EventsWeighted"} == set(metric) - {"_aws"}
+        assert datetime.fromtimestamp(metric["_aws"]["Timestamp"] / 1000, UTC) == HOUR.start
+    counts = {
+        found.get("Level"): (found["Events"], found["EventsWeighted"]) for found in sent()
+    }
+    assert counts == {None: (40, 80), "error": (14, 28), "info": (13, 26), "other": (13, 26)}
 
 
 def test_errors_name_the_setting_and_no_secret(
