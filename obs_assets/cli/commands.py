@@ -50,6 +50,9 @@ COMMANDS: dict[str, Row] = {
         "configuration",
         "Write a pipeline, DIR/pipelines/NAME/defs.yaml, its tests, and a README with the next commands.",
     ),
+    "import": Row(
+        "importing", "Write a pipeline file from the configuration of Vector or Fluent Bit."
+    ),
     "validate": Row(
         "configuration",
         "Check pipeline files, then whether events folders and servers can be reached. Starts no server.",

@@ -59,21 +59,8 @@ def init_pipeline(
 ) -> None:
     """Write a pipeline, DIR/pipelines/NAME/defs.yaml, its tests, and a README with the next commands."""
     pipelines = folder.absolute() / OWN_DIR
-    others = list(pipelines.glob(f"*/{FILE_NAME}"))
-    if not _NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first"
-        )
-    prefix = (
-        f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; "
-        f"data lies below pipelines/{name}."
-    )
-    # At most a single pipeline can be without a prefix, or names would not be unique.
-    if not others:
-        prefix = (
-            '  asset_prefix: ""  # assets are called raw_events; '
-            "only a single pipeline can be without a prefix"
-        )
+    refuse_wrong_name(name)
+    prefix = prefix_of(pipelines, name)
     # A table name in lower case needs no quotes in SQL.
     values = {"@name@": name.lower(), "@prefix@": prefix, "@pipelines@": str(pipelines)}
     file = pipelines / name / FILE_NAME
@@ -93,6 +80,37 @@ def init_pipeline(
     if folder.absolute() != Path.cwd():
         following = f"cd {shlex.quote(str(folder))}; {following}"
     out.print(f"Next: {following}")
+
+
+def refuse_wrong_name(name: str) -> None:
+    """Raise unless a new pipeline can have this name.
+
+    Raises:
+        ConfigurationError: see above.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"--name {name!r}: a pipeline's name has letters, digits and _, a letter first"
+        )
+
+
+def prefix_of(pipelines: Path, name: str) -> str:
+    """The line of a new pipeline file about the prefix of its assets.
+
+    Args:
+        pipelines: folder of the pipelines.
+        name: name of the new pipeline.
+    """
+    # At most a single pipeline can be without a prefix, or names would not be unique.
+    if not list(pipelines.glob(f"*/{FILE_NAME}")):
+        return (
+            '  asset_prefix: ""  # assets are called raw_events; '
+            "only a single pipeline can be without a prefix"
+        )
+    return (
+        f"  # Assets are called {name}/raw_events, jobs {name}_land_event_files; "
+        f"data lies below pipelines/{name}."
+    )
 
 
 def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:

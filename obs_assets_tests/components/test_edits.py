@@ -24,6 +24,7 @@ import requests
 from obs_assets.api.reader import ROLE
 from obs_assets.components.project import project_definitions
 from obs_assets.hourly.pipeline_files import open_pipeline
+from obs_assets.hourly.present import SETTLED_S
 from obs_assets.settings import Settings
 from obs_assets_tests import harness
 from obs_assets_tests.api.process import free_port
@@ -69,6 +70,7 @@ class Editor:
         self.folders = [root / "a", root / "b"]
         self.random = random.Random(seed)
         self.number = 0
+        self.stalls = 0
         for folder in self.folders:
             folder.mkdir()
         self.renamed(self.next())
@@ -97,10 +99,13 @@ class Editor:
         self.file.write_text(text)
 
     def in_halves(self, text: str) -> None:
-        """With pauses after a random part."""
+        """With pauses after a random part, too short for a reader to take it for the whole."""
         for end in sorted(self.random.sample(range(len(text)), 2)):
             self.file.write_text(text[:end])
+            began = time.monotonic()
             time.sleep(self.random.random())
+            # A busy machine can make the pause longer than readers wait: then they are right.
+            self.stalls += time.monotonic() - began > SETTLED_S - 0.5
         self.file.write_text(text)
 
     def wrong(self, text: str) -> None:
@@ -174,14 +179,19 @@ def start(
     raise AssertionError(f"obs {command} does not answer")
 
 
-def numbers_in(log: str) -> list[int]:
+def numbers_in(log: str, stalls: int) -> list[int]:
     """0, and the numbers that a program followed, each from a whole file."""
     changes = [line for line in log.splitlines() if "has changed: " in line]
-    found = [CHANGE.search(line) for line in changes]
-    assert all(found), changes
-    pairs = [(int(each[1]), int(each[2])) for each in found if each]
-    assert all(last == first + 1000 for first, last in pairs), pairs
-    return [0, *(first for first, _ in pairs)]
+    whole = [
+        int(found[1]) for line in changes if (found := CHANGE.search(line)) and is_pair(found)
+    ]
+    assert len(changes) - len(whole) <= stalls, changes
+    return [0, *whole]
+
+
+def is_pair(found: re.Match[str]) -> bool:
+    """Whether both numbers of a change come from one file."""
+    return int(found[2]) == int(found[1]) + 1000
 
 
 @pytest.mark.parametrize(
@@ -221,7 +231,8 @@ def test_edits_while_everything_runs(
         editor.renamed(editor.next())
         wait_for(
             lambda: (
-                {numbers_in(path.read_text())[-1] for path in logs.values()} == {editor.number}
+                {numbers_in(path.read_text(), editor.stalls)[-1] for path in logs.values()}
+                == {editor.number}
             )
         )
         stop.set()
@@ -229,7 +240,7 @@ def test_edits_while_everything_runs(
         assert set(asked.result()) == {200}
         while sensors.tick(instance):
             pass
-    assert numbers_in("\n".join(caplog.messages))[-1] == editor.number
+    assert numbers_in("\n".join(caplog.messages), editor.stalls)[-1] == editor.number
     landed = Counter(landed_numbers(env))
     assert len(acknowledged) > edits * BATCH / 2
     assert set(acknowledged) <= landed.keys()
