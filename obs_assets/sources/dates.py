@@ -21,10 +21,13 @@ class Form:
     rewritten: str
 
 
-_MONTH = r"([A-Z][a-z]{2})"
+_MONTH = r"([A-Z][a-z]{2})[a-z]*"
 _CLOCK = r"(\d\d?:\d\d:\d\d(?:\.\d{1,6})?)\d*"
-_ZONE = r"(GMT|UTC|Z|[+-]\d\d:?\d\d)"
+_ZONE = r"(GMT|UTC|Z|[+-](?:0\d|1[0-4]):?[0-5]\d)"
 _COMMENT = r"(?: \([^()]*\))?"
+_WEEKDAY = "(?:[A-Z][a-z]+,? )?"
+_YEAR_FIRST = r"(\d{4})[-/.](\d\d?)[-/.](\d\d?)[ T_:@-]+(\d\d?)[:.-](\d\d)[:.-](\d\d)"
+_REST_OF_SECOND = r"[.,:](\d{1,6})\d*"
 
 IN_DIGITS = (
     # ISO 8601 without separators: 20261125T090000Z
@@ -40,14 +43,27 @@ IN_DIGITS = (
 )
 """Forms with a number for the month; rewritten they are ISO 8601."""
 
+YEAR_FIRST = (
+    # 2026-11-25-09-00-00:123, 2026/11/25-9:00:00.5 +0100, 2026.11.25_09:00:00,123
+    Form(rf"{_YEAR_FIRST}{_REST_OF_SECOND}(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6.\7 \8"),
+    Form(rf"{_YEAR_FIRST}(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6 \7"),
+    # 2026-11-25 9:00:00 AM
+    Form(rf"{_YEAR_FIRST} ?([AP]M)(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6 \7 \8"),
+)
+"""Other forms with year, month and day in this order; rewritten they are ``2026-11-25 9:00:00 AM +0000``."""
+
 WITH_MONTH = (
     # Web servers: [25/Nov/2026:09:00:00 +0000]
-    Form(rf"\[?(\d\d)/{_MONTH}/(\d{{4}}):{_CLOCK} {_ZONE}\]?", r"\1 \2 \3 \4 \5"),
-    # Mail and HTTP: Wed, 25 Nov 2026 09:00:00 +0000 (UTC)
+    Form(rf"\[?(\d\d)/{_MONTH}/(\d{{4}})[: ]{_CLOCK}(?: {_ZONE})?\]?", r"\1 \2 \3 \4 \5"),
+    # Mail and HTTP: Wed, 25 Nov 2026 09:00:00 +0000 (UTC); BIND, Oracle: 25-Nov-2026 09:00:00.123
     Form(
-        rf"(?:[A-Z][a-z]+, ?)?(\d\d?)[ -]{_MONTH}[ -](\d{{4}}) {_CLOCK} ?{_ZONE}{_COMMENT}",
+        rf"(?:[A-Z][a-z]+, ?)?(\d\d?)[ -]{_MONTH}[ -](\d{{4}}) {_CLOCK}(?: ?{_ZONE})?{_COMMENT}",
         r"\1 \2 \3 \4 \5",
     ),
+    # Cisco: 2026 Nov 25 09:00:00.123 UTC
+    Form(rf"(\d{{4}})[ -]{_MONTH}[ -]+(\d\d?) {_CLOCK}(?: {_ZONE})?", r"\3 \2 \1 \4 \5"),
+    # syslog with a year: Nov 25 2026 09:00:00 UTC
+    Form(rf"{_WEEKDAY}{_MONTH} +(\d\d?),? (\d{{4}}) {_CLOCK} {_ZONE}", r"\2 \1 \3 \4 \5"),
     # HTTP's older form: Wednesday, 25-Nov-26 09:00:00 GMT
     Form(rf"[A-Z][a-z]+, (\d\d)-{_MONTH}-(\d\d) {_CLOCK} {_ZONE}", r"\1 \2 20\3 \4 \5"),
     # C, date, Ruby: Wed Nov 25 09:00:00 UTC 2026
@@ -61,7 +77,8 @@ WITH_MONTH = (
     ),
     # Java, Gson, Kibana, CEF: Nov 25, 2026, 9:00:00 AM; Nov 25, 2026 @ 09:00:00.000
     Form(
-        rf"{_MONTH} (\d\d?),? (\d{{4}})(?:,| @| at)? {_CLOCK}(?:[ \x{{202f}}]([AP]M))?",
+        rf"{_WEEKDAY}{_MONTH} +(\d\d?),? (\d{{4}})(?:,| @| at)? {_CLOCK}"
+        r"(?:[ \x{202f}]([AP]M))?",
         r"\2 \1 \3 \4 \5 ",
     ),
 )
@@ -71,15 +88,17 @@ WITHOUT_ZONE = (
     r"\d{8}T\d{6}(?:[.,]\d+)?",
     r"\d{4}/\d\d/\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?",
     r"[A-Z][a-z]{2} [A-Z][a-z]{2} +\d\d? \d\d?:\d\d:\d\d(?:\.\d+)? \d{4}",
-    r"[A-Z][a-z]{2} \d\d?,? \d{4}.*",
+    r"(?:[A-Z][a-z]+,? )?[A-Z][a-z]+ +\d\d?,? \d{4}.*(?:[AP]M|\d\d)",
+    r"\d{4}[-/.]\d\d?[-/.]\d\d?[ T_:@-]+\d\d?[:.-]\d\d[:.-]\d\d(?:[.,:]\d+)?(?: ?[AP]M)?",
+    r"(?:[A-Z][a-z]+, ?)?\[?\d\d?[/ -][A-Z][a-z]+[/ -]\d{4}[: ]\d\d?:\d\d:\d\d(?:\.\d+)?\]?",
+    r"\d{4}[ -][A-Z][a-z]+[ -]+\d\d? \d\d?:\d\d:\d\d(?:\.\d+)?",
 )
 """Patterns of those texts that have no zone."""
 
-_FORMATS = tuple(
-    f"%d %b %Y {clock} %z"
-    for clock in ("%H:%M:%S", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M:%S.%f %p")
-)
+_CLOCKS = ("%H:%M:%S", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M:%S.%f %p")
+_FORMATS = tuple(f"%d %b %Y {clock} %z" for clock in _CLOCKS)
 """DuckDB's formats of the rewritten texts with the name of a month."""
+_FORMATS_OF_YEAR_FIRST = tuple(f"%Y-%m-%d {clock} %z" for clock in _CLOCKS)
 
 
 def in_digits(text: str) -> str:
@@ -87,11 +106,17 @@ def in_digits(text: str) -> str:
     return _rewritten(text, IN_DIGITS)
 
 
-def with_month(text: str) -> str:
-    """SQL: the moment of a text with the name of a month; NULL if it cannot be read."""
-    # Without a zone: UTC
-    zoned = f"regexp_replace({_rewritten(text, WITH_MONTH)}, ' +(GMT|UTC|Z)?$', ' +0000')"
-    return f"try_strptime({zoned}, {list(_FORMATS)})"
+def printed(text: str) -> str:
+    """SQL: the moment of a text with the name of a month, or with the year first; NULL if it cannot be read."""
+    with_month, year_first = (
+        # Without a zone: UTC
+        f"regexp_replace({_rewritten(text, forms)}, ' +(GMT|UTC|Z)?$', ' +0000')"
+        for forms in (WITH_MONTH, YEAR_FIRST)
+    )
+    return (
+        f"coalesce(try_strptime({with_month}, {list(_FORMATS)}), "
+        f"try_strptime({year_first}, {list(_FORMATS_OF_YEAR_FIRST)}))"
+    )
 
 
 def is_printed(text: str) -> bool:
@@ -115,5 +140,5 @@ def _rewritten(text: str, forms: tuple[Form, ...]) -> str:
 # Python writes a character by its number in another way than RE2.
 _PATTERNS = tuple(
     re.compile(form.pattern.replace(r"\x{202f}", "\u202f"))
-    for form in (*IN_DIGITS, *WITH_MONTH)
+    for form in (*IN_DIGITS, *YEAR_FIRST, *WITH_MONTH)
 )

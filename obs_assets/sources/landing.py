@@ -17,7 +17,7 @@ import socket
 import threading
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -70,6 +70,7 @@ from obs_assets.sources.times import (
     TIME_FROM,
     TIME_REASON,
     TIME_SOURCES,
+    careful_time_text,
     json_path,
     other_paths,
     time_text,
@@ -925,12 +926,14 @@ class PassWriter:
         )
         usual = usual_place(rest["line"][0].as_py(), self._time_fields)
         values = {"landed_at": self._began_at, "first_hour": self._first_hour.start}
-        asked = connection.sql(_times(self._time_fields, usual), params=values).to_arrow_table()
-        if pc.any(pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))).as_py():
-            paths = tuple(map(json_path, self._time_fields))
-            if others := other_paths(connection, "lines", paths):
-                times = _times(self._time_fields, usual, others)
-                asked = connection.sql(times, params=values).to_arrow_table()
+        paths = tuple(map(json_path, self._time_fields))
+        times = _times_of(time_text(paths, usual))
+        asked = connection.sql(times, params=values).to_arrow_table()
+        is_untold = pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))
+        if pc.any(pc.or_(is_untold, pc.is_null(asked["event_time"]))).as_py():
+            others = other_paths(connection, "lines", paths)
+            times = _times_of(careful_time_text(paths, others))
+            asked = connection.sql(times, params=values).to_arrow_table()
         connection.unregister("lines")
         return pa.concat_tables([first, rest]), pa.concat_tables([seen, asked.cast(_TIMED)])
 
@@ -1352,15 +1355,12 @@ def _byte_ranges(
     return pa.array([byte_ranges.get(place) for place in places], kind)
 
 
-def _times(fields: Sequence[str], usual: int, others: Sequence[str] = ()) -> str:
-    """SQL: time of each row of ``lines``, from the first of these fields, and ``reason`` where it fits no hour.
-
-    ``others`` are paths that count only where none of the fields is, see `time_text`.
-    """
+def _times_of(time_text: str) -> str:
+    """SQL: time of each row of ``lines``, from the SQL of its text, and ``reason`` where it fits no hour."""
     return f"""
 SELECT {TIME_REASON} AS reason, event_time, {TIME_FROM} AS time_from
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(tuple(map(json_path, fields)), usual, others)} AS time_text
+FROM (SELECT *, {time_text} AS time_text
 FROM (SELECT line, $landed_at::TIMESTAMPTZ AS landed_at, $first_hour::TIMESTAMPTZ AS first_hour FROM lines)))
 """
 

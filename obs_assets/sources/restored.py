@@ -23,9 +23,9 @@ from obs_assets.sources.log import LandedHour, LandingLog, LandingPass
 from obs_assets.sources.times import (
     EVENT_TIME,
     TIME_PATHS,
+    careful_time_text,
     json_path,
     other_paths,
-    time_text,
 )
 from obs_assets.storage.disk import sync_file
 from obs_assets.storage.engine import connect
@@ -129,7 +129,7 @@ def timed_events(
     texts = connection.table("searched").project(
         f"*, {end} AS landed_at, {start} AS first_hour"
     )
-    timed = texts.project(f"*, {time_text(paths, others=others)} AS time_text")
+    timed = texts.project(f"*, {careful_time_text(paths, others)} AS time_text")
     found = timed.project(f"*, {EVENT_TIME} AS found")
     is_within = f"found >= {start} AND found < {end}"
     return found.project(
@@ -139,7 +139,7 @@ def timed_events(
 
 
 def _timed(paths: Sequence[str], others: Sequence[str]) -> str:
-    """SQL: the archived rows with the columns of a chunk; for the arguments see `time_text`."""
+    """SQL: the archived rows with the columns of a chunk; for the arguments see `careful_time_text`."""
     # An event without a time of its own happened at some time in its hour
     return f"""
 SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_time ELSE $start END AS event_time,
@@ -147,7 +147,7 @@ SELECT row_uid, CASE WHEN event_time >= $start AND event_time < $end THEN event_
         THEN 'event' ELSE 'archive' END AS time_from, $key AS event_file, $collector AS collector,
     NULL::BIGINT[] AS byte_ranges, line
 FROM (SELECT *, {EVENT_TIME} AS event_time
-FROM (SELECT *, {time_text(paths, others=others)} AS time_text
+FROM (SELECT *, {careful_time_text(paths, others)} AS time_text
 FROM (SELECT *, $landed_at AS landed_at, $start AS first_hour FROM archived)))
 """
 

@@ -16,7 +16,7 @@ number, or its text        seconds, milliseconds, microseconds or nanoseconds, b
 object                     its seconds and nanoseconds or microseconds (log4j, Protocol Buffers, Rust), its ``$date``
                            (MongoDB), its ``iso`` or ``timestamp``
 list of numbers            year, month, day, hour, minute, second, nanosecond (Jackson), UTC
-absent or null             the time in a field whose name says time, see `names_of_times`; else the time in an object
+absent or null, or a text  the time in a field whose name says time, see `names_of_times`; else the time in an object
                            that holds the event, see `HOLDERS`; else the landing time, and ``time_from`` says
                            ``landed_at``
 anything else              dead letter ``time_unreadable``: names of time zones, which are ambiguous, empty text,
@@ -60,23 +60,63 @@ TIME_PATHS = tuple(map(json_path, TIME_FIELDS))
 _ZERO_PATHS = frozenset(map(json_path, ZERO_IS_UNKNOWN))
 
 
-def time_text(paths: Sequence[str], usual: int = 0, others: Sequence[str] = ()) -> str:
+def time_text(paths: Sequence[str], usual: int = 0) -> str:
     """SQL over ``line`` and ``landed_at``: text of the event time, which is the first value at these paths that is
     present and not null.
 
     Args:
         paths: paths in DuckDB's form.
         usual: index in ``paths`` of the field that most lines use. In those lines, later paths are not searched.
-        others: further paths, from `other_paths`. A value there counts only if it is a possible time.
     """
     parts = [paths[: usual + 1], paths[usual + 1 :]]
     values = [_first_of(part) for part in parts if part]
+    return f"coalesce({', '.join(values)})"
+
+
+def careful_time_text(paths: Sequence[str], others: Sequence[str] = ()) -> str:
+    """SQL as of `time_text`, for lines whose first value is no time, or that have none. It takes longer.
+
+    A date and a time of day in two fields (`_IN_TWO_FIELDS`) are one time. A value that stands for nothing
+    (`_PLACEHOLDERS`) counts only if there is no other value.
+
+    Args:
+        paths: paths in DuckDB's form.
+        others: further paths, from `other_paths`. A value there counts only if it is a possible time.
+    """
+    told = _told(paths)
+    joined = ", ".join(_of_two_fields(*names) for names in _IN_TWO_FIELDS)
+    is_half = f"regexp_full_match(coalesce({told}, '00:00'), '{_DATE_ALONE}|{_CLOCK_ALONE}')"
+    both = f"CASE WHEN {is_half} THEN coalesce({joined}) END"
+    values = [both, told]
     if others:
         found = f"json_extract_string(line, [{', '.join(map(quote, others))}])"
         values.append(
             f"list_any_value(list_filter({found}, lambda text: {_is_possible('text')}))"
         )
-    return f"coalesce({', '.join(values)})"
+    return f"coalesce({', '.join(values)}, {time_text(paths, len(paths))})"
+
+
+def _told(paths: Sequence[str]) -> str:
+    """SQL: the first value at these paths that is no placeholder."""
+    found = f"json_extract_string(line, [{', '.join(map(quote, paths))}])"
+    is_told = f"NOT list_contains({list(_PLACEHOLDERS)}, lower(trim(text)))"
+    zero = f"list_transform({found}, lambda text, place: {_unless_zero(paths)})"
+    return f"list_any_value(list_filter({zero}, lambda text: {is_told}))"
+
+
+def _unless_zero(paths: Sequence[str]) -> str:
+    """SQL over ``text`` and ``place``: the text; NULL if it is 0 at a path where 0 is no time."""
+    places = [place for place, path in enumerate(paths, start=1) if path in _ZERO_PATHS]
+    return f"CASE WHEN text <> '0' OR NOT list_contains({places}::INT[], place) THEN text END"
+
+
+def _of_two_fields(day: str, clock: str) -> str:
+    """SQL: date and time of day of two fields in ISO 8601; NULL if one of them is something else."""
+    one, other = (
+        f"trim(json_extract_string(line, {quote(_of_name(name))}))" for name in (day, clock)
+    )
+    fits = f"regexp_full_match({one}, '{_DATE_ALONE}') AND regexp_full_match({other}, '{_CLOCK_ALONE}')"
+    return f"CASE WHEN {fits} THEN replace({one}, '/', '-') || 'T' || {other} END"
 
 
 def names_of_times(keys: Iterable[str]) -> list[str]:
@@ -90,9 +130,10 @@ def names_of_times(keys: Iterable[str]) -> list[str]:
     >>> names_of_times(["expires_at", "created", "event_date", "response_time", "start_time_ms"])
     ['event_date', 'start_time_ms', 'created']
     """
+    keys = list(keys)
     others = (key for key in keys if key not in _TIME_FIELDS)
     ranked = sorted((rank, key) for key in others if (rank := _rank(key)) is not None)
-    return [key for _, key in ranked]
+    return [*(key for _, key in ranked), *(key for key in _BEGINS if key in keys)]
 
 
 def other_paths(
@@ -102,7 +143,7 @@ def other_paths(
 
     They are top-level fields that say time, then such fields of the objects `HOLDERS`.
     """
-    timeless = f"FROM {table} WHERE {time_text(paths)} IS NULL"
+    timeless = f"FROM {table} WHERE {_told(paths)} IS NULL"
     found = connection.sql(f"SELECT DISTINCT unnest(json_keys(line)) {timeless}").fetchall()
     keys = [key for (key,) in found]
     others = [_of_name(name) for name in names_of_times(keys)]
@@ -116,7 +157,7 @@ def other_paths(
 
 HOLDERS = frozenset(
     {
-        *("event", "log", "record", "entry", "message", "doc", "document", "result"),
+        *("event", "log", "record", "entry", "message", "doc", "document", "result", "syslog"),
         *("attributes", "fields", "map", "source", "id", "metadata", "meta", "header"),
         *("json", "text"),
     }
@@ -165,7 +206,18 @@ def _words(name: str) -> list[str]:
     """Words of a name, in lower case; none for a name that is too long or that needs escapes in a path."""
     if len(name) > _LONGEST_NAME or '"' in name or "\\" in name:
         return []
-    return [word.lower() for word in _WORD.findall(name)]
+    return [part for word in _WORD.findall(name) for part in _parts(word.lower())]
+
+
+def _parts(word: str) -> list[str]:
+    """The two words that are written together, such as ``log`` and ``time``; else the word itself."""
+    if word not in _RANKS and word not in _BESIDE:
+        for end in range(2, len(word) - 1):
+            first, second = word[:end], word[end:]
+            is_first = first in _RANKS or first in _BESIDE
+            if is_first and second in _RANKS:
+                return [first, second]
+    return [word]
 
 
 _TIME_FIELDS = frozenset(TIME_FIELDS)
@@ -184,7 +236,10 @@ _LONGEST_NAME = 64
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _RANKED: tuple[tuple[str, ...], ...] = (
     ("event", "occurred", "happened"),
-    ("time", "timestamp", "ts", "datetime", "date", "instant", "epoch", "msec", "when"),
+    (
+        *("time", "timestamp", "ts", "datetime", "date", "instant", "epoch", "msec", "when"),
+        *("asctime", "t"),  # of Python's logging; zap's T
+    ),
     ("log", "logged", "record", "recorded", "emitted", "published", "detected", "triggered"),
     ("start", "starts", "started", "begin", "begun", "request", "requested", "req"),
     ("create", "created", "creation", "generated", "submitted"),
@@ -196,7 +251,7 @@ _PLAIN_RANK = _RANKS["time"]
 _LOGGED_RANK = _RANKS["logged"]
 _BESIDE = frozenset(
     {
-        *("at", "on", "utc", "gmt", "iso", "unix"),
+        *("at", "on", "utc", "gmt", "local", "iso", "unix"),
         *("s", "sec", "secs", "second", "seconds"),
         *("ms", "milli", "millis", "millisecond", "milliseconds"),
         *("us", "micro", "micros", "microsecond", "microseconds"),
@@ -208,9 +263,11 @@ _MOMENTS = (
     frozenset(_RANKED[_PLAIN_RANK])
     | {"occurred", "happened", "logged", "recorded", "emitted", "published", "detected"}
     | {"triggered", "starts", "started", "begun", "requested", "created", "generated"}
-    | {"submitted", "received", "observed", "ingested", "collected", "at"}
+    | {"submitted", "received", "observed", "ingested", "collected", "at", "utc"}
 )
-"""Words of which a name has at least one: words for a time, participles, and ``at``."""
+"""Words of which a name has at least one: words for a time, participles, ``at`` and ``utc``."""
+_BEGINS = ("start", "begin")
+"""Names that say time only by the time that they hold: of a span, or of a flow of a network."""
 
 
 def usual_place(line: str, paths: Sequence[str]) -> int:
@@ -374,6 +431,28 @@ _ZONE = rf"(?:\[[^\[\]]*\])+| \({_NAME}\)|(?: (?:{_NAME}|[+-]\d{{2,4}}))?(?: m=[
 _ISO_AND_ZONE = rf"\s*({_DAY}{_CLOCK}{_OFFSET})(?:{_ZONE})\s*"
 
 
+_DATE_ALONE = r"\d{4}[-/]\d\d[-/]\d\d"
+_CLOCK_ALONE = rf"\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:{_OFFSET})?"
+_IN_TWO_FIELDS = (
+    *(("date", "time"), ("Date", "Time"), ("DATE", "TIME"), ("date", "timestamp")),
+    *(("event_date", "event_time"), ("log_date", "log_time"), ("start_date", "start_time")),
+)
+"""Fields of a date and of a time of day: CloudFront, IIS, W3C."""
+_PLACEHOLDERS = (
+    "",
+    "-",
+    "--",
+    "null",
+    "none",
+    "nil",
+    "n/a",
+    "na",
+    "nan",
+    "undefined",
+    "unknown",
+)
+"""Values that stand for no time."""
+
 _DATE_OF_NET = r"/Date\((-?\d{1,14})(?:[+-]\d{4})?\)/"
 _LIST = r"\[\d{4},\d{1,2},\d{1,2},\d{1,2},\d{1,2}(?:,\d{1,2}(?:,\d{1,9})?)?\]"
 _WITHOUT_ZONE = "|".join([rf"\s*{_DAY}(?:{_CLOCK})?\s*", _LIST, *dates.WITHOUT_ZONE])
@@ -443,7 +522,7 @@ def _read(text: str) -> str:
     WHEN regexp_full_match({text}, '{_DATE_OF_NET}')
         THEN make_timestamptz(try_cast(regexp_extract({text}, '{_DATE_OF_NET}', 1) AS BIGINT) * 1000)
     WHEN regexp_full_match({text}, '{_LIST}') THEN {_once(_of_list(text), _moment)}
-    ELSE coalesce({_once(dates.in_digits(text), _moment)}, {dates.with_month(text)}) END"""
+    ELSE coalesce({_once(dates.in_digits(text), _moment)}, {dates.printed(text)}) END"""
 
 
 def _once(value: str, read: Callable[[str], str]) -> str:

@@ -14,10 +14,10 @@ from obs_assets.sources.times import (
     TIME_FIELDS,
     TIME_PATHS,
     TIME_REASON,
+    careful_time_text,
     is_possible,
     names_of_times,
     other_paths,
-    time_text,
 )
 
 LANDED_AT = datetime(2031, 5, 6, 12, 0, 0, 500, tzinfo=UTC)
@@ -46,7 +46,7 @@ def judge(
         "CREATE OR REPLACE TEMP TABLE judged AS SELECT $1::VARCHAR AS line", [line]
     )
     others = other_paths(connection, "judged", TIME_PATHS)
-    sql = _SQL.replace("TIME_TEXT", time_text(TIME_PATHS, others=others))
+    sql = _SQL.replace("TIME_TEXT", careful_time_text(TIME_PATHS, others))
     ((moment, reason),) = connection.execute(sql, parameters).fetchall()
     return str(reason) if reason else moment.astimezone(UTC)
 
@@ -109,6 +109,18 @@ NINE_AND_5 = NINE + timedelta(microseconds=5)
         ("Tue May 06 2031 11:00:00 GMT+0200 (Central European Summer Time)", NINE),
         ("May 6, 2031, 9:00:00 AM", NINE),
         ("May 6, 2031 @ 09:00:00.000", NINE),
+        ("May  6 2031 09:00:00", NINE),
+        ("May 6 2031 09:00:00.25 UTC", NINE + timedelta(milliseconds=250)),
+        ("Tuesday, May 6, 2031 9:00:00 AM", NINE),
+        ("06-May-2031 09:00:00.250", NINE + timedelta(milliseconds=250)),
+        ("06/May/2031 09:00:00", NINE),
+        ("2031 May  6 09:00:00", NINE),
+        ("2031-05-06-09-00-00:250", NINE + timedelta(milliseconds=250)),
+        ("2031-05-06 09:00:00:250", NINE + timedelta(milliseconds=250)),
+        ("2031/05/06-09:00:00.000005", NINE_AND_5),
+        ("2031.05.06_10:00:00 +0100", NINE),
+        ("2031-5-6 9:00:00", NINE),
+        ("2031-05-06 09:00:00 PM", NINE + timedelta(hours=12)),
         ("May 6, 2031, 12:00:00 AM", NINE.replace(hour=0)),
         ("2031-05-06T11:00:00+02:00 Europe/Berlin", NINE),
         ("2031-05-06T11:00:00+02:00 (CEST)", NINE),
@@ -321,7 +333,7 @@ def test_the_time_of_an_object_that_holds_the_event(
         (["published", "createdDateTime", "date_create"], None),
         (["startTimeUnixNano", "ts_ms", "logged-at", "at", "creationTime", "receivedAt"], None),
         (["due_date", "expires_at", "responseTime", "updated_at", "uptime", "timeout"], []),
-        (["birthDate", "time_taken", "status", "start", "created_by", "ms", ""], []),
+        (["birthDate", "time_taken", "status", "start", "created_by", "ms", ""], ["start"]),
         (['time"x', "x" * 100, "timestamp\\"], []),
     ],
 )
@@ -420,3 +432,41 @@ def test_text_like_times_never_makes_the_query_fail(
 ) -> None:
     """Nor can digits and signs in any order."""
     judge(connection, {"timestamp": written})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"date": "2031-05-06", "time": "09:00:00"},  # CloudFront, IIS
+        {"time": "09:00:00.000Z", "date": "2031/05/06"},
+        {"Date": "2031-05-06", "Time": "10:00:00+01:00"},
+        {"timestamp": "09:00", "date": "2031-05-06"},
+        {"log_date": "2031-05-06", "log_time": "09:00:00,000", "level": "info"},
+    ],
+)
+def test_a_date_and_a_time_of_day_in_two_fields(
+    connection: duckdb.DuckDBPyConnection, event: dict[str, object]
+) -> None:
+    """Are one time, never midnight; beside a whole time they count for nothing."""
+    assert judge(connection, event) == NINE
+    assert judge(connection, {**event, "timestamp": TEN.isoformat()}) == TEN
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "-", "null", "None", "N/A", "undefined"])
+@pytest.mark.parametrize("other", ["time", "start_time", "created", "timeUnixNano"])
+def test_a_value_that_stands_for_no_time(
+    connection: duckdb.DuckDBPyConnection, nothing: str, other: str
+) -> None:
+    """Leaves the event to its next field; alone it is unreadable, not the time of landing."""
+    value: object = "1935824400000000000" if other == "timeUnixNano" else NINE.isoformat()
+    assert judge(connection, {"timestamp": nothing, other: value}) == NINE
+    assert judge(connection, {"timestamp": nothing}) == "time_unreadable"
+
+
+@pytest.mark.parametrize(
+    "name", ["time_local", "asctime", "T", "logtime", "timegenerated", "utc", "start", "begin"]
+)
+def test_more_names_that_say_time(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """nginx, Python, zap, rsyslog, VPC flow logs; a number that is no time counts for nothing."""
+    assert judge(connection, {name: NINE.isoformat()}) == NINE
+    assert judge(connection, {name: 17}) == LANDED_AT
