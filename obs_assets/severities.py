@@ -155,7 +155,8 @@ NUMBERS_ONLY = ("severityNumber", "severity_number", "levelno")
 """Fields of numbers: another value is a level only if it is a word of the table, as in ``SEVERITY_NUMBER_ERROR``."""
 
 WORDS_ONLY = (
-    *("priority", "Level", "Severity", "LogLevel", "logLevel", "LEVEL", "SEVERITY", "LOGLEVEL"),
+    *("priority", "Level", "Severity", "LogLevel", "logLevel", "LEVEL", "L"),
+    *("SEVERITY", "LOGLEVEL"),
     *(
         "LOG_LEVEL",
         "LevelName",

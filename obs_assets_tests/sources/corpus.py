@@ -901,7 +901,7 @@ FILES: dict[str, list[File]] = {
             b'{"level":"error","ts":1.93573812e+09,"msg":"x","stacktrace":"a\\n\\tb"}\n',
             [("09:02", "error", None)],
         ),
-        File(lines({"L": "INFO", "T": at("09:03"), "M": "x"}), [("now", None, None)]),
+        File(lines({"L": "INFO", "T": at("09:03"), "M": "x"}), [("09:03", "info", None)]),
         File(
             lines({"level": "warn", "ts": seconds("09:04") * 1000 + 0.5, "msg": "x"}),
             [("09:04", "warning", None)],
