@@ -1038,7 +1038,11 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         api_port = str(probe.getsockname()[1])
-    env = harness.environment(settings, events_dir, PORT=port, OBS_API_PORT=api_port)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        receive_port = str(probe.getsockname()[1])
+    ports = {"PORT": port, "OBS_API_PORT": api_port, "OBS_RECEIVE_PORT": receive_port}
+    env = harness.environment(settings, events_dir, **ports)
     harness.run("obs", "postgres", "init", env=env)
     command = [str(harness.BIN / "obs"), "dev"]
     lines: list[str] = []
@@ -1052,6 +1056,10 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{api_port}/", timeout=30) as page:
             assert b"Search events" in page.read()
+        body = b'{"type": "hello"}'
+        receiver = f"http://127.0.0.1:{receive_port}/events"
+        with urllib.request.urlopen(receiver, body, timeout=30) as answer:
+            assert json.load(answer)["accepted"] == 1
         children = psutil.Process(dev.pid).children(recursive=True)
         dev.send_signal(signal.SIGINT)
         lines += dev.stdout
@@ -1065,6 +1073,7 @@ def test_dev_says_what_happens_and_is_quiet_otherwise(
     assert f"put .jsonl files into {events_dir}; they are landed within a minute" in said
     assert f"the UI is ready: http://127.0.0.1:{port}" in said
     assert f"the explorer is at http://127.0.0.1:{api_port}" in said
+    assert f"the receiver is at http://127.0.0.1:{receive_port}" in said
     assert f"landed {len(harness.an_hour())} events of {HOUR.key}, 1 dead letter " in said
     assert len(lines) < 20, said
     assert "Checking for new runs" in (settings.data_dir / "logs" / "dev.log").read_text()

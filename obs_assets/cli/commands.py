@@ -30,7 +30,9 @@ COMMANDS: dict[str, Row] = {
         "servers",
         "Show files and events that have landed, events of the last day, stale hours, tables and servers.",
     ),
-    "dev": Row("dev", "Start Dagster's UI, schedule and sensors, and the explorer."),
+    "dev": Row(
+        "dev", "Start Dagster's UI, schedule and sensors, the explorer and the receiver."
+    ),
     "env": Row(
         "connections",
         'Print variables, passwords included, for psql, AWS tools and Dagster: eval "$(obs env)".',

@@ -1,4 +1,4 @@
-"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, and the explorer, with a quiet terminal.
+"""``obs dev``, which is ``make dev``: Dagster's UI, schedule and sensors, explorer and receiver, with a quiet terminal.
 
 Dagster prints about a hundred lines a minute. They go into a log file. The terminal shows a line for
 each landing pass and each built hour, warnings and errors.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import typer
 
@@ -28,6 +28,7 @@ from obs_assets.embedded.code_location import LOCATION, reload_code
 from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.hourly import pipeline_files
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hourly.pipeline_files import PipelineFile
 from obs_assets.hours import Hour
 from obs_assets.settings import Settings
 from obs_assets.sources.log import LandingPass, read_pass
@@ -56,13 +57,27 @@ _EXPECTED = re.compile(
 """Warnings that Dagster prints at every start; they need no action."""
 
 
+class _Server(NamedTuple):
+    """A server of ours that runs beside Dagster.
+
+    Attributes:
+        name: its name for the terminal.
+        command: words behind ``obs``.
+        address: its address.
+    """
+
+    name: str
+    command: list[str]
+    address: str
+
+
 @app.command()
 def dev(
     port: int = typer.Option(
         3000, envvar="PORT", min=1, max=65535, help="Port of the UI, on loopback only."
     ),
 ) -> None:
-    """Start Dagster's UI, schedule and sensors, and the explorer.
+    """Start Dagster's UI, schedule and sensors, the explorer and the receiver.
 
     Starts the embedded servers too, unless the environment names your own.
     """
@@ -89,11 +104,12 @@ def dev(
         _say(f"error: {problem}")
     environment.setdefault("OBS_DAGSTER_URL", f"http://127.0.0.1:{port}")
     searched = [file.name for file, hourly in pipelines.items() if hourly.tables()]
-    with (
-        _dagster(port, environment, log) as lines,
-        _explorer(searched[:1], environment, machine.api.port, log.with_name("serve.log")),
-        _watched(pipelines.values(), port),
-    ):
+    servers = [*_explorer(searched[:1], machine.api.port), *_receiver(pipelines, machine)]
+    with contextlib.ExitStack() as stack:
+        lines = stack.enter_context(_dagster(port, environment, log))
+        for server in servers:
+            stack.enter_context(_beside(server, environment, log.parent))
+        stack.enter_context(_watched(pipelines.values(), port))
         for line in lines:
             if said := condensed(line):
                 _say(said)
@@ -220,53 +236,67 @@ def _dagster(port: int, environment: Mapping[str, str], log: Path) -> Iterator[I
         raise ObsError(f"dagster ended with {dagster.returncode}: see {log}")
 
 
+def _explorer(names: Sequence[str], port: int) -> list[_Server]:
+    """``obs serve`` for a pipeline; none if no pipeline has a table."""
+    if not names:
+        return []
+    address = f"http://127.0.0.1:{port}"
+    return [_Server("explorer", ["serve", "--pipeline", names[0]], address)]
+
+
+def _receiver(
+    pipelines: Mapping[PipelineFile, HourlyPipeline], machine: Settings
+) -> list[_Server]:
+    """``obs receive`` for the first pipeline, so that programs can send events while they are tried."""
+    for file, hourly in pipelines.items():
+        command = ["receive", "--pipeline", file.name]
+        if not isinstance(hourly.source.events_dir, Path):
+            command += ["--spool", str(machine.data_dir / "spool")]
+        return [_Server("receiver", command, machine.receive.address)]
+    return []
+
+
 @contextlib.contextmanager
-def _explorer(
-    names: Sequence[str],
-    environment: Mapping[str, str],
-    port: int,
-    log: Path,
-) -> Iterator[None]:
-    """Run ``obs serve`` for a pipeline within the block; without it, the rest works as well.
+def _beside(server: _Server, environment: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """Run a server within the block; without it, the rest works as well.
 
     Args:
-        names: name of the pipeline; empty if none has a table.
+        server: the server.
         environment: the process's environment.
-        port: port of the server.
-        log: file for what it prints.
+        folder: folder of its log.
     """
-    if not names:
-        yield
-        return
+    log = folder / f"{server.command[0]}.log"
     program = str(Path(sys.executable).parent / "obs")
-    command = [program, "serve", "--pipeline", names[0]]
     with (
         log.open("w", encoding="utf-8") as kept,
         subprocess.Popen(  # noqa: S603 - our own program
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept, start_new_session=True,
-        ) as server,
+            [program, *server.command], env=environment, stdin=subprocess.DEVNULL,
+            stdout=kept, stderr=kept, start_new_session=True,
+        ) as process,
     ):  # fmt: skip
         is_stopping = threading.Event()
-        watcher = threading.Thread(target=_say_its_end, args=(server, is_stopping, log))
+        watcher = threading.Thread(
+            target=_say_its_end, args=(server.name, process, is_stopping, log)
+        )
         watcher.start()
-        _say(f"the explorer is at http://127.0.0.1:{port}")
+        _say(f"the {server.name} is at {server.address}")
         try:
             yield
         finally:
             is_stopping.set()
-            server.terminate()
+            process.terminate()
             watcher.join()
 
 
 def _say_its_end(
-    server: "subprocess.Popen[bytes]", is_stopping: threading.Event, log: Path
+    name: str, process: "subprocess.Popen[bytes]", is_stopping: threading.Event, log: Path
 ) -> None:
-    """Say why the explorer ended, if nobody asked it to."""
-    server.wait()
+    """Say why a server ended before it was stopped."""
+    process.wait()
     if not is_stopping.is_set():
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
         reason = next((line for line in reversed(lines) if line), "it printed nothing")
-        _say(f"error: the explorer ended: {reason[:SHOWN]}")
+        _say(f"error: the {name} ended: {reason[:SHOWN]}")
 
 
 def _copied(lines: IO[str], log: IO[str]) -> Iterator[str]:

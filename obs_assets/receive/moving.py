@@ -43,8 +43,8 @@ def move(receiver: Receiver, folder: Path) -> None:
     with explained(folder):
         receiver.keys.move(folder)
     _log.warning(
-        "the events folder has changed: files go to %s. The files in %s stay: remove them when no "
-        "pipeline needs them",
+        "files go to %s, the new events folder. The files in %s stay: remove them when no pipeline "
+        "needs them",
         folder,
         old.folder,
     )
