@@ -30,6 +30,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hourly.staleness import Staleness
 from obs_assets.hours import Hour, first_open_hour
+from obs_assets.sources.notifications import Doorbell
 
 HOURS_A_TICK = 24
 """Largest number of hours that a tick requests. It is also the largest number of hours of a run."""
@@ -83,6 +84,8 @@ def new_files_sensor(
     job: dg.JobDefinition,
 ) -> dg.SensorDefinition:
     """``event_file_sensor``: requests a landing pass when files are new or changed, or an hour can close."""
+    # Its state is lost with the process: then the bucket is listed once more.
+    doorbell = Doorbell()
 
     @dg.sensor(
         name=naming.job("event_file_sensor"),
@@ -99,6 +102,11 @@ def new_files_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         hourly = present()
         began_at = hourly.clock()
+        opens_next = first_open_hour(began_at, hourly.config.allowed_lateness)
+        closes = opens_next > hourly.first_open_hour()
+        # The messages are taken in any case, so that they do not pile up.
+        if doorbell.is_quiet(hourly.source, began_at) and not closes:
+            return dg.SkipReason("no object is new: the bucket has sent no notification")
         try:
             listing = hourly.listing()
         except (ConfigurationError, TransientError) as error:
@@ -106,8 +114,8 @@ def new_files_sensor(
         # The listing is compared with the last finished pass, not with a cursor. So a run that
         # failed or was lost is requested again.
         pending = hourly.pending_files(listing)
-        opens_next = first_open_hour(began_at, hourly.config.allowed_lateness)
-        closes = opens_next > hourly.first_open_hour()
+        if not pending:
+            doorbell.answered(began_at)
         unchanged = f"nothing new in {len(listing.files):,} files"
         if not pending and not closes:
             return dg.SkipReason(unchanged)
