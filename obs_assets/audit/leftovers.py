@@ -566,6 +566,13 @@ _ASSIGNED = regex.compile(
 _PLACEHOLDER = regex.compile(r"[$%{(\[<*./~\\].*|\W+|(.)\1*")
 
 
+_LEFT_OUT = regex.compile(
+    r"(?i)[\W_]{1,8}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|protected|secret)[\W_]{1,8}"
+    r"|[*\u2022]+|\$?\{{1,2}[^{}]+\}{1,2}"
+)
+"""Texts that other programs write in place of a secret: ``[FILTERED]``, ``********``, ``${DB_PASSWORD}``."""
+
+
 def _is_secret_name(key: str) -> bool:
     return _SECRET_NAME.search(key) is not None
 
@@ -574,7 +581,7 @@ def _is_secret(value: str) -> bool:
     """Whether a value under a secret's name is a secret: no empty text, no mask, no small number."""
     if isinstance(value, _Number):
         return len(value) >= _MIN_SECRET_DIGITS
-    if _MASKED.fullmatch(value):
+    if _MASKED.fullmatch(value) or _LEFT_OUT.fullmatch(value):
         return False
     return _without_masks(value).strip("\0 ") != ""
 

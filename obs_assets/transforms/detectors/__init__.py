@@ -18,7 +18,14 @@ No rule finds the result of a redaction (`masks`), so that a second redaction ch
 from obs_assets.transforms.detectors.base import Detector, Span
 from obs_assets.transforms.detectors.cards import CREDIT_CARD
 from obs_assets.transforms.detectors.commands import COMMAND
-from obs_assets.transforms.detectors.credentials import HEADER, PRIVATE_KEY, URL_USER
+from obs_assets.transforms.detectors.credentials import (
+    HEADER,
+    JWK,
+    LINK,
+    PHRASE,
+    PRIVATE_KEY,
+    URL_USER,
+)
 from obs_assets.transforms.detectors.emails import EMAIL
 from obs_assets.transforms.detectors.ibans import IBAN
 from obs_assets.transforms.detectors.ips import IP_ADDRESS
@@ -38,6 +45,9 @@ WORDS = (
     PREFIX,
     UNKNOWN,
     HEADER,
+    JWK,
+    LINK,
+    PHRASE,
     PASSWORD,
     COMMAND,
     STATEMENT,

@@ -15,7 +15,7 @@ from obs_assets.transforms.detectors.base import (
 from obs_assets.transforms.detectors.masks import mask_card
 
 _CARD_TRIGGER = (
-    rf"(?:{NUMBER_EDGE}|%B)(?:[2-6][0-9]{{2}}|180|194|060|8[126][0-9]|869|97[09]|986)(?:[ ./_-]{{0,3}}[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
+    rf"(?:{NUMBER_EDGE}|%B)(?:[2-6][0-9]{{2}}|180|194|060|8[126][0-9]|869|97[09]|986)(?:[ ./_-]*[0-9]){{9,16}}(?:[^0-9A-Za-z]|$)"
     rf"|1[0-9]{{3}}[ -][0-9]{{5}}[ -][0-9]{{6}}|{NUMBER_EDGE}1[0-9]{{14}}(?:[^0-9A-Za-z]|$)"
 )
 _DIGIT_GROUP = re.compile(r"[0-9]+")

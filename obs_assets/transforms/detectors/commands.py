@@ -16,6 +16,11 @@ def _option(command: str, option: str) -> str:
 
 
 _LOGIN = r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm|az|oc|hub|npm|heroku|cf|argocd)\s[^\n|;&]{0,80}?login"
+_WITH_DIGIT = r"(?=[^\s0-9]{0,127}[0-9])"
+_CHANGED = (
+    r"(?i:password|passwd|passphrase|secret|token)(?: was)? (?:changed|updated|rotated) from "
+)
+_IMAP = r"(?<!\S)[A-Za-z]{1,4}[0-9]{1,6} LOGIN \S{1,128} (?=\S)"
 _PIPED = r"(?:[^|\n]{1,200}--(?:password|passphrase|stdin)|sudo\s[^|\n]{0,20}?-S|(?:sudo\s)?chpasswd)"
 _STATEMENT = r"(?i)(?<!\w)(?:create|alter|grant)\s"
 
@@ -24,7 +29,16 @@ _USES = {
     "maria": _option(r"mariadb(?:-dump|-admin)?", r"-p(?=[^\s\-])"),
     "my": _option(r"mycli|mytop", r"-p(?=[^\s\-])"),
     "sshpass": _option("sshpass", r"-p ?(?=\S)"),
-    "login": _option(_LOGIN, r"-p[ =]"),
+    "login": rf"(?:{_option(_LOGIN, '-p[ =]')}|{_IMAP})",
+    "auth ": r"(?i)(?<!\w)auth (?:plain|login|xoauth2|oauthbearer|cram-md5) (?=[0-9A-Za-z+/=]{8})",
+    "334 ": r"334 UGFzc3dvcmQ6\s{1,4}(?:C: )?(?=[0-9A-Za-z+/=]{4})",
+    "set password": r"(?i)set\s{1,4}password\s{1,4}for\s{1,4}[^\s=]{1,128}\s{0,4}=\s{0,4}(?:password\()?(?=[\"'\\])",
+    "-u": r"(?<!\S)(?:-U|--user)[ =][\"']?[^\s%\"']{1,64}%(?P<value>[^\s\"']{1,128})",
+    " use": r"(?i:net1?(?:\.exe)?\s{1,4}use)\s{1,4}(?:[A-Za-z*]:?\s{1,4})?\\{2,4}\S{1,128}\s{1,4}(?P<value>[^\s/]\S{0,126})(?=\s|\Z)",
+    " as ": rf"(?<!\S){_WITH_DIGIT}(?P<value>\S{{6,128}}) as (?:(?:the|my|your|a|new) ){{0,2}}(?i:password|passphrase)(?!\w)",
+    "d from": rf"{_CHANGED}{_WITH_DIGIT}(?P<value>\S{{4,128}}) to ",
+    " to ": rf"{_CHANGED}\S{{1,128}} to {_WITH_DIGIT}(?P<value>\S{{4,128}})",
+    "rabbitmqctl": r"rabbitmqctl\s[^\n|;&]{0,80}?(?:add|change|authenticate)_(?:user|password)\s\S{1,64}\s(?=\S)",
     "-cli": _option(r"redis-cli|valkey-cli|keydb-cli", "-a "),
     "ldap": _option(r"ldap(?:search|add|modify|delete|passwd|whoami)", "-w "),
     "sql": _option(r"sqlcmd|isql|osql", r"-P ?(?=\S)"),
@@ -75,7 +89,10 @@ _TRIGGER = (
     r"(?:-u|-U|--user|--proxy-user)[ =:\"',\\]+[^\s:\"]+:"
     rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl|htpasswd){_TEXT}{_BLANK}-[A-Za-z]"
     rf"|(?:expect|sudo){_BLANK}{_TEXT}<<<|(?:echo|printf){_BLANK}{_TEXT}\||(?i:securestring|identified|requirepass|masterauth){_BLANK}"
-    rf"|(?i:net1?(?:\.exe)?{_BLANK}+user){_BLANK}|(?i:create|alter|grant){_BLANK}+(?i:user|role|login|group){_BLANK}|(?i:auth)\\+\"{_BLANK}"
+    rf"|(?i:net1?(?:\.exe)?{_BLANK}+user?){_BLANK}|(?i:create|alter|grant){_BLANK}+(?i:user|role|login|group){_BLANK}|(?i:auth)\\+\"{_BLANK}"
+    rf"|(?i:auth (?:plain|login|xoauth2|oauthbearer|cram-md5)) |334 UGFz|[0-9] LOGIN |rabbitmqctl{_BLANK}"
+    rf"|(?i:set{_BLANK}+password{_BLANK}+for){_BLANK}|(?:-U|--user)[ =][^\s%\"]+%| as (?:(?:the|my|your|a|new) )*(?i:password|passphrase)"
+    r"|(?:changed|updated|rotated) from "
     rf"|(?:>|C:|\\n)[ >-]*PASS{_BLANK}|WIFI:|jdbc:oracle:|sqlplus{_BLANK}"
 )
 

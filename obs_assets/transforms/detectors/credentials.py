@@ -11,20 +11,26 @@ from obs_assets.transforms.detectors.randomness import is_hex, is_random
 from obs_assets.transforms.detectors.values import is_no_value
 
 _HEADER = re.compile(
-    r"(?i)(?<![0-9A-Z])(?:bearer {1,4}([0-9A-Z._~+/=-]{8,})|basic {1,4}([0-9A-Z_+/=-]{6,}))"
+    r"(?i)(?<![0-9A-Z])(?:(?:bearer|ssws) {1,4}([0-9A-Z._~+/=-]{8,})|basic {1,4}([0-9A-Z_+/=-]{6,}))"
 )
-_HEADER_TRIGGER = r"(?i:bearer|basic) {1,4}[0-9A-Za-z._~+/=\\-]{6}"
+_HEADER_TRIGGER = r"(?i:bearer|ssws|basic) {1,4}[0-9A-Za-z._~+/=\\-]{6}"
 _LONG_CREDENTIAL = 24
 """Characters from which a bearer token needs no digit, and a part of a webhook's path may be hexadecimal."""
 
 
+_PAIR = re.compile(r"[A-Za-z_]{2,40}=[^=]")
+"""The next name and its value: ``token_type=Bearer expires_in=3600``."""
+
+
 def _is_credential(match: re.Match[str]) -> bool:
-    """Whether the text after ``Bearer`` or ``Basic`` is a credential and not prose.
+    """Whether the text after ``Bearer`` or ``Basic`` is a credential, not prose and not another pair.
 
     Basic credentials are base64 of ``user:password`` (RFC 7617). Bearer tokens have no fixed form; but prose has no
     digits.
     """
     if match[1]:
+        if _PAIR.match(match[1]):
+            return False
         return len(match[1]) >= _LONG_CREDENTIAL or DIGIT.search(match[1]) is not None
     encoded = match[2].rstrip("=")
     try:
@@ -33,13 +39,12 @@ def _is_credential(match: re.Match[str]) -> bool:
         return False
 
 
-_BEGIN = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-Lines: [0-9]{1,4}(?=[\s\\])"
+_BLOCK = r"(?:[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?|OpenVPN Static key[A-Z0-9 ]{0,9})-----"
+_BEGIN = re.compile(rf"-----BEGIN {_BLOCK}|Private-Lines: [0-9]{{1,4}}(?=[\s\\])")
+_END = re.compile(rf"-----END {_BLOCK}|Private-MAC: [0-9a-f]{{40,64}}")
+_PRIVATE_KEY_TRIGGER = (
+    r"-----BEGIN (?:[A-Z0-9 ]*PRIVATE KEY|OpenVPN Static)|Private-Lines: [0-9]"
 )
-_END = re.compile(
-    r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: [0-9a-f]{40,64}"
-)
-_PRIVATE_KEY_TRIGGER = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|Private-Lines: [0-9]"
 
 
 def _find_private_keys(text: str, _key: str) -> Iterator[Span]:
@@ -60,7 +65,12 @@ _AWKWARD_PASSWORD = re.compile(
 _USER = re.compile(r"""://([^\s/?#:@"'\[]{16,512})(?::x-oauth-basic|:)?@""")
 _HOOK = re.compile(r"""://[^\s"'<>]{0,120}hook[^\s"'<>?#]{0,400}""")
 _SEGMENT = re.compile(r"[^/]{16,}")
-_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)'
+_DRIVER_LOGIN = re.compile(
+    r"(?<![\w.@/-])[\w.-]{1,64}:(?P<value>[^\s\"'@]{1,128})@(?=(?:tcp6?|unix|udp)\()"
+)
+"""The login of a driver of Go: ``svc:X@tcp(db-1:3306)/shop``."""
+
+_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)|@(?:tcp6?|unix|udp)\('
 
 
 def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
@@ -68,6 +78,7 @@ def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
     if "@" in text:
         found = {match.start(): match for match in _AWKWARD_PASSWORD.finditer(text)}
         found |= {match.start(): match for match in _USER_AND_PASSWORD.finditer(text)}
+        found |= {match.start(): match for match in _DRIVER_LOGIN.finditer(text)}
         yield from (match.span(1) for match in found.values() if not _is_placeholder(match[1]))
         yield from (
             match.span(1)
@@ -87,6 +98,58 @@ def _is_placeholder(value: str) -> bool:
     return value.startswith(("$", "{", "%", "<")) and is_no_value(value)
 
 
+_MEMBER_OF_JWK = r"(?:dp|dq|qi|[dkpq])"
+_JWK = re.compile(
+    rf"(?:\A|[\"'])({_MEMBER_OF_JWK})[\"'\\]{{0,9}}\s{{0,9}}:\s{{0,9}}[\"'\\]{{0,9}}(?P<value>[0-9A-Za-z_-]{{40,}})"
+)
+_JWK_TRIGGER = (
+    rf"[^0-9A-Za-z]{_MEMBER_OF_JWK}[\"'\\]*\s*:\s*[\"'\\]*[0-9A-Za-z_-]{{40}}"
+    rf"|^{_MEMBER_OF_JWK}: [0-9A-Za-z_-]{{40}}"
+)
+
+
+def _find_jwk(text: str, key: str) -> Iterator[Span]:
+    """Private members of a JSON Web Key (RFC 7518 section 6): long base64url under a name of one or two letters."""
+    named = f"{key}: {text}"
+    shift = len(key) + len(": ")
+    for match in _JWK.finditer(named):
+        start, end = match.span("value")
+        value = match["value"]
+        if start >= shift and not is_hex(value) and is_random(value) and DIGIT.search(value):
+            yield start - shift, end - shift
+
+
+_PHRASE = re.compile(
+    r"(?i:mnemonic|(?:seed|recovery|secret|backup)[ _-]?phrase|seed)[^a-z\n]{1,12}"
+    r"(?P<value>(?:[a-z]{3,8} ){11,23}[a-z]{3,8})(?![a-z])"
+)
+_PHRASE_TRIGGER = r"(?i:mnemonic|seed|phrase)[^a-z]+(?:[a-z]{3,8} ){11}[a-z]{3}"
+
+
+def _find_phrases(text: str, key: str) -> Iterator[Span]:
+    """The twelve words or more from which a wallet makes its keys (BIP 39), behind their name."""
+    shift = len(key) + len(": ")
+    for match in _PHRASE.finditer(f"{key}: {text}"):
+        start, end = match.span("value")
+        if start >= shift:
+            yield start - shift, end - shift
+
+
+_LINK = re.compile(
+    r"/(?:[a-z-]{0,20}(?:reset|confirm|verify|activate|invite|magic|unlock)[a-z-]{0,20}|invitations?|token)/(?P<value>[0-9A-Za-z_.-]{20,})"
+)
+_LINK_TRIGGER = r"(?:reset|confirm|verify|activate|invite|magic|unlock|invitation|token)[a-z-]*\\*/[0-9A-Za-z_.-]{20}"
+
+
+def _is_secret_part(match: re.Match[str]) -> bool:
+    """Whether a part of the path of a link gives access by itself: ``/password/reset/`` and a random run."""
+    value = match["value"]
+    return is_random(value) and DIGIT.search(value) is not None and not is_hex(value)
+
+
+LINK = Detector("api_key", _LINK_TRIGGER, matches(_LINK, _is_secret_part), mask_start)
+JWK = Detector("api_key", _JWK_TRIGGER, _find_jwk, mask_all)
+PHRASE = Detector("api_key", _PHRASE_TRIGGER, _find_phrases, mask_all)
 PRIVATE_KEY = Detector("api_key", _PRIVATE_KEY_TRIGGER, _find_private_keys, mask_all)
 URL_USER = Detector("api_key", _URL_TRIGGER, _find_in_addresses, mask_all)
 HEADER = Detector("api_key", _HEADER_TRIGGER, matches(_HEADER, _is_credential), mask_start)

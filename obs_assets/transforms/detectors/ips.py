@@ -38,7 +38,7 @@ _PRODUCT_BEFORE = re.compile(
 
 _IPV6 = re.compile(r"(?<![\w:.*])[0-9A-Za-z.]{0,16}:[0-9A-Za-z:.]{1,60}(?![\w*])")
 _HEX_AND_COLONS = re.compile(r"[0-9A-Fa-f:.]+")
-_IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]"
+_IPV6_TRIGGER = r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?::[0-9A-Fa-f]{1,4}){6}"
 _PORT_AFTER_IPV6 = re.compile(r"(?<=[0-9A-Fa-f]):[0-9]{1,5}\Z")
 _MIN_COLONS = 2
 """Colons of the shortest IPv6 address, such as ``fe80::1``."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import re2
 
-from obs_assets.transforms.detectors.base import EDGE, Detector, Span, rows
+from obs_assets.transforms.detectors.base import DIGIT, EDGE, Detector, Span, rows
 from obs_assets.transforms.detectors.encodings import SURROGATE
 from obs_assets.transforms.detectors.masks import SHOWN, mask_start
 from obs_assets.transforms.detectors.names import words, words_of
@@ -46,13 +46,27 @@ _SHORT_PREFIXES = frozenset(
 )
 
 _WORDS_OF_SECRETS, _NO_ISSUERS = words("token_prefixes"), words("id_prefixes")
+_WORDS_OF_HEX = words("hex_prefixes")
 _LONG_RUN, _SHORT_RUN = 30, 20
 """Characters of a random run: a long run is a token, a short run only if its prefix names a secret."""
 
+_HEX_RUN = 32
+"""Digits of a hexadecimal token."""
+
 _PREFIX_BEFORE = re.compile(
-    r"(?:(?<=[^0-9A-Za-z])|\A)[A-Za-z][0-9A-Za-z]{0,15}(?:[_.-][0-9A-Za-z]{1,12}){0,3}\Z"
+    r"(?:(?<=[^0-9A-Za-z])|\A)[A-Za-z][0-9A-Za-z]{0,15}(?:[_.-][0-9A-Za-z]{1,40}){0,5}\Z"
 )
-_LONGEST_PREFIX = 60
+_MORE = re.compile(r"[0-9A-Za-z_-]*")
+"""The rest of base64url behind an unbroken run."""
+
+_OF_NAME = re.compile(r"[^\W_]|\.[a-z]{2,12}(?![0-9A-Za-z_-])")
+"""Text behind a run that makes it a part of the name of a host or file: ``main.x9…q.js``."""
+
+_INSIDE = re.compile(r"[0-9A-Za-z][.+]\Z")
+"""Text before a prefix that stands inside of a dotted name or of base64: ``s.s.CustomHandler``, ``…Q+EZAK…``."""
+
+_SHORTEST_PREFIX = 3
+_LONGEST_PREFIX = 120
 """Characters before a random run in which its prefix is searched for."""
 
 _OWN_LEAST = 16
@@ -89,7 +103,7 @@ def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
         done = 0
         for match in _found(engine, text):
             start = match.start() + (not text[match.start()].isalnum())
-            if start < done:
+            if start < done or _INSIDE.search(text[max(0, start - 2) : start]):
                 continue
             for length in lengths:
                 tail = tails.get(text[start : start + length])
@@ -97,11 +111,11 @@ def prefix_detector(own_prefixes: tuple[str, ...] = ()) -> Detector:
                 if body is None:
                     continue
                 done = max(done, body.end())
-                if _is_end(text, body.end()) and _looks_random(body):
+                if _is_end(text, body.end()) and _looks_random(body, length):
                     yield _trimmed(text, start, body.end())
                     break
             else:
-                if end := _end_of_other(text, match.end()):
+                if end := _end_of_other(text, start, match.end()):
                     done = max(done, end)
                     yield _trimmed(text, start, end)
 
@@ -114,16 +128,19 @@ _FEWEST_OF_OTHER = 8
 _OTHER_TAIL = re.compile(r"[0-9A-Za-z_-]{20,}")
 
 
-def _end_of_other(text: str, start: int) -> int | None:
+def _end_of_other(text: str, start: int, end: int) -> int | None:
     """End of a token that has the prefix of an issuer but a new form, since issuers change their forms.
 
-    The prefix must end with a sign, and a random run of 20 characters or more must follow. None if there is no token.
+    The prefix must have four characters or end with a sign, and a random run of 20 characters or more must follow.
+    None if there is no token.
 
     Args:
         text: the string.
-        start: index at which the prefix ends.
+        start: index at which the prefix begins.
+        end: index at which the prefix ends.
     """
-    tail = _OTHER_TAIL.match(text, start) if text[start - 1] in "_-." else None
+    is_clear = end - start > _SHORTEST_PREFIX or text[end - 1] in "_-."
+    tail = _OTHER_TAIL.match(text, end) if is_clear else None
     if tail is None or is_hex(tail[0]) or len(set(tail[0].lower())) < _FEWEST_OF_OTHER:
         return None
     if not is_random(tail[0]) or not _is_mixed(tail[0]):
@@ -150,8 +167,9 @@ def _find_unknown(text: str, _key: str) -> Iterator[Span]:
     """Tokens of issuers that are in no table: ``acme_pat_`` and an unbroken random run."""
     for match in _found(_WHOLE_RUN, text):
         start = _start_of_unknown(text, *match.span())
-        if start is not None and _is_end(text, match.end()):
-            yield start, match.end()
+        if start is not None and not _OF_NAME.match(text, match.end()):
+            tail = _MORE.match(text, match.end())
+            yield _trimmed(text, start, tail.end() if tail else match.end())
 
 
 def _found(engine: Any, text: str) -> Iterator[Any]:
@@ -174,9 +192,16 @@ def _trimmed(text: str, start: int, end: int) -> Span:
     return start, start + len(text[start:end].rstrip(".-~"))
 
 
-def _looks_random(match: re.Match[str]) -> bool:
-    """Whether the text after a prefix is no text in words, such as ``learn-compatible-estimator``."""
+def _looks_random(match: re.Match[str], length: int) -> bool:
+    """Whether the text after a prefix is no text in words, such as ``learn-compatible-estimator``.
+
+    Args:
+        match: the text after the prefix.
+        length: characters of the prefix. A short prefix may be the end of other text: ``s.s.CustomHandler``.
+    """
     body = match[0]
+    if length < _SHORTEST_PREFIX and not DIGIT.search(body):
+        return False
     is_dotted = "." in body.rstrip(".")
     if len(set(body.lower())) < _FEWEST_CHARACTERS or is_filler(body):
         return False
@@ -192,13 +217,17 @@ def _start_of_unknown(text: str, start: int, end: int) -> int | None:
         end: index at which the run ends.
     """
     run = text[start + 2 : end]
-    if is_hex(run) or not is_random(run) or not _is_mixed(run):
+    is_digest = is_hex(run)
+    if not is_digest and not (is_random(run) and _is_mixed(run)):
         return None
     prefix = _PREFIX_BEFORE.search(text[max(0, start - _LONGEST_PREFIX) : start + 1])
     parts = words_of(prefix[0]) if prefix else []
     if not parts or not _NO_ISSUERS.isdisjoint(parts):
         return None
-    is_token = len(run) >= _LONG_RUN or not _WORDS_OF_SECRETS.isdisjoint(parts)
+    if is_digest:
+        is_token = len(run) >= _HEX_RUN and not _WORDS_OF_HEX.isdisjoint(parts)
+    else:
+        is_token = len(run) >= _LONG_RUN or not _WORDS_OF_SECRETS.isdisjoint(parts)
     return start + 1 - len(prefix[0]) if is_token else None  # type: ignore[index]
 
 

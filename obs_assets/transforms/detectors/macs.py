@@ -22,7 +22,8 @@ _MAC_NAME = r"(?i:mac|mac[-_ ]?addr(?:ess)?|hwaddr)"
 _BARE_MAC = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 _MAC_BEFORE = re.compile(rf"(?<![A-Za-z]){_MAC_NAME}{PUNCTUATION}{{1,4}}\Z")
 _MAC_TRIGGER = (
-    rf"(?:{_PAIR}:){{5}}{_PAIR}|(?:{_PAIR}-){{5}}{_PAIR}|(?:[0-9A-Fa-f]{{4}}\.){{2}}[0-9A-Fa-f]{{4}}"
+    # From the first sign on: a trigger that begins at each hexadecimal digit makes the automaton large
+    rf"(?::{_PAIR}){{5}}|(?:-{_PAIR}){{5}}|[0-9A-Fa-f](?:\.[0-9A-Fa-f]{{4}}){{2}}(?:[^0-9A-Za-z]|$)"
     rf"|{_MAC_NAME}[^0-9A-Za-z]{{1,9}}[0-9A-Fa-f]{{12}}"
 )
 _NOBODY = frozenset(("000000000000", "ffffffffffff"))

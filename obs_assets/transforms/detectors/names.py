@@ -20,6 +20,8 @@ def words(name: str) -> frozenset[str]:
 _PASSWORDS, _SECRETS, _WEAK = words("passwords"), words("secrets"), words("weak")
 _PURPOSES, _COUNTED_TOKENS = words("purposes"), words("counted_tokens")
 _HARMLESS_LAST, _AFTER, _ACCOUNTS = words("harmless_last"), words("after"), words("accounts")
+_CODES, _CODE_PURPOSES = words("codes"), words("code_purposes")
+_NO_ISSUERS = words("id_prefixes")
 _HARMLESS_BEFORE = {"key": words("harmless_key"), "token": words("harmless_token")}
 """Words just before ``key`` or ``token`` that make it harmless: ``cache_key``, ``next_page_token``."""
 
@@ -41,12 +43,16 @@ class Meaning(Enum):
     Attributes:
         PASSWORD: any value is a password.
         SECRET: a value that is long enough is a secret.
+        KEY: only a random value or a long hexadecimal number is a secret.
         WEAK: only a random value is a secret.
+        CODE: only a few digits are a secret, which is used once or printed on a card.
     """
 
     PASSWORD = "password"  # noqa: S105
     SECRET = "secret"  # noqa: S105
+    KEY = "key"
     WEAK = "weak"
+    CODE = "code"
 
 
 _LONGEST_NAME = 120
@@ -65,22 +71,29 @@ def judge(name: str) -> Meaning | None:
         return None
     if _is_password(words):
         return Meaning.PASSWORD
-    while len(words) > 1 and words[-1] in _AFTER and not _is_secret_word(words[-1], words[:-1]):
-        words = words[:-1]
-    last, before = words[-1], words[:-1]
-    if _is_secret_word(last, before):
+    core = words
+    while len(core) > 1 and core[-1] in _AFTER and not _is_secret_word(core[-1], core[:-1]):
+        core = core[:-1]
+    if _is_secret_word(core[-1], core[:-1]):
         return Meaning.SECRET
-    if (
-        last == "key"
-        and name.isupper()
-        and before
-        and before[-1] not in _HARMLESS_BEFORE["key"]
-    ):
-        return Meaning.SECRET  # a variable of the environment: ``OPENAI_KEY``
-    is_weak = last in _WEAK and not (
-        before and before[-1] in _HARMLESS_BEFORE.get(last.rstrip("s"), ())
-    )
-    return Meaning.WEAK if is_weak else None
+    return _weak_meaning(words) or _weak_meaning(core)
+
+
+def _weak_meaning(words: list[str]) -> Meaning | None:
+    """The meaning of a name that is no secret by itself: ``tenant_key``, ``session``, ``verification_code``."""
+    last, previous = words[-1], "".join(words[-2:-1])
+    if last in _CODES or (last == "code" and previous in _CODE_PURPOSES):
+        return Meaning.CODE
+    if last not in _WEAK or previous in _HARMLESS_BEFORE.get(last.rstrip("s"), ()):
+        return None
+    is_key = last == "key" and previous and previous not in _NO_ISSUERS
+    return Meaning.KEY if is_key else Meaning.WEAK
+
+
+def is_about(name: str) -> bool:
+    """Whether a name tells something about a thing instead of holding it: ``expirationSeconds``, ``path``, ``type``."""
+    words = words_of(name)
+    return bool(words) and words[-1] in _HARMLESS_LAST
 
 
 def words_of(name: str) -> list[str]:
@@ -145,8 +158,9 @@ def trigger(sign: str, random_value: str) -> str:
     secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"
     spoken = rf' (?:(?:for|to|of|on) [^"]+ )?(?i:{_any(VERBS)}|to|changed|reset|set) '
     return (
-        rf"(?:{password}|{secret}|[0-9A-Z]_+KEY[_0-9]*)(?:{sign}|{spoken})"
+        rf"(?:{password}|{secret})(?:{sign}|{spoken})"
         rf"|(?i:{_any(_WEAK)}){after}{sign}[\s\"'`\\]*{random_value}"
+        rf"|(?i:{_any(_CODES)}|(?:{_any(_CODE_PURPOSES)})[-_. ]?code)(?:{sign}|{spoken})[\s\"'`\\]*[0-9]{{3}}"
         rf"|(?:{_any(UNSPACED)})(?:{_any(PARTICLES)})"
     )
 

@@ -11,7 +11,13 @@ from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_
 from obs_assets.transforms.detectors.names import Meaning, judge
 from obs_assets.transforms.detectors.randomness import is_hex
 from obs_assets.transforms.detectors.signs import Value, element_after, sign_after, value_at
-from obs_assets.transforms.detectors.values import is_no_value, is_random_token, is_secret
+from obs_assets.transforms.detectors.values import (
+    is_left_out,
+    is_no_value,
+    is_random_token,
+    is_secret,
+    is_strict_secret,
+)
 
 _STEMS = (
     r"pass|pw|psw|secret|token|cred|key|auth|jwt|bearer|sess|sid|sig|cookie|otp|salt|seed|hmac|code"
@@ -24,7 +30,13 @@ _REST = re.compile(r"[\w.-]{0,64}")
 _LONGEST_BEFORE = 64
 _WORD_BEFORE = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,20} \Z")
 _LONGEST_WORD = 22
-"""Characters before ``key`` in which a word is searched for that belongs to the name: ``api key``, ``public key``."""
+"""Characters before ``key`` or ``code`` in which a word is searched for that belongs to the name: ``api key``."""
+
+_NEXT_PAIR = re.compile(r"[A-Za-z_]{2,30}=[^=]")
+"""The next name and its value: ``auth: rip=10.0.0.1``."""
+
+_IN_ARN = re.compile(r"arn:[\w:-]{1,100}:\Z")
+"""The beginning of the name of a resource of AWS, in which words such as ``secret`` stand: ``arn:aws:…:secret:db``."""
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,24} {1,4}(?=[^\s:=]{6})")
@@ -44,7 +56,10 @@ _UNSPACED = re.compile(
     rf"(?:{'|'.join(sorted(names.PARTICLES, reverse=True))}) ?(?P<value>[!-~]{{4,200}})"
 )
 _NOT_LETTERS = re.compile(r"[^A-Za-z'\u2019-]")
-_LOGIN_BEFORE = re.compile(r"(?i)login[ \t]{1,4}\S{1,64}[ \t]{1,4}\Z")
+_COMMAND_BEFORE = re.compile(
+    r"(?:(?i:login[ \t]{1,4}\S{1,64}|(?:config|configure)[ :]set)|(?<!\S)(?:ENV|setenv|set -[A-Za-z]{1,3}))[ \t]{1,4}\Z"
+)
+"""Words behind which a name and its value follow without a sign: ``configure set aws_secret_access_key X``."""
 _COMPARED_BEFORE = re.compile(
     r"""["'](?P<value>[^"']{4,200})["']\s{0,4}[=!]={1,2}\s{0,4}\(?\Z"""
 )
@@ -114,6 +129,7 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
     return not (
         value == ""
         or is_redacted(value.strip())
+        or is_left_out(value)
         or is_directory
         or value.lower() in ("true", "false", "null", "none")
     )
@@ -122,7 +138,7 @@ def is_secret_value(key: str, value: str, *, is_number: bool) -> bool:
 def _find_passwords(text: str, key: str) -> Iterator[Span]:
     """All secrets in a string: behind a name, in a cookie, on a command line, or under a key that names a secret."""
     spans: list[Span] = []
-    if key and judge(key) is Meaning.WEAK and is_random_token(text):
+    if key and is_strict_secret(judge(key), text):
         spans.append((0, len(text)))
     if _COOKIE_KEY.search(key):
         spans += _find_in_cookies(text, 0, len(text))
@@ -156,7 +172,7 @@ def _names_in(text: str) -> Iterator[Span]:
             start -= 1
         rest = _REST.match(text, stem.end())
         position = rest.end() if rest else stem.end()
-        if text[start:position].lower() in ("key", "keys") and (
+        if text[start:position].lower() in ("key", "keys", "code") and (
             word := _WORD_BEFORE.search(text[max(0, start - _LONGEST_WORD) : start])
         ):
             start -= len(word[0])
@@ -186,13 +202,19 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
     name = text[start:end]
     value = element_after(text, start, end) if text[start - 1 : start] in _ENCLOSING else None
     sign = None if value else sign_after(text, end)
+    if (
+        sign
+        and text[start - 1 : start] == ":"
+        and _IN_ARN.search(text[max(0, start - 110) : start])
+    ):
+        return None
     if sign:
         value = _credential_at(text, name, *sign)
     elif value is None and (
         name[0] == "-"
         or (
-            meaning is Meaning.PASSWORD
-            and _LOGIN_BEFORE.search(text[max(0, start - 80) : start])
+            meaning in (Meaning.PASSWORD, Meaning.SECRET)
+            and _COMMAND_BEFORE.search(text[max(0, start - 80) : start])
         )
     ):
         blanks = _BLANKS.match(text, end)
@@ -201,6 +223,7 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
         return value.start, value.end
     if (
         value
+        and meaning not in (Meaning.KEY, Meaning.CODE)
         and text[start - 1 : start] in ("?", "&")
         and _is_in_query(text[value.start : value.end])
     ):
@@ -238,6 +261,8 @@ def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
     )
     if is_left or (name[-3:].lower() == "pwd" and _DIRECTORY.match(value)):
         return False
+    if at.is_prose and meaning is Meaning.WEAK and _NEXT_PAIR.match(value):
+        return False
     if at.is_prose and not at.is_quoted and _is_word_of(name, value):
         return False
     return is_secret(meaning, value, is_quoted=at.is_quoted, is_prose=at.is_prose)
@@ -272,7 +297,9 @@ def _spoken_span(meaning: Meaning, match: re.Match[str]) -> Span | None:
     )
     if is_left or is_no_value(value):
         return None
-    if meaning is Meaning.PASSWORD:
+    if meaning is Meaning.CODE:
+        is_told = is_strict_secret(meaning, value)
+    elif meaning is Meaning.PASSWORD:
         is_told = match.lastgroup != "bare" or _NOT_LETTERS.search(value) is not None
     else:
         is_told = len(value) >= _MIN_SPOKEN and DIGIT.search(value) is not None
@@ -304,10 +331,11 @@ _WHOSE = r"(?: (?:[а-яё]|\\u04[345][0-9a-f])+)*"
 _SIGN_TRIGGER = (
     rf"{_QUOTES}*(?:&quot;)?(?:\[[^\]]*\])?(?:{_QUOTES}|[)\]])*{_WHOSE}"
     r"(?:(?:[\s,;:]|\\[rnt])+[\"'\\]*[A-Za-z&*][\w.<>\[\]?&*:]*[\"'\\]*\s*:?=|[\s,;\\rnt]+[\"'\\]*(?i:value|val|content|default)[\"'\\]*\s*:|\s*(?:\\t)*[:?!.+-]*[:=>]"
-    r"|\s*[,(|]?\s*[bruf@$]?[\"'`\\]|\s*\||[^<>\"]*>)"
+    r"|\s*[,(|]?\s*[bruf@$]?[\"'`\\]|\s*\||[^<>\"]*>|</)"
 )
+_COMMAND_TRIGGER = r"(?:(?i:login\s+\S+|(?:config|configure)[ :]set)|ENV|setenv|set -[A-Za-z]+)\s+[0-9A-Za-z_.-]*"
 _OPTION_TRIGGER = (
-    rf"(?:-[0-9A-Za-z_.-]*|(?i:login)\s+\S+\s+)(?i:{_STEMS})[0-9A-Za-z_.-]*[\"'\\,]* [^\s-]"
+    rf"(?:-[0-9A-Za-z_.-]*|{_COMMAND_TRIGGER})(?i:{_STEMS})[0-9A-Za-z_.-]*[\"'\\,]* [^\s-]"
 )
 _VALUE_FIRST = (
     r'"(?i:value|val|v|content|default)"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[0-9.eE+-]+)\s*,'

@@ -24,14 +24,14 @@ _INTERNATIONAL = re.compile(
 """A plus and 8 to 15 digits (ITU-T E.164)."""
 
 _NORTH_AMERICAN = re.compile(
-    r"(?:(?:\([2-9][0-9]{2}\) ?|(?<![\w.+-])(?:(?:00)?1[ .-])?[2-9][0-9]{2}[ .-])[2-9][0-9]{2}"
+    r"(?:(?:\([2-9][0-9]{2}\) ?|(?<![\w.+-])(?<!\" )(?:(?:00)?1[ .-])?[2-9][0-9]{2}[ .-])[2-9][0-9]{2}"
     r"|(?<![\w.+-])(?:00)?1(?:[ .-][0-9]{3}[ .-]| ?\([0-9]{3}\) ?)[0-9]{3})[ .-][0-9]{4}"
     rf"{_EXTENSION}(?!\w|[.-](?!{_LABEL})\w)"
 )
 """A number of the North American Numbering Plan.
 
 Area code and exchange begin with 2 to 9. After the country code 1 they may begin with any digit, since invented numbers
-do. Ten digits without separators are an id.
+do. Ten digits without separators are an id. In ``"GET / HTTP/1.1" 207 386 1186``, the numbers are status and sizes.
 """
 
 _UNDER_NAME = re.compile(r"(?<![\w.+-])\+?\(?[0-9](?:[ ().\-/]{0,2}[0-9]){6,14}(?!\w)")
@@ -47,7 +47,7 @@ _PHONE_NAME_LENGTH = 24
 """Characters before a number in which a name such as ``phone`` is searched for."""
 
 _NO_PHONE = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|1(?:[0-9]{9}|[0-9]{11,14})|(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}"
 )
 """Not a phone number: a date, an epoch time in seconds or smaller units, an IP address, as under ``phone_at``."""
 
@@ -97,12 +97,12 @@ _SPOKEN_LENGTH = 64
 _PHONE_TRIGGER = (
     r"(?:^|[^0-9A-Za-z.+:/-]|\\[bfnrt])(?:\(0[0-9]{1,4}\)[ -]?[0-9]{2}|\([1-9][0-9]\) ?9?[0-9]{4}-"
     r"|00[1-9][0-9]{0,2}[ .-][0-9]{1,5}[ .-][0-9]{2}|0[1-9][0-9]{0,3}[ .-](?:[0-9]{6}|[0-9]{2,4}[ .-][0-9]{2}))"
-    rf"|{_CONTEXT}[^0-9\"]+[0-9](?:[ ().\-/\\]{{0,3}}[0-9]){{6}}|"
-    r"\+[1-9](?:[ ().\-/\\]{0,3}[0-9]){7}"
+    rf'|{EDGE}{_CONTEXT}[^0-9A-Za-z"][^0-9"{{}}<>]*[0-9](?:[ ().\-/\\]*[0-9]){{6}}|'
+    r"\+[1-9](?:[ ().\-/\\]*[0-9]){7}"
     r"|[2-9][0-9]{2}(?:\) ?|[ .-])[2-9][0-9]{2}[ .-][0-9]{4}"
     r"|1(?:[ .-][0-9]{3}[ .-]| ?\([0-9]{3}\) ?)[0-9]{3}[ .-][0-9]{4}"
     r"|[0-9]{10}[ -](?i:office|fax|mobile|home|work|cell)"
-    rf"|(?:{_PHONE_NAME}|{EDGE}(?i:tel))[^0-9]*[0-9](?:[ ().\-/\\]{{0,3}}[0-9]){{6}}"
+    rf"|(?:{_PHONE_NAME}|{EDGE}(?i:tel))[^0-9]*[0-9](?:[ ().\-/\\]*[0-9]){{6}}"
 )
 
 

@@ -3,10 +3,15 @@
 import re
 from typing import NamedTuple
 
+_NAME_OF_TYPE = r"[A-Za-z&*][\w.<>\[\]?&*]{0,30}"
 _TYPE = (
-    r"(?:[ \t]{0,4}:[ \t]{0,4}|[ \t]{1,4})[A-Za-z&*][\w.<>\[\]?&*]{0,30}[ \t]{0,8}:?=(?![=>])"
+    rf"(?:[ \t]{{0,4}}:[ \t]{{0,4}}{_NAME_OF_TYPE}[ \t]{{0,8}}|[ \t]{{1,4}}{_NAME_OF_TYPE}[ \t]{{1,8}})"
+    r":?=(?![=>])"
 )
-"""The type of the value between name and value: ``var apiToken string =``, ``apiToken: str =``."""
+"""The type of the value between name and value: ``var apiToken string =``, ``apiToken: str =``.
+
+Without a colon, a blank stands before the sign: in ``op=password acct="ann"``, ``acct`` is the name of another value.
+"""
 
 _EQUALS = r"=>|->|:{0,3}={1,3}|!={1,2}|\?{1,2}=|[.+]=|::(?=[ \t])|:"
 _SIBLING = (
@@ -19,8 +24,9 @@ _WHOSE = r"(?: [\u0430-\u044f\u0451]{2,20}){0,2}"
 """Words in Cyrillic between a name and its sign: ``пароль пользователя:``, the password of the user."""
 
 _SIGN = re.compile(
-    rf"{_CLOSE}{_WHOSE}(?:(?P<typed>{_TYPE})(?=[ \t]{{0,8}}[\"'`\\])|(?P<sibling>{_SIBLING})"
-    rf"|[ \t]{{0,20}}(?P<sign>{_EQUALS}|>(?=[ \t]*[\"'])))(?P<blank>[ \t]{{0,8}})"
+    rf"(?:(?P<typed>{_TYPE})(?=[ \t]{{0,8}}[\"'`\\])|{_CLOSE}{_WHOSE}(?:(?P<sibling>{_SIBLING})"
+    rf"|[ \t]{{0,20}}(?P<sign>{_EQUALS}|>(?=[ \t]*[\"']))))(?P<blank>[ \t]{{0,8}})"
+    r"(?:[>|][+-]?[1-9]?[ \t]{0,4}\r?\n[ \t]{1,40})?"  # a block of YAML: the value is in the next line
     r"(?:\r?\n[ \t]{0,40}string\([0-9]{1,6}\) (?=\"))?"  # var_dump of PHP writes the value into the next line
 )
 _BEFORE_QUOTE = re.compile(
@@ -47,10 +53,10 @@ _ENCLOSED = (
 ``name="password"><value>X</``, a part of a form (RFC 7578)."""
 
 _OPEN = re.compile(
-    r"(?:\[[ \t]{0,4}(?=\\{0,15}[\"']))?(?:<<|[bruf@$]{0,2})"
+    r"(?:\[[ \t]{0,4}(?=\\{0,15}[\"']))?(?:<<|[bruf@$NE]{0,2})"
     r"(?P<quote>\"\"(?=[^\s\"',;:)}\]&|\\])|\\{0,15}[\"'`]|&quot;)"
 )
-"""Quotes around a value: plain, escaped, doubled as in CSV, ``<<"`` of Erlang."""
+"""Quotes around a value: plain, escaped, doubled as in CSV, ``<<"`` of Erlang, ``N'`` of SQL."""
 
 _QUOTED = {
     quote: re.compile(

@@ -1,9 +1,9 @@
-"""Secrets in SQL that adds rows: the name is in a list of columns, the value at its position in a list of values."""
+"""Secrets in rows: the name is in a list of columns, the value at its position in a row. SQL and CSV are such texts."""
 
 import re
 from collections.abc import Iterator
 
-from obs_assets.transforms.detectors.base import Detector, Span
+from obs_assets.transforms.detectors.base import Detector, Span, merged
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
 from obs_assets.transforms.detectors.names import Meaning, judge
 from obs_assets.transforms.detectors.values import is_secret
@@ -52,4 +52,50 @@ def _is_secret_text(meaning: Meaning, text: str | None) -> bool:
     return not is_left and is_secret(meaning, text, is_quoted=True, is_prose=False)
 
 
-STATEMENT = Detector("password", _TRIGGER, _find_in_statements, mask_all)
+_HEADER = re.compile(
+    r"^[ \t]{0,8}(?P<names>[\"']?[A-Za-z][\w .-]{0,60}[\"']?(?P<sign>[,;|\t])"
+    r"(?:[\"']?[A-Za-z][\w .-]{0,60}[\"']?(?P=sign)){0,60}[\"']?[A-Za-z][\w .-]{0,60}[\"']?)[ \t]{0,8}\r?\n",
+    re.MULTILINE,
+)
+"""A line of names with the same sign between them: ``user,password,role``."""
+
+_HEADER_TRIGGER = (
+    r"(?i:passw|pwd|token|secret|api[-_ ]?key|credential|private[-_ ]?key)[\w -]*[\"'\\]*"
+    r"(?:(?:[,;|]|\\t|\t)[\w .\"'\\-]*)*(?:\\r|\r)?(?:\\n|\n)"
+)
+
+
+def _find_in_tables(text: str, _key: str) -> Iterator[Span]:
+    """Texts in the columns of secrets of CSV: ``user,password`` and ``ann,X`` in the next line gives ``X``."""
+    for header in _HEADER.finditer(text):
+        sign = header["sign"]
+        meanings = [judge(name.strip("\"' ")) for name in header["names"].split(sign)]
+        if Meaning.PASSWORD not in meanings and Meaning.SECRET not in meanings:
+            continue
+        start = header.end()
+        for line in text[start:].split("\n"):
+            cells = line.split(sign)
+            if len(cells) != len(meanings):
+                break
+            yield from _secret_cells(cells, meanings, start)
+            start += len(line) + 1
+
+
+def _secret_cells(
+    cells: list[str], meanings: list[Meaning | None], start: int
+) -> Iterator[Span]:
+    """The spans of the secrets in the cells of a line that begins at ``start``."""
+    for cell, meaning in zip(cells, meanings, strict=True):
+        value = cell.strip().strip("\"'")
+        if meaning and _is_secret_text(meaning, value):
+            begin = start + cell.index(value)
+            yield begin, begin + len(value)
+        start += len(cell) + 1
+
+
+def _find_in_rows(text: str, key: str) -> Iterator[Span]:
+    """Secrets in statements and tables."""
+    return merged((*_find_in_statements(text, key), *_find_in_tables(text, key)))
+
+
+STATEMENT = Detector("password", f"{_TRIGGER}|{_HEADER_TRIGGER}", _find_in_rows, mask_all)

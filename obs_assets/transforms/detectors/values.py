@@ -35,8 +35,22 @@ _PLACEHOLDER = re.compile(
 )
 """Placeholders: ``$PASSWORD``, ``${db.password}``, ``{{ password }}``, ``%s``, ``<token>``, ``(sensitive``, ``xxx``."""
 
-_FILLER = re.compile(r"([xX*#.])\1{5,}")
+_FILLER = re.compile(r"(.)\1{5,}")
 """The same sign many times, which people write in place of a token: ``ghp_xxxxxxxx``."""
+
+_LEFT_OUT = re.compile(
+    r"(?i)[\W_]{1,6}(?:redacted|filtered|masked|hidden|removed|omitted|scrubbed|sanitized|protected|secret)[\W_]{1,6}"
+    r"|\$\{[^{}]{1,200}\}|\$?\{\{[^{}]{1,200}\}\}|[*\u2022]{3,64}"
+)
+"""Texts that a program writes in place of a secret: ``[FILTERED]``, ``__REDACTED__``, ``********``."""
+
+_ALGORITHM = (
+    r"(?i:(?:(?:sk|ssh|openssh|ecdsa|ecdh|rsa|dsa|hmac|aes|cert|sha|md|nistp|ed|curve|chacha|poly|gcm|cbc|ctr|hs|rs|es|ps"
+    r"|a|kw|oaep|pkcs|des|pbkdf|argon|bcrypt|scrypt|v)[-_]?[0-9]{0,5}(?:id|i|d)?(?:[-_/@]|\Z)){1,6})"
+)
+_PACKAGE = r"[a-z][a-z0-9]{0,40}(?:-[a-z][a-z0-9]{0,40}){1,6}-[0-9]{1,4}(?:\.[0-9]{1,6}){1,3}"
+_NO_KEY = re.compile(f"{_ALGORITHM}|{_PACKAGE}")
+"""An algorithm, as in ``HostKey:ssh-ed25519``, or a version of a package, as in ``jsonwebtoken:jjwt-impl-0.11.2``."""
 
 _REFERENCE = re.compile(
     r"(?:var|vars|local|locals|module|data|env|process\.env|os\.environ|os\.getenv|system\.getenv|secrets?|config"
@@ -52,7 +66,7 @@ _DOTTED_NAME = re.compile(
     r"[A-Za-z_$][A-Za-z_$]{0,40}(?:\.[A-Za-z_$][A-Za-z_$0-9]{0,60}){1,12}(?:\$\d{1,3})?(?:/\d{1,8})?:?"
 )
 _PRINTED = re.compile(
-    r"[A-Za-z_$][\w.$]{2,120}\{(?!\{)|[A-Za-z_$][\w.$]{0,120}(?:\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
+    r"[A-Za-z_$][\w.$]{2,120}\{(?!\{)|[\[({]{1,3}[A-Z][\w.$]{2,120}[({\[]|[A-Za-z_$][\w.$]{0,120}(?:\[(?![0-9a-f]{32})|@[0-9a-fA-F]{1,16}\Z)|<\w[^<>]{0,80} at 0x|0x[0-9a-f]{1,16}\Z"
 )
 """Objects as Java and Python print them: ``Token{7c1e02a …``, ``android.os.BinderProxy@3fe91a2``."""
 
@@ -74,7 +88,14 @@ _MIN_LENGTH_OF_LETTERS = 10
 _MIN_LENGTH_OF_RANDOM = 16
 """Characters of a random value under a weak name."""
 
+_MIN_LENGTH_OF_HEX = 32
+"""Hexadecimal digits of a key. Fewer are an id."""
+
+_CODE = re.compile(r"[0-9]{3,8}|[0-9]{3}[ -][0-9]{3}")
 _TOKEN = re.compile(r"[\w+/=.~%-]+\Z")
+_DIGEST_BEHIND = re.compile(r"[_:/.-](?:[0-9a-f]{16,128}|[0-9A-F]{16,128})\Z")
+"""A digest behind words, as in the key of a cache: ``Linux-build-9f86d081…``."""
+
 _WORD = re.compile(r"[A-Za-z'\u2019-]+\Z")
 
 
@@ -86,13 +107,20 @@ def is_no_value(value: str) -> bool:
         or _PLACEHOLDER.fullmatch(value) is not None
         or _REFERENCE.fullmatch(value) is not None
         or _PRINTED.match(value) is not None
+        or is_left_out(value)
+        or is_filler(value)
     )
 
 
+def is_left_out(value: str) -> bool:
+    """Whether a program wrote this text in place of a secret, also under the key of a password."""
+    return _LEFT_OUT.fullmatch(value) is not None
+
+
 def is_filler(text: str) -> bool:
-    """Whether the same sign many times is half of a text or more, as in ``glpat-xxxxxxxxxxxx``: no value at all."""
+    """Whether runs of the same sign are half of a text or more, as in ``glpat-xxxxxxxxxxxx``: no value at all."""
     runs = (match.end() - match.start() for match in _FILLER.finditer(text))
-    return max(runs, default=0) * 2 >= len(text)
+    return sum(runs) * 2 >= len(text)
 
 
 def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) -> bool:
@@ -107,19 +135,18 @@ def is_secret(meaning: Meaning, value: str, *, is_quoted: bool, is_prose: bool) 
     is_code = not is_quoted and (_CALL.match(value) or _DOTTED_NAME.fullmatch(value))
     if is_code or is_no_value(value):
         return False
-    if meaning is Meaning.WEAK:
-        return is_random_token(value)
+    if meaning in _STRICT:
+        return _STRICT[meaning](value)
     if value.isdigit():
         return (
             len(value) > _FEW_DIGITS
             if meaning is Meaning.PASSWORD
             else len(value) >= _MIN_LENGTH_OF_DIGITS
         )
-    if _PATH.match(value) and not (meaning is Meaning.SECRET and is_random(value)):
-        return False
-    return meaning is Meaning.PASSWORD or _is_long_enough(
-        value, is_quoted=is_quoted, is_prose=is_prose
-    )
+    if meaning is Meaning.PASSWORD:
+        return _PATH.match(value) is None
+    is_left = (_PATH.match(value) and not is_random(value)) or _NO_KEY.fullmatch(value)
+    return not is_left and _is_long_enough(value, is_quoted=is_quoted, is_prose=is_prose)
 
 
 def _is_long_enough(value: str, *, is_quoted: bool, is_prose: bool) -> bool:
@@ -138,4 +165,24 @@ def is_random_token(value: str) -> bool:
         return False
     if is_hex(value.replace("-", "")) or is_filler(value):
         return False
-    return is_random(value)
+    words = _DIGEST_BEHIND.sub("", value)
+    return is_random(value) and (words == value or is_random_token(words))
+
+
+def _is_key(value: str) -> bool:
+    """Whether a value is a key: a random run, or 32 hexadecimal digits and more."""
+    return is_random_token(value) or (len(value) >= _MIN_LENGTH_OF_HEX and is_hex(value))
+
+
+def _is_code(value: str) -> bool:
+    """Whether a value is a code that is used once, or that is printed on a card: ``739 204``."""
+    return _CODE.fullmatch(value) is not None
+
+
+_STRICT = {Meaning.WEAK: is_random_token, Meaning.KEY: _is_key, Meaning.CODE: _is_code}
+"""The meaning of a name → the test of a whole value. Names of other meanings have looser tests."""
+
+
+def is_strict_secret(meaning: Meaning | None, value: str) -> bool:
+    """Whether a whole value is a secret under a name that is no password and no token by itself."""
+    return meaning in _STRICT and _STRICT[meaning](value)

@@ -12,6 +12,7 @@ from obs_assets.transforms.detectors import Span
 from obs_assets.transforms.detectors.base import DIGIT
 from obs_assets.transforms.detectors.lists import LIST, list_of, text_of
 from obs_assets.transforms.detectors.masks import is_redacted
+from obs_assets.transforms.detectors.names import is_about
 from obs_assets.transforms.detectors.passwords import is_naming, is_option
 from obs_assets.transforms.redact.mark import MARK, Field, Marks, Place
 from obs_assets.transforms.redact.memory import Memory, Remembered
@@ -336,7 +337,7 @@ class Walk:
             self.goes_on = True
         if verdict.is_naming and key:
             self._name_sibling(level, literal)
-        if level.is_secret and literal:
+        if level.is_secret and literal and not is_about(decode(key)):
             verdict = Verdict(verdict.key, self.members.hide(literal))
         elif name := self._name_of(match, level, literal):
             verdict = Verdict(
