@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from obs_assets.api import (
     access,
+    alerts,
     archive,
     counts,
     document,
@@ -86,7 +87,7 @@ def make_routes(state: Mapping[str, Any]) -> FastAPI:
     app.add_exception_handler(GoneError, _of_gone)
     app.include_router(health.router)
     app.include_router(access.router)
-    for module in (events, archive, counts, export, hours, rule, live, page, original):
+    for module in (events, archive, counts, export, hours, alerts, rule, live, page, original):
         app.include_router(module.router)
     app.include_router(document.router)
     app.openapi = partial(document.document, app)  # type: ignore[method-assign]

@@ -72,6 +72,7 @@ from obs_assets.storage.postgres import (
     migrate,
     utc_session,
 )
+from obs_assets.storage.readers import GRANT_ALERTS
 
 OFF = "webhook sending is off: WEBHOOK_URL is not set"
 """Answer of `check`, and log message, when the webhook has no address."""
@@ -109,6 +110,7 @@ ALERTS = (
         "so that a change is folded forward only as far as it reaches.",
         journal.FOLDED_BY + dispatches.BY_HOUR,
     ),
+    Migration("Let the roles that read events read alerts, without bodies.", GRANT_ALERTS),
 )
 """Migrations of the tables of all webhook destinations; their subject is ``alerts``."""
 

@@ -34,9 +34,11 @@ export class Overview {
     const cards = h("div", { class: "cards" });
     const charts = h("div", { class: "charts" });
     const tables = FIELDS.map(([field, name]) => [field, h("section", { class: "figures", "aria-label": name }, h("h2", {}, name))]);
-    fill(this.place, cards, charts, h("div", { class: "tables" }, tables.map(([, section]) => section)));
+    const alerts = h("section", { class: "figures", "aria-label": "Alerts" }, h("h2", {}, "Alerts"));
+    fill(this.place, cards, charts, alerts, h("div", { class: "tables" }, tables.map(([, section]) => section)));
     this.part(cards, () => this.cards());
     this.part(charts, () => this.charts());
+    this.part(alerts, () => this.alerts());
     for (const [field, section] of tables) this.part(section, () => this.table(field, section));
   }
 
@@ -80,6 +82,21 @@ export class Overview {
     ];
   }
 
+  /** Alerts that fire or are about to, each with its last message; how many messages wait or were given up. */
+  async alerts() {
+    const found = await this.ask("alerts", {});
+    if (!found.readable) return [note("There is no webhook here, or this server may not read its alerts: run obs postgres init.")];
+    const messages = note(messagesText(found));
+    if (!found.alerts.length) return [note("No alert fires."), messages];
+    const heads = ["Rule", "Group", "State", "Since", "Value", "Last message"].map((text) => h("th", { scope: "col" }, text));
+    const rows = found.alerts.map((alert) => {
+      const cells = [groupText(alert.group), alert.status, minuteTime(alert.since, zone()), valueText(alert.value), noticeText(alert)];
+      const name = h("th", { scope: "row" }, visible(cut(alert.rule, 60)), h("small", {}, ` ${visible(alert.destination)}`));
+      return h("tr", { class: alert.status === "firing" ? "firing" : "" }, name, cells.map((text) => h("td", {}, text)));
+    });
+    return [scrolling(heads, rows), messages];
+  }
+
   async charts() {
     const step = await this.step();
     const found = await this.ask("stats", { ...searched(), step, tz: zone() });
@@ -118,8 +135,32 @@ export class Overview {
     );
     const left = statistics.length - shown.length;
     const notes = [left > 0 ? `${counted(left)} more values` : "", found.complete ? "" : `counted as far as ${minuteTime(found.searched.until, zone())}`].filter(Boolean);
-    return [h("div", { class: "scroll", tabindex: "0" }, h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))), h("small", {}, notes.join("; "))];
+    return [scrolling(heads, rows), h("small", {}, notes.join("; "))];
   }
+}
+
+const note = (text) => h("p", { class: "wait" }, text);
+
+/** A table that is moved sideways where the window is narrow. */
+function scrolling(heads, rows) {
+  const table = h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
+  return h("div", { class: "scroll", tabindex: "0" }, table);
+}
+
+const valueText = (value) => (value === null ? "–" : counted(value));
+const groupText = (group) => group.map((value) => (value === null ? "without it" : visible(value))).join(", ") || "–";
+
+function noticeText(alert) {
+  if (alert.notice === null) return "none so far";
+  const kept = alert.is_sent ? "" : " (recorded only)";
+  return `${alert.notice}, ${minuteTime(alert.notice_hour, zone())}${kept}`;
+}
+
+function messagesText({ messages, last_sent_at: last }) {
+  const names = { sent: "sent", pending: "waiting", failed: "given up", unsent: "recorded only" };
+  const counts = Object.entries(names).filter(([state]) => messages[state]).map(([state, name]) => `${counted(messages[state])} ${name}`);
+  const sent = last ? `; the last one was sent ${agoText(last)}` : "";
+  return `Messages of the last 24 hours: ${counts.join(", ") || "none"}${sent}.`;
 }
 
 function card(name, figure, note, isGrave = false) {

@@ -46,7 +46,15 @@ def address(
             "source": {"events_dir": str(folder / "events")},
             "filter": {"drop_levels": ["debug"]},
             "sample": {"success_rate": 0.1, "default_rate": 0.1},
-            "destinations": [{"type": "postgres"}],
+            "destinations": [
+                {"type": "postgres"},
+                {
+                    "type": "webhook",
+                    "rules": [
+                        {"name": "late", "types": ["late"], "above": 0, "by": ["event_type"]}
+                    ],
+                },
+            ],
         }
     )
     settings = Settings(
@@ -162,6 +170,13 @@ def test_the_overview(seen: Seen, address: str) -> None:
     page.goto(f"{address}/?view=overview&{RANGE}")
     expect(page.locator(".card")).to_have_count(6)
     expect(page.locator(".small-chart")).to_have_count(4)
+    alerts = page.get_by_role("region", name="Alerts")
+    firing = alerts.locator("tbody tr")
+    expect(firing).to_have_count(1)
+    expect(firing).to_contain_text("webhook_alerts")
+    expect(firing).to_contain_text("late")
+    expect(firing).to_contain_text("firing, ")
+    expect(alerts).to_contain_text("Messages of the last 24 hours")
     levels = page.locator(".figures", has=page.locator("h2", has_text="Levels"))
     row = levels.locator("tbody tr", has_text="error")
     expect(row.locator("td").nth(0)).to_have_text("10")

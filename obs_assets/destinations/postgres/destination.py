@@ -70,6 +70,7 @@ from obs_assets.storage.postgres import (
     session,
     where,
 )
+from obs_assets.storage.readers import GRANT_ALERTS
 
 OLDEST_SERVER = 140000
 """Oldest version of PostgreSQL that is supported: 14.0, as the server writes it."""
@@ -388,6 +389,7 @@ class PostgresDestination:
         connection.execute(sql.SQL("GRANT USAGE ON SCHEMA obs TO {}").format(role))
         ledger = sql.SQL("GRANT SELECT ON obs.hour_loads, obs.receipts TO {}")
         connection.execute(ledger.format(role))
+        connection.execute(GRANT_ALERTS)
         receipts = f"{self.config.schema_name}.receipts"
         done.append(
             f"Let {name} read {self.key}, {self.key}_hourly, {self.key}_hourly_workers and "
