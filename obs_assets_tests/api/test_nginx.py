@@ -22,7 +22,7 @@ pytestmark = pytest.mark.system
 WAIT_S = 10
 """Seconds for a message on a busy machine; the next sign of life comes after 15."""
 
-DEBIANS = Path("/etc/nginx/nginx.conf")
+PACKAGED = Path("/etc/nginx/nginx.conf")
 SITES = "include /etc/nginx/sites-enabled/*;"
 
 SITE = """
@@ -38,7 +38,7 @@ SITE = """
 def nginx(upstream: str, folder: Path) -> Iterator[str]:
     """Debian's nginx in front of a server, and its address; only files and the site are this test's."""
     port = free_port()
-    text = DEBIANS.read_text()
+    text = PACKAGED.read_text()
     assert SITES in text
     text = text.replace(SITES, SITE.format(port=port, upstream=upstream))
     for path in ("/run/nginx.pid", "/var/log/nginx/error.log", "/var/log/nginx/access.log"):
