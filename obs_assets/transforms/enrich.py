@@ -508,7 +508,7 @@ def _enrichment(config: EnrichConfig, texts: Mapping[str, str]) -> str:
     flags = "''"
     if "performance" in config.applied:
         flags = _flags()
-    return f"{quote(about.removesuffix('}'))} || {flags} || {_collector(config, texts)} || '}}'"
+    return _concat(quote(about.removesuffix("}")), flags, _collector(config, texts), "'}'")
 
 
 def _flags() -> str:
@@ -526,7 +526,10 @@ def _flags() -> str:
         f"CASE WHEN {condition} THEN {quote(json.dumps(name))} END"
         for name, condition in conditions.items()
     )
-    return f"""coalesce(',"flags":[' || nullif(concat_ws(',', {found}), '') || ']', '')"""
+    flags = f"""coalesce(',"flags":[' || nullif(concat_ws(',', {found}), '') || ']', '')"""
+    # Nearly no event has a flag: the others save the conditions above.
+    is_possible = "measured_ms < 0 OR cached_unclear OR cached_unpriced"
+    return f"CASE WHEN {is_possible} THEN {flags} ELSE '' END"
 
 
 def _collector(config: EnrichConfig, texts: Mapping[str, str]) -> str:
@@ -788,7 +791,7 @@ def _epoch_ms(key: str) -> str:
     moment = f"try_cast({text} AS TIMESTAMPTZ)"
     # `epoch_ms` would round.
     return f"""CASE
-        WHEN regexp_full_match({text}, '\\d{{4}}-\\d\\d-\\d\\d.*') THEN epoch_us({moment}) // 1000
+        WHEN regexp_matches({text}, '^\\d{{4}}-\\d\\d-\\d\\d') THEN epoch_us({moment}) // 1000
         WHEN regexp_full_match({text}, '\\d{{1,19}}(\\.\\d{{1,9}})?') THEN CASE
             WHEN {number} < 100000000000 THEN floor({number} * 1000)::BIGINT
             WHEN {number} < 100000000000000 THEN floor({number})::BIGINT
