@@ -1,10 +1,12 @@
 """The pipelines of docs/examples: each is one that people had, and each takes an hour to where it says."""
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from obs_assets.audit.suites import check
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
@@ -12,6 +14,22 @@ from obs_assets_tests.frames import HOUR
 from obs_assets_tests.harness import an_hour, build, write_events, wrong
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "docs" / "examples").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_tests_of_an_example_pass_and_notice_a_mistake(
+    example: Path, tmp_path: Path
+) -> None:
+    """Each example has tests; with another filter, a test is red."""
+    suite = example.parent / "tests" / example.name
+    assert [outcome.problems for outcome in check(example, suite) if outcome.problems] == []
+    wrong_file = tmp_path / example.name
+    text = example.read_text()
+    mistake = "  filter: {filter_mode: allowlist, keep_event_types: [no_such_type]}\n"
+    text = re.sub(r"^  filter: .*\n", "", text, flags=re.MULTILINE)
+    wrong_file.write_text(text.replace("  destinations:\n", f"{mistake}  destinations:\n"))
+    assert any(outcome.problems for outcome in check(wrong_file, suite))
 
 
 @pytest.mark.slow
