@@ -153,7 +153,9 @@ def write_lines(events: int) -> dict[str, float]:
         connect(DATA / "obs" / "spill") as connection,
         (DATA / "lines.jsonl").open("wb") as file,
     ):
-        for batch in line_of(frame_of(connection), parse_hour(HOUR)).to_arrow_reader(2048):
+        for batch in line_of(frame_of(connection), parse_hour(HOUR), "none").to_arrow_reader(
+            2048
+        ):
             file.writelines(line.encode() for line in batch.column(0).to_pylist())
     return {}
 
