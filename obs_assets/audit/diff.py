@@ -9,7 +9,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class Diff:
         absent: number of hours of the range without landed events.
         landed: number of landed events in the hours.
         changed: stages whose frames would change.
+        older: stages of which a compared frame was built by an older version of the code.
         now: results of the present configuration.
         then: results of the other configuration.
         newly_dropped: ``event_type`` → number of events that only the present configuration keeps.
@@ -76,6 +77,7 @@ class Diff:
     absent: int = 0
     landed: int = 0
     changed: list[Stage] = field(default_factory=list)
+    older: list[Stage] = field(default_factory=list)
     now: Side = field(default_factory=Side)
     then: Side = field(default_factory=Side)
     newly_dropped: Counter[str] = field(default_factory=Counter)
@@ -89,8 +91,11 @@ def diff(
 ) -> Diff:
     """Compare the pipeline as it is with another configuration.
 
+    Frames that an older version of the code has built count for the pipeline as it is, and are built again for the
+    other configuration. So a comparison with the same file shows the effect of an upgrade of the package.
+
     Args:
-        hourly: the pipeline. Its present frames are used if they are up to date.
+        hourly: the pipeline. Its present frames are used if their events and their configuration are up to date.
         other: the other configuration. Its source block has no effect: events are not landed again.
         hours: the range to compare; hours without landed events are counted and left out.
 
@@ -113,9 +118,16 @@ def diff(
             then = _trial(hourly, other, folder / "then")
             found.hours.append(hour)
             found.landed += landed.hour(hour).rows
+            before = _receipts(now, hourly, hour, any_code=True)
+            after = _receipts(then, hourly, hour, any_code=False)
+            found.older = [
+                stage
+                for stage in STAGES
+                if stage in found.older or _is_of_older_code(stage, before[stage], hourly, hour)
+            ]
             with connect(now.store.temp_dir) as connection:
-                _add(found.now, now, hourly, hour, connection)
-                _add(found.then, then, hourly, hour, connection)
+                _add(found.now, now, before, hour, connection)
+                _add(found.then, then, after, hour, connection)
                 _add_changed_events(found, now, then, hour, connection)
             shutil.rmtree(now.store.root)
             shutil.rmtree(then.store.root)
@@ -155,12 +167,11 @@ def _scratch(hourly: HourlyPipeline) -> Iterator[Path]:
 def _add(
     side: Side,
     trial: HourlyPipeline,
-    real: HourlyPipeline,
+    receipts: dict[Stage, Receipt],
     hour: Hour,
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
     """Add the results of an hour to a side of the comparison."""
-    receipts = {stage: _receipt(trial, real, stage, hour) for stage in STAGES}
     # The frame of the last stage is what an unfiltered destination gets.
     side.kept += receipts["sampled_events"].kept
     for receipt in receipts.values():
@@ -182,15 +193,31 @@ def _add(
         )
 
 
+def _receipts(
+    trial: HourlyPipeline, real: HourlyPipeline, hour: Hour, *, any_code: bool
+) -> dict[Stage, Receipt]:
+    """The receipts of all stages in a trial, see `_receipt`."""
+    return {stage: _receipt(trial, real, stage, hour, any_code=any_code) for stage in STAGES}
+
+
+def _is_of_older_code(stage: Stage, receipt: Receipt, real: HourlyPipeline, hour: Hour) -> bool:
+    """Whether the frame of a receipt was built by another version of the code than that which runs."""
+    version = real.config.version(stage, real.landed().version(hour))
+    return receipt.version.code_version != version.code_version
+
+
 def _receipt(
     trial: HourlyPipeline,
     real: HourlyPipeline,
     stage: Stage,
     hour: Hour,
+    *,
+    any_code: bool,
 ) -> Receipt:
     """The receipt of a stage in a trial.
 
-    If the pipeline's frame has the version that the trial would build, it is linked, not built again.
+    If the pipeline's frame has the version that the trial would build, it is linked, not built again. With
+    ``any_code``, also a frame that another version of the code has built is linked.
     """
     try:
         present = real.store.find_receipt(stage, hour)
@@ -198,7 +225,12 @@ def _receipt(
         # A damaged receipt says nothing about its frame: the trial builds the stage itself.
         present = None
     version = trial.config.version(stage, real.landed().version(hour))
-    if present is None or present.version != version:
+    if present is None:
+        return trial.build(stage, hour)
+    wanted = (
+        replace(version, code_version=present.version.code_version) if any_code else version
+    )
+    if present.version != wanted:
         return trial.build(stage, hour)
     # A hard link takes no space, and removing the trial's folder leaves the pipeline's file.
     frame = real.store.frame_path(stage, hour)
@@ -258,6 +290,7 @@ def as_json(found: Diff) -> dict[str, object]:
         "newly_dropped": dict(found.newly_dropped.most_common()),
         "newly_kept": dict(found.newly_kept.most_common()),
         "stages_changed": found.changed,
+        "stages_of_older_code": found.older,
     }
 
 
@@ -357,6 +390,11 @@ def _remarks(found: Diff) -> Iterator[str]:
         yield f"- {type_}, {change}: {paths}"
     if found.changed:
         yield f"- Stages that would make other frames: {', '.join(found.changed)}"
+    if found.older:
+        yield (
+            "- Built by another version of the package, and shown in the column `now` as they are: "
+            f"{', '.join(found.older)}"
+        )
 
 
 def _by_event_type(counter: Counter[str]) -> str:

@@ -1,5 +1,6 @@
 """`obs diff`: what another configuration would do, told before it is deployed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,24 @@ def test_what_was_built_is_used_and_left_alone(landed: HourlyPipeline) -> None:
     }
     assert after == before
     assert not (landed.store.root / "trial").exists()
+
+
+@pytest.mark.slow
+def test_frames_of_an_older_version_of_the_package_are_compared(landed: HourlyPipeline) -> None:
+    """With the same file, an upgrade's effect is shown: `now` is the frame that the older version has built."""
+    for stage in pipeline.STAGES:
+        landed.build(stage, HOUR)
+    receipt = landed.store.read_receipt("redacted_events", HOUR)
+    older = replace(
+        receipt,
+        version=replace(receipt.version, code_version="1.1.1"),
+        details={**receipt.details, "redacted values": {"email": 7}},
+    )
+    landed.store.write_receipt(older, HOUR)
+    found = diff(landed, landed.config, [HOUR])
+    assert found.older == ["redacted_events"]
+    assert found.now.redacted["email"] == 7 < found.then.redacted["email"]
+    assert "Built by another version of the package" in as_markdown(found, "same.yaml")
 
 
 @pytest.mark.slow
