@@ -11,13 +11,12 @@ from fastapi import Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from obs_assets.api.parameters import read
+from obs_assets.api.parameters import read_range
 from obs_assets.api.served import served
 from obs_assets.destinations.postgres import PostgresDestination
 from obs_assets.search.generations import generations_of
 from obs_assets.search.language import parse
 from obs_assets.search.questions import Span
-from obs_assets.search.ranges import asked_span
 from obs_assets.search.selection import Selection, Tables
 from obs_assets.storage.postgres import Connection
 
@@ -106,7 +105,7 @@ async def ask_about(
 
     def ask(connection: Connection) -> Told[Answer] | Response:
         now, began = datetime.now(UTC), time.monotonic()
-        span = read("from", asked_span, connection, tables.events, since, until, now)
+        span = read_range(connection, tables.events, since, until, now)
         tag = tag_of(request, connection, tables.key, span)
         # The client has this answer: the question itself need not be asked.
         if is_cached and is_known(request, tag):

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from obs_assets.api.about import Q, Searched, Since, Until, tables_of
 from obs_assets.api.access import needs
 from obs_assets.api.events import Event, event_json
-from obs_assets.api.parameters import read
+from obs_assets.api.parameters import read, read_range
 from obs_assets.api.problems import ARCHIVE, NOT_FOUND, ProblemError
 from obs_assets.api.served import served
 from obs_assets.audit.archive_search import ArchiveFound, search_archive, searched_archive
@@ -18,7 +18,6 @@ from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.search.language import parse
 from obs_assets.search.postgres import condition
 from obs_assets.search.questions import Span
-from obs_assets.search.ranges import asked_span
 from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import Connection
 
@@ -76,7 +75,7 @@ async def search_expired(
 
     def search(connection: Connection) -> tuple[Span, ArchiveFound]:
         now = datetime.now(UTC)
-        span = read("from", asked_span, connection, tables.events, since, until, now)
+        span = read_range(connection, tables.events, since, until, now)
         found = read(
             "from",
             search_archive,

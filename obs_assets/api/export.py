@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from obs_assets.api.about import Q, Since, Until, tables_of
 from obs_assets.api.access import needs
-from obs_assets.api.parameters import read
+from obs_assets.api.parameters import read_range
 from obs_assets.api.reader import ROLE
 from obs_assets.api.served import served
 from obs_assets.api.streams import StreamedAnswer
@@ -17,7 +17,6 @@ from obs_assets.search.export import CONTENT_TYPES, Format, export
 from obs_assets.search.language import parse
 from obs_assets.search.postgres import condition
 from obs_assets.search.questions import Span
-from obs_assets.search.ranges import asked_span
 from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import Connection
 
@@ -59,7 +58,7 @@ async def export_events(
 
     def asked(connection: Connection) -> Span:
         now = datetime.now(UTC)
-        return read("from", asked_span, connection, tables.events, since, until, now)
+        return read_range(connection, tables.events, since, until, now)
 
     # A mistake in the range must be answered before the stream begins: then the status is sent already.
     span = await parts.reader.ask(request, asked)

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from obs_assets.api.problems import CURSOR, ProblemError, wrong_parameter
 from obs_assets.errors import ConfigurationError
+from obs_assets.search.moments import moment
 from obs_assets.search.questions import EARLIEST, LATEST, Order, Position, Span
 from obs_assets.search.ranges import asked_span
 from obs_assets.storage.postgres import Connection
@@ -85,6 +86,20 @@ def read(name: str, function: Callable[..., Value], *arguments: Any, **options: 
         wrong_parameter(name, f"{name}: {error}")
 
 
+def read_range(
+    connection: Connection, table: sql.Identifier, since: str, until: str, now: datetime
+) -> Span:
+    """The range of the parameters ``from`` and ``to``, see `ranges.asked_span`.
+
+    Raises:
+        ProblemError: one of them is no moment, or both are no range; it names the parameter.
+    """
+    # By itself first: the range names `from`.
+    if until:
+        read("to", moment, until, now)
+    return read("from", asked_span, connection, table, since, until, now)
+
+
 # -- ranges and cursors ----------------------------------------------------------------------------
 
 
@@ -141,7 +156,7 @@ def asked_page(
     """
     if not cursor:
         now = datetime.now(UTC)
-        span = read("from", asked_span, connection, table, asked.since, asked.until, now)
+        span = read_range(connection, table, asked.since, asked.until, now)
         return Page(span)
     try:
         name, page = _read_cursor(cursor)

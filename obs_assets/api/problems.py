@@ -246,10 +246,20 @@ def _of_http(request: Request, error: Exception) -> Response:
     if error.status_code == METHOD.status:
         answered = answer(METHOD, f"{request.method} is not a method of this path")
         answered.headers.update(error.headers or {})
+        # The page's files take every path that no route has with this method: they name their own.
+        methods = _methods_of(request)
+        if methods:
+            answered.headers["Allow"] = ", ".join(methods)
         return answered
     if error.status_code == NOT_FOUND.status:
         return answer(NOT_FOUND, "nothing is at this path: /docs lists the paths")
     return answer(PARAMETER, "the request cannot be read")
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Methods of a path that the document names."""
+    paths: Mapping[str, Mapping[str, object]] = request.app.openapi()["paths"]
+    return sorted(method.upper() for method in paths.get(request.url.path, ()))
 
 
 def _of_obs(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ import { button, counted, cut, fill, h, svg, visible } from "./dom.js";
 import { boxText, parse, termOf, withTerm } from "./language.js";
 import { zone } from "./range.js";
 import { change, searched, state } from "./state.js";
-import { agoText, axisTime, lengthText, minuteTime } from "./times.js";
+import { agoText, lengthText, minuteTime } from "./times.js";
 
 const CARD_HOURS = 24;
 const FIELDS = [["type", "Types"], ["level", "Levels"], ["master", "Masters"], ["model", "Models"]];
@@ -86,15 +86,15 @@ export class Overview {
   async alerts() {
     const found = await this.ask("alerts", {});
     if (!found.readable) return [note("There is no webhook here, or this server may not read its alerts: run obs postgres init.")];
-    const messages = note(messagesText(found));
-    if (!found.alerts.length) return [note("No alert fires."), messages];
+    const messages = messagesText(found);
+    if (!found.alerts.length) return [note(`No alert fires. ${messages}`)];
     const heads = ["Rule", "Group", "State", "Since", "Value", "Last message"].map((text) => h("th", { scope: "col" }, text));
     const rows = found.alerts.map((alert) => {
       const cells = [groupText(alert.group), alert.status, minuteTime(alert.since, zone()), valueText(alert.value), noticeText(alert)];
       const name = h("th", { scope: "row" }, visible(cut(alert.rule, 60)), h("small", {}, ` ${visible(alert.destination)}`));
       return h("tr", { class: alert.status === "firing" ? "firing" : "" }, name, cells.map((text) => h("td", {}, text)));
     });
-    return [scrolling(heads, rows), messages];
+    return [scrolling(heads, rows), h("small", {}, messages)];
   }
 
   async charts() {
@@ -205,7 +205,7 @@ function chartOf(name, slots, [from, to], { amount, text, colour, step }) {
   });
   const peak = slots.find((slot) => amount(slot) === most);
   const label = most ? `${name}: at most ${text(most)} in ${step}, at ${minuteTime(peak.start, zone())}` : `${name}: none`;
-  const ends = [from, to].map((ms) => axisTime(ms, zone(), 864e5));
+  const ends = [from, to].map((ms) => minuteTime(ms, zone()));
   return h(
     "section",
     { class: "small-chart" },

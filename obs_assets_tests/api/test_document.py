@@ -65,6 +65,36 @@ def test_pages_of_the_document_load_nothing_from_elsewhere(client: TestClient) -
         assert client.get(style).status_code == 200
 
 
+WORDS = {
+    "q": "level:error",
+    "from": "2025-12-04T10:00Z",
+    "to": "2025-12-04T12:00Z",
+    "event_id": "none",
+}
+"""Values for the places that an example leaves open."""
+
+REFUSED = {"/archive": 404, "same=trace_id": 400}
+"""Examples that this pipeline without an archive, and its events without a trace, must refuse."""
+
+
+def test_examples_of_the_page_are_answered(
+    client: TestClient, stored: list[dict[str, Any]]
+) -> None:
+    """Every path with parameters in docs/api.md."""
+    del stored
+    event = client.get("/api/v1/events").json()["events"][0]["id"]
+    text = (ROOT / "docs" / "api.md").read_text()
+    examples = sorted(set(re.findall(r"(/api/v1/[^\s`']+\?[^\s`']+)", text)))
+    assert len(examples) > 12
+    for example in examples:
+        path = example.replace("{id}", event)
+        path = re.sub(r"(\w+)=…", lambda place: f"{place[1]}={WORDS[place[1]]}", path)
+        if path.startswith("/api/v1/tail"):
+            continue
+        refused = [status for part, status in REFUSED.items() if part in path]
+        assert [client.get(path).status_code] == (refused or [200]), path
+
+
 @pytest.mark.slow
 def test_random_requests_are_answered_as_documented(
     hourly: HourlyPipeline, stored: list[dict[str, Any]], tmp_path: Path

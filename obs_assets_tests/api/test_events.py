@@ -107,6 +107,11 @@ def test_an_answer_that_did_not_change_is_not_sent_again(
         ("limit=x", "limit", "limit: Input should be a valid integer"),
         ("order=up", "order", "order: Input should be 'newest' or 'oldest'"),
         ("from=soon", "from", "from: 'soon' is no moment: write 2025-12-04T10:00:00Z"),
+        (
+            "from=2025-12-05&to=soon",
+            "to",
+            "to: 'soon' is no moment: write 2025-12-04T10:00:00Z",
+        ),
         ("from=2025-12-05&to=2025-12-04", "from", "is not before the end"),
     ],
 )
@@ -148,6 +153,7 @@ def test_other_paths_and_methods_are_problems(client: TestClient) -> None:
     posted = client.post(PATH)
     assert (posted.status_code, posted.json()["type"]) == (405, "/problems#method")
     assert "GET" in posted.headers["allow"]
+    assert client.options("/api/v1/session").headers["allow"] == "DELETE, POST"
 
 
 def test_health_and_metrics(client: TestClient, stored: list[dict[str, Any]]) -> None:
