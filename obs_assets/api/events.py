@@ -14,9 +14,12 @@ from pydantic import BaseModel
 from obs_assets.api.about import Q, Searched, Since, Until, is_known, tag_of, unchanged
 from obs_assets.api.access import needs
 from obs_assets.api.parameters import Asked, Page, asked_page, cursor_of, read
-from obs_assets.api.problems import NOT_FOUND, ProblemError, wrong_parameter
+from obs_assets.api.problems import GONE, NOT_FOUND, ProblemError, wrong_parameter
 from obs_assets.api.served import served
+from obs_assets.audit.hour_states import hour_states
 from obs_assets.errors import ConfigurationError
+from obs_assets.hourly.hourly_pipeline import HourlyPipeline
+from obs_assets.hours import Hour
 from obs_assets.search.generations import generations_of
 from obs_assets.search.language import parse, print_query
 from obs_assets.search.questions import (
@@ -25,6 +28,7 @@ from obs_assets.search.questions import (
     FoundEvent,
     Order,
     Position,
+    Span,
     context_of,
     find_event,
     list_events,
@@ -159,13 +163,16 @@ async def one_event(
 ) -> Response:
     """One event."""
     position = _position(event_id)
-    reader = served(request).reader
-    table = reader.table.table.name
-    event = await reader.ask(
-        request, lambda connection: find_event(connection, table, position)
-    )
-    if event is None:
-        raise ProblemError(NOT_FOUND, "no stored event has this id")
+    parts = served(request)
+    table = parts.reader.table.table.name
+
+    def question(connection: Connection) -> FoundEvent:
+        found = find_event(connection, table, position)
+        if found is None:
+            raise _missing(parts.hourly, connection, position)
+        return found
+
+    event = await parts.reader.ask(request, question)
     return Response(f'{{"event":{event_json(event)}}}', media_type="application/json")
 
 
@@ -182,11 +189,11 @@ async def neighbours(
 ) -> Response:
     """An event with the events before and behind it, the nearest first."""
     position = _position(event_id)
-    reader = served(request).reader
-    table = reader.table.table.name
+    parts = served(request)
+    table = parts.reader.table.table.name
 
-    def question(connection: Connection) -> Context | None:
-        return read(
+    def question(connection: Connection) -> Context:
+        found = read(
             "same",
             context_of,
             connection,
@@ -195,12 +202,13 @@ async def neighbours(
             same=same,
             before=before,
             after=after,
-            deadline_s=reader.limits.deadline_s,
+            deadline_s=parts.limits.deadline_s,
         )
+        if found is None:
+            raise _missing(parts.hourly, connection, position)
+        return found
 
-    found = await reader.ask(request, question)
-    if found is None:
-        raise ProblemError(NOT_FOUND, "no stored event has this id")
+    found = await parts.reader.ask(request, question)
     sides = {"before": found.before, "after": found.after}
     lists = [
         f'"{side}":[{",".join(map(event_json, events))}]' for side, events in sides.items()
@@ -236,6 +244,25 @@ def _position(event_id: str) -> Position:
         raise ProblemError(
             NOT_FOUND, "this is no id of an event: copy one from an answer"
         ) from None
+
+
+def _missing(
+    hourly: HourlyPipeline, connection: Connection, position: Position
+) -> ProblemError:
+    """The problem of an id that no stored event has: its hour says whether one may have had it."""
+    hour = Hour.of(position.timestamp)
+    (state,) = hour_states(hourly, connection, Span(hour.start, hour.end))
+    if state.state == "expired":
+        return ProblemError(
+            GONE, f"the hour {hour.key} has expired: retention dropped its events"
+        )
+    if state.is_replaced and state.loaded_at:
+        return ProblemError(
+            GONE,
+            f"no event of the hour {hour.key} has this id since the hour was replaced at "
+            f"{state.loaded_at:%Y-%m-%dT%H:%M:%SZ}",
+        )
+    return ProblemError(NOT_FOUND, "no stored event has this id")
 
 
 def _chosen(fields: str) -> Sequence[str]:

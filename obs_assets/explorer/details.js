@@ -86,7 +86,7 @@ export function setUpDetails() {
       const again = button("Ask again", show);
       return h("div", { class: "problem", role: "alert" }, `${error.title}. ${error.message}. `, again);
     }
-    const box = h("div", { class: "problem", role: "alert" }, error.status === 410 ? error.message : "This link names an event that is not stored now. ");
+    const box = h("div", { class: "problem", role: "alert" }, error.status === 410 ? `${error.message}. ` : "This link names an event that is not stored now. ");
     explainHour(box);
     return box;
   }

@@ -62,6 +62,9 @@ def test_an_expired_hour_is_found_in_the_archive(client: TestClient) -> None:
     assert few["events"] == all_of_them["events"][:2]
     for mistake in ("q=(", "q=duration:soon", "megabytes=0", "megabytes=2001", "from=x"):
         assert client.get(f"/api/v1/archive?{mistake}").status_code == 400
+    gone = client.get(f"/api/v1/events/{first['id']}")
+    assert (gone.status_code, gone.json()["type"]) == (410, "/problems#gone")
+    assert "2025-12-04-10:00 has expired" in gone.json()["detail"]
     tried = client.get(f"/api/v1/rule?{RANGE}&q=level:error").json()
     assert (tried["hours"], tried["left"], tried["messages"]) == (1, 1, 1)
     assert [hour[:13] for hour in tried["firing"]] == ["2025-12-04T10"]

@@ -158,7 +158,7 @@ def test_a_link_to_an_event_that_is_gone_says_why(seen: Seen, address: str) -> N
     page = seen.page
     page.goto(f"{address}/?{RANGE}&event=1764849600250000-{'0' * 32}")
     problem = page.locator("#details [role=alert]")
-    expect(problem).to_contain_text("names an event that is not stored now")
+    expect(problem).to_contain_text("since the hour was replaced at")
     expect(problem).to_contain_text("Its hour 2025-12-04-12:00 is settled")
     expect(problem).to_contain_text("replaced")
     assert rows(page) > 0
