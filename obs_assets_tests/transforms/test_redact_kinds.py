@@ -171,6 +171,7 @@ GO = [
     ("member of a JWK", {"kty": "EC", "crv": "P-256", "d": pieces(("word", 43))}, pieces(("word", 43)), "P-256"),
     ("JWK in a text", f'read {{"kty":"oct","k":"{pieces(("word", 86))}","alg":"HS512"}}', pieces(("word", 86)), "HS512"),
     ("hexadecimal key", f"load tenant_key={HEX} ok", HEX, "tenant_key"),
+    ("key of the environment", "start: MODEL_KEY=plum-garden-7731-rope LEVEL=low", "plum-garden-7731-rope", "LEVEL=low"),
     ("words of a wallet", {"seed_phrase": " ".join(["ladder", "pony", "velvet"] * 4)}, "pony velvet ladder", "seed_phrase"),
     ("code used once", "Your verification code is 604817, keep it", "604817", "keep it"),
     ("digits under otp", {"message": "sent", "otp": "604817"}, "604817", "sent"),

@@ -35,6 +35,9 @@ _LONGEST_WORD = 22
 _NEXT_PAIR = re.compile(r"[A-Za-z_]{2,30}=[^=]")
 """The next name and its value: ``auth: rip=10.0.0.1``."""
 
+_KEY_OF_SETTING = re.compile(r"(?=[^0-9]{1,100}[0-9])[A-Za-z][\w-]{15,200}")
+"""A key that is not random, behind the name of a variable of the environment: ``OPENAI_KEY=blue-horse-4471-staple``."""
+
 _IN_ARN = re.compile(r"arn:[\w:-]{1,100}:\Z")
 """The beginning of the name of a resource of AWS, in which words such as ``secret`` stand: ``arn:aws:…:secret:db``."""
 
@@ -265,6 +268,8 @@ def _is_assigned(meaning: Meaning, name: str, value: str, at: Value) -> bool:
         return False
     if at.is_prose and not at.is_quoted and _is_word_of(name, value):
         return False
+    if meaning is Meaning.KEY and name.isupper() and _KEY_OF_SETTING.fullmatch(value):
+        return not is_no_value(value)
     return is_secret(meaning, value, is_quoted=at.is_quoted, is_prose=at.is_prose)
 
 
