@@ -2,10 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from fastapi import Query, Request
 from fastapi.responses import Response
@@ -115,6 +115,56 @@ async def ask_about(
         return Told(selection, answer, tag, time.monotonic() - began)
 
     return await reader.ask(request, ask)
+
+
+class Counted(Protocol):
+    """An answer that says how far its search came.
+
+    Attributes:
+        searched: the part of the range that was searched.
+        is_complete: whether that is the whole range.
+        seconds: how long the search took.
+    """
+
+    @property
+    def searched(self) -> Span: ...
+    @property
+    def is_complete(self) -> bool: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+AnyCounted = TypeVar("AnyCounted", bound=Counted)
+
+
+async def count_about(
+    request: Request,
+    q: str,
+    since: str,
+    until: str,
+    question: Callable[[Connection, Selection], AnyCounted],
+    shape: type[Envelope],
+    members: Callable[[AnyCounted], Mapping[str, Any]],
+) -> Response:
+    """Ask as `ask_about` does, and answer in a shape.
+
+    Args:
+        request, q, since, until, question: as for `ask_about`.
+        shape: the shape of the answer.
+        members: its members beside those of `Envelope`.
+    """
+    asked = await ask_about(request, q, since, until, question)
+    if isinstance(asked, Response):
+        return asked
+    found = asked.answer
+    common = envelope(
+        asked.selection.span,
+        found.searched.start,
+        is_complete=found.is_complete,
+        seconds=found.seconds,
+    )
+    answer = shape.model_validate({**common, **members(found)})
+    return json_answer(answer, asked.tag if found.is_complete else None)
 
 
 def tag_of(request: Request, connection: Connection, key: str, span: Span) -> str:

@@ -1,7 +1,7 @@
 """Counts of events: over time, by values of fields, and which fields there are."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,6 +14,7 @@ from obs_assets.api.about import (
     Since,
     Until,
     ask_about,
+    count_about,
     envelope,
     json_answer,
 )
@@ -32,6 +33,11 @@ router = APIRouter(prefix="/api/v1", tags=["counts"], dependencies=[Depends(need
 
 MOST_FACETS = 20
 """Fields of a request, at most."""
+
+
+Zone: TypeAlias = Annotated[
+    str, Query(description="Time zone at whose full hours and days bars and slots begin.")
+]
 
 
 class GroupShape(Shape):
@@ -144,9 +150,7 @@ async def figures(
     step: Annotated[
         str, Query(description="Length of a slot of time: `5m`, `1h`, `1d`; empty: one slot.")
     ] = "",
-    tz: Annotated[
-        str, Query(description="Time zone at whose full hours and days slots begin.")
-    ] = "UTC",
+    tz: Zone = "UTC",
 ) -> Response:
     """Weighted counts, errors, durations and costs. Over whole hours no event is read."""
     _refuse_unknown_zone(tz)
@@ -165,29 +169,17 @@ async def figures(
             deadline_s=deadline_s,
         )
 
-    asked = await ask_about(request, q, since, until, question)
-    if isinstance(asked, Response):
-        return asked
-    found = asked.answer
-    common = envelope(
-        asked.selection.span,
-        found.searched.start,
-        is_complete=found.is_complete,
-        seconds=found.seconds,
-    )
-    total = found.total
-    shape = StatsAnswer.model_validate(
-        {
-            **common,
+    def members(found: Statistics) -> dict[str, Any]:
+        return {
             "statistics": [
                 {**_members(one.figures, StatisticShape), **_members(one, StatisticShape)}
                 for one in found.statistics
             ],
-            "rows": total.rows,
-            "events_estimated": total.events,
+            "rows": found.total.rows,
+            "events_estimated": found.total.events,
         }
-    )
-    return json_answer(shape, asked.tag if found.is_complete else None)
+
+    return await count_about(request, q, since, until, question, StatsAnswer, members)
 
 
 @router.get("/histogram", responses={200: {"model": HistogramAnswer}})
@@ -202,9 +194,7 @@ async def count_over_time(
     by: Annotated[
         str, Query(description="A field whose most frequent values divide each bar.")
     ] = "",
-    tz: Annotated[
-        str, Query(description="Time zone at whose full hours and days bars begin.")
-    ] = "UTC",
+    tz: Zone = "UTC",
 ) -> Response:
     """Count the events that match, a bar for each step of time."""
     _refuse_unknown_zone(tz)
@@ -223,26 +213,15 @@ async def count_over_time(
             deadline_s=deadline_s,
         )
 
-    asked = await ask_about(request, q, since, until, question)
-    if isinstance(asked, Response):
-        return asked
-    found = asked.answer
-    common = envelope(
-        asked.selection.span,
-        found.searched.start,
-        is_complete=found.is_complete,
-        seconds=found.seconds,
-    )
-    shape = HistogramAnswer.model_validate(
-        {
-            **common,
+    def members(found: Histogram) -> dict[str, Any]:
+        return {
             "bars": found.bars,
             "step_s": found.step.total_seconds(),
             "rows": found.rows,
             "events_estimated": found.events,
         }
-    )
-    return json_answer(shape, asked.tag if found.is_complete else None)
+
+    return await count_about(request, q, since, until, question, HistogramAnswer, members)
 
 
 def _refuse_unknown_zone(name: str) -> None:
@@ -303,20 +282,10 @@ async def fields_of_events(
     def question(connection: Connection, selection: Selection) -> Fields:
         return fields_seen(connection, selection, deadline_s=deadline_s)
 
-    asked = await ask_about(request, q, since, until, question)
-    if isinstance(asked, Response):
-        return asked
-    found = asked.answer
-    common = envelope(
-        asked.selection.span,
-        found.searched.start,
-        is_complete=found.is_complete,
-        seconds=found.seconds,
-    )
-    shape = FieldsAnswer.model_validate(
-        {**common, "fields": found.fields, "sample_rows": found.sample_rows}
-    )
-    return json_answer(shape, asked.tag if found.is_complete else None)
+    def members(found: Fields) -> dict[str, Any]:
+        return {"fields": found.fields, "sample_rows": found.sample_rows}
+
+    return await count_about(request, q, since, until, question, FieldsAnswer, members)
 
 
 def _members(record: object, shape: type[Shape]) -> dict[str, Any]:
