@@ -32,6 +32,9 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_CONNECTIONS = 500
 """Connections at a time. Beyond it, the server answers 503 at once."""
 
+CROWDED = 400
+"""Connections from which on each new connection closes the connection that is idle for longest."""
+
 MOST_HEADER_BYTES = 32_768
 """Bytes of a request's line and headers: a query of 4,000 characters has at most 48,000 bytes when each of them
 is escaped, but such a query has no Latin letter."""
@@ -161,15 +164,32 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection whose client does not finish the headers of its request in time.
+    """Closes a connection whose client does not finish the headers of its request in time, or for a new connection.
 
-    uvicorn itself waits for ever, so that a client that sends a byte a minute keeps a connection.
+    uvicorn itself waits for ever, so that a client that sends a byte a minute keeps a connection, and
+    clients that send nothing at all would take every place.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._idle_since: float | None = self.loop.time()
+        self._make_room()
         self._look()
+
+    def _make_room(self) -> None:
+        """Keep a place free for the next connection, at the cost of the longest idle connection."""
+        others = [each for each in self.connections if isinstance(each, _Protocol)]
+        present = [each for each in others if not each.transport.is_closing()]
+        if len(present) < CROWDED:
+            return
+        idle = [each for each in present if each is not self and not each.has_request]
+        if idle:
+            min(idle, key=lambda each: each._idle_since or self.loop.time()).transport.abort()
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _look(self) -> None:
         if self.transport.is_closing():
@@ -178,7 +198,7 @@ class _Protocol(H11Protocol):
         if self.transport.get_protocol() is not self:
             return
         now = self.loop.time()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.has_request:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now

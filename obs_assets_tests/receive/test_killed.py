@@ -102,7 +102,7 @@ def test_slow_clients_hold_up_no_other(process: Process) -> None:
     process.start()
     half_header = b"POST /events HTTP/1.1\r\nHost: localhost\r\nX: "
     half_body = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"
-    slow = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(300)]
+    slow = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(600)]
     for number, connection in enumerate(slow):
         connection.sendall((half_header, half_body, b"")[number % 3])
     for n in range(5):
