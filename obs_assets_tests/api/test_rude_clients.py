@@ -41,7 +41,7 @@ def connected(address: str) -> socket.socket:
 
 
 def test_dripping_hanging_and_many_clients(hourly: HourlyPipeline, tmp_path: Path) -> None:
-    """A request that never ends is cut; a flood is answered with 503; then the server answers as before."""
+    """A request that never ends is cut; connections that send nothing take no place of others."""
     with running(hourly, tmp_path) as (_, address), ExitStack() as stack:
         drip, mute = (stack.enter_context(connected(address)) for _ in range(2))
         began = time.monotonic()
@@ -55,9 +55,7 @@ def test_dripping_hanging_and_many_clients(hourly: HourlyPipeline, tmp_path: Pat
         with ExitStack() as flood:
             for _ in range(MOST_CONNECTIONS):
                 flood.enter_context(connected(address))
-            refused = httpx.get(f"{address}{PATH}", timeout=10)
-            assert refused.status_code == 503
-        time.sleep(1)
+            assert httpx.get(f"{address}{PATH}", timeout=10).status_code == 200
         assert httpx.get(f"{address}{PATH}", timeout=10).status_code == 200
 
 
