@@ -177,6 +177,7 @@ def test_commands_know_it(
     printed = runner.invoke(app, ["metrics"], catch_exceptions=False).output
     assert 'obs_destination_up{destination="tape_events",pipeline="tapes"} 1.0' in printed
     assert 'obs_events{outcome="kept",pipeline="tapes",stage="tape_events"}' in printed
+    assert 'obs_breaker_open{destination="tape_events",pipeline="tapes"} 0.0' in printed
     checked = runner.invoke(app, ["validate"], catch_exceptions=False)
     assert "a tape drive at http://127.0.0.1" in checked.output
     stopped = runner.invoke(app, ["down", "--json"], catch_exceptions=False).output
