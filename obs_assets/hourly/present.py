@@ -199,7 +199,8 @@ class Present:
         if new is not None and new.config != self._hourly.config:
             refusal = self._refuse(self._hourly, new)
             if refusal:
-                problem = f"{self.file.path}: {refusal}"
+                # No mistake: the file is valid, and is followed after that.
+                self._log.warning("%s: %s", self.file.path, refusal)
             else:
                 self._adopt(new)
         if problem and problem != self.problem:
