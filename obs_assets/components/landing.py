@@ -87,6 +87,8 @@ def landing_job(hourly: HourlyPipeline, naming: Naming) -> dg.JobDefinition:
 def _log(log: Logger, folder: object, report: LandingReport, warned: Collection[str]) -> None:
     """Log a landing pass; warnings in ``warned`` were logged by an earlier pass of the run."""
     log.info(_sentence(report))
+    if report.notice:
+        log.warning(report.notice)
     for reason, count in report.warnings.items():
         if reason not in warned:
             files = _listed(report.files_warned.get(reason, ()))

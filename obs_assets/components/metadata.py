@@ -143,6 +143,7 @@ def landing_metadata(report: LandingReport, landed: Landed) -> dict[str, Any]:
         "warnings": markdown(_count_table("warning", report.warnings)),
         "files with warnings": markdown(_files_warned(report)),
         "remarks": markdown(_count_table("remark", report.remarks)),
+        **({"data folder": report.notice} if report.notice else {}),
     }
 
 

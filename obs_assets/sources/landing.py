@@ -53,7 +53,14 @@ from obs_assets.sources.files import (
     list_files,
 )
 from obs_assets.sources.formats import enabled
-from obs_assets.sources.log import FileReceipt, Landed, LandedHour, LandingLog, LandingPass
+from obs_assets.sources.log import (
+    FileReceipt,
+    Landed,
+    LandedHour,
+    LandingLog,
+    LandingPass,
+    Looked,
+)
 from obs_assets.sources.reader import (
     ROWS_A_TASK,
     OpenEnvelope,
@@ -146,6 +153,10 @@ _OF_LETTER = ["file", "file_offset", "length", "reason", "line"]
 _REPEATED = ["file_id", "landed_at", "time_from", "event_file", "collector"]
 _REMARK_OF_TIME = {"landed_at": "time_missing", "event_without_zone": "time_without_zone"}
 _TOO_WELL_COMPRESSED = "compressed better than max_ratio allows: the rest is not read"
+_COPIED_FOLDER = (
+    "OBS_DATA_DIR was copied or moved since its last landing pass. A copy has the identity of the original: let only "
+    "one of them write to the same servers"
+)
 _OTHER_COMPRESSION = "compressed, but not as .gz or .zst"
 _RATIO_FREE = 64 << 20
 """Unpacked bytes that are always read from a compressed file: 64 MiB. Above that, ``max_ratio`` applies."""
@@ -172,6 +183,7 @@ class LandingReport:
         remarks: remark → number of events that landed with a changed text or an assumption. ``duplicate_keys``,
             ``lone_surrogate``, ``nul_character``, ``unfolded``, ``time_without_zone``, ``time_missing``,
             ``compression_not_as_named``, ``decoded_from_utf16``.
+        notice: a sentence about the data folder for the operator; empty if there is nothing to say.
     """
 
     number: int | None
@@ -184,6 +196,7 @@ class LandingReport:
     warnings: Mapping[str, int] = field(default_factory=dict)
     files_warned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
+    notice: str = ""
 
 
 def land(
@@ -1003,6 +1016,7 @@ class Pass:
         crash_point("landing.after_listing")
         self._warnings.update(listing.skipped)
         looked = self._log.looked()
+        notice = _COPIED_FOLDER if self._is_copy(looked) else ""
         files, left = self._select(self._identify(listing.files), looked.waiting)
         if files:
             self._land(files)
@@ -1024,16 +1038,21 @@ class Pass:
             warnings=dict(self._warnings),
             files_warned={reason: tuple(paths) for reason, paths in self._files_warned.items()},
             remarks=dict(self._writer.remarks),
+            notice=notice,
         )
 
     def finish_unread(self, listing: Listing) -> bool:
         """End the pass after the listing, unless there is something to read. Returns whether it has ended."""
         looked = self._log.looked()
         files, left = self._select(self._identify(listing.files), looked.waiting)
-        if files or left or listing.digest != looked.listing:
+        if files or left or listing.digest != looked.listing or self._is_copy(looked):
             return False
         self._log.save_looked(looked.after(self._began_at, listing.digest, (), ()))
         return True
+
+    def _is_copy(self, looked: Looked) -> bool:
+        """Whether this is the first pass in a copy of the folder that the last pass ran in."""
+        return looked.folder not in {"", self._log.folder()}
 
     def _land(self, files: list[Progress]) -> None:
         with contextlib.ExitStack() as stack:

@@ -150,11 +150,13 @@ class Looked:
         listing: digest of the listing.
         waiting: path of a file left for a later pass → ``began_at`` before the file was first left, ISO 8601, empty for
             None. The longest waiting file comes first, and is read first.
+        folder: identity of the log's folder, see `LandingLog.folder`; empty in logs of earlier versions.
     """
 
     began_at: datetime | None = None
     listing: str = ""
     waiting: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     def after(
         self, began_at: datetime, listing: str, left: Iterable[str], begun: Iterable[str]
@@ -407,9 +409,18 @@ class LandingLog:
     def save_looked(self, looked: Looked) -> None:
         """Save the state after a finished pass."""
         moment = looked.began_at.isoformat() if looked.began_at else None
-        state = {"began_at": moment, "listing": looked.listing, "waiting": looked.waiting}
+        state = {
+            "began_at": moment,
+            "listing": looked.listing,
+            "waiting": looked.waiting,
+            "folder": self.folder(),
+        }
         with replacing(self.root / "looked.json", crash="receipt") as aside:
             aside.write_text(json.dumps(state))
+
+    def folder(self) -> str:
+        """Identity of the log's folder: a copy has another, although the identity of its log is the same."""
+        return str(self.root.stat().st_ino)
 
     def looked(self) -> Looked:
         """State after the last finished pass."""
@@ -419,7 +430,8 @@ class LandingLog:
             return Looked()
         moment = state["began_at"]
         began_at = datetime.fromisoformat(moment) if moment else None
-        return Looked(began_at, state.get("listing", ""), state.get("waiting", {}))
+        listing, waiting = state.get("listing", ""), state.get("waiting", {})
+        return Looked(began_at, listing, waiting, state.get("folder", ""))
 
     def looked_at(self) -> datetime | None:
         """Time of the last complete landing: all bytes that the files held then have landed.

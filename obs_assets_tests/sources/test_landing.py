@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,17 @@ import pytest
 from obs_assets.crash import CRASH_POINTS, interrupted
 from obs_assets.errors import HourBusyError, ObsError, TransientError
 from obs_assets.hours import parse_hour
-from obs_assets.sources.landing import LANDED_SCHEMA, BatchSizes, collector, interrupt_passes
+from obs_assets.sources.files import SourceConfig, list_files
+from obs_assets.sources.landing import (
+    LANDED_SCHEMA,
+    BatchSizes,
+    collector,
+    interrupt_passes,
+    note_unchanged,
+)
 from obs_assets.sources.log import LandingLog, read_pass
 from obs_assets_tests.dying import DiedError, dies_at
-from obs_assets_tests.sources.place import NOW, Place, event, events, once_at, text
+from obs_assets_tests.sources.place import NOW, START, Place, event, events, once_at, text
 
 HOUR = timedelta(hours=1)
 
@@ -788,3 +796,22 @@ def test_pass_file_reads_back(place: Place) -> None:
     assert landed.hours == place.log.load().hours
     assert {one.file.file_id: one.file for one in landed.files} == place.log.load().files
     assert Path(place.log.chunk_paths(place.log.load().hours["2031-05-06-12:00"])[0]).is_file()
+
+
+def test_a_copy_of_the_data_folder_is_noticed(place: Place) -> None:
+    """By its first pass, once, even if no file has changed; the original and a renamed folder are not warned of."""
+    place.write("a.jsonl", events(3))
+    assert not place.land().notice
+    assert not place.land().notice
+    shutil.copytree(place.root, place.root.parent / "copy")
+    place.root.rename(place.root.parent / "renamed")
+    copy, renamed = (
+        Place(place.root.parent / name, now=place.now) for name in ("copy", "renamed")
+    )
+    assert not renamed.land().notice
+    listing = list_files(SourceConfig(events_dir=copy.events_dir))
+    config = SourceConfig(events_dir=copy.events_dir)
+    assert not note_unchanged(config, copy.log, listing, copy.now, first_hour=START)
+    assert "OBS_DATA_DIR was copied or moved" in copy.land().notice
+    assert not copy.land().notice
+    assert len(copy.audit().lines()) == 3

@@ -131,6 +131,55 @@ def test_cancelled_runs(deployment: Deployment, how: str, count: int, days_ago: 
         assert known(deployment, name) >= {hour.key for hour in hours}
 
 
+ASSETS = [*STAGES, "postgres_events", "s3_archive", "webhook_alerts"]
+SOAK = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    ("asset", "count"),
+    [
+        pytest.param(
+            asset,
+            count,
+            marks=() if (asset, count) in {(STAGES[1], 3), ("s3_archive", 1)} else SOAK,
+        )
+        for asset in ASSETS
+        for count in (1, 3)
+    ],
+)
+def test_terminate_of_each_asset(deployment: Deployment, asset: str, count: int) -> None:
+    """While it waits for an hour: it ends CANCELED, nothing is left, and exactly what is missing is built, once."""
+    hours = hours_of_day(12 if count == 1 else 13, count, first=3 * ASSETS.index(asset))
+    for hour in hours:
+        write(deployment, hour)
+    land(deployment, *hours)
+    hourly = deployment.hourly
+    for hour in hours:
+        for stage in STAGES[: STAGES.index(asset)] if asset in STAGES else STAGES:
+            hourly.build(stage, hour)
+        for name in hourly.destination_names if asset not in STAGES else ():
+            if name != asset:
+                hourly.deliver(name, hour)
+    with held_stage(deployment, hours[-1]):
+        run_id = deployment.launch(*hours, asset=asset)
+        wait_for("it waits there", partial(_is_at, deployment, run_id, asset))
+        time.sleep(1)
+        seconds = cancel(deployment, run_id, "Terminate")
+    assert seconds < within_s()
+    assert steps_repeated(deployment, run_id) == []
+    assert harness.leftovers(deployment.machine) == []
+    missing = deployment.hourly.staleness().missing
+    for hour in hours:
+        found = {
+            name: hourly.destination(name).holding(hour) for name in hourly.destination_names
+        }
+        lacking = sorted(name for name, holding in found.items() if not holding)
+        assert sorted(missing.get(hour, ())) == lacking
+    heal(deployment, *hours)
+    if asset in hourly.destination_names:
+        assert known(deployment, asset) >= {hour.key for hour in hours}
+
+
 def _is_at(deployment: Deployment, run_id: str, step: str) -> bool:
     """Whether the run has begun the step that is held up."""
     query = "SELECT 1 FROM event_logs WHERE run_id = %s AND step_key = %s AND dagster_event_type = 'STEP_START'"
