@@ -26,7 +26,9 @@ _CLOCK = r"(\d\d?:\d\d:\d\d(?:\.\d{1,6})?)\d*"
 _ZONE = r"(GMT|UTC|Z|[+-](?:0\d|1[0-4]):?[0-5]\d)"
 _COMMENT = r"(?: \([^()]*\))?"
 _WEEKDAY = "(?:[A-Z][a-z]+,? )?"
-_YEAR_FIRST = r"(\d{4})[-/.](\d\d?)[-/.](\d\d?)[ T_:@-]+(\d\d?)[:.-](\d\d)[:.-](\d\d)"
+_YEAR_FIRST = r"(\d{4})[-/.](\d\d?)[-/.](\d\d?)[ T_:@-]+"
+_CLOCKS_IN_DIGITS = tuple(rf"(\d\d?){sign}(\d\d){sign}(\d\d)" for sign in (":", "-", r"\."))
+"""A time of day with the same sign between its parts: in ``09:30-06`` the last part is an offset."""
 _REST_OF_SECOND = r"[.,:](\d{1,6})\d*"
 
 IN_DIGITS = (
@@ -43,12 +45,14 @@ IN_DIGITS = (
 )
 """Forms with a number for the month; rewritten they are ISO 8601."""
 
-YEAR_FIRST = (
-    # 2026-11-25-09-00-00:123, 2026/11/25-9:00:00.5 +0100, 2026.11.25_09:00:00,123
-    Form(rf"{_YEAR_FIRST}{_REST_OF_SECOND}(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6.\7 \8"),
-    Form(rf"{_YEAR_FIRST}(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6 \7"),
-    # 2026-11-25 9:00:00 AM
-    Form(rf"{_YEAR_FIRST} ?([AP]M)(?: ?{_ZONE})?", r"\1-\2-\3 \4:\5:\6 \7 \8"),
+YEAR_FIRST = tuple(
+    Form(rf"{_YEAR_FIRST}{clock}{rest}(?: ?{_ZONE})?", rf"\1-\2-\3 \4:\5:\6{rewritten}")
+    for clock in _CLOCKS_IN_DIGITS
+    for rest, rewritten in (
+        (_REST_OF_SECOND, r".\7 \8"),  # 2026-11-25-09-00-00:123, 2026.11.25_09:00:00,123
+        ("", r" \7"),  # 2026/11/25-9:00:00 +0100
+        (" ?([AP]M)", r" \7 \8"),  # 2026-11-25 9:00:00 AM
+    )
 )
 """Other forms with year, month and day in this order; rewritten they are ``2026-11-25 9:00:00 AM +0000``."""
 
@@ -89,7 +93,7 @@ WITHOUT_ZONE = (
     r"\d{4}/\d\d/\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)?",
     r"[A-Z][a-z]{2} [A-Z][a-z]{2} +\d\d? \d\d?:\d\d:\d\d(?:\.\d+)? \d{4}",
     r"(?:[A-Z][a-z]+,? )?[A-Z][a-z]+ +\d\d?,? \d{4}.*(?:[AP]M|\d\d)",
-    r"\d{4}[-/.]\d\d?[-/.]\d\d?[ T_:@-]+\d\d?[:.-]\d\d[:.-]\d\d(?:[.,:]\d+)?(?: ?[AP]M)?",
+    rf"{_YEAR_FIRST}(?:{'|'.join(_CLOCKS_IN_DIGITS)})(?:[.,:]\d+)?(?: ?[AP]M)?",
     r"(?:[A-Z][a-z]+, ?)?\[?\d\d?[/ -][A-Z][a-z]+[/ -]\d{4}[: ]\d\d?:\d\d:\d\d(?:\.\d+)?\]?",
     r"\d{4}[ -][A-Z][a-z]+[ -]+\d\d? \d\d?:\d\d:\d\d(?:\.\d+)?",
 )

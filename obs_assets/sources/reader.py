@@ -332,8 +332,9 @@ class _Apart:
         """The reading with its envelopes replaced by their events, and with pieces joined."""
         self.remarks["format_ambiguous"] += int((places.formats == -1).sum())
         dead = list(reading.dead)
-        tables = []
+        tables: list[pa.Table] = []
         is_left = places.formats <= 0
+        is_whole = np.zeros(len(is_left), np.bool_)  # as no named format could open it
         for number, row in enumerate(self._rules.formats, start=1):
             rows = np.flatnonzero(places.formats == number)
             if not len(rows):
@@ -343,21 +344,23 @@ class _Apart:
                 case Envelope(path=()):
                     tables.append(self._converted(found, row))
                 case Envelope():
-                    is_left[rows] = ~self._take_apart(
+                    is_whole[rows] = is_left[rows] = ~self._take_apart(
                         found, places.positions[rows], row, tables, dead
                     )
                 case Unnamed():
-                    is_left[rows] = True
-                    for envelope, of_row in _by_row(found, row).items():
-                        is_left[rows[of_row]] = ~self._take_apart(
-                            views.take_rows(found, np.array(of_row)),
-                            places.positions[rows[of_row]],
-                            envelope,
-                            tables,
-                            dead,
-                        )
+                    is_whole[rows] = is_left[rows] = True
                 case Pieces():
                     is_left[rows] = True
+        rows = np.flatnonzero(is_whole)
+        found = views.take_rows(reading.lines, rows)
+        for envelope, of_row in self._unnamed(found):
+            is_left[rows[of_row]] = ~self._take_apart(
+                views.take_rows(found, of_row),
+                places.positions[rows[of_row]],
+                envelope,
+                tables,
+                dead,
+            )
         left = views.filter_rows(reading.lines, is_left)
         reading = replace(reading, lines=pa.concat_tables([left, *tables]), dead=dead)
         for number, row in enumerate(self._rules.formats, start=1):
@@ -390,6 +393,13 @@ class _Apart:
             byte_ranges=self._byte_ranges,
             open_envelopes=open_envelopes,
         )
+
+    def _unnamed(self, lines: pa.Table) -> Iterator[tuple[Envelope, npt.NDArray[np.int64]]]:
+        """Row of an envelope that is found by its records, and the indexes of the objects that have this form."""
+        unnamed = next((row for row in self._rules.formats if isinstance(row, Unnamed)), None)
+        if unnamed and len(lines):
+            for envelope, rows in _by_row(lines, unnamed).items():
+                yield envelope, np.array(rows)
 
     def _around(self, segment: Segment, settled: int) -> tuple[int, int, int] | None:
         """Begin, end of the last record, and end of the envelope that holds the byte before an offset, if any."""

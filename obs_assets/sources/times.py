@@ -14,7 +14,7 @@ number, or its text        seconds, milliseconds, microseconds or nanoseconds, b
                            since 1601 or since the year 1, and microseconds since 1601, are read as such
 ``/Date(…)/``              milliseconds since 1970, as .NET writes them; an offset in it changes nothing
 object                     its seconds and nanoseconds or microseconds (log4j, Protocol Buffers, Rust), its ``$date``
-                           (MongoDB), its ``iso`` or ``timestamp``
+                           (MongoDB), its ``iso`` or ``timestamp``, its ``value`` of the form ``/Date(…)/`` (PowerShell)
 list of numbers            year, month, day, hour, minute, second, nanosecond (Jackson), UTC
 absent or null, or a text  the time in a field whose name says time, see `names_of_times`; else the time in an object
                            that holds the event, see `HOLDERS`; else the landing time, and ``time_from`` says
@@ -340,7 +340,8 @@ def is_possible(value: Any) -> bool:
     (True, True, False, False)
     """
     if isinstance(value, dict):
-        return any(is_possible(value.get(key)) for key in (*_TEXTS, "$numberLong", *_SECONDS))
+        keys = (*_TEXTS, "value", "$numberLong", *_SECONDS)
+        return any(is_possible(value.get(key)) for key in keys)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return False
     text = str(value).strip()
@@ -471,8 +472,9 @@ def _of_object(text: str) -> str:
     )
     fraction = f"coalesce(lpad({nanos}, 9, '0'), lpad({micros}, 6, '0'))"
     number = f"{seconds} || coalesce('.' || {fraction}, '')"
+    of_net = f"nullif(regexp_extract({_field(text, 'value')}, '^{_DATE_OF_NET}$', 1), '')"
     texts = ", ".join(_field(text, key) for key in _TEXTS)
-    return f"""coalesce(json_extract_string({text}, '$."$date"."$numberLong"'), {texts}, {number})"""
+    return f"""coalesce(json_extract_string({text}, '$."$date"."$numberLong"'), {texts}, {of_net}, {number})"""
 
 
 def _of_list(text: str) -> str:

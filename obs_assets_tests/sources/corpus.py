@@ -44,6 +44,11 @@ def lines(*events: Any) -> bytes:
     return b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
+def powershell_time(clock: str) -> dict[str, Any]:
+    """A time as Windows PowerShell writes a property of the type DateTime."""
+    return {"value": f"/Date({seconds(clock) * 1000})/", "DisplayHint": 2, "DateTime": "Monday"}
+
+
 def printed(event: Any) -> bytes:
     """An event over many lines."""
     return json.dumps(event, indent=2).encode() + b"\n"
@@ -395,6 +400,13 @@ FILES: dict[str, list[File]] = {
         ),
     ],
     "syslog (RFC 5424)": [
+        File(  # as TCP carries it: with a length before a message, or a NUL behind it
+            b"48 <34>1 2031-05-05T08:58:00Z h su - ID47 - message\n"
+            b"<34>1 2031-05-05T08:59:00Z h su - ID47 - one\0"
+            b"<34>1 2031-05-05T08:59:30Z h su - ID47 - two\n",
+            [("08:58", "critical", None), *[("08:59", "critical", None)] * 2],
+            SYSLOG,
+        ),
         File(
             b"<165>1 2031-05-05T09:00:00.003Z mymachine.example.com evntslog - ID47 "
             b'[exampleSDID@32473 iut="3" eventSource="Application"] \xef\xbb\xbfAn entry\n',
@@ -426,6 +438,23 @@ FILES: dict[str, list[File]] = {
         ),
     ],
     "otlp": [
+        File(  # before version 0.15 of the protocol
+            lines(
+                {
+                    "resourceLogs": [
+                        {
+                            "instrumentationLibraryLogs": [
+                                {
+                                    "instrumentationLibrary": {"name": "l"},
+                                    "logs": [otlp("08:59")],
+                                }
+                            ]
+                        }
+                    ]
+                }
+            ),
+            [("08:59", None, None)],
+        ),
         File(
             lines(exported(otlp("09:00", severityNumber=17), otlp("10:00", severityNumber=5))),
             [("09:00", "error", None), ("10:00", "debug", None)],
@@ -1083,6 +1112,11 @@ FILES: dict[str, list[File]] = {
         File(lines(edge(nanos("09:04"), RequestHeaders={"x": "[{"})), [("09:04", None, None)]),
     ],
     "powershell": [
+        File(
+            b"\xef\xbb\xbf"
+            + printed({"TimeCreated": powershell_time("09:08"), "LevelDisplayName": "Error"}),
+            [("09:08", "error", None)],
+        ),
         File(
             b"\xff\xfe" + ndjson("09:00", "09:01").encode("utf-16-le"),
             scans("09:00", "09:01"),

@@ -120,6 +120,7 @@ NINE_AND_5 = NINE + timedelta(microseconds=5)
         ("2031/05/06-09:00:00.000005", NINE_AND_5),
         ("2031.05.06_10:00:00 +0100", NINE),
         ("2031-5-6 9:00:00", NINE),
+        ("2031-05-06 09.00.00", NINE),
         ("2031-05-06 09:00:00 PM", NINE + timedelta(hours=12)),
         ("May 6, 2031, 12:00:00 AM", NINE.replace(hour=0)),
         ("2031-05-06T11:00:00+02:00 Europe/Berlin", NINE),

@@ -168,10 +168,11 @@ class Text:
 
 
 def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[Record]:
-    """Records of a line each; a line that is not UTF-8 is not an event."""
+    """Records of a line each, which ends with a newline or a NUL; a line that is not UTF-8 is not an event."""
     begin = 0
     while begin < len(data):
-        end = data.find(b"\n", begin) + 1 or len(data)
+        newline = data.find(b"\n", begin) + 1 or len(data)
+        end = data.find(b"\0", begin, newline) + 1 or newline
         # Blanks stay: a carrier may cut a line after a blank
         raw = data[begin:end].strip(b"\r\n\0")
         if raw.strip():
@@ -184,5 +185,5 @@ def lines_of(data: bytes, event_of: Callable[[str], Event | None]) -> Iterator[R
 
 
 def last_line_end(data: bytes) -> int:
-    """Position where the last complete line ends."""
-    return data.rfind(b"\n") + 1
+    """Position where the last complete line ends. Zeros at the end may still be overwritten."""
+    return max(data.rfind(b"\n"), data.rstrip(b"\0").rfind(b"\0")) + 1

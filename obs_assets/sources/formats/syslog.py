@@ -1,5 +1,7 @@
 """syslog: RFC 5424 (``<34>1 2026-11-25T09:00:00Z host app - ID47 - text``), and rsyslog's files with ISO times.
 
+Before a message, its length is accepted, as TCP carries it (RFC 6587); a message ends with a newline or a NUL.
+
 The older form of RFC 3164 has no year in its time: such a line is not an event.
 """
 
@@ -7,7 +9,10 @@ import re
 
 from obs_assets.sources.formats.base import Event, Text, last_line_end, lines_of
 
-_HEADER = r"<(?P<pri>\d{1,3})>1 (?P<timestamp>\S+) (?P<hostname>\S+) (?P<appname>\S+) (?P<procid>\S+) (?P<msgid>\S+) "
+_HEADER = (
+    r"(?:\d{1,7} )?<(?P<pri>\d{1,3})>1 (?P<timestamp>\S+) (?P<hostname>\S+) (?P<appname>\S+) "
+    r"(?P<procid>\S+) (?P<msgid>\S+) "
+)
 _RFC5424 = re.compile(
     _HEADER + r'(?P<data>-|(?:\[(?:[^\]"]|"(?:[^"\\]|\\.)*")*\])+)(?: (?P<message>.*))?',
     re.DOTALL,
