@@ -86,6 +86,8 @@ def test_odd_keys_are_read_as_they_are(remote: Bucket) -> None:
     url = f"s3://{remote.name}/agents/"
     found = list_files(SourceConfig(events_dir=url)).files
     assert {f"agents/{file.path}" for file in found} == set(ODD_KEYS)
+    others_alone = SourceConfig(events_dir=url, exclude=("hour=*/*",))
+    assert len(list_files(others_alone).files) == len(ODD_KEYS) - 1
     remote.land(events_dir=url)
     assert remote.land(events_dir=url).files_read == 0
     assert remote.audit().lines() == sorted(lines)

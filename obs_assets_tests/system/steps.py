@@ -41,7 +41,8 @@ def assert_whole(deployment: Deployment, *hours: Hour) -> None:
     stored = harness.objects(deployment.machine)
     alerts = ids(harness.alerts(deployment.receiver.requests))
     for hour in hours:
-        assert harness.wrong(deployment.hourly, hour) == []
+        wrong = harness.wrong(deployment.hourly, hour)
+        assert wrong == [], wrong
         expected = written(deployment, hour)
         rows = harness.ask(
             deployment.machine.postgres, "SELECT data FROM events WHERE hour = %s", hour.start
