@@ -158,7 +158,7 @@ def test_terminate_of_each_asset(deployment: Deployment, asset: str, count: int)
         for stage in STAGES[: STAGES.index(asset)] if asset in STAGES else STAGES:
             hourly.build(stage, hour)
         for name in hourly.destination_names if asset not in STAGES else ():
-            if name != asset:
+            if name not in {asset, "webhook_alerts"}:  # this process would not send old alerts
                 hourly.deliver(name, hour)
     with held_stage(deployment, hours[-1]):
         run_id = deployment.launch(*hours, asset=asset)
