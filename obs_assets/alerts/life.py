@@ -63,13 +63,13 @@ States: TypeAlias = Mapping[str, AlertState]
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether an hour breaks a rule's condition for a group.
+    """The result of a rule for a group in an hour.
 
     Attributes:
-        breached: the condition holds.
-        calm: the condition no longer holds, and the resolve threshold is passed too.
+        breached: the rule's condition is true.
+        calm: the condition is false, and the measure is also on the good side of the resolve threshold.
         value: the measure, or None if nothing was measured.
-        minute: minute of the hour at which the worst window begins.
+        minute: minute of the hour at which the window with the worst measure begins.
     """
 
     breached: bool

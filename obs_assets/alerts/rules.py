@@ -53,10 +53,11 @@ class Comparison:
 
     @classmethod
     def parse(cls, text: str) -> "Comparison":
-        """Read a condition.
+        """Parse the text of a condition.
+
 
         Raises:
-            ValueError: it has another form.
+            ValueError: the text does not have the form of a condition.
         """
         found = _COMPARISON.fullmatch(text)
         # `exists` and `missing` take no value, every other operator needs a value.

@@ -154,7 +154,10 @@ def _destinations(hourly: HourlyPipeline, kind: Kind) -> tuple[str, ...]:
 
 
 def scope(hourly: HourlyPipeline) -> Scope:
-    """The types and fields to scan, from the redact block; types in the mode ``keep`` are left out."""
+    """The types and fields to scan, as the ``redact`` block defines them.
+
+    Types with the mode ``keep`` are not scanned.
+    """
     redact = hourly.config.redact
     types = frozenset(type_ for type_ in TYPES if redact.detects(type_))
     custom = []

@@ -116,8 +116,8 @@ def replay(
 ) -> None:
     """Read and redact dead letters again, with the present code and limits.
 
-    Records that can be read now are landed, exactly once. Hours whose events can be redacted now are named:
-    materialize them again.
+    If a record can now be read, it lands exactly once. If events of an hour can now be redacted, the hour is
+    printed: materialize it again.
     """
     hourly = hourly_pipeline(pipeline_name)
     report = hourly.replay(reason, file)

@@ -161,7 +161,7 @@ def print_objects(console: Console, holding: Holdings) -> None:
 
 
 def print_alerts(console: Console, received: Sequence[Received]) -> None:
-    """Print the number of alerts, and an example."""
+    """Print the number of alerts, and an alert as an example."""
     events: list[dict[str, Any]] = []
     for request in received:
         events += json.loads(request.body)["events"]

@@ -289,7 +289,7 @@ def identify(
 
 
 def authorization(config: WebhookConfig) -> dict[str, str]:
-    """The header that ``auth_type`` needs, for example ``Authorization``; empty without authentication.
+    """The headers that ``auth_type`` needs, for example ``Authorization``; empty without authentication.
 
     Raises:
         ConfigurationError: an option that ``auth_type`` needs is missing.

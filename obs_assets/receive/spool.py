@@ -166,7 +166,7 @@ class Spool:
         return written
 
     def reopened(self, folder: Path) -> "Spool":
-        """After `close`: the same receiver in this or another folder.
+        """Call it after `close`: a new spool of the same receiver, in this folder or another one.
 
         Raises:
             ConfigurationError, ObsError: see `Spool`.

@@ -41,7 +41,7 @@ MAX_DEPTH = 50
 
 @dataclass(frozen=True)
 class Text:
-    """The message or the error holds this text, in any case."""
+    """The message or the error contains this text; upper and lower case are ignored."""
 
     text: str
 

@@ -18,13 +18,13 @@ from obs_assets.storage.postgres import Connection
 
 @dataclass(frozen=True)
 class Statistic:
-    """The figures of a slot of time and a value.
+    """The figures for a slot of time and a value of a field.
 
     Attributes:
-        start: start of the slot; the range's start without a step.
-        end: end of the slot.
+        start: start of the slot; without a step, start of the range.
+        end: end of the slot; without a step, end of the range.
         value: the value of the field; None for events without it, or if no field was asked for.
-        is_other: whether it stands for all values that are not counted by themselves.
+        is_other: whether these are the figures of all values that have no figures of their own.
         figures: weighted counts, durations and costs.
     """
 

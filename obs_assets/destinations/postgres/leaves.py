@@ -150,9 +150,9 @@ def new_leaf(
 def roll_ups(
     leaves: Iterable[Span], *, now: datetime, retention_days: int | None
 ) -> list[Span]:
-    """The spans to make by merging smaller leaves, the oldest first.
+    """The spans of time whose leaves are to be merged into one leaf, the oldest first.
 
-    Hours become days after `HOT`; hours and days become months after `WARM`.
+    Hours that are older than `HOT` become days; hours and days that are older than `WARM` become months.
     """
     spans = list(leaves)
     days = {day_of(span.start) for span in spans if span.end - span.start == ONE_HOUR}

@@ -31,7 +31,10 @@ def view_name(table_name: str, mapping: MappingName) -> str:
 def view_migration(
     table: sql.Identifier, view: sql.Identifier, mapping: MappingName, name: str
 ) -> Migration:
-    """The migration that makes the view: mapped columns, then ``row_uid``, ``weight``, ``hour`` and ``data``."""
+    """The migration that makes the view.
+
+    Its columns are the mapped columns, ``row_uid``, ``weight``, ``hour`` and ``data``.
+    """
     columns = []
     for path, value in fields_of(mapping):
         # The table of mappings is code, not input.

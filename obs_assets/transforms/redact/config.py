@@ -65,7 +65,7 @@ class CustomPattern(BaseModel, frozen=True, extra="forbid"):
         return custom_detector(self.name, self.regex, flags, self.is_valid(), self.replacement)
 
     def is_valid(self) -> Callable[[str], bool]:
-        """The validator: a test that a match must pass."""
+        """The validator: a function that returns whether a match is a value to redact."""
         if self.validator is None:
             return bool
         if self.validator in VALIDATORS:
