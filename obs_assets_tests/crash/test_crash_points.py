@@ -61,6 +61,7 @@ ELSEWHERE = {
     "appending.before_send": "destinations/test_appending.py",
     "appending.after_send": "destinations/test_appending.py",
     "appending.after_load": "destinations/test_appending.py",
+    "appending.after_report": "destinations/test_appending.py",
     "elasticsearch.after_ledger": "destinations/test_elasticsearch.py",
     "elasticsearch.after_request": "destinations/test_elasticsearch.py",
     "elasticsearch.after_documents": "destinations/test_elasticsearch.py",
