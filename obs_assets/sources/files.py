@@ -565,6 +565,9 @@ class Identities:
         for known in (self._by_node.get(file.node), self._by_path.get(file.path)):
             # A copy that has grown may have been incomplete before; an inode may have been used again
             if known and not known.is_copy and _is_same_kind(file, known):
+                # Any file continues a file of which nothing has landed: its name alone proves nothing
+                if not known.head_bytes and known.node != file.node:
+                    continue
                 formed = replace(file, form=known.form)
                 if self._claim(formed, [known], _ends_match):
                     if not known.head_bytes:

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -380,6 +380,21 @@ def test_an_original_that_was_written_on_and_converted_keeps_its_copy() -> None:
     state.copy(data=file)
     state.append_torn(cut=0.3, name="a.jsonl")
     state.encode(data=file, encoding="utf-16")
+    state.land()
+    state.teardown()
+
+
+def test_a_converted_file_under_the_name_of_an_unfinished_one_lands_once() -> None:
+    """Nothing has landed of the file that had the name before, so that the name does not say which file it is."""
+    state = EventFiles()
+    state.begin(batch_bytes=1)
+    file: Any = OnlyFile("a.jsonl")
+    state.append_torn(cut=0.5, name="a.jsonl")
+    state.append(completes=False, count=1, name="b.jsonl")
+    state.land()
+    state.delete(data=file)
+    state.rename(data=cast("Any", OnlyFile("b.jsonl")), other="a.jsonl")
+    state.rewrite_in_form(data=file, has_mark=True, line_end=b"\n")
     state.land()
     state.teardown()
 
