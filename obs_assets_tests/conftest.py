@@ -47,6 +47,12 @@ hypothesis.settings.load_profile("repeatable")
 BEGAN_S = pytest.StashKey[float]()
 
 
+@pytest.fixture(autouse=True)
+def _no_remembered_credentials() -> None:
+    """boto3 remembers the first credentials of a process, which may be those of another test."""
+    boto3.DEFAULT_SESSION = None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.allow_hosts = config.option.allow_hosts or "127.0.0.1,::1"

@@ -32,7 +32,7 @@ from obs_assets.storage.engine import connect
 from obs_assets_tests.frames import frame_of
 
 many = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 json_values = st.recursive(

@@ -468,7 +468,7 @@ def _deliver_when_free(ours: Destination, frame: Frame) -> Delivery:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "plan", [("splunk", 3, 1), ("datadog", 2, 8), ("cloudwatch", 2, 1), ("elasticsearch", 3, 1)]
+    "plan", [("splunk", 2, 1), ("datadog", 2, 8), ("cloudwatch", 2, 1), ("elasticsearch", 2, 1)]
 )
 def test_killed_at_random(
     plan: Plan, cluster: OsmemServer, settings: Settings, duck: duckdb.DuckDBPyConnection

@@ -205,7 +205,7 @@ def test_a_late_event_changes_its_hour_alone(
 @pytest.mark.slow
 @given(data=st.data())
 @given_settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )  # loads replace all
 def test_an_hour_ends_as_it_was_offered_whatever_was_there(
     destination: PostgresDestination, duck: duckdb.DuckDBPyConnection, data: st.DataObject

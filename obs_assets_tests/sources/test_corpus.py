@@ -25,7 +25,7 @@ from obs_assets_tests.sources.place import Place
 pytestmark = pytest.mark.slow
 
 NOW = datetime(2031, 5, 6, 12, 0, tzinfo=UTC)
-some = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 
 FEWEST = 5
 """Files of a format."""

@@ -463,7 +463,7 @@ def test_every_event_of_a_format_lands_once(place: Place, truth: Truth) -> None:
 
 
 MUTABLE = [truth for truth in CORPUS if not truth.options and truth.name != "powershell"]
-many = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=7, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.slow
@@ -702,7 +702,7 @@ def test_a_large_envelope_is_read_in_parts(place: Place, packed: bool, growth: f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_pairs", [False, True])
+@pytest.mark.parametrize("has_pairs", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_large_envelope_is_found_by_its_first_records(place: Place, has_pairs: bool) -> None:
     """Longer than an event may be, without a known name; what only looks like one is `too_long`."""
     place.sizes = BatchSizes(largest=1)

@@ -94,7 +94,7 @@ events = st.tuples(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=st.lists(events, min_size=1, max_size=12), rows=st.sampled_from([1, 3, 1 << 15]))
 @example(
     drawn=[

@@ -374,7 +374,7 @@ CONFIGS = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     told=st.lists(EVENTS, min_size=1, max_size=40),
     config=CONFIGS,

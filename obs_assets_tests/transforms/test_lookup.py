@@ -138,7 +138,7 @@ def test_a_table_is_looked_up_by_a_value_of_the_event(
 
 @pytest.mark.slow
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     st.dictionaries(st.text(min_size=1, max_size=4), st.text(max_size=4), max_size=8),

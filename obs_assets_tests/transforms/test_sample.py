@@ -142,7 +142,7 @@ CONFIGS = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.lists(EVENTS, min_size=1, max_size=40), config=CONFIGS)
 def test_events_are_sampled_as_the_reference_does(
     connection: duckdb.DuckDBPyConnection, told: list[Event], config: SampleConfig
@@ -222,7 +222,7 @@ HOUR_CONFIGS = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     told=st.lists(EVENTS, min_size=1, max_size=40), config=HOUR_CONFIGS, durations=st.randoms()
 )
