@@ -31,7 +31,7 @@ from obs_assets_tests.api.process import free_port
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS
 from obs_assets_tests.receive.conftest import wait_for
 
-pytestmark = [*DAGSTER_WARNINGS, pytest.mark.slow]
+pytestmark = [*DAGSTER_WARNINGS, pytest.mark.soak]
 
 TEXT = """\
 type: obs_assets.components.ObservabilityPipeline
@@ -194,10 +194,8 @@ def is_pair(found: re.Match[str]) -> bool:
     return int(found[2]) == int(found[1]) + 1000
 
 
-@pytest.mark.parametrize(
-    "edits",
-    [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
-)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("edits", [20, 200])
 def test_edits_while_everything_runs(
     edits: int, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
