@@ -128,7 +128,7 @@ class Conductor:
         while time.monotonic() < until:
             self._step(writes=True)
 
-    def _go_on_until(self, done: Callable[[], bool], what: str, timeout_s: float = 300) -> None:
+    def _go_on_until(self, done: Callable[[], bool], what: str, timeout_s: float = 600) -> None:
         until = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < until, f"{what}: not within {timeout_s} s"
