@@ -564,16 +564,22 @@ class Identities:
         """
         for known in (self._by_node.get(file.node), self._by_path.get(file.path)):
             # A copy that has grown may have been incomplete before; an inode may have been used again
-            if known and not known.is_copy and _is_same_kind(file, known):
-                # Any file continues a file of which nothing has landed: its name alone proves nothing
-                if not known.head_bytes and known.node != file.node:
-                    continue
+            # Any file continues a file of which nothing has landed: see `begun`
+            if not known or not known.head_bytes or known.is_copy:
+                continue
+            if _is_same_kind(file, known):
                 formed = replace(file, form=known.form)
                 if self._claim(formed, [known], _ends_match):
-                    if not known.head_bytes:
-                        # Nothing landed, so there is no known head: its copies are found as copies of a new file
-                        self._new[digest(self._head_if_any(formed))].append(formed)
                     return formed, known
+        return None
+
+    def begun(self, file: EventFile) -> KnownFile | None:
+        """The known file with the same inode or name of which nothing has landed, for a file that is no other."""
+        for known in (self._by_node.get(file.node), self._by_path.get(file.path)):
+            is_begun = known and not known.head_bytes and not known.is_copy
+            if known and is_begun and known.file_id not in self._claimed:
+                self._claimed[known.file_id] = file
+                return known
         return None
 
     def originals_first(self, files: Iterable[EventFile]) -> list[EventFile]:

@@ -1148,7 +1148,7 @@ class Pass:
             if known := identities.claim_moved(formed):
                 return formed, known, None
         identities.add_new(file)
-        return file, self._new(file), None
+        return file, identities.begun(file) or self._new(file), None
 
     def _new(self, file: EventFile) -> KnownFile:
         return KnownFile(self._origin.file_id(file.path), file.path, 0, 0, file.node)

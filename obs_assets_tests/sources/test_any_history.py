@@ -399,6 +399,23 @@ def test_a_converted_file_under_the_name_of_an_unfinished_one_lands_once() -> No
     state.teardown()
 
 
+def test_a_converted_file_with_the_inode_of_an_unfinished_one_lands_once() -> None:
+    """Nor does the inode say it: the file was renamed when nothing of it had landed."""
+    state = EventFiles()
+    state.begin(batch_bytes=1)
+    a, b = (cast("Any", OnlyFile(name)) for name in ("a.jsonl", "b.jsonl"))
+    state.append_torn(cut=0.21, name="a.jsonl")
+    state.land_a_little(files=1, size=1)
+    state.rename(data=a, other="b.jsonl")
+    state.append(completes=False, count=1, name="b.jsonl")
+    state.land()
+    state.copy(data=b)
+    state.rename(data=b, other="a.jsonl")
+    state.rewrite_in_form(data=a, has_mark=True, line_end=b"\n")
+    state.land()
+    state.teardown()
+
+
 EventFilesTest = pytest.mark.slow(EventFiles.TestCase)
 EventFilesTest.settings = settings(
     max_examples=50,
