@@ -128,6 +128,15 @@ def _write_new(path: Path, template: str, values: Mapping[str, str]) -> None:
     text = (templates / template).read_text(encoding="utf-8")
     for name, value in values.items():
         text = text.replace(name, value)
+    write_new(path, text)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that does not exist yet.
+
+    Raises:
+        ConfigurationError: the file exists; it stays as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Mode "x" fails if the file exists, even if another process made it a moment ago.

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from obs_assets.cli.app import AsJson, app, counted, out, print_json
-from obs_assets.cli.configuration import prefix_of, refuse_wrong_name
-from obs_assets.errors import ConfigurationError
+from obs_assets.cli.configuration import prefix_of, refuse_wrong_name, write_new
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.pipeline_files import FILE_NAME, OWN_DIR
 from obs_assets.migration import Draft, read_fluent_bit, read_vector
@@ -51,14 +50,7 @@ def _import(
     text = draft.text(prefix_of(path.parents[1], name))
     # Written only if it can be loaded.
     pipeline.load(path, {}, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8") as new:
-            new.write(text)
-    except FileExistsError:
-        raise ConfigurationError(
-            f"{path} exists already: choose another --name, or change the file by hand"
-        ) from None
+    write_new(path, text)
     if as_json:
         print_json({"wrote": [str(path)], "lacking": draft.lacking})
         return

@@ -139,6 +139,26 @@ class Draft:
         if comment:
             self.note("destinations", comment)
 
+    def send_webhook(self, source: str, url: str, **options: Any) -> None:
+        """Add a webhook. Its address is a secret, so that it comes from a variable of its own.
+
+        Args:
+            source: the part of the configuration that it comes from.
+            url: its address.
+            options: further options of the webhook.
+        """
+        before = [block for block in self.destinations if block["type"] == "webhook"]
+        variable = f"WEBHOOK_URL_{len(before) + 1}" if before else "WEBHOOK_URL"
+        self.send(
+            "webhook",
+            f"{source}: set {variable} ({address(url)} and its path). A webhook gets errors, or the "
+            "events of its rules (docs/alerts.md). Its secrets come from WEBHOOK_AUTH_TOKEN and other "
+            "variables.",
+            url=f"{{{{ env.{variable} }}}}",
+            payload_format="array",
+            **options,
+        )
+
     # -- the file ------------------------------------------------------------------------------------
 
     def text(self, prefix: str) -> str:
@@ -248,13 +268,21 @@ def truth(value: Any) -> bool:
 
 
 def address(value: Any) -> str:
-    """An address without user, password and query, which can be secrets."""
+    """Scheme, host and port of an address. Its user, password, path and query can be secrets.
+
+    >>> address("https://bob:pw@example.com:9200/services/T0/x1?token=x2")
+    'https://example.com:9200'
+    """
     text = str(value or "")
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "http", text
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+    # A password can hold the characters that end a host: an `@` behind them counts too.
+    host = _END_OF_HOST.split(rest.rpartition("@")[2])[0]
+    return f"{scheme}://{host}"
+
+
+_END_OF_HOST = re.compile(r"[/?#\\]")
 
 
 def _common(folders: list[str]) -> str:

@@ -346,13 +346,7 @@ def _s3(draft: Draft, section: Section) -> None:
 
 def _http(draft: Draft, section: Section) -> None:
     options = section.options
-    draft.send(
-        "webhook",
-        f"{section}: a webhook gets errors, or the events of its rules (docs/alerts.md). Its secrets come "
-        "from WEBHOOK_AUTH_TOKEN and other variables.",
-        url=address(f"{_host(options, 80)}{options.get('uri', '/')}"),
-        payload_format="array",
-    )
+    draft.send_webhook(str(section), f"{_host(options, 80)}{options.get('uri', '/')}")
 
 
 def _splunk(draft: Draft, section: Section) -> None:

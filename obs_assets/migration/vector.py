@@ -298,14 +298,8 @@ def _s3(draft: Draft, name: str, options: Options) -> None:
 
 
 def _http(draft: Draft, name: str, options: Options) -> None:
-    draft.send(
-        "webhook",
-        f"{name}: a webhook gets errors, or the events of its rules (docs/alerts.md). Its secrets come "
-        "from WEBHOOK_AUTH_TOKEN and other variables.",
-        url=address(options["uri"]) if options.get("uri") else None,
-        method=str(options.get("method", "post")).upper(),
-        payload_format="array",
-    )
+    method = str(options.get("method", "post")).upper()
+    draft.send_webhook(name, str(options.get("uri", "")), method=method)
 
 
 def _datadog(draft: Draft, name: str, options: Options) -> None:
