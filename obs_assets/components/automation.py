@@ -30,7 +30,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.stage_rows import STAGES
 from obs_assets.hourly.staleness import Staleness
 from obs_assets.hours import Hour, first_open_hour
-from obs_assets.sources.notifications import Doorbell
+from obs_assets.sources.notifications import Notifications
 
 HOURS_A_TICK = 24
 """Largest number of hours that a tick requests. It is also the largest number of hours of a run."""
@@ -85,7 +85,7 @@ def new_files_sensor(
 ) -> dg.SensorDefinition:
     """``event_file_sensor``: requests a landing pass when files are new or changed, or an hour can close."""
     # Its state is lost with the process: then the bucket is listed once more.
-    doorbell = Doorbell()
+    notifications = Notifications()
 
     @dg.sensor(
         name=naming.job("event_file_sensor"),
@@ -105,7 +105,7 @@ def new_files_sensor(
         opens_next = first_open_hour(began_at, hourly.config.allowed_lateness)
         closes = opens_next > hourly.first_open_hour()
         # The messages are taken in any case, so that they do not pile up.
-        if doorbell.is_quiet(hourly.source, began_at) and not closes:
+        if notifications.can_skip_listing(hourly.source, began_at) and not closes:
             return dg.SkipReason("no object is new: the bucket has sent no notification")
         try:
             listing = hourly.listing()
@@ -115,7 +115,7 @@ def new_files_sensor(
         # failed or was lost is requested again.
         pending = hourly.pending_files(listing)
         if not pending:
-            doorbell.answered(began_at)
+            notifications.note_nothing_new(began_at)
         unchanged = f"nothing new in {len(listing.files):,} files"
         if not pending and not closes:
             return dg.SkipReason(unchanged)

@@ -563,10 +563,11 @@ class Identities:
             the file, in the form in which it landed first, and the known file.
         """
         for known in (self._by_node.get(file.node), self._by_path.get(file.path)):
-            # A copy that has grown may have been incomplete before; an inode may have been used again
-            # Any file continues a file of which nothing has landed: see `begun`
-            if not known or not known.head_bytes or known.is_copy:
+            # A copy that has grown may have been incomplete before. A file of which nothing has landed is the
+            # beginning of every file: see `begun`.
+            if not known or known.is_copy or not known.head_bytes:
                 continue
+            # The inode may have been used again
             if _is_same_kind(file, known):
                 formed = replace(file, form=known.form)
                 if self._claim(formed, [known], _ends_match):

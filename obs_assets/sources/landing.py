@@ -942,8 +942,8 @@ class PassWriter:
         paths = tuple(map(json_path, self._time_fields))
         times = _times_of(time_text(paths, usual))
         asked = connection.sql(times, params=values).to_arrow_table()
-        is_untold = pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))
-        if pc.any(pc.or_(is_untold, pc.is_null(asked["event_time"]))).as_py():
+        has_no_time = pc.equal(asked["time_from"], TIME_SOURCES.index("landed_at"))
+        if pc.any(pc.or_(has_no_time, pc.is_null(asked["event_time"]))).as_py():
             others = other_paths(connection, "lines", paths)
             times = _times_of(careful_time_text(paths, others))
             asked = connection.sql(times, params=values).to_arrow_table()

@@ -28,14 +28,14 @@ _DEEPEST = 4
 _log = logging.getLogger(__name__)
 
 
-class Doorbell:
+class Notifications:
     """Whether a bucket has to be listed, by the messages of its queue and the time of the last listing."""
 
     def __init__(self) -> None:
         self._listed_at = datetime.min.replace(tzinfo=UTC)
-        self._has_rung = True
+        self._has_message = True
 
-    def is_quiet(self, source: SourceConfig, now: datetime) -> bool:
+    def can_skip_listing(self, source: SourceConfig, now: datetime) -> bool:
         """Whether no listing is needed: no message came since the last, and that was a short time ago.
 
         Messages are removed from the queue. A queue that cannot be asked counts as one with a message.
@@ -43,31 +43,31 @@ class Doorbell:
         if source.notifications is None or not isinstance(source.events_dir, str):
             return False
         # Also if the bucket is listed in any case: the listing answers the messages until now.
-        self._has_rung |= _rings(source.notifications, source.events_dir)
-        return not self._has_rung and timedelta(0) <= now - self._listed_at < LIST_EVERY
+        self._has_message |= _names_an_object(source.notifications, source.events_dir)
+        return not self._has_message and timedelta(0) <= now - self._listed_at < LIST_EVERY
 
-    def answered(self, now: datetime) -> None:
+    def note_nothing_new(self, now: datetime) -> None:
         """Note a listing in which nothing was new."""
-        self._has_rung = False
+        self._has_message = False
         self._listed_at = now
 
 
-def _rings(queue: str, url: str) -> bool:
+def _names_an_object(queue: str, url: str) -> bool:
     """Take the messages of a queue; whether any is about an object below the prefix."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, prefix = split_url(url)
-    has_rung = False
+    is_named = False
     try:
         for body in _taken(queue):
-            has_rung |= any(
+            is_named |= any(
                 name == bucket and key.startswith(prefix) for name, key in objects_of(body)
             )
     except (BotoCoreError, ClientError) as error:
         # Without the queue, the bucket is listed at each look, as without notifications.
         _log.warning("the queue of notifications cannot be asked: %s", type(error).__name__)
         return True
-    return has_rung
+    return is_named
 
 
 def _taken(queue: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.settings import Settings
 from obs_assets.sources import bucket as bucket_module
 from obs_assets.sources.files import SourceConfig
-from obs_assets.sources.notifications import LIST_EVERY, Doorbell, objects_of
+from obs_assets.sources.notifications import LIST_EVERY, Notifications, objects_of
 from obs_assets_tests.components.conftest import DAGSTER_WARNINGS
 
 pytestmark = DAGSTER_WARNINGS
@@ -195,55 +195,55 @@ def aws(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 @pytest.mark.slow
 def test_a_message_leads_to_a_listing(aws: Aws) -> None:
     """The first look lists; then nothing is listed until an object comes, which S3 itself announces."""
-    doorbell = Doorbell()
-    assert not doorbell.is_quiet(aws.source, NOW)
-    doorbell.answered(NOW)
-    assert doorbell.is_quiet(aws.source, NOW)
+    notifications = Notifications()
+    assert not notifications.can_skip_listing(aws.source, NOW)
+    notifications.note_nothing_new(NOW)
+    assert notifications.can_skip_listing(aws.source, NOW)
     aws.put("shop/new file.jsonl")
-    assert not doorbell.is_quiet(aws.source, NOW)
+    assert not notifications.can_skip_listing(aws.source, NOW)
     # Until a listing has found nothing new, each look lists, although the message is taken.
     assert aws.waiting() == 0
-    assert not doorbell.is_quiet(aws.source, NOW)
-    doorbell.answered(NOW)
-    assert doorbell.is_quiet(aws.source, NOW)
+    assert not notifications.can_skip_listing(aws.source, NOW)
+    notifications.note_nothing_new(NOW)
+    assert notifications.can_skip_listing(aws.source, NOW)
 
 
 @pytest.mark.slow
 def test_other_messages_change_nothing(aws: Aws) -> None:
     """A test message, an object elsewhere, a foreign message: taken from the queue, and no listing."""
-    doorbell = Doorbell()
-    doorbell.answered(NOW)
+    notifications = Notifications()
+    notifications.note_nothing_new(NOW)
     aws.put("elsewhere/a.jsonl")
     for message in (TEST_EVENT, of_sns(TEST_EVENT), {"hello": 1}, []):
         aws.send(message)
-    assert doorbell.is_quiet(aws.source, NOW)
+    assert notifications.can_skip_listing(aws.source, NOW)
     assert aws.waiting() == 0
 
 
 @pytest.mark.slow
 def test_doubled_and_late_messages_cost_a_listing(aws: Aws) -> None:
     """A message about an object that has landed long ago leads to a listing that finds nothing."""
-    doorbell = Doorbell()
-    doorbell.answered(NOW)
+    notifications = Notifications()
+    notifications.note_nothing_new(NOW)
     for _ in range(25):
         aws.send(S3_EVENT)
-    assert not doorbell.is_quiet(aws.source, NOW)
+    assert not notifications.can_skip_listing(aws.source, NOW)
     assert aws.waiting() == 0
-    doorbell.answered(NOW)
-    assert doorbell.is_quiet(aws.source, NOW)
+    notifications.note_nothing_new(NOW)
+    assert notifications.can_skip_listing(aws.source, NOW)
 
 
 @pytest.mark.slow
 def test_without_messages_the_bucket_is_listed_all_the_same(aws: Aws) -> None:
     """After ten minutes, after a clock that was set back, and at each look while the queue does not answer."""
-    doorbell = Doorbell()
-    doorbell.answered(NOW)
-    assert not doorbell.is_quiet(aws.source, NOW + LIST_EVERY)
-    assert not doorbell.is_quiet(aws.source, NOW - timedelta(hours=1))
+    notifications = Notifications()
+    notifications.note_nothing_new(NOW)
+    assert not notifications.can_skip_listing(aws.source, NOW + LIST_EVERY)
+    assert not notifications.can_skip_listing(aws.source, NOW - timedelta(hours=1))
     gone = aws.source.model_copy(update={"notifications": f"{aws.queue}-gone"})
-    assert not doorbell.is_quiet(gone, NOW)
+    assert not notifications.can_skip_listing(gone, NOW)
     plain = aws.source.model_copy(update={"notifications": None})
-    assert not Doorbell().is_quiet(plain, NOW)
+    assert not Notifications().can_skip_listing(plain, NOW)
 
 
 def test_a_folder_has_no_notifications() -> None:
