@@ -19,6 +19,7 @@ CRASH_POINTS = frozenset(
         "landing.before_read",
         "landing.before_chunk",
         "landing.after_chunk",
+        "landing.after_write",
         "landing.before_commit",
         "landing.after_commit",
         "fold.after_record",

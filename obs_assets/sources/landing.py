@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from weakref import WeakSet
 
 import duckdb
 import numpy as np
@@ -669,12 +670,12 @@ class EnvelopeBatch(Batch):
             self.file.digest(self.whole, len(self.whole), self.settled)
 
 
-_at_work: set[threading.Event] = set()
-"""The interrupts of the passes that are being written, of all threads."""
+_at_work: WeakSet[threading.Event] = WeakSet()
+"""The interrupts of the passes that are under way, of all threads. A pass leaves the set when its writer is deleted."""
 
 
 def interrupt_passes() -> None:
-    """End the passes of all threads before their next batch; each raises a `TransientError` and lands nothing."""
+    """End the passes of all threads: each raises a `TransientError` before its next batch or commit; nothing lands."""
     for interrupted in list(_at_work):
         interrupted.set()
 
@@ -740,6 +741,7 @@ class PassWriter:
         self._chunks: defaultdict[str, list[str]] = defaultdict(list)
         self._unsynced: list[Path] = []
         self._interrupted = threading.Event()
+        _at_work.add(self._interrupted)
 
     def write(self, files: list[Progress], batches: Iterable[Batch]) -> Path:
         """Write the batches. Returns the folder; `publish` puts it in place.
@@ -753,7 +755,6 @@ class PassWriter:
             TransientError: `interrupt_passes` was called.
         """
         folder = self._log.begin(self.number)
-        _at_work.add(self._interrupted)
         try:
             with explained(folder), interruptible():
                 self._write_batches(files, batches, folder)
@@ -765,12 +766,16 @@ class PassWriter:
             raise ObsError(
                 f"landing pass {self.number}: DuckDB refused ({type(error).__name__})"
             ) from None
-        finally:
-            _at_work.discard(self._interrupted)
+        crash_point("landing.after_write")
         return folder
 
     def publish(self, folder: Path, receipts: Iterable[FileReceipt]) -> None:
-        """Put the folder in place, together with the receipt of each file."""
+        """Put the folder in place, together with the receipt of each file.
+
+        Raises:
+            ObsError: the file system reported an error.
+            TransientError: `interrupt_passes` was called.
+        """
         began_at = self._began_at.isoformat()
         hours = {
             key: LandedHour(self.number, self.rows[key], tuple(self._chunks[key]), began_at)
@@ -788,6 +793,7 @@ class PassWriter:
             dead_letters=dict(self.dead_letters),
             remarks=dict(self.remarks),
         )
+        self._check_interrupt()
         self._log.publish(folder, landing, self._landed)
 
     def _write_batches(

@@ -47,22 +47,33 @@ def held_at(settings: Settings, lock: str) -> Iterator[Callable[[], bool]]:
 
 
 def cancelled(
-    command: list[str], env: dict[str, str], how: signal.Signals, is_at_work: Callable[[], bool]
+    command: list[str],
+    env: dict[str, str],
+    how: signal.Signals,
+    is_at_work: Callable[[], bool],
+    *,
+    after_s: float = 1.0,
 ) -> dg.DagsterInstance:
-    """Send a signal to a command that is at work. Returns its Dagster, whose newest run is cancelled, soon and once."""
-    with subprocess.Popen(
-        [str(harness.BIN / "dagster"), *command],
-        env=env,
-        cwd=harness.PROJECT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    """Send a signal to a command, some seconds after it is at work.
+
+    Returns its Dagster, whose newest run is cancelled, soon and once.
+    """
+    with (
+        output_of(env).open("w") as output,
+        subprocess.Popen(
+            [str(harness.BIN / "dagster"), *command],
+            env=env,
+            cwd=harness.PROJECT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         until = time.monotonic() + 120
         while process.poll() is None and not is_at_work() and time.monotonic() < until:
-            time.sleep(0.5)
-        assert process.poll() is None, "the command ended too early"
+            time.sleep(0.1)
+        assert process.poll() is None, output_of(env).read_text()[-4000:]
         assert is_at_work()
-        time.sleep(1)
+        time.sleep(after_s)
         began, used = time.monotonic(), sum(psutil.Process(process.pid).cpu_times()[:2])
         process.send_signal(how)
         _, _, usage = os.wait4(process.pid, 0)
@@ -84,16 +95,14 @@ def kinds_of(instance: dg.DagsterInstance, run_id: str, step: str = "") -> list[
     return [one.dagster_event_type for one in entries if not step or one.step_key == step]
 
 
+def output_of(env: dict[str, str]) -> Path:
+    """The file with the command's output."""
+    return Path(env["DAGSTER_HOME"]) / "output.txt"
+
+
 def begins(env: dict[str, str], step: str) -> Callable[[], bool]:
-    """Whether the newest run has begun a step."""
-
-    def has_begun() -> bool:
-        with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
-            runs = instance.get_runs(limit=1)
-            started = runs and kinds_of(instance, runs[0].run_id, step)
-            return dg.DagsterEventType.STEP_START in (started or [])
-
-    return has_begun
+    """Whether the command has begun a step."""
+    return lambda: f"{step} - STEP_START" in output_of(env).read_text()
 
 
 def span_of(hours: tuple[Hour, ...]) -> list[str]:
@@ -170,7 +179,11 @@ def test_a_signal_cancels_a_landing_pass(
     hourly = HourlyPipeline(harness.everything_kept(tmp_path / "events"), settings)
     env = harness.environment(settings, tmp_path / "events", WEBHOOK_URL="http://127.0.0.1:1/")
     command = ["job", "execute", "-m", "obs_assets.definitions", "-j", "land_event_files"]
-    cancelled(command, env, how, lambda: any(hourly.log.root.glob("**/*.parquet"))).dispose()
+
+    def writes() -> bool:
+        return any(hourly.log.root.glob("**/*.parquet"))
+
+    cancelled(command, env, how, writes, after_s=0.5).dispose()
     assert hourly.landed().last_pass == 0
     assert sum(hourly.land().hours.values()) == copies * len(harness.an_hour(HOUR))
     assert harness.leftovers(settings) == []

@@ -55,6 +55,7 @@ ELSEWHERE = {
     "s3.after_packing": "destinations/test_s3.py",
     "postgres.before_swap": "destinations/test_leaves.py",
     "landing.after_listing": "sources/test_landing.py",
+    "landing.after_write": "sources/test_landing.py",
     "landing.before_read": "sources/test_landing.py",
     "fold.after_record": "sources/test_folding.py",
     "retention.after_commit": "hourly/test_retention.py",

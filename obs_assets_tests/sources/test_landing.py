@@ -561,12 +561,15 @@ def test_failed_pass_is_repaired_by_the_next(place: Place) -> None:
     assert place.audit().lines() == sorted(lines)
 
 
-def test_an_interrupted_pass_lands_nothing(place: Place) -> None:
-    """It ends before its next batch, and the next pass lands each event once."""
+@pytest.mark.parametrize(
+    "point", ["landing.after_listing", "landing.before_chunk", "landing.after_write"]
+)
+def test_an_interrupted_pass_lands_nothing(place: Place, point: str) -> None:
+    """It ends before its next batch or its commit, and the next pass lands each event once."""
     place.sizes = BatchSizes(largest=1)
     lines = place.write("a.jsonl", events(80))
     with (
-        once_at("landing.before_chunk", interrupt_passes),
+        once_at(point, interrupt_passes),
         pytest.raises(TransientError, match="cancelled"),
     ):
         place.land()
