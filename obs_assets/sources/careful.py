@@ -1,6 +1,6 @@
 """The careful lane: it reads events one by one, in any layout.
 
-It reads the lines that the native lane (`obs_assets.sources.reader`) leaves: objects over several lines, several
+It reads the lines that the native lane (`obs_assets.sources.native`) leaves: objects over several lines, several
 objects on one line, arrays of events, incomplete ends, damage, and events whose text must be changed. It decides
 which bytes are a dead letter.
 """
@@ -180,7 +180,7 @@ class CarefulLane:
 
     Attributes:
         events: file, offset, length, text, and position in ``data`` of each event found.
-        consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reader.Reading`.
+        consumed, settled, within_line, within_object, remarks: as in `obs_assets.sources.reading.Reading`.
         begins_envelope: for each segment, whether an envelope longer than the longest allowed event begins where
             ``consumed`` ends.
     """

@@ -62,14 +62,9 @@ from obs_assets.sources.log import (
     LandingPass,
     Looked,
 )
-from obs_assets.sources.reader import (
-    ROWS_A_TASK,
-    OpenEnvelope,
-    Reading,
-    RecordBatch,
-    read_batch,
-    read_records,
-)
+from obs_assets.sources.native import ROWS_A_TASK
+from obs_assets.sources.reader import read_batch
+from obs_assets.sources.reading import OpenEnvelope, Reading
 from obs_assets.sources.seen_times import seen_times
 from obs_assets.sources.times import (
     EARLIEST,
@@ -85,6 +80,7 @@ from obs_assets.sources.times import (
     usual_place,
 )
 from obs_assets.sources.unpack import is_encoding
+from obs_assets.sources.unwrapping import RecordBatch, read_records
 from obs_assets.storage.disk import explained, make_private_dir, sync_file
 from obs_assets.storage.engine import connect, interruptible, threads_on
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from obs_assets.sources.formats.base import Event
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -66,6 +68,15 @@ def ranges_of(pieces: Iterable[Ranged], shift: int = 0) -> tuple[int, ...]:
     """
     ends = ((piece.begin + shift, piece.end + shift) for piece in pieces)
     return tuple(itertools.chain.from_iterable(ends))
+
+
+def without(event: Event, names: Sequence[str]) -> Event:
+    """The event without the fields that mark its pieces.
+
+    >>> without({"log": "done", "partial": True}, ["partial"])
+    {'log': 'done'}
+    """
+    return {name: value for name, value in event.items() if name not in names}
 
 
 def join(pieces: Sequence[Piece], *, waits: bool, max_bytes: int) -> Joined:
