@@ -6,7 +6,9 @@ Without this, Dagster counts Ctrl-C and SIGTERM as a failure, and its daemon rep
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import dagster as dg
 
@@ -24,6 +26,47 @@ LOOKS_EVERY_S = 0.2
 """Seconds between two interrupts of the threads of a cancelled run. A thread may start another query."""
 
 
+_jobs: WeakSet[Future[Any]] = WeakSet()
+"""The work of the run's threads."""
+
+_reports: list[Callable[[], None]] = []
+"""The functions that report what a cancelled run has completed."""
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[..., T], *given: Any) -> "Future[T]":
+    """Start work in a thread of a pool. `cancel` stops it."""
+    job = pool.submit(work, *given)
+    _jobs.add(job)
+    return job
+
+
+@contextmanager
+def reported(report: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `cancel` calls ``report``, once.
+
+    An interrupt in the block cancels the run. Dagster can also raise an interrupt outside, between two events that a
+    step yields; then the block does not see it, and the executor cancels the run.
+    """
+    _reports.append(report)
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:
+        cancel()
+        raise
+    finally:
+        if report in _reports:
+            _reports.remove(report)
+
+
+def cancel() -> None:
+    """Stop the work of the run, then report what is complete."""
+    stop(list(_jobs))
+    while _reports:
+        _reports.pop()()
+
+
 def in_thread(work: Callable[[], T]) -> T:
     """Do work in a thread, and wait for it in this thread.
 
@@ -34,7 +77,7 @@ def in_thread(work: Callable[[], T]) -> T:
         BaseException: the exception of the work, or an interrupt; then the work was stopped.
     """
     pool = ThreadPoolExecutor(1)
-    job = pool.submit(work)
+    job = submit(pool, work)
     try:
         return job.result()
     except BaseException:
@@ -79,6 +122,7 @@ class _Cancellable(dg.Executor):
         except (Exception, GeneratorExit):
             raise
         except BaseException:
+            cancel()
             # Dagster counts an interrupt as a cancellation only if the run is already canceling, which
             # is so after Terminate in the UI.
             run = plan_context.instance.get_run_by_id(plan_context.run_id)

@@ -13,7 +13,7 @@ import dagster as dg
 
 from obs_assets.audit.checks import Finding
 from obs_assets.audit.review import RECEIPT_CHECK, checks_of, review
-from obs_assets.components.cancel import stop
+from obs_assets.components.cancel import reported, stop, submit
 from obs_assets.components.keys import Naming
 from obs_assets.components.metadata import (
     columns,
@@ -179,6 +179,7 @@ class _Task:
             for a destination.
         in_order: deliver an hour only after the hour before it.
         is_searched: ``obs serve`` finds the events of the asset.
+        done: the outcomes that are known.
     """
 
     hourly: HourlyPipeline
@@ -187,6 +188,7 @@ class _Task:
     together: Callable[[Sequence[Hour]], Mapping[Hour, Receipt]] | None = None
     in_order: bool = False
     is_searched: bool = False
+    done: dict[Hour, _Outcome] = field(default_factory=dict)
 
     def do(
         self,
@@ -232,7 +234,7 @@ class _Task:
         work = partial(self._do_batch, must_add_up=is_range)
         with connections_kept() if is_range else nullcontext():
             pool = ThreadPoolExecutor(self._workers(max(rows)))
-            jobs = [pool.submit(work, batch) for batch in batches]
+            jobs = [submit(pool, work, batch) for batch in batches]
             try:
                 for job in jobs:
                     yield from job.result()
@@ -267,6 +269,7 @@ class _Task:
         for hour in hours:
             receipt = receipts.get(hour)
             outcome = self.do(hour, receipt, seconds_each, must_add_up=must_add_up)
+            self.done[hour] = outcome
             outcomes.append((hour, outcome))
         return outcomes
 
@@ -311,18 +314,30 @@ def _each_hour(
         hold_back: true for a stage, false for a destination.
     """
     hours = [parse_hour(key) for key in context.partition_keys]
-    if len(hours) == 1:
-        yield from _one_hour(context, hours[0], task, retries=not hold_back)
-        return
     key = naming.key(task.name)
-    reports: dict[str, Metadata] = {}
+
+    def report() -> None:
+        """Report the complete hours of a cancelled run, which Dagster does not know yet."""
+        for hour, outcome in list(task.done.items()):
+            if not outcome.error:
+                metadata = outcome.metadata
+                context.log_event(
+                    dg.AssetMaterialization(key, partition=hour.key, metadata=metadata)
+                )
+
+    if len(hours) == 1:
+        with reported(report):
+            ((_, outcome),) = task.do_all(hours)
+        yield from _one_hour(context, outcome, retries=not hold_back)
+        return
     failed: dict[str, str] = {}
-    with _reported_when_cancelled(context, key, reports):
-        outcomes = task.do_all(hours)
-        yield from _each_of_range(context, key, outcomes, reports, failed)
+    with reported(report):
+        yield from _each_of_range(context, key, task.do_all(hours), failed)
     if failed and not hold_back:
-        for partition, metadata in reports.items():
-            yield dg.AssetMaterialization(key, partition=partition, metadata=metadata)
+        for hour, outcome in task.done.items():
+            if not outcome.error:
+                metadata = outcome.metadata
+                yield dg.AssetMaterialization(key, partition=hour.key, metadata=metadata)
         named = f"{len(failed)} of {len(hours)} hours failed: {', '.join(failed)}"
         raise dg.Failure(named, metadata=failed, allow_retries=False)
     yield dg.MaterializeResult()
@@ -332,30 +347,10 @@ def _each_hour(
         yield dg.Output(None, output_name=output)
 
 
-@contextmanager
-def _reported_when_cancelled(
-    context: Context,
-    key: dg.AssetKey,
-    reports: Mapping[str, Metadata],
-) -> Iterator[None]:
-    """Report the complete hours of a range that is cancelled; Dagster sees the others at the end of the range."""
-    try:
-        yield
-    except (Exception, GeneratorExit):
-        raise
-    except BaseException:
-        for partition, metadata in reports.items():
-            context.log_event(
-                dg.AssetMaterialization(key, partition=partition, metadata=metadata)
-            )
-        raise
-
-
 def _each_of_range(
     context: Context,
     key: dg.AssetKey,
     outcomes: Iterator[tuple[Hour, _Outcome]],
-    reports: dict[str, Metadata],
     failed: dict[str, str],
 ) -> Iterator[dg.AssetCheckEvaluation]:
     """The evaluations of the checks of a range.
@@ -364,7 +359,6 @@ def _each_of_range(
         context: context of the step.
         key: key of the asset.
         outcomes: the outcomes, in the order of hours.
-        reports: is filled: key of a good hour → its metadata.
         failed: is filled: key of a failed hour → its error.
     """
     for hour, outcome in outcomes:
@@ -375,7 +369,6 @@ def _each_of_range(
             finding = Finding(False, problem, is_grave=True)
             yield _evaluation(key, hour, RECEIPT_CHECK, finding)
         else:
-            reports[hour.key] = outcome.metadata
             context.add_asset_metadata(dict(outcome.metadata), partition_key=hour.key)
             for name, finding in outcome.findings.items():
                 yield _evaluation(key, hour, name, finding)
@@ -395,13 +388,11 @@ def _failure(
 
 def _one_hour(
     context: Context,
-    hour: Hour,
-    task: _Task,
+    outcome: _Outcome,
     *,
     retries: bool,
 ) -> Iterator[Any]:
     """The result of a run of a single hour; ``retries`` says whether a transient error is tried again."""
-    ((_, outcome),) = task.do_all([hour])
     if outcome.error and retries:
         raise _failure(context, outcome.error) from None
     if outcome.error:

@@ -164,6 +164,57 @@ def test_a_signal_cancels_a_run_of_each_asset(
     assert [verdict for hour in hours for verdict in harness.wrong(hourly, hour)] == []
 
 
+KILLED_BETWEEN = """
+import logging, os, pathlib, signal
+from obs_assets.definitions import defs
+
+KILLED = pathlib.Path(os.environ["DAGSTER_HOME"], "killed")
+
+class Killing(logging.Logger):
+    def handle(self, record):
+        super().handle(record)
+        if " - ASSET_CHECK_EVALUATION - " in record.getMessage() and not KILLED.exists():
+            KILLED.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+logging.setLoggerClass(Killing)  # Dagster makes the run's logger of it
+"""
+"""Definitions whose process gets a signal while Dagster stores an evaluation, which is outside the step's code."""
+
+
+@pytest.mark.system
+def test_a_signal_between_two_events_of_a_range(settings: Settings, tmp_path: Path) -> None:
+    """While Dagster stores an hour's evaluation: the other hour stops, and the complete hour is reported."""
+    events = tmp_path / "events"
+    for hour in HOURS:
+        harness.write_events(events / "a.jsonl", harness.an_hour(hour))
+    hourly = HourlyPipeline(harness.everything_kept(events), settings)
+    hourly.land()
+    for hour in HOURS:
+        for stage in STAGES:
+            hourly.build(stage, hour)
+    env = harness.environment(settings, events, WEBHOOK_URL="http://127.0.0.1:1/")
+    (tmp_path / "killed_between.py").write_text(KILLED_BETWEEN)
+    target = ["-f", str(tmp_path / "killed_between.py"), "--select", "postgres_events"]
+    command = ["dagster", "asset", "materialize", *target, *span_of(HOURS)]
+    with hourly.locks.hold(HOUR.next, alone=True):
+        subprocess.run(
+            [harness.BIN / command[0], *command[1:]],
+            check=False,
+            env=env,
+            cwd=harness.PROJECT,
+            timeout=300,
+        )
+        waited_s = time.time() - (Path(env["DAGSTER_HOME"]) / "killed").stat().st_mtime
+    assert waited_s < SHORTER_THAN_LOCKS_S
+    with dg.DagsterInstance.from_config(env["DAGSTER_HOME"]) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
+        key = dg.AssetKey("postgres_events")
+        assert instance.get_materialized_partitions(key) == {HOUR.key}
+    missing = hourly.staleness().missing
+    assert [hour for hour in HOURS if "postgres_events" in missing[hour]] == [HOUR.next]
+
+
 @pytest.mark.system
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_signal_cancels_a_landing_pass(
