@@ -1,5 +1,6 @@
-"""``/api/v1/archive``: events of hours that retention dropped from the table, read from the archive."""
+"""``/api/v1/archive``: events of hours that retention dropped, from the archive; a search as SQL for DuckDB over it."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,17 +8,35 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from obs_assets.api.about import Q, Searched, Since, Until, tables_of
+from obs_assets.api.about import (
+    Envelope,
+    Q,
+    Searched,
+    Since,
+    Until,
+    ask_about,
+    envelope,
+    json_answer,
+    tables_of,
+)
 from obs_assets.api.access import needs
 from obs_assets.api.events import Event, event_json
 from obs_assets.api.parameters import read, read_range
-from obs_assets.api.problems import ARCHIVE, NOT_FOUND, ProblemError
+from obs_assets.api.problems import ARCHIVE, NOT_FOUND, TOO_WIDE, ProblemError
 from obs_assets.api.served import served
-from obs_assets.audit.archive_search import ArchiveFound, search_archive, searched_archive
+from obs_assets.audit.archive_search import (
+    ArchiveFound,
+    ManyHoursError,
+    NoObjectsError,
+    Statement,
+    archive_statement,
+    search_archive,
+    searched_archive,
+)
 from obs_assets.errors import ConfigurationError, PermanentError, TransientError
 from obs_assets.search.language import parse
 from obs_assets.search.postgres import condition
-from obs_assets.search.questions import Span
+from obs_assets.search.questions import Order, Span
 from obs_assets.search.selection import Selection
 from obs_assets.storage.postgres import Connection
 
@@ -108,6 +127,52 @@ async def search_expired(
     events = ",".join(map(event_json, found.events))
     content = f'{{"events":[{events}],{head.model_dump_json(by_alias=True)[1:]}'
     return Response(content, media_type="application/json")
+
+
+class StatementAnswer(Envelope):
+    """A search as statements that a person pastes into DuckDB.
+
+    Attributes:
+        sql: the statements; they name no secret.
+        hours: hours of the range that the archive holds.
+        objects: objects that the statements read.
+        bytes: total size of these objects.
+    """
+
+    sql: str
+    hours: int
+    objects: int
+    bytes: int
+
+
+@router.get("/archive/sql", responses={200: {"model": StatementAnswer}})
+async def statement_for_duckdb(
+    request: Request,
+    q: Q = "",
+    since: Since = "",
+    until: Until = "",
+    order: Annotated[Order, Query(description="Which events come first.")] = "newest",
+) -> Response:
+    """The search as SQL for DuckDB over the archive's objects of the range; nothing is searched."""
+    parse(q)
+    hourly = served(request).hourly
+
+    def question(connection: Connection, selection: Selection) -> Statement:
+        del connection
+        return archive_statement(hourly, selection.query, selection.span, order=order)
+
+    try:
+        asked = await ask_about(request, q, since, until, question, is_cached=False)
+    except (ConfigurationError, NoObjectsError) as error:
+        raise ProblemError(NOT_FOUND, str(error)) from None
+    except ManyHoursError as error:
+        raise ProblemError(TOO_WIDE, str(error)) from None
+    except (PermanentError, TransientError) as error:
+        raise ProblemError(ARCHIVE, str(error)) from None
+    assert not isinstance(asked, Response)  # noqa: S101 - without a tag there is no 304
+    span, found = asked.selection.span, asked.answer
+    common = envelope(span, span.start, is_complete=True, seconds=asked.seconds)
+    return json_answer(StatementAnswer.model_validate({**common, **asdict(found)}), None)
 
 
 def _reached(span: Span, found: ArchiveFound) -> datetime:

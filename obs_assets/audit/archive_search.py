@@ -1,21 +1,25 @@
 """Searches hours that retention dropped from the table: in the archive, within a budget of bytes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any
 
 from obs_assets.audit.hour_states import hour_states
 from obs_assets.destinations.postgres.rows import row_of
-from obs_assets.destinations.s3 import S3Destination
-from obs_assets.errors import ConfigurationError
+from obs_assets.destinations.s3 import S3Destination, StoredObject
+from obs_assets.destinations.s3.config import LOCAL
+from obs_assets.destinations.s3.folder import Folder
+from obs_assets.errors import ConfigurationError, ObsError
 from obs_assets.events import with_columns
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hourly.restore import archive_of
-from obs_assets.hours import Hour
+from obs_assets.hours import Hour, hours_between
+from obs_assets.search import archive as pasted
 from obs_assets.search.duckdb import matching_rows
-from obs_assets.search.questions import FoundEvent, Span
+from obs_assets.search.language import Query
+from obs_assets.search.questions import FoundEvent, Order, Span
 from obs_assets.search.selection import Selection
 from obs_assets.sources.restored import timed_events
 from obs_assets.storage.disk import make_private_dir
@@ -24,6 +28,34 @@ from obs_assets.storage.postgres import Connection
 
 BUDGET_BYTES = 200_000_000
 """Bytes of objects that a search downloads, at most."""
+
+MOST_HOURS = 24 * 7
+"""Hours whose objects are written into a statement, at most."""
+
+
+class NoObjectsError(ObsError):
+    """The archive holds nothing of a range."""
+
+
+class ManyHoursError(ObsError):
+    """A range has more hours than a statement can name."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The answer of `archive_statement`.
+
+    Attributes:
+        sql: statements for DuckDB.
+        hours: hours of the range that the archive holds.
+        objects: objects that the statements read.
+        bytes: total size of these objects.
+    """
+
+    sql: str
+    hours: int
+    objects: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -117,6 +149,51 @@ def searched_archive(hourly: HourlyPipeline) -> S3Destination:
             "the pipeline's archive keeps no objects: it cannot be searched"
         )
     return destination
+
+
+def archive_statement(
+    hourly: HourlyPipeline, query: Query, span: Span, *, order: Order
+) -> Statement:
+    """The search as statements for DuckDB, over the objects of the range that the archive holds.
+
+    Raises:
+        ConfigurationError: the pipeline has no archive, or several.
+        ManyHoursError: the range has more than `MOST_HOURS`.
+        NoObjectsError: the archive holds no hour of the range.
+        QueryValueError: a numeric column is compared with a text.
+    """
+    archive = searched_archive(hourly)
+    # The end of a range does not belong to it.
+    last = Hour.of(span.end - timedelta(microseconds=1))
+    hours = list(hours_between(Hour.of(span.start), last.next))
+    if len(hours) > MOST_HOURS:
+        raise ManyHoursError(
+            f"the range has {len(hours):,} hours, and a statement names the objects of at most "
+            f"{MOST_HOURS} hours: choose a range of at most 7 days"
+        )
+    stored = archive.stored(hours)
+    found = [each for objects in stored.values() for each in objects]
+    if not found:
+        raise NoObjectsError("the archive holds no event of this range: choose another range")
+    text = pasted.statement(
+        query, span, _objects(archive, found), _server(archive), order=order
+    )
+    return Statement(text, len(stored), len(found), sum(each.bytes for each in found))
+
+
+def _objects(archive: S3Destination, found: Sequence[StoredObject]) -> pasted.Objects:
+    folder = archive.place.url.removeprefix(LOCAL)
+    urls = [f"{folder}/{each.key}" for each in found]
+    is_mapped = archive.config.mapping != "none"
+    return pasted.Objects(urls, archive.config.format == "parquet", is_mapped)
+
+
+def _server(archive: S3Destination) -> pasted.Server | None:
+    """The bucket's server; None for a local folder."""
+    if isinstance(archive.place, Folder):
+        return None
+    named = archive.place.server
+    return pasted.Server(archive.place.url, named.region, named.endpoint_url)
 
 
 def _size(archive: S3Destination, hour: Hour) -> int:

@@ -1,7 +1,7 @@
-// The search in other forms: link, curl, SQL, Python, obs search, an alert rule, Markdown.
+// The search in other forms: link, curl, SQL, Python, DuckDB, obs search, an alert rule, Markdown.
 
 import { ask, pathOf } from "./api.js";
-import { byId, copyText, fill, h, some, toast } from "./dom.js";
+import { byId, copyText, fill, h, sized, some, toast } from "./dom.js";
 import { summaryOf } from "./events.js";
 import { eventOf } from "./list.js";
 import { addressOf, searched, state } from "./state.js";
@@ -29,6 +29,7 @@ const KINDS = [
   ["curl", "curl", curl],
   ["SQL", "SQL", sqlText],
   ["Python", "Python", python],
+  ["DuckDB", "DuckDB on the archive", duckdb],
   ["command", "obs search", command],
   ["alert rule", "Alert rule", alertRule],
   ["rows", "Markdown table of the rows", markdown],
@@ -43,6 +44,12 @@ function curl() {
 async function sqlText() {
   const found = await ask("explain", { ...absolute(), order: state.order });
   return found.psql ?? found.sql;
+}
+
+/** The search over the archive's objects of the range, for DuckDB on any machine. */
+async function duckdb() {
+  const { sql, hours, objects, bytes } = await ask("archive/sql", { ...absolute(), order: state.order });
+  return `-- ${some(hours, "hour")} of the archive: ${some(objects, "object")}, ${sized(bytes)}.\n${sql}`;
 }
 
 /** A text within a comment: YAML ends a line at these signs too. */

@@ -72,3 +72,18 @@ def test_an_expired_hour_is_found_in_the_archive(client: TestClient) -> None:
     assert client.get(f"/api/v1/rule?{RANGE}&q=level:error&above=1000").json()["firing"] == []
     refused = client.get(f"/api/v1/rule?{RANGE}&q=timeout").json()
     assert (refused["status"], refused["parameter"]) == (400, "q")
+
+
+def test_the_statement_for_duckdb_needs_objects(client: TestClient) -> None:
+    """It names the objects of the archive; a range without any, or with too many hours, is a problem."""
+    answer = client.get(f"/api/v1/archive/sql?{RANGE}&q=level:error").json()
+    assert (answer["hours"], answer["objects"]) == (1, 1)
+    assert "/events-2025120410.jsonl.gz'" in answer["sql"]
+    assert answer["bytes"] > 0
+    nothing = client.get("/api/v1/archive/sql?from=2020-01-01T10:00&to=2020-01-01T12:00")
+    assert (nothing.status_code, nothing.json()["title"]) == (404, "Not found")
+    wide = client.get("/api/v1/archive/sql?from=2020-01-01&to=2020-01-09")
+    assert wide.status_code == 422
+    assert "at most 7 days" in wide.json()["detail"]
+    wrong = client.get(f"/api/v1/archive/sql?{RANGE}&q=duration:long")
+    assert wrong.status_code == 400

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
+from obs_assets.search import archive
 from obs_assets.search.duckdb import matching_rows, superset
 from obs_assets.search.language import Query, negated, parse
 from obs_assets.search.postgres import condition
@@ -84,6 +85,16 @@ def found_in_frame(
     return len(list(matching_rows(frame, query))) == 1
 
 
+def found_by_pasted(
+    duck: duckdb.DuckDBPyConnection, query: Query, row: dict[str, Any], event: str
+) -> bool:
+    """Whether the SQL that a person pastes into DuckDB finds the row."""
+    columns = [f"?::{DUCK_TYPES[COLUMNS[name]]} AS {name}" for name in row]
+    select = f"SELECT {', '.join(columns)}, ?::JSON AS event"
+    frame = duck.sql(select, params=[*row.values(), event])
+    return len(frame.filter(archive.condition(query)).fetchall()) == 1
+
+
 def agree(
     connection: Connection,
     duck: duckdb.DuckDBPyConnection,
@@ -91,7 +102,7 @@ def agree(
     row: dict[str, Any],
     document: dict[str, Any],
 ) -> None:
-    """Assert that all three find the row, or none does; JSON with and without escapes."""
+    """Assert that all find the row, or none does; JSON with and without escapes."""
     row, event = stored(row, document)
     expected = matches(query, row, read_event(event))
     assert found(connection, query, row, event) == expected
@@ -112,6 +123,18 @@ def test_postgres_duckdb_and_python_agree(
 ) -> None:
     """On any event and any query; the opposite of a query finds all other rows."""
     agree(connection, duck, query, row, document)
+
+
+@pytest.mark.slow
+@settings(several, max_examples=100)
+@given(query=queries, row=rows, document=documents)
+def test_the_pasted_sql_agrees(
+    duck: duckdb.DuckDBPyConnection, query: Query, row: dict[str, Any], document: dict[str, Any]
+) -> None:
+    """The SQL that a person pastes into DuckDB finds the rows that the query means."""
+    row, event = stored(row, document)
+    expected = matches(query, row, read_event(event))
+    assert found_by_pasted(duck, query, row, event) == expected
 
 
 @pytest.mark.soak

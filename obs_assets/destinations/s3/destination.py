@@ -129,6 +129,17 @@ class S3Destination:
                 found[parse_hour(manifest.hour)] = manifest.holding
         return found
 
+    def stored(self, hours: Iterable[Hour]) -> dict[Hour, tuple[StoredObject, ...]]:
+        """Hour → the objects that its manifest names, for the hours that the archive holds.
+
+        Raises:
+            PermanentError: a manifest cannot be read.
+        """
+        with self.place.session(), ThreadPoolExecutor(MANIFEST_READERS) as readers:
+            wanted = tuple(hours)
+            found = zip(wanted, readers.map(self._manifest, wanted), strict=True)
+            return {hour: manifest.objects for hour, (manifest, _) in found if manifest}
+
     def _known_tag(self, key: str) -> str:
         """Tag of the version of a manifest that was read; empty if none was."""
         tag, _ = self._read_manifests.get(key, ("", None))
