@@ -26,7 +26,8 @@ from obs_assets.api.problems import BUSY, NOT_READY, UNAVAILABLE, ProblemError
 from obs_assets.destinations.postgres import PostgresDestination
 from obs_assets.errors import ConfigurationError
 from obs_assets.search.questions import snapshot
-from obs_assets.storage.postgres import Connection, explained, make_pool, session, where
+from obs_assets.storage.postgres import Connection, make_pool, session
+from obs_assets.storage.postgres_errors import explained, where
 
 Answer = TypeVar("Answer")
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, the server's errors as ours, locks, and migrations.
+"""PostgreSQL: connections, locks, and migrations.
 
 A module with tables in the server describes them as a list of `Migration` and calls `migrate` before
 it uses them.
@@ -6,7 +6,6 @@ it uses them.
 
 import contextlib
 import itertools
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from psycopg import sql
 from psycopg.pq import ExecStatus
 from psycopg_pool import ConnectionPool
 
-from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
+from obs_assets.errors import ConfigurationError
 from obs_assets.settings import PostgresSettings
+from obs_assets.storage.postgres_errors import explained, refused, where
 
 Connection: TypeAlias = psycopg.Connection[Any]
 """A connection whose rows are tuples."""
@@ -57,9 +57,10 @@ def session(
     try:
         yield connection
     except psycopg.Error as error:
+        ours = explained(error, server, connection)
         # The state of the session is unknown after an error, so the connection is not reused.
         connection.close()
-        raise explained(error, server) from None
+        raise ours from None
     except BaseException:
         connection.close()
         raise
@@ -170,13 +171,14 @@ def connect(
         TransientError: the server does not answer.
     """
     try:
-        # Without a transaction, `_SET_SESSION` holds for the whole session.
+        # Without a transaction, settings hold for the whole session.
         connection = psycopg.connect(**_arguments(server, application_name), autocommit=True)
     except psycopg.Error as error:
-        raise _unreachable(str(error), server) from None
+        raise refused(error, server) from None
     try:
         _refuse_other_encodings(connection, server)
-        connection.execute(_SET_SESSION)
+        # In a single statement: a timeout of the role could end the session before the next.
+        connection.execute(_set({**_timeouts(connection), **SESSION_SETTINGS}))
         connection.autocommit = autocommit
     except psycopg.Error as error:
         connection.close()
@@ -233,7 +235,7 @@ def make_pool(server: PostgresSettings, *, size: int, application_name: str) -> 
 
 
 def _configure(connection: Connection) -> None:
-    connection.execute(_SET_SESSION)
+    connection.execute(_set(SESSION_SETTINGS))
 
 
 SESSION_SETTINGS: dict[LiteralString, LiteralString] = {
@@ -249,9 +251,33 @@ SESSION_SETTINGS: dict[LiteralString, LiteralString] = {
 }
 """Session settings for writing and reading rows; the server, database or role can have other defaults."""
 
-_SET_SESSION: LiteralString = "SELECT " + ", ".join(
-    f"set_config('{name}', '{value}', false)" for name, value in SESSION_SETTINGS.items()
-)
+TIMEOUTS: dict[LiteralString, LiteralString] = {
+    "statement_timeout": "30min",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+"""Timeouts of a session; 0 is none. The role's own fit short questions, and would end a load."""
+
+NEWER_TIMEOUTS: dict[LiteralString, LiteralString] = {"transaction_timeout": "0"}
+"""Timeouts of servers from `TRANSACTIONS_END` on."""
+
+TRANSACTIONS_END = 170000
+"""First version of PostgreSQL with ``transaction_timeout``, as the server writes it."""
+
+
+def _set(settings: Mapping[LiteralString, LiteralString]) -> LiteralString:
+    """SQL that gives the session these settings."""
+    return "SELECT " + ", ".join(
+        f"set_config('{name}', '{value}', false)" for name, value in settings.items()
+    )
+
+
+def _timeouts(connection: Connection) -> dict[LiteralString, LiteralString]:
+    """The timeouts that the server knows."""
+    if connection.info.server_version < TRANSACTIONS_END:
+        return TIMEOUTS
+    return {**TIMEOUTS, **NEWER_TIMEOUTS}
 
 
 def _refuse_other_encodings(connection: Connection, server: PostgresSettings) -> None:
@@ -417,11 +443,11 @@ LEDGER = (
     Migration(
         "Make obs.receipts, what each stage did with an hour that a destination holds, and obs.totals over all time.",
         """
-        CREATE TABLE obs.receipts (
+        CREATE TABLE IF NOT EXISTS obs.receipts (
             destination TEXT, hour TIMESTAMPTZ, stage TEXT, position INT NOT NULL,
             taken BIGINT NOT NULL, kept BIGINT NOT NULL, set_aside JSONB NOT NULL,
             PRIMARY KEY (destination, hour, stage));
-        CREATE TABLE obs.totals (
+        CREATE TABLE IF NOT EXISTS obs.totals (
             destination TEXT PRIMARY KEY,
             total_events_written BIGINT NOT NULL DEFAULT 0, total_batches_written BIGINT NOT NULL DEFAULT 0,
             total_errors BIGINT NOT NULL DEFAULT 0, last_write_at TIMESTAMPTZ)""",
@@ -475,68 +501,3 @@ def _equals(values: Mapping[str, object]) -> list[sql.Composed]:
         sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
         for name, value in values.items()
     ]
-
-
-# -- errors --------------------------------------------------------------------------------------
-
-
-def where(server: PostgresSettings) -> str:
-    """The address of a server, for messages: ``db.example.com:5432``."""
-    return f"{server.host}:{server.port}"
-
-
-# libpq gives no code for a refused connection, only a text.
-_REFUSALS = {
-    r"authentication failed|no password supplied": (
-        "does not accept user {0.user} with this password: "
-        "check POSTGRES_USER and POSTGRES_PASSWORD"
-    ),
-    r'database ".*" does not exist': (
-        "has no database {0.database}: create it, or set POSTGRES_DB"
-    ),
-    r'role ".*" does not exist': "has no user {0.user}: check POSTGRES_USER",
-    r"no pg_hba.conf entry": (
-        "does not admit user {0.user} to database {0.database} from this machine: "
-        "check POSTGRES_USER, POSTGRES_DB and the server's pg_hba.conf"
-    ),
-    r"(resolve|translate) host.*not known": "is not to be found: check POSTGRES_HOST",
-}
-"""Pattern of libpq's text → the end of our sentence, with the server's settings as ``{0}``."""
-
-
-def _unreachable(message: str, server: PostgresSettings) -> ObsError:
-    for pattern, sentence in _REFUSALS.items():
-        if re.search(pattern, message):
-            return ConfigurationError(
-                f"PostgreSQL at {where(server)} {sentence.format(server)}"
-            )
-    return TransientError(
-        f"PostgreSQL at {where(server)} does not answer: "
-        "check POSTGRES_HOST and POSTGRES_PORT, and that it runs"
-    )
-
-
-_TRANSIENT = re.compile("08|40001|40P01|53|55P03|57")
-"""SQLSTATE of errors after which the same statement can succeed later."""
-
-_CONFIGURATION = re.compile("28|3D|3F|42501|42P07")
-"""SQLSTATE of errors that need another setting or right."""
-
-_QUOTES_VALUES = re.compile("22|P0")
-"""SQLSTATE of errors whose message quotes a value of the row."""
-
-
-def explained(error: psycopg.Error, server: PostgresSettings) -> ObsError:
-    """An error of ours for an error of the server, without its detail and context, which quote the row."""
-    state = error.sqlstate or ""
-    if not state and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return TransientError(f"the connection to PostgreSQL at {where(server)} was lost")
-    problem = error.diag.message_primary
-    if not state or _QUOTES_VALUES.match(state):
-        problem = type(error).__name__
-    message = f"PostgreSQL at {where(server)}: {problem} ({state or 'no SQLSTATE'})"
-    if _TRANSIENT.match(state):
-        return TransientError(message)
-    if _CONFIGURATION.match(state):
-        return ConfigurationError(message)
-    return PermanentError(message)

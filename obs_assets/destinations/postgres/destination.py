@@ -68,8 +68,8 @@ from obs_assets.storage.postgres import (
     lock,
     one,
     session,
-    where,
 )
+from obs_assets.storage.postgres_errors import refuse_read_only, where
 from obs_assets.storage.readers import GRANT_ALERTS
 
 OLDEST_SERVER = 140000
@@ -322,6 +322,13 @@ class PostgresDestination:
                 exists = self.table.is_there(connection)
                 if not create and not self.table.is_current(connection):
                     raise ConfigurationError(self.table.absent)
+                refuse_read_only(connection, self.server)
+                self.table.refuse_others(connection)
+                if not exists:
+                    # The first load makes the table. Here it is only tried: the rights may be missing.
+                    begin(connection, lock_timeout_s=5)
+                    self.table.migrate(connection)
+                    connection.rollback()
         except TransientError as error:
             raise ConfigurationError(str(error)) from None
         database = self.server.database

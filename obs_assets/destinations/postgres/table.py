@@ -121,6 +121,14 @@ _IDENTITIES = """
 SELECT attname::text, pg_get_serial_sequence(attrelid::regclass::text, attname)
 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attidentity <> '' AND NOT attisdropped"""
 
+_HAS_MIGRATIONS = "SELECT to_regclass('obs.migrations') IS NOT NULL"
+
+_LEDGER_TABLES = ("obs.hour_loads", "obs.receipts", "obs.totals")
+
+_OWNER = """
+SELECT pg_get_userbyid(relowner)::text, pg_has_role(relowner, 'USAGE')
+FROM pg_class WHERE oid = to_regclass(%s)"""
+
 _STORED_COLUMNS = """
 SELECT attname::text FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND attgenerated = '' AND NOT attisdropped ORDER BY attnum"""
@@ -210,8 +218,11 @@ class EventTable:
         """Whether table and ledger exist, in the version of this program."""
         if not self.is_there(connection):
             return False
-        has_ledger = one(connection, "SELECT to_regclass('obs.migrations') IS NOT NULL")[0]
-        if not has_ledger:
+        return self._is_recorded(connection) and not self._lacks_tables(connection)
+
+    def _is_recorded(self, connection: Connection) -> bool:
+        """Whether ``obs.migrations`` has each migration of table, ledger and view."""
+        if not one(connection, _HAS_MIGRATIONS)[0]:
             return False
         query = """
             SELECT count(*) FILTER (WHERE subject = %s) >= %s
@@ -235,6 +246,12 @@ class EventTable:
         Returns:
             descriptions of the steps, a sentence each.
         """
+        if self._is_recorded(connection) and self._lacks_tables(connection):
+            # Each migration leaves alone whatever is there, so all of them can run again.
+            connection.execute(
+                "DELETE FROM obs.migrations WHERE subject = 'ledger' OR subject = %s",
+                [self._subject],
+            )
         done = migrate(connection, "ledger", LEDGER)
         if not self.is_there(connection):
             # Another process may be making the table: wait for it, then look again.
@@ -253,6 +270,29 @@ class EventTable:
             start=int(there),
         )
         return done + migrate(connection, self._view_subject, self._view_migrations())
+
+    def _lacks_tables(self, connection: Connection) -> bool:
+        """Whether a table beside the table of events is missing, for example because it was dropped by hand."""
+        beside = [self.statistics.as_string(connection), self.workers.as_string(connection)]
+        query = (
+            "SELECT count(*) FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL"
+        )
+        return bool(one(connection, query, [[*beside, *_LEDGER_TABLES]])[0])
+
+    def refuse_others(self, connection: Connection) -> None:
+        """Raise unless the user of the session owns the table: only its owner can make leaves.
+
+        Raises:
+            ConfigurationError: another user owns the table.
+        """
+        name = self.name.as_string(connection)
+        row = connection.execute(_OWNER, [name]).fetchone()
+        if row and not row[1]:
+            user = connection.info.user
+            raise ConfigurationError(
+                f"{self.key} belongs to {row[0]}, and user {user} does not act for it: "
+                f'ALTER TABLE {name} OWNER TO "{user}", or GRANT "{row[0]}" TO "{user}"'
+            )
 
     def leaves(self, connection: Connection) -> list[Span]:
         """Spans of the table's leaves, in the order of time."""
