@@ -14,16 +14,15 @@ close a breaker by hand, remove its file.
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import SecretStr
+from pydantic import AwareDatetime, SecretStr, TypeAdapter
 
-from obs_assets.errors import ConfigurationError, HourBusyError, ObsError, TransientError
+from obs_assets.errors import HourBusyError, ObsError, PermanentError, TransientError
 from obs_assets.storage.disk import locked, make_private_dir, replacing
 
 BREAKS_AFTER = 5
@@ -43,6 +42,9 @@ LONGEST_PAUSE_S = 900.0
 
 PROBE_S = 600.0
 """Seconds that a probe may take. If its process dies, the next probe is let through after this time."""
+
+FARTHEST_S = 3600.0
+"""Seconds until the end of the longest pause of all, which a receiver can ask for."""
 
 LOCK_WAIT_S = 10.0
 """Seconds to wait for another process that changes the same breaker."""
@@ -75,8 +77,8 @@ class BreakerState:
 
     name: str = ""
     failures: int = 0
-    failing_since: datetime | None = None
-    not_before: datetime | None = None
+    failing_since: AwareDatetime | None = None
+    not_before: AwareDatetime | None = None
     reason: str = ""
     is_gone: bool = False
 
@@ -86,7 +88,9 @@ class BreakerState:
             return "open"
         if self.not_before is None:
             return "closed"
-        return "open" if now < self.not_before else "half open"
+        # A later end was written while the clock of this machine was ahead: it would never come.
+        latest = now + timedelta(seconds=FARTHEST_S)
+        return "open" if now < self.not_before <= latest else "half open"
 
     def sentence(self, now: datetime) -> str:
         """Since when and why the endpoint gets no requests; empty if it gets them.
@@ -106,6 +110,8 @@ class BreakerState:
             again = f"asked again at {self.not_before:%H:%M:%S} UTC"
         return f"{stage}{since}, {again}: {self.reason}"
 
+
+_STATES = TypeAdapter(BreakerState)
 
 CLOSED = BreakerState()
 """The state of an endpoint that has not failed."""
@@ -128,12 +134,13 @@ class Breaker:
     def state(self) -> BreakerState:
         """The present state. A file that cannot be read counts as missing: the endpoint is asked."""
         try:
-            values = json.loads(self.path.read_text())
-            for key in ("failing_since", "not_before"):
-                values[key] = values[key] and datetime.fromisoformat(values[key])
-            return BreakerState(**values)
-        except (OSError, ValueError, KeyError, TypeError):
+            return _STATES.validate_json(self.path.read_bytes())
+        except (OSError, ValueError):
             return CLOSED
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether no request passes now."""
+        return self.state().stage(now) == "open"
 
     def admit(self, now: datetime) -> bool:
         """Whether a request may be made now. In the stage ``half open`` this caller makes the probe."""
@@ -184,7 +191,8 @@ class Breaker:
                 BreakerState(
                     self.name,
                     failures,
-                    before.failing_since or now,
+                    # A later time was written while the clock was ahead.
+                    min(before.failing_since or now, now),
                     not_before,
                     reason[:_LONGEST_REASON],
                 )
@@ -215,7 +223,7 @@ class Breaker:
 
     def _write(self, state: BreakerState) -> None:
         with replacing(self.path) as tmp_path:
-            tmp_path.write_text(json.dumps(asdict(state), default=datetime.isoformat))
+            tmp_path.write_bytes(_STATES.dump_json(state))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -296,13 +304,14 @@ def guarded(
             # Another run writes the hour: that says nothing about the receiver.
             breaker.undecided(clock())
             raise
-        except (TransientError, ConfigurationError) as error:
-            asked_wait_s = getattr(error, "retry_after_s", None)
-            breaker.failed(clock(), str(error), asked_wait_s=asked_wait_s)
-            raise
-        except ObsError:
+        except PermanentError:
             # The receiver answered, and refused this thing.
             breaker.passed()
+            raise
+        except ObsError as error:
+            # No answer, a wrong setting, or a folder that cannot be written to.
+            asked_wait_s = getattr(error, "retry_after_s", None)
+            breaker.failed(clock(), str(error), asked_wait_s=asked_wait_s)
             raise
         except BaseException:
             breaker.undecided(clock())

@@ -472,7 +472,7 @@ class HourlyPipeline:
             Side(spare, self.destination(spare), self.breaker(spare)),
             timedelta(minutes=config.failover.after_minutes),
             config.failover.hand_back,
-            Notes(self._root / "failover" / name),
+            Notes(self._root / "failover" / name, spare),
             self.clock,
         )
 
@@ -522,13 +522,16 @@ class HourlyPipeline:
         return breakers.of_destination(self.ledger_name(name))
 
     def resting(self, now: datetime) -> dict[str, str]:
-        """Asset name of each enabled destination whose breaker is not closed → since when and why.
+        """Name of each destination and spare whose breaker is not closed → since when and why.
 
         Args:
             now: the time, UTC.
         """
+        failovers = [block.failover for block in self.config.enabled_destinations]
+        spares = [failover.to for failover in failovers if failover]
         sentences = {
-            name: self.breaker(name).state().sentence(now) for name in self.destination_names
+            name: self.breaker(name).state().sentence(now)
+            for name in (*self.destination_names, *spares)
         }
         return {name: sentence for name, sentence in sentences.items() if sentence}
 

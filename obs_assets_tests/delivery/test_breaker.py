@@ -113,6 +113,7 @@ def test_successes_between_failures_keep_it_closed(service: Service) -> None:
     ("error", "stage"),
     [
         (PermanentError("refused"), "closed"),
+        (ObsError("cannot write /srv/spare: disk full"), "open"),
         (HourBusyError("another run"), "half open"),
         (KeyboardInterrupt(), "half open"),
     ],
@@ -120,11 +121,12 @@ def test_successes_between_failures_keep_it_closed(service: Service) -> None:
 def test_a_probe_without_a_verdict_is_given_back(
     service: Service, error: BaseException, stage: str
 ) -> None:
-    """A refused hour is an answer; a busy hour and a cancelled run leave the probe to the next caller."""
+    """A refused hour is an answer, a full disk is none; a busy hour and a cancelled run leave the probe to others."""
     service.fail(TransientError("no answer"), times=3)
     service.now += timedelta(seconds=31)
     service.fail(error)
     assert service.stage() == stage
+    service.now += timedelta(seconds=61)
     assert service.deliver() == 7
 
 
@@ -146,11 +148,36 @@ def test_a_wait_that_the_receiver_asks_for_is_kept_at_once(service: Service) -> 
     assert service.stage() == "open"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"unknown": 1}', '{"not_before": "soon"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", '{"unknown": 1}', '{"not_before": "soon"}', '{"failures": "many"}'),
+        # A time without its zone, as a person writes it.
+        '{"failures": 3, "not_before": "2025-12-04T11:00:00"}',
+    ],
+)
 def test_a_damaged_file_lets_requests_pass(service: Service, content: str) -> None:
-    """A file that cannot be read is no reason to stop a delivery."""
+    """A file that cannot be read is no reason to stop a delivery, and the next failure replaces it."""
     service.breaker.path.parent.mkdir(exist_ok=True)
     service.breaker.path.write_text(content)
+    assert service.deliver() == 7
+    service.breaker.path.write_text(content)
+    service.fail(TransientError("no answer"), times=3)
+    assert service.stage() == "open"
+
+
+def test_a_clock_that_was_ahead_keeps_no_breaker_open(service: Service) -> None:
+    """A machine starts in a wrong year, fails, and gets the right time: the next hour is a probe."""
+    service.now = START + timedelta(days=400)
+    service.fail(TransientError("no answer"), times=3)
+    assert service.stage() == "open"
+    service.now = START
+    assert service.stage() == "half open"
+    service.fail(TransientError("no answer"))
+    state = service.breaker.state()
+    assert state.stage(START) == "open"
+    assert state.failing_since == START
+    service.now += timedelta(seconds=61)
     assert service.deliver() == 7
 
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from obs_assets import crash
 from obs_assets.audit.review import review
-from obs_assets.errors import ConfigurationError, ObsError
+from obs_assets.errors import ConfigurationError, HourBusyError, ObsError
 from obs_assets.hourly import pipeline
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour, utc_now
@@ -212,6 +212,63 @@ def test_hours_can_stay_where_they_went(server: OsmemServer, tmp_path: Path) -> 
         assert found.hourly.staleness().hours == []
         harness.build(found.hourly, HOURS[0])
         assert found.rows("spare") == found.expected()
+        assert found.rows("elasticsearch_events") == Counter()
+
+
+@pytest.mark.slow
+def test_both_down_then_another_spare(server: OsmemServer, tmp_path: Path) -> None:
+    """While the spare fails too, hours wait; a spare of another name is not taken for the first."""
+    with place(server, tmp_path, after_minutes=0) as found:
+        hourly = found.hourly
+        # A file in the place of the folder: the spare cannot be written to.
+        (tmp_path / "spare").write_text("")
+        for _ in range(5):
+            found.tick()
+        assert found.receipts == {}
+        assert set(hourly.resting(found.clock[0])) == {"elasticsearch_events", "spare"}
+        assert hourly.staleness().due == []
+        (tmp_path / "spare").unlink()
+        found.pass_minutes(20)
+        for _ in range(2):
+            found.tick()
+        assert found.rows("spare") == found.expected()
+
+        primary, other = blocks(tmp_path / "other", to="other", after_minutes=0)
+        destinations = [primary, {**other, "name": "other"}]
+        source = {"events_dir": str(tmp_path / "events")}
+        config = pipeline.parse({"source": source, "destinations": destinations})
+        changed = HourlyPipeline(config, hourly.settings, clock=lambda: found.clock[0])
+        assert changed.holder("elasticsearch_events", HOURS[0]) == "elasticsearch_events"
+        found.fault.times = 0
+        found.pass_minutes(20)
+        after = Place(changed, found.fault, found.clock)
+        for _ in range(2):
+            after.tick()
+        assert after.rows("elasticsearch_events") == after.expected()
+        receipt = changed.store.read_receipt("elasticsearch_events", HOURS[0])
+        assert receipt.details["figures"]["rows stay at"] == "spare"
+        assert after.rows("other") == Counter()
+        assert changed.staleness().hours == []
+
+
+@pytest.mark.slow
+def test_two_runs_of_an_hour_do_not_part_it(server: OsmemServer, tmp_path: Path) -> None:
+    """While a run leaves the primary, another run that finds it well ends, and the hour is in one store."""
+    with place(server, tmp_path, after_minutes=0) as found:
+        hourly = found.hourly
+        for _ in range(4):
+            found.tick()
+        held = hourly.failover("elasticsearch_events")
+        assert held
+
+        def primary_is_back() -> None:
+            found.fault.times = 0
+            with pytest.raises(HourBusyError, match="another run delivers"):
+                hourly.deliver("elasticsearch_events", HOURS[0], rebuild=True)
+
+        with crash.interrupted("failover.after_note", primary_is_back):
+            hourly.deliver("elasticsearch_events", HOURS[0], rebuild=True)
+        assert held.holder(HOURS[0]).name == "spare"
         assert found.rows("elasticsearch_events") == Counter()
 
 
