@@ -5,7 +5,10 @@ Elasticsearch: processor seconds of the delivering process beside `elasticsearch
 the same documents as finished dictionaries; by turns, into the same server (osmem-server). The others: events a
 second of a delivery, and of finished chunks that are only sent, into the strict receivers of the tests.
 
-    python bench/destinations.py [--events N] [--rounds N]
+    python bench/destinations.py [--events N] [--rounds N] [--only elasticsearch splunk datadog cloudwatch]
+
+Each part prints its table as it ends, and each round its line. With `--only` a part is measured alone. The
+redacted frame is built once for a number of events; `--rebuild` builds it again, after a change of the code.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from place import DATA, HERE, HOUR, environment, events_of, fresh_data_dir, out
@@ -36,17 +40,28 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rebuild", action="store_true")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
         print(json.dumps(globals()[args.step](args.events, args.url)))
         return
-    events_of(args.events)
+    build_once(args.events, rebuild=args.rebuild)
+    for part in args.only:
+        PARTS[part](args.events, args.rounds)
+
+
+def build_once(events: int, *, rebuild: bool) -> None:
+    """The redacted frame of the events, unless an earlier run has built it."""
+    built = DATA / "obs" / "built"
+    if not rebuild and built.exists() and built.read_text() == str(events):
+        return
+    events_of(events)
     fresh_data_dir()
-    child("build", args.events)
-    elasticsearch(args.events, args.rounds)
-    services(args.events, args.rounds)
+    child("build", events)
+    built.write_text(str(events))
 
 
 def child(step: str, events: int, url: str = "") -> dict[str, float]:
@@ -69,14 +84,18 @@ def build(events: int, url: str) -> dict[str, float]:
 
 
 def elasticsearch(events: int, rounds: int) -> None:
-    """Both clients by turns."""
+    """Both clients by turns, each into an empty server, which keeps its documents in memory."""
     from osmem_server import OsmemServer
 
     measured: dict[str, list[dict[str, float]]] = {"ours": [], "parallel_bulk": []}
-    with OsmemServer.start() as server:
-        for _ in range(rounds):
-            for step, results in measured.items():
+    for _ in range(rounds):
+        for step, results in measured.items():
+            with OsmemServer.start() as server:
                 results.append(child(step, events, server.url))
+            last = results[-1]
+            out.print(
+                f"{step}: {last['processor_seconds']:.1f} processor seconds in {last['seconds']:.0f} s"
+            )
     table = Table("client", "processor seconds", "events/s", title=f"{events:,} documents")
     for step, results in measured.items():
         seconds = sorted(result["processor_seconds"] for result in results)
@@ -197,18 +216,17 @@ def receive(kind: str, pipe: Any) -> None:
             received.events.clear()
 
 
-def services(events: int, rounds: int) -> None:
-    """Each service in turn."""
-    table = Table("service", "events/s", "finished chunks, events/s", title=f"{SENT:,} events")
-    for kind in ("splunk", "datadog", "cloudwatch"):
-        rates: dict[str, list[float]] = {"delivered": [], "sent": []}
-        for _ in range(rounds):
-            with receiver(kind) as url:
-                for step, found in rates.items():
-                    found.append(child(f"{kind}_{step}", events, url)["rate"])
-        delivered, sent = map(statistics.median, rates.values())
-        table.add_row(kind, f"{delivered:,.0f}", f"{sent:,.0f}")
-    out.print(table)
+def service(kind: str, events: int, rounds: int) -> None:
+    """A whole delivery and finished chunks by turns."""
+    rates: dict[str, list[float]] = {"delivered": [], "sent": []}
+    for _ in range(rounds):
+        with receiver(kind) as url:
+            for step, found in rates.items():
+                found.append(child(f"{kind}_{step}", events, url)["rate"])
+    delivered, sent = map(statistics.median, rates.values())
+    out.print(
+        f"{kind}: {delivered:,.0f} events/s; finished chunks of {SENT:,} events: {sent:,.0f} events/s"
+    )
 
 
 def sender_of(kind: str, url: str) -> Any:
@@ -257,7 +275,15 @@ def sent(kind: str, url: str) -> dict[str, float]:
     return {"rate": SENT / timed(send)["seconds"]}
 
 
-for _kind in ("splunk", "datadog", "cloudwatch"):
+SERVICES = ("splunk", "datadog", "cloudwatch")
+
+PARTS: dict[str, Callable[[int, int], None]] = {
+    "elasticsearch": elasticsearch,
+    **{kind: partial(service, kind) for kind in SERVICES},
+}
+"""Name for `--only` → what it measures, from the number of events and of rounds."""
+
+for _kind in SERVICES:
     for _step in (delivered, sent):
         # `--step splunk_sent` and its siblings.
         globals()[f"{_kind}_{_step.__name__}"] = lambda _events, url, kind=_kind, step=_step: (
