@@ -7,9 +7,9 @@ So rows are sent in chunks, and the ledger in PostgreSQL has a row for each chun
     the service has answered    ─▶ state ``sent``, committed
 
 After a crash between the two it is not known whether the service has the chunk. The next run sends the
-rows of such a chunk again, and no other row that was sent: each row arrives at least once, and at most the rows of the
-chunks that were in flight arrive twice. ``sent again`` counts them. Several chunks are in flight at the same
-time; `sending.Limit` says how many.
+rows of such a chunk again, and no other row that was sent: each row arrives at least once, and only rows of the
+chunk that was in flight can arrive twice. ``sent again`` counts them. With ``connections`` above 1, so many
+chunks are in flight.
 
 A rebuilt hour sends only the rows that are in no chunk. Rows that the new version lacks stay at the
 service; the receipt counts them.
@@ -355,7 +355,9 @@ class AppendingDestination:
         send = partial(self._send_chunk, ledger, offer.hour)
         # Closed after an error too: DuckDB runs no other query while a result is open.
         with contextlib.closing(self._lines(ledger, offer, wanted, progress)) as lines:
-            for sent in flow(self._sender.chunks(lines), send, self._sender.limit, _size_of):
+            chunks = self._sender.chunks(lines)
+            # A chunk holds its place until the ledger knows its answer: these are the possible doubles.
+            for sent in flow(chunks, send, self._sender.limit, _size_of, begun_per_request=1):
                 progress.add(sent)
 
     def _send_chunk(self, ledger: Connection, hour: Hour, lines: Sequence[Line]) -> _Progress:

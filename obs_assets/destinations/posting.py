@@ -27,17 +27,21 @@ from obs_assets.errors import ConfigurationError, TransientError
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses of answers that can succeed later."""
 
+DENIED = frozenset({301, 302, 303, 307, 308, 401, 403, 407})
+"""Statuses of a door that is set up otherwise than its siblings, for example behind a page for logging in."""
+
 
 class RequestsConfig(DestinationConfig, frozen=True):
     """Options of destinations that get requests.
 
     Attributes:
-        connections: requests that are sent at the same time at most; the number adapts to the receiver.
+        connections: requests that are sent at the same time at most; the number adapts to the receiver. If a
+            run dies, the rows of these requests can arrive twice: see docs/appending.md before you raise it.
         timeout_s: seconds to wait for an answer.
         max_retries: further attempts of a request that the receiver could not take (429, 5xx).
     """
 
-    connections: int = Field(8, ge=1, le=64, json_schema_extra={"unit": "requests"})
+    connections: int = Field(1, ge=1, le=64, json_schema_extra={"unit": "requests"})
     timeout_s: float = Field(60.0, gt=0, le=600, json_schema_extra={"unit": "seconds"})
     max_retries: int = Field(5, ge=0, le=20, json_schema_extra={"unit": "attempts"})
 
@@ -122,7 +126,8 @@ class Poster:
         """Sends a request; returns the first answer whose status is not in `BUSY`.
 
         Raises (when called):
-            ConfigurationError: the certificate of the service is not trusted.
+            ConfigurationError: the certificate of the service is not trusted, or each of several doors
+                refuses the credentials.
             TransientError: no attempt got such an answer.
         """
         return retried(
@@ -160,6 +165,12 @@ class Poster:
                 f"{request.method} {url}/{path} was answered with HTTP {answer.status_code}: "
                 "the service has no time",
                 retry_after_s=_asked_s(answer),
+            )
+        # Of a single door, the destination knows more exactly what the answer means.
+        if answer.status_code in DENIED and len(self.doors.urls) > 1:
+            raise ConfigurationError(
+                f"{url} answered with HTTP {answer.status_code}: all addresses in {self.setting} must "
+                "lead to the same service and take the same credentials"
             )
         return answer
 

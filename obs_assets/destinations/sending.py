@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol, TypeVar
 
-from obs_assets.errors import TransientError
+from obs_assets.errors import ConfigurationError, TransientError
 
 Thing = TypeVar("Thing")
 Answer = TypeVar("Answer")
@@ -99,6 +99,9 @@ class Gate(Protocol):
 
     def failed(self, now: datetime, reason: str) -> None:
         """Record a failure."""
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether no request passes now. Asking changes nothing."""
 
 
 # -- attempts
@@ -283,13 +286,14 @@ def flow(
     work: Callable[[Thing], Result],
     limit: Limit,
     size: Callable[[Thing], int],
+    *,
     most_bytes: int = MOST_IN_FLIGHT_BYTES,
+    begun_per_request: int = 2,
 ) -> Iterator[Result]:
     """The results of ``work`` for each thing, in any order. Things wait for the receiver, not in memory.
 
-    At most twice as many things as the limit allows are in memory, since some wait for another attempt, and
-    at most ``most_bytes`` unless a single thing is larger. After an error no further thing is begun, the
-    others end, and the error is raised.
+    At most ``most_bytes`` are in memory, unless a single thing is larger. After an error no further thing is
+    begun, the others end, and the error is raised.
 
     Args:
         things: the things; they are taken when there is room.
@@ -297,9 +301,11 @@ def flow(
         limit: the limit of the sender.
         size: bytes of a thing.
         most_bytes: largest number of bytes of the things in memory.
+        begun_per_request: things that are begun and not done, for each request that the limit allows. With
+            2, a thing that waits for another attempt leaves its place to another thing.
     """
     sizes: dict[Future[Result], int] = {}
-    with ThreadPoolExecutor(2 * limit.most) as pool:
+    with ThreadPoolExecutor(begun_per_request * limit.most) as pool:
 
         def settled() -> Iterator[Result]:
             done, _ = wait(sizes, return_when=FIRST_COMPLETED)
@@ -311,7 +317,8 @@ def flow(
             for thing in things:
                 length = size(thing)
                 while sizes and (
-                    len(sizes) >= 2 * limit.allowed or sum(sizes.values()) + length > most_bytes
+                    len(sizes) >= begun_per_request * limit.allowed
+                    or sum(sizes.values()) + length > most_bytes
                 ):
                     yield from settled()
                 sizes[pool.submit(work, thing)] = length
@@ -355,6 +362,10 @@ class Doors:
         """A door for a request of this size: the healthy door with the least outstanding bytes.
 
         If every door is set aside, one of them is tried all the same.
+
+        Raises:
+            TransientError: as the caller's request; also if this door has a wrong certificate or refuses
+                the credentials, and another door may take the request.
         """
         with self._lock:
             url = self._choose()
@@ -368,12 +379,24 @@ class Doors:
             if gate and error.retry_after_s is None:
                 gate.failed(self._clock(), str(error))
             raise
+        except ConfigurationError as error:
+            if gate is None:
+                raise
+            gate.failed(self._clock(), str(error))
+            if self._has_other(url):
+                raise TransientError(str(error)) from None
+            raise
         else:
             if gate:
                 gate.passed()
         finally:
             with self._lock:
                 self._bytes[url] -= size
+
+    def _has_other(self, url: str) -> bool:
+        """Whether a door beside this door is not set aside."""
+        now = self._clock()
+        return any(not gate.is_open(now) for other, gate in self._gates.items() if other != url)
 
     def _choose(self) -> str:
         # Doors without requests take turns.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -24,7 +25,7 @@ from obs_assets.destinations.sending import (
     retried,
 )
 from obs_assets.destinations.splunk import SplunkConfig
-from obs_assets.errors import ConfigurationError, PermanentError, TransientError
+from obs_assets.errors import ConfigurationError, ObsError, PermanentError, TransientError
 from obs_assets.hourly import pipeline
 
 
@@ -209,7 +210,7 @@ def test_few_things_are_in_memory(size: int, most: int) -> None:
         return len(thing)
 
     limit = Limit(4, is_fixed=True)
-    assert sum(flow(things(), limited(work, limit), limit, len, 10_000)) == 60 * size
+    assert sum(flow(things(), limited(work, limit), limit, len, most_bytes=10_000)) == 60 * size
     # The thing that was taken last waits for its place.
     assert alive[1] <= most + 2
 
@@ -258,6 +259,7 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self.now = datetime(2025, 12, 4, 10, tzinfo=UTC)
         self.down: set[str] = set()
+        self.error: type[ObsError] = UnansweredError
         self.asked: list[str] = []
         breakers = Breakers(folder)
         gates = [breakers.of_door("events", url) for url in "ab"]
@@ -266,7 +268,7 @@ class Nodes:
     def send_to(self, url: str, request: Request) -> str:
         self.asked.append(url)
         if url in self.down:
-            raise UnansweredError(f"{url} cannot be reached")
+            raise self.error(f"{url} cannot be reached")
         return url
 
     def send(self, number: int = 1) -> list[str]:
@@ -303,6 +305,47 @@ def test_if_every_door_fails_they_are_tried_all_the_same(nodes: Nodes) -> None:
             nodes.send()
     nodes.down = {"a"}
     assert nodes.send() == ["b"]
+
+
+def test_a_door_that_is_set_up_wrongly_is_set_aside_too(nodes: Nodes) -> None:
+    """A wrong certificate of a single node stops no request; if all are wrong, the setting is the error."""
+    nodes.error, nodes.down = ConfigurationError, {"a"}
+    assert set(nodes.send(10)) == {"b"}
+    assert nodes.asked.count("a") == 2
+    nodes.down = {"a", "b"}
+    nodes.now += timedelta(seconds=31)
+    with pytest.raises(ConfigurationError, match="cannot be reached"):
+        nodes.send()
+
+
+def test_a_door_that_refuses_the_credentials_is_set_aside() -> None:
+    """One of two doors answers with 403: the other takes all requests; both: an error names the setting."""
+    statuses = {"a": 403, "b": 202}
+
+    class Door(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(statuses[self.path[1]])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as server, TemporaryDirectory() as folder:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in "ab"]
+        breakers = Breakers(Path(folder))
+        doors = Doors(urls, [breakers.of_door("events", url) for url in urls])
+        poster = Poster(doors, "endpoints", 10, 5, Limit(1), sleep=lambda _: None)
+        answers = [poster.send(Request(body=b"1")).status_code for _ in range(4)]
+        assert answers == [202] * 4
+        statuses["b"] = 401
+        with pytest.raises(ConfigurationError, match="all addresses in endpoints"):
+            poster.send(Request(body=b"1"))
+        server.shutdown()
 
 
 def test_requests_go_to_the_door_with_the_least_outstanding_bytes(nodes: Nodes) -> None:

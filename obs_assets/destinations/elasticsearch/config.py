@@ -20,6 +20,8 @@ class ElasticsearchConfig(PostingConfig, frozen=True):
             ``obs-events-2025.12.04``. The index ``<index>_ledger`` holds the ledger.
         mapping: names of the fields, see docs/mappings.md. Each document also has the whole event:
             ``data`` to search its keys, ``event.original`` (``original`` without ECS) to read its text.
+        connections: requests that are sent at the same time at most; the number adapts to the receiver. A
+            document that is sent twice is stored once.
         request_size_mb: size of a request body. The server refuses bodies above its own limit,
             ``http.max_content_length``, 100 MB by default.
         shards: primary shards of a daily index.
@@ -33,6 +35,7 @@ class ElasticsearchConfig(PostingConfig, frozen=True):
         examples=["agent-events"],
     )
     mapping: MappingName = "ecs"
+    connections: int = Field(8, ge=1, le=64, json_schema_extra={"unit": "requests"})
     request_size_mb: float = Field(
         5.0, ge=0.05, le=90, examples=[10.0], json_schema_extra={"unit": "MiB"}
     )
