@@ -14,7 +14,7 @@ from obs_assets.api.tokens import TokenFile, read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, present_pipeline
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
-from obs_assets.hourly.present import Present, open_valid
+from obs_assets.hourly.present import Present, note_restart, open_valid
 from obs_assets.receive.app import Receiver
 from obs_assets.receive.keys import Keys
 from obs_assets.receive.moving import move
@@ -85,38 +85,55 @@ def receive(  # noqa: PLR0917 - the options of the command
         )
     rotation = Rotation(rotate_mb << 20, rotate_s)
     with contextlib.ExitStack() as stack:
+        uploader = None
         if isinstance(events_dir, Path):
             _refuse_spool(spool)
             files = Spool(_folder(events_dir, name), name, rotation)
         else:
-            files = _uploaded(events_dir, spool, name, rotation, stack)
+            place = _spool_of(events_dir, spool, name)
+            uploader = Uploader(events_dir, f"{FOLDER}/{name}")
+            stack.callback(uploader.close)
+            files = Spool(place, name, rotation, uploader.add)
         keys = Keys(files.folder, time.time())
         files.note_keys = keys.store
         receiver = Receiver(files, keys, tokens)
         stack.callback(receiver.close)
         typer.echo(f"Receiver: {settings.address}, files: {files.folder}  (Ctrl-C stops it)")
-        if isinstance(events_dir, Path):
+        if uploader is None:
             keep = timedelta(hours=keep_received_hours)
             stack.enter_context(every(_UPKEEP_S, lambda: _remove(receiver.spool, keep)))
-            stack.enter_context(every(_LOOK_S, lambda: _follow(present, receiver)))
+        stack.enter_context(every(_LOOK_S, lambda: _follow(present, receiver, uploader)))
+        note_restart(machine.data_dir, "", _note_of(name))
         serve(receiver, listener, lambda: None)
 
 
 def _refuse_bucket(before: HourlyPipeline, after: HourlyPipeline) -> str:
-    """A changed events folder is followed from folder to folder only."""
-    folders = {before.source.events_dir, after.source.events_dir}
-    if len(folders) > 1 and not all(isinstance(folder, Path) for folder in folders):
-        return "the events folder is another: restart `obs receive`"
+    """A changed events folder is followed from folder to folder, and from bucket to bucket."""
+    kinds = {type(each.source.events_dir) for each in (before, after)}
+    if len({issubclass(kind, Path) for kind in kinds}) > 1:
+        return (
+            "restart `obs receive`: it writes into the events folder before, and cannot change "
+            "between a folder and a bucket"
+        )
     return ""
 
 
-def _follow(present: Present, receiver: Receiver) -> None:
+def _note_of(name: str) -> str:
+    """Name of the note for ``obs status`` that the receiver of this name must be restarted."""
+    return f"restart_receiver_{name}"
+
+
+def _follow(present: Present, receiver: Receiver, uploader: Uploader | None) -> None:
     """Go on in the events folder that the pipeline file names now."""
-    events_dir = present().source.events_dir
+    hourly = present()
+    note_restart(hourly.settings.data_dir, present.refusal, _note_of(receiver.spool.name))
+    events_dir = hourly.source.events_dir
     if isinstance(events_dir, Path):
         folder = _folder(events_dir, receiver.spool.name)
         if folder != receiver.spool.folder:
             move(receiver, folder)
+    elif uploader and events_dir and events_dir != uploader.url:
+        uploader.move(events_dir)
 
 
 def _folder(events_dir: Path, name: str) -> Path:
@@ -139,22 +156,14 @@ def _refuse_spool(spool: Path | None) -> None:
         )
 
 
-def _uploaded(
-    events_dir: str,
-    spool: Path | None,
-    name: str,
-    rotation: Rotation,
-    stack: contextlib.ExitStack,
-) -> Spool:
-    """The files of a receiver for an events folder in a bucket; the stack ends their upload."""
+def _spool_of(events_dir: str, spool: Path | None, name: str) -> Path:
+    """The folder of a receiver's files before their upload into a bucket."""
     if spool is None:
         raise ConfigurationError(
             f"the events folder {events_dir} is in a bucket: name a folder of this machine with "
             "--spool DIR"
         )
-    uploader = Uploader(events_dir, f"{FOLDER}/{name}")
-    stack.callback(uploader.close)
-    return Spool(spool.expanduser().absolute() / name, name, rotation, uploader.add)
+    return spool.expanduser().absolute() / name
 
 
 def _remove(files: Spool, keep: timedelta) -> None:

@@ -70,7 +70,7 @@ def status(pipeline_name: Pipeline = "", as_json: AsJson = False) -> None:
         )
     restart = restart_reason(hourly.settings.data_dir)
     if restart:
-        facts["code server"] = restart
+        facts["to restart"] = restart
     day = last_day(hourly)
     tables = _tables(hourly)
     if as_json:

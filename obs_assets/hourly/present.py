@@ -157,7 +157,7 @@ class Present:
         hourly: the pipeline that was opened.
         env: environment of the process.
         refuse: returns why a valid change cannot be followed without a restart; empty if it can be.
-            Its arguments are the pipeline before and after.
+            Its arguments are the pipeline before and after. ``refusal`` holds its latest answer.
         log: takes the changes and the mistakes.
     """
 
@@ -171,6 +171,7 @@ class Present:
     ) -> None:
         self.file = file
         self.problem = ""
+        self.refusal = ""
         self._hourly = hourly
         self._env = env
         self._refuse = refuse
@@ -196,12 +197,12 @@ class Present:
             new, problem = None, str(error)
         if new is None and not problem:
             problem = f"{self.file.path} is missing"
-        if new is not None and new.config != self._hourly.config:
-            refusal = self._refuse(self._hourly, new)
-            if refusal:
+        if new is not None:
+            self.refusal = self._refuse(self._hourly, new)
+            if self.refusal:
                 # No mistake: the file is valid, and is followed after that.
-                self._log.warning("%s: %s", self.file.path, refusal)
-            else:
+                self._log.warning("%s: %s", self.file.path, self.refusal)
+            elif new.config != self._hourly.config:
                 self._adopt(new)
         if problem and problem != self.problem:
             self._log.error("%s; the configuration before is used", problem)
@@ -271,10 +272,16 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(item, f"{path}.{key}".lstrip("."))
 
 
-def note_restart(data_dir: Path, reason: str) -> None:
-    """Note for ``obs status`` why the code server must be restarted; an empty reason removes the note."""
-    path = data_dir / RESTART_NOTE
-    if reason != restart_reason(data_dir):
+def note_restart(data_dir: Path, reason: str, note: str = RESTART_NOTE) -> None:
+    """Note for ``obs status`` why a program must be restarted; an empty reason removes the note.
+
+    Args:
+        data_dir: the data folder.
+        reason: the reason, which names the program.
+        note: name of the note's file; it begins with ``restart_``.
+    """
+    path = data_dir / note
+    if reason != (_read(path) or ""):
         if reason:
             with replacing(path) as new:
                 new.write_text(reason, encoding="utf-8")
@@ -283,5 +290,6 @@ def note_restart(data_dir: Path, reason: str) -> None:
 
 
 def restart_reason(data_dir: Path) -> str:
-    """Why Dagster's code server must be restarted; empty if it need not."""
-    return _read(data_dir / RESTART_NOTE) or ""
+    """Why Dagster's code server or a receiver must be restarted; empty if none must be."""
+    notes = sorted(data_dir.glob("restart_*"))
+    return "; ".join(filter(None, map(_read, notes)))

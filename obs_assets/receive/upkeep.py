@@ -29,8 +29,8 @@ class Uploader:
     """
 
     def __init__(self, url: str, folder: str, retry_s: float = _RETRY_S) -> None:
-        self._bucket, prefix = split_url(url)
-        self._prefix = f"{prefix}{folder}/"
+        self.url = url
+        self._folder = folder
         self._retry_s = retry_s
         self._queue: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._ends = threading.Event()
@@ -40,6 +40,16 @@ class Uploader:
     def add(self, path: Path) -> None:
         """Upload a finished file soon."""
         self._queue.put(path)
+
+    def move(self, url: str) -> None:
+        """Upload all files that wait, and all later files, to another ``s3://bucket/prefix``."""
+        before, self.url = self.url, url
+        _log.warning(
+            "files are uploaded to %s, the new events folder. The files in %s stay: copy those that "
+            "the pipeline has not landed",
+            url,
+            before,
+        )
 
     def close(self) -> None:
         """Upload the files that wait, each once more at most; files that fail stay in the spool."""
@@ -57,13 +67,15 @@ class Uploader:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
+        bucket, prefix = split_url(self.url)
+        key = f"{prefix}{self._folder}/{path.name}"
         try:
-            client().upload_file(str(path), self._bucket, self._prefix + path.name)
+            client().upload_file(str(path), bucket, key)
         except (BotoCoreError, ClientError, S3UploadFailedError) as error:
             _log.error(
                 "cannot upload %s into the bucket %s (%s): it stays in the spool and is tried again",
                 path.name,
-                self._bucket,
+                bucket,
                 type(error).__name__,
             )
             return False

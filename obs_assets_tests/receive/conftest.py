@@ -92,18 +92,23 @@ class Process:
             self.port = taken.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        command = [str(Path(sys.executable).parent / "obs"), "receive", *self.options]
-        env = {
+    def environment(self) -> dict[str, str]:
+        """The environment of its commands."""
+        return {
             **os.environ,
             "OBS_EVENTS_DIR": str(self.place.events_dir),
             "OBS_DATA_DIR": str(self.root / "data"),
             "OBS_RECEIVE_PORT": str(self.port),
             **self.env,
         }
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [str(Path(sys.executable).parent / "obs"), "receive", *self.options]
         with (self.root / "receiver.log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=self.environment(), stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(requests.ConnectionError):

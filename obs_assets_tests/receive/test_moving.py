@@ -1,15 +1,18 @@
 """A receiver goes on in another folder when the events folder of its pipeline has changed."""
 
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import requests
 
 from obs_assets.errors import ObsError
 from obs_assets.receive.moving import move
 from obs_assets.receive.spool import Spool
-from obs_assets_tests.receive.conftest import Inside, landed
+from obs_assets_tests.receive.conftest import Inside, Process, landed, wait_for
 from obs_assets_tests.sources.place import Place
 
 
@@ -66,3 +69,37 @@ def test_files_are_copied_to_another_disk(inside: Inside) -> None:
         inside.spool = inside.app.spool
         inside.spool.close()
         assert [event["n"] for event in landed(new)] == [1]
+
+
+@pytest.mark.slow
+def test_a_bucket_in_place_of_a_folder_needs_a_restart(tmp_path: Path) -> None:
+    """The log and ``obs status`` say so, the receiver goes on; the folder as before ends the advice."""
+    file = tmp_path / "pipelines" / "shop" / "defs.yaml"
+    file.parent.mkdir(parents=True)
+    process = Process(tmp_path, env={"OBS_PIPELINES_DIR": str(file.parents[1])})
+
+    def use(events_dir: object) -> None:
+        content = f"source: {{events_dir: {events_dir}}}, destinations: []"
+        file.write_text(
+            f"type: obs_assets.components.ObservabilityPipeline\nattributes: {{{content}}}\n"
+        )
+
+    use(process.place.events_dir)
+    process.start()
+    use("s3://shop/events")
+    log = tmp_path / "receiver.log"
+    wait_for(lambda: "restart `obs receive`" in log.read_text(), 60)
+    wait_for(lambda: "restart `obs receive`" in status(process), 60)
+    assert requests.post(f"{process.url}/events", data='{"n": 1}', timeout=10).ok
+    use(process.place.events_dir)
+    wait_for(lambda: "restart `obs receive`" not in status(process), 60)
+    process.stop()
+
+
+def status(process: Process) -> str:
+    """The output of ``obs status``."""
+    command = [str(Path(sys.executable).parent / "obs"), "status"]
+    run = subprocess.run(
+        command, env=process.environment(), check=True, capture_output=True, text=True
+    )
+    return run.stdout

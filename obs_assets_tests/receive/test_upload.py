@@ -96,6 +96,25 @@ def test_a_bucket_that_cannot_be_reached_loses_nothing(
     assert place.objects() == [LINES]
 
 
+def test_files_that_wait_go_to_the_present_bucket(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change of the events folder, the pipeline reads the other prefix: acknowledged events are there."""
+    with monkeypatch.context() as wrong:
+        wrong.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+        place.begin()
+        place.uploader.move(f"s3://{place.name}/before")
+        place.write()
+        place.end()
+    bucket.client().close()
+    bucket.client.cache_clear()
+    place.begin()
+    place.uploader.move(f"s3://{place.name}/logs")
+    place.write()
+    place.end()
+    assert place.objects() == [LINES, LINES]
+
+
 def test_a_torn_line_is_not_uploaded(tmp_path: Path) -> None:
     """After a kill, the line that no client was told of is cut off before the file is handed on."""
     left = tmp_path / "main-0000000001-20251204T100000.jsonl"
