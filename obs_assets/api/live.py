@@ -1,7 +1,8 @@
 """Live events: `/api/v1/tail` (server-sent events) and `/api/v1/ws` (the same messages over WebSocket).
 
-A hub asks the ledger each second for all streams. Each stream reads its own rows from the table, a page
-at a time, as fast as its client takes them: a slow client is late, and loses nothing.
+A hub asks the ledger each second for all streams. Each stream reads its rows from the table, a page at
+a time, as fast as its client takes them: a slow client is late, and loses nothing. Streams with the same
+query share their pages. A stream sends a sign of life whatever it waits for.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import Response
@@ -40,14 +41,24 @@ router = APIRouter(prefix="/api/v1", tags=["live"])
 LOOK_EVERY_S = 1.0
 """Seconds between two looks at the ledger."""
 
-BEAT_S = 15.0
-"""Seconds between two signs of life on a quiet stream: proxies close a connection without any."""
+BEAT_S = 10.0
+"""Seconds after which a stream without a message sends a sign of life.
+
+Proxies and clients close a connection without any. Less than the 15 seconds that are promised: the
+event loop can be late.
+"""
+
+LAG_EVERY_S = 15.0
+"""Seconds between two messages ``lag`` on a quiet stream."""
 
 RETRY_MS = 3000
 """Milliseconds after which a browser connects again."""
 
 PAGE_ROWS = 200
 """Rows of a message."""
+
+KEPT_PAGES_BYTES = 8 << 20
+"""Bytes of pages that are kept for other streams with the same query."""
 
 MOST_ROWS = 10_000
 """Rows that a stream sends of one load of an hour; a message says that there are more."""
@@ -88,10 +99,29 @@ class Message:
         return f"{json.dumps(head)[:-1]}{separator}{rest}"
 
 
-Messages: TypeAlias = AsyncGenerator[Message | None, None]
-"""Messages of a stream; None is a sign of life."""
-
 BEAT = b": alive\n\n"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of a changed hour, as a message.
+
+    Attributes:
+        rows: their number.
+        message: the message; None without a row.
+        last: position of the last row; None without a row.
+    """
+
+    rows: int
+    message: Message | None = None
+    last: Position | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        body = self.message.body if self.message else ""
+        # An empty page is not free, so that their number has a bound too.
+        return 10_000 + len(body)
 
 
 def _message(kind: str, **members: Any) -> Message:
@@ -117,6 +147,37 @@ def _rows_message(change: Change, events: tuple[FoundEvent, ...]) -> Message:
     return Message("rows", f'{head[:-1]}, "events": [{listed}]}}', mark.id)
 
 
+def _page_of(change: Change, events: tuple[FoundEvent, ...]) -> Page:
+    if not events:
+        return Page(0)
+    last = Position(events[-1].timestamp, events[-1].row_uid)
+    return Page(len(events), _rows_message(change, events), last)
+
+
+async def with_signs_of_life(
+    messages: AsyncGenerator[Message, None], beat_s: float = BEAT_S
+) -> AsyncGenerator[Message | None, None]:
+    """The messages, and None each time that none comes for some seconds, also while a question waits."""
+    coming: asyncio.Future[Message] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(messages))
+            # Not `wait_for`, which would cancel the question that the message waits for.
+            while not coming.done():
+                await asyncio.wait({coming}, timeout=beat_s)
+                if not coming.done():
+                    yield None
+            yield coming.result()
+    except StopAsyncIteration:
+        return
+    finally:
+        # A generator that is at work cannot be closed.
+        if coming is not None and not coming.done():
+            coming.cancel()
+            await asyncio.wait({coming})
+        await messages.aclose()
+
+
 @dataclass(eq=False)
 class Stream:
     """What a client follows.
@@ -134,6 +195,72 @@ class Stream:
     is_stale: bool = False
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A page of an hour: the matching new rows behind a position; None: the first page."""
+
+    query: Search
+    change: Change
+    after: Position | None
+
+
+class Pages:
+    """Pages that several streams want at about the same time: each is read once.
+
+    Args:
+        read: reads a page from the table.
+    """
+
+    def __init__(self, read: Callable[[Wanted], Awaitable[Page]]) -> None:
+        self._read_page = read
+        self._kept: dict[Wanted, asyncio.Task[Page]] = {}
+
+    def close(self) -> None:
+        """End the questions that run."""
+        for page in self._kept.values():
+            page.cancel()
+
+    async def get(self, wanted: Wanted) -> Page:
+        """A page, read from the table or kept from another stream. Errors of the reading are raised."""
+        reading = self._kept.get(wanted)
+        if reading is None:
+            reading = asyncio.create_task(self._read(wanted))
+            reading.add_done_callback(_seen)
+            self._kept[wanted] = reading
+        # Shielded: a client that goes away must not take the page from the others.
+        page = await asyncio.shield(reading)
+        self._forget_some()
+        return page
+
+    async def _read(self, wanted: Wanted) -> Page:
+        try:
+            return await self._read_page(wanted)
+        except BaseException:
+            # Asked again by the next stream.
+            self._kept.pop(wanted, None)
+            raise
+
+    def _forget_some(self) -> None:
+        """Forget the oldest pages beyond `KEPT_PAGES_BYTES`."""
+        read = {
+            wanted: reading.result().size
+            for wanted, reading in self._kept.items()
+            if reading.done()
+        }
+        excess = sum(read.values()) - KEPT_PAGES_BYTES
+        for wanted, size in read.items():
+            if excess <= 0:
+                return
+            del self._kept[wanted]
+            excess -= size
+
+
+def _seen(reading: asyncio.Task[Page]) -> None:
+    """Look at the error of a question whose streams have gone, so that asyncio does not report it."""
+    if not reading.cancelled():
+        reading.exception()
+
+
 class Hub:
     """Looks at the ledger for all streams, while there is one.
 
@@ -147,6 +274,7 @@ class Hub:
         self._stop = stop
         self._tables = reader.table.table.searched
         self._ledger = Ledger(self._tables)
+        self._pages = Pages(self._read_page)
         self._streams: set[Stream] = set()
         # A client that connects again after more changes gets some rows a second time.
         self._announced: deque[Change] = deque(maxlen=1_000)
@@ -157,11 +285,12 @@ class Hub:
 
     def close(self) -> None:
         """End the looks."""
+        self._pages.close()
         if self._task is not None:
             self._task.cancel()
 
-    async def follow(self, query: Search, mark: Mark | None) -> Messages:
-        """Messages for a client; None is a sign of life. The last is ``bye``, when the process ends.
+    async def follow(self, query: Search, mark: Mark | None) -> AsyncGenerator[Message, None]:
+        """Messages for a client. The last is ``bye``, when the process ends.
 
         Args:
             query: the rows that it gets.
@@ -206,13 +335,13 @@ class Hub:
         stream.changes.extendleft(reversed(missed or []))
         return missed is not None
 
-    async def _signs(self, stream: Stream) -> list[Message | None]:
-        """Wait for news, or for the time of a sign of life; returns signs to send."""
+    async def _signs(self, stream: Stream) -> list[Message]:
+        """Wait for news, or for `LAG_EVERY_S`; returns messages about the state to send."""
         stop = asyncio.ensure_future(self._stop.wait())
         news = asyncio.ensure_future(stream.news.wait())
         try:
             await asyncio.wait(
-                {stop, news}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED
+                {stop, news}, timeout=LAG_EVERY_S, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             # A wait that is left behind would stay in the event loop until the process ends.
@@ -228,7 +357,7 @@ class Hub:
         if stream.news.is_set():
             stream.news.clear()
             return []
-        return [None, self._lag()]
+        return [self._lag()]
 
     def _lag(self) -> Message:
         """How old the newest stored hour is."""
@@ -288,35 +417,41 @@ class Hub:
             if sent >= MOST_ROWS:
                 yield _message("dropped", hour=load.hour, generation=load.generation, sent=sent)
                 return
-            events = await self._page(stream, change, after)
-            if events is None:
+            try:
+                page = await self._pages.get(Wanted(stream.query, change, after))
+            except ProblemError:
                 # The rest of the hour is sent when the database is back.
-                rest = replace(change, after=after)
-                stream.changes.appendleft(rest)
+                stream.changes.appendleft(replace(change, after=after))
+                await asyncio.sleep(LOOK_EVERY_S)
                 return
-            if events:
-                yield _rows_message(change, events)
-                sent += len(events)
-                after = Position(events[-1].timestamp, events[-1].row_uid)
+            if page.message is not None:
+                yield page.message
+                sent += page.rows
+                after = page.last
             # A page that is not full is the last: the next question would find no row.
-            if len(events) < PAGE_ROWS:
+            if page.rows < PAGE_ROWS:
                 return
 
-    async def _page(
-        self, stream: Stream, change: Change, after: Position | None
-    ) -> tuple[FoundEvent, ...] | None:
-        """The next rows of an hour; None if the database does not answer now."""
+    async def _read_page(self, wanted: Wanted) -> Page:
+        """The rows of a page.
 
-        def question(connection: Connection) -> tuple[FoundEvent, ...]:
-            return new_rows(
-                connection, self._tables, stream.query, change, after=after, limit=PAGE_ROWS
+        Raises:
+            ProblemError: the database does not answer.
+        """
+
+        def question(connection: Connection) -> Page:
+            events = new_rows(
+                connection,
+                self._tables,
+                wanted.query,
+                wanted.change,
+                after=wanted.after,
+                limit=PAGE_ROWS,
             )
+            # In the thread: the event loop answers other clients meanwhile.
+            return _page_of(wanted.change, events)
 
-        try:
-            return await self._reader.run(question)
-        except ProblemError:
-            await asyncio.sleep(LOOK_EVERY_S)
-            return None
+        return await self._reader.run(question)
 
 
 # -- HTTP ------------------------------------------------------------------------------------------
@@ -333,11 +468,11 @@ def _mark(name: str, text: str) -> Mark | None:
     return mark
 
 
-async def _bytes(messages: Messages) -> AsyncGenerator[bytes, None]:
+async def _bytes(messages: AsyncGenerator[Message, None]) -> AsyncGenerator[bytes, None]:
     """The messages as server-sent events, after the browser's time to connect again."""
     yield f"retry: {RETRY_MS}\n\n".encode()
-    async with aclosing(messages):
-        async for message in messages:
+    async with aclosing(with_signs_of_life(messages)) as lively:
+        async for message in lively:
             yield BEAT if message is None else message.sse()
 
 
@@ -461,10 +596,9 @@ async def _converse(socket: WebSocket, parts: Served) -> None:
             await asyncio.gather(sending, receiving, return_exceptions=True)
 
 
-async def _send_all(socket: WebSocket, messages: Messages) -> None:
+async def _send_all(socket: WebSocket, messages: AsyncGenerator[Message, None]) -> None:
     async with aclosing(messages):
         async for message in messages:
-            # The protocol itself pings: a sign of life is not needed.
-            if message is not None:
-                async with asyncio.timeout(SEND_S):
-                    await socket.send_text(message.json())
+            # Without signs of life: the protocol itself pings.
+            async with asyncio.timeout(SEND_S):
+                await socket.send_text(message.json())

@@ -34,6 +34,9 @@ Answer = TypeVar("Answer")
 ROLE = "obs_reader"
 """Role whose rights every question has; `obs postgres init` makes it."""
 
+LONG_S = 0.5
+"""Seconds after which a question is long: it leaves its place to others, if there is a place for long ones."""
+
 BACKGROUND = 3
 """Questions of live streams at a time."""
 
@@ -64,6 +67,7 @@ class Limits:
 
     Attributes:
         searches: questions at a time.
+        long: questions that take longer than `LONG_S` and have left the places of the others.
         exports: exports at a time.
         streams: live streams at a time.
         waiting: questions that may wait for a place.
@@ -75,10 +79,11 @@ class Limits:
     """
 
     searches: int = 4
+    long: int = 4
     exports: int = 2
     streams: int = 50
     waiting: int = 40
-    wait_s: float = 2.0
+    wait_s: float = 0.25
     deadline_s: float = 10.0
     statement_s: float = 15.0
     connection_s: float = 3.0
@@ -166,11 +171,12 @@ class Reader:
         self.table = table
         self.limits = limits
         self.searches = Gate(limits.searches, limits.waiting, limits.wait_s)
+        self._long = asyncio.Semaphore(limits.long)
         self.streams = Gate(limits.streams, 0, limits.wait_s)
         self._background = asyncio.Semaphore(BACKGROUND)
         self.exports = Gate(limits.exports, limits.exports, limits.wait_s)
         # No admitted question waits for a connection.
-        size = limits.searches + limits.exports + BACKGROUND + 1
+        size = limits.searches + limits.long + limits.exports + BACKGROUND + 1
         self._pool = make_pool(table.server, size=size, application_name="obs serve")
         self._running: set[_Statement] = set()
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -206,8 +212,31 @@ class Reader:
             ProblemError: there was no place, or the database does not answer.
             GoneError: the client went away.
         """
-        async with (gate or self.searches).enter():
+        place = self._search_place() if gate is None else gate.enter()
+        async with place:
             return await self._until(_disconnected(client), question)
+
+    @asynccontextmanager
+    async def _search_place(self) -> AsyncIterator[None]:
+        """A place among the searches, later among the long ones, within the block."""
+        async with contextlib.AsyncExitStack() as place:
+            await place.enter_async_context(self.searches.enter())
+            moving = asyncio.create_task(self._move(place))
+            try:
+                yield
+            finally:
+                moving.cancel()
+                # Until it has ended, it may still take a place.
+                await asyncio.wait({moving})
+
+    async def _move(self, place: contextlib.AsyncExitStack) -> None:
+        """Move a long question to a place for long ones, so that quick questions do not wait for it."""
+        await asyncio.sleep(LONG_S)
+        await self._long.acquire()
+        # No wait in between: the question holds one of the two places at any time.
+        quick = place.pop_all()
+        place.callback(self._long.release)
+        await quick.aclose()
 
     async def run(self, question: Callable[[Connection], Answer]) -> Answer:
         """The answer to a question of the server itself.

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,12 @@ KEEP_ALIVE_S = 15
 
 GRACE_S = 3
 """Seconds that answers have to end after SIGTERM; then they are cancelled. The process ends within 5 s."""
+
+SWITCH_S = 0.001
+"""Seconds for which a thread keeps Python's interpreter while another waits for it.
+
+Python's own 5 ms would hold up the event loop at each of its steps beside a thread that computes.
+"""
 
 LOCAL_NAMES = frozenset({"localhost"})
 
@@ -147,6 +154,7 @@ def serve(app: Application, listener: Listener, stop: Callable[[], None]) -> Non
         ssl_certfile=listener.tls_certificate,
         ssl_keyfile=listener.tls_key,
     )
+    sys.setswitchinterval(SWITCH_S)
     with _bound(listener) as bound:
         _Server(config, stop).run(sockets=[bound])
 

@@ -1,7 +1,6 @@
 """``obs receive``: an HTTP server that writes events into event files."""
 
 import contextlib
-import logging
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from obs_assets.api.logs import write_log
 from obs_assets.api.serving import listener_of, refuse_open, serve
 from obs_assets.api.tokens import TokenFile, read_tokens, tokens_path
 from obs_assets.cli.app import Pipeline, app, present_pipeline
@@ -75,7 +75,7 @@ def receive(  # noqa: PLR0917 - the options of the command
     settings = machine.receive.model_copy(update=chosen)
     listener = listener_of(settings)
     refuse_open(listener)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_log()
     tokens = _tokens(settings, machine)
     events_dir = hourly.source.events_dir
     if events_dir is None:

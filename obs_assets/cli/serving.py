@@ -1,12 +1,12 @@
 """``obs serve``: the HTTP server of searches and of the explorer."""
 
-import logging
 from typing import Annotated
 
 import typer
 
 from obs_assets.api.access import refuse_contradictions
 from obs_assets.api.app import make_app, make_readable
+from obs_assets.api.logs import write_log
 from obs_assets.api.reader import Limits
 from obs_assets.api.serving import Stop, listener_of, refuse_open
 from obs_assets.api.serving import serve as serve_app
@@ -41,7 +41,7 @@ def serve(
     # Before a database is asked: a wrong address is the more frequent mistake.
     refuse_open(listener)
     refuse_contradictions(settings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    write_log()
     try:
         make_readable(hourly)
     except ConfigurationError as error:

@@ -1,11 +1,12 @@
 """Live streams: every stored row comes, in time, once, also over connections that break off."""
 
+import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as connect_websocket
 
-from obs_assets.api.live import _rows_message
+from obs_assets.api.live import (
+    KEPT_PAGES_BYTES,
+    Message,
+    Page,
+    Pages,
+    Wanted,
+    _rows_message,
+    with_signs_of_life,
+)
+from obs_assets.api.problems import UNAVAILABLE, ProblemError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
+from obs_assets.search.language import parse
 from obs_assets.search.live import Change, Load, Mark
 from obs_assets.search.questions import FoundEvent, Position
 from obs_assets_tests.api.conftest import Load as LoadHour
@@ -206,6 +217,63 @@ def test_streams_end_with_the_process(hourly: HourlyPipeline, tmp_path: Path) ->
         process.wait(timeout=10)
         assert time.monotonic() - began < 5
         assert [[message.type for message in stream][-1] for stream in streams] == ["bye"] * 10
+
+
+def test_a_stream_that_waits_shows_that_it_lives() -> None:
+    """While a message is being made, signs of life come; a client that goes away ends the making."""
+    said: list[str] = []
+
+    async def slow() -> AsyncGenerator[Message, None]:
+        try:
+            yield Message("hello", "{}")
+            await asyncio.sleep(0.35)
+            yield Message("lag", "{}")
+            await asyncio.sleep(60)
+        finally:
+            said.append("closed")
+
+    async def scene() -> None:
+        async with aclosing(with_signs_of_life(slow(), beat_s=0.1)) as messages:
+            async for message in messages:
+                said.append(message.type if message else "alive")
+                if said[-2:] == ["lag", "alive"]:
+                    break
+
+    asyncio.run(scene())
+    assert said == ["hello", "alive", "alive", "alive", "lag", "alive", "closed"]
+
+
+def test_streams_with_the_same_query_share_their_pages() -> None:
+    """A page is read once for all; a failed one is read again; a client that leaves takes it from nobody."""
+    change = Change(Load(HOUR.start, 1, 1, HOUR.end), False, ())
+    wanted = Wanted(parse("level:error -type:beat"), change, None)
+    read: list[Wanted] = []
+
+    async def reading(page: Wanted) -> Page:
+        read.append(page)
+        await asyncio.sleep(0.05)
+        if len(read) == 1:
+            raise ProblemError(UNAVAILABLE, "away")
+        return Page(1, Message("rows", "x" * (KEPT_PAGES_BYTES // 2)))
+
+    async def scene() -> None:
+        pages = Pages(reading)
+        with pytest.raises(ProblemError):
+            await pages.get(wanted)
+        streams = [asyncio.create_task(pages.get(wanted)) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        streams[0].cancel()
+        results = await asyncio.gather(*streams, return_exceptions=True)
+        assert [type(result) for result in results[1:]] == [Page] * 9
+        assert len(read) == 2
+        # Two more pages take the place of the first.
+        for second in (1, 2):
+            after = Position(HOUR.start + timedelta(seconds=second), "")
+            await pages.get(replace(wanted, after=after))
+        await pages.get(wanted)
+        assert len(read) == 5
+
+    asyncio.run(scene())
 
 
 def test_lines_of_a_message_are_lines_for_every_client() -> None:

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from obs_assets.api.app import make_app, make_readable
 from obs_assets.api.problems import ProblemError
-from obs_assets.api.reader import ROLE, Gate, Limits
+from obs_assets.api.reader import LONG_S, ROLE, Gate, Limits
 from obs_assets.api.serving import Stop
 from obs_assets.errors import ConfigurationError
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
@@ -69,12 +69,24 @@ def ask_and_leave(address: str) -> socket.socket:
 def test_a_statement_ends_with_its_client_and_with_the_process(
     hourly: HourlyPipeline, tmp_path: Path
 ) -> None:
-    """Within a second of the client's end; within five of SIGTERM. The place is free again at once."""
+    """Within a second of the client's end; within five of SIGTERM. The place is free again at once.
+
+    Long questions leave their places to quick ones; when these places are taken too, the next question
+    is sent away at once.
+    """
     with running(hourly, tmp_path) as (process, address):
         with locked(hourly):
             clients = [ask_and_leave(address) for _ in range(4)]
             wait_for(hourly, 4, 10)
+            time.sleep(1.2 * LONG_S)
+            # It does not read the table of events.
+            quick = httpx.get(f"{address}/api/v1/hours?from=2025-12-04&to=2025-12-05")
+            assert quick.status_code == 200
+            clients += [ask_and_leave(address) for _ in range(4)]
+            wait_for(hourly, 8, 10)
+            began = time.monotonic()
             busy = httpx.get(f"{address}{PATH}", timeout=20)
+            assert time.monotonic() - began < 1
             assert (busy.status_code, busy.json()["type"]) == (429, "/problems#busy")
             assert busy.headers["retry-after"] == "2"
             for client in clients:

@@ -1,5 +1,6 @@
 """The server process: its address, who may ask it, and its end."""
 
+import fcntl
 import signal
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def test_a_process_serves_until_it_is_told_to_end(
         _, log = process.communicate(timeout=5)
         assert "GET /api/v1/events [q] 200" in log
         assert "secret" not in log
+
+
+@pytest.mark.slow
+def test_a_log_that_nothing_reads_stops_no_request(
+    hourly: HourlyPipeline, tmp_path: Path
+) -> None:
+    """The server answers all the same, and ends when it is told to."""
+    with (
+        running(hourly, tmp_path) as (process, address),
+        httpx.Client(base_url=address) as client,
+    ):
+        assert process.stderr
+        # A page of memory: it has room for some forty lines.
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(200):
+            assert client.get("/healthz", timeout=5).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+        assert "GET /healthz [] 200" in process.stderr.readline()
 
 
 def test_only_loopback_is_served_to_anybody() -> None:
