@@ -449,8 +449,9 @@ def find_rows(
     found: list[tuple[Any, ...]] = []
     reached = after or _behind(rest, order)
     is_complete = True
-    with snapshot(connection):
-        for part in parts(rest, order, first=_first_part(query, rest)):
+    first = _first_part(query, rest)
+    with _state_for(connection, first, rest):
+        for part in parts(rest, order, first=first):
             left_s = began + deadline_s - time.monotonic()
             # A row more than the limit says that there are more.
             rows = search.rows(connection, part, limit + 1 - len(found), left_s)
@@ -473,6 +474,16 @@ def find_rows(
         reached if has_more or not is_complete else None,
         time.monotonic() - began,
     )
+
+
+def _state_for(
+    connection: Connection, first: timedelta, rest: Span
+) -> contextlib.AbstractContextManager[None]:
+    """The state of the tables that all parts of a range see; ``first`` is the length of the first part."""
+    # A single statement sees a single state by itself, in one message instead of three.
+    if first >= rest.end - rest.start:
+        return contextlib.nullcontext()
+    return snapshot(connection)
 
 
 def _rest(span: Span, after: Position | None, order: Order) -> Span:
@@ -548,37 +559,50 @@ def rows_within(
     """Rows of a statement; None if it takes longer.
 
     Args:
-        connection: in a `snapshot`.
+        connection: in a `snapshot`, or in autocommit mode.
         select: the statement.
         seconds: how long it may take.
         prepare: PREPARE of the statement that ``select`` executes.
     """
     if seconds < LEAST_STATEMENT_S:
         return None
-    # A savepoint: a statement that is stopped must not end the whole transaction.
-    before = [sql.SQL("SAVEPOINT part"), _time_limit(seconds)]
+    is_alone = connection.info.transaction_status == TransactionStatus.IDLE
+    # Statements of one message are a transaction of their own.
+    before: list[sql.Composable] = [_time_limit(seconds)]
+    behind: list[sql.Composable] = []
+    if not is_alone:
+        # A statement that is stopped must not end the whole transaction.
+        before.insert(0, sql.SQL("SAVEPOINT part"))
+        behind.append(sql.SQL("RELEASE SAVEPOINT part"))
     if prepare is not None:
         before.append(sql.SQL("SET LOCAL plan_cache_mode = force_generic_plan"))
     try:
-        return _rows(connection, before, select)
+        return _rows(connection, before, select, behind)
     except errors.QueryCanceled:
-        connection.execute(_UNDO, prepare=False)
+        _undo(connection)
         return None
     except errors.InvalidSqlStatementName:
         if prepare is None:
             raise
         # Only now, since behind a pooler only the server knows its prepared statements.
-        connection.execute(_UNDO, prepare=False)
-        return _rows(connection, [*before, prepare], select)
+        _undo(connection)
+        return _rows(connection, [*before, prepare], select, behind)
 
 
-_UNDO = sql.SQL("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part")
+def _undo(connection: Connection) -> None:
+    """Go back to before a statement that failed, if a transaction is open."""
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        undo = sql.SQL("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part")
+        connection.execute(undo, prepare=False)
 
 
 def _rows(
-    connection: Connection, before: Sequence[sql.Composable], select: sql.Composable
+    connection: Connection,
+    before: Sequence[sql.Composable],
+    select: sql.Composable,
+    behind: Sequence[sql.Composable],
 ) -> list[tuple[Any, ...]]:
-    with together(connection, [*before, select, sql.SQL("RELEASE SAVEPOINT part")]) as cursor:
+    with together(connection, [*before, select, *behind]) as cursor:
         cursor.set_result(len(before))
         return cursor.fetchall()
 

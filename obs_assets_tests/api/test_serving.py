@@ -53,7 +53,7 @@ def test_a_log_that_nothing_reads_stops_no_request(
             assert client.get("/healthz", timeout=5).status_code == 200
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=10)
-        assert "GET /healthz [] 200" in process.stderr.readline()
+        assert "GET /healthz [] 200" in process.stderr.read()
 
 
 def test_only_loopback_is_served_to_anybody() -> None:
