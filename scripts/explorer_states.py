@@ -34,6 +34,7 @@ class State:
         theme: light or dark.
         prepare: called before the page is opened.
         act: called when it is there.
+        settles: whether every part has its answer in the end.
     """
 
     path: str = "/"
@@ -41,6 +42,18 @@ class State:
     theme: str = "light"
     prepare: Callable[[Page], None] = nothing
     act: Callable[[Page], None] = nothing
+    settles: bool = True
+
+
+def settle(page: Page) -> None:
+    """Wait until no part waits for an answer."""
+    page.wait_for_timeout(500)
+    page.wait_for_function(
+        "() => !document.querySelector('[aria-busy=true], .is-searching')"
+        " && ![...document.querySelectorAll('.wait')].some((e) => e.textContent.endsWith('…'))",
+        timeout=60_000,
+    )
+    page.wait_for_timeout(300)
 
 
 def never_answered(page: Page) -> None:
@@ -60,7 +73,6 @@ def refused_after_the_first(page: Page) -> None:
     refused(page)
     page.keyboard.press("Escape")
     page.keyboard.press("r")
-    page.wait_for_timeout(800)
 
 
 def cut_short(page: Page) -> None:
@@ -79,7 +91,6 @@ def cut_short(page: Page) -> None:
 
 def open_row(page: Page) -> None:
     page.locator(".rows > .row").nth(9).click()
-    page.wait_for_timeout(800)
 
 
 def type_a_mistake(page: Page) -> None:
@@ -90,12 +101,31 @@ def type_a_mistake(page: Page) -> None:
 def complete(page: Page) -> None:
     page.fill("#q", "level:error t")
     page.keyboard.press("ArrowDown")
-    page.wait_for_timeout(800)
+    page.locator("#completions li").first.wait_for()
 
 
 def show_hours(page: Page) -> None:
     page.get_by_role("button", name="Hours").click()
     page.get_by_role("button", name="Receipt of").first.click()
+
+
+def open_context(page: Page) -> None:
+    open_row(page)
+    page.get_by_role("tab", name="Context").click()
+
+
+def open_trace(page: Page) -> None:
+    open_row(page)
+    page.get_by_role("button", name="Same trace").click()
+
+
+def open_copy(page: Page) -> None:
+    page.locator("#copy-button").click()
+
+
+def follow(page: Page) -> None:
+    page.locator("#live-button").click()
+    page.wait_for_timeout(2000)
 
 
 def show_help(page: Page) -> None:
@@ -109,14 +139,20 @@ STATES = {
     "event": State(act=open_row),
     "event-dark": State(theme="dark", act=open_row),
     "empty": State(path="/?q=type:nothing"),
-    "loading": State(prepare=never_answered),
-    "slow": State(prepare=never_answered, act=lambda page: page.wait_for_timeout(2500)),
+    "loading": State(prepare=never_answered, settles=False),
+    "slow": State(
+        prepare=never_answered, act=lambda page: page.wait_for_timeout(2500), settles=False
+    ),
     "error": State(prepare=refused),
     "error-with-old-rows": State(act=refused_after_the_first),
     "partial": State(prepare=cut_short),
     "mistake": State(act=type_a_mistake),
     "completion": State(act=complete),
     "hours": State(act=show_hours),
+    "context": State(act=open_context),
+    "trace": State(act=open_trace),
+    "copy": State(act=open_copy),
+    "live": State(act=follow),
     "help-dark": State(theme="dark", act=show_help),
     "overview": State(path="/?view=overview"),
     "overview-dark": State(path="/?view=overview", theme="dark"),
@@ -124,6 +160,7 @@ STATES = {
     "narrow": State(size=NARROW),
     "narrow-dark": State(size=NARROW, theme="dark"),
     "narrow-event": State(size=NARROW, act=open_row),
+    "narrow-overview": State(path="/?view=overview", size=NARROW),
     "narrow-empty": State(path="/?q=type:nothing", size=NARROW, theme="dark"),
 }
 """Name of a picture → the state."""
@@ -139,8 +176,13 @@ def take(browser: Browser, address: str, folder: Path, name: str, state: State) 
     )
     state.prepare(page)
     page.goto(f"{address}{state.path}")
-    page.wait_for_timeout(1500)
+    if state.settles:
+        settle(page)
+    else:
+        page.wait_for_timeout(700)
     state.act(page)
+    if state.settles:
+        settle(page)
     page.screenshot(path=folder / f"{name}.png")
     page.close()
     print(folder / f"{name}.png")

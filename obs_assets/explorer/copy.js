@@ -27,11 +27,11 @@ const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const KINDS = [
   ["link", "Link", () => addressOf({ ...state, ...absolute() })],
   ["curl", "curl", curl],
-  ["SQL", "SQL", sqlText],
+  ["SQL", "SQL for psql", sqlText],
   ["Python", "Python", python],
   ["DuckDB", "DuckDB on the archive", duckdb],
-  ["command", "obs search", command],
-  ["alert rule", "Alert rule", alertRule],
+  ["command", "Command (obs search)", command],
+  ["alert rule", "Alert rule from this search", alertRule],
   ["rows", "Markdown table of the rows", markdown],
 ];
 
@@ -63,6 +63,7 @@ async function alertRule() {
   const notes = [
     `From the search ${onOneLine(q)}, tried on ${some(tried.hours, "hour")} from ${from} to ${to}${left}.`,
     `The alert would have fired in ${some(tried.firing.length, "hour")}, with ${some(tried.messages, "message")}.`,
+    "Paste it below `rules:` of a webhook in the pipeline file (defs.yaml), then run: obs validate",
     "It fires above this number of events an hour; try another number with: obs backtest --rules FILE HOURS",
   ];
   return `${notes.map((note) => `# ${note}\n`).join("")}${tried.rule}`;

@@ -8,7 +8,7 @@ import { boxText, hasTerm, opposite, parse, termOf, withoutTerm, withTerm } from
 import { columnsOf } from "./list.js";
 import { zone } from "./range.js";
 import { addressOf, change, state } from "./state.js";
-import { longTime, shortTime } from "./times.js";
+import { lengthText, longTime, rfc, shortTime } from "./times.js";
 
 /** Characters of a whole event, and of one value, that are shown at first. */
 const SHOWN_EVENT = 64 * 1024;
@@ -24,6 +24,9 @@ const OPEN_DEPTH = 2;
 const MOST_TERM = 500;
 
 const NEIGHBOURS = 10;
+
+/** How far around an event others are listed. */
+const AROUND_MS = 5 * 60e3;
 
 const GROUPS = { trace_id: "trace", session_id: "session", worker_id: "worker" };
 
@@ -158,8 +161,9 @@ export function setUpDetails() {
       { class: "actions" },
       button("Copy link", link),
       button("Copy JSON", () => copyText(memberText(text), "event")),
+      button("Around it", () => change(around(event)), { title: "All events from 5 minutes before it to 5 minutes after it" }),
       groups.map(([column, name]) =>
-        button(`Its ${name}`, () => change({ view: "trace", same: column }, { isStep: true }), {
+        button(`Same ${name}`, () => change({ view: "trace", same: column }, { isStep: true }), {
           title: `All events with the same ${column}, in time`,
         }),
       ),
@@ -175,6 +179,12 @@ export function setUpDetails() {
     },
     shut,
   };
+}
+
+/** The search for everything around an event. */
+function around(event) {
+  const at = timeOfId(event.id);
+  return { q: "", from: rfc(at - AROUND_MS), to: rfc(at + AROUND_MS), live: "" };
 }
 
 /** The event's own JSON in an answer: the text, so that each number keeps its digits. */
@@ -310,12 +320,16 @@ function leaf({ key, value, field, marks }) {
     const part = all ? text : cut(text, SHOWN_VALUE);
     const rest = part === text ? null : button(`Show all ${sized(text.length)}`, () => show(true));
     const shown = value === null ? "null" : visible(part);
-    fill(box, shown.length > SHOWN_VALUE * 2 ? blocksOf(shown) : shown, rest);
+    const words = isLength(key, value) ? h("small", {}, ` ${lengthText(value)}`) : null;
+    fill(box, shown.length > SHOWN_VALUE * 2 ? blocksOf(shown) : shown, words, rest);
   }
   show(false);
   const badges = marks.map((type) => h("span", { class: "redacted", title: "Redacted before it was stored" }, type));
   return h("li", { class: "leaf" }, h("b", {}, visible(cut(key, 200))), box, badges, leafActions(field, value, text));
 }
+
+/** Milliseconds that are easier to read in other units. */
+const isLength = (key, value) => key.endsWith("_ms") && typeof value === "number" && value >= 1000;
 
 function kindOf(value) {
   if (value === null) return "null";

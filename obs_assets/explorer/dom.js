@@ -30,6 +30,12 @@ function append(element, children) {
   }
 }
 
+/** The text as a sentence without its full stop: the first letter is a capital. */
+export function capital(text) {
+  const trimmed = text.replace(/\.$/, "");
+  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
+}
+
 /** Put children in the place of all others. */
 export function fill(element, ...children) {
   element.replaceChildren();

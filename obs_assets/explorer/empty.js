@@ -9,11 +9,11 @@ import { whyPanel } from "./hours.js";
 import { rangeText } from "./list.js";
 
 const EXAMPLES = [
-  ["level:error", "events of a level"],
-  ['"connection lost"', "a phrase in message or error"],
-  ["duration_ms:>500", "a number on one side of 500"],
-  ["type:task_* -master:alpha", "a beginning, and without a master"],
-  ["usage.model:*", "a path of keys that has a value"],
+  ["level:error", "events with this level"],
+  ['"connection lost"', "events whose message or error has this phrase"],
+  ["duration_ms:>500", "events that took longer than 500 ms"],
+  ["type:task_* -master:alpha", "types that begin with task_, without one master"],
+  ["usage.model:*", "events that have this key inside another"],
 ];
 
 /** Fill the place of the list when no row matches. */
@@ -26,12 +26,13 @@ export function explainNothing(place, answer) {
     hints(answer),
     stages,
     h("p", { class: "tries" }, tries()),
-    h("h3", {}, "The language"),
+    h("h3", {}, "Examples of queries"),
     h("dl", { class: "examples" }, EXAMPLES.map(([text, meaning]) => [
       h("dt", {}, button(text, () => change({ q: text }), { class: "code" })),
       h("dd", {}, meaning),
     ])),
   );
+  fill(stages, h("p", { class: "wait" }, "Asking where the events of these hours went…"));
   explainStages(stages, answer);
 }
 
@@ -48,6 +49,7 @@ function tries() {
   }
   found.push(button("Last day with events", () => change({ from: "", to: "" })));
   found.push(button("Last 30 days", () => change({ from: "now-30d", to: "" })));
+  found.push(button("Look up an event by its id", () => change({ view: "where" }, { isStep: true })));
   return found;
 }
 
@@ -78,7 +80,7 @@ async function explainStages(place, answer) {
 
 /** Without receipts, at least say how many events of the range are stored. */
 async function countStored(place, parameters) {
-  if (!searched().q) return;
+  if (!searched().q) return void fill(place);
   try {
     const found = await ask("histogram", parameters);
     const text = found.rows

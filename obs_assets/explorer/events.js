@@ -4,8 +4,14 @@ import { cut, visible } from "./dom.js";
 
 export const SUMMARY_CHARACTERS = 400;
 
+/** Members of an object in an event's line. */
+const SHOWN_KEYS = 4;
+
 /** Levels from the gravest on; every other level is shown as the last one. */
 export const LEVELS = ["fatal", "critical", "error", "warning", "info", "debug", "trace"];
+
+/** The name of "no value" of a field: "(no level)". */
+export const noValue = (field) => `(no ${SHORT_NAMES[field] ?? field})`;
 
 /** The CSS class of a level. */
 export const levelClass = (level) => `level-${LEVELS.includes(level) ? level : "none"}`;
@@ -41,12 +47,14 @@ export function summaryOf(event) {
   return oneLine(parts.join("  "));
 }
 
-function shortText(value) {
+function shortText(value, isInside = false) {
   if (typeof value === "string") return cut(value, 80);
-  // A large object is not written out for a line of some characters.
   if (Array.isArray(value)) return `[${value.length}]`;
-  if (value && typeof value === "object") return `{${Object.keys(value).slice(0, 4).join(", ")}}`;
-  return String(value);
+  if (!value || typeof value !== "object") return String(value);
+  // A large object is not written out for a line of some characters.
+  const keys = Object.keys(value).slice(0, SHOWN_KEYS);
+  const parts = isInside ? keys : keys.map((key) => `${cut(key, 40)}: ${shortText(value[key], true)}`);
+  return `{${parts.join(", ")}}`;
 }
 
 function oneLine(text) {

@@ -3,7 +3,7 @@
 import { ask, Latest } from "./api.js";
 import { button, byId, counted, cut, fill, h, visible } from "./dom.js";
 import { filter } from "./details.js";
-import { SHORT_NAMES } from "./events.js";
+import { noValue, SHORT_NAMES } from "./events.js";
 import { hasTerm, opposite, parse, termOf } from "./language.js";
 import { change, isSearch, searched, state } from "./state.js";
 
@@ -27,19 +27,22 @@ export function setUpFacets() {
     if (!whole.open) return;
     const parameters = { ...searched(), field: fields(), limit: MOST_VALUES };
     latest.run((signal) => ask("facets", parameters, { signal }), {
-      started: () => place.setAttribute("aria-busy", "true"),
+      started: () => {
+        place.setAttribute("aria-busy", "true");
+        if (!box.childElementCount) fill(status, "Counting…");
+      },
       done: (answer) => {
         place.removeAttribute("aria-busy");
         place.classList.remove("is-stale");
         const found = answer.facets.filter((facet) => facet.values.length);
-        fill(status, found.length ? null : "No event, so no values.");
+        fill(status, found.length ? null : "No event matches, so there are no values.");
         fill(box, ...found.map(facetOf));
         choices();
       },
       failed: (error) => {
         place.removeAttribute("aria-busy");
         place.classList.add("is-stale");
-        const text = error.parameter === "q" ? "" : `No values: ${error.message}. `;
+        const text = error.parameter === "q" ? "" : "No values now. ";
         fill(status, text, text ? button("Ask again", search, { class: "link" }) : null);
       },
     });
@@ -58,8 +61,8 @@ export function setUpFacets() {
 
   function valueOf(name, { value, rows, events }, most) {
     const [has, hasNot] = chosen(name, value);
-    const text = value === null ? "without it" : visible(cut(value || "(empty)", 60));
-    const count = counted(rows) === counted(events) ? counted(rows) : `${counted(rows)} for ${counted(events)}`;
+    const text = value === null ? noValue(name) : visible(cut(value || "(empty)", 60));
+    const count = counted(rows) === counted(events) ? counted(rows) : `${counted(rows)} rows for about ${counted(events)}`;
     const bar = h("i", { class: "facet-bar" });
     bar.style.width = `${(rows / most) * 100}%`;
     const only = button("", () => filter(name, value), {

@@ -2,7 +2,7 @@
 
 import { ask, Latest } from "./api.js";
 import { announce, button, byId, counted, fill, h, some, svg, visible } from "./dom.js";
-import { LEVELS } from "./events.js";
+import { LEVELS, noValue } from "./events.js";
 import { rangeText } from "./list.js";
 import { zone } from "./range.js";
 import { change, isSearch, searched, state } from "./state.js";
@@ -30,14 +30,20 @@ export function setUpHistogram() {
   const tip = h("div", { class: "tip", hidden: true });
   const table = h("div", { class: "chart-table", hidden: true });
   const select = h("select", { "aria-label": "Divide bars by", onchange: () => change({ by: select.value }) });
-  const unit = button("", () => change({ count: state.count === "rows" ? "events" : "rows" }), {
-    class: "link",
-    title: "Rows are stored; events are what the rows stand for, since others like them were sampled out.",
-  });
+  const unit = h(
+    "select",
+    {
+      "aria-label": "Count",
+      title: "Rows are stored. A row can stand for several events, because others like it were sampled out.",
+      onchange: () => change({ count: unit.value }),
+    },
+    h("option", { value: "events" }, "events"),
+    h("option", { value: "rows" }, "rows"),
+  );
   const asTable = button("Table", toTable, { class: "link", "aria-pressed": "false" });
   fill(
     place,
-    h("div", { class: "chart-head" }, legend, h("span", { class: "chart-tools" }, unit, h("label", {}, "by ", select), asTable)),
+    h("div", { class: "chart-head" }, legend, h("span", { class: "chart-tools" }, h("label", {}, "Count ", unit), h("label", {}, "by ", select), asTable)),
     chart,
     note,
     tip,
@@ -50,7 +56,10 @@ export function setUpHistogram() {
     const parameters = { ...searched(), tz: zone() };
     if (state.by) parameters.by = state.by;
     latest.run((signal) => ask("histogram", parameters, { signal }), {
-      started: () => place.setAttribute("aria-busy", "true"),
+      started: () => {
+        place.setAttribute("aria-busy", "true");
+        if (!answer) fill(chart, h("p", { class: "wait" }, "Counting…"));
+      },
       done: (found) => {
         place.removeAttribute("aria-busy");
         place.classList.remove("is-stale");
@@ -62,6 +71,7 @@ export function setUpHistogram() {
         place.removeAttribute("aria-busy");
         place.classList.add("is-stale");
         // A mistake in the query is shown at the query.
+        if (!answer) fill(chart);
         const text = error.parameter === "q" ? "" : `The bars could not be counted: ${error.message}. `;
         fill(note, text, text ? button("Count again", search, { class: "link" }) : null);
         dispatchEvent(new CustomEvent("counted", { detail: null }));
@@ -89,7 +99,7 @@ export function setUpHistogram() {
   }
 
   function controls() {
-    unit.textContent = state.count === "rows" ? "count: rows" : "count: events";
+    unit.value = state.count === "rows" ? "rows" : "events";
     const known = FIELDS.some(([field]) => field === state.by);
     const fields = known ? FIELDS : [...FIELDS, [state.by, state.by]];
     fill(select, ...fields.map(([field, name]) => h("option", { value: field, selected: field === state.by }, name)));
@@ -128,7 +138,8 @@ export function setUpHistogram() {
     );
     const line = svg("line", { x1: 0, x2: width, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 });
     const height = svg("text", { x: 2, y: 9 }, `${counted(most)} ${state.count === "rows" ? "rows" : "events"} / ${stepText()}`);
-    return answer.rows ? [line, ...texts, height] : [line, ...texts];
+    const nothing = svg("text", { x: width / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "no event in this range matches");
+    return [line, ...texts, answer.rows ? height : nothing];
   }
 
   const stepText = () => lengthText(answer.step_s * 1000).replace(/^1 /, "");
@@ -229,7 +240,7 @@ export function setUpHistogram() {
         h("td", {}, counted(bar.rows)),
         h("td", {}, counted(bar.events)),
         groups.map(([key]) => h("td", {}, counted(bar.groups.find((each) => keyOf(each) === key)?.rows ?? 0))),
-        h("td", {}, button("Zoom", () => zoom(bar.start, bar.end), { class: "link", "aria-label": `Zoom to ${minuteTime(bar.start, zone())}` })),
+        h("td", { class: "text" }, button("Zoom", () => zoom(bar.start, bar.end), { class: "link", "aria-label": `Zoom to ${minuteTime(bar.start, zone())}` })),
       ),
     );
     const empty = answer.bars.length - rows.length;
@@ -269,7 +280,7 @@ const keyOf = (group) => (group.is_other ? "\u0000other" : group.value ?? "\u000
 
 function nameOf(kind, key) {
   if (kind === "other") return "others";
-  if (kind === "none") return "without it";
+  if (kind === "none") return noValue(state.by);
   return visible(key.length > 40 ? `${key.slice(0, 40)}…` : key);
 }
 

@@ -1,7 +1,7 @@
 // The trust strip: what is stored of each hour, with its receipt; where the events of a range went.
 
 import { ask, Latest } from "./api.js";
-import { button, byId, counted, fill, h, some, svg } from "./dom.js";
+import { button, byId, capital, counted, fill, h, some, svg } from "./dom.js";
 import { facts } from "./facts.js";
 import { zone } from "./range.js";
 import { change, isSearch, searched } from "./state.js";
@@ -47,7 +47,7 @@ export function setUpHours() {
       failed: (error) => {
         place.classList.add("is-stale");
         place.hidden = false;
-        fill(problem, `The hours are not known: ${error.message}. `, button("Ask again", search, { class: "link" }));
+        fill(problem, "The state of the hours is not known now. ", button("Ask again", search, { class: "link" }));
       },
     });
   }
@@ -102,16 +102,16 @@ export function setUpHours() {
         "tr",
         {},
         h("th", { scope: "row" }, minuteTime(hour.start, zone())),
-        h("td", {}, hour.state),
+        h("td", { class: "text" }, hour.state),
         h("td", {}, counted(hour.landed)),
         h("td", {}, hour.rows === null ? "–" : counted(hour.rows)),
-        h("td", {}, hour.loaded_at ? agoText(hour.loaded_at) : "–"),
-        h("td", {}, button("Receipt", () => showReceipt(hour), { class: "link", "aria-label": `Receipt of ${hour.partition}` })),
+        h("td", { class: "text" }, hour.loaded_at ? agoText(hour.loaded_at) : "–"),
+        h("td", { class: "text" }, button("Receipt", () => showReceipt(hour), { class: "link", "aria-label": `Receipt of ${hour.partition}` })),
       ),
     );
-    const heads = ["Hour", "State", "Landed", "Rows", "Stored", "Receipt"];
+    const heads = [["Hour"], ["State", "text"], ["Events landed"], ["Rows stored"], ["Stored", "text"], ["Receipt", "text"]];
     const caption = `Hours of the range that have events, ${zone()}, the newest first`;
-    fill(table, h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, rows)));
+    fill(table, h("table", { class: "narrow-table" }, h("caption", {}, caption), h("thead", {}, h("tr", {}, heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), h("tbody", {}, rows)));
   }
 
   async function showReceipt(hour) {
@@ -159,7 +159,7 @@ export function factsOf(hour) {
   if (hour.generation !== null) parts.push(`landing generation ${hour.generation}`);
   if (hour.content_hash) parts.push(`content ${hour.content_hash}`);
   if (hour.is_archived === true) parts.push("the archive has it");
-  if (hour.is_archived === false) parts.push("the archive has it not");
+  if (hour.is_archived === false) parts.push("the archive does not have it");
   return parts;
 }
 
@@ -169,11 +169,11 @@ function stagesOf(hour) {
   const rows = hour.stages.map(({ stage, taken, kept, dropped }) => {
     const reasons = Object.entries(dropped);
     const sum = kept + reasons.reduce((total, [, count]) => total + count, 0);
-    const text = reasons.map(([reason, count]) => `${reason} ${counted(count)}`).join(", ");
-    return h("tr", {}, h("th", { scope: "row" }, stage), h("td", {}, counted(taken)), h("td", {}, counted(kept)), h("td", { class: "reasons" }, text || "–"), h("td", {}, sum === taken ? "✓ adds up" : `differs by ${counted(taken - sum)}`));
+    const text = reasons.map(([reason, count]) => `${words(reason)} ${counted(count)}`).join(", ");
+    return h("tr", {}, h("th", { scope: "row" }, stage), h("td", {}, counted(taken)), h("td", {}, counted(kept)), h("td", { class: "reasons text" }, text || "–"), h("td", { class: "text" }, sum === taken ? "✓ adds up" : `differs by ${counted(taken - sum)}`));
   });
-  const heads = ["Stage", "Taken", "Kept", "Dropped", "Check"].map((text) => h("th", { scope: "col" }, text));
-  return h("table", {}, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
+  const heads = ["Stage", "Taken", "Kept", "Dropped", "Check"].map((text, i) => h("th", { scope: "col", class: i > 2 ? "text" : null }, text));
+  return h("table", { class: "narrow-table" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows));
 }
 
 /** A block for each hour, or for each day of a long range. */
@@ -218,12 +218,12 @@ export function whyPanel(why) {
   const dropped = Object.entries(why.dropped).map(([reason, count]) => [words(reason), count]);
   const dead = Object.entries(why.dead_letters).map(([reason, count]) => [`dead letters: ${words(reason)}`, count]);
   const rows = [
-    ["landed", why.landed],
+    ["events landed", why.landed],
     ...dropped,
     ...dead,
     ...(why.waiting ? [["not stored yet", why.waiting]] : []),
-    ["stored", why.stored],
-    ["match the query", why.matching_rows],
+    ["rows stored", why.stored],
+    ["rows that match the query", why.matching_rows],
   ];
   const most = Math.max(1, ...rows.map(([, count]) => count));
   const items = rows.map(([name, count]) => {
@@ -232,11 +232,14 @@ export function whyPanel(why) {
     return h("li", {}, bar, h("span", {}, name), h("b", {}, counted(count)));
   });
   const note = "Counts are of whole hours.";
-  return [h("h3", {}, "Where the events of these hours went"), h("p", { class: "sentence" }, `${why.sentence}.`), h("ul", { class: "stages-list" }, items), h("small", {}, note)];
+  const sentence = capital(why.sentence.replace(/[a-z_]+:\w+/g, words));
+  return [h("h3", {}, "Where the events of these hours went"), h("p", { class: "sentence" }, `${sentence}.`), h("ul", { class: "stages-list" }, items), h("small", {}, note)];
 }
 
 function words(reason) {
-  return reason.replace(/:/, ": ").replaceAll("_", " ");
+  const [kind, ...detail] = reason.split(":");
+  const name = kind.replaceAll("_", " ");
+  return detail.length ? `${name} (${detail.join(":").replaceAll("_", " ")})` : name;
 }
 
 /** What is known of the hour in which an event of a link was. */

@@ -1,7 +1,7 @@
 // The list: a line for each event, at most 2,000 in the page, further pages by their cursor.
 
 import { ask, Latest } from "./api.js";
-import { announce, button, byId, counted, fill, h, some, visible } from "./dom.js";
+import { announce, button, byId, capital, counted, fill, h, some, visible } from "./dom.js";
 import { levelClass, summaryOf, valueAt } from "./events.js";
 import { showQueryProblem, unitsOf } from "./search.js";
 import { change, isSearch, searched, state } from "./state.js";
@@ -380,11 +380,6 @@ export function setUpList() {
     }
     select(false);
   }
-}
-
-export function capital(text) {
-  const trimmed = text.replace(/\.$/, "");
-  return trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
 }
 
 /** "2025-12-04 10:00 → 11:00 UTC (1 hour)" */

@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { button, counted, cut, fill, h, svg, visible } from "./dom.js";
+import { noValue } from "./events.js";
 import { boxText, parse, termOf, withTerm } from "./language.js";
 import { zone } from "./range.js";
 import { change, searched, state } from "./state.js";
@@ -9,6 +10,7 @@ import { agoText, lengthText, minuteTime } from "./times.js";
 
 const CARD_HOURS = 24;
 const FIELDS = [["type", "Types"], ["level", "Levels"], ["master", "Masters"], ["model", "Models"]];
+const NAMES = { type: "Type", level: "Level", master: "Master", model: "Model" };
 const MOST_ROWS = 10;
 const HEIGHT = 70;
 const STEPS = ["5m", "1h", "3h", "1d"];
@@ -17,6 +19,9 @@ const MOST_SLOTS = 200;
 
 const dollars = (value) => (value === null || value === undefined ? "–" : `$${value.toFixed(value < 10 ? 4 : 2)}`);
 const duration = (value) => (value === null || value === undefined ? "–" : value < 1000 ? `${Math.round(value)} ms` : shortLength(value));
+
+/** "1 hour" */
+const stepName = (step) => lengthText(STEP_MS[step]);
 
 /** "1 m 49 s" */
 const shortLength = (ms) => lengthText(ms).replace(/ (day|hour|minute|second)s?/g, (_, unit) => ` ${unit[0]}`);
@@ -73,12 +78,12 @@ export class Overview {
     const unsettled = hours.hours.filter((hour) => ["missing", "stale"].includes(hour.state));
     const open = button("Look at them", () => change({ ...day, view: "", q: "" }), { class: "link" });
     return [
-      card("Events", counted(whole.events), `${counted(whole.rows)} rows stored`),
+      card("Events, all time", counted(whole.events), `${counted(whole.rows)} rows stored`),
       card("Events, 24 hours", counted(recent.events), `${counted(recent.rows)} rows stored`),
       card("Errors, 24 hours", counted(recent.errors), recent.events ? `${((100 * recent.errors) / recent.events).toFixed(1)} % of the events` : "no event", recent.errors > 0),
       card("Cost, 24 hours", dollars(recent.cost), recent.cost === null ? "no event has a cost" : "of events that have one"),
       card("Newest event", whole.last ? agoText(whole.last) : "–", whole.last ? minuteTime(whole.last, zone()) : "nothing is stored"),
-      card("Hours behind, 24 hours", counted(unsettled.length), unsettled.length ? [`${countsText(unsettled)} `, open] : "every closed hour is settled", unsettled.length > 0),
+      card("Hours behind", counted(unsettled.length), unsettled.length ? [`${countsText(unsettled)} `, open] : "of the last 24 hours", unsettled.length > 0),
     ];
   }
 
@@ -124,7 +129,7 @@ export class Overview {
     const named = statistics.filter(({ value, is_other: isOther }) => value !== null && !isOther);
     if (!named.length) return [h("p", { class: "wait" }, "No event of the range has a value.")];
     const shown = statistics.slice(0, MOST_ROWS);
-    const heads = ["Value", "Events", "Rows", "Errors", "Cost", "Mean", "Longest"].map((text) => h("th", { scope: "col" }, text));
+    const heads = [NAMES[field], "Events", "Rows", "Errors", "Cost", "Mean time", "Longest"].map((text) => h("th", { scope: "col" }, text));
     const rows = shown.map((each) =>
       h(
         "tr",
@@ -181,7 +186,7 @@ function countsText(hours) {
 /** A value as a link to its events. */
 function nameOf(field, { value, is_other: isOther }) {
   if (isOther) return "others";
-  const text = value === null ? "without it" : visible(cut(value, 60));
+  const text = value === null ? noValue(field) : visible(cut(value, 60));
   return button(text, () => change({ q: queryWith(field, value), view: "" }), { class: "link", title: "Show these events" });
 }
 
@@ -204,12 +209,12 @@ function chartOf(name, slots, [from, to], { amount, text, colour, step }) {
     return bar;
   });
   const peak = slots.find((slot) => amount(slot) === most);
-  const label = most ? `${name}: at most ${text(most)} in ${step}, at ${minuteTime(peak.start, zone())}` : `${name}: none`;
+  const label = most ? `${name}: at most ${text(most)} in ${stepName(step)}, at ${minuteTime(peak.start, zone())}` : `${name}: none`;
   const ends = [from, to].map((ms) => minuteTime(ms, zone()));
   return h(
     "section",
     { class: "small-chart" },
-    h("h2", {}, name, h("small", {}, most ? ` at most ${text(most)} / ${step}` : " none")),
+    h("h2", {}, name, h("small", {}, most ? ` at most ${text(most)} in ${stepName(step)}` : " none")),
     svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, ...bars),
     h("p", { class: "ends" }, h("small", {}, ends[0]), h("small", {}, ends[1])),
   );

@@ -1,7 +1,7 @@
 // The search box: completion of fields and values, and mistakes at their place.
 
 import { ask, Latest } from "./api.js";
-import { byId, fill, h, isTyping } from "./dom.js";
+import { byId, capital, fill, h, isTyping } from "./dom.js";
 import { parse, print, QueryError, tokensOf } from "./language.js";
 import { change, searched, state } from "./state.js";
 
@@ -69,7 +69,7 @@ export function showQueryProblem(error) {
   box.setAttribute("aria-invalid", "true");
   const text = box.value;
   const at = Math.min(error.position ?? 0, text.length);
-  const parts = [h("span", { class: "message" }, error.message)];
+  const parts = [h("span", { class: "message" }, `${capital(error.message)}.`)];
   if (error.position !== null && error.position !== undefined) {
     const marked = text.slice(at, at + 1) || " ";
     const quote = [text.slice(Math.max(0, at - 30), at), h("mark", {}, marked), text.slice(at + 1, at + 31)];

@@ -6,7 +6,7 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from obs_assets_tests.explorer.conftest import settled
+from obs_assets_tests.explorer.conftest import Seen, settled, watch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
@@ -30,13 +30,18 @@ def violations(page: Page) -> list[str]:
 def test_no_rule_is_broken(  # noqa: PLR0915 - a walk through every state
     browser: Browser, address: str, theme: str, size: str
 ) -> None:
-    """In the list, an event, its text, neighbours and trace, the range, menu, help, a mistake, nothing found."""
+    """In the list, an event, its text, neighbours and trace, the range, menu, help, a mistake, nothing found.
+
+    The content policy is not broken either.
+    """
     width, height = SIZES[size]
     page = browser.new_page(
         viewport={"width": width, "height": height},
         color_scheme=theme,  # type: ignore[arg-type]
         reduced_motion="reduce",
     )
+    watched = Seen(page)
+    watch(watched, address)
     page.goto(address)
     settled(page)
     page.get_by_role("button", name="Table").click()
@@ -52,7 +57,7 @@ def test_no_rule_is_broken(  # noqa: PLR0915 - a walk through every state
     page.get_by_role("tab", name="Context").click()
     expect(page.locator(".context li").first).to_be_visible()
     found["context"] = violations(page)
-    page.get_by_role("button", name="Its trace").click()
+    page.get_by_role("button", name="Same trace").click()
     expect(page.locator(".waterfall li").first).to_be_visible()
     found["trace"] = violations(page)
     page.go_back()
@@ -89,6 +94,8 @@ def test_no_rule_is_broken(  # noqa: PLR0915 - a walk through every state
     found["where"] = violations(page)
     page.close()
     assert [f"{state}: {broken}" for state in found for broken in found[state]] == []
+    # The console has each violation of the content policy as an error.
+    assert (watched.errors, watched.foreign) == ([], [])
 
 
 def test_the_page_is_usable_at_200_percent(browser: Browser, address: str) -> None:

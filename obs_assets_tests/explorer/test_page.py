@@ -49,7 +49,7 @@ def test_a_mistake_is_shown_at_its_place(seen: Seen, address: str) -> None:
     page.fill("#q", "level:error AND )")
     page.keyboard.press("Enter")
     problem = page.locator("#q-problem")
-    expect(problem).to_contain_text("found ')': expected a term")
+    expect(problem).to_contain_text("Found ')': expected a term")
     expect(problem.locator("mark")).to_have_text(")")
     assert rows(page) == 100
     problem.get_by_text("Go there").click()

@@ -100,7 +100,7 @@ def test_each_hour_has_its_state_and_its_receipt(seen: Seen, address: str) -> No
     expect(receipt).to_contain_text("35 events landed")
     expect(receipt).to_contain_text("replaced")
     expect(receipt.locator("tbody tr")).to_have_count(4)
-    expect(receipt).to_contain_text("filtered:level 3")
+    expect(receipt).to_contain_text("filtered (level) 3")
     checks = receipt.locator("tbody td:last-child").all_text_contents()
     assert checks == ["✓ adds up"] * 4
     link = receipt.get_by_role("link", name="Partition in Dagster")
@@ -115,9 +115,9 @@ def test_an_empty_range_says_where_its_events_went(seen: Seen, address: str) -> 
     """Landed, dropped by each reason, waiting, stored, matching; terms can be left out."""
     page = open_page(seen, address, f"?{RANGE}&q=level:debug type:nothing")
     stages = page.locator("#empty .stages")
-    expect(stages).to_contain_text("in these 3 hours 103 events landed")
+    expect(stages).to_contain_text("In these 3 hours 103 events landed")
     expect(stages).to_contain_text("34 not loaded yet")
-    expect(stages.locator("li", has_text="filtered: level")).to_contain_text("6")
+    expect(stages.locator("li", has_text="filtered (level)")).to_contain_text("6")
     expect(stages.locator("li", has_text="match the query")).to_contain_text("0")
     expect(
         page.locator("#empty").get_by_role("button", name="Without level:debug")
