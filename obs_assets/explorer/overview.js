@@ -6,7 +6,7 @@ import { noValue } from "./events.js";
 import { boxText, parse, termOf, withTerm } from "./language.js";
 import { zone } from "./range.js";
 import { change, searched, state } from "./state.js";
-import { agoText, lengthText, minuteTime } from "./times.js";
+import { agoText, lengthText, minuteTime, shortLength } from "./times.js";
 
 const CARD_HOURS = 24;
 const FIELDS = [["type", "Types"], ["level", "Levels"], ["master", "Masters"], ["model", "Models"]];
@@ -18,13 +18,10 @@ const STEP_MS = { "5m": 3e5, "1h": 36e5, "3h": 108e5, "1d": 864e5 };
 const MOST_SLOTS = 200;
 
 const dollars = (value) => (value === null || value === undefined ? "–" : `$${value.toFixed(value < 10 ? 4 : 2)}`);
-const duration = (value) => (value === null || value === undefined ? "–" : value < 1000 ? `${Math.round(value)} ms` : shortLength(value));
+const duration = (value) => (value === null || value === undefined ? "–" : shortLength(value));
 
 /** "1 hour" */
 const stepName = (step) => lengthText(STEP_MS[step]);
-
-/** "1 m 49 s" */
-const shortLength = (ms) => lengthText(ms).replace(/ (day|hour|minute|second)s?/g, (_, unit) => ` ${unit[0]}`);
 
 /** The view; each part asks for itself and shows its own mistake. */
 export class Overview {

@@ -88,6 +88,9 @@ export function lengthText(ms) {
   return parts.slice(0, 2).join(" ") || `${Math.round(ms)} ms`;
 }
 
+/** "1 m 49 s" */
+export const shortLength = (ms) => lengthText(ms).replace(/ (day|hour|minute|second)s?/g, (_, unit) => ` ${unit[0]}`);
+
 /** "3 minutes ago" */
 export function agoText(text, now = Date.now()) {
   const ms = now - new Date(text).getTime();

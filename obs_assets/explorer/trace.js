@@ -1,12 +1,12 @@
 // All events of a trace, session or worker in time; bars where there are durations.
 
 import { ask, Latest, request } from "./api.js";
-import { button, cut, fill, h, some, visible } from "./dom.js";
+import { button, capital, cut, fill, h, some, visible } from "./dom.js";
 import { levelClass, parseExactly, summaryOf, timeOfId } from "./events.js";
 import { equal, print } from "./language.js";
 import { zone } from "./range.js";
 import { change, state } from "./state.js";
-import { lengthText, longTime, rfc } from "./times.js";
+import { lengthText, longTime, rfc, shortLength } from "./times.js";
 
 /** How far from the event others of its trace are looked for. */
 const REACH_MS = 12 * 36e5;
@@ -54,7 +54,7 @@ export class Trace {
     const weights = found.events_estimated > found.rows ? "Others of it may have been sampled out. " : "";
     const list = button("Show as a list", () => change({ q: query, ...range, view: "", same: "", event: "" }));
     return [
-      h("h2", {}, `${NAMES[column]} `, h("code", {}, visible(cut(value, 80)))),
+      h("h2", {}, `${capital(NAMES[column])} `, h("code", {}, visible(cut(value, 80)))),
       h("p", {}, `${some(found.rows, "event")} in ${lengthText(whole)}, ${some(errors, "error")}. ${hasMore}${weights}A bar ends at its event's time and is as long as its duration. `, list),
       h("ol", { class: "waterfall" }, rows),
     ];
@@ -71,8 +71,8 @@ function rowOf(event, [from, to], start, whole) {
   const bar = h("i", { class: "span" });
   bar.style.left = `${((from - start) / whole) * 100}%`;
   bar.style.width = `${Math.max(0.3, ((to - from) / whole) * 100)}%`;
-  const offset = `+${lengthText(to - start)}`;
-  const duration = event.duration_ms === null ? "" : `${event.duration_ms} ms`;
+  const offset = `+${shortLength(to - start)}`;
+  const duration = event.duration_ms === null ? "" : shortLength(event.duration_ms);
   const open = button("", () => change({ event: event.id, view: "", same: "" }, { isStep: true }), {
     class: "neighbour",
     title: longTime(event.timestamp, zone()),
