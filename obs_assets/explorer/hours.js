@@ -236,7 +236,8 @@ export function whyPanel(why) {
   return [h("h3", {}, "Where the events of these hours went"), h("p", { class: "sentence" }, `${sentence}.`), h("ul", { class: "stages-list" }, items), h("small", {}, note)];
 }
 
-function words(reason) {
+/** A place and its detail in words: "filtered:low_value" → "filtered (low value)". */
+export function words(reason) {
   const [kind, ...detail] = reason.split(":");
   const name = kind.replaceAll("_", " ");
   return detail.length ? `${name} (${detail.join(":").replaceAll("_", " ")})` : name;

@@ -335,6 +335,20 @@ export function setUpList() {
 
   return {
     begin: search,
+    /** The rows of events in a range of milliseconds, as they stand in the list. */
+    rowsBetween(start, end) {
+      return [...body.children].filter((row) => {
+        const at = new Date(eventOf(row).timestamp).getTime();
+        return at >= start && at < end;
+      });
+    },
+    /** Say of a row, at its place, what became of its event. */
+    markGone(row, text) {
+      row.classList.add("is-gone");
+      row.querySelector(".fate")?.remove();
+      const title = "The hour was stored anew, without this event";
+      row.querySelector(".text").prepend(h("abbr", { class: "weight fate", title }, visible(text)));
+    },
     step,
     openFocused: () => focused() && open(focused()),
     focusRow: () => focused()?.focus(),

@@ -2,6 +2,7 @@
 
 import { request } from "./api.js";
 import { announce, button, byId, counted, fill } from "./dom.js";
+import { settle } from "./settle.js";
 import { change, isSearch, state } from "./state.js";
 import { agoText, minuteTime } from "./times.js";
 import { zone } from "./range.js";
@@ -31,6 +32,7 @@ export function setUpLive(list) {
   let lag = null;
   let timer = 0;
   let refresh = 0;
+  let replaced = new Set();
 
   opener.addEventListener("click", () => {
     if (!state.live) return change({ live: "1", to: "", order: "newest" });
@@ -84,6 +86,7 @@ export function setUpLive(list) {
 
   function onMessage({ type, body }) {
     if (type === "rows") take(body.events);
+    if (type === "hour" && body.state === "replaced") replaced.add(body.hour);
     if (type === "hour" || type === "rows") refreshSoon();
     // An old hour that is replaced is not the newest one.
     if (type === "lag" || (type === "hour" && body.hour >= (lag?.hour ?? ""))) lag = body;
@@ -119,7 +122,20 @@ export function setUpLive(list) {
     refresh = setTimeout(() => {
       refresh = 0;
       dispatchEvent(new CustomEvent("stored"));
+      settleRows();
     }, REFRESH_MS);
+  }
+
+  /** Rows of replaced hours that were not sent again may be stored no more. */
+  async function settleRows() {
+    const hours = [...replaced];
+    replaced = new Set();
+    try {
+      for (const hour of hours) await settle(list, hour);
+    } catch (error) {
+      // The rows stay as they are: the next search shows the truth.
+      console.info("rows of a replaced hour are not looked up:", error.status);
+    }
   }
 
   function show() {

@@ -23,6 +23,9 @@ EVERY_S = 10
 LOADS = 12
 """Hours that are stored one behind the other, each `EVERY_S` seconds: two minutes."""
 
+TRACED = (2, 6, 10)
+"""Loads whose tasks are measured: a trace of 10 seconds has 25 MB."""
+
 LONGEST_MS = 100
 """Processor time of the page's longest task: the clock would measure other programs of the machine too."""
 
@@ -81,7 +84,7 @@ def heap(page: Page) -> int:
 def test_two_minutes_of_500_events_a_second(
     browser: Browser, seen: Seen, address: str, load: Load
 ) -> None:
-    """2,000 rows at most, memory flat, and in the median of the loads no task above 100 ms."""
+    """2,000 rows at most, memory flat, and in the median of three loads no task above 100 ms."""
     page = open_page(seen, address)
     page.click("#live-button")
     expect(page.locator("#live-button")).to_have_attribute("data-status", "live")
@@ -90,18 +93,21 @@ def test_two_minutes_of_500_events_a_second(
     for number in range(LOADS):
         began = time.monotonic()
         page.evaluate("() => { window.tasks.length = 0; }")
-        browser.start_tracing(page=page, categories=TASKS)
+        if number in TRACED:
+            browser.start_tracing(page=page, categories=TASKS)
         hour = Hour(HOURS[-1].start + timedelta(hours=1 + number))
         load(hour, flood(hour))
         page.wait_for_timeout(max(0, 1000 * (EVERY_S - time.monotonic() + began)))
-        longest.append(longest_task(browser.stop_tracing()))
+        if number in TRACED:
+            longest.append(longest_task(browser.stop_tracing()))
         by_clock.append(page.evaluate("() => Math.max(0, ...window.tasks)"))
         heaps.append(heap(page))
         assert rows(page) <= 2000
     print(f"longest tasks {[round(ms) for ms in longest]} ms, by the clock {by_clock} ms")
     print(f"heap {[round(size / 1e6, 1) for size in heaps]} MB")
     last = f"{HOURS[-1].start + timedelta(hours=LOADS):%m-%d %H}"
-    expect(page.locator(".rows > .row").first).to_contain_text(last)
+    # A busy machine is behind.
+    expect(page.locator(".rows > .row").first).to_contain_text(last, timeout=90_000)
     # A reading in the middle of a change is larger than the others.
     assert median(heaps[-3:]) < 1.3 * median(heaps[:3])
     assert median(longest) <= LONGEST_MS

@@ -31,7 +31,9 @@ def follow(page: Page) -> None:
 
 
 def test_rows_come_when_their_hour_is_stored(seen: Seen, address: str, load: Load) -> None:
-    """Only those that match, on top, once, in the address; a replaced hour replaces its rows."""
+    """Only those that match, on top, once, in the address; a replaced hour replaces its rows,
+    and a row that it no longer has says so.
+    """
     page = open_page(seen, address, "?q=level:error")
     before = rows(page)
     follow(page)
@@ -52,6 +54,13 @@ def test_rows_come_when_their_hour_is_stored(seen: Seen, address: str, load: Loa
     expect(page.locator(".row .text", has_text="another error")).to_have_count(
         15, timeout=15_000
     )
+    assert rows(page) == before + 15
+    # The next version of the hour lacks the last error: its row says so, at its place.
+    load(hour, changed[:143], generation=3)
+    gone = page.locator(".row.is-gone")
+    expect(gone).to_have_count(1, timeout=20_000)
+    expect(gone.locator(".fate")).to_have_text("no longer stored")
+    expect(gone.locator(".text")).to_contain_text("another error")
     assert rows(page) == before + 15
     expect(page.locator("#notice")).to_contain_text(
         "The newest stored hour is 2025-12-04 15:00"
