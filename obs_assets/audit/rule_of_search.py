@@ -1,8 +1,10 @@
 """An alert rule with the meaning of a search, and the alerts that it would have sent."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -11,30 +13,64 @@ from obs_assets.alerts.backtest import RuleOutcome, Simulation
 from obs_assets.alerts.rules import AlertRule, matching
 from obs_assets.audit.hour_states import hours_of
 from obs_assets.errors import ConfigurationError
-from obs_assets.events import PROMOTED, Frame
+from obs_assets.events import ALIASES, PROMOTED, Frame
 from obs_assets.hourly.hourly_pipeline import HourlyPipeline
 from obs_assets.hours import Hour
 from obs_assets.search.duckdb import matching_rows
-from obs_assets.search.language import And, Compare, Exists, Not, Or, Query, fields_of
+from obs_assets.search.language import And, Compare, Exists, Not, Or, Query, Text, fields_of
 from obs_assets.search.questions import Span
-from obs_assets.search.rows import Column, Paths, place_of
+from obs_assets.search.rows import SEARCHED_KEYS, Column, Paths, place_of
 from obs_assets.storage.engine import connect
 
 FRAME = "redacted_events"
 """The frame in which rules are tried: webhooks take it by default."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9 _.:@/-]+")
+"""Texts that JSON writes in one way only."""
+
+_TEXT_KEYS = sorted({*SEARCHED_KEYS, *(name.rpartition(".")[2] for name in ALIASES["error"])})
+"""Keys whose text a word of a search is looked for in."""
 
 COMPARED_ROWS = 20_000
 """Events of an hour for which search and rule are compared: more would take the time of a search."""
 
 
 def conditions_of(query: Query) -> list[str]:
-    """The query as conditions of ``where``, which must all hold.
+    """The query without its words as conditions of ``where``, which must all hold.
 
     Raises:
         ConfigurationError: a rule cannot say what the query says; the message names the term.
     """
-    terms = query.terms if isinstance(query, And) else (query,)
-    return [_condition(term) for term in terms]
+    return [_condition(term) for term in _terms(query) if not isinstance(term, Text)]
+
+
+def pattern_of(query: Query) -> str | None:
+    """The word or phrase of the query as a pattern of ``text``; None if it has none.
+
+    The pattern finds the text in a message or an error, wherever these stand in the event.
+
+    Raises:
+        ConfigurationError: there are several, or its JSON text can be written in several ways.
+    """
+    texts = [term.text for term in _terms(query) if isinstance(term, Text)]
+    if not texts:
+        return None
+    if len(texts) > 1:
+        raise ConfigurationError(
+            f'a rule has one word or one phrase: write "{" ".join(texts)}" in quotes, or leave '
+            "words out of the search"
+        )
+    if not _PLAIN.fullmatch(texts[0]):
+        raise ConfigurationError(
+            f"a rule finds words of ASCII letters, digits, blanks and _.:@/-, and {texts[0]!r} has "
+            "other signs: search for a part of it"
+        )
+    keys = "|".join(map(re.escape, _TEXT_KEYS))
+    return rf'"({keys})" *: *"([^"\\]|\\.)*{re.escape(texts[0])}'
+
+
+def _terms(query: Query) -> Sequence[Query]:
+    return query.terms if isinstance(query, And) else (query,)
 
 
 def rule_of(query: Query, above: float) -> AlertRule:
@@ -43,9 +79,10 @@ def rule_of(query: Query, above: float) -> AlertRule:
     Raises:
         ConfigurationError: a rule cannot say what the query says.
     """
-    where = conditions_of(query)
+    where, pattern = conditions_of(query), pattern_of(query)
+    text = () if pattern is None else (pattern,)
     try:
-        return AlertRule(name="from_search", where=tuple(where), above=above)
+        return AlertRule(name="from_search", where=tuple(where), text=text, above=above)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigurationError(f"this search makes no rule: {reason}") from None
@@ -53,7 +90,10 @@ def rule_of(query: Query, above: float) -> AlertRule:
 
 def rule_text(rule: AlertRule) -> str:
     """The rule as YAML for a webhook's ``rules`` in a pipeline file, or for `obs backtest --rules`."""
-    options = {"name": rule.name, "where": list(rule.where), "above": rule.above}
+    options: dict[str, Any] = {"name": rule.name, "where": list(rule.where)}
+    if rule.text:
+        options["text"] = list(rule.text)
+    options["above"] = rule.above
     return yaml.safe_dump({"rules": [options]}, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -72,8 +112,8 @@ def _condition(term: Query) -> str:
         case Or(terms):
             return _one_of(terms)
     raise ConfigurationError(
-        "a rule has equality, numbers, presence and lists of values: leave words, beginnings and "
-        "groups out of the search, or write a rule with `text` (docs/alerts.md)"
+        "a rule has equality, numbers, presence, lists of values and one phrase: leave beginnings "
+        "and groups out of the search, or write a rule with `text` (docs/alerts.md)"
     )
 
 
@@ -174,6 +214,7 @@ def refuse_other_events(frame: Frame, query: Query, rule: AlertRule, hour: Hour)
     """Raise if search and rule match different events of an hour.
 
     They do where a field is a list: a search looks at each element, a rule at the text of the list.
+    They do where a phrase stands in a message inside another object: a search looks at the event's own.
     The first `COMPARED_ROWS` events decide.
 
     Args:
@@ -187,12 +228,17 @@ def refuse_other_events(frame: Frame, query: Query, rule: AlertRule, hour: Hour)
     """
     paths = [field for field in fields_of(query) if isinstance(place_of(field), Paths)]
     # A column is never a list, and both compare columns in the same way.
-    if not paths:
+    if not paths and not rule.text:
         return
     # The same rows for both: an hour's frame has a fixed order.
     compared = frame.limit(COMPARED_ROWS)
     found = {row["row_uid"] for row in matching_rows(compared, query)}
     matched = {uid for (uid,) in matching(compared, rule).project("row_uid").fetchall()}
+    if found != matched and rule.text:
+        raise ConfigurationError(
+            f"a rule would match other events than this search in the hour {hour.key}: in some of "
+            "them the phrase stands in a message or error inside another object"
+        )
     if found != matched:
         raise ConfigurationError(
             f"a rule would match other events than this search in the hour {hour.key}: in one of "

@@ -75,7 +75,8 @@ export function toast(text) {
   clearTimeout(toastTimer);
   toastTimer = setTimeout(() => {
     note.hidden = true;
-  }, 4000);
+    // A long text takes longer to read.
+  }, Math.max(4000, 60 * text.length));
 }
 
 /** Copy a text; says so, or shows the text to be copied by hand where the browser refuses. */

@@ -9,7 +9,6 @@ import yaml
 
 from obs_assets.alerts.rules import AlertRule, with_rule
 from obs_assets.audit.rule_of_search import (
-    conditions_of,
     refuse_other_events,
     rule_of,
     rule_text,
@@ -46,6 +45,9 @@ QUERIES = (
     "worker:w1",
     "trace:t1 level:fatal",
     'type:" odd"',
+    "REFUSED",
+    '"fused" level:error',
+    '"no such text"',
 )
 
 
@@ -55,7 +57,9 @@ def test_rule_and_search_match_the_same_events(tmp_path: Path) -> None:
         frame = frame_of(duck, EVENTS)
         for text in QUERIES:
             query = parse(text)
-            rule = AlertRule(name="r", levels=(), where=tuple(conditions_of(query)))
+            rule = rule_of(query, 0.0).model_copy(
+                update={"name": "r", "levels": (), "above": None}
+            )
             matched = count_by(with_rule(frame, [rule]), "rule").get("r", 0)
             assert matched == len(list(matching_rows(frame, query))), text
 
@@ -63,7 +67,8 @@ def test_rule_and_search_match_the_same_events(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "timeout",
+        "several words",
+        "größe",
         "type:task_*",
         "level:error OR type:task",
         "-(level:error type:task)",
@@ -103,3 +108,15 @@ def test_a_rule_that_would_match_other_events_is_refused(tmp_path: Path, text: s
         field = text.lstrip("-NOT ").split(":")[0]
         with pytest.raises(ConfigurationError, match=field):
             refuse_other_events(frame_of(duck, EVENTS + lists), query, rule, HOUR)
+
+
+def test_a_phrase_inside_another_object_makes_no_rule(tmp_path: Path) -> None:
+    """A search looks at the event's own message; a rule that would fire for others is refused."""
+    query = parse('"out of memory"')
+    rule = rule_of(query, 0)
+    with engine.connect(temp_dir=tmp_path) as duck:
+        own = {"id": "6", "message": "the worker is Out Of Memory"}
+        refuse_other_events(frame_of(duck, [*EVENTS, own]), query, rule, HOUR)
+        nested = {"id": "7", "data": {"message": "out of memory"}}
+        with pytest.raises(ConfigurationError, match="inside another object"):
+            refuse_other_events(frame_of(duck, [*EVENTS, nested]), query, rule, HOUR)
