@@ -23,6 +23,7 @@ from obs_assets.severities import (
     LEVELS,
     STATUSES,
     WORDS_ONLY,
+    is_word_sql,
     known_word_sql,
     level_sql,
     word_sql,
@@ -397,32 +398,39 @@ def _paths(name: str) -> list[str]:
     return list(dict.fromkeys([f'$."{name}"', nested]))
 
 
-def _words(aliases: Iterable[str]) -> list[str]:
-    """SQL: the word in each of these fields of the level."""
+def _words(aliases: Iterable[str]) -> str:
+    """SQL: list of the words in these fields of the level, in their order."""
     words: list[str] = []
     # Fields with the same rule share its SQL: DuckDB plans each query anew, which would take a tenth of a second.
     for rule, alike in itertools.groupby(aliases, key=lambda alias: word_sql("word", alias)):
         fields = ", ".join(itertools.chain.from_iterable(map(_fields, alike)))
-        found = f"list_transform([{fields}], lambda word: {rule})"
-        words.append(f"list_filter({found}, lambda word: word IS NOT NULL)[1]")
-    return words
+        words.append(f"list_transform([{fields}], lambda word: {rule})")
+    return f"list_filter(flatten([{', '.join(words)}]), lambda word: word IS NOT NULL)"
 
 
-_IS_IN_TABLE = one_of("j.level", LEVELS)
-"""SQL over the parsed event ``j``: whether its field ``level`` is the name of a level, as in most events."""
+_USUAL_WORDS = (
+    # Most events have a word of the table in ``level``. They need no other field and no pattern.
+    f"CASE WHEN {is_word_sql('j.level')} THEN [j.level] "
+    f"ELSE {_words(name for name in ALIASES['event_level'] if name not in _APART)} END"
+)
+"""SQL over the parsed event ``j``: the words of its level in the fields that are read with the structure."""
 
 _USUAL_WORD = (
-    f"CASE WHEN {_IS_IN_TABLE} THEN j.level "
-    f"ELSE {_first(_words(name for name in ALIASES['event_level'] if name not in _APART))} END"
+    f"CASE WHEN {is_word_sql('usual_words[1]')} THEN usual_words[1] "
+    f"ELSE {known_word_sql('usual_words')} END"
 )
-"""SQL over the parsed event ``j``: the word of its level in the fields that are read with the structure."""
+"""SQL over ``usual_words``: the first of these words that the table has."""
 
 
 def _level_word() -> str:
-    """SQL over ``j``, ``usual_word`` and ``apart``: the word of the level, in any case of letters."""
+    """SQL over ``j``, ``usual_words``, ``usual_word`` and ``apart``: the word of the level, in any case of letters.
+
+    A word that is no level of the table counts only if no field has a level of the table.
+    """
     status = f"CASE WHEN {one_of('lower(j.status)', STATUSES)} THEN j.status END"
     serilog = """CASE WHEN j."@t" IS NOT NULL AND coalesce(j."@m", j."@mt") IS NOT NULL THEN 'info' END"""
-    return _first(["usual_word", f"trim({known_word_sql('apart')})", status, serilog])
+    apart = f"trim({known_word_sql('apart')})"
+    return _first(["usual_word", apart, "usual_words[1]", status, serilog])
 
 
 _LEVEL_WORD = _level_word()
@@ -454,7 +462,8 @@ def with_columns(frame: Frame, *carried: str, where: str = "") -> Frame:
             for name, expression in _COLUMNS.items()
         }
     structured = frame.project(f"*, json_transform({event}, '{_STRUCTURE}') AS j")
-    worded = structured.project(f"*, {_USUAL_WORD} AS usual_word")
+    listed = structured.project(f"*, {_USUAL_WORDS} AS usual_words")
+    worded = listed.project(f"*, {_USUAL_WORD} AS usual_word")
     # A second parsing, for all these fields at once, and only for events that have such a key and need it: of
     # large events it takes much memory.
     is_needed = f"usual_word IS NULL AND regexp_matches({event}, '{_APART_KEY}')"

@@ -268,6 +268,11 @@ def known_word_sql(words: str) -> str:
     return f"list_filter({words}, lambda text: {_known('trim(text)')} IS NOT NULL)[1]"
 
 
+def is_word_sql(word: str) -> str:
+    """SQL: whether a word is in the table as it is, in any case of letters."""
+    return f"list_position({list(_KNOWN)}, lower({word})) IS NOT NULL"
+
+
 def level_sql(word: str) -> str:
     """SQL for the level of a word; ``word`` is an SQL expression without blanks around its value."""
     return f"coalesce({_known(word)}, lower({word}))"

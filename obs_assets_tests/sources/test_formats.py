@@ -41,6 +41,11 @@ def lines(*events: Any) -> bytes:
     return b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
+def counted(message: str) -> bytes:
+    """A message behind its length in bytes (RFC 6587)."""
+    return b"%d %s" % (len(message.encode()), message.encode())
+
+
 def nanos(clock: str) -> str:
     return str(int(datetime.fromisoformat(f"2031-05-05T{clock}+00:00").timestamp()) * 10**9)
 
@@ -415,6 +420,23 @@ CORPUS = [
         {"not_syslog": 1},
     ),
     Truth(
+        "syslog, cut in front, then counted, without line ends",
+        b"host su - ID47 - cut"
+        + counted("<34>1 2031-05-05T09:00:00.003Z host su - ID47 - over\ntwo lines, 12 <3>")
+        + counted('<165>1 2031-05-05T09:01:00Z host é 1 - [ex@1 iut="3"] ü\n')
+        + counted("<14>1 2031-05-05T09:02:00Z - - - - -"),
+        [("09:00", "critical", None), ("09:01", "notice", None), ("09:02", "info", None)],
+        {"format": "syslog"},
+        {"not_syslog": 1},
+    ),
+    Truth(
+        "syslog, lines with a count that is wrong",
+        b"999 <34>1 2031-05-05T09:00:00Z host su - - - a 41 <34>1 2031-05-05T09:07:00Z b - - - -\n"
+        b"5 <14>1 2031-05-05T09:01:00Z host su - - - b\n",
+        [("09:00", "critical", None), ("09:01", "info", None)],
+        {"format": "syslog"},
+    ),
+    Truth(
         "journalctl -o export",
         b"__CURSOR=a\n__REALTIME_TIMESTAMP=%d000000\nPRIORITY=3\nMESSAGE=x\n_A=1\n_A=2\n\n"
         % SECONDS
@@ -649,6 +671,7 @@ def test_pieces_are_joined_across_batches(place: Place, size: int) -> None:
     [
         ("<34>1 2031-05-05T09:00:00Z host su - - - x", "syslog"),
         ("<13>May  5 09:00:00 host su: x", "syslog"),
+        ("45 <34>1 2031-05-05T09:00:00Z host su - - - x", "syslog"),
         ("May  5 09:00:00 host su: x", "syslog"),
         ("2031-05-05T09:00:00.1Z stdout F x", "cri"),
         ("__CURSOR=s=a", "journald_export"),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
-from obs_assets.severities import STATUSES, level_of
+from obs_assets.severities import LEVELS, STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import NO_CONTENT, FilterConfig, apply_filter
@@ -115,10 +115,11 @@ def first(event: Event, *keys: str) -> str | None:
 
 
 def level(event: Event) -> str | None:
-    for key in ("level", "severity"):
-        said = first(event, key)
-        if said is not None and (known := level_of(said, key)):
-            return known
+    said = {key: first(event, key) for key in ("level", "severity")}
+    found = [level_of(text, key) for key, text in said.items() if text is not None]
+    # A word that is no level of the table counts only if no field has one.
+    if known := sorted(filter(None, found), key=lambda level: level not in LEVELS):
+        return known[0]
     status = first(event, "status")
     return level_of(status) if status is not None and status.lower() in STATUSES else None
 

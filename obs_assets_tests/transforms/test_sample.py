@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
-from obs_assets.severities import STATUSES, level_of
+from obs_assets.severities import LEVELS, STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import FilterConfig, apply_filter
@@ -53,7 +53,8 @@ def stratum_of(event: Event, config: SampleConfig) -> tuple[str, float]:
         for key in ("level", "severity")
         if (text := first(event, key)) is not None
     ]
-    level = next(filter(None, said), level_of(status) if status in STATUSES else None) or ""
+    found = sorted(filter(None, said), key=lambda level: level not in LEVELS)
+    level = next(iter(found), level_of(status) if status in STATUSES else None) or ""
     lower_type = (event_type or "").lower()
     if (
         has_error(event)
