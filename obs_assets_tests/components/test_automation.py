@@ -739,6 +739,23 @@ def test_hours_before_the_start_are_left_alone_and_named_once(deployment: Deploy
     assert hours_of(tick(deployment, "stale_hour_sensor")[0]) == [hour.key for hour in hours]
 
 
+def test_rows_that_were_deleted_before_the_start_moved_are_not_asked_for(
+    deployment: Deployment,
+) -> None:
+    """An hour before `start` whose rows are gone is left alone; it is requested again when `start` moves back."""
+    hours = many_hours(deployment, 3)
+    deployment.materialize(hours[0], hours[2])
+    for hour in (hours[0], hours[2]):
+        harness.ask(
+            deployment.machine.postgres, "DELETE FROM events WHERE hour = %s", hour.start
+        )
+    later = starting(deployment, hours[1].key)
+    assert hours_of(tick(later, "stale_hour_sensor")[0]) == [hours[2].key]
+    assert later.hourly.staleness(Clock.moment).before_start == (hours[0],)
+    back = tick(deployment, "stale_hour_sensor")[0]
+    assert hours_of(back) == [hours[0].key, hours[2].key]
+
+
 def test_hours_of_another_data_folder_are_left_alone_and_named_once(
     deployment: Deployment, tmp_path: Path
 ) -> None:

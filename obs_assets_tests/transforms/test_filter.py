@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from obs_assets import events
 from obs_assets.events import Frame, count_by
-from obs_assets.severities import LEVELS, STATUSES, level_of
+from obs_assets.severities import LEVELS as ALL_LEVELS
+from obs_assets.severities import STATUSES, level_of
 from obs_assets.storage import engine
 from obs_assets.storage import frames as store
 from obs_assets.transforms.filter import NO_CONTENT, FilterConfig, apply_filter
@@ -118,7 +119,7 @@ def level(event: Event) -> str | None:
     said = {key: first(event, key) for key in ("level", "severity")}
     found = [level_of(text, key) for key, text in said.items() if text is not None]
     # A word that is no level of the table counts only if no field has one.
-    if known := sorted(filter(None, found), key=lambda level: level not in LEVELS):
+    if known := sorted(filter(None, found), key=lambda level: level not in ALL_LEVELS):
         return known[0]
     status = first(event, "status")
     return level_of(status) if status is not None and status.lower() in STATUSES else None
