@@ -155,6 +155,8 @@ def acknowledge(server: str, pipe: Any) -> None:
                 status, content = found.status_code, found.content
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            # Elastic's client talks to no other server.
+            self.send_header("X-Elastic-Product", "Elasticsearch")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if self.command != "HEAD":

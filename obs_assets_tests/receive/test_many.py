@@ -1,25 +1,31 @@
 """Long proofs of the receiver: real senders while it is killed, and thousands of idle connections."""
 
+import logging
 import random
 import resource
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
 import requests
+import structlog
 from elasticsearch import ApiError, Elasticsearch, TransportError, helpers
+from google.protobuf.json_format import MessageToJson
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler, ReadableLogRecord
 from opentelemetry.sdk._logs.export import (
     InMemoryLogRecordExporter,
     LogRecordExportResult,
     SimpleLogRecordProcessor,
 )
+from splunk_handler import SplunkHandler
 
 from obs_assets_tests.receive.conftest import Process
 
@@ -83,23 +89,104 @@ class Killer:
         assert self.kills == KILLS
 
 
-def with_opentelemetry(url: str, killer: Killer) -> Iterator[int]:
-    """The official exporter in Protocol Buffers; a batch that it gave up is exported again."""
-    made = InMemoryLogRecordExporter()
-    provider = LoggerProvider()
-    provider.add_log_record_processor(SimpleLogRecordProcessor(made))
+Sender = Callable[[str, Killer], Iterator[int]]
+"""Sends numbered events, and yields the numbers that were acknowledged."""
+
+Emit = Callable[[int], object]
+"""Makes the record of a number."""
+
+
+def by_sdk(provider: LoggerProvider) -> Emit:
+    """OpenTelemetry's own logger."""
     logger = provider.get_logger("soak")
+    return lambda n: logger.emit(timestamp=1_935_738_000_000_000_000 + n, attributes={"n": n})
+
+
+def by_logging(provider: LoggerProvider) -> Emit:
+    """Python's `logging`."""
+    logger = logging.Logger("soak.logging")
+    logger.addHandler(LoggingHandler(logger_provider=provider))
+    return lambda n: logger.warning("step %d", n, extra={"n": n})
+
+
+def by_structlog(provider: LoggerProvider) -> Emit:
+    """`structlog`, on top of `logging`."""
+    logger = logging.Logger("soak.structlog")
+    logger.addHandler(LoggingHandler(logger_provider=provider))
+    bound = structlog.wrap_logger(logger, processors=[structlog.stdlib.render_to_log_kwargs])
+    return lambda n: bound.warning("step", n=n)
+
+
+Export = Callable[[Sequence[ReadableLogRecord]], bool]
+"""Exports a batch; whether it was acknowledged."""
+
+
+def in_protobuf(url: str) -> Export:
+    """The official exporter."""
     exporter = OTLPLogExporter(f"{url}/v1/logs", timeout=10)
+    return lambda batch: exporter.export(batch) is LogRecordExportResult.SUCCESS
+
+
+def in_json(url: str) -> Export:
+    """The official encoding, as JSON. The exporter for JSON is a beta for another version of the SDK."""
+
+    def export(batch: Sequence[ReadableLogRecord]) -> bool:
+        body = MessageToJson(encode_logs(batch))
+        headers = {"Content-Type": "application/json"}
+        with suppress(requests.RequestException):
+            return requests.post(f"{url}/v1/logs", body, headers=headers, timeout=10).ok
+        return False
+
+    return export
+
+
+def opentelemetry(
+    make_emit: Callable[[LoggerProvider], Emit], export_to: Callable[[str], Export]
+) -> Sender:
+    """A sender through OpenTelemetry's SDK; a batch that the exporter gave up is exported again."""
+
+    def send(url: str, killer: Killer) -> Iterator[int]:
+        made = InMemoryLogRecordExporter()
+        provider = LoggerProvider()
+        provider.add_log_record_processor(SimpleLogRecordProcessor(made))
+        emit, export = make_emit(provider), export_to(url)
+        for first in range(0, EVENTS, BATCH):
+            made.clear()
+            numbers = range(first, first + BATCH)
+            for n in numbers:
+                emit(n)
+            batch = made.get_finished_logs()
+            killer.after(first)
+            while not export(batch):
+                time.sleep(0.1)
+            yield from numbers
+
+    return send
+
+
+def with_splunk_handler(url: str, killer: Killer) -> Iterator[int]:
+    """The handler of `logging` for Splunk's collector, which tries a request again for minutes."""
+    logger = logging.Logger("soak.splunk")
+    handler = SplunkHandler(
+        host="127.0.0.1",
+        port=int(url.rpartition(":")[2]),
+        token="any",
+        index="main",
+        protocol="http",
+        flush_interval=0,
+        queue_size=0,
+        retry_count=1_000,
+        retry_backoff=0.01,
+    )
+    logger.addHandler(handler)
     for first in range(0, EVENTS, BATCH):
-        made.clear()
-        for n in range(first, first + BATCH):
-            logger.emit(timestamp=1_935_738_000_000_000_000 + n, attributes={"n": n})
-        batch = made.get_finished_logs()
+        numbers = range(first, first + BATCH)
+        for n in numbers:
+            logger.warning("step %d", n)
         killer.after(first)
-        while exporter.export(batch) is not LogRecordExportResult.SUCCESS:
-            time.sleep(0.1)
-        yield from range(first, first + BATCH)
-    exporter.shutdown()
+        handler.force_flush()
+        yield from numbers
+    handler.close()
 
 
 def with_elasticsearch(url: str, killer: Killer) -> Iterator[int]:
@@ -128,19 +215,38 @@ def with_elasticsearch(url: str, killer: Killer) -> Iterator[int]:
     client.close()
 
 
-Sender = Callable[[str, Killer], Iterator[int]]
+SENDERS: dict[str, Sender] = {
+    "opentelemetry": opentelemetry(by_sdk, in_protobuf),
+    "opentelemetry in JSON": opentelemetry(by_sdk, in_json),
+    "logging": opentelemetry(by_logging, in_protobuf),
+    "structlog": opentelemetry(by_structlog, in_protobuf),
+    "elasticsearch": with_elasticsearch,
+    "splunk-handler": with_splunk_handler,
+}
 
 
-@pytest.mark.parametrize("send", [with_opentelemetry, with_elasticsearch])
-def test_a_sender_and_twenty_kills(process: Process, send: Sender) -> None:
+def number_of(event: dict[str, Any]) -> int:
+    """The number that its sender gave an event."""
+    if "n" in event:
+        return int(event["n"])
+    attributes = event.get("attributes", {})
+    if "n" in attributes:
+        return int(attributes["n"])
+    return int(event["message"].rpartition("step ")[2].split()[0].strip('",}'))
+
+
+@pytest.mark.filterwarnings("ignore:`LoggingHandler`:DeprecationWarning")
+@pytest.mark.parametrize("name", SENDERS)
+def test_a_sender_and_twenty_kills(process: Process, name: str) -> None:
     """Each of 100,000 acknowledged events lands; only batches that a kill has met are there twice."""
     process.start()
     killer = Killer(process)
-    acknowledged = set(send(process.url, killer))
+    acknowledged = set(SENDERS[name](process.url, killer))
     killer.end()
     process.stop()
-    landed = Counter(
-        event.get("n", event.get("attributes", {}).get("n")) for event in process.landed()
+    landed = Counter(map(number_of, process.landed()))
+    print(
+        f"{name}: {len(landed):,} events, {killer.kills} kills, {landed.total() - len(landed)} twice"
     )
     assert len(acknowledged) == EVENTS
     assert acknowledged == set(landed)

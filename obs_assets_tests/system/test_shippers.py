@@ -73,28 +73,32 @@ def send_all(
     command: list[str],
     between: Callable[[int], None],
     env: Mapping[str, str] = os.environ,
+    *,
+    lines: int = LINES,
+    parts: int = 4,
 ) -> None:
     """Let a daemon send a growing file; then all lines have landed.
 
     Args:
         process: the receiver.
         command: starts the daemon.
-        between: called after each quarter of the lines, with the number of lines written.
+        between: called after each part of the lines, with the number of lines written.
         env: environment of the daemon.
+        lines: number of lines; a multiple of the parts.
+        parts: number of parts.
     """
+    size = lines // parts
     log = process.root / "app.log"
     log.touch()
     process.start()
     with running(command, process.root, env):
-        for first in range(0, LINES, LINES // 4):
+        for first in range(0, lines, size):
             with log.open("a") as file:
-                file.writelines(
-                    f"line {n} of the shop\n" for n in range(first, first + LINES // 4)
-                )
-            between(first + LINES // 4)
+                file.writelines(f"line {n} of the shop\n" for n in range(first, first + size))
+            between(first + size)
         # A daemon may send a line that it tries again after later lines.
-        expected = {f"line {n} of the shop" for n in range(LINES)}
-        wait_for(lambda: expected <= stored(process), 120)
+        expected = {f"line {n} of the shop" for n in range(lines)}
+        wait_for(lambda: expected <= stored(process), 600)
     process.stop()
     assert {event["message"].strip() for event in process.landed()} == expected
 
@@ -120,7 +124,14 @@ def test_rsyslog(process: Process) -> None:
     send_all(process, command, wait)
 
 
-def test_syslog_ng(process: Process) -> None:
+@pytest.mark.parametrize(
+    ("lines", "kills"),
+    [
+        (LINES, 4),
+        pytest.param(100_000, 20, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_syslog_ng(process: Process, lines: int, kills: int) -> None:
     """syslog-ng's http destination sends to `/events`, and sends again what a kill left unanswered."""
 
     def kill(written: int) -> None:
@@ -141,4 +152,5 @@ def test_syslog_ng(process: Process) -> None:
         *(f"--module-path={modules}", f"--persist-file={process.root}/persist"),
         *(f"--pidfile={process.root}/pid", f"--control={process.root}/control"),
     ]
-    send_all(process, command, kill, {**os.environ, "LD_LIBRARY_PATH": str(library.parent)})
+    env = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
+    send_all(process, command, kill, env, lines=lines, parts=kills)
