@@ -17,7 +17,7 @@ from obs_assets.errors import ObsError
 from obs_assets.hours import ONE_HOUR, floor_to_hour
 from obs_assets.search.language import Query
 from obs_assets.search.postgres import condition
-from obs_assets.search.questions import FoundEvent, Position, event_columns
+from obs_assets.search.questions import EVENT_COLUMNS, FoundEvent, Position
 from obs_assets.search.selection import Tables
 from obs_assets.storage.postgres import Connection
 
@@ -252,7 +252,7 @@ def new_rows(
         "SELECT {columns} FROM {table} WHERE {within} AND created_at = ANY({written}) AND {behind} "
         'AND {matching} ORDER BY timestamp, row_uid COLLATE "C" LIMIT {limit}'
     ).format(
-        columns=sql.SQL(", ").join(event_columns()),
+        columns=EVENT_COLUMNS,
         table=tables.events,
         within=_within(change.load.hour),
         written=sql.Literal(list(change.written)),

@@ -138,6 +138,7 @@ def test_the_pasted_sql_agrees(
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @settings(several, max_examples=10_000)
 @given(query=queries, row=rows, document=documents)
 def test_they_agree_on_ten_thousand_events(
