@@ -90,9 +90,9 @@ def rule_of(query: Query, above: float) -> AlertRule:
 
 def rule_text(rule: AlertRule) -> str:
     """The rule as YAML for a webhook's ``rules`` in a pipeline file, or for `obs backtest --rules`."""
-    options: dict[str, Any] = {"name": rule.name, "where": list(rule.where)}
-    if rule.text:
-        options["text"] = list(rule.text)
+    options: dict[str, Any] = {"name": rule.name}
+    conditions = {"where": rule.where, "text": rule.text}
+    options |= {name: list(values) for name, values in conditions.items() if values}
     options["above"] = rule.above
     return yaml.safe_dump({"rules": [options]}, sort_keys=False, allow_unicode=True, width=100)
 

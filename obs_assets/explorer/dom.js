@@ -33,6 +33,8 @@ function append(element, children) {
 /** The text as a sentence without its full stop: the first letter is a capital. */
 export function capital(text) {
   const trimmed = text.replace(/\.$/, "");
+  // The name of a field stays as it is.
+  if (/^\S*[_.]/.test(trimmed)) return trimmed;
   return trimmed.charAt(0).toUpperCase() + trimmed.slice(1);
 }
 
