@@ -65,6 +65,7 @@ bench: setup ## speed of every stage on a million events, then what Dagster adds
 	$(BIN)/python bench/postgres.py
 	$(BIN)/python bench/s3.py
 	$(BIN)/python bench/destinations.py
+	$(BIN)/python bench/receiving.py
 	$(BIN)/python bench/alerts.py
 
 bench-privacy: setup ## what redaction finds and leaves alone, by type, on 4 × 20,000 events; PUBLIC=DIR: suites of others too
