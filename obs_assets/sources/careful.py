@@ -25,8 +25,14 @@ from obs_assets.sources.json_text import (
     open_object,
 )
 
-SEPARATORS = b" \t\r\n,[]\0\x1e"
-"""Bytes that may stand between events: blanks, the punctuation of lists, NUL (GELF), and 0x1E (RFC 7464)."""
+FRAMES = b"\0\x02\x03\x04\x0b\x1a\x1c\x1d\x1e\x1f"
+"""Control characters that frame messages; JSON allows them nowhere.
+
+NUL (GELF), STX and ETX, EOT, VT and FS (MLLP), SUB (the end of a file of DOS), GS, RS (RFC 7464), US.
+"""
+
+SEPARATORS = b" \t\r\n,[]" + FRAMES
+"""Bytes that may stand between events: blanks, the punctuation of lists, and control characters."""
 
 _SEPARATOR_CHARACTERS = SEPARATORS.decode()
 

@@ -82,7 +82,7 @@ WITH_MONTH = (
     # Java, Gson, Kibana, CEF: Nov 25, 2026, 9:00:00 AM; Nov 25, 2026 @ 09:00:00.000
     Form(
         rf"{_WEEKDAY}{_MONTH} +(\d\d?),? (\d{{4}})(?:,| @| at)? {_CLOCK}"
-        r"(?:[ \x{202f}]([AP]M))?",
+        r"(?:[ \x{202f}]([AP]M))?(?: (?:GMT|UTC|Z))?",
         r"\2 \1 \3 \4 \5 ",
     ),
 )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obs_assets.sources import views
-from obs_assets.sources.careful import CarefulLane, Rules, Segment
+from obs_assets.sources.careful import FRAMES, CarefulLane, Rules, Segment
 from obs_assets.sources.formats import Format, Text, Unnamed
 from obs_assets.sources.keys import (
     ANYWHERE,
@@ -39,8 +39,8 @@ _BLOCK = 1 << 18
 """Bytes of a block that fits a processor's cache."""
 _MOST_SEPARATORS = 64
 """Separators before or behind an event that the native lane skips."""
-_BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,[\0\x1e"))
-_AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]\0\x1e"))
+_BEFORE_EVENT = np.isin(np.arange(256), list(b" \t\r\n,[" + FRAMES))
+_AFTER_EVENT = np.isin(np.arange(256), list(b" \t\r\n,]" + FRAMES))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from obs_assets.sources.reader import read_batch
 
 MAX_BYTES = 1 << 16
 BOM = b"\xef\xbb\xbf"
-SEPARATORS = b" \t\r\n,[]\0\x1e"
+SEPARATORS = b" \t\r\n,[]\0\x02\x03\x04\x0b\x1a\x1c\x1d\x1e\x1f"
 
 EVENT = b'{"kind":"door","n":1}'
 OTHER = b'{"kind":"lamp","n":2}'
@@ -447,12 +447,15 @@ def test_event_after_a_torn_one_survives_the_seal(
 
 @pytest.mark.parametrize(
     "between",
-    [b"\0", b"\0\0\n", b"\0" * 5000, b"\x1e", b"\n\x1e", BOM, b"\n" + BOM, BOM + b"\n"],
+    [
+        *(b"\0", b"\0\0\n", b"\0" * 5000, b"\x1e", b"\n\x1e", BOM, b"\n" + BOM, BOM + b"\n"),
+        *(b"\x03\x02", b"\x03\n\x02", b"\x1c\r\x0b", b"\x04", b"\x1f", b"\n\x1a"),
+    ],
 )
 def test_what_json_allows_nowhere_separates_events(
     connection: duckdb.DuckDBPyConnection, between: bytes
 ) -> None:
-    """NULs (GELF, a hole that a crash left), 0x1E (RFC 7464) and a second BOM (`cat`) cost nothing and no event."""
+    """Characters that frame messages (GELF, RFC 7464, MLLP), a hole and a second BOM cost no event."""
     for events in ([EVENT, OTHER, EVENT], [PRETTY, EVENT, PRETTY]):
         data = between + between.join(events) + between
         for cuts in (None, repeat(17 if len(between) < 9 else 997)):

@@ -108,6 +108,8 @@ NINE_AND_5 = NINE + timedelta(microseconds=5)
         ("Tue May 06 14:30:00 +0530 2031", NINE),
         ("Tue May 06 2031 11:00:00 GMT+0200 (Central European Summer Time)", NINE),
         ("May 6, 2031, 9:00:00 AM", NINE),
+        ("May 6, 2031, 9:00:00 AM UTC", NINE),
+        ("May 6, 2031 @ 09:00:00.000 GMT", NINE),
         ("May 6, 2031 @ 09:00:00.000", NINE),
         ("May  6 2031 09:00:00", NINE),
         ("May 6 2031 09:00:00.25 UTC", NINE + timedelta(milliseconds=250)),
