@@ -8,6 +8,7 @@ outlive the process that started it.
 """
 
 import contextlib
+import gc
 import os
 import pickle
 import queue
@@ -160,6 +161,8 @@ def main() -> None:
         redactor = redactor_of(
             RedactConfig.model_validate_json(told[b"config"]), told[b"hash_key"] or None
         )
+        # All that exists by now stays: without this, Python searches it for garbage again and again
+        gc.freeze()
         for batch in requests:
             pickle.dump(redactor.redact_all(batch.column(0)), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
