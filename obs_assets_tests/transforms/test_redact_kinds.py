@@ -179,6 +179,24 @@ GO = [
     ("issuer with digits of base 16", f"with orbit_token_{HEX}", HEX, "with"),
     ("issuer with base64url", f"with orbit_live_{run('alnum', 9)}-{LONG}_{SECRET}", LONG, "with"),
     ("SSN with dots", "SSN: 431.52.7790 (new)", "431.52.7790", "new"),
+    # quotes in the text, code around the value, words without signs between them, no sign at all
+    ("quoted command", f'"HELLO" "3" "AUTH" "app" "{SECRET}"', SECRET, "HELLO"),
+    ("quoted and piped", f'echo "kim:{SECRET}" | chpasswd', SECRET, "chpasswd"),
+    ("option of Rust", f'Settings {{ host: "db", password: Some("{SECRET}"), tries: 3 }}', SECRET, "tries: 3"),
+    ("option of Java", f"Login[user=kim, password=Optional[{SECRET}], tries=3]", SECRET, "tries=3"),
+    ("constructor", f'client_secret = new SecretString("{SECRET}");', SECRET, "client_secret"),
+    ("pointer", f'&Config{{Token:&"{SECRET}", Tries:3}}', SECRET, "Tries:3"),
+    ("brackets of a random run", f"token: [{SECRET}] tries=3", SECRET, "tries=3"),
+    ("joined words", f"read sshkey={SECRET} rootpw={SECRET[::-1]} LEVEL=low", SECRET[::-1], "LEVEL=low"),
+    ("joined key", f"read privkey={LONG} LEVEL=low", LONG, "LEVEL=low"),
+    ("shared key of a network", f'10.0.0.1 : PSK "{SECRET}" end', SECRET, "end"),
+    ("blank alone", f"radius secret {SECRET} for nas-3", SECRET, "for nas-3"),
+    ("kind before the value", f"username kim secret 0 {SECRET}", SECRET, "username kim"),
+    ("user and password option", f"psexec -u kim -p {PASSWORD}7 cmd", PASSWORD, "cmd"),
+    ("community", f"snmpwalk -v2c -c {SECRET} 192.0.2.1 ifTable", SECRET, "ifTable"),
+    ("net use behind options", f"net use Z: \\\\nas\\till /user:SHOP\\kim {SECRET}", SECRET, "till"),
+    ("JWE without a key", f"session eyJhbGciOiJkaXIifQ..{LONG[:16]}.{LONG}.{SECRET} open", SECRET, "open"),
+    ("international prefix", "call 0049 151 23456789 today", "23456789", "today"),
 ]  # fmt: skip
 """(kind, text or event, what goes, what stays …); a tenth of the rows have the value in a field."""
 
@@ -206,6 +224,9 @@ STAYS = [
     ("a key of a cache", f"restored from key: Linux-build-{run('hex', 64)} content_key={run('hex', 32)}"),
     ("a name of a host", f"ldap:relay.c72{run('lower', 30)}.interact.example"),
     ("other codes", "exit code 137 status code: 404 zip code 80331 error_code=500123"),
+    ("words with digits behind a name", "PASS TestRun2Xyz token OAuth2AccessToken secret K8sSecretStore password Argon2PasswordEncoder"),
+    ("port, path and database", "ssh -l kim -p 2222 host; docker run -u app -p 8080:80 x; mysql -u kim -p till; mkdir -u x -p /tmp/a"),
+    ("types and empty options", 'password: Some(...) token: Optional[String] secret: Option<String> pin: Optional.empty x: String("till")'),
     ("status and sizes", 'PUT /f HTTP/1.1" 207 386 1186 -'),
 ]  # fmt: skip
 """Look-alikes: they pass unchanged."""

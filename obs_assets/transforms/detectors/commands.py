@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from obs_assets.transforms.detectors.base import DIGIT, Detector, Span, merged
-from obs_assets.transforms.detectors.masks import is_redacted, mask_all
+from obs_assets.transforms.detectors.masks import ASTERISKS, mask_all
 from obs_assets.transforms.detectors.signs import value_at
 from obs_assets.transforms.detectors.values import is_no_value
 
@@ -17,6 +17,8 @@ def _option(command: str, option: str) -> str:
 
 _LOGIN = r"(?:docker|podman|nerdctl|buildah|skopeo|oras|crane|helm|az|oc|hub|npm|heroku|cf|argocd)\s[^\n|;&]{0,80}?login"
 _WITH_DIGIT = r"(?=[^\s0-9]{0,127}[0-9])"
+_NO_WORD = r"(?=[A-Za-z.:/-]{0,127}[^\sA-Za-z.:/,;-])"
+"""Behind ``-p`` stands a password, not a database, a path or a port."""
 _CHANGED = (
     r"(?i:password|passwd|passphrase|secret|token)(?: was)? (?:changed|updated|rotated) from "
 )
@@ -34,7 +36,7 @@ _USES = {
     "334 ": r"334 UGFzc3dvcmQ6\s{1,4}(?:C: )?(?=[0-9A-Za-z+/=]{4})",
     "set password": r"(?i)set\s{1,4}password\s{1,4}for\s{1,4}[^\s=]{1,128}\s{0,4}=\s{0,4}(?:password\()?(?=[\"'\\])",
     "-u": r"(?<!\S)(?:-U|--user)[ =][\"']?[^\s%\"']{1,64}%(?P<value>[^\s\"']{1,128})",
-    " use": r"(?i:net1?(?:\.exe)?\s{1,4}use)\s{1,4}(?:[A-Za-z*]:?\s{1,4})?\\{2,4}\S{1,128}\s{1,4}(?P<value>[^\s/]\S{0,126})(?=\s|\Z)",
+    " use": r"(?i:net1?(?:\.exe)?\s{1,4}use)\s{1,4}(?:[A-Za-z*]:?\s{1,4})?\\{2,4}\S{1,128}\s{1,4}(?:/\S{1,128}\s{1,4}){0,3}(?P<value>[^\s/]\S{0,126})(?=\s|\Z)",
     " as ": rf"(?<!\S){_WITH_DIGIT}(?P<value>\S{{6,128}}) as (?:(?:the|my|your|a|new) ){{0,2}}(?i:password|passphrase)(?!\w)",
     "d from": rf"{_CHANGED}{_WITH_DIGIT}(?P<value>\S{{4,128}}) to ",
     " to ": rf"{_CHANGED}\S{{1,128}} to {_WITH_DIGIT}(?P<value>\S{{4,128}})",
@@ -48,7 +50,12 @@ _USES = {
     "snowsql": _option("snowsql", "-p[ =]"),
     "influx": _option("influx", "-p[ =]"),
     "clickhouse": _option("clickhouse-client", "-p[ =]"),
-    "zip": _option(r"(?:un)?zip", r"-[pP](?=[^\s\-])"),
+    "zip": _option(r"(?:un)?zip", r"(?:-[pP]|-P )(?=[^\s\-])"),
+    " -p": rf"(?<!\S)(?:-[uUl]|--user(?:name)?)[ =]\S{{1,64}}\s{{1,4}}-p[ =](?![0-9.:/]{{1,60}}(?:/\w{{3}})?(?:\s|\Z)){_NO_WORD}(?=[^\s/])",
+    "useradd": _option("useradd|usermod", r"-p[ =]"),
+    "snmp": _option(
+        r"snmp(?:walk|get|getnext|bulkget|bulkwalk|set|table|trap|inform)", r"-c ?"
+    ),
     "7z": _option("7za?", r"-[pP](?=[^\s\-])"),
     "openssl": _option("openssl", r"-pass(?:in|out)?[ =]pass:"),
     "<<<": _option("expect|sudo", "-S <<< ?"),
@@ -87,7 +94,8 @@ _TEXT = r'(?:[^"\\]|\\.)*'
 _BLANK = r"(?:\s|\\[nrt])"
 _TRIGGER = (
     r"(?:-u|-U|--user|--proxy-user)[ =:\"',\\]+[^\s:\"]+:"
-    rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl|htpasswd){_TEXT}{_BLANK}-[A-Za-z]"
+    rf"|(?:-[uUl]|--user(?:name)?)[ =][^\s]+\s+-p[ =]"
+    rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl|htpasswd|useradd|usermod|snmp){_TEXT}{_BLANK}-[A-Za-z]"
     rf"|(?:expect|sudo){_BLANK}{_TEXT}<<<|(?:echo|printf){_BLANK}{_TEXT}\||(?i:securestring|identified|requirepass|masterauth){_BLANK}"
     rf"|(?i:net1?(?:\.exe)?{_BLANK}+user?){_BLANK}|(?i:create|alter|grant){_BLANK}+(?i:user|role|login|group){_BLANK}|(?i:auth)\\+\"{_BLANK}"
     rf"|(?i:auth (?:plain|login|xoauth2|oauthbearer|cram-md5)) |334 UGFz|[0-9] LOGIN |rabbitmqctl{_BLANK}"
@@ -122,7 +130,7 @@ def _passwords(match: re.Match[str]) -> Iterator[Span]:
         value = value_at(match.string, match.end(), is_prose=False)
         start, end = (value.start, value.end) if value else (0, 0)
     password = match.string[start:end]
-    if not (is_no_value(password) or is_redacted(password) or _is_ports(password)):
+    if not (is_no_value(password) or ASTERISKS in password or _is_ports(password)):
         yield start, end
 
 

@@ -5,6 +5,7 @@ All callers share this judge: text, keys, headers, options, columns and query st
 
 import functools
 import re
+from collections.abc import Mapping
 from enum import Enum
 
 from obs_assets.transforms.detectors.base import rows
@@ -34,6 +35,8 @@ _INNER_PASSWORD = re.compile(
 _ENDING = re.compile(
     r"(?:token|secret|apikey|accesskey|secretkey|privatekey|sharedkey|accountkey|authkey|credentials?)\Z"
 )
+_ENDS_OF_PASSWORDS = {"pass": _ACCOUNTS, "pw": _ACCOUNTS}
+_ENDS_OF_KEYS = {"key": _PURPOSES, "keys": _PURPOSES}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+[^\W\d_A-Z]*|[^\W\d_]+")
 
 
@@ -107,11 +110,7 @@ def _is_password(words: list[str]) -> bool:
     if "passwordless" in joined or "nopasswd" in joined:
         return False
     *before, last = words
-    if (
-        last in _PASSWORDS
-        or (last.endswith("pass") and last[:-4] in _ACCOUNTS)
-        or last.endswith("pwd")
-    ):
+    if last in _PASSWORDS or last.endswith("pwd") or _is_joined(last, _ENDS_OF_PASSWORDS):
         return True
     return (
         "".join(words[-2:]) in _PASSWORDS
@@ -121,6 +120,16 @@ def _is_password(words: list[str]) -> bool:
         )
         or _INNER_PASSWORD.search(joined) is not None
     )
+
+
+def _is_joined(word: str, ends: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a word is two words without a sign between them, such as ``dbpass`` or ``signingkey``.
+
+    Args:
+        word: the word in lower case.
+        ends: second word → first words.
+    """
+    return any(word.endswith(end) and word[: -len(end)] in ends[end] for end in ends)
 
 
 def _is_secret_word(word: str, before: list[str]) -> bool:
@@ -134,7 +143,8 @@ def _is_secret_word(word: str, before: list[str]) -> bool:
         previous in _HARMLESS_BEFORE["token"] or (previous == "key" and "public" in before)
     ):
         return False
-    return word in _SECRETS or _ENDING.search(word) is not None
+    is_ending = _ENDING.search(word) is not None or _is_joined(word, _ENDS_OF_KEYS)
+    return word in _SECRETS or is_ending
 
 
 _LETTERS = r"(?:[0-9A-Za-z_.-]|[^\x00-\x7F]|\\+u[0-9A-Fa-f]{4})"
@@ -152,7 +162,7 @@ def trigger(sign: str, random_value: str) -> str:
     loose = _PASSWORDS - {"pass", "pw", "psw", "password", "passwd"}
     password = (
         rf"(?i:pass[-_. ]?(?:word|wd|phrase|code)|contrase(?:ñ|\\+u00[fF]1|n)a|{_any(loose)}){_LETTERS}*"
-        rf"|(?i:pass)[-_.0-9]*|(?:(?:^|[^A-Za-z])(?i:ps?w)|[a-z0-9]Ps?w)(?:[^a-z\s:=\"'\\\\,]{_LETTERS}*)?"
+        rf"|(?i:pass)[-_.0-9]*|(?i:{_any(_ACCOUNTS)})(?i:pw)|(?:(?:^|[^A-Za-z])(?i:ps?w)|[a-z0-9]Ps?w)(?:[^a-z\s:=\"'\\\\,]{_LETTERS}*)?"
     )
     key = rf"(?:{_any(_PURPOSES)})[-_. 0-9]*keys?"
     secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"

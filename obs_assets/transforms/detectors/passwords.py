@@ -9,7 +9,7 @@ from obs_assets.transforms.detectors.commands import USER_OPTIONS
 from obs_assets.transforms.detectors.issuers import is_key_mask
 from obs_assets.transforms.detectors.masks import is_redacted, mask_all, may_be_masked
 from obs_assets.transforms.detectors.names import Meaning, judge
-from obs_assets.transforms.detectors.randomness import is_hex
+from obs_assets.transforms.detectors.randomness import is_hex, is_random
 from obs_assets.transforms.detectors.signs import Value, element_after, sign_after, value_at
 from obs_assets.transforms.detectors.values import (
     is_left_out,
@@ -20,7 +20,7 @@ from obs_assets.transforms.detectors.values import (
 )
 
 _STEMS = (
-    r"pass|pw|psw|secret|token|cred|key|auth|jwt|bearer|sess|sid|sig|cookie|otp|salt|seed|hmac|code"
+    r"pass|pw|psw|psk|secret|token|cred|key|auth|jwt|bearer|sess|sid|sig|cookie|otp|salt|seed|hmac|code"
     r"|kennwort|contrase|senha|motdepasse|mdp|wachtwoord|parol|has[lł]o|heslo|lozinka|losenord|lösenord|adgangskode"
     r"|salasana|jelsz|[sş]ifre|sandi|пароль|密[码碼钥鑰]|口令|令牌|パスワード|トークン|비밀번호|비번|패스워드|토큰|סיסמה|токен|секрет|wagtwoord"
     r"|geslo|slaptazodis|clave|geheimnis|segreto|segredo|secreto"
@@ -74,6 +74,17 @@ _IN_LIST = re.compile(r"\[[ \t]{0,4}\\{0,9}[\"']\Z")
 
 _ENCLOSING = ("<", ">", ":", '"')
 _BLANKS = re.compile(r"[ \t]{1,8}(?=[^\s-])")
+_UNLIKE_WORDS = re.compile(
+    r"[ \t]{1,4}(?:[0-9] )?"
+    r"(?P<value>(?=[^\sa-z]{0,40}[a-z])(?=[^\sA-Z]{0,40}[A-Z])(?=[^\s0-9]{0,40}[0-9])[0-9A-Za-z!#$%&*+=?@^_~]{12,200})"
+    r"(?=[\s\"',;.]|\Z)"
+)
+"""A run with small letters, capitals and digits behind a blank, maybe behind the kind of an encryption, as of Cisco."""
+
+_SAME_KIND = re.compile(r"[a-z]+|[A-Z]+|[0-9]+|[^0-9A-Za-z]+")
+_LEAST_CHANGES = 0.45
+"""Runs of signs of the same kind for each sign: 0.6 in a random text, 0.3 in ``Oauth2ProxyHandler``."""
+
 _COOKIE = re.compile(r"(?i)cookies?\\{0,8}[\"']?[ \t]{0,4}[:=][ \t]{0,4}[\\\"']{0,9}")
 _COOKIE_KEY = re.compile(r"(?i)(?:\A|[_-])(?:set[_-]?)?cookies?\Z")
 _COOKIE_STEM = re.compile(
@@ -222,6 +233,8 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
     ):
         blanks = _BLANKS.match(text, end)
         value = value_at(text, blanks.end(), is_prose=False) if blanks else None
+    if value is None and meaning in (Meaning.PASSWORD, Meaning.SECRET):
+        value = _behind_blank(text, end)
     if value and _is_assigned(meaning, name, text[value.start : value.end], value):
         return value.start, value.end
     if (
@@ -239,6 +252,20 @@ def _value_of(text: str, start: int, end: int, meaning: Meaning) -> Span | None:
         if not is_no_value(compared["value"]):
             return shift + compared.start("value"), shift + compared.end("value")
     return None
+
+
+def _behind_blank(text: str, end: int) -> Value | None:
+    """The value behind a name and a blank, without any sign: ``radius secret X``, ``enable secret 0 X``.
+
+    Most words behind a name are prose, so the value must be unlike any word.
+    """
+    match = _UNLIKE_WORDS.match(text, end)
+    if match is None or not is_random(match["value"]):
+        return None
+    value = match["value"]
+    if len(_SAME_KIND.findall(value)) < _LEAST_CHANGES * len(value):
+        return None
+    return Value(*match.span("value"), is_quoted=False, is_prose=True)
 
 
 def _credential_at(text: str, name: str, start: int, is_prose: bool) -> Value | None:
@@ -348,6 +375,7 @@ _VALUE_FIRST = (
 )
 """RE2: a value and the beginning of its name in the member behind it: ``{"value": "X", "name": "DB_``."""
 
+_BLANK_TRIGGER = rf"(?i:{_STEMS})[0-9A-Za-z_.-]*[ \t]+(?:[0-9] )?[0-9A-Za-z!#$%&*+=?@^_~]{{12}}"
 _OTHER_TRIGGER = rf"{_VALUE_FIRST}(?i:{_STEMS})|(?i:cookies?){_QUOTES}*\s*[:=]|[=!]=+\s*\(?[0-9A-Za-z_.-]*(?i:{_STEMS})"
 _RANDOM_TRIGGER = r"(?:[A-Za-z][0-9A-Za-z-]* +)?[\w+/=.~%-]{16}"
 _QUERY_TRIGGER = rf"[?&][0-9A-Za-z_.-]*(?i:{_STEMS})[0-9A-Za-z_.-]*=[^\s&\"]{{8}}"
@@ -356,6 +384,7 @@ _TRIGGER = "|".join(
         _QUERY_TRIGGER,
         names.trigger(_SIGN_TRIGGER, _RANDOM_TRIGGER),
         _OPTION_TRIGGER,
+        _BLANK_TRIGGER,
         _OTHER_TRIGGER,
     )
 )

@@ -52,11 +52,22 @@ _ENCLOSED = (
 """Text before a name → where its value is: ``<password>X</``, ``<soap:password>X</``, ``<key>password</key><string>``,
 ``name="password"><value>X</``, a part of a form (RFC 7578)."""
 
+_CONSTRUCTOR = (
+    r"(?:new )?(?:[\w.]{1,40}(?:\.|::))?"
+    r"(?:Some|Just|Ok|Right|Optional|Secret|String|Str|string|str|sv|ptr|Ptr)\w{0,12}"
+)
+_WRAPPED = rf"[&*]{{0,2}}(?:{_CONSTRUCTOR}[(\[{{ ]|\((?:const )?\w{{1,20}} ?\*?\) ?)?"
+"""Code around a quoted value: ``Some("``, ``new String("``, ``SecretStr('``, ``&"``, ``(char*)"``."""
+
 _OPEN = re.compile(
+    rf"(?:{_WRAPPED}(?=\\{{0,15}}[\"'`]))?"
     r"(?:\[[ \t]{0,4}(?=\\{0,15}[\"']))?(?:<<|[bruf@$NE]{0,2})"
     r"(?P<quote>\"\"(?=[^\s\"',;:)}\]&|\\])|\\{0,15}[\"'`]|&quot;)"
 )
 """Quotes around a value: plain, escaped, doubled as in CSV, ``<<"`` of Erlang, ``N'`` of SQL."""
+
+_MAYBE = re.compile(r"(?:Optional|Some|Just)[\[(](?=[^\s\"'`\\\])])")
+"""A type that may hold a value, as Java and Rust print it: ``Optional[X]``."""
 
 _QUOTED = {
     quote: re.compile(
@@ -108,6 +119,8 @@ def sign_after(text: str, end: int) -> tuple[int, bool] | None:
 
 def value_at(text: str, start: int, *, is_prose: bool) -> Value | None:
     """The value that begins at ``start``: in quotes of any depth, or bare up to a sign that cannot belong to it."""
+    if maybe := _MAYBE.match(text, start):
+        start = maybe.end()
     if opening := _OPEN.match(text, start):
         quote, begin = opening["quote"], opening.end()
         if quote in _QUOTED:

@@ -104,11 +104,18 @@ def is_no_value(value: str) -> bool:
     return (
         not value
         or value.lower().rstrip(".,;:!?)") in _NO_VALUE
-        or _PLACEHOLDER.fullmatch(value) is not None
+        or (_PLACEHOLDER.fullmatch(value) is not None and not _is_random_inside(value))
         or _REFERENCE.fullmatch(value) is not None
         or _PRINTED.match(value) is not None
         or is_left_out(value)
         or is_filler(value)
+    )
+
+
+def _is_random_inside(value: str) -> bool:
+    """Whether a random run stands in brackets: ``<hw6hMdZUsrY8DY79tFpJ>`` is no placeholder."""
+    return (
+        value[-1] in ">])}" and is_random_token(value[1:-1]) and DIGIT.search(value) is not None
     )
 
 

@@ -4,6 +4,7 @@ import hmac
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
 import re2
@@ -275,12 +276,15 @@ class Rules:
     def _fired(self, told: Iterable[tuple[int, str, int]]) -> list[list[int]]:
         """For each trigger, the numbers of the texts in which it fires. The trigger of base64 is the last.
 
+        Triggers are made for JSON, in which a quote within a string has an escape.
+
         Args:
             told: number, text, and the bits of the groups of triggers that may fire in it.
         """
         fired: list[list[int]] = [[] for _ in range(len(self._rules) + 2)]
         for which, text, groups in told:
-            encoded = (text if text.isascii() else SURROGATE.sub("\ufffd", text)).encode()
+            whole = text if text.isascii() else SURROGATE.sub("\ufffd", text)
+            encoded = encode_basestring(whole)[1:-1].encode()
             for group, automaton, positions in self._automata:
                 if not groups & group:
                     continue
