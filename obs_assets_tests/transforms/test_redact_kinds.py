@@ -196,6 +196,15 @@ GO = [
     ("community", f"snmpwalk -v2c -c {SECRET} 192.0.2.1 ifTable", SECRET, "ifTable"),
     ("net use behind options", f"net use Z: \\\\nas\\till /user:SHOP\\kim {SECRET}", SECRET, "till"),
     ("JWE without a key", f"session eyJhbGciOiJkaXIifQ..{LONG[:16]}.{LONG}.{SECRET} open", SECRET, "open"),
+    ("element in an element", f"<Password><Value>{SECRET}</Value></Password><Plain>true</Plain>", SECRET, "Plain"),
+    ("option in quotes", f"+ mysql -uroot '-p{PASSWORD}' -e 'select 1'", PASSWORD, "select 1"),
+    ("here string", f"run gh auth login --with-token <<< {SECRET}", SECRET, "--with-token"),
+    ("options with slashes", f"xfreerdp /u:kim /p:{SECRET} /v:host-2", SECRET, "/v:host-2"),
+    ("login without a scheme", f"run psexec.py shop/kim:{SECRET}@nas.test ls", SECRET, "nas.test ls"),
+    ("login and slash", f"credentials: kim / {SECRET} for the wiki", SECRET, "for the wiki"),
+    ("numbered key", f"Unseal Key 3: {BASE64}\nseals left 0", BASE64, "seals left 0"),
+    ("owner between", f"das neue Kennwort für kim ist {SECRET}.", SECRET, "kim"),
+    ("hexadecimal key in a path", f"GET /v1/api_key/{HEX}/items 200", HEX, "/items 200"),
     ("international prefix", "call 0049 151 23456789 today", "23456789", "today"),
 ]  # fmt: skip
 """(kind, text or event, what goes, what stays …); a tenth of the rows have the value in a field."""
@@ -227,6 +236,8 @@ STAYS = [
     ("words with digits behind a name", "PASS TestRun2Xyz token OAuth2AccessToken secret K8sSecretStore password Argon2PasswordEncoder"),
     ("port, path and database", "ssh -l kim -p 2222 host; docker run -u app -p 8080:80 x; mysql -u kim -p till; mkdir -u x -p /tmp/a"),
     ("types and empty options", 'password: Some(...) token: Optional[String] secret: Option<String> pin: Optional.empty x: String("till")'),
+    ("tags and addresses", f"pull shop/api:1.25.3-alpine@sha256:{run('hex', 64)} app:{run('hex', 8)}@node-3 to:kim@ "),
+    ("a path of tokens", "GET /token/refresh-session-of-tenant /secret/data/till/db /api_keys/list 200"),
     ("status and sizes", 'PUT /f HTTP/1.1" 207 386 1186 -'),
 ]  # fmt: skip
 """Look-alikes: they pass unchanged."""

@@ -27,7 +27,7 @@ _PIPED = r"(?:[^|\n]{1,200}--(?:password|passphrase|stdin)|sudo\s[^|\n]{0,20}?-S
 _STATEMENT = r"(?i)(?<!\w)(?:create|alter|grant)\s"
 
 _USES = {
-    "mysql": _option(r"mysql(?:dump|admin|import|show|slap|check)?", r"-p(?=[^\s\-])"),
+    "mysql": _option(r"mysql(?:dump|admin|import|show|slap|check)?", r"[\"']?-p(?=[^\s\-])"),
     "maria": _option(r"mariadb(?:-dump|-admin)?", r"-p(?=[^\s\-])"),
     "my": _option(r"mycli|mytop", r"-p(?=[^\s\-])"),
     "sshpass": _option("sshpass", r"-p ?(?=\S)"),
@@ -58,7 +58,12 @@ _USES = {
     ),
     "7z": _option("7za?", r"-[pP](?=[^\s\-])"),
     "openssl": _option("openssl", r"-pass(?:in|out)?[ =]pass:"),
-    "<<<": _option("expect|sudo", "-S <<< ?"),
+    "<<<": r"(?:--with-token|--password-stdin|passwd\s-\w|(?:expect|sudo)\s(?:[^\n|;&]{0,300}?\s)?-S) <<< ?",
+    "/p": r"(?<!\S)/u(?:ser)?:\S{1,64}\s(?:[^\n|;&]{0,200}?\s)?/p(?:wd?|ass)?:(?=\S)",
+    "/rp": r"(?<!\S)/ru\s{1,4}\S{1,64}\s{1,4}/rp\s{1,4}(?=\S)",
+    " / ": rf"(?i)(?<!\w)(?:login|credentials?|creds|account)[ \t]?[:=][ \t]?[\w.@+-]{{1,64}} / {_WITH_DIGIT}(?P<value>\S{{6,128}})",
+    "crypt(": r"(?<!\w)crypt\(\s{0,4}(?=')",
+    "add-mask": r"add-mask(?:::|\])(?=\S)",
     "htpasswd": _option(
         "htpasswd", r"-[A-Za-z]{0,8}b[A-Za-z]{0,8}\s\S{1,200}\s\S{1,64}\s(?=\S)"
     ),
@@ -96,7 +101,7 @@ _TRIGGER = (
     r"(?:-u|-U|--user|--proxy-user)[ =:\"',\\]+[^\s:\"]+:"
     rf"|(?:-[uUl]|--user(?:name)?)[ =][^\s]+\s+-p[ =]"
     rf"|(?:mysql|maria|mycli|mytop|sshpass|login|-cli|ldap|sqlcmd|bcp|[io]sql|mongo|cqlsh|snowsql|influx|clickhouse|zip|7z|openssl|htpasswd|useradd|usermod|snmp){_TEXT}{_BLANK}-[A-Za-z]"
-    rf"|(?:expect|sudo){_BLANK}{_TEXT}<<<|(?:echo|printf){_BLANK}{_TEXT}\||(?i:securestring|identified|requirepass|masterauth){_BLANK}"
+    rf"|<<< ?[^ ]|/(?:user|u):[^\s]+{_BLANK}|/ru{_BLANK}|(?i:login|credentials?|creds|account)[ \t]?[:=][ \t]?[\w.@+-]+ / |crypt\(|add-mask|(?:echo|printf){_BLANK}{_TEXT}\||(?i:securestring|identified|requirepass|masterauth){_BLANK}"
     rf"|(?i:net1?(?:\.exe)?{_BLANK}+user?){_BLANK}|(?i:create|alter|grant){_BLANK}+(?i:user|role|login|group){_BLANK}|(?i:auth)\\+\"{_BLANK}"
     rf"|(?i:auth (?:plain|login|xoauth2|oauthbearer|cram-md5)) |334 UGFz|[0-9] LOGIN |rabbitmqctl{_BLANK}"
     rf"|(?i:set{_BLANK}+password{_BLANK}+for){_BLANK}|(?:-U|--user)[ =][^\s%\"]+%| as (?:(?:the|my|your|a|new) )*(?i:password|passphrase)"

@@ -18,6 +18,9 @@ _LONG_CREDENTIAL = 24
 """Characters from which a bearer token needs no digit, and a part of a webhook's path may be hexadecimal."""
 
 
+_HEX_IN_PATH = 32
+"""Hexadecimal digits of a key in a path. Fewer are an id."""
+
 _PAIR = re.compile(r"[A-Za-z_]{2,40}=[^=]")
 """The next name and its value: ``token_type=Bearer expires_in=3600``."""
 
@@ -70,7 +73,12 @@ _DRIVER_LOGIN = re.compile(
 )
 """The login of a driver of Go: ``svc:X@tcp(db-1:3306)/shop``."""
 
-_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)|@(?:tcp6?|unix|udp)\('
+_LOGIN = re.compile(
+    r"(?<![\w.@/:-])(?:[\w.-]{1,64}/)?[\w.-]{1,64}:(?P<value>[^\s\"'@:/\[\]]{8,128})@(?=[\w-]{1,64}[.\w]|\[)(?!sha[0-9])"
+)
+"""A login without a scheme: ``psexec.py shop/kim:X@10.1.1.1``."""
+
+_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)|@(?:tcp6?|unix|udp)\(|[\w.-]:[^\s"@:/\[\]]{8,}@[\w\[]'
 
 
 def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
@@ -80,6 +88,11 @@ def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
         found |= {match.start(): match for match in _USER_AND_PASSWORD.finditer(text)}
         found |= {match.start(): match for match in _DRIVER_LOGIN.finditer(text)}
         yield from (match.span(1) for match in found.values() if not _is_placeholder(match[1]))
+        yield from (
+            match.span("value")
+            for match in _LOGIN.finditer(text)
+            if _is_unlike_words(match["value"])
+        )
         yield from (
             match.span(1)
             for match in _USER.finditer(text)
@@ -92,6 +105,10 @@ def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
                 value = segment[0]
                 if is_random(value) or (len(value) >= _LONG_CREDENTIAL and is_hex(value)):
                     yield hook.start() + segment.start(), hook.start() + segment.end()
+
+
+def _is_unlike_words(value: str) -> bool:
+    return is_random(value) and DIGIT.search(value) is not None and not is_hex(value)
 
 
 def _is_placeholder(value: str) -> bool:
@@ -136,15 +153,21 @@ def _find_phrases(text: str, key: str) -> Iterator[Span]:
 
 
 _LINK = re.compile(
-    r"/(?:[a-z-]{0,20}(?:reset|confirm|verify|activate|invite|magic|unlock)[a-z-]{0,20}|invitations?|token)/(?P<value>[0-9A-Za-z_.-]{20,})"
+    r"/(?:[a-z-]{0,20}(?:reset|confirm|verify|activate|invite|magic|unlock)[a-z-]{0,20}|invitations?|(?P<key>token|api[_-]?key|secret))"
+    r"/(?P<value>[0-9A-Za-z_.-]{20,})"
 )
-_LINK_TRIGGER = r"(?:reset|confirm|verify|activate|invite|magic|unlock|invitation|token)[a-z-]*\\*/[0-9A-Za-z_.-]{20}"
+_LINK_TRIGGER = (
+    r"(?:reset|confirm|verify|activate|invite|magic|unlock|invitation|token|api[_-]?key|secret)"
+    r"[a-z-]*\\*/[0-9A-Za-z_.-]{20}"
+)
 
 
 def _is_secret_part(match: re.Match[str]) -> bool:
     """Whether a part of the path of a link gives access by itself: ``/password/reset/`` and a random run."""
     value = match["value"]
-    return is_random(value) and DIGIT.search(value) is not None and not is_hex(value)
+    if is_hex(value):
+        return match["key"] is not None and len(value) >= _HEX_IN_PATH
+    return is_random(value) and DIGIT.search(value) is not None
 
 
 LINK = Detector("api_key", _LINK_TRIGGER, matches(_LINK, _is_secret_part), mask_start)

@@ -26,8 +26,11 @@ _NO_ISSUERS = words("id_prefixes")
 _HARMLESS_BEFORE = {"key": words("harmless_key"), "token": words("harmless_token")}
 """Words just before ``key`` or ``token`` that make it harmless: ``cache_key``, ``next_page_token``."""
 
-VERBS, UNSPACED, PARTICLES = words("verbs"), words("unspaced"), words("particles")
-"""Words between a name and its value in a sentence; names in scripts without blanks, and the particles behind them."""
+VERBS, PREPOSITIONS = words("verbs"), words("prepositions")
+"""Words between a name and its value in a sentence, and before the owner of the value."""
+
+UNSPACED, PARTICLES = words("unspaced"), words("particles")
+"""Names in scripts without blanks, and the particles behind them."""
 
 _INNER_PASSWORD = re.compile(
     "password|passwd|passphrase|passcode|passwort|kennwort|contrase[nñ]a|wachtwoord"
@@ -166,7 +169,7 @@ def trigger(sign: str, random_value: str) -> str:
     )
     key = rf"(?:{_any(_PURPOSES)})[-_. 0-9]*keys?"
     secret = rf"(?i:{_any(_SECRETS)}|(?:{_any(_COUNTED_TOKENS)})[-_.0-9]*tokens|{key}){after}"
-    spoken = rf' (?:(?:for|to|of|on) [^"]+ )?(?i:{_any(VERBS)}|to|changed|reset|set) '
+    spoken = rf' (?:(?:{_any(PREPOSITIONS)}) [^"]+ )?(?i:{_any(VERBS)}|to|changed|reset|set) '
     return (
         rf"(?:{password}|{secret})(?:{sign}|{spoken})"
         rf"|(?i:{_any(_WEAK)}){after}{sign}[\s\"'`\\]*{random_value}"

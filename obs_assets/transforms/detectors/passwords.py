@@ -47,7 +47,7 @@ _KNOWN_SCHEME = re.compile(
     r"(?i)(?:bearer|basic|token|digest|apikey|negotiate|ntlm) {1,4}(?=\S)"
 )
 _SPOKEN = re.compile(
-    r"(?: (?:for|to|of|on) [\w .@-]{1,30}?)?"
+    rf"(?: (?:{'|'.join(sorted(names.PREPOSITIONS))}) [\w .@-]{{1,30}}?)?"
     rf"(?:(?: (?:{'|'.join(sorted(names.VERBS))})|(?<=[lł]o) to)"
     r"(?: now)?(?: (?:changed|reset|set) to)?| (?:changed|reset|set) to)[: ] ?"
     r"""(?:"(?P<double>[^"]{1,200})"|'(?P<single>[^']{1,200})'|(?P<bare>[^\s"'<>]{3,200}))""",
@@ -359,7 +359,7 @@ def _is_cookie_secret(name: str, value: str) -> bool:
 
 
 _QUOTES = r"[\"'`\\]"
-_WHOSE = r"(?: (?:[а-яё]|\\u04[345][0-9a-f])+)*"
+_WHOSE = r"(?:(?: (?:[а-яё]|\\u04[345][0-9a-f])+)*| #?[0-9]{1,2})"
 _SIGN_TRIGGER = (
     rf"{_QUOTES}*(?:&quot;)?(?:\[[^\]]*\])?(?:{_QUOTES}|[)\]])*{_WHOSE}"
     r"(?:(?:[\s,;:]|\\[rnt])+[\"'\\]*[A-Za-z&*][\w.<>\[\]?&*:]*[\"'\\]*\s*:?=|[\s,;\\rnt]+[\"'\\]*(?i:value|val|content|default)[\"'\\]*\s*:|\s*(?:\\t)*[:?!.+-]*[:=>]"

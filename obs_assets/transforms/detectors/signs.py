@@ -20,8 +20,8 @@ _SIBLING = (
 """The value in a separate attribute or field: ``name="DB_PASSWORD" value=``."""
 
 _CLOSE = r"[\"'`\\]{0,12}(?:&quot;)?(?:\[[^\]\n]{0,40}\])?[\"'`\\)\]]{0,12}"
-_WHOSE = r"(?: [\u0430-\u044f\u0451]{2,20}){0,2}"
-"""Words in Cyrillic between a name and its sign: ``пароль пользователя:``, the password of the user."""
+_WHOSE = r"(?:(?: [\u0430-\u044f\u0451]{2,20}){1,2}| #?[0-9]{1,2}(?=[:=]))?"
+"""Words in Cyrillic between a name and its sign (``пароль пользователя:``, the password of the user), or its number."""
 
 _SIGN = re.compile(
     rf"(?:(?P<typed>{_TYPE})(?=[ \t]{{0,8}}[\"'`\\])|{_CLOSE}{_WHOSE}(?:(?P<sibling>{_SIBLING})"
@@ -34,7 +34,8 @@ _BEFORE_QUOTE = re.compile(
 )
 _CELL = re.compile(rf"{_CLOSE}[ \t]{{0,20}}\|[ \t]{{0,20}}")
 _ELEMENT = re.compile(
-    r"(?: [^<>]{0,80})?>\s{0,80}(?:<!\[CDATA\[)?(?P<value>[^<>\s](?:[^<>]{0,2000}[^<>\s])?)\s{0,80}(?:\]\]>)?</"
+    r"(?: [^<>]{0,80})?>\s{0,80}(?:<(?:[Vv]alue|string)>\s{0,80})?"
+    r"(?:<!\[CDATA\[)?(?P<value>[^<>\s](?:[^<>]{0,2000}[^<>\s])?)\s{0,80}(?:\]\]>)?</"
 )
 _INNER = re.compile(
     r"(?:</key>|[\"'][^<>]{0,120}>)\s{0,80}<(?:value|string)>(?P<value>[^<>]{1,2000})</"
