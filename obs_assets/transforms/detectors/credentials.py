@@ -78,7 +78,9 @@ _LOGIN = re.compile(
 )
 """A login without a scheme: ``psexec.py shop/kim:X@10.1.1.1``."""
 
-_URL_TRIGGER = r':\\*/\\*/[^\s"]*(?:@|hook)|@(?:tcp6?|unix|udp)\(|[\w.-]:[^\s"@:/\[\]]{8,}@[\w\[]'
+_URL_TRIGGER = (
+    r':\\*/\\*/[^\s"]*(?:@|hook)|@(?:tcp6?|unix|udp)\(|[\w.-]:[^\s"@:/\[\]]{8,}@[\w\[]'
+)
 
 
 def _find_in_addresses(text: str, _key: str) -> Iterator[Span]:
