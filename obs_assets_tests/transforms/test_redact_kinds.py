@@ -203,7 +203,7 @@ GO = [
     ("login without a scheme", f"run psexec.py shop/kim:{SECRET}@nas.test ls", SECRET, "nas.test ls"),
     ("login and slash", f"credentials: kim / {SECRET} for the wiki", SECRET, "for the wiki"),
     ("numbered key", f"Unseal Key 3: {BASE64}\nseals left 0", BASE64, "seals left 0"),
-    ("owner between", f"das neue Kennwort für kim ist {SECRET}.", SECRET, "kim"),
+    ("owner between", f"das neue Kennwort für kim lautet {SECRET}.", SECRET, "kim"),
     ("hexadecimal key in a path", f"GET /v1/api_key/{HEX}/items 200", HEX, "/items 200"),
     ("international prefix", "call 0049 151 23456789 today", "23456789", "today"),
 ]  # fmt: skip

@@ -34,7 +34,7 @@ _BEFORE_QUOTE = re.compile(
 )
 _CELL = re.compile(rf"{_CLOSE}[ \t]{{0,20}}\|[ \t]{{0,20}}")
 _ELEMENT = re.compile(
-    r"(?: [^<>]{0,80})?>\s{0,80}(?:<(?:[Vv]alue|string)>\s{0,80})?"
+    r"(?: [^<>]{0,80})?>\s{0,80}(?:<(?:Value|value|string)>\s{0,80})?"
     r"(?:<!\[CDATA\[)?(?P<value>[^<>\s](?:[^<>]{0,2000}[^<>\s])?)\s{0,80}(?:\]\]>)?</"
 )
 _INNER = re.compile(
