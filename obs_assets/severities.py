@@ -11,8 +11,8 @@ from dataclasses import dataclass
 WORDS: Mapping[str, tuple[str, ...]] = {
     "info": ("information", "informational", "inf", "log", "config", "i"),
     "warning": ("warn", "wrn", "caution", "w"),
-    "error": ("err", "severe", "fault", "failure", "failed", "exception", "e"),
-    "debug": ("dbg", "fine", "d"),
+    "error": ("err", "severe", "fault", "failure", "failed", "exception", "eror", "e"),
+    "debug": ("dbg", "dbug", "fine", "d"),
     "trace": ("trc", "verbose", "vrb", "finer", "finest", "silly", "t", "v"),
     "success": (),
     "notice": ("note", "n"),
@@ -21,7 +21,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "fatal": ("ftl", "panic", "assert", "wtf", "f"),
     "emergency": ("emerg",),
 }
-"""Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston, Windows; and
+"""Level → other words for it, in lower case: syslog, java.util.logging, Serilog, zap, PostgreSQL, winston, log15; and
 the letters of Android and klog."""
 
 UNSAID = (
@@ -174,6 +174,7 @@ WORDS_ONLY = (
     *("fields.level", "jsonPayload.level", "jsonPayload.severity", "record.level.name"),
     *("labels.level", "labels.severity", "context.level", "metadata.level", "winlog.level"),
     *("logger.level", "log.severity", "log.syslog.severity.name"),
+    *("fields.severity", "syslog.severity", "syslog.severity_label"),
 )
 """Fields that often hold something other than a level: only a word of the table is a level.
 

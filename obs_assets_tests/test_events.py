@@ -336,6 +336,10 @@ def test_the_page_has_the_table() -> None:
         ({"Level": "Error", "level": "warn"}, "warning"),
         ({"Level": 4}, None),
         ({"detected_level": "warn"}, "warning"),
+        ({"lvl": "eror", "t": "log15"}, "error"),
+        ({"lvl": "dbug", "t": "log15"}, "debug"),
+        ({"syslog": {"severity_label": "Error"}}, "error"),
+        ({"syslog": {"severity": "err"}, "fields": {"severity": "x"}}, "error"),
     ],
 )
 def test_levels_of_loggers(
