@@ -44,7 +44,7 @@ ROWS: tuple[StageRow, ...] = (
         name="raw_events",
         upstream="landed_events",
         blocks=("source",),
-        code_version=6,
+        code_version=7,
         description=(
             "The hour's events as a typed frame, sorted by event time and row identity. "
             "Holds personal data."
@@ -56,7 +56,7 @@ ROWS: tuple[StageRow, ...] = (
         name="enriched_events",
         upstream="raw_events",
         blocks=("enrich",),
-        code_version=6,
+        code_version=7,
         description=(
             "With duration, cost and context added, from the event and from the record of its landing. "
             "Holds personal data."
@@ -77,7 +77,7 @@ ROWS: tuple[StageRow, ...] = (
         name="sampled_events",
         upstream="redacted_events",
         blocks=("filter", "sample"),
-        code_version=5,
+        code_version=6,
         description=(
             "Filtered by rule, then sampled; each event carries the number of events that it stands for."
         ),
