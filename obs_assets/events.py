@@ -10,7 +10,6 @@ Transforms change this text only; `with_columns` then computes every other colum
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -28,30 +27,6 @@ from obs_assets.severities import (
     level_sql,
     word_sql,
 )
-
-
-class _WithoutPandas:
-    """Hides pandas from an import."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ImportError(name=name)
-
-
-def _make_first_array() -> None:
-    """Keep PyArrow from importing pandas at its first array, which takes longer than a small hour.
-
-    PyArrow looks for pandas once. It imports pandas all the same when a table becomes a data frame.
-    """
-    sys.meta_path.insert(0, _WithoutPandas)
-    try:
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(_WithoutPandas)
-
-
-_make_first_array()
 
 Frame: TypeAlias = duckdb.DuckDBPyRelation
 """The events of an hour, a row for each event."""
