@@ -1,5 +1,6 @@
 """Searches hours that retention dropped from the table: in the archive, within a budget of bytes."""
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ def archive_statement(
             f"{MOST_HOURS} hours: choose a range of at most 7 days"
         )
     stored = archive.stored(hours)
-    found = [each for objects in stored.values() for each in objects]
+    found = list(itertools.chain.from_iterable(stored.values()))
     if not found:
         raise NoObjectsError("the archive holds no event of this range: choose another range")
     text = pasted.statement(
