@@ -199,8 +199,10 @@ def _of_events(
     landed = connection.read_parquet(chunks)
     first, last = landed.aggregate("min(event_time), max(event_time)").fetchall()[0]
     event = "row_uid, event_time, file_id, file_offset, landed_at, line AS event"
-    frame = with_columns(landed.project(event))
-    redacted_values, dropped = _judged(connection, frame.limit(SAMPLE), hourly)
+    lines = landed.project(event)
+    frame = with_columns(lines)
+    # The limit stands below the columns: above them it takes a gigabyte, however few the events are.
+    redacted_values, dropped = _judged(connection, with_columns(lines.limit(SAMPLE)), hourly)
     numbered = landed.project("line, row_number() OVER () AS number")
     # A file can hold events of several programs, one behind the other.
     distance = max(1, found.events // NAMED)
