@@ -174,38 +174,42 @@ def _path_to(before: str, key: str) -> str:
         return key
     pieces = before.split('"')  # outside of a string, in it, outside …
     structure = "".join(pieces[::2])
-    if structure.count("{") - structure.count("}") == 1 and structure.count(
-        "["
-    ) == structure.count("]"):
+    objects = structure.count("{") - structure.count("}")
+    depth = objects + structure.count("[") - structure.count("]")
+    if depth == 1:
         return key
-    names: list[str | int] = []
-    for index in range(0, len(pieces), 2):
-        piece = pieces[index]
-        if _BRACKET.search(piece):
-            _follow(piece, pieces[index - 1], names)
-        elif isinstance(names[-1], int):
-            names[-1] += piece.count(",")
-    if isinstance(names[-1], str):
-        names[-1] = key
-    if len(names) > MAX_NESTING:
+    if depth > MAX_NESTING:
         raise ValueError("too deep")
-    return ".".join(map(str, names))
+    return ".".join(reversed(_names_around(pieces, key, depth)))
 
 
-def _follow(structure: str, last: str, names: list[str | int]) -> None:
-    """Update the path with the text between two strings.
+def _names_around(pieces: list[str], key: str, depth: int) -> list[str]:
+    """The names on the path to a member, the innermost first.
+
+    The search goes from the member to the left, and ends at the outermost member: most of an event is not looked at.
 
     Args:
-        structure: brackets, commas and colons between the strings.
-        last: the string before it, which may be a key.
-        names: the path so far: keys, and indexes of list elements.
+        pieces: the event's text before the member, cut at its quotes: outside of a string, in it, outside, and so on.
+        key: the key of the member.
+        depth: number of objects and lists around the member.
     """
-    for character in structure:
-        if character in "{[":
-            if names and isinstance(names[-1], str):
-                names[-1] = last
-            names.append("" if character == "{" else 0)
-        elif character in "}]":
-            names.pop()
-        elif character == "," and isinstance(names[-1], int):
-            names[-1] += 1
+    names: list[str] = []
+    commas = closed = 0
+    for index in range(len(pieces) - 1, 0, -2):
+        for character in reversed(pieces[index]):
+            if character == ":":
+                continue
+            if character == ",":
+                commas += not closed
+            elif character in "}]":
+                closed += 1
+            elif character in "{[":
+                if closed:
+                    closed -= 1
+                    continue
+                # The member is in this object or list; the key of that is the string before it
+                names.append(key if character == "{" else str(commas))
+                key, commas, depth = pieces[index - 1], 0, depth - 1
+                if depth == 1:
+                    return [*names, key]
+    raise ValueError("the brackets do not match")
