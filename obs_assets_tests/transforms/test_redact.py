@@ -1523,3 +1523,21 @@ def test_no_worker_outlives_who_started_it() -> None:
 def is_running(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("event", "path"),
+    [
+        ('{"to":[{"a":1,"b":2},{"mail":MAIL}]}', "to.1.mail"),
+        ('{"to":[[1,2],{"a":[3,4]},5,{"mail":MAIL}]}', "to.3.mail"),
+        ('{"n":{"to":["x",{"a":{"b":1,"c":2}},{"deep":{"mail":MAIL}}]}}', "n.to.2.deep.mail"),
+        ('{"a":{"b":1},"n":{"c":[{},{}],"mail":MAIL}}', "n.mail"),
+        ('{"to":[{"a":1,"b":2},MAIL]}', "to.1"),
+    ],
+)
+def test_the_path_to_a_value_counts_what_stands_before_it(event: str, path: str) -> None:
+    """Objects and lists that are closed count as one element each; the fast way and the slow way agree."""
+    text = event.replace("MAIL", '"bob.kane@example.com"')
+    slow, _ = redact_text(text, RedactConfig())
+    assert next(redact_texts([text], RedactConfig())).event == slow
+    assert json.loads(slow)["_redaction"]["fields"] == [{"field": path, "type": "email"}]

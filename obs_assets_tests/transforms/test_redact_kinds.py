@@ -234,6 +234,7 @@ STAYS = [
     ("a name of a host", f"ldap:relay.c72{run('lower', 30)}.interact.example"),
     ("other codes", "exit code 137 status code: 404 zip code 80331 error_code=500123"),
     ("words with digits behind a name", "PASS TestRun2Xyz token OAuth2AccessToken secret K8sSecretStore password Argon2PasswordEncoder"),
+    ("words and digits joined", "token Pkcs11Wrapper password Zookeeper3Quorum secret Sqs3QueueWorker token Http2Xhr2Bridge"),
     ("port, path and database", "ssh -l kim -p 2222 host; docker run -u app -p 8080:80 x; mysql -u kim -p till; mkdir -u x -p /tmp/a"),
     ("types and empty options", 'password: Some(...) token: Optional[String] secret: Option<String> pin: Optional.empty x: String("till")'),
     ("tags and addresses", f"pull shop/api:1.25.3-alpine@sha256:{run('hex', 64)} app:{run('hex', 8)}@node-3 to:kim@ "),
