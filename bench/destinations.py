@@ -95,7 +95,7 @@ def elasticsearch(events: int, rounds: int, *, quick: bool) -> None:
     measured: dict[str, list[dict[str, float]]] = {"ours": [], "parallel_bulk": []}
     for _ in range(rounds):
         for step, results in measured.items():
-            with OsmemServer.start() as server, acknowledging(server.url) as front:
+            with OsmemServer.start() as server, served(acknowledge, server.url) as front:
                 results.append(child(step, events, front if quick else server.url))
             last = results[-1]
             out.print(
@@ -117,10 +117,10 @@ def elasticsearch(events: int, rounds: int, *, quick: bool) -> None:
 
 
 @contextmanager
-def acknowledging(server: str) -> Iterator[str]:
-    """The address of a process that acknowledges and counts documents, and passes all other requests on to a server."""
+def served(serve: Callable[[str, Any], None], given: str) -> Iterator[str]:
+    """The address of a server in a process of its own, which sends its address through a pipe."""
     ours_end, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=acknowledge, args=(server, theirs), daemon=True)
+    process = multiprocessing.Process(target=serve, args=(given, theirs), daemon=True)
     process.start()
     yield ours_end.recv()
     process.terminate()
@@ -128,6 +128,7 @@ def acknowledging(server: str) -> Iterator[str]:
 
 
 def acknowledge(server: str, pipe: Any) -> None:
+    """Acknowledge and count documents; pass all other requests on to a server."""
     import zlib
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -268,18 +269,8 @@ def parallel_bulk(events: int, url: str) -> dict[str, float]:
 # -- Splunk, Datadog, CloudWatch
 
 
-@contextmanager
-def receiver(kind: str) -> Iterator[str]:
-    """The address of a strict receiver in a process of its own."""
-    ours_end, theirs = multiprocessing.Pipe()
-    process = multiprocessing.Process(target=receive, args=(kind, theirs), daemon=True)
-    process.start()
-    yield ours_end.recv()
-    process.terminate()
-    process.join()
-
-
 def receive(kind: str, pipe: Any) -> None:
+    """Serve as the strict receiver of a kind."""
     from obs_assets_tests.destinations import receivers
 
     with receivers.receiving(getattr(receivers, kind)) as received:
@@ -293,7 +284,7 @@ def service(kind: str, events: int, rounds: int) -> None:
     """A whole delivery and finished chunks by turns."""
     rates: dict[str, list[float]] = {"delivered": [], "sent": []}
     for _ in range(rounds):
-        with receiver(kind) as url:
+        with served(receive, kind) as url:
             for step, found in rates.items():
                 found.append(child(f"{kind}_{step}", events, url)["rate"])
     delivered, sent = map(statistics.median, rates.values())

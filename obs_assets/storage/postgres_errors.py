@@ -156,8 +156,8 @@ _FAULTS = (
     _Row(
         "57014",
         TransientError,
-        "ended a statement: {1}. If it is not an administrator who ends statements, look for "
-        "sessions that block it, or a slow disk",
+        "ended a statement: {1}. An administrator ended it, or it took too long: look for sessions "
+        "that block it, or a slow disk",
     ),
     _Row(
         "55P03",
